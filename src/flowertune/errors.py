@@ -1,0 +1,32 @@
+"""Errors meant for people: one line that says what is wrong, where, and what to do."""
+
+import signal
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+
+class FlowertuneError(Exception):
+    """Something a person can act on. The message is shown as it is, without a traceback."""
+
+    exit_code = EXIT_FAILED
+
+
+class Refused(FlowertuneError):
+    """Nothing was started: a wrong config, no such folder, bad photos, no weights."""
+
+    exit_code = EXIT_REFUSED
+
+
+class TrainingFailed(FlowertuneError):
+    """The run was started and could not go on: non-finite loss, out of memory."""
+
+
+class Interrupted(FlowertuneError):
+    """A signal asked the run to end; the exit code is 128 + its number, as shells have it."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(f"interrupted by {received.name}")
+        self.exit_code = 128 + received

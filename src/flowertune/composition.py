@@ -1,0 +1,161 @@
+"""From the words on the command line to a checked Config, by Hydra.
+
+Hydra composes, this module turns what it refuses into one line for people, and hands each job
+to a function as plain dataclasses.
+"""
+
+import difflib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from flowertune.conf_dir import conf_dir
+from flowertune.config import SCHEMAS, Config, check
+from flowertune.errors import Refused
+from flowertune.runs import run_name
+
+
+def run(arguments: Sequence[str], execute: Callable[[Config], int]) -> int:
+    """Composes one config, or with -m several, and calls `execute` with each.
+
+    Returns the largest exit code of the jobs. A multirun composes and checks all its configs
+    before the first job starts.
+
+    Raises:
+        Refused: for a config that does not compose or a value out of its range.
+    """
+    if {"-m", "--multirun"} & set(arguments) and not _names(arguments, "hydra/sweeper"):
+        with tempfile.TemporaryDirectory() as folder:
+            here = [word for word in arguments if not _names([word], "hydra/launcher")]
+            _compose([*here, "hydra/launcher=basic", f"hydra.sweep.dir={folder}"], lambda _: 0)
+    return _compose(arguments, execute)
+
+
+def _compose(arguments: Sequence[str], execute: Callable[[Config], int]) -> int:
+    exit_codes: list[int] = []
+    refusals: list[Refused] = []
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def job(node: DictConfig) -> None:
+        try:
+            config = to_config(node)
+            if config.run.name is None:
+                typed_words = list(HydraConfig.get().overrides.task)
+                config.run.name = run_name(config.method, typed_words)
+        except Refused as refusal:
+            refusals.append(refusal)
+        else:
+            exit_codes.append(execute(config))
+
+    _register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a traceback
+    typed = sys.argv
+    sys.argv = [typed[0], *arguments]
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise Refused(explain(error)) from error
+    finally:
+        sys.argv = typed
+    if refusals:
+        raise refusals[0]
+    return max(exit_codes, default=0)
+
+
+def _names(words: Sequence[str], group: str) -> bool:
+    """Whether a word sets that Hydra group or a key of it."""
+    prefixes = (f"{group}=", f"{group.replace('/', '.')}.")
+    return any(word.lstrip("+~").startswith(prefixes) for word in words)
+
+
+def to_config(node: DictConfig) -> Config:
+    """The composed node as checked dataclasses.
+
+    Raises:
+        Refused: for a key without a value or a value out of its range.
+    """
+    try:
+        config = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise Refused(explain(error)) from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def explain(error: BaseException) -> str:
+    """One line for a person from what Hydra or OmegaConf raised."""
+    for link in _chain(error):
+        if isinstance(link, Refused):
+            return str(link)
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            return _no_such_option(link)
+        if isinstance(link, OverrideParseException):
+            return f"{link.override}: cannot be read as key=value ({_first_line(link)})"
+        if isinstance(link, MissingMandatoryValue):
+            return f"{link.full_key}: missing; give it a value ({link.full_key}=...)"
+        if isinstance(link, OmegaConfBaseException) and link.full_key:
+            return _wrong_key_or_value(link)
+    return _first_line(error)
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    for group, options in SCHEMAS.items():
+        for name, schema in options.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    links: list[BaseException] = []
+    while error is not None and error not in links:
+        links.append(error)
+        error = error.__cause__ or error.__context__
+    return links[::-1]
+
+
+def _no_such_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    options = sorted(error.options or [])
+    if not group:
+        return f"{name}: there is no such config"
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{group}={name}: there is no such {group}; there are {', '.join(options)}{hint}"
+
+
+def _wrong_key_or_value(error: OmegaConfBaseException) -> str:
+    key = str(error.full_key)
+    reason = _first_line(error)
+    if "not in" in reason:  # an unknown key
+        parent, _, last = key.rpartition(".")
+        known = _fields_of(error)
+        near = difflib.get_close_matches(last, known, n=1)
+        place = parent or "the config"
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{key}: there is no such key; {place} has {', '.join(known)}{hint}"
+    value = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", reason)
+    if value:
+        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return f"{key}={value[1]}: must be {kinds.get(value[2], value[2])}"
+    return f"{key}: {reason}"
+
+
+def _fields_of(error: OmegaConfBaseException) -> list[str]:
+    schema = error.object_type
+    declared = getattr(schema, "__dataclass_fields__", None)
+    return sorted(declared) if declared else sorted(SCHEMAS)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,164 @@
+"""Fetching a file and unpacking an archive, so that a half one is never taken for a whole one."""
+
+import concurrent.futures
+import gzip
+import hashlib
+import http.client
+import os
+import tarfile
+import threading
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from flowertune.errors import Refused
+
+# progress(description, done, total); total is None where it is not known
+Progress = Callable[[str, int, int | None], None]
+
+# One silence of the network, and everything before the first byte of the answer (a name server
+# that does not answer is not covered by the socket's own timeout). Seconds.
+PATIENCE_S = 8.0
+CHUNK_BYTES = 1 << 18
+
+
+def fetch(url: str, target: Path, *, md5: str, progress: Progress, otherwise: str) -> None:
+    """Download `url` to `target`, which exists afterwards only if it is whole and has this md5.
+
+    Written beside the target under a hidden name (a leftover of a killed process is overwritten),
+    checked, flushed to the disk, renamed. `otherwise` is what a person can do without the network.
+
+    Raises Refused, within ten seconds of silence, where it cannot be fetched or is another file;
+    OSError where the disk fails.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        found = _receive(url, part, f"fetching {target.name}", progress)
+        if found != md5:
+            raise Refused(
+                f"{url} is not the file it should be: its md5 is {found}, expected {md5} (a login"
+                f" page or a damaged copy?); {otherwise}"
+            )
+        os.replace(part, target)
+        flush_folder(target.parent)
+    except _NotFetchedError as error:
+        raise Refused(f"cannot fetch {url}: {error}; {otherwise}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> None:
+    """Extract a tar archive into `folder`, which must not exist yet; `total` files are expected.
+
+    Raises Refused, before anything of the entry is written, where an entry would land outside
+    `folder` or is neither a file nor a folder, and where the archive is damaged; OSError where
+    the disk fails.
+    """
+    folder.mkdir()
+    description = f"unpacking {archive.name}"
+    done = 0
+    try:
+        with tarfile.open(archive) as tar:
+            # The same checks once more, and safe permissions, by Pythons that have them (3.10.12).
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+            for member in tar:
+                _check_member(archive, member)
+                tar.extract(member, folder)
+                if member.isfile():
+                    done += 1
+                    progress(description, done, total)
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise Refused(
+            f"{archive} cannot be unpacked: {error}; remove it and start again"
+        ) from error
+    # Renaming the folder says that all of it is there: so let it be on the disk first.
+    if hasattr(os, "sync"):
+        os.sync()
+
+
+def md5_of(path: Path) -> str:
+    """The md5 of a file in hex; against damage and mix-ups, not against attackers."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename inside `folder` outlast a power cut, where the system can (not Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class _NotFetchedError(Exception):
+    """The network's fault, told apart from the disk's: both raise OSError."""
+
+
+def _receive(url: str, part: Path, description: str, progress: Progress) -> str:
+    """Download to `part`, flushed to the disk; the md5 of what came."""
+    digest = hashlib.md5(usedforsecurity=False)
+    done = 0
+    with _open(url) as answer, part.open("wb") as file:
+        length = answer.headers.get("Content-Length")
+        total = int(length) if length else None
+        progress(description, done, total)
+        while chunk := _read(answer, done):
+            file.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            progress(description, done, total)
+        if total is not None and done < total:
+            raise _NotFetchedError(f"the connection ended after {done:,} of {total:,} bytes")
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _open(url: str) -> http.client.HTTPResponse:
+    """Connect and read the headers, in a thread that can be left behind if nothing comes."""
+    opened: concurrent.futures.Future[http.client.HTTPResponse] = concurrent.futures.Future()
+
+    def connect() -> None:
+        try:
+            opened.set_result(urllib.request.urlopen(url, timeout=PATIENCE_S))
+        except Exception as error:  # handed to the caller, whatever it is
+            opened.set_exception(error)
+
+    threading.Thread(target=connect, daemon=True, name="flowertune-connect").start()
+    try:
+        return opened.result(timeout=PATIENCE_S)
+    except concurrent.futures.TimeoutError:
+        raise _NotFetchedError(f"no answer within {PATIENCE_S:.0f} s") from None
+    except urllib.error.HTTPError as error:
+        raise _NotFetchedError(f"the server says {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise _NotFetchedError(f"no connection ({error.reason})") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _NotFetchedError(f"no connection ({error})") from None
+
+
+def _read(answer: http.client.HTTPResponse, done: int) -> bytes:
+    """What has come since, without waiting for a full chunk; empty at the end."""
+    try:
+        return answer.read1(CHUNK_BYTES)
+    except TimeoutError:
+        raise _NotFetchedError(
+            f"nothing more came for {PATIENCE_S:.0f} s after {done:,} bytes"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _NotFetchedError(f"the connection broke after {done:,} bytes ({error})") from None
+
+
+def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
+    path = PurePosixPath(member.name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in member.name:
+        raise Refused(f"{archive} is not to be trusted: {member.name!r} leads out of its folder")
+    if not (member.isfile() or member.isdir()):
+        raise Refused(f"{archive} is not to be trusted: {member.name!r} is no file and no folder")

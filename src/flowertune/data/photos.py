@@ -1,0 +1,34 @@
+"""What a source hands on: which photos there are, what they show, and which split they are in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Photos with their labels, in a fixed order. `labels[i]` indexes the set's class names."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """A classification task as a list of files; no pixel has been read.
+
+    `splits` holds "train" and "val", and "test" where the task has one. `descriptions` is one
+    line for each class, for prompts that describe rather than name (None where there is none).
+    `protocol` says in words which photos train, select and test.
+    """
+
+    name: str
+    root: Path
+    protocol: str
+    class_names: tuple[str, ...]
+    descriptions: tuple[str, ...] | None
+    splits: dict[str, Split]

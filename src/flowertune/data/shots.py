@@ -1,0 +1,52 @@
+"""Fewer training photos: k of each class."""
+
+from collections import Counter
+from dataclasses import replace
+
+from flowertune.data.photos import PhotoSet, Split
+from flowertune.draws import derive_seed
+from flowertune.errors import Refused
+
+
+def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
+    """Keep `shots` training photos of each class; val and test stay whole.
+
+    Each photo gets a place in its class from (seed, "shots", class, file name), and the first
+    `shots` are kept in the order the source listed them: 2 shots contain the 1 shot, and what is
+    drawn for one class does not depend on the others or on where the folder lies.
+
+    Raises Refused where a class has fewer than `shots` training photos.
+    """
+    train = photo_set.splits["train"]
+    counts = Counter(train.labels)
+    short = [
+        f"{name} ({counts[label]})"
+        for label, name in enumerate(photo_set.class_names)
+        if counts[label] < shots
+    ]
+    if short:
+        raise Refused(
+            f"data.shots={shots}: {len(short)} of {len(photo_set.class_names)} classes of"
+            f" {photo_set.root} have fewer training photos: {', '.join(short[:5])}"
+            f"{' ...' if len(short) > 5 else ''}; lower data.shots or add photos"
+        )
+
+    def place(index: int) -> int:
+        name = photo_set.class_names[train.labels[index]]
+        return derive_seed(seed, f"shots/{name}/{train.paths[index].name}")
+
+    taken: Counter[int] = Counter()
+    kept = []
+    for index in sorted(range(len(train)), key=place):
+        if taken[train.labels[index]] < shots:
+            taken[train.labels[index]] += 1
+            kept.append(index)
+    kept.sort()
+    chosen = Split(
+        tuple(train.paths[index] for index in kept), tuple(train.labels[index] for index in kept)
+    )
+    return replace(
+        photo_set,
+        protocol=f"{photo_set.protocol}, {shots}-shot by data.seed={seed}: train {len(chosen):,}",
+        splits={**photo_set.splits, "train": chosen},
+    )

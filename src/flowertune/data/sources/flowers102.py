@@ -1,0 +1,185 @@
+"""Oxford Flowers-102 (Nilsback and Zisserman, 2008) with its official splits.
+
+https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from flowertune.data.download import Progress, fetch, flush_folder, md5_of, unpack
+from flowertune.data.photos import PhotoSet, Split
+from flowertune.data.sources.flowers102_names import CLASS_NAMES
+from flowertune.errors import Refused
+
+ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
+PHOTOS = "jpg"  # the folder inside the archive
+ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the published files must be: the md5 of each, and how many photos there are."""
+
+    md5: dict[str, str]
+    photos: int
+
+
+# The sums that torchvision states.
+OFFICIAL = Release(
+    md5={
+        ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
+        LABELS: "e0620be6f572b9609742df49c70aed4d",
+        SPLIT_IDS: "a5357ecc9cb78c4bef273ce3793fc85c",
+    },
+    photos=8189,
+)
+
+
+def photo_set(root: Path, *, url: str, progress: Progress, release: Release = OFFICIAL) -> PhotoSet:
+    """The official protocol; what is missing in `root` is fetched from the base address `url`.
+
+    Files that lie in `root` already are used: the three published ones, or `jpg/` unpacked. An
+    interruption at any point leaves nothing that a later call would take for done, and what was
+    fetched whole is not fetched again. Several processes may call this at once.
+
+    Raises Refused where something can be neither found nor fetched, or is not what was published.
+    """
+    root = root.expanduser().absolute()
+    try:
+        if _missing(root, release):
+            _complete(root, url, progress, release)
+        splits = _read_splits(root)
+    except OSError as error:
+        raise Refused(f"data.root: cannot use {root} for Flowers-102: {error}") from error
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    return PhotoSet(
+        name="flowers102",
+        root=root,
+        protocol=f"Flowers-102 official: {sizes}",
+        class_names=CLASS_NAMES,
+        descriptions=None,
+        splits=splits,
+    )
+
+
+def _read_splits(root: Path) -> dict[str, Split]:
+    # Half a second to import, and only this source needs it.
+    from scipy.io import loadmat
+
+    labels = loadmat(root / LABELS, squeeze_me=True)["labels"].tolist()
+    ids = loadmat(root / SPLIT_IDS, squeeze_me=True)
+    return {
+        split: Split(
+            tuple(root / PHOTOS / _photo_name(number) for number in ids[key].tolist()),
+            # photos and classes both count from 1
+            tuple(int(labels[number - 1]) - 1 for number in ids[key].tolist()),
+        )
+        for split, key in ID_KEYS.items()
+    }
+
+
+def _photo_name(number: int) -> str:
+    return f"image_{number:05d}.jpg"
+
+
+def _missing(root: Path, release: Release) -> list[str]:
+    """What is not there yet; what is there but wrong is a person's to put right."""
+    missing = []
+    for name in (LABELS, SPLIT_IDS):
+        if not (root / name).exists():
+            missing.append(name)
+        else:
+            _check_md5(root / name, release)
+    photos = root / PHOTOS
+    if not photos.exists():
+        missing.append(PHOTOS)
+    elif (there := _count_photos(photos, release)) < release.photos:
+        raise Refused(
+            f"{photos} holds {there:,} of {release.photos:,} photos: remove the folder to have it"
+            " made anew, or complete it"
+        )
+    return missing
+
+
+def _count_photos(folder: Path, release: Release) -> int:
+    """How many of image_00001.jpg ... are there and not empty."""
+    expected = {_photo_name(number) for number in range(1, release.photos + 1)}
+    with os.scandir(folder) as entries:
+        return sum(entry.name in expected and entry.stat().st_size > 0 for entry in entries)
+
+
+def _check_md5(path: Path, release: Release) -> None:
+    found = md5_of(path)
+    if found != release.md5[path.name]:
+        raise Refused(
+            f"{path} is not the official file: its md5 is {found}, expected"
+            f" {release.md5[path.name]}; remove it to have it fetched, or put the right one there"
+        )
+
+
+def _complete(root: Path, url: str, progress: Progress, release: Release) -> None:
+    """Fetch and unpack what is missing; one process does, the others wait for it."""
+    otherwise = (
+        f"go on with data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
+        f" into {root} by hand"
+    )
+    with _alone_in(root, progress):
+        missing = _missing(root, release)
+        for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
+            if name in missing:
+                _fetch(root / name, url, progress, release, otherwise)
+        if PHOTOS in missing:
+            if (root / ARCHIVE).exists():
+                _check_md5(root / ARCHIVE, release)
+            else:
+                _fetch(root / ARCHIVE, url, progress, release, otherwise)
+            _unpack_photos(root, progress, release)
+
+
+def _fetch(target: Path, url: str, progress: Progress, release: Release, otherwise: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise Refused(f"data.url={url}: must start with http:// or https://")
+    address = f"{url.rstrip('/')}/{target.name}"
+    fetch(address, target, md5=release.md5[target.name], progress=progress, otherwise=otherwise)
+
+
+def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
+    """jpg/ appears with one rename, after every photo of it has been counted."""
+    aside = root / ".unpacking"
+    try:
+        if aside.exists():  # of a process that was killed
+            shutil.rmtree(aside)
+        unpack(root / ARCHIVE, aside, total=release.photos, progress=progress)
+        photos = aside / PHOTOS
+        there = _count_photos(photos, release) if photos.is_dir() else 0
+        if there < release.photos:
+            raise Refused(
+                f"{root / ARCHIVE} holds {there:,} of {release.photos:,} photos: remove it and"
+                " start again"
+            )
+        os.replace(photos, root / PHOTOS)
+        flush_folder(root)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(root: Path, progress: Progress) -> Iterator[None]:
+    """Hold the folder's lock; it falls with the process, however that ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress("waiting for another process that fetches the same files", 0, None)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

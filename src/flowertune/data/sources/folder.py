@@ -1,0 +1,208 @@
+"""A person's own photos: one folder for each class.
+
+Two layouts are read. `train/` and `val/` (also `valid/` or `validation/`), and `test/` if it is
+there, each holding the class folders; or one level of class folders, split 60/20/20 by class.
+Links are followed. Everything that lies directly in a class folder is listed, also what is no
+photo: nothing is decoded here, and the cache names what it cannot read. Left out are only what
+operating systems drop (hidden entries, Thumbs.db and the like) and loose files beside the split
+and class folders, such as a README.
+"""
+
+import os
+from pathlib import Path
+
+from flowertune.data.photos import SPLITS, PhotoSet, Split
+from flowertune.draws import derive_seed
+from flowertune.errors import Refused
+
+SPLIT_OF_FOLDER = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+# Windows' thumbnails and folder settings, macOS's half of a zip file, Synology's indexes.
+DROPPED_BY_SYSTEMS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
+SMALLEST_CLASS_TO_SPLIT = 3
+
+ClassFiles = dict[str, list[Path]]  # class name -> its files, both in sorted order
+
+
+def photo_set(root: Path, *, seed: int) -> PhotoSet:
+    """List the photos below `root`; labels follow the sorted names of the class folders.
+
+    One level of class folders is split for each class on its own: of n photos, n / 5 rounded to
+    the nearest go to val and as many to test (never fewer than one), the rest to train. Which
+    ones is drawn from (seed, "split", class, file name), so neither the file system's order nor
+    the other classes matter, and a photo added later moves few others.
+
+    Raises Refused for a folder that is not there or whose layout cannot be understood, and where
+    a class lacks photos in a split.
+    """
+    root = root.expanduser().absolute()
+    folders = _folders(root)
+    split_folders = {
+        name: path for name, path in folders.items() if name.lower() in SPLIT_OF_FOLDER
+    }
+    others = sorted(folders.keys() - split_folders.keys())
+    holds_folders = {name: bool(_folders(path)) for name, path in split_folders.items()}
+    if others and any(holds_folders.values()):
+        raise Refused(
+            f"{root} holds {_names(sorted(split_folders))} with class folders and also"
+            f" {_names(others)}: keep the one or the other"
+        )
+    if split_folders and not others:
+        splits = _read_splits(root, split_folders)
+        by = f"folder {'/'.join(splits)}"
+    else:  # a class may well be called "train", as long as it is a folder of photos
+        splits = _split_classes(root, _classes(root), seed)
+        by = f"folder split 60/20/20 by data.seed={seed}"
+    sizes = {split: sum(map(len, classes.values())) for split, classes in splits.items()}
+    return PhotoSet(
+        name=os.path.basename(os.path.abspath(root)),
+        root=root,
+        protocol=f"{by}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}",
+        class_names=tuple(splits["train"]),
+        descriptions=None,
+        splits={split: _numbered(classes) for split, classes in splits.items()},
+    )
+
+
+def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassFiles]:
+    """What train/, val/ and test/ hold; each must hold every class of train/, and no other."""
+    place: dict[str, Path] = {}
+    for name, path in split_folders.items():
+        split = SPLIT_OF_FOLDER[name.lower()]
+        if split in place:
+            raise Refused(f"{root} holds both {place[split].name}/ and {name}/: keep one of them")
+        place[split] = path
+    if "train" not in place:
+        raise Refused(
+            f"{root} holds {_names(sorted(split_folders))} and no train/: put the training photos"
+            " into train/, one folder for each class"
+        )
+    if "val" not in place:
+        raise Refused(
+            f"{root} holds train/ and no val/ beside it: add val/ with the same class folders, or"
+            f" give data.root={place['train']} to have it split 60/20/20"
+        )
+    splits = {split: _classes(place[split]) for split in SPLITS if split in place}
+    for split, classes in splits.items():
+        missing = splits["train"].keys() - classes.keys()
+        if missing:
+            raise Refused(
+                f"{place[split]} lacks {_names(sorted(missing))}, known from train/: every split"
+                " must hold photos of every class"
+            )
+        unknown = classes.keys() - splits["train"].keys()
+        if unknown:
+            raise Refused(
+                f"{place[split]} holds {_names(sorted(unknown))}, unknown to train/: add the same"
+                " class folders to train/, or remove them here"
+            )
+    return splits
+
+
+def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, ClassFiles]:
+    """One level of class folders, cut 60/20/20 class by class."""
+    small = [f"{n} ({len(f)})" for n, f in classes.items() if len(f) < SMALLEST_CLASS_TO_SPLIT]
+    if small:
+        raise Refused(
+            f"{root}: too few photos to split: {_some(small)}; every class needs at least"
+            f" {SMALLEST_CLASS_TO_SPLIT} (train, val and test), so add photos or remove the class"
+        )
+    splits: dict[str, ClassFiles] = {split: {} for split in SPLITS}
+    for name, files in classes.items():
+
+        def place(path: Path, name: str = name) -> int:
+            return derive_seed(seed, f"split/{name}/{path.name}")
+
+        drawn = sorted(files, key=place)
+        fifth = (len(files) + 2) // 5  # n / 5 to the nearest; 1 for the smallest class, 3 photos
+        splits["val"][name] = sorted(drawn[:fifth])
+        splits["test"][name] = sorted(drawn[fifth : 2 * fifth])
+        splits["train"][name] = sorted(drawn[2 * fifth :])
+    return splits
+
+
+def _classes(folder: Path) -> ClassFiles:
+    """The class folders of `folder` and their files, at least two classes, none empty."""
+    folders = _folders(folder)
+    if not folders:
+        raise Refused(
+            f"{folder} holds no class folders: put the photos into one folder for each class"
+        )
+    classes = {name: list(_entries(path).values()) for name, path in folders.items()}
+    empty = [name for name, files in classes.items() if not files]
+    if empty:
+        raise Refused(
+            f"{folder}: no photos in {_names(empty)}: add photos there or remove the folder"
+        )
+    nested = [name for name, files in classes.items() if all(file.is_dir() for file in files)]
+    if nested:
+        raise Refused(
+            f"{folder}: {_names(nested)} holds folders and no files: photos must lie directly in"
+            " their class folder"
+        )
+    if len(classes) == 1:
+        raise Refused(
+            f"{folder} holds only one class, {_names(list(classes))}: a classifier needs at least"
+            " two class folders"
+        )
+    return classes
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """The folders in `folder`, linked ones too, by name and sorted."""
+    entries = _entries(folder)
+    lost = [
+        name for name, path in entries.items() if os.path.islink(path) and not os.path.exists(path)
+    ]
+    if lost:
+        raise Refused(f"{folder}: {_some(lost)} links to nothing: mend or remove the link")
+    return {name: path for name, path in entries.items() if os.path.isdir(path)}
+
+
+def _entries(folder: Path) -> dict[str, Path]:
+    """What lies directly in `folder`, by name and sorted, less what operating systems drop."""
+    try:
+        found = os.listdir(folder)
+    except FileNotFoundError:
+        raise Refused(f"data.root: there is no folder {folder}") from None
+    except NotADirectoryError:
+        raise Refused(f"data.root: {folder} is a file, not a folder of class folders") from None
+    except OSError as error:
+        raise Refused(f"data.root: cannot list {folder}: {error.strerror}") from None
+    names = sorted(
+        name
+        for name in found
+        if not name.startswith(".") and name.lower() not in DROPPED_BY_SYSTEMS
+    )
+    for name in names:
+        # Results name classes and photos, in JSON and CSV, which are UTF-8.
+        if not _is_text(name):
+            raise Refused(f"{folder}: the name {name!a} is not valid UTF-8: rename it")
+    return {name: folder / name for name in names}
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _numbered(classes: ClassFiles) -> Split:
+    pairs = [(path, label) for label, files in enumerate(classes.values()) for path in files]
+    return Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+
+
+def _names(folders: list[str]) -> str:
+    return _some([f"{name}/" for name in folders])
+
+
+def _some(things: list[str]) -> str:
+    shown = ", ".join(things[:5])
+    return shown if len(things) <= 5 else f"{shown} and {len(things) - 5} more"

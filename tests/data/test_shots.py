@@ -1,0 +1,69 @@
+import itertools
+from pathlib import Path
+
+import pytest
+
+from flowertune.data.photos import PhotoSet, Split
+from flowertune.data.shots import k_shot
+from flowertune.errors import Refused
+
+
+def make_set(counts: dict[str, int], root: Path = Path("/photos")) -> PhotoSet:
+    pairs = [
+        (root / "train" / name / f"{number}.jpg", label)
+        for label, (name, count) in enumerate(counts.items())
+        for number in range(count)
+    ]
+    pairs = pairs[::2] + pairs[1::2]  # classes mixed, as in Flowers-102
+    train = Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+    val = Split(tuple(root / "val" / name / "a.jpg" for name in counts), tuple(range(len(counts))))
+    return PhotoSet("made", root, "made", tuple(counts), None, {"train": train, "val": val})
+
+
+def chosen(photo_set: PhotoSet, shots: int, seed: int) -> set[str]:
+    paths = k_shot(photo_set, shots, seed).splits["train"].paths
+    return {path.relative_to(photo_set.root).as_posix() for path in paths}
+
+
+def test_k_photos_of_each_class_in_the_order_of_the_source_and_val_whole() -> None:
+    whole = make_set({"daisy": 9, "iris": 5, "rose": 7})
+    few = k_shot(whole, 4, seed=0)
+    train = few.splits["train"]
+    assert [train.labels.count(label) for label in range(3)] == [4, 4, 4]
+    drawn = zip(train.paths, train.labels, strict=True)
+    assert all(path.parent.name == few.class_names[label] for path, label in drawn)
+    order = [whole.splits["train"].paths.index(path) for path in train.paths]
+    assert order == sorted(order)
+    assert few.splits["val"] == whole.splits["val"]
+    assert few.protocol == "made, 4-shot by data.seed=0: train 12"
+
+
+def test_more_shots_contain_fewer() -> None:
+    whole = make_set({"daisy": 9, "iris": 8})
+    draws = [chosen(whole, shots, seed=3) for shots in range(1, 9)]
+    assert all(fewer < more for fewer, more in itertools.pairwise(draws))
+
+
+def test_the_draw_hangs_on_seed_and_class_alone() -> None:
+    whole = make_set({"daisy": 30, "iris": 30})
+    assert chosen(whole, 5, seed=0) == chosen(whole, 5, seed=0)
+    assert chosen(whole, 5, seed=0) != chosen(whole, 5, seed=1)
+    elsewhere = make_set({"aster": 12, "daisy": 30, "iris": 30}, root=Path("/moved"))
+    kept = {name for name in chosen(elsewhere, 5, seed=0) if "aster" not in name}
+    assert kept == chosen(whole, 5, seed=0)
+    numbers = [
+        {Path(name).name for name in chosen(whole, 5, seed=0) if flower in name}
+        for flower in ("daisy", "iris")
+    ]
+    assert numbers[0] != numbers[1]  # two classes with the same file names draw apart
+
+
+def test_every_photo_can_be_drawn() -> None:
+    whole = make_set({"daisy": 6, "iris": 6})
+    seen = set().union(*(chosen(whole, 1, seed) for seed in range(60)))
+    assert len(seen) == 12
+
+
+def test_a_class_with_too_few_is_named_with_its_count() -> None:
+    with pytest.raises(Refused, match=r"data.shots=6: 1 of 2 classes of .*: iris \(5\); lower"):
+        k_shot(make_set({"daisy": 6, "iris": 5}), 6, seed=0)

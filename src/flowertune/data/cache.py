@@ -1,0 +1,174 @@
+"""Every photo of a task decoded once: uint8 pixels on the disk, memory-mapped."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowertune.data.decoding import Progress
+from flowertune.data.photos import PhotoSet, Split
+from flowertune.data.pixels import Preprocessing
+from flowertune.data.stored_pixels import StoredPixels, open_or_build
+from flowertune.errors import Refused
+
+BadFile = tuple[Path, str]
+
+
+@dataclass(frozen=True)
+class CachedSplit:
+    """A split with its pixels. `split` holds the photos that decoded; row i is `split.paths[i]`.
+
+    `eval_pixels` (N, 3, H, W) uint8 are open_clip's own, before normalisation. `train_pixels`
+    (N, 3, Hc, Wc) uint8 keep the aspect ratio: each picture stands in the top left corner of one
+    canvas, `train_sizes` (N, 2) int32 are the true (height, width); both None where the split has
+    no training form. `sha256` are hashes of the files' contents, `key` names the cache directory.
+    """
+
+    split: Split
+    eval_pixels: NDArray[np.uint8]
+    train_pixels: NDArray[np.uint8] | None
+    train_sizes: NDArray[np.int32] | None
+    sha256: tuple[str, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class CachedPhotos:
+    """A task with its pixels. `photo_set` lacks the bad files; `bad` lists them with the reason.
+
+    `fingerprint` is the SHA-256 of the class names and of each photo's split, name below the root,
+    label and content: the same photos elsewhere have the same.
+    """
+
+    photo_set: PhotoSet
+    splits: dict[str, CachedSplit]
+    bad: tuple[BadFile, ...]
+    fingerprint: str
+
+
+def cache_root() -> Path:
+    """FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
+    if named := os.environ.get("FLOWERTUNE_CACHE"):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        parent = Path(local) if local else Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        parent = Path.home() / "Library" / "Caches"
+    else:
+        xdg = os.environ.get("XDG_CACHE_HOME")
+        parent = Path(xdg) if xdg else Path.home() / ".cache"
+    return parent / "flowertune"
+
+
+def cache_photos(
+    photo_set: PhotoSet,
+    preprocessing: Preprocessing,
+    *,
+    train_form: bool,
+    folder: Path,
+    bad_files: str,
+    progress: Progress,
+) -> CachedPhotos:
+    """Open the pixels of every split, decoding first what is not in `folder` yet.
+
+    `train_form` asks for the training pixels of "train" too. `bad_files` says what happens where a
+    file gives no picture: "stop" refuses with the whole list, "skip" leaves such files out.
+    `progress(description, done, total)` is called for every photo. Raises Refused: bad files, a
+    class that loses its last photo of a split by leaving them out, a folder that cannot be written.
+    """
+    stores = {
+        name: open_or_build(
+            split.paths,
+            preprocessing,
+            train_form=train_form and name == "train",
+            folder=folder / "pixels",
+            name=name,
+            progress=progress,
+        )
+        for name, split in photo_set.splits.items()
+    }
+    bad = tuple(
+        (split.paths[place], reason)
+        for name, split in photo_set.splits.items()
+        for place, reason in sorted(stores[name].bad.items())
+    )
+    if bad and bad_files == "stop":
+        raise Refused(_bad_files_message(photo_set, bad))
+    kept_splits = {
+        name: _kept(split, stores[name].kept) for name, split in photo_set.splits.items()
+    }
+    for name, split in photo_set.splits.items():
+        lost = sorted(set(split.labels) - set(kept_splits[name].labels))
+        if lost:
+            raise Refused(_lost_classes_message(photo_set, name, lost, bad))
+    return CachedPhotos(
+        photo_set=replace(photo_set, splits=kept_splits),
+        splits={name: _cached(kept_splits[name], store) for name, store in stores.items()},
+        bad=bad,
+        fingerprint=_fingerprint(photo_set, kept_splits, stores),
+    )
+
+
+def bad_file_lines(photo_set: PhotoSet, bad: Sequence[BadFile]) -> list[str]:
+    """One line for each bad file: its name below the root and the reason."""
+    return [f"{path.relative_to(photo_set.root).as_posix()}: {reason}" for path, reason in bad]
+
+
+def _bad_files_message(photo_set: PhotoSet, bad: Sequence[BadFile]) -> str:
+    total = sum(len(split) for split in photo_set.splits.values())
+    first = f"{len(bad):,} of {total:,} files in {photo_set.root} give no picture:"
+    last = "Repair or remove them, or go on without them: data.bad_files=skip"
+    return _message(first, bad_file_lines(photo_set, bad), last)
+
+
+def _lost_classes_message(
+    photo_set: PhotoSet, name: str, lost: Sequence[int], bad: Sequence[BadFile]
+) -> str:
+    classes = ", ".join(repr(photo_set.class_names[label]) for label in lost)
+    first = f"without the files that give no picture, {name} has no photo left of {classes}:"
+    return _message(first, bad_file_lines(photo_set, bad), "Repair or replace them.")
+
+
+def _message(first: str, lines: Sequence[str], last: str) -> str:
+    return "\n".join([first, *(f"  {line}" for line in lines), last])
+
+
+def _kept(split: Split, kept: Sequence[int]) -> Split:
+    return Split(
+        paths=tuple(split.paths[place] for place in kept),
+        labels=tuple(split.labels[place] for place in kept),
+    )
+
+
+def _cached(split: Split, store: StoredPixels) -> CachedSplit:
+    return CachedSplit(
+        split=split,
+        eval_pixels=store.eval_pixels(),
+        train_pixels=store.train_pixels(),
+        train_sizes=store.train_sizes(),
+        sha256=store.sha256,
+        key=store.key,
+    )
+
+
+def _fingerprint(
+    photo_set: PhotoSet, splits: dict[str, Split], stores: dict[str, StoredPixels]
+) -> str:
+    facts = {
+        name: [
+            (path.relative_to(photo_set.root).as_posix(), label, sha256)
+            for path, label, sha256 in zip(
+                split.paths, split.labels, stores[name].sha256, strict=True
+            )
+        ]
+        for name, split in splits.items()
+    }
+    text = json.dumps([photo_set.class_names, facts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

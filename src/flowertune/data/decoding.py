@@ -1,0 +1,165 @@
+"""Many photos to pixel files: in parallel, in order, in bounded memory."""
+
+import hashlib
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowertune.data.pixels import (
+    NotAPhoto,
+    Preprocessing,
+    eval_pixels,
+    photo_bytes,
+    read_photo,
+    train_pixels,
+    train_size,
+    upright_size,
+)
+
+# progress(description, done, total)
+Progress = Callable[[str, int, int], None]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was written. `kept` are the places in the list of the photos that gave a row.
+
+    `sha256` and `train_sizes` (height, width; empty without a training form) go with `kept`; `bad`
+    maps the other places to the reason.
+    """
+
+    kept: list[int]
+    sha256: list[str]
+    train_sizes: list[tuple[int, int]]
+    bad: dict[int, str]
+
+
+@dataclass(frozen=True)
+class _Row:
+    sha256: str
+    eval_pixels: NDArray[np.uint8]
+    train_pixels: NDArray[np.uint8] | None
+    train_size: tuple[int, int]
+
+
+def train_canvas(
+    paths: Sequence[Path], preprocessing: Preprocessing, name: str, progress: Progress
+) -> tuple[int, int]:
+    """The largest height and the largest width among the training pixels of these photos."""
+
+    def measured(path: Path) -> tuple[int, int]:
+        try:
+            return train_size(*upright_size(path), preprocessing)
+        except NotAPhoto:
+            return (1, 1)  # the decoding will list it with its reason
+
+    height = width = 1
+    with quiet_pil(), closing(in_order(measured, paths)) as sizes:
+        for done, (photo_height, photo_width) in enumerate(sizes, start=1):
+            height, width = max(height, photo_height), max(width, photo_width)
+            progress(f"{name}: measuring photos", done, len(paths))
+    return height, width
+
+
+def decode_into(
+    eval_file: BinaryIO,
+    train_file: BinaryIO | None,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    canvas: tuple[int, int],
+    name: str,
+    progress: Progress,
+) -> Decoded:
+    """Write one row for each photo that decodes, in the order of `paths`.
+
+    A row is (3, H, W) uint8 in `eval_file`, and (3, *canvas) in `train_file` where there is one:
+    the training pixels in the top left corner, the rest zero. Each file is read once.
+    """
+
+    def row(path: Path) -> _Row | NotAPhoto:
+        try:
+            return _read_row(path, preprocessing, canvas if train_file is not None else None)
+        except NotAPhoto as reason:
+            return reason
+
+    result = Decoded([], [], [], {})
+    # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
+    with quiet_pil(), closing(in_order(row, paths)) as rows:
+        for place, photo in enumerate(rows):
+            if isinstance(photo, NotAPhoto):
+                result.bad[place] = str(photo)
+            else:
+                result.kept.append(place)
+                result.sha256.append(photo.sha256)
+                eval_file.write(photo.eval_pixels.data)
+                if train_file is not None and photo.train_pixels is not None:
+                    train_file.write(photo.train_pixels.data)
+                    result.train_sizes.append(photo.train_size)
+            progress(f"{name}: decoding photos", place + 1, len(paths))
+    return result
+
+
+def _read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None) -> _Row:
+    data = photo_bytes(path)
+    image = read_photo(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if canvas is None:
+        return _Row(sha256, eval_pixels(image, preprocessing), None, (0, 0))
+    pixels = train_pixels(image, preprocessing)
+    height, width = pixels.shape[1:]
+    if height > canvas[0] or width > canvas[1]:
+        raise NotAPhoto("changed while it was read")
+    padded = np.zeros((3, *canvas), dtype=np.uint8)
+    padded[:, :height, :width] = pixels
+    return _Row(sha256, eval_pixels(image, preprocessing), padded, (height, width))
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[Result, None, None]:
+    """`map` over as many threads as there are cores, a few items ahead of the consumer at most.
+
+    PIL and hashlib let go of the interpreter's lock while they work. Close it (`closing`) to stop
+    at once: what has not begun is dropped.
+    """
+    threads = _available_cores()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    ahead: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) >= 4 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def quiet_pil() -> Iterator[None]:
+    """Without PIL's warnings (damaged EXIF, very large photos): the list of bad files says enough.
+
+    To be entered by the thread that starts the others: the filters are the whole process's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use, not what there is
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

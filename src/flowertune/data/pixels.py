@@ -1,0 +1,253 @@
+"""One photo from its bytes to uint8 pixels: the evaluation form and the training form."""
+
+import io
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Told apart by content, never by the file's ending. A list, because some of PIL's other readers
+# start programs (EPS calls Ghostscript) or hold no photo at all.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+# A file is read whole: more than any photo has, less than a film that lies in the folder.
+MAX_BYTES = 512 * 2**20
+
+# Training pixels keep this much more than the input size, so that a random crop is a real crop.
+TRAIN_MARGIN = 256 / 224
+TRAIN_MAX_ASPECT = 2
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a backbone's weights expect of an image: open_clip's PreprocessCfg, hashable.
+
+    `size` is (height, width) in pixels; `mean` and `std` belong to RGB values in [0, 1].
+    `interpolation` is "bicubic" or "bilinear"; `resize_mode` "shortest", "longest" or "squash";
+    `fill_color` (0 to 255) pads in the mode "longest".
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    resize_mode: str
+    fill_color: int
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """From `to_dict()` read back, or from open_clip's `model.visual.preprocess_cfg`.
+
+        A size given as one number is a square; keys that are not ours ("mode") are left aside.
+        """
+        size = values["size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+        return cls(
+            size=(int(height), int(width)),
+            mean=mean,  # type: ignore[arg-type]
+            std=std,  # type: ignore[arg-type]
+            interpolation=values["interpolation"],
+            resize_mode=values["resize_mode"],
+            fill_color=int(values["fill_color"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+
+class NotAPhoto(Exception):  # noqa: N818, it is an answer about a file
+    """A file gives no picture. The message is the reason, short enough for a list."""
+
+
+def photo_bytes(path: Path) -> bytes:
+    """The whole content of a file that may be a photo. Raises NotAPhoto where there is none."""
+    _check_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotAPhoto(f"cannot be read: {error.strerror or error}") from error
+
+
+def read_photo(data: bytes) -> Image.Image:
+    """Decode a photo completely, turn it upright by its EXIF orientation, convert it to RGB.
+
+    The conversion is PIL's `convert("RGB")`, as in open_clip: transparency is dropped, an
+    animation gives its first frame, and a 16-bit grey picture is clipped at 255 rather than scaled.
+    Raises NotAPhoto: empty, not an image, cut short, damaged, more pixels than PIL allows.
+    """
+    if not data:
+        raise NotAPhoto("an empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            image.load()
+            upright = _UPRIGHT.get(_orientation(image))
+            # PIL would work out a transparent colour, and warn about it; it is not kept anyway.
+            image.info.pop("transparency", None)
+            rgb: Image.Image = image.convert("RGB")
+    # PIL's readers raise nearly anything on damaged files: OSError, SyntaxError, struct.error,
+    # zlib.error, IndexError, ... Whatever it is, the file gives no picture and says so.
+    except Exception as error:
+        raise NotAPhoto(_reason(error, data[:32])) from error
+    return rgb if upright is None else rgb.transpose(upright)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) of `read_photo`'s picture, from the header alone where that can be trusted.
+
+    Only a JPEG says everything at its beginning: the orientation of a PNG may stand behind its
+    pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises NotAPhoto.
+    """
+    _check_file(path)
+    head = b""
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+            if head.startswith(b"\xff\xd8\xff"):
+                file.seek(0)
+                with Image.open(file, formats=_formats()) as image:
+                    width, height = image.size
+                    turned = _orientation(image) in (5, 6, 7, 8)
+                return (height, width) if turned else (width, height)
+    except Exception as error:  # as in read_photo
+        raise NotAPhoto(_reason(error, head)) from error
+    return read_photo(photo_bytes(path)).size
+
+
+def eval_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """What open_clip's own evaluation preprocessing yields before normalisation, bit for bit.
+
+    `image` is `read_photo`'s. Returns (3, H, W) of `preprocessing.size`. Raises NotAPhoto where the
+    photo is so long and thin that open_clip could not resize it.
+    """
+    _check_shape(image.size, preprocessing)
+    return _channels_first(eval_transform(preprocessing)(image))
+
+
+def train_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """(height, width) of the training pixels of a photo of `width` x `height`.
+
+    The shorter side becomes 256/224 of the (shorter) input side, or stays as it is where it is
+    shorter than that; the longer one keeps the aspect ratio, up to twice the shorter.
+    """
+    shorter, longer = sorted((width, height))
+    longer = min(longer, TRAIN_MAX_ASPECT * shorter)
+    short_side = min(shorter, round(min(preprocessing.size) * TRAIN_MARGIN))
+    long_side = round(longer * short_side / shorter)
+    return (long_side, short_side) if height > width else (short_side, long_side)
+
+
+def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The photo at `train_size`: (3, h, w). The ends of a very long photo are cropped first."""
+    width, height = image.size
+    crop_width = min(width, TRAIN_MAX_ASPECT * height)
+    crop_height = min(height, TRAIN_MAX_ASPECT * width)
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    cropped = image.crop((left, top, left + crop_width, top + crop_height))
+    new_height, new_width = train_size(width, height, preprocessing)
+    resized = cropped.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    return _channels_first(resized)
+
+
+@lru_cache(maxsize=8)
+def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
+    """open_clip's evaluation transform without its last two steps, to tensor and normalise.
+
+    Imports open_clip, which takes seconds.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    config = PreprocessCfg(**asdict(preprocessing))
+    *steps, to_tensor, normalize = image_transform_v2(config, is_train=False).transforms
+    assert isinstance(to_tensor, ToTensor)
+    assert isinstance(normalize, Normalize)
+    transform: Callable[[Image.Image], Image.Image] = Compose(steps)
+    return transform
+
+
+def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise NotAPhoto(reason) from None
+    except OSError as error:
+        raise NotAPhoto(f"cannot be read: {error.strerror or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise NotAPhoto("a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAPhoto("not a regular file")  # to read a pipe would be to wait for ever
+    if status.st_size > MAX_BYTES:
+        raise NotAPhoto(f"too large: {status.st_size / 2**20:,.0f} MiB")
+
+
+def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
+    """A side of 1 pixel is fine; a resized photo with no pixel or billions of them is not."""
+    width, height = size
+    target_height, target_width = preprocessing.size
+    scales = (target_width / width, target_height / height)
+    if preprocessing.resize_mode == "longest":
+        impossible = min(round(side * min(scales)) for side in size) == 0
+    elif preprocessing.resize_mode == "shortest":
+        pixels_limit = 2 * (Image.MAX_IMAGE_PIXELS or 2**30)
+        impossible = width * height * max(scales) ** 2 > pixels_limit
+    else:
+        impossible = False
+    if impossible:
+        raise NotAPhoto(f"too long and thin: {width} x {height} pixels")
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """FORMATS that this build of PIL reads: AVIF needs a library that not every build has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where the EXIF is damaged or says nothing else."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF must not cost the photo, and PIL raises nearly anything on it
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _reason(error: Exception, head: bytes) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
+            return "HEIC, which is not read here: convert it to JPEG"
+        if head.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+            return "damaged at its beginning"
+        return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+    if "truncated" in str(error).lower():
+        return "cut short (truncated)"
+    detail = " ".join(str(error).split())[:100] or type(error).__name__
+    return f"damaged: {detail}"

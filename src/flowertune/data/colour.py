@@ -1,0 +1,33 @@
+"""Colour jitter on a batch, each image with its own factors."""
+
+import torch
+from torch import Tensor
+
+# The luma weights of ITU-R BT.601, with the digits that torchvision uses.
+LUMA = (0.2989, 0.587, 0.114)
+
+
+def jitter(images: Tensor, factors: Tensor) -> Tensor:
+    """Scale brightness, then contrast, then saturation; a factor of 1 changes nothing.
+
+    images: (B, 3, H, W) float32 in [0, 1]; factors: (B, 3) float32, in that order, on the same
+    device. Returns a new (B, 3, H, W) in [0, 1].
+
+    Each step is torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`;
+    the order is fixed, where torchvision's ColorJitter shuffles it.
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    images = (images * brightness).clamp_(0, 1)
+    mean_grey = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    images = _blend(images, mean_grey, contrast)
+    return _blend(images, _grey(images), saturation)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(B, 3, H, W) to luma, (B, 1, H, W)."""
+    red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
+    return torch.mul(red, LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(other, images, factor).clamp_(0, 1)

@@ -1,0 +1,145 @@
+"""Crop and resize of a whole batch, each photo with its own box, the way PIL and torchvision do it.
+
+Resizing is separable: every output row is a weighted sum of a few input rows (its taps), then
+every output column of a few columns. The taps of all photos are laid out as one long table of
+(row, weight) pairs, so one call sums them all and no Python runs per photo. A dense weight matrix
+per photo would multiply almost only zeros: about five times slower on a CPU.
+"""
+
+from functools import reduce
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowertune.data.batches import send
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+# How far the kernel reaches to each side, in pixels of the coarser of the two grids.
+SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
+
+# Photos worked on at once; no result depends on it. On the CPU few, so that the intermediates stay
+# in cache and in memory already mapped; elsewhere many, to fill the device, within about 0.3 GB of
+# intermediates for 224 px from a canvas of 256 x 512.
+GROUP_ON_CPU = 8
+GROUP_ELSEWHERE = 64
+
+
+def resample(
+    pixels: Tensor,
+    boxes: Tensor,
+    flips: Tensor,
+    size: tuple[int, int],
+    interpolation: Interpolation,
+) -> Tensor:
+    """Crop each photo to its own box, resize it, and mirror it where `flips` says so.
+
+    pixels: (B, 3, Hc, Wc) uint8, on the device. boxes: (B, 4) int64 top, left, height, width in
+    pixels, on the CPU. flips: (B,) bool, on the CPU. size: (H, W).
+    Returns (B, 3, H, W) float32 in [0, 1] on the device, contiguous.
+
+    Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
+    the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
+    """
+    height, width = size
+    out = torch.empty(len(pixels), 3, height, width, dtype=torch.float32, device=pixels.device)
+    at_once = GROUP_ON_CPU if pixels.device.type == "cpu" else GROUP_ELSEWHERE
+    for start in range(0, len(pixels), at_once):
+        group = slice(start, start + at_once)
+        _resample_group(pixels[group], boxes[group], flips[group], interpolation, out[group])
+    return out
+
+
+def _resample_group(
+    pixels: Tensor, boxes: Tensor, flips: Tensor, interpolation: Interpolation, out: Tensor
+) -> None:
+    """As `resample`, into `out` (B, 3, H, W)."""
+    # The boxes are on the CPU: what bounds the shapes is read there, so the device never waits.
+    left, right = int(boxes[:, 1].min()), int((boxes[:, 1] + boxes[:, 3]).max())
+    longest_height, longest_width = int(boxes[:, 2].max()), int(boxes[:, 3].max())
+    top, box_left, box_height, box_width = send(boxes, pixels.device).unbind(1)
+    mirrored = send(flips, pixels.device)
+    height, width = out.shape[2:]
+
+    rows, row_weights = _taps(top, box_height, longest_height, height, interpolation)
+    columns, column_weights = _taps(box_left - left, box_width, longest_width, width, interpolation)
+    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
+    column_weights = torch.where(mirrored[:, None, None], column_weights.flip(1), column_weights)
+
+    used = pixels[..., left:right].to(torch.float32, memory_format=torch.contiguous_format)
+    squeezed = _weighted_rows(used, rows, row_weights)
+    turned = squeezed.transpose(2, 3).contiguous()
+    resized = _weighted_rows(turned, columns, column_weights / 255)
+    # Bicubic overshoots at edges; an image has no values outside [0, 1].
+    torch.clamp(resized.transpose(2, 3), 0, 1, out=out)
+
+
+def _taps(
+    start: Tensor, length: Tensor, longest: int, out: int, interpolation: Interpolation
+) -> tuple[Tensor, Tensor]:
+    """Which inputs make each output along one axis, and with what weight.
+
+    start, length: (B,) int64, the box along this axis; longest: the largest of `length`.
+    Returns input indices (B, out, K) int64 and weights (B, out, K) float32 that sum to 1; taps
+    outside the box have weight 0 and the index of its last pixel.
+
+    Output i is centred on (i + 1/2) * length / out. Everything before the kernel is done in whole
+    numbers (all lengths times 2 * out), so that every device finds the same taps and weights.
+    Follows ImagingResample of Pillow, src/libImaging/Resample.c.
+    """
+    support = SUPPORT[interpolation]
+    # An open interval of length 2 * support * coarser / out holds no more pixel centres than this.
+    count = -(-2 * support * max(longest, out) // out)
+    coarser = length.clamp(min=out)[:, None]
+    centre = (2 * torch.arange(out, device=start.device) + 1) * length[:, None]
+    first = (centre - 2 * support * coarser + out).div(2 * out, rounding_mode="floor").clamp(min=0)
+    tap = first[..., None] + torch.arange(count, device=start.device)
+    distance = ((2 * tap + 1) * out - centre[..., None]).abs() / (2 * coarser[..., None])
+    weight = _kernel(distance.float(), interpolation)
+    weight = weight.masked_fill(tap >= length[:, None, None], 0)
+    # Summed tap by tap: the order in which `sum` adds depends on the number of taps, and with it a
+    # photo's last bit on the largest box beside it.
+    weight = weight / reduce(torch.add, weight.unbind(-1))[..., None]
+    return start[:, None, None] + torch.minimum(tap, length[:, None, None] - 1), weight
+
+
+def _kernel(distance: Tensor, interpolation: Interpolation) -> Tensor:
+    """The interpolation kernel at distances >= 0, in pixels of the coarser grid."""
+    if interpolation == "bilinear":
+        return (1 - distance).clamp(min=0)
+    a = -0.5
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = (((distance - 5) * distance + 8) * distance - 4) * a
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+
+
+def _weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Every output row as a weighted sum of input rows.
+
+    images: (B, 3, R, L) float32, contiguous; index, weight: (B, out, K).
+    Returns (B, 3, out, L).
+    """
+    batch, channels, rows, length = images.shape
+    out, count = index.shape[1:]
+    plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1, 1)
+    flat_index = (plane * rows + index[:, None]).view(-1, count)
+    flat_weight = weight[:, None].expand(-1, channels, -1, -1).reshape(-1, count)
+    flat_rows = images.view(-1, length)
+    # embedding_bag has no MPS kernel in the older releases of torch that are supported.
+    weighted_sum = _sum_by_tap if images.device.type == "mps" else _sum_by_bag
+    return weighted_sum(flat_rows, flat_index, flat_weight).view(batch, channels, out, length)
+
+
+def _sum_by_bag(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """rows: (R, L); index, weight: (N, K). Returns (N, L)."""
+    return F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight)
+
+
+def _sum_by_tap(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """The same from plain operations, one pass a tap."""
+    total = torch.zeros(len(index), rows.shape[1], device=rows.device)
+    for tap in range(index.shape[1]):
+        total.addcmul_(rows[index[:, tap]], weight[:, tap, None])
+    return total

@@ -1,0 +1,48 @@
+"""The training batches, each a pure function of (seed, epoch, batch)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from flowertune.data import augment, mix
+from flowertune.data.batches import PixelStore, epoch_batches, send
+
+
+@dataclass(frozen=True)
+class TrainingPhotos:
+    """Photos, labels and how they are varied.
+
+    labels: (N,) int64 on the CPU. sizes: (N, 2) height and width of the stored photos on the CPU,
+    for crops; None together with `recipe` None: the stored pixels are the input as they are.
+    mean, std: (3,) on the device.
+    """
+
+    pixels: PixelStore
+    labels: Tensor
+    classes: int
+    sizes: Tensor | None
+    recipe: augment.Recipe | None
+    mean: Tensor
+    std: Tensor
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """The photo indices (B,) of each batch of an epoch (from 1)."""
+        return epoch_batches(len(self), self.batch_size, self.seed, epoch)
+
+    def load(self, indices: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) normalised and targets (B, C), both float32 on the device."""
+        pixels = self.pixels.gather(indices)
+        targets = mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
+        if self.recipe is None:
+            return augment.normalise(pixels, self.mean, self.std), targets
+        assert self.sizes is not None
+        drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
+        images = augment.apply(pixels, drawn, self.recipe, self.mean, self.std)
+        if drawn.partner is None or drawn.coefficient is None:
+            return images, targets
+        return mix.mix(images, targets, drawn.partner, drawn.coefficient)

@@ -1,0 +1,220 @@
+"""The pretrained CLIP: loaded, frozen, its attention opened, and what a run records about it."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from flowertune.data.pixels import Preprocessing
+from flowertune.draws import seeded
+from flowertune.errors import Refused
+from flowertune.models import attention, names, weights
+
+ASSETS = Path(__file__).parents[1] / "assets"
+CONFIG_FILE = "open_clip_config.json"
+# In the order of preference; the pickles (.bin) are read by torch's weights_only loader alone.
+WEIGHT_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+Tokenizer = Callable[[Sequence[str]], Tensor]  # n strings -> token ids (n, context length)
+TEXT_BATCH = 256  # strings at once through the text tower, to bound its memory
+
+
+@dataclass
+class Backbone:
+    """An open_clip model in eval mode with every parameter frozen and its attention opened.
+
+    `tag` names the weights. `activation` is "quickgelu" or "gelu", read off the built model.
+    `weights_sha256` is the hash of the weights file (of the tensors, where there is no file).
+    `has_text` is False where the text tower means nothing: then there is no tokenizer, and
+    zero-shot and text heads are the caller's to refuse. An adapter is put into `visual` in place.
+    """
+
+    model: open_clip.CLIP
+    tokenizer: Tokenizer | None
+    preprocessing: Preprocessing
+    name: str
+    tag: str
+    weights_sha256: str
+    activation: str
+    embedding_dim: int
+    has_text: bool
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower: images (B, 3, H, W) -> embedding (B, E); see `embed`."""
+        visual: nn.Module = self.model.visual
+        return visual
+
+    @property
+    def logit_scale(self) -> float:
+        """What CLIP multiplies cosine similarities by (about 100 for OpenAI's weights)."""
+        return float(self.model.logit_scale.detach().exp())
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> embedding (B, E), not of unit length."""
+        return embed(self.visual, images)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """n strings -> embedding (n, E), not of unit length. Needs `has_text`."""
+        assert self.tokenizer is not None, "a backbone without text cannot encode text"
+        device = self.model.logit_scale.device
+        tokens = self.tokenizer(list(texts)).to(device)
+        # CoCa normalises unless told otherwise.
+        encode = self.model.encode_text
+        return torch.cat([encode(part, normalize=False) for part in tokens.split(TEXT_BATCH)])
+
+
+def embed(visual: nn.Module, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) -> embedding (B, E); CoCa's tower returns its tokens beside it."""
+    output = visual(images)
+    embedding: Tensor = output[0] if isinstance(output, tuple) else output
+    return embedding
+
+
+def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
+    """An open_clip model by name and weights by tag, from the hub's cache or the hub.
+
+    The activation follows the weights: `ViT-B-32` with `openai` gets QuickGELU. Raises Refused
+    for an unknown name or tag, and where the weights cannot be fetched.
+    """
+    name, tag, entry, quick_gelu = names.resolve(name, tag)
+    repo, _, filename = entry["hf_hub"].rpartition("/")
+    path = weights.fetch(repo, names.candidates(filename), f"the weights {name} {tag}")
+    tokenizer = _tokenizer(name, text)
+    model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
+    _read_weights(model, path)
+    return _finish(model, name, tag, weights.sha256_of(path), tokenizer)
+
+
+def load_random(name: str, seed: int) -> Backbone:
+    """An open_clip model by name with random weights of `seed`: for tests and benchmarks."""
+    name = names.known_model(name)
+    tokenizer = _tokenizer(name, text=True)
+    model = _build(name, name, quick_gelu=False, preprocess={}, seed=seed)
+    digest = hashlib.sha256()
+    for key, tensor in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return _finish(model, name, "random", digest.hexdigest(), tokenizer)
+
+
+def load_directory(path: str | Path, text: bool) -> Backbone:
+    """An open_clip directory: `open_clip_config.json` and weights; name = the folder's name.
+
+    Raises Refused for a folder that is not one, and for weights that do not fit.
+    """
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise Refused(f"backbone.path={path}: there is no such folder")
+    if not (folder / CONFIG_FILE).is_file():
+        raise Refused(
+            f"backbone.path={path}: no {CONFIG_FILE} in it; an open_clip folder has that and"
+            f" {WEIGHT_FILES[0]}"
+        )
+    found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not found:
+        raise Refused(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
+    source = f"local-dir:{folder}"
+    model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
+    _read_weights(model, found[0])
+    sha256 = weights.sha256_of(found[0])
+    return _finish(model, folder.name, "local", sha256, _tokenizer(source, text))
+
+
+def load_tiny() -> Backbone:
+    """The built-in tiny CLIP, which needs no network: name "tiny", tag "builtin"."""
+    backbone = load_directory(ASSETS / "tiny", text=True)
+    backbone.tag = "builtin"
+    return backbone
+
+
+def _build(
+    source: str, where: str, *, quick_gelu: bool, preprocess: dict[str, Any], seed: int
+) -> nn.Module:
+    """The model that `source` names with random weights of `seed`, its preprocessing on it."""
+    try:
+        with weights.quiet(), seeded(seed, "backbone"):
+            model: nn.Module = open_clip.create_model(
+                source,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=quick_gelu,
+                force_preprocess_cfg=preprocess,
+            )
+            return model
+    # A config can be wrong in as many ways as a model has parameters; some models need packages
+    # that are not ours.
+    except Exception as error:
+        raise Refused(f"cannot build the model of {where}: {weights.one_line(error)}") from error
+
+
+def _read_weights(model: nn.Module, path: Path) -> None:
+    try:
+        with weights.quiet():
+            open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    # Cut, not a weights file, a pickle with code in it, other tensors than the model's: each has
+    # a type of its own in safetensors, pickle, zipfile and torch.
+    except Exception as error:
+        raise Refused(f"cannot read the weights {path}: {weights.one_line(error)}") from error
+
+
+def _tokenizer(source: str, text: bool) -> Tokenizer | None:
+    if not text:
+        return None
+    config = open_clip.get_model_config(source)
+    hub_name = config["text_cfg"].get("hf_tokenizer_name")
+    if hub_name and not source.startswith("local-dir:"):
+        # Ask for one small file first: within seconds, unlike transformers, which retries.
+        files = ("tokenizer_config.json", "tokenizer.json")
+        weights.fetch(hub_name, files, f"the tokenizer of {source}")
+    try:
+        with weights.quiet():
+            tokenizer: Tokenizer = open_clip.get_tokenizer(source)
+            return tokenizer
+    except Exception as error:  # transformers' own, or that it is not installed
+        raise Refused(
+            f"cannot load the tokenizer of {source}: {weights.one_line(error)};"
+            " backbone.text=false does without it"
+        ) from error
+
+
+def _finish(
+    model: open_clip.CLIP,
+    name: str,
+    tag: str,
+    sha256: str,
+    tokenizer: Tokenizer | None,
+) -> Backbone:
+    found = sum(
+        isinstance(module, nn.MultiheadAttention) or attention.is_opened(module)
+        for module in model.modules()
+    )
+    assert attention.open_attention(model) == found
+    model.requires_grad_(False).eval()
+    preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))
+    with torch.no_grad():  # the one measure of the width that holds for every kind of tower
+        embedding_dim = embed(model.visual, torch.zeros(1, 3, *preprocessing.size)).shape[1]
+    quick = any(isinstance(module, QuickGELU) for module in model.modules())
+    return Backbone(
+        model=model,
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
+        name=name,
+        tag=tag,
+        weights_sha256=sha256,
+        activation="quickgelu" if quick else "gelu",
+        embedding_dim=embedding_dim,
+        has_text=tokenizer is not None,
+    )

@@ -1,0 +1,93 @@
+"""The classifier: image tower with its adapter, and a head, as one module."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from flowertune.models.backbone import Backbone, embed
+
+Mode = Literal["lora", "linear_probe", "full"]
+
+
+class Classifier(nn.Module):
+    """`forward(images) -> (embedding, logits)`; the text tower stays outside.
+
+    `mode` says what is trained beside the head: "lora" the adapter that `add_lora` put into the
+    backbone, "linear_probe" nothing, "full" the whole image tower.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, mode: Mode) -> None:
+        super().__init__()
+        self.visual = backbone.visual
+        self.head = head
+        self.mode = mode
+        self.dropouts = [
+            layer.lora_dropout for layer in self.visual.modules() if isinstance(layer, LoraLayer)
+        ]
+        if mode == "full":
+            self.visual.requires_grad_(True)
+        assert (mode == "lora") == bool(self.dropouts), f"mode {mode!r} does not fit the backbone"
+        self.train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W) -> embedding (B, E) and logits (B, C), in float32."""
+        if self.mode == "linear_probe":
+            with torch.no_grad():
+                embedding = embed(self.visual, images).float()
+        else:
+            embedding = embed(self.visual, images).float()
+        return embedding, self.head(embedding)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """What is frozen stays in eval mode; of a LoRA tower only LoRA's dropouts train."""
+        super().train(mode)
+        if self.mode != "full":
+            self.visual.eval()
+            for dropout in self.dropouts:
+                dropout.train(mode)
+        return self
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The trained parameters, for separate learning rates: "adapter" and "head"."""
+        return {
+            "adapter": [p for p in self.visual.parameters() if p.requires_grad],
+            "head": [p for p in self.head.parameters() if p.requires_grad],
+        }
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for group in self.parameter_groups().values() for p in group)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Copies, on the CPU, of what training changes in the tower, and of the whole head."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._trained().items()}
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `trainable_state` gave, in place.
+
+        Raises ValueError where names or shapes differ.
+        """
+        own = self._trained()
+        if different := sorted(own.keys() ^ state.keys()):
+            raise ValueError(f"state of another classifier: {different[0]} is in one of them only")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(f"{name}: {tuple(tensor.shape)} is not {tuple(state[name].shape)}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Views, without gradient: trained tower parameters (the tower's buffers where all of it
+        trains) and the head's parameters and buffers."""
+        if self.mode == "full":
+            tower = self.visual.state_dict()
+        else:
+            tower = {k: p.detach() for k, p in self.visual.named_parameters() if p.requires_grad}
+        return {
+            **{f"visual.{name}": tensor for name, tensor in tower.items()},
+            **{f"head.{name}": tensor for name, tensor in self.head.state_dict().items()},
+        }

@@ -1,0 +1,82 @@
+"""Heads: embedding (B, E) to logits (B, C), in float32 under autocast too."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowertune.draws import seeded
+
+SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimension is noise
+
+
+class LinearHead(nn.Module):
+    """Embedding standardised by fixed statistics, then a Linear layer.
+
+    `mean`, `std` (E,): of the frozen backbone's embeddings of the training photos; both None to
+    leave the embedding as it is. Initial weights are drawn from (seed, "head").
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        classes: int,
+        mean: Tensor | None,
+        std: Tensor | None,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        if mean is None or std is None:
+            mean, std = torch.zeros(embedding_dim), torch.ones(embedding_dim)
+        mean, std = mean.detach().float(), std.detach().float()
+        if mean.shape != (embedding_dim,) or std.shape != (embedding_dim,):
+            raise ValueError(f"mean and std must have the shape ({embedding_dim},)")
+        if not (mean.isfinite().all() and std.isfinite().all() and std.mean() > 0):
+            raise ValueError("mean and std must be finite, and std not zero everywhere")
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clamp_min(SMALLEST_STD * float(std.mean())))
+        with seeded(seed, "head"):
+            self.linear = nn.Linear(embedding_dim, classes)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.linear((embedding.float() - self.mean) / self.std)  # type: ignore[no-any-return]
+
+
+class CosineHead(nn.Module):
+    """Scale times the cosine between the embedding and one vector for each class.
+
+    Initial class vectors (C, E) are of unit length and drawn from (seed, "head").
+    """
+
+    def __init__(
+        self, embedding_dim: int, classes: int, scale: float, learn_scale: bool, *, seed: int
+    ) -> None:
+        super().__init__()
+        with seeded(seed, "head"):
+            vectors = torch.randn(classes, embedding_dim)
+        self.weight = nn.Parameter(F.normalize(vectors, dim=1))
+        # The logarithm, as CLIP learns it: a step changes the scale by a part of itself.
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        with torch.autocast(embedding.device.type, enabled=False):
+            cosine = F.normalize(embedding.float(), dim=1) @ F.normalize(self.weight, dim=1).T
+            return cosine * self.log_scale.exp()
+
+
+class TextHead(CosineHead):
+    """A cosine head that starts as CLIP's zero-shot classifier.
+
+    `class_vectors` (C, E): the text embedding of each class; `scale`: CLIP's logit scale.
+    """
+
+    def __init__(self, class_vectors: Tensor, scale: float, learn_scale: bool) -> None:
+        classes, embedding_dim = class_vectors.shape
+        super().__init__(embedding_dim, classes, scale, learn_scale, seed=0)
+        with torch.no_grad():
+            self.weight.copy_(F.normalize(class_vectors.float(), dim=1))

@@ -1,0 +1,148 @@
+"""LoRA (Hu et al., 2021, arXiv:2106.09685) on the image tower: ordinary peft on Linear layers."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import peft
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flowertune.draws import seeded
+from flowertune.errors import Refused
+from flowertune.models.attention import is_opened
+from flowertune.models.backbone import Backbone
+from flowertune.models.weights import one_line
+
+TARGETS = {
+    "q": ("attn.q_proj",),
+    "k": ("attn.k_proj",),
+    "v": ("attn.v_proj",),
+    "out": ("attn.out_proj",),
+    "mlp": ("mlp.c_fc", "mlp.c_proj"),
+}
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+PEFT_PREFIX = "base_model.model."  # what `PeftModel` puts before the names of what it wraps
+
+
+def add_lora(
+    backbone: Backbone,
+    *,
+    rank: int,
+    alpha: float,
+    rank_stabilized: bool,
+    dropout: float,
+    targets: Sequence[str],
+    layers: Sequence[int] | None,
+    seed: int,
+) -> int:
+    """Put LoRA into the image tower in place; returns the number of adapted Linear layers.
+
+    The update of a layer is B A x times alpha / rank (alpha / sqrt(rank) where `rank_stabilized`,
+    Kalajdzievski 2023, arXiv:2312.03732); A is drawn from (seed, "lora"), B is zero, so nothing
+    changes until the first step. `targets` from q, k, v, out, mlp; `layers` counts blocks from 0,
+    None for all. Raises Refused for towers without opened attention, and layers out of range.
+    """
+    blocks = _blocks(backbone)
+    chosen = range(len(blocks)) if layers is None else sorted(set(layers))
+    outside = [layer for layer in chosen if not 0 <= layer < len(blocks)]
+    if outside:
+        raise Refused(
+            f"model.layers={list(layers or ())}: {backbone.name} has the layers"
+            f" 0 to {len(blocks) - 1}, not {outside[0]}"
+        )
+    unknown = [target for target in targets if target not in TARGETS]
+    if unknown or not targets or not chosen:
+        what = f"model.targets={list(targets)}" if unknown or not targets else "model.layers=[]"
+        raise Refused(f"{what}: choose at least one; the targets are {', '.join(TARGETS)}")
+    parts = [part for target in TARGETS if target in targets for part in TARGETS[target]]
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        use_rslora=rank_stabilized,
+        lora_dropout=dropout,
+        # A pattern and not a list of ends: other parts of a tower have projections too.
+        target_modules=(
+            rf"transformer\.resblocks\.({'|'.join(map(str, chosen))})"
+            rf"\.({'|'.join(map(re.escape, parts))})"
+        ),
+        bias="none",
+    )
+    with seeded(seed, "lora"):
+        peft.get_peft_model(backbone.visual, config)
+    adapted = _adapted(backbone.visual)
+    assert len(adapted) == len(chosen) * len(parts)
+    _without_casts(adapted)
+    return len(adapted)
+
+
+def save_adapter(visual: nn.Module, folder: Path) -> None:
+    """Write the LoRA of an image tower in PEFT format: two files, no more.
+
+    `peft.PeftModel.from_pretrained(<opened tower>, folder)` reads them. With the names
+    `transformer.resblocks` -> `vision_model.encoder.layers`, `attn` -> `self_attn` (`mlp.c_fc`,
+    `mlp.c_proj` -> `mlp.fc1`, `mlp.fc2`) the keys are those of transformers' CLIP.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config: peft.LoraConfig = visual.__dict__["peft_config"]["default"]
+    config.save_pretrained(str(folder))
+    save_file(_state(visual), folder / ADAPTER_FILES[1], metadata={"format": "pt"})
+
+
+def load_adapter(backbone: Backbone, folder: Path) -> None:
+    """Put a saved LoRA into the image tower in place, frozen.
+
+    Raises Refused where the folder has no adapter, or one for another backbone.
+    """
+    for name in ADAPTER_FILES:  # without the second, peft would look for a pickle
+        if not (folder / name).is_file():
+            raise Refused(f"no adapter in {folder}: {name} is missing")
+    _blocks(backbone)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of is refused below
+            peft.PeftModel.from_pretrained(backbone.visual, str(folder))
+    except (ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise Refused(
+            f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}:"
+            f" {one_line(error)}"
+        ) from error
+    # peft only warns where the file lacks matrices of this tower, or has some of a deeper one.
+    stored = load_file(folder / ADAPTER_FILES[1]).keys()
+    if different := sorted(stored ^ _state(backbone.visual).keys()):
+        raise Refused(
+            f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}:"
+            f" {different[0]} is in one of them only"
+        )
+    _without_casts(_adapted(backbone.visual))
+
+
+def _blocks(backbone: Backbone) -> Sequence[nn.Module]:
+    """The transformer blocks of the image tower, each with opened attention."""
+    blocks = getattr(getattr(backbone.visual, "transformer", None), "resblocks", ())
+    if len(blocks) == 0 or not all(is_opened(block.attn) for block in blocks):
+        raise Refused(
+            f"model=lora needs a vision transformer of open_clip's own; the image tower of"
+            f" {backbone.name} is a {type(backbone.visual).__name__}: use model=linear_probe or"
+            " model=full"
+        )
+    return blocks
+
+
+def _state(visual: nn.Module) -> dict[str, Tensor]:
+    """LoRA's matrices under the names that a `PeftModel` gives them, on the CPU."""
+    state = peft.get_peft_model_state_dict(visual, save_embedding_layers=False)
+    return {PEFT_PREFIX + key: value.detach().cpu() for key, value in state.items()}
+
+
+def _adapted(visual: nn.Module) -> list[LoraLayer]:
+    return [module for module in visual.modules() if isinstance(module, LoraLayer)]
+
+
+def _without_casts(adapted: Sequence[LoraLayer]) -> None:
+    """Weights are float32 throughout; peft's casts would only undo autocast's."""
+    for layer in adapted:
+        layer.cast_input_dtype_enabled = False

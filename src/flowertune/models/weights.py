@@ -1,0 +1,133 @@
+"""Weight files: where they come from, and what their hash is.
+
+A file in the Hugging Face cache is used without asking the network. For one that is not, the host
+is asked first, within `REACH_SECONDS` in all, so that a machine without network hears so at once;
+the download itself may then take as long as it takes.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from flowertune.errors import Refused
+
+# To look up, connect to and hear from the host. People are promised a line within ten seconds, and
+# the program has to start first.
+REACH_SECONDS = 5.0
+INSTEAD = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
+
+T = TypeVar("T")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, on one line and not too long."""
+    message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return message if len(message) <= 300 else message[:297] + "..."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the log lines of open_clip and huggingface_hub to themselves.
+
+    The handler is there because `logging.warning`, which open_clip calls, installs one of its own
+    on a root logger that has none.
+    """
+    root, before = logging.getLogger(), logging.root.manager.disable
+    handler = logging.NullHandler()
+    root.addHandler(handler)
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(handler)
+
+
+def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
+    """The first of `filenames` that the hub's `repo` has, from the cache or downloaded.
+
+    `what` names the thing in messages. Raises Refused where it cannot be had.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    for filename in filenames:
+        cached = try_to_load_from_cache(repo, filename)
+        if isinstance(cached, str):
+            return Path(cached)
+    with quiet():
+        filename = _first_on_hub(repo, filenames, what)
+        try:
+            return Path(hf_hub_download(repo, filename))
+        # huggingface_hub raises what its HTTP library raises, and that has changed with its
+        # versions (requests, httpx, xet); whatever it is, the file could not be had.
+        except Exception as error:
+            raise Refused(_could_not(what, repo, one_line(error))) from error
+
+
+def _first_on_hub(repo: str, filenames: Sequence[str], what: str) -> str:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def ask() -> str | None:
+        for filename in filenames:
+            try:
+                get_hf_file_metadata(hf_hub_url(repo, filename), timeout=REACH_SECONDS)
+            except EntryNotFoundError:
+                continue
+            return filename
+        return None
+
+    try:
+        found = _within(REACH_SECONDS, ask)
+    except TimeoutError as error:
+        reason = f"no answer within {REACH_SECONDS:.0f} s"
+        raise Refused(_could_not(what, repo, reason)) from error
+    except Exception as error:  # see fetch: the types depend on huggingface_hub's HTTP library
+        raise Refused(_could_not(what, repo, one_line(error))) from error
+    if found is None:
+        raise Refused(_could_not(what, repo, f"there is no {' or '.join(filenames)}"))
+    return found
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """What `ask` returns or raises; TimeoutError after `seconds`, whatever it is then waiting for.
+
+    A thread, because the timeouts of HTTP libraries start anew with each address and each read,
+    and looking up a name has none at all.
+    """
+    answers: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError
+    return answers[0]
+
+
+def _could_not(what: str, repo: str, reason: str) -> str:
+    from huggingface_hub import constants
+
+    return f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {INSTEAD}"

@@ -1,0 +1,136 @@
+import pytest
+import torch
+from torch import nn
+
+from flowertune.models.backbone import load_directory
+from flowertune.models.classifier import Classifier
+from flowertune.models.head import LinearHead
+from flowertune.models.lora import add_lora
+
+
+@pytest.fixture
+def build(small_dir):
+    def build(mode, folder=small_dir, dropout=0.5):
+        backbone = load_directory(folder, text=False)
+        if mode == "lora":
+            add_lora(
+                backbone,
+                rank=2,
+                alpha=2.0,
+                rank_stabilized=False,
+                dropout=dropout,
+                targets=["q", "v"],
+                layers=None,
+                seed=42,
+            )
+        dim = backbone.embedding_dim
+        head = LinearHead(dim, 5, torch.full((dim,), 0.1), torch.full((dim,), 2.0), seed=42)
+        return Classifier(backbone, head, mode)
+
+    return build
+
+
+def step(classifier, images, lr=0.1):
+    """One step of SGD; returns what has a gradient."""
+    classifier.train()
+    groups = classifier.parameter_groups()
+    optimizer = torch.optim.SGD([p for group in groups.values() for p in group], lr=lr)
+    embedding, logits = classifier(images)
+    (logits.logsumexp(1).sum() + embedding.square().mean()).backward()
+    optimizer.step()
+    return {name for name, p in classifier.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("mode", ["lora", "linear_probe", "full"])
+def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode):
+    classifier = build(mode)
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    with_gradient = step(classifier, images)
+    head = {"head.linear.weight", "head.linear.bias"}
+    lora = {name for name in before if ".lora_" in name}
+    tower = {name for name, _ in classifier.visual.named_parameters(prefix="visual")}
+    expected = head | {"lora": lora, "linear_probe": set(), "full": tower}[mode]
+    assert with_gradient == expected
+    moved = {
+        n for n, tensor in classifier.state_dict().items() if not torch.equal(tensor, before[n])
+    }
+    assert moved <= expected
+    assert moved & head
+    assert classifier.trainable_parameters == sum(before[name].numel() for name in expected)
+    counts = {k: len(group) for k, group in classifier.parameter_groups().items()}
+    assert counts == {"adapter": len(expected) - 2, "head": 2}
+
+
+def test_shapes_and_types_under_autocast_too(build, images):
+    for mode in ("lora", "linear_probe", "full"):
+        classifier = build(mode)
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding, logits = classifier(images)
+        assert (embedding.shape, logits.shape) == ((4, 32), (4, 5))
+        assert embedding.dtype == logits.dtype == torch.float32
+
+
+def test_only_lora_dropouts_train_in_a_lora_tower(build, images):
+    classifier = build("lora").train()
+    training = [name for name, module in classifier.visual.named_modules() if module.training]
+    assert training
+    assert all("lora_dropout" in name for name in training)
+    step(classifier, images)  # B is no longer zero: dropout shows
+    assert not torch.equal(classifier(images)[0], classifier(images)[0])
+    classifier.eval()
+    assert not any(module.training for module in classifier.modules())
+    assert torch.equal(classifier(images)[0], classifier(images)[0])
+
+
+def test_no_dropout_is_no_work(build):
+    classifier = build("lora", dropout=0.0)
+    assert all(isinstance(d, nn.Identity) for ds in classifier.dropouts for d in ds.values())
+
+
+def test_frozen_towers_stay_in_eval_mode_and_trained_ones_do_not(build, resnet_dir):
+    assert not any(m.training for m in build("linear_probe").train().visual.modules())
+    assert all(m.training for m in build("full", resnet_dir).train().visual.modules())
+
+
+def test_a_linear_probe_builds_no_graph_through_the_tower(build, images):
+    embedding, logits = build("linear_probe").train()(images)
+    assert not embedding.requires_grad
+    assert logits.requires_grad
+
+
+def test_mode_and_backbone_must_agree(build, small):
+    with pytest.raises(AssertionError, match="lora"):
+        Classifier(small, nn.Linear(32, 5), "lora")
+
+
+@pytest.mark.parametrize("mode", ["lora", "linear_probe", "full"])
+def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, small_dir, mode):
+    folder = resnet_dir if mode == "full" else small_dir  # with batch norm's running statistics
+    images = torch.randn(4, 3, 64, 64) if mode == "full" else images
+    classifier = build(mode, folder)
+    step(classifier, images, lr=1e-3)
+    state = classifier.trainable_state()
+    with torch.no_grad():
+        expected = classifier.eval()(images)[1].clone()
+    step(classifier, images, lr=1e-3)  # a copy does not move with training
+    fresh = build(mode, folder).eval()
+    with torch.no_grad():
+        assert not torch.equal(fresh(images)[1], expected)
+        fresh.load_trainable_state(state)
+        assert torch.equal(fresh(images)[1], expected)
+    names = {name.split(".")[0] for name in state}
+    assert names == ({"head"} if mode == "linear_probe" else {"head", "visual"})
+    if mode == "lora":
+        assert all(".lora_" in name for name in state if name.startswith("visual."))
+
+
+def test_a_state_of_another_classifier_is_not_taken(build):
+    classifier = build("lora")
+    state = classifier.trainable_state()
+    state.pop("head.mean")
+    with pytest.raises(ValueError, match=r"head\.mean"):
+        classifier.load_trainable_state(state)
+    state = classifier.trainable_state()
+    state["head.linear.bias"] = torch.zeros(6)
+    with pytest.raises(ValueError, match=r"head\.linear\.bias"):
+        classifier.load_trainable_state(state)

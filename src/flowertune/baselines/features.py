@@ -1,0 +1,156 @@
+"""Embeddings of whole splits by the frozen backbone, computed once and kept on disk."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from flowertune.errors import TrainingFailed
+from flowertune.files import write_bytes
+
+# Raise it when this package comes to compute other features from the same inputs.
+FEATURES_VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+class Pixels(Protocol):
+    """Eval pixels of one split, in its order."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) uint8 of the photos at `indices` (B,) int64, on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """All that decides the bits of a split's features, besides the versions and settings of torch.
+
+    `split_fingerprint` is a hash of the contents of the split's photos in their order,
+    `preprocessing` says how they become normalised pixels (size, interpolation, mean, std),
+    `device` is type and name ("cuda NVIDIA H100"), `batch_size` is part of it because the shape
+    of a batch decides how sums are rounded.
+    """
+
+    weights_sha256: str
+    activation: str
+    split_fingerprint: str
+    preprocessing: str
+    precision: str
+    device: str
+    batch_size: int
+
+    def describe(self) -> str:
+        """The key with the versions and settings of this process: JSON, always in one order."""
+        process = {
+            "features_version": FEATURES_VERSION,
+            "torch": torch.__version__,
+            "open_clip": version("open_clip_torch"),
+            # These two resize the photos.
+            "pillow": version("pillow"),
+            "torchvision": version("torchvision"),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        }
+        return json.dumps(asdict(self) | process, sort_keys=True)
+
+
+def frozen_features(
+    pixels: Pixels,
+    encode: Callable[[Tensor], Tensor],
+    key: FeatureKey,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> Tensor:
+    """Embeddings (N, E), float32 on the CPU, of all photos of a split.
+
+    `encode` maps uint8 pixels (B, 3, H, W) to embeddings (B, E): it normalises, and runs the
+    backbone in eval mode at the precision that `key` names. `folder` is the cache folder; what is
+    found there under `features/` is exactly what would have been computed. `progress(done, total)`
+    counts photos, and is not called for features that were found.
+
+    Raises:
+        TrainingFailed: an embedding is not finite.
+    """
+    description = key.describe()
+    name = hashlib.sha256(description.encode()).hexdigest()[:32]
+    path = folder / "features" / f"{name}.safetensors"
+    found = _read(path, description, len(pixels))
+    if found is not None:
+        return found
+    features = _compute(pixels, encode, key.batch_size, progress)
+    if not features.isfinite().all():
+        raise TrainingFailed(
+            f"the frozen backbone gives embeddings that are not finite in precision "
+            f"{key.precision}: try trainer.precision=fp32"
+        )
+    _write(path, description, features)
+    return features
+
+
+def _compute(
+    pixels: Pixels,
+    encode: Callable[[Tensor], Tensor],
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> Tensor:
+    total = len(pixels)
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, total, batch_size):
+            indices = torch.arange(start, min(start + batch_size, total))
+            parts.append(encode(pixels.gather(indices)).float().cpu())
+            progress(int(indices[-1]) + 1, total)
+    # Outside inference mode: the result is an ordinary tensor that autograd may use.
+    return torch.cat(parts)
+
+
+def _read(path: Path, description: str, total: int) -> Tensor | None:
+    """The features kept at `path`; None where there are none, or where the file is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            features: Tensor = file.get_tensor("features")
+    except (SafetensorError, OSError) as error:
+        log.warning("%s cannot be read (%s): the features are computed again", path, error)
+        return None
+    intact = (
+        metadata.get("key") == description
+        and metadata.get("sha256") == _checksum(features)
+        and len(features) == total
+    )
+    if not intact:
+        log.warning("%s is damaged: the features are computed again", path)
+        return None
+    return features
+
+
+def _write(path: Path, description: str, features: Tensor) -> None:
+    metadata = {"key": description, "sha256": _checksum(features)}
+    content = safetensors.torch.save({"features": features}, metadata)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    except OSError as error:
+        # The features are here, only the next run has to compute them again.
+        log.warning("the frozen features could not be kept in %s: %s", path.parent, error)
+
+
+def _checksum(features: Tensor) -> str:
+    return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()

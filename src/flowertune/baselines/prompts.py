@@ -1,0 +1,77 @@
+"""Text prompts for classes: templates such as "a photo of a {name}, a type of flower."."""
+
+from collections.abc import Sequence
+from string import Formatter
+
+from flowertune.errors import Refused
+
+PLACEHOLDERS = ("name", "description")
+
+
+def check_templates(templates: Sequence[str], has_descriptions: bool) -> None:
+    """Refuse templates that cannot be filled in, or that would give every class the same prompt.
+
+    `has_descriptions` says whether the source describes its classes.
+
+    Raises:
+        Refused: no template; a template with unbalanced braces, without a placeholder, with one
+            other than {name} and {description}, or with {description} where there is none.
+    """
+    if not templates:
+        raise Refused('no prompt template: give at least one, such as "a photo of a {name}."')
+    for template in templates:
+        placeholders = _placeholders(template)
+        if not placeholders:
+            raise Refused(
+                f"prompt template {template!r} has no placeholder, so every class would get the "
+                "same prompt: write {name} where the class name belongs"
+            )
+        for placeholder in placeholders:
+            if placeholder not in PLACEHOLDERS:
+                raise Refused(
+                    f"prompt template {template!r} has the unknown placeholder "
+                    f"{{{placeholder}}}: only {{name}} and {{description}} are filled in"
+                )
+        if "description" in placeholders and not has_descriptions:
+            raise Refused(
+                f"prompt template {template!r} asks for {{description}}, but this data has no "
+                "descriptions of its classes: use {name}"
+            )
+
+
+def render(
+    templates: Sequence[str], class_names: Sequence[str], descriptions: Sequence[str] | None
+) -> list[list[str]]:
+    """One list of prompts for each class, one prompt for each template.
+
+    `descriptions` has one line for each class, or is None. Underscores in class names, which are
+    often folder names, become spaces.
+
+    Raises:
+        Refused: as `check_templates`.
+    """
+    check_templates(templates, has_descriptions=descriptions is not None)
+    lines = [""] * len(class_names) if descriptions is None else descriptions
+    return [
+        [
+            template.format(name=name.replace("_", " "), description=description)
+            for template in templates
+        ]
+        for name, description in zip(class_names, lines, strict=True)
+    ]
+
+
+def _placeholders(template: str) -> list[str]:
+    """What stands between the braces, with any conversion or format spec, so `{name!r}` is odd."""
+    found = []
+    try:
+        for _, field, spec, conversion in Formatter().parse(template):
+            if field is not None:
+                suffix = (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+                found.append(field + suffix)
+    except ValueError as error:
+        raise Refused(
+            f"prompt template {template!r} cannot be read ({error}): write {{name}} where the "
+            "class name belongs, and {{ or }} for a brace that is meant literally"
+        ) from error
+    return found

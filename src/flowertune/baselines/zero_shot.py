@@ -1,0 +1,38 @@
+"""Zero-shot classification: each class is the mean direction of its prompts' embeddings.
+
+Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4; the same arithmetic as
+open_clip's `build_zero_shot_classifier`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def class_vectors(
+    encode_text: Callable[[list[str]], Tensor], prompts: Sequence[Sequence[str]], batch_size: int
+) -> Tensor:
+    """Unit vectors (C, E), float32: the normalised mean of the normalised prompt embeddings.
+
+    `encode_text` maps n prompts to embeddings (n, E) of any length; `prompts` has one list for
+    each class (see `prompts.render`), and `batch_size` of them are encoded at a time.
+    """
+    flat = [prompt for of_class in prompts for prompt in of_class]
+    with torch.inference_mode():
+        embeddings = [
+            F.normalize(encode_text(flat[start : start + batch_size]).float(), dim=1)
+            for start in range(0, len(flat), batch_size)
+        ]
+    # Outside inference mode, so that a text head may be initialised with them and trained.
+    by_class = torch.cat(embeddings).split([len(of_class) for of_class in prompts])
+    return F.normalize(torch.stack([of_class.mean(0) for of_class in by_class]), dim=1)
+
+
+def zero_shot_logits(features: Tensor, vectors: Tensor, logit_scale: float) -> Tensor:
+    """Logits (N, C): cosine of image embeddings (N, E) and class vectors (C, E), times the scale.
+
+    `logit_scale` multiplies, as CLIP's `logit_scale.exp()` does (about 100 after training).
+    """
+    return logit_scale * F.normalize(features, dim=1) @ vectors.T

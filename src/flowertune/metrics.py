@@ -1,0 +1,102 @@
+"""What is measured on a split, with its averaging spelt out."""
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import (
+    multiclass_calibration_error,
+    multiclass_stat_scores,
+)
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class SplitMetrics:
+    """How well logits fit the labels of one split. Accuracies and `ece` are fractions in [0, 1].
+
+    `loss` is the mean cross-entropy in nats. `top1` is over photos, `mean_per_class` over the
+    classes that have photos here; `per_class` holds None for the others. `top1_interval` is the
+    95 % Wilson interval of `top1`: the sampling error of these n photos, not the spread over seeds.
+    """
+
+    n: int
+    loss: float
+    top1: float
+    top1_interval: tuple[float, float]
+    top5: float
+    mean_per_class: float
+    per_class: tuple[float | None, ...]
+    ece: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values (lists, not tuples)."""
+        values = asdict(self)
+        return values | {
+            "top1_interval": list(self.top1_interval),
+            "per_class": list(self.per_class),
+        }
+
+
+def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
+    """All metrics of one split from its logits (N, C) and integer labels (N,), N at least 1.
+
+    Computed on the CPU in float32, so the same logits give the same numbers on every device.
+    With fewer than five classes, top5 counts hits among all C classes and is therefore 1.
+    `ece` is the expected calibration error of the top-1 confidence in 15 bins of equal width
+    (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """
+    logits, labels = logits.detach().float().cpu(), labels.cpu().long()
+    n, classes = logits.shape
+    # Counts rather than ready-made averages: torchmetrics' macro accuracy gives 0 to a class that
+    # has no photo but was predicted, and a fraction in float32 does not go with an exact interval.
+    # (C, 5): true positives, false positives, true negatives, false negatives, photos.
+    counts = multiclass_stat_scores(logits, labels, classes, top_k=1, average="none")
+    class_hits, class_photos = counts[:, 0].tolist(), counts[:, 4].tolist()
+    per_class = tuple(
+        hits / photos if photos else None
+        for hits, photos in zip(class_hits, class_photos, strict=True)
+    )
+    present = [accuracy for accuracy in per_class if accuracy is not None]
+    hits = sum(class_hits)
+    top5_hits = (logits.topk(min(5, classes), dim=1).indices == labels[:, None]).any(1).sum().item()
+    return SplitMetrics(
+        n=n,
+        loss=F.cross_entropy(logits, labels).item(),
+        top1=hits / n,
+        top1_interval=wilson_interval(hits, n),
+        top5=top5_hits / n,
+        mean_per_class=math.fsum(present) / len(present),
+        per_class=per_class,
+        ece=_calibration_error(logits, labels),
+    )
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
+
+    E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    z = NormalDist().inv_cdf(0.975)
+    share = hits / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
+    low = 0.0 if hits == 0 else centre - half
+    high = 1.0 if hits == n else centre + half
+    return low, high
+
+
+def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+    # Probabilities, because torchmetrics takes logits that happen to lie in [0, 1] for such; and
+    # below 1, because it puts a confidence of exactly 1 into a sixteenth bin of its own.
+    below_one = 1 - torch.finfo(torch.float32).eps
+    probabilities = logits.softmax(1).clamp(max=below_one)
+    return multiclass_calibration_error(
+        probabilities, labels, logits.shape[1], n_bins=CALIBRATION_BINS, norm="l1"
+    ).item()

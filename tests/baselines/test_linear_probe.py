@@ -1,0 +1,136 @@
+"""The linear probe against the loss that it claims to minimise, written out in full."""
+
+import logging
+import os
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowertune.baselines import linear_probe
+from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, fit_linear_probe
+
+SHARED = Path(
+    os.environ.get("FLOWERTUNE_SHARED", Path(__file__).resolve().parents[2].parent / "shared")
+)
+
+
+def task(n: int, width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Overlapping clusters, with features of very different means and scales."""
+    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    draws = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    features = 0.7 * centres[labels] + torch.randn(n, width, generator=draws)
+    return features * torch.logspace(-3, 2, width) + torch.linspace(-5, 5, width), labels
+
+
+def fit(weight_decays: tuple[float, ...] = WEIGHT_DECAYS) -> LinearProbe:
+    train, val = task(120, 12, 5, seed=1), task(60, 12, 5, seed=2)
+    return fit_linear_probe(*train, *val, 5, weight_decays)
+
+
+@pytest.mark.parametrize("weight_decay", [1.0, 1e-2, 1e-4])
+def test_the_gradient_of_the_written_out_loss_vanishes(weight_decay: float) -> None:
+    features, labels = task(120, 12, 5, seed=1)
+    probe = fit((weight_decay,))
+    standard = (features.double() - probe.mean) / probe.std
+    weight, bias = probe.weight.clone().requires_grad_(), probe.bias.clone().requires_grad_()
+    loss = F.cross_entropy(standard @ weight.T + bias, labels)
+    loss = loss + weight_decay / 2 * sum(entry**2 for entry in weight.flatten())
+    gradients = torch.autograd.grad(loss, [weight, bias])
+    assert max(gradient.abs().max().item() for gradient in gradients) < 1.1e-5
+    assert probe.converged
+    assert probe.weight.abs().max() > 0.05
+
+
+def test_features_are_standardised_on_train() -> None:
+    features, labels = task(120, 12, 5, seed=1)
+    val, val_labels = task(60, 12, 5, seed=2)
+    shift, scale = torch.linspace(-3, 3, 12), torch.logspace(2, -2, 12)
+    plain = fit_linear_probe(features, labels, val, val_labels, 5, [1e-2])
+    moved = fit_linear_probe(features * scale + shift, labels, val, val_labels, 5, [1e-2])
+    torch.testing.assert_close(
+        plain.logits(val), moved.logits(val * scale + shift), atol=2e-3, rtol=0
+    )
+
+
+def test_validation_chooses_the_weight_decay_top1_first_and_then_the_loss() -> None:
+    val, val_labels = task(60, 12, 5, seed=2)
+    scores = {}
+    for weight_decay in WEIGHT_DECAYS:
+        logits = fit((weight_decay,)).logits(val)
+        top1 = (logits.argmax(1) == val_labels).float().mean().item()
+        scores[weight_decay] = (top1, -F.cross_entropy(logits, val_labels).item())
+    best = max(scores, key=lambda weight_decay: scores[weight_decay])
+    assert fit().weight_decay == best
+    assert fit(tuple(reversed(WEIGHT_DECAYS))).weight_decay == best
+
+    # Everything is right at every weight decay: the lower loss decides.
+    easy, easy_labels = torch.eye(4).repeat(5, 1) * 9, torch.arange(4).repeat(5)
+    probe = fit_linear_probe(easy, easy_labels, easy, easy_labels, 4, [1.0, 1e-3, 1e-1])
+    assert probe.weight_decay == 1e-3
+
+
+def test_a_feature_that_never_varies_is_harmless() -> None:
+    features, labels = task(120, 12, 5, seed=1)
+    constant = torch.full((120, 1), 0.1)
+    probe = fit_linear_probe(
+        torch.cat([features, constant], 1), labels, torch.cat([features, constant], 1), labels, 5,
+        [1e-2],
+    )  # fmt: skip
+    reference = fit_linear_probe(features, labels, features, labels, 5, [1e-2])
+    logits = probe.logits(torch.cat([features, constant + 0.01], 1))
+    torch.testing.assert_close(logits, reference.logits(features), atol=1e-2, rtol=0)
+
+
+def test_twice_the_same_bits_and_no_trace_in_the_process() -> None:
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    first, second = fit(), fit()
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_search_that_was_cut_short_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(linear_probe, "MAX_ITERATIONS", 2)
+    with caplog.at_level(logging.WARNING):
+        probe = fit((1e-3,))
+    assert not probe.converged
+    assert "did not converge" in caplog.text
+
+
+@pytest.mark.slow
+def test_real_photos_give_the_known_accuracy() -> None:
+    """Flowers-17 val, DeiT-Tiny features: 92.65 by an L-BFGS probe that was written apart."""
+    weights, photos = SHARED / "weights/deit-tiny-imagenet", SHARED / "data/flowers17"
+    if not (weights.is_dir() and photos.is_dir()):
+        pytest.skip(f"no DeiT-Tiny weights or no Flowers-17 under {SHARED} (FLOWERTUNE_SHARED)")
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{weights}")
+    model.eval()
+
+    def split(name: str) -> tuple[Tensor, Tensor]:
+        folders = sorted(path for path in (photos / name).iterdir() if path.is_dir())
+        files = [
+            (path, i) for i, folder in enumerate(folders) for path in sorted(folder.glob("*.jpg"))
+        ]
+        features = []
+        with torch.inference_mode():
+            for start in range(0, len(files), 34):
+                images = [
+                    transform(Image.open(path).convert("RGB"))
+                    for path, _ in files[start : start + 34]
+                ]
+                features.append(model.encode_image(torch.stack(images)))
+        return torch.cat(features), torch.tensor([label for _, label in files])
+
+    val_features, val_labels = split("val")
+    probe = fit_linear_probe(*split("train"), val_features, val_labels, 17, WEIGHT_DECAYS)
+    hits = (probe.logits(val_features).argmax(1) == val_labels).sum().item()
+    assert hits == pytest.approx(0.9265 * 340, abs=2)

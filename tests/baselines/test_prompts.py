@@ -1,0 +1,55 @@
+"""Prompt templates: what is filled in, and what is refused before anything starts."""
+
+import pytest
+
+from flowertune.baselines.prompts import check_templates, render
+from flowertune.errors import Refused
+
+
+def test_one_list_of_prompts_for_each_class_with_one_prompt_for_each_template() -> None:
+    prompts = render(
+        ["a photo of a {name}.", "{name}: {description}"],
+        ["sword_lily", "rose"],
+        ["tall spikes", "many {petals}"],
+    )
+    assert prompts == [
+        ["a photo of a sword lily.", "sword lily: tall spikes"],
+        ["a photo of a rose.", "rose: many {petals}"],
+    ]
+
+
+def test_names_suffice_where_there_are_no_descriptions() -> None:
+    assert render(["a {name}"], ["rose", "a{b}"], None) == [["a rose"], ["a a{b}"]]
+
+
+@pytest.mark.parametrize(
+    ("templates", "says"),
+    [
+        ([], "no prompt template"),
+        (["a photo of a flower."], "no placeholder"),
+        (["a photo of a {}."], "unknown placeholder {}"),
+        (["{name}, a {colour} flower"], "unknown placeholder {colour}"),
+        (["{name.__class__}"], "unknown placeholder {name.__class__}"),
+        (["{name!r}"], "unknown placeholder {name!r}"),
+        (["{name:>9}"], "unknown placeholder {name:>9}"),
+        (["a photo of a {name"], "cannot be read"),
+        (["a {name}", "{name}: {description}"], "no descriptions"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_refused_in_one_line(
+    templates: list[str], says: str
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        check_templates(templates, has_descriptions=False)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_render_refuses_a_description_that_the_data_does_not_have() -> None:
+    with pytest.raises(Refused, match="descriptions"):
+        render(["{description}"], ["rose"], None)
+
+
+def test_an_unbalanced_brace_is_explained_with_the_way_to_write_one() -> None:
+    with pytest.raises(Refused, match=r"\{name\}.*\{\{ or \}\}"):
+        check_templates(["a {name}}"], has_descriptions=False)

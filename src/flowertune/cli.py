@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import __version__
-from flowertune.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_REFUSED, FlowertuneError
+from flowertune.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    FlowertuneError,
+    Interrupted,
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,13 @@ def _run(command: str, words: Sequence[str]) -> int:
     from flowertune.config import Config
 
     def execute(config: Config) -> int:
-        module = importlib.import_module(f"flowertune.commands.{command}")
-        exit_code: int = module.execute(config)
+        """One job. A failure is reported here, so that a multirun goes on with the next."""
+        try:
+            module = importlib.import_module(f"flowertune.commands.{command}")
+            exit_code: int = module.execute(config)
+        except FlowertuneError as error:
+            print(f"flowertune {command}: {error}", file=sys.stderr)
+            return error.exit_code
         return exit_code
 
     try:
@@ -79,9 +90,9 @@ def _run(command: str, words: Sequence[str]) -> int:
     except FlowertuneError as error:
         print(f"flowertune {command}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:  # before a run began
-        print(f"flowertune {command}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as interruption:
+        print(f"flowertune {command}: {interruption or 'interrupted'}", file=sys.stderr)
+        return interruption.exit_code if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED
 
 
 def _unknown(word: str) -> int:

@@ -24,8 +24,11 @@ class TrainingFailed(FlowertuneError):
     """The run was started and could not go on: non-finite loss, out of memory."""
 
 
-class Interrupted(FlowertuneError):
-    """A signal asked the run to end; the exit code is 128 + its number, as shells have it."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end; the exit code is 128 + its number, as shells have it.
+
+    Not an Exception, so that it also ends a multirun and nothing on the way takes it for a failure.
+    """
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(f"interrupted by {received.name}")

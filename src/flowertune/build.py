@@ -1,0 +1,149 @@
+"""From config to pieces. What to build is picked by a literal name in a small dict of builders.
+
+A config file can therefore never name arbitrary Python, and the pieces take plain values.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowertune import config as schema
+from flowertune.config import Config
+from flowertune.data import shots
+from flowertune.data.augment import Recipe
+from flowertune.data.photos import PhotoSet
+from flowertune.data.sources import flowers102, folder, synthetic
+from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.models import backbone as backbones
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import Classifier
+from flowertune.models.head import CosineHead, LinearHead, TextHead
+from flowertune.models.lora import add_lora
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def list_photos(data: schema.DataConfig, cache: Path, progress: Progress) -> PhotoSet:
+    """The photos of the source, k of each class for training where `data.shots` says so."""
+    photo_set = _SOURCES[data.name](data, cache, progress)
+    return photo_set if data.shots is None else shots.k_shot(photo_set, data.shots, data.seed)
+
+
+def _folder(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+    return folder.photo_set(Path(data.root).expanduser(), seed=data.seed)
+
+
+def _flowers102(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+    root = cache / "flowers102" if data.root is None else Path(data.root).expanduser()
+    return flowers102.photo_set(root, url=data.url, progress=progress)
+
+
+def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+    return synthetic.photo_set(
+        cache / "synthetic",
+        train_per_class=data.train_per_class,
+        val_per_class=data.val_per_class,
+        test_per_class=data.test_per_class,
+        seed=data.seed,
+    )
+
+
+_SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {
+    "folder": _folder,
+    "flowers102": _flowers102,
+    "synthetic": _synthetic,
+}
+
+
+def load_backbone(settings: schema.BackboneConfig, seed: int) -> Backbone:
+    """The frozen backbone with its weights; with random ones (of `seed`) where asked for."""
+    if settings.weights == "random":
+        return backbones.load_random(settings.name, seed)
+    return _BACKBONES[settings.source](settings)
+
+
+_BACKBONES: dict[str, Callable[[schema.BackboneConfig], Backbone]] = {
+    "open_clip": lambda b: backbones.load_pretrained(b.name, b.tag, text=b.text),
+    "builtin": lambda b: backbones.load_tiny(),
+    "directory": lambda b: backbones.load_directory(str(b.path), text=b.text),
+}
+
+
+def augmentation_recipe(
+    settings: schema.AugmentationConfig, size: tuple[int, int]
+) -> Recipe | None:
+    """How training photos are varied; None where they are not."""
+    if not isinstance(settings, schema.BasicAugmentationConfig):
+        return None
+    return Recipe(
+        size=size,
+        interpolation=settings.interpolation,  # type: ignore[arg-type]  # its choices are checked
+        scale=(settings.scale[0], settings.scale[1]),
+        ratio=(settings.ratio[0], settings.ratio[1]),
+        flip=settings.flip,
+        brightness=settings.brightness,
+        contrast=settings.contrast,
+        saturation=settings.saturation,
+        mixup_alpha=settings.alpha if isinstance(settings, schema.MixUpConfig) else None,
+    )
+
+
+def build_classifier(
+    config: Config,
+    backbone: Backbone,
+    classes: int,
+    train_features: Tensor | None,
+    class_vectors: Tensor | None,
+) -> Classifier:
+    """Backbone, adapter and head as one module, on the CPU's initial draws.
+
+    train_features (N, E): frozen, for a head that standardises. class_vectors (C, E): from
+    prompts, for a text head.
+    """
+    head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
+    if isinstance(config.model, schema.LoraConfig):
+        add_lora(
+            backbone,
+            rank=config.model.rank,
+            alpha=config.model.alpha,
+            rank_stabilized=config.model.rank_stabilized,
+            dropout=config.model.dropout,
+            targets=config.model.targets,
+            layers=config.model.layers,
+            seed=config.seed,
+        )
+    return Classifier(backbone, head, config.model.name)  # type: ignore[arg-type]
+
+
+def _head(
+    settings: schema.HeadConfig,
+    backbone: Backbone,
+    classes: int,
+    train_features: Tensor | None,
+    class_vectors: Tensor | None,
+    seed: int,
+) -> nn.Module:
+    width = backbone.embedding_dim
+    if isinstance(settings, schema.LinearHeadConfig):
+        mean, std = (None, None) if train_features is None else _statistics(train_features)
+        return LinearHead(width, classes, mean, std, seed=seed)
+    if isinstance(settings, schema.CosineHeadConfig):
+        return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
+    assert isinstance(settings, schema.TextHeadConfig)
+    assert class_vectors is not None
+    return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
+
+
+def _statistics(features: Tensor) -> Sequence[Tensor]:
+    std, mean = torch.std_mean(features.double(), dim=0, correction=0)
+    return mean.float(), std.float()
+
+
+def build_criterion(settings: schema.LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """`criterion(logits (B, C), targets (B, C))` -> the batch's mean loss."""
+    assert isinstance(settings, schema.CrossEntropyConfig)
+    return partial(soft_cross_entropy, label_smoothing=settings.label_smoothing)

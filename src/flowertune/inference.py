@@ -1,0 +1,69 @@
+"""From pixels to logits with a trained classifier: one code for every number that is reported."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowertune.data.augment import normalise
+from flowertune.data.batches import PixelStore
+from flowertune.models.classifier import Classifier
+from flowertune.training.device import Compute
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """embedding (N, E) and logits (N, C), float32 on the CPU, in the order of the photos."""
+
+    embedding: Tensor
+    logits: Tensor
+
+
+@torch.inference_mode()
+def infer(
+    classifier: Classifier,
+    pixels: PixelStore,
+    mean: Tensor,
+    std: Tensor,
+    batch_size: int,
+    compute: Compute,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outputs:
+    """Runs evaluation pixels (N, 3, H, W) through the classifier in eval mode.
+
+    mean, std: (3,) on the device. `progress(done, total)` counts photos.
+    """
+    classifier.eval()
+    embeddings, logits = [], []
+    for indices in torch.arange(len(pixels)).split(batch_size):
+        with compute.autocast():
+            images = normalise(pixels.gather(indices), mean, std)
+            batch_embedding, batch_logits = classifier(images)
+        embeddings.append(batch_embedding)
+        logits.append(batch_logits)
+        if progress is not None:
+            progress(int(indices[-1]) + 1, len(pixels))
+    return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
+
+
+def prediction_table(
+    names: Sequence[str], labels: Sequence[int], logits: Tensor, class_names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a predictions file: what each photo is, and the five likeliest classes.
+
+    names: N paths to print; labels: N; logits (N, C).
+    """
+    top = logits.float().softmax(dim=1).topk(min(5, len(class_names)), dim=1)
+    header = ["path", "label", "prediction", "probability"]
+    for place in range(2, top.indices.shape[1] + 1):
+        header += [f"prediction_{place}", f"probability_{place}"]
+    rows = []
+    for name, label, indices, values in zip(
+        names, labels, top.indices.tolist(), top.values.tolist(), strict=True
+    ):
+        row = [name, class_names[label]]
+        for index, value in zip(indices, values, strict=True):
+            row += [class_names[index], f"{value:.6f}"]
+        rows.append(row)
+    return header, rows

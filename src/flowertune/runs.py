@@ -1,0 +1,170 @@
+"""The run directory: its layout, atomic writes, reading it back.
+
+It is the only thing that passes from training to everything else (see README, "What a run leaves").
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowertune import files
+from flowertune.errors import Refused
+
+Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
+
+
+def run_name(method: str, overrides: Sequence[str]) -> str:
+    """A directory name made from what was typed: the same words give the same name.
+
+    The method, then the keys and values that were typed, shortened, then six digits that tell
+    apart what shortening made equal. Keys of `run` do not count.
+    """
+    words = sorted(word for word in overrides if not word.startswith(("run.", "hydra.", "method=")))
+    if not words:
+        return method
+    digits = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
+    parts = [method]
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        value = Path(value).name if "/" in value else value
+        parts.append(f"{key.rpartition('.')[2]}_{value}")
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:80].rstrip("-_.")
+    return f"{readable}-{digits}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. Paths of what it holds, and how each part is written."""
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """The trained weights of the best epoch."""
+        return self.path / "checkpoints" / "best" / "model.safetensors"
+
+    @property
+    def adapter(self) -> Path:
+        """What later use needs: adapter, head, labels, preprocessing."""
+        return self.path / "adapter"
+
+    @property
+    def log(self) -> Path:
+        """Warnings, and the traceback of a failure."""
+        return self.path / "run.log"
+
+    def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Makes the directory; it must not be there yet.
+
+        Raises:
+            Refused: somebody else made it in the meantime, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise Refused(_taken(self.path)) from None
+        except OSError as error:
+            raise Refused(
+                f"{self.path}: the run directory cannot be made ({error.strerror})"
+            ) from error
+        self.best.parent.mkdir(parents=True)
+        self.adapter.mkdir()
+        self.write_status("running")
+        files.write_text(self.path / "config.yaml", _yaml(config))
+        files.write_json(self.path / "environment.json", environment)
+
+    def write_status(self, state: str, why: str | None = None) -> None:
+        """`state`: running, finished, failed or interrupted; `why` for the last two."""
+        files.write_json(self.path / "status.json", {"state": state, "why": why})
+
+    def write_lines(self, name: str, lines: Iterable[Metrics]) -> None:
+        """A .jsonl file, whole: rewritten each epoch, so that no reader sees half a line."""
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        files.write_text(self.path / name, text)
+
+    def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """A .csv file."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        files.write_text(self.path / name, text.getvalue())
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """results.json, the end, for tables; then the run is finished."""
+        files.write_json(self.path / "results.json", results)
+        self.write_status("finished")
+
+    def results(self) -> dict[str, Any]:
+        """results.json of a finished run."""
+        text = (self.path / "results.json").read_text(encoding="utf-8")
+        results: dict[str, Any] = json.loads(text)
+        return results
+
+
+def claim(root: Path, name: str, config: Mapping[str, Any]) -> tuple[Run, bool]:
+    """The run of that name and whether it is finished already, with this very config.
+
+    Raises:
+        Refused: the name is taken by a run that is not finished or had another config.
+    """
+    if not name.strip(".") or Path(name).name != name:
+        raise Refused(f"run.name={name}: must be the name of one directory")
+    run = Run(root / name)
+    if not run.path.exists():
+        return run, False
+    if _state(run) != "finished":
+        raise Refused(_taken(run.path))
+    differing = _differing_keys(_read_yaml(run.path / "config.yaml"), config)
+    if differing:
+        raise Refused(
+            f"{run.path}: is a finished run with another config ({', '.join(differing)}); "
+            "choose another run.name or remove the directory"
+        )
+    return run, True
+
+
+def _taken(path: Path) -> str:
+    return f"{path}: exists and is not a finished run; choose another run.name or remove it"
+
+
+def _state(run: Run) -> str:
+    try:
+        state: str = json.loads((run.path / "status.json").read_text(encoding="utf-8"))["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+    return state
+
+
+def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = dict(_flat(before)), dict(_flat(now))
+    keys = sorted(old.keys() | new.keys())
+    return [key for key in keys if not key.startswith("run.") and old.get(key) != new.get(key)]
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

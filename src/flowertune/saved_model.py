@@ -1,0 +1,47 @@
+"""What later use needs of a trained model, beside the backbone itself: the run's adapter/ folder.
+
+adapter_config.json, adapter_model.safetensors   LoRA in PEFT format (model=lora)
+visual.safetensors                               the whole image tower (model=full)
+head.safetensors                                 the head
+model.json                                       backbone, head, labels, preprocessing
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from flowertune import files
+from flowertune.config import Config
+from flowertune.models import lora
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import Classifier
+from flowertune.training import checkpoint
+
+
+def write(
+    folder: Path,
+    config: Config,
+    backbone: Backbone,
+    classifier: Classifier,
+    class_names: Sequence[str],
+) -> None:
+    """Writes the folder's files from the classifier's present weights."""
+    if config.model.name == "lora":
+        lora.save_adapter(classifier.visual, folder)
+    elif config.model.name == "full":
+        checkpoint.save_weights(folder / "visual.safetensors", classifier.visual.state_dict())
+    checkpoint.save_weights(folder / "head.safetensors", classifier.head.state_dict())
+    files.write_json(
+        folder / "model.json",
+        {
+            "backbone": {
+                **asdict(config.backbone),
+                "weights_sha256": backbone.weights_sha256,
+                "activation": backbone.activation,
+            },
+            "model": asdict(config.model),
+            "head": asdict(config.head),
+            "classes": list(class_names),
+            "preprocessing": backbone.preprocessing.to_dict(),
+        },
+    )

@@ -1,0 +1,17 @@
+"""The same bits from the same seed."""
+
+import os
+
+import torch
+
+
+def make_deterministic(enabled: bool, device: torch.device) -> None:
+    """Only algorithms that give the same result each time, or whatever is fastest.
+
+    MPS has no deterministic form of some operations: there torch warns instead of failing.
+    Must run before the first operation on a GPU (https://pytorch.org/docs/stable/notes/randomness.html).
+    """
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(enabled, warn_only=device.type == "mps")
+    torch.backends.cudnn.benchmark = not enabled

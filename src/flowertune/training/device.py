@@ -1,0 +1,71 @@
+"""Where and how precisely to compute."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from flowertune.errors import Refused
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision that fit together; `threads` counts the CPU's, for the record."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Mixed precision for the forward pass; nothing at fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        context: AbstractContextManager[None] = torch.autocast(
+            self.device.type, dtype=_DTYPES[self.precision]
+        )
+        return context
+
+    @property
+    def device_name(self) -> str:
+        """The device as results print it."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return self.device.type
+
+    @property
+    def key_parts(self) -> dict[str, str]:
+        """What decides the bits of a forward pass, for cache keys."""
+        return {
+            "device": self.device_name,
+            "precision": self.precision,
+            "threads": str(self.threads),
+            "torch": torch.__version__,
+        }
+
+
+def choose_compute(device: str, precision: str) -> Compute:
+    """`auto` picks cuda, then mps, then cpu; and bf16 on GPUs that compute with it, else fp32.
+
+    Raises:
+        Refused: a device that is not there, or a precision it does not have.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    elif not available[device]:
+        there = ", ".join(name for name, there in available.items() if there)
+        raise Refused(f"trainer.device={device}: torch finds no such device here; there is {there}")
+    has_bf16 = device == "cpu" or (device == "cuda" and torch.cuda.get_device_capability()[0] >= 8)
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" and has_bf16 else "fp32"
+    if precision == "bf16" and not has_bf16:
+        raise Refused(f"trainer.precision=bf16: not on this {device}; use fp16 or fp32")
+    if precision == "fp16" and device != "cuda":
+        raise Refused(f"trainer.precision=fp16: needs cuda, not {device}; use fp32")
+    return Compute(torch.device(device), precision, torch.get_num_threads())

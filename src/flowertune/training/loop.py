@@ -1,0 +1,152 @@
+"""The training loop: schedule, forward, loss, guard, backward, step, log, validate, keep, stop."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowertune.config import TrainerConfig
+from flowertune.data.training_photos import TrainingPhotos
+from flowertune.draws import derive_seed
+from flowertune.errors import TrainingFailed
+from flowertune.metrics import SplitMetrics
+from flowertune.models.classifier import Classifier
+from flowertune.training.device import Compute
+from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.optimizer import schedule, set_learning_rates
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch leaves: `lines` for metrics.jsonl (the last is validation), `timing`."""
+
+    epoch: int
+    lines: list[Line]
+    train_loss: float
+    is_best: bool
+    timing: Line
+
+
+def fit(
+    classifier: Classifier,
+    photos: TrainingPhotos,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    compute: Compute,
+    settings: TrainerConfig,
+    best: BestEpoch,
+    validate: Callable[[], SplitMetrics],
+    on_step: Callable[[int, int, int], None],
+) -> Iterator[EpochRecord]:
+    """Trains in place and yields after each epoch, when `best` has taken its validation in.
+
+    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `on_step(epoch, done,
+    total)` counts the epoch's steps.
+
+    Raises:
+        TrainingFailed: a loss or gradient that is not finite, before it touches a weight.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
+    total_steps = settings.epochs * steps_per_epoch
+    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+    applied = 0  # steps that changed the weights: fp16's scaler skips some, the schedule with them
+
+    for epoch in range(1, settings.epochs + 1):
+        started = time.perf_counter()
+        classifier.train()
+        lines: list[Line] = []
+        losses: list[Tensor] = []
+        norms: list[Tensor] = []
+        batches = list(enumerate(photos.batches(epoch)))
+        for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
+            # schedule
+            share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
+            rates = set_learning_rates(optimizer, share)
+
+            # forward, loss, backward
+            step_batches = batches[first : first + settings.accumulation]
+            in_step = sum(len(indices) for _, indices in step_batches)
+            loss = torch.zeros((), device=compute.device)
+            for batch, indices in step_batches:
+                torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
+                images, targets = photos.load(indices, epoch, batch)
+                with compute.autocast():
+                    _, logits = classifier(images)
+                    batch_loss = criterion(logits, targets) * (len(indices) / in_step)
+                scaler.scale(batch_loss).backward()
+                loss += batch_loss.detach()
+
+            # guard: nothing that is not finite reaches a weight
+            scaler.unscale_(optimizer)
+            limit = float("inf") if settings.clip_norm is None else settings.clip_norm
+            norm = torch.nn.utils.clip_grad_norm_(trained, limit)
+            gradient_counts = compute.precision != "fp16"  # there the scaler looks after it
+            if not torch.isfinite(loss + norm if gradient_counts else loss):
+                raise TrainingFailed(_not_finite(epoch, done, loss, compute.precision))
+
+            # step
+            scale = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            applied += scaler.get_scale() >= scale
+
+            # log
+            losses.append(loss)
+            norms.append(norm)
+            lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
+                          "split": "train", **_named(rates)})  # fmt: skip
+            on_step(epoch, done, steps_per_epoch)
+
+        # validate, keep, stop
+        for line, loss_value, norm_value in zip(
+            lines, _values(losses), _values(norms), strict=True
+        ):
+            line.update(loss=loss_value, gradient_norm=norm_value)
+        trained_at = time.perf_counter()
+        val = validate()
+        lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
+                      "loss": val.loss, "top1": val.top1, "top5": val.top5,
+                      "mean_per_class": val.mean_per_class})  # fmt: skip
+        yield EpochRecord(
+            epoch=epoch,
+            lines=lines,
+            train_loss=sum(_values(losses)) / len(losses),
+            is_best=best.update(epoch, val),
+            timing={
+                "epoch": epoch,
+                "train_seconds": trained_at - started,
+                "val_seconds": time.perf_counter() - trained_at,
+            },
+        )
+        if best.should_stop:
+            return
+
+
+def _values(scalars: list[Tensor]) -> list[float]:
+    """Scalars of an epoch, brought from the device in one piece."""
+    values: list[float] = torch.stack(scalars).tolist()
+    return values
+
+
+def _named(rates: dict[str, float]) -> Line:
+    return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
+
+
+def _not_finite(epoch: int, step: int, loss: Tensor, precision: str) -> str:
+    what = "gradient" if torch.isfinite(loss) else "loss"
+    advice = "a lower optimizer.lr and optimizer.head_lr"
+    if precision == "fp16":
+        advice += ", or trainer.precision=fp32"
+    return (
+        f"the {what} of epoch {epoch}, step {step} is not finite; the weights were left as they "
+        f"were before it. Try {advice}"
+    )

@@ -1,0 +1,60 @@
+"""AdamW with two kinds of parameters, and the learning rate of each step."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from flowertune.config import OptimizerConfig
+
+
+def build_optimizer(
+    parameters: Mapping[str, Sequence[nn.Parameter]], config: OptimizerConfig, device: torch.device
+) -> torch.optim.AdamW:
+    """One group for the adapter, one for the head, each split by whether weight decay applies.
+
+    `parameters` maps "adapter" and "head" to what is trained there. Vectors and scalars (biases,
+    gains, logit scales) are not decayed. Every group keeps its peak rate as "peak_lr".
+    """
+    rates = {"adapter": config.lr, "head": config.head_lr}
+    decays = {"adapter": config.weight_decay, "head": config.head_weight_decay}
+    groups = [
+        {
+            "name": name,
+            "params": members,
+            "peak_lr": rates[name],
+            "lr": rates[name],
+            "weight_decay": decay,
+        }
+        for name, trained in parameters.items()
+        for members, decay in [
+            ([p for p in trained if p.ndim > 1], decays[name]),
+            ([p for p in trained if p.ndim <= 1], 0.0),
+        ]
+        if members
+    ]
+    return torch.optim.AdamW(
+        groups,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def schedule(step: int, total_steps: int, warmup_steps: int, final: float) -> float:
+    """The share of the peak rate in step `step` (from 0): linear warm-up, then half a cosine.
+
+    The last step has the share `final`. Loshchilov & Hutter 2017, arXiv:1608.03983.
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, share: float) -> dict[str, float]:
+    """Sets every group to `share` of its peak; returns the rates by the group's name."""
+    for group in optimizer.param_groups:
+        group["lr"] = share * group["peak_lr"]
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}

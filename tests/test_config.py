@@ -1,0 +1,163 @@
+"""The config boundary: every shipped YAML composes, and what is wrong dies in one clear line."""
+
+from pathlib import Path
+
+import pytest
+from flowertune import cli, composition
+from flowertune.conf_dir import conf_dir
+from flowertune.config import SCHEMAS, Config
+from flowertune.errors import Refused
+
+GROUPS = sorted(path for path in conf_dir().iterdir() if path.is_dir())
+OPTIONS = [
+    (group.name, str(path.relative_to(group).with_suffix("")))
+    for group in GROUPS
+    for path in sorted(group.rglob("*.yaml"))
+]
+# What an option cannot do without, given by its user.
+NEEDED = {
+    ("data", "folder"): ["data.root=photos"],
+    ("backbone", "open_clip"): ["backbone.name=RN50", "backbone.tag=openai"],
+    ("backbone", "local"): ["backbone.path=model"],
+}
+
+
+def compose(*words: str) -> Config:
+    configs: list[Config] = []
+
+    def keep(config: Config) -> int:
+        configs.append(config)
+        return 0
+
+    assert composition.run(words, keep) == 0
+    assert len(configs) == 1
+    return configs[0]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_shipped_yaml_composes(group: str, option: str) -> None:
+    config = compose(f"{group}={option}", *NEEDED.get((group, option), []))
+    if group in SCHEMAS and option in SCHEMAS[group] and hasattr(getattr(config, group), "name"):
+        assert isinstance(getattr(config, group), SCHEMAS[group][option])
+
+
+@pytest.mark.parametrize("group", [path.name for path in GROUPS])
+def test_every_yaml_says_what_it_is(group: str) -> None:
+    for path in (conf_dir() / group).rglob("*.yaml"):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("# @")]
+        assert lines[0].startswith("# "), f"{path} opens without a comment"
+
+
+@pytest.mark.parametrize("experiment", [name for group, name in OPTIONS if group == "experiment"])
+@pytest.mark.parametrize("method", [name for group, name in OPTIONS if group == "method"])
+def test_any_method_goes_with_any_experiment(method: str, experiment: str) -> None:
+    alone = compose(f"method={method}")
+    for words in ([f"method={method}", f"experiment={experiment}"],) * 2:
+        both = compose(*reversed(words))
+        assert both.method == method
+        assert (both.model, both.head, both.augmentation, both.loss) == (
+            alone.model,
+            alone.head,
+            alone.augmentation,
+            alone.loss,
+        )
+
+
+def test_a_bare_train_is_lora_with_seed_42() -> None:
+    config = compose()
+    assert (config.method, config.model.name, config.seed) == ("lora", "lora", 42)
+    assert (config.backbone.name, config.backbone.tag) == ("ViT-B-32-quickgelu", "openai")
+    assert config.data.name == "flowers102"
+
+
+WRONG = [
+    ("augmentation.alpha=-1", "method=mixup", "augmentation.alpha=-1.0: must be above 0"),
+    ("trainer.epochs=two", "", "trainer.epochs=two: must be a whole number"),
+    ("trainer.epochs=0", "", "trainer.epochs=0: must be at least 1"),
+    ("method=mixupp", "", "method=mixupp: there is no such method; there are lora, mixup"),
+    ("augmentation.alpha=0.2", "", "augmentation.alpha: there is no such key; augmentation has"),
+    ("model.rnk=4", "", "model.rnk: there is no such key; model has"),
+    ("+model.extra=4", "", "model.extra: there is no such key"),
+    ("+extra=4", "", "extra: there is no such key"),
+    ("optimizer.lr=nan", "", "optimizer.lr=nan: must be above 0"),
+    ("optimizer.lr=inf", "", "optimizer.lr=inf: must be above 0"),
+    ("optimizer.head_lr=0", "", "optimizer.head_lr=0.0: must be above 0"),
+    ("trainer.precision=fp8", "", "trainer.precision=fp8: must be one of auto, fp32, bf16, fp16"),
+    ("model.name=full", "", "model.name=full: must be lora"),
+    ("model.targets=[q,z]", "", "model.targets=[q,z]: must be one of q, k, v, out, mlp"),
+    ("model.targets=[]", "", "model.targets=[]: LoRA needs at least one"),
+    ("augmentation.scale=[0.5]", "", "augmentation.scale=[0.5]: must be [least,most]"),
+    ("augmentation.scale=[0.9,0.1]", "", "augmentation.scale=[0.9,0.1]: must be [least,most]"),
+    ("trainer.warmup_epochs=99", "", "trainer.warmup_epochs=99: at most trainer.epochs"),
+    ("head=text", "backbone.text=false", "head=text: needs a text tower"),
+    ("data=folder", "", "data.root: missing"),
+    ("backbone=local", "", "backbone.path: missing"),
+    ("seed=[", "", "seed=[: cannot be read as key=value"),
+    ("seed", "", "seed: cannot be read as key=value"),
+    ("method=null", "", "must be a string or a list"),
+    ("~model", "", "model: missing"),
+    ("data.root=/nowhere", "data=folder", "data.root: there is no folder /nowhere"),
+]
+
+
+@pytest.mark.parametrize(("word", "with_word", "message"), WRONG)
+def test_wrong_input_is_one_line_with_exit_code_2(
+    word: str,
+    with_word: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [each for each in (with_word, word) if each]
+    assert cli.main(["train", *words]) == 2
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_multirun_checks_all_its_jobs_before_the_first(tmp_path: Path) -> None:
+    started: list[Config] = []
+
+    def start(config: Config) -> int:
+        started.append(config)
+        return 0
+
+    root = f"run.root={tmp_path}"
+    with pytest.raises(Refused, match="augmentation.alpha=-1"):
+        composition.run(["-m", root, "method=mixup", "augmentation.alpha=0.2,-1"], start)
+    assert started == []
+    assert composition.run(["-m", root, "method=mixup", "augmentation.alpha=0.2,0.4"], start) == 0
+    assert [config.augmentation.alpha for config in started] == [0.2, 0.4]  # type: ignore[attr-defined]
+    assert len({config.run.name for config in started}) == 2
+
+
+def test_a_multirun_ends_with_the_worst_exit_code(tmp_path: Path) -> None:
+    codes = iter([0, 1, 0])
+    words = ["-m", f"run.root={tmp_path}", "seed=1,2,3"]
+    assert composition.run(words, lambda config: next(codes)) == 1
+
+
+def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - mixup\n\nmethod: mine\naugmentation:\n  alpha: 0.7\n"
+    )
+    config = compose("--config-dir", str(tmp_path), "method=mine")
+    assert config.method == "mine"
+    assert config.augmentation.alpha == 0.7  # type: ignore[attr-defined]
+
+
+def test_the_same_words_give_the_same_run_name_in_any_order() -> None:
+    first = compose("method=mixup", "seed=3", "augmentation.alpha=0.4").run.name
+    second = compose("augmentation.alpha=0.4", "method=mixup", "seed=3").run.name
+    other = compose("method=mixup", "seed=4", "augmentation.alpha=0.4").run.name
+    assert first == second
+    assert first != other
+    assert first is not None
+    assert first.startswith("mixup-alpha_0.4-seed_3-")
+    assert compose("method=mixup").run.name == "mixup"
+    assert compose("run.name=mine", "seed=3").run.name == "mine"

@@ -1,0 +1,53 @@
+# Everything below does its own set-up in .venv. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TEST_INSTALLED := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint types format pretrain-tiny build clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## install flowertune into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(TEST_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(INSTALLED) ## train the built-in CLIP on drawn flowers and print the table (no network after installing)
+	$(BIN)/flowertune train experiment=quickstart method=mixup
+
+test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(TEST_INSTALLED) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(TEST_INSTALLED) ## check types
+	$(BIN)/mypy
+
+format: $(TEST_INSTALLED) ## put the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pretrain-tiny: $(INSTALLED) ## make the built-in CLIP's weights again
+	$(BIN)/python scripts/pretrain_tiny.py
+
+build: $(TEST_INSTALLED) ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m build --quiet
+
+clean: ## remove .venv and what tools left
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

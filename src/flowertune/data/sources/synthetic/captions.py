@@ -1,0 +1,89 @@
+"""Sentences about a flower's attributes: full descriptions, and captions that leave things out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowertune.data.sources.synthetic.attributes import PETALS, Attributes
+
+# The fields of Attributes that each part of a caption states.
+PARTS = {
+    "colour": ("colour",),
+    "petals": ("petals",),
+    "shape": ("shape",),
+    "pattern": ("pattern", "second_colour"),
+    "centre": ("centre", "centre_size", "centre_colour"),
+    "growth": ("growth",),
+}
+
+_OPENINGS = ("", "", "a photo of ", "a picture of ", "a close view of ", "in the garden: ")
+_PATTERN_WORDS = {
+    "rimmed": "rimmed with",
+    "spotted": "spotted with",
+    "striped": "striped with",
+}
+_CENTRE_WORDS = {"disc": "a {} {} centre", "ring": "a {} {} ring", "stamens": "{} {} stamens"}
+_GROWTH_WORDS = {
+    "alone": "growing alone",
+    "pair": "growing in a pair",
+    "cluster": "growing in a cluster",
+    "spike": "growing on a spike",
+}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence, and the names of the attributes that it states."""
+
+    text: str
+    stated: frozenset[str]
+
+
+def _with_article(words: str) -> str:
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
+    """The sentence that states `parts` (keys of PARTS) of a flower and nothing else."""
+    flower = f"{attributes.colour} flower" if "colour" in parts else "flower"
+    petals = []
+    if "petals" in parts:
+        petals.append(PETALS[attributes.petals])
+    if "pattern" in parts and attributes.pattern == "plain":
+        petals.append("plain")
+    if "shape" in parts:
+        petals.append(attributes.shape)
+    coloured = "pattern" in parts and attributes.pattern in _PATTERN_WORDS
+    having = []
+    if petals or coloured:
+        words = " ".join([*petals, "petals"])
+        if coloured:
+            words += f" {_PATTERN_WORDS[attributes.pattern]} {attributes.second_colour}"
+        having.append(words)
+    if "pattern" in parts and attributes.pattern == "throat":
+        having.append(_with_article(f"{attributes.second_colour} throat"))
+    if "centre" in parts:
+        words = _CENTRE_WORDS[attributes.centre]
+        having.append(words.format(attributes.centre_size, attributes.centre_colour))
+    text = _with_article(flower)
+    if having:
+        listed = [", ".join(having[:-1]), having[-1]] if having[1:] else having
+        text += " with " + " and ".join(listed)
+    if "growth" in parts:
+        text += ", " + _GROWTH_WORDS[attributes.growth]
+    return text
+
+
+def description(attributes: Attributes) -> str:
+    """One line that states every attribute, in the words of the captions."""
+    return sentence(attributes, frozenset(PARTS))
+
+
+def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
+    """A caption as pretraining reads it: one in three states all, the rest leave parts out."""
+    parts = list(PARTS)
+    if rng.random() > 1 / 3:
+        parts = [part for part in parts if rng.random() < 0.7] or ["colour"]
+    opening = _OPENINGS[int(rng.integers(len(_OPENINGS)))]
+    text = opening + sentence(attributes, frozenset(parts))
+    return Caption(text, frozenset(field for part in parts for field in PARTS[part]))

@@ -1,0 +1,222 @@
+"""The built-in flowers: the same everywhere, different where they should be, drawn once."""
+
+import subprocess
+import sys
+from dataclasses import astuple, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowertune.data.photos import PhotoSet
+from flowertune.data.sources import synthetic
+from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
+from flowertune.data.sources.synthetic.captions import PARTS, caption, description, sentence
+from flowertune.data.sources.synthetic.conditions import GARDEN, Conditions
+from flowertune.data.sources.synthetic.scene import draw_picture
+from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory: pytest.TempPathFactory) -> PhotoSet:
+    root = tmp_path_factory.mktemp("flowers")
+    return synthetic.photo_set(root, train_per_class=2, val_per_class=1, test_per_class=3, seed=0)
+
+
+def test_counts_labels_and_words(flowers: PhotoSet) -> None:
+    assert {name: len(split) for name, split in flowers.splits.items()} == {
+        "train": 40,
+        "val": 20,
+        "test": 60,
+    }
+    for split in flowers.splits.values():
+        assert all(
+            path.parent.name == flowers.class_names[label]
+            for path, label in zip(split.paths, split.labels, strict=True)
+        )
+    assert len(set(flowers.class_names)) == len(flowers.class_names) >= 16
+    assert flowers.descriptions is not None
+    assert len(set(flowers.descriptions)) == len(flowers.class_names)
+    assert "train 2, val 1, test 3" in flowers.protocol
+
+
+def test_a_split_of_none_is_absent(tmp_path: Path) -> None:
+    flowers = synthetic.photo_set(
+        tmp_path, train_per_class=1, val_per_class=1, test_per_class=0, seed=0
+    )
+    assert set(flowers.splits) == {"train", "val"}
+
+
+def test_every_picture_is_another_one(flowers: PhotoSet) -> None:
+    paths = [path for split in flowers.splits.values() for path in split.paths]
+    pixels = {Image.open(path).tobytes() for path in paths}
+    assert len(pixels) == len(paths)
+    assert {Image.open(path).size for path in paths} == {(64, 64)}
+    assert {Image.open(path).mode for path in paths} == {"RGB"}
+
+
+def test_more_pictures_keep_the_first_ones_and_another_seed_none(
+    flowers: PhotoSet, tmp_path: Path
+) -> None:
+    more = synthetic.photo_set(
+        tmp_path, train_per_class=3, val_per_class=1, test_per_class=1, seed=0
+    )
+    other = synthetic.photo_set(
+        tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=1
+    )
+    assert len({flowers.root.name, more.root.name, other.root.name}) == 3
+    for path in flowers.splits["train"].paths:
+        place = path.relative_to(flowers.root)
+        assert path.read_bytes() == (more.root / place).read_bytes()
+        assert path.read_bytes() != (other.root / place).read_bytes()
+
+
+def test_pixels_come_from_the_arguments_alone(flowers: PhotoSet) -> None:
+    np.random.seed(1)  # global state must not matter
+    species = flowers.class_names[7]
+    again = synthetic.picture(0, "test", species, 2)
+    drawn = np.asarray(Image.open(flowers.root / "test" / species / "0002.png"))
+    assert np.array_equal(again, drawn)
+
+
+def test_a_second_call_draws_nothing(flowers: PhotoSet) -> None:
+    before = {path: path.stat().st_mtime_ns for path in flowers.splits["test"].paths}
+    again = synthetic.photo_set(
+        flowers.root.parent, train_per_class=2, val_per_class=1, test_per_class=3, seed=0
+    )
+    assert again == flowers
+    assert before == {path: path.stat().st_mtime_ns for path in again.splits["test"].paths}
+
+
+def test_an_interrupted_drawing_leaves_no_half_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = 0
+
+    def full_disk(
+        attributes: Attributes, conditions: Conditions, rng: np.random.Generator
+    ) -> np.ndarray:
+        nonlocal drawn
+        drawn += 1
+        if drawn > 10:
+            raise OSError("No space left on device")
+        return draw_picture(attributes, conditions, rng)
+
+    counts = {"train_per_class": 1, "val_per_class": 1, "test_per_class": 1, "seed": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "draw_picture", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            synthetic.photo_set(tmp_path, **counts)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    flowers = synthetic.photo_set(tmp_path, **counts)
+    assert all(path.is_file() for split in flowers.splits.values() for path in split.paths)
+
+
+def test_two_processes_at_once_see_the_same_complete_set(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from flowertune.data.sources import synthetic\n"
+        "flowers = synthetic.photo_set(pathlib.Path(sys.argv[1]), train_per_class=3,\n"
+        "    val_per_class=1, test_per_class=1, seed=5)\n"
+        "print(sum(path.stat().st_size for s in flowers.splits.values() for path in s.paths))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sizes = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sizes[0] == sizes[1] != ""
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+
+
+def test_species_are_distinguishable_and_have_close_neighbours() -> None:
+    def differences(one: Attributes, other: Attributes) -> int:
+        return sum(a != b for a, b in zip(astuple(one), astuple(other), strict=True))
+
+    pairs = list(combinations(SPECIES.values(), 2))
+    assert all(one.main != other.main for one, other in pairs)
+    nearest = [
+        min(differences(one, other) for other in SPECIES.values() if other is not one)
+        for one in SPECIES.values()
+    ]
+    assert max(nearest) <= 2  # fine-grained: nobody stands alone
+    for name in ("petals", "shape", "colour", "pattern", "centre", "centre_colour", "growth"):
+        assert len({getattr(attributes, name) for attributes in SPECIES.values()}) >= 3, name
+
+
+def test_pretraining_never_draws_a_species() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [sample_attributes(rng, HELD_OUT) for _ in range(20_000)]
+    assert not {attributes.main for attributes in drawn} & HELD_OUT
+    # The test could fail: without the exclusion, combinations as rare as these do come out.
+    some = frozenset(attributes.main for attributes in drawn[:2000])
+    assert {sample_attributes(rng, frozenset()).main for _ in range(2000)} & some
+    assert not {sample_attributes(rng, some).main for _ in range(2000)} & some
+    # Every value of every attribute is seen in pretraining, those of the species included.
+    for index, values in enumerate(VALUES.values()):
+        assert {astuple(attributes)[index] for attributes in drawn} == set(values)
+
+
+def test_pretraining_draws_pictures_through_the_exclusion() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "pretrain_tiny.py"
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('pretrain_tiny', {str(script)!r})\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "first = module.sample_attributes\n"
+        "def watched(rng, held_out):\n"
+        "    assert held_out == module.HELD_OUT and len(held_out) == 20\n"
+        "    return first(rng, held_out)\n"
+        "module.sample_attributes = watched\n"
+        "for number in range(20): module.draw_one((0, number))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_attribute_changes_the_picture() -> None:
+    plain = SPECIES["dawn cup"]
+    changes = {
+        "petals": 8,
+        "shape": "narrow",
+        "colour": "blue",
+        "centre": "stamens",
+        "centre_size": "large",
+        "centre_colour": "black",
+        "growth": "spike",
+    }
+    reference = draw_picture(plain, GARDEN, np.random.default_rng(3)).astype(int)
+    for name, value in changes.items():
+        changed = draw_picture(replace(plain, **{name: value}), GARDEN, np.random.default_rng(3))
+        assert np.abs(changed - reference).max() > 40, name
+
+
+def test_captions_state_what_they_say_they_state() -> None:
+    rng = np.random.default_rng(0)
+    texts = set()
+    for _ in range(300):
+        attributes = sample_attributes(rng, HELD_OUT)
+        written = caption(attributes, rng)
+        texts.add(written.text)
+        assert ("growing" in written.text) == ("growth" in written.stated)
+        assert (f"{attributes.colour} flower" in written.text) == ("colour" in written.stated)
+        assert (attributes.shape in written.text) == ("shape" in written.stated)
+        if "centre_colour" in written.stated:
+            assert f"{attributes.centre_size} {attributes.centre_colour}" in written.text
+        if attributes.second_colour and "second_colour" in written.stated:
+            assert attributes.second_colour in written.text
+    assert len(texts) > 280
+
+
+def test_descriptions_read_well() -> None:
+    assert description(SPECIES["dawn star"]) == (
+        "a pink flower with five plain pointed petals and a small yellow centre, growing alone"
+    )
+    assert description(SPECIES["tiger lily"]) == (
+        "an orange flower with six pointed petals spotted with red and large brown stamens, "
+        "growing in a pair"
+    )
+    assert sentence(SPECIES["sky phlox"], frozenset(PARTS) - {"growth", "shape"}) == (
+        "a blue flower with five petals, a white throat and a small yellow ring"
+    )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from flowertune import cli, composition
 from flowertune.conf_dir import conf_dir
 from flowertune.config import SCHEMAS, Config
@@ -127,7 +128,7 @@ def test_a_multirun_checks_all_its_jobs_before_the_first(tmp_path: Path) -> None
         return 0
 
     root = f"run.root={tmp_path}"
-    with pytest.raises(Refused, match="augmentation.alpha=-1"):
+    with pytest.raises(Refused, match=r"augmentation\.alpha=-1"):
         composition.run(["-m", root, "method=mixup", "augmentation.alpha=0.2,-1"], start)
     assert started == []
     assert composition.run(["-m", root, "method=mixup", "augmentation.alpha=0.2,0.4"], start) == 0

@@ -34,11 +34,11 @@ def list_photos(data: schema.DataConfig, cache: Path, progress: Progress) -> Pho
 
 
 def _folder(data: Any, cache: Path, progress: Progress) -> PhotoSet:
-    return folder.photo_set(Path(data.root).expanduser(), seed=data.seed)
+    return folder.photo_set(Path(data.root), seed=data.seed)
 
 
 def _flowers102(data: Any, cache: Path, progress: Progress) -> PhotoSet:
-    root = cache / "flowers102" if data.root is None else Path(data.root).expanduser()
+    root = cache / "flowers102" if data.root is None else Path(data.root)
     return flowers102.photo_set(root, url=data.url, progress=progress)
 
 

@@ -160,7 +160,7 @@ groups (group=option):
 
 keys (key=value), the ones people change most:
   seed=42  baselines=false  run.name=NAME  run.root=DIR
-  trainer.epochs=12  trainer.batch_size=32  trainer.device=cuda  trainer.precision=bf16
+  trainer.epochs=10  trainer.batch_size=32  trainer.device=cuda  trainer.precision=bf16
   optimizer.lr=1e-3  optimizer.head_lr=5e-3  model.rank=8  augmentation.alpha=0.2
   data.root=DIR  data.shots=4  data.seed=0  backbone.path=DIR  backbone.text=false
 

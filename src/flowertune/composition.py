@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -89,7 +90,16 @@ def to_config(node: DictConfig) -> Config:
         raise Refused(explain(error)) from error
     assert isinstance(config, Config)
     check(config)
+    _make_absolute(config)
     return config
+
+
+def _make_absolute(config: Config) -> None:
+    """What a run records must hold from any directory, so paths are anchored where they enter."""
+    for holder, name in ((config.data, "root"), (config.backbone, "path")):
+        path = getattr(holder, name, None)
+        if path is not None:
+            setattr(holder, name, str(Path(path).expanduser().absolute()))
 
 
 def explain(error: BaseException) -> str:
@@ -100,7 +110,8 @@ def explain(error: BaseException) -> str:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _no_such_option(link)
         if isinstance(link, OverrideParseException):
-            return f"{link.override}: cannot be read as key=value ({_first_line(link)})"
+            word = str(link.override)
+            return f"{word}: cannot be read as key=value{_quoting_hint(word)}"
         if isinstance(link, MissingMandatoryValue):
             return f"{link.full_key}: missing; give it a value ({link.full_key}=...)"
         if isinstance(link, OmegaConfBaseException) and link.full_key:
@@ -155,6 +166,12 @@ def _fields_of(error: OmegaConfBaseException) -> list[str]:
     schema = error.object_type
     declared = getattr(schema, "__dataclass_fields__", None)
     return sorted(declared) if declared else sorted(SCHEMAS)
+
+
+def _quoting_hint(word: str) -> str:
+    """Hydra's grammar gives meaning to ( ) [ ] { } , : in a value; quotes take it away."""
+    key, _, value = word.partition("=")
+    return f"; quote the value: '{key}=\"{value}\"'" if value else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -122,7 +122,7 @@ class BasicAugmentationConfig(AugmentationConfig):
     """Random resized crop, horizontal flip, colour jitter."""
 
     name: str = option("basic")
-    scale: list[float] = key([0.35, 1.0], "least and most area of a crop", above=0, at_most=1)
+    scale: list[float] = key([0.5, 1.0], "least and most area of a crop", above=0, at_most=1)
     ratio: list[float] = key([0.75, 4 / 3], "least and most width : height of a crop", above=0)
     interpolation: str = key("bicubic", "of the crop", choices=("bicubic", "bilinear"))
     flip: float = key(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
@@ -172,7 +172,7 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long, how large, how precisely, where."""
 
-    epochs: int = key(12, "passes over the training photos", at_least=1)
+    epochs: int = key(10, "passes over the training photos", at_least=1)
     batch_size: int = key(32, "photos in a batch", at_least=1)
     accumulation: int = key(1, "batches whose gradients make one step", at_least=1)
     eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1)
@@ -228,8 +228,8 @@ class SyntheticConfig(DataConfig):
     """Flowers drawn by the program, for machines without network or photos."""
 
     name: str = option("synthetic")
-    train_per_class: int = key(16, "pictures a species", at_least=1)
-    val_per_class: int = key(10, "pictures a species", at_least=1)
+    train_per_class: int = key(32, "pictures a species", at_least=1)
+    val_per_class: int = key(16, "pictures a species", at_least=1)
     test_per_class: int = key(50, "pictures a species", at_least=1)
 
 

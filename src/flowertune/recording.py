@@ -2,10 +2,11 @@
 
 import logging
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = (
     "out of memory on {device}: lower trainer.batch_size={batch_size} and raise "
-    "trainer.accumulation={accumulation} by the same factor, which gives the same steps"
+    "trainer.accumulation={accumulation} by the same factor, which gives the same steps; "
+    "outside of training it is trainer.eval_batch_size that counts"
 )
 
 
@@ -33,34 +35,60 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
         FlowertuneError: what happened, in one line.
         Interrupted: after SIGINT or SIGTERM.
     """
-    with _logging_to(run), _signals_as_exceptions():
+    with _logging_to(run), _on_signals(_interrupt):
         try:
             yield
         except Interrupted as interruption:
-            run.write_status("interrupted", str(interruption))
+            _write_status(run, "interrupted", str(interruption))
             raise
         except FlowertuneError as error:
-            run.write_status("failed", str(error))
+            _write_status(run, "failed", str(error))
             raise
         except Exception as error:
             why = out_of_memory if _is_out_of_memory(error) else _one_line(error)
             log.debug("%s\n%s", why, traceback.format_exc())
-            run.write_status("failed", why)
+            _write_status(run, "failed", why)
             raise TrainingFailed(
                 why if why == out_of_memory else f"{why} (see {run.log})"
             ) from error
 
 
+def _write_status(run: Run, state: str, why: str) -> None:
+    """What ended the run must not be hidden: not by a second signal, not by a full disk."""
+    with _on_signals(signal.SIG_IGN):
+        try:
+            run.write_status(state, why)
+        except OSError as error:
+            log.warning("%s is not up to date: %s", run.path / "status.json", error.strerror)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written is worth a line, and no more: the run has its own troubles."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        with suppress(OSError):  # the rest that did not fit, which was said by then
+            super().close()
+
+
 @contextmanager
 def _logging_to(run: Run) -> Iterator[None]:
     """run.log gets everything of ours and Python's warnings; people see our warnings alone."""
-    file = logging.FileHandler(run.log, encoding="utf-8")
+    file = _LogFile(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     screen = logging.StreamHandler()
     screen.setLevel(logging.WARNING)
     screen.addFilter(logging.Filter("flowertune"))
     ours, root = logging.getLogger("flowertune"), logging.getLogger()
     ours.setLevel(logging.DEBUG)
+    # Hydra's job_logging=disabled hides warnings, and disables the loggers that a job finds.
+    level = root.level
+    root.setLevel(logging.WARNING)
+    for logger in root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
     root.addHandler(file)
     root.addHandler(screen)
     logging.captureWarnings(True)
@@ -68,28 +96,30 @@ def _logging_to(run: Run) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
+        root.setLevel(level)
         root.removeHandler(screen)
         root.removeHandler(file)
         file.close()
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted in the main thread; Python lets no other handle them."""
+def _on_signals(
+    action: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> Iterator[None]:
+    """What SIGINT and SIGTERM do in the main thread; Python lets no other handle them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number))
-
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, interrupt) for number in watched}
+    before = {number: signal.signal(number, action) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(signal.Signals(number))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -8,33 +8,36 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowertune import files
+from flowertune import config_file, files
 from flowertune.errors import Refused
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
+_SILENT = re.compile(r"[+~]*(run\.|hydra[./]|method=)")  # words that say nothing about the result
 
 
 def run_name(method: str, overrides: Sequence[str]) -> str:
     """A directory name made from what was typed: the same words give the same name.
 
     The method, then the keys and values that were typed, shortened, then six digits that tell
-    apart what shortening made equal. Keys of `run` do not count.
+    apart what shortening made equal. Keys of `run` and `hydra` do not count.
     """
-    words = sorted(word for word in overrides if not word.startswith(("run.", "hydra.", "method=")))
+    words = sorted(word for word in overrides if not _SILENT.match(word))
     if not words:
         return method
     digits = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
-    parts = [method]
+    parts = []
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         value = Path(value).name if "/" in value else value
         parts.append(f"{key.rpartition('.')[2]}_{value}")
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:80].rstrip("-_.")
+    parts.sort(key=len)  # a long value is cut, and not the seed that comes after it
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([method, *parts]))[:80].rstrip("-_.")
     return f"{readable}-{digits}"
 
 
@@ -70,14 +73,16 @@ class Run:
         except FileExistsError:
             raise Refused(_taken(self.path)) from None
         except OSError as error:
-            raise Refused(
-                f"{self.path}: the run directory cannot be made ({error.strerror})"
-            ) from error
-        self.best.parent.mkdir(parents=True)
-        self.adapter.mkdir()
-        self.write_status("running")
-        files.write_text(self.path / "config.yaml", _yaml(config))
-        files.write_json(self.path / "environment.json", environment)
+            raise Refused(_cannot_be_made(self.path, error)) from error
+        try:
+            self.best.parent.mkdir(parents=True)
+            self.adapter.mkdir()
+            files.write_text(self.path / "config.yaml", config_file.to_yaml(config))
+            files.write_json(self.path / "environment.json", environment)
+            self.write_status("running")
+        except OSError as error:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise Refused(_cannot_be_made(self.path, error)) from error
 
     def write_status(self, state: str, why: str | None = None) -> None:
         """`state`: running, finished, failed or interrupted; `why` for the last two."""
@@ -114,14 +119,21 @@ def claim(root: Path, name: str, config: Mapping[str, Any]) -> tuple[Run, bool]:
     Raises:
         Refused: the name is taken by a run that is not finished or had another config.
     """
-    if not name.strip(".") or Path(name).name != name:
+    if not name.strip(". ") or Path(name).name != name:
         raise Refused(f"run.name={name}: must be the name of one directory")
-    run = Run(root / name)
-    if not run.path.exists():
-        return run, False
+    run = Run(root.expanduser() / name)
+    try:
+        if not run.path.exists():
+            return run, False
+    except OSError as error:
+        raise Refused(_cannot_be_made(run.path, error)) from error
     if _state(run) != "finished":
         raise Refused(_taken(run.path))
-    differing = _differing_keys(_read_yaml(run.path / "config.yaml"), config)
+    try:
+        before = config_file.read(run.path / "config.yaml")
+    except (OSError, ValueError):
+        raise Refused(_taken(run.path)) from None
+    differing = _differing_keys(before, config)
     if differing:
         raise Refused(
             f"{run.path}: is a finished run with another config ({', '.join(differing)}); "
@@ -132,6 +144,10 @@ def claim(root: Path, name: str, config: Mapping[str, Any]) -> tuple[Run, bool]:
 
 def _taken(path: Path) -> str:
     return f"{path}: exists and is not a finished run; choose another run.name or remove it"
+
+
+def _cannot_be_made(path: Path, error: OSError) -> str:
+    return f"{path}: the run directory cannot be made ({error.strerror})"
 
 
 def _state(run: Run) -> str:
@@ -154,17 +170,3 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _yaml(config: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    plain = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

@@ -1,0 +1,60 @@
+"""config.yaml of a run: everything that was set, in a form that Hydra composes again.
+
+`flowertune train --config-path "$(realpath runs/NAME)" run.name=AGAIN` repeats the run NAME, and
+takes further overrides, which are checked as ever. Hydra wants that path absolute.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowertune.config import SCHEMAS
+
+_HEADER = """\
+# Everything this run was set to. To run it again:
+#   flowertune train --config-path "$(realpath THIS_FOLDER)" run.name=AGAIN
+"""
+# As in conf/config.yaml, whose place this file takes: Hydra leaves nothing of its own.
+HYDRA = {
+    "output_subdir": None,
+    "run": {"dir": "."},
+    "sweep": {"dir": "${run.root}/.multirun", "subdir": "."},
+    "job": {"name": "flowertune", "chdir": False},
+}
+_NOT_OURS = ("defaults", "hydra")
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """The text of config.yaml for a whole config as plain values."""
+    from omegaconf import OmegaConf
+
+    node = {"defaults": _defaults(config), "hydra": HYDRA, **config}
+    return _HEADER + OmegaConf.to_yaml(OmegaConf.create(node))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The config as plain values, as `to_yaml` got it.
+
+    Raises OSError, or ValueError for a file that is no such config.
+    """
+    from omegaconf import OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path))
+    except YAMLError as error:
+        raise ValueError(f"{path}: is not YAML") from error
+    if not isinstance(plain, dict):
+        raise ValueError(f"{path}: is not a config")
+    return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}
+
+
+def _defaults(config: Mapping[str, Any]) -> list[Any]:
+    """The schemas that the values rest on, so that types and ranges hold when it is run again."""
+    chosen = []
+    for group, options in SCHEMAS.items():
+        name = config[group].get("name")
+        option = name if name in options else next(iter(options))  # groups of one schema
+        chosen.append(f"schema/{group}/{option}@{group}")
+    quiet = [{f"override hydra/{name}": "disabled"} for name in ("job_logging", "hydra_logging")]
+    return ["schema/config@_global_", *chosen, "_self_", *quiet]

@@ -1,0 +1,94 @@
+"""A small open_clip model with random weights, its folder, and pictures for it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from flowertune.models.backbone import Backbone, load_directory
+
+SMALL_VIT = {
+    "embed_dim": 32,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 3,
+        "width": 64,
+        "head_width": 16,
+        "patch_size": 8,
+    },
+    "text_cfg": {
+        "context_length": 16,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+    },
+}
+PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+
+
+def _roughen(model: nn.Module) -> None:
+    """Weights as if trained: no bias left at zero, no norm at one; exact in float16."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.3 * parameter.std(correction=0).clamp_min(0.1) * noise)
+            parameter.copy_(parameter.half())
+        for name, buffer in model.named_buffers():
+            if not name.endswith("attn_mask"):
+                buffer.copy_(buffer.half() if buffer.is_floating_point() else buffer)
+    model.eval()
+
+
+def _write(folder: Path, model_cfg: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    _roughen(model)
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roughen() -> Callable[[nn.Module], None]:
+    return _roughen
+
+
+@pytest.fixture(scope="session")
+def write_open_clip() -> Callable[[Path, dict[str, Any]], Path]:
+    """`write_open_clip(folder, model_cfg)`: an open_clip directory with rough random weights."""
+    return _write
+
+
+@pytest.fixture(scope="session")
+def small_config() -> dict[str, Any]:
+    return SMALL_VIT
+
+
+@pytest.fixture(scope="session")
+def small_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write(tmp_path_factory.mktemp("weights") / "small-vit", SMALL_VIT)
+
+
+@pytest.fixture
+def small(small_dir: Path) -> Backbone:
+    return load_directory(small_dir, text=True)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))

@@ -1,0 +1,311 @@
+"""The run directory: its name, who may have it, and what is written there."""
+
+import errno
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from flowertune import composition, runs
+from flowertune.config import Config
+from flowertune.errors import Refused
+from flowertune.runs import Run, claim, run_name
+
+
+def compose(*words: str) -> Config:
+    found: list[Config] = []
+    assert composition.run(words, lambda config: found.append(config) or 0) == 0
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return compose("method=mixup", "experiment=quickstart", "run.name=first")
+
+
+def finished(root: Path, config: Config, name: str = "first") -> Run:
+    run, _ = claim(root, name, asdict(config))
+    run.create(asdict(config), {"python": "3"})
+    run.write_results({"run": name})
+    return run
+
+
+# names
+
+
+def test_the_same_words_in_any_order_give_the_same_name() -> None:
+    words = ["method=mixup", "seed=43", "data=folder", "data.root=/photos/my flowers"]
+    assert run_name("mixup", words) == run_name("mixup", words[::-1])
+    assert re.fullmatch(r"mixup-seed_43-data_folder-root_my_flowers-[0-9a-f]{6}",
+                        run_name("mixup", words))  # fmt: skip
+
+
+def test_nothing_typed_is_the_method_and_keys_of_the_run_itself_do_not_count() -> None:
+    assert run_name("lora", []) == "lora"
+    silent = ["method=lora", "run.root=/tmp/x", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+              "+hydra.verbose=true", "++run.root=y"]  # fmt: skip
+    assert run_name("lora", silent) == "lora"
+    assert run_name("lora", [*silent, "seed=1"]) == run_name("lora", ["seed=1"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+x=1",
+        "~data",
+        "data.root=/a/b c",
+        "data.root=../..",
+        "data.root=/",
+        "data.root=C:\\photos",
+        "data.templates=['a photo of a {name}.', \"it's\"]",
+        "backbone.path=/блок/花",
+        "data.root=" + "long/" * 100 + "x" * 500,
+        "seed=1\nrm -rf",
+        "a=",
+        "=",
+    ],
+)
+def test_a_name_is_one_safe_directory_whatever_was_typed(word: str, tmp_path: Path) -> None:
+    name = run_name("lora", [word])
+    assert re.fullmatch(r"lora[A-Za-z0-9._-]*-[0-9a-f]{6}", name)
+    assert len(name) <= 90
+    (tmp_path / name).mkdir()
+    assert claim(tmp_path / "other", name, {})[1] is False
+
+
+def test_what_is_short_is_not_cut_off_by_what_is_long() -> None:
+    words = ["data.root=/photos/" + "x" * 100, "seed=42", "trainer.epochs=3"]
+    assert run_name("lora", words).startswith("lora-seed_42-epochs_3-root_xxx")
+
+
+def test_words_that_shorten_to_the_same_stay_apart() -> None:
+    words = [["data.root=/a/photos"], ["data.root=/b/photos"], ["data.root=/a/photos", "seed=1"]]
+    words += [["x=" + "y" * 200 + end] for end in "ab"]
+    names = [run_name("lora", each) for each in words]
+    assert len(set(names)) == len(names)
+
+
+# whose directory it is
+
+
+def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: Config) -> None:
+    run, is_finished = claim(tmp_path / "runs", "first", asdict(config))
+    assert (run.path, is_finished) == (tmp_path / "runs" / "first", False)
+    assert not run.path.parent.exists()
+
+
+def test_a_finished_run_of_the_same_config_is_found_again(tmp_path: Path, config: Config) -> None:
+    written = finished(tmp_path, config)
+    run, is_finished = claim(tmp_path, "first", asdict(config))
+    assert is_finished
+    assert run == written
+    assert run.results() == {"run": "first"}
+    moved = compose("method=mixup", "experiment=quickstart", "run.root=elsewhere")
+    assert claim(tmp_path, "first", asdict(moved))[1]
+
+
+def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
+    tmp_path: Path, config: Config
+) -> None:
+    finished(tmp_path, config)
+    other = compose("method=lora", "experiment=quickstart", "seed=7", "trainer.clip_norm=null")
+    with pytest.raises(Refused) as refusal:
+        claim(tmp_path, "first", asdict(other))
+    message = str(refusal.value)
+    assert "\n" not in message
+    for key in ("seed", "trainer.clip_norm", "augmentation.name", "augmentation.alpha", "method"):
+        assert re.search(rf"[( ]{re.escape(key)}[,)]", message), key
+    assert "run.root" not in message
+    assert "trainer.epochs" not in message
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted", None])
+def test_what_is_not_finished_is_refused(tmp_path: Path, config: Config, state: str | None) -> None:
+    run = finished(tmp_path, config)
+    if state is None:
+        (run.path / "status.json").unlink()
+    else:
+        run.write_status(state, "why")
+    with pytest.raises(Refused, match=r"first: exists and is not a finished run; choose"):
+        claim(tmp_path, "first", asdict(config))
+
+
+@pytest.mark.parametrize("torn", ["status.json", "config.yaml"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", None])
+def test_torn_files_are_refused_and_no_traceback(
+    tmp_path: Path, config: Config, torn: str, content: str | None
+) -> None:
+    run = finished(tmp_path, config)
+    if content is None:
+        (run.path / torn).unlink()
+    else:
+        (run.path / torn).write_text(content)
+    with pytest.raises(Refused):
+        claim(tmp_path, "first", asdict(config))
+
+
+def test_somebody_elses_directory_or_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "notes").write_text("mine")
+    for name in ("photos", "notes"):
+        with pytest.raises(Refused, match="not a finished run"):
+            claim(tmp_path, name, {})
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "...", " ", "../x", "a/b", "a/", "/a"])
+def test_names_that_are_no_directory_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Refused):
+        claim(tmp_path / "runs", name, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path, config: Config) -> None:
+    with pytest.raises(Refused, match="cannot be made"):
+        claim(tmp_path, "x" * 300, {})
+    run, _ = claim(tmp_path / "runs", "x" * 300, {})  # not known before it is made
+    with pytest.raises(Refused, match="cannot be made"):
+        run.create(asdict(config), {})
+
+
+def test_the_home_directorys_sign_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert claim(Path("~/runs"), "x", {})[0].path == tmp_path / "runs" / "x"
+
+
+# what is written
+
+
+def test_a_run_that_somebody_else_started_meanwhile_is_left_alone(
+    tmp_path: Path, config: Config
+) -> None:
+    one, _ = claim(tmp_path, "first", asdict(config))
+    two, _ = claim(tmp_path, "first", asdict(config))
+    one.create(asdict(config), {"who": "one"})
+    with pytest.raises(Refused, match="exists and is not a finished run"):
+        two.create(asdict(config), {"who": "two"})
+    assert json.loads((one.path / "environment.json").read_text()) == {"who": "one"}
+
+
+def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "file").write_text("")
+    run, _ = claim(tmp_path / "file", "first", asdict(config))
+    with pytest.raises(Refused, match=r"first: the run directory cannot be made \(Not a directory"):
+        run.create(asdict(config), {})
+
+
+def test_a_full_disk_at_the_start_leaves_no_directory(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Refused, match=r"cannot be made.*No space left"):
+        Run(tmp_path / "first").create(asdict(config), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_goes_from_running_to_finished_after_the_results(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "first")
+    run.create(asdict(config), {})
+    status = run.path / "status.json"
+    assert json.loads(status.read_text()) == {"state": "running", "why": None}
+    assert run.best.parent.is_dir()
+    assert run.adapter.is_dir()
+    with pytest.raises(ValueError, match="JSON"):
+        run.write_results({"loss": float("inf")})
+    assert json.loads(status.read_text())["state"] == "running"
+    run.write_results({"loss": 1.0})
+    assert json.loads(status.read_text())["state"] == "finished"
+
+
+def test_lines_and_tables_come_back_as_they_were(tmp_path: Path) -> None:
+    import csv
+
+    run = Run(tmp_path)
+    lines = [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": None}]
+    run.write_lines("metrics.jsonl", lines)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == lines
+    rows = [['a, "b".jpg', "rosé"], ["c\nd.jpg", "x"]]
+    run.write_table("p.csv", ["path", "label"], rows)
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["path", "label"], *rows]
+
+
+# running again
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=quickstart", "method=mixup"],
+        ["data=folder", "data.root='/a/b c, [d]: #e'", "data.shots=4",
+         "data.templates=['a {name}: \"x\"', 'null', '1e5']",
+         "backbone=local", "backbone.path=../w", "backbone.text=false"],
+        ["model=full", "head=cosine", "augmentation=none", "optimizer.eps=1e-12"],
+        ["model=linear_probe", "head=text", "baselines=false", "trainer.clip_norm=null"],
+        ["method=lora", "trainer.patience=3", "trainer.monitor=loss"],
+        ["model.targets=[q,mlp]", "model.layers=[0,2]", "backbone=vit_b16_openai"],
+    ],
+)  # fmt: skip
+def test_config_yaml_is_enough_to_run_again(tmp_path: Path, words: list[str]) -> None:
+    config = compose(*words, "run.name=first", f"run.root={tmp_path}")
+    run = finished(tmp_path, config)
+    assert claim(tmp_path, "first", asdict(config))[1]
+    assert compose("--config-path", str(run.path)) == config
+    again = compose("--config-path", str(run.path), "run.name=again", "seed=7")
+    assert asdict(again) == {
+        **asdict(config), "seed": 7, "run": {"root": str(tmp_path), "name": "again"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("trainer.epochs=two", "trainer.epochs=two: must be a whole number"),
+     ("trainer.epochs=0", "trainer.epochs=0: must be at least 1"),
+     ("trainer.epoch=3", "trainer.epoch: there is no such key")],
+)  # fmt: skip
+def test_what_is_changed_when_running_again_is_checked_as_ever(
+    tmp_path: Path, config: Config, word: str, message: str
+) -> None:
+    run = finished(tmp_path, config)
+    with pytest.raises(Refused, match=re.escape(message)):
+        compose("--config-path", str(run.path), word)
+
+
+def test_running_again_leaves_nothing_of_hydras(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished(tmp_path, config)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(run.path.rglob("*"))
+    assert compose("--config-path", str(run.path)) == config
+    assert list(Path().iterdir()) == []
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_the_hydra_part_is_that_of_the_shipped_config() -> None:
+    from omegaconf import OmegaConf
+
+    from flowertune import config_file
+    from flowertune.conf_dir import conf_dir
+
+    shipped = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+    assert isinstance(shipped, dict)
+    assert shipped["hydra"] == config_file.HYDRA
+
+
+def test_results_are_read_as_written(tmp_path: Path) -> None:
+    run = runs.Run(tmp_path)
+    run.write_results({"method": "lora", "top1": 0.1 + 0.2, "class": "é"})
+    assert run.results() == {"method": "lora", "top1": 0.1 + 0.2, "class": "é"}

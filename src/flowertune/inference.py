@@ -54,13 +54,15 @@ def prediction_table(
 
     names: N paths to print; labels: N; logits (N, C).
     """
-    top = logits.float().softmax(dim=1).topk(min(5, len(class_names)), dim=1)
+    # Ranked by the logits, as the metrics are: probabilities round to equal ones near 1.
+    top = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
+    probabilities = logits.float().softmax(dim=1).gather(1, top)
     header = ["path", "label", "prediction", "probability"]
-    for place in range(2, top.indices.shape[1] + 1):
+    for place in range(2, top.shape[1] + 1):
         header += [f"prediction_{place}", f"probability_{place}"]
     rows = []
     for name, label, indices, values in zip(
-        names, labels, top.indices.tolist(), top.values.tolist(), strict=True
+        names, labels, top.tolist(), probabilities.tolist(), strict=True
     ):
         row = [name, class_names[label]]
         for index, value in zip(indices, values, strict=True):

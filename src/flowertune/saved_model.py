@@ -9,6 +9,7 @@ model.json                                       backbone, head, labels, preproc
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flowertune import files
 from flowertune.config import Config
@@ -27,7 +28,11 @@ def write(
 ) -> None:
     """Writes the folder's files from the classifier's present weights."""
     if config.model.name == "lora":
-        lora.save_adapter(classifier.visual, folder)
+        # peft writes in place; only whole files get their names
+        with TemporaryDirectory(prefix=".adapter.", dir=folder) as written:
+            lora.save_adapter(classifier.visual, Path(written))
+            for file in sorted(Path(written).iterdir()):
+                files.write_bytes(folder / file.name, file.read_bytes())
     elif config.model.name == "full":
         checkpoint.save_weights(folder / "visual.safetensors", classifier.visual.state_dict())
     checkpoint.save_weights(folder / "head.safetensors", classifier.head.state_dict())

@@ -1,5 +1,6 @@
 """The training loop: schedule, forward, loss, guard, backward, step, log, validate, keep, stop."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def fit(
     total)` counts the epoch's steps.
 
     Raises:
-        TrainingFailed: a loss or gradient that is not finite, before it touches a weight.
+        TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
+            validation loss that is not.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
@@ -85,15 +87,19 @@ def fit(
                 loss += batch_loss.detach()
 
             # guard: nothing that is not finite reaches a weight
+            scale = scaler.get_scale()
             scaler.unscale_(optimizer)
             limit = float("inf") if settings.clip_norm is None else settings.clip_norm
             norm = torch.nn.utils.clip_grad_norm_(trained, limit)
-            gradient_counts = compute.precision != "fp16"  # there the scaler looks after it
+            gradient_counts = scale <= 1  # above, fp16's scaler skips the step and scales less
             if not torch.isfinite(loss + norm if gradient_counts else loss):
-                raise TrainingFailed(_not_finite(epoch, done, loss, compute.precision))
+                what = "gradient" if torch.isfinite(loss) else "loss"
+                raise TrainingFailed(
+                    _not_finite(f"{what} of epoch {epoch}, step {done}", compute.precision)
+                    + "; the weights were left as they were before it"
+                )
 
             # step
-            scale = scaler.get_scale()
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -110,9 +116,14 @@ def fit(
         for line, loss_value, norm_value in zip(
             lines, _values(losses), _values(norms), strict=True
         ):
-            line.update(loss=loss_value, gradient_norm=norm_value)
+            skipped = not math.isfinite(norm_value)  # by fp16's scaler
+            line.update(loss=loss_value, gradient_norm=None if skipped else norm_value)
         trained_at = time.perf_counter()
         val = validate()
+        if not math.isfinite(val.loss):
+            raise TrainingFailed(
+                _not_finite(f"validation loss of epoch {epoch}", compute.precision)
+            )
         lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
                       "loss": val.loss, "top1": val.top1, "top5": val.top5,
                       "mean_per_class": val.mean_per_class})  # fmt: skip
@@ -141,12 +152,6 @@ def _named(rates: dict[str, float]) -> Line:
     return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
 
 
-def _not_finite(epoch: int, step: int, loss: Tensor, precision: str) -> str:
-    what = "gradient" if torch.isfinite(loss) else "loss"
-    advice = "a lower optimizer.lr and optimizer.head_lr"
-    if precision == "fp16":
-        advice += ", or trainer.precision=fp32"
-    return (
-        f"the {what} of epoch {epoch}, step {step} is not finite; the weights were left as they "
-        f"were before it. Try {advice}"
-    )
+def _not_finite(what: str, precision: str) -> str:
+    other = ", or trainer.precision=fp32" if precision == "fp16" else ""
+    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"

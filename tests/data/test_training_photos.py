@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+
+from flowertune.data.augment import Recipe
+from flowertune.data.batches import PixelStore
+from flowertune.data.training_photos import TrainingPhotos
+
+MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+# the whole photo, not mirrored: what is left is MixUp alone
+MIXUP_ALONE = Recipe(
+    size=(8, 8),
+    interpolation="bilinear",
+    scale=(1.0, 1.0),
+    ratio=(1.0, 1.0),
+    flip=0.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    mixup_alpha=1.0,
+)
+EVERYTHING = Recipe(
+    size=(8, 8),
+    interpolation="bicubic",
+    scale=(0.3, 1.0),
+    ratio=(0.75, 1.33),
+    flip=0.5,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    mixup_alpha=0.5,
+)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
+
+
+def photos(pixels, recipe, seed=42):
+    return TrainingPhotos(
+        pixels=PixelStore(pixels, torch.device("cpu")),
+        labels=LABELS,
+        classes=3,
+        sizes=None if recipe is None else torch.full((7, 2), 8),
+        recipe=recipe,
+        mean=MEAN,
+        std=STD,
+        batch_size=3,
+        seed=seed,
+    )
+
+
+def naively_normalised(pixels):
+    return ((torch.from_numpy(pixels).double() / 255).permute(0, 2, 3, 1) - MEAN) / STD
+
+
+def test_an_epoch_shows_every_photo_once_in_an_order_of_its_own(pixels):
+    source = photos(pixels, None)
+    epochs = [[batch.tolist() for batch in source.batches(epoch)] for epoch in (1, 2)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [3, 3, 1]
+        assert sorted(i for batch in batches for i in batch) == list(range(7))
+    assert epochs[0] != epochs[1]
+    assert photos(pixels, EVERYTHING).batches(1)[0].tolist() == epochs[0][0]
+
+
+def test_without_augmentation_the_images_are_the_stored_pixels_normalised(pixels):
+    images, targets = photos(pixels, None).load(torch.tensor([4, 0]), epoch=1, batch=0)
+    assert images.dtype == targets.dtype == torch.float32
+    expected = naively_normalised(pixels[[4, 0]]).permute(0, 3, 1, 2)
+    torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=0)
+    assert targets.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_a_batch_depends_on_seed_epoch_and_batch_and_on_nothing_else(pixels):
+    source = photos(pixels, EVERYTHING)
+    wanted = [(epoch, batch) for epoch in (1, 2) for batch in range(3)]
+
+    def load(epoch, batch, source=source):
+        return source.load(source.batches(epoch)[batch], epoch, batch)
+
+    forwards = {key: load(*key) for key in wanted}
+    torch.manual_seed(7)
+    again = photos(pixels, EVERYTHING)
+    for key in reversed(wanted):
+        torch.rand(3)
+        images, targets = load(*key, source=again)
+        assert torch.equal(images, forwards[key][0])
+        assert torch.equal(targets, forwards[key][1])
+    same = torch.tensor([0, 1, 2])
+    first = source.load(same, 1, 0)[0]
+    assert not torch.equal(source.load(same, 2, 0)[0], first)
+    assert not torch.equal(source.load(same, 1, 1)[0], first)
+    assert not torch.equal(photos(pixels, EVERYTHING, seed=43).load(same, 1, 0)[0], first)
+
+
+def test_labels_are_mixed_as_the_images_are(pixels):
+    source = photos(pixels, MIXUP_ALONE)
+    indices = torch.tensor([0, 1, 2])  # of three classes, so that the targets tell the shares
+    plain = naively_normalised(pixels[:3]).permute(0, 3, 1, 2)
+    mixed = 0
+    for batch in range(4):
+        images, targets = source.load(indices, epoch=1, batch=batch)
+        torch.testing.assert_close(targets.sum(1), torch.ones(3))
+        expected = torch.einsum("bc,cdhw->bdhw", targets.double(), plain)
+        torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=0)
+        mixed += int((targets.max(1).values < 0.999).any())
+    assert mixed
+
+
+def test_the_smaller_last_batch_is_augmented_as_any_other(pixels):
+    source = photos(pixels, EVERYTHING)
+    last = source.batches(1)[-1]
+    images, targets = source.load(last, epoch=1, batch=2)
+    assert images.shape == (1, 3, 8, 8)
+    assert images.isfinite().all()
+    assert targets.tolist() == [torch.nn.functional.one_hot(LABELS[last], 3)[0].tolist()]

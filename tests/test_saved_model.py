@@ -1,0 +1,139 @@
+"""What a later program needs to use the model: written so that others can read it too."""
+
+import errno
+import json
+import os
+from dataclasses import asdict
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from flowertune import saved_model
+from flowertune.build import build_classifier
+from flowertune.config import (
+    BackboneConfig,
+    Config,
+    CosineHeadConfig,
+    FullConfig,
+    LinearHeadConfig,
+    LinearProbeConfig,
+    LoraConfig,
+)
+from flowertune.models.backbone import load_directory
+
+CLASSES = ("rose", "Gänseblümchen", "a [b]")
+
+
+def config(small_dir, model, head):
+    return Config(
+        method="x",
+        backbone=BackboneConfig(
+            source="directory", name="local", tag="local", path=str(small_dir), text=False
+        ),
+        model=model,
+        head=head,
+    )
+
+
+def write(small_dir, folder, model, head=None):
+    """A classifier as if trained, written to `folder`."""
+    settings = config(small_dir, model, head or LinearHeadConfig())
+    backbone = load_directory(small_dir, text=False)
+    features = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
+    classifier = build_classifier(settings, backbone, len(CLASSES), features, None)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) / 8)
+    folder.mkdir(exist_ok=True)
+    saved_model.write(folder, settings, backbone, classifier, CLASSES)
+    return settings, backbone, classifier
+
+
+def standardised_linear(state, embedding):
+    """The head from its file alone, without a line of ours."""
+    standard = (embedding - state["mean"]) / state["std"]
+    return nn.functional.linear(standard, state["linear.weight"], state["linear.bias"])
+
+
+@torch.no_grad()
+def test_plain_peft_and_the_head_file_give_the_same_logits(small_dir, images, tmp_path):
+    model = LoraConfig(rank=4, alpha=8.0, dropout=0.2, targets=["q", "v", "mlp"])
+    _, _, classifier = write(small_dir, tmp_path, model)
+    embedding, logits = classifier(images)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "model.json",
+    }  # fmt: skip
+
+    fresh = load_directory(small_dir, text=False)
+    frozen = fresh.encode_image(images)
+    loaded = peft.PeftModel.from_pretrained(fresh.visual, str(tmp_path))
+    again = loaded(images)
+    assert torch.equal(again, embedding)
+    assert not torch.allclose(again, frozen)
+    head = load_file(tmp_path / "head.safetensors")
+    assert torch.equal(standardised_linear(head, again), logits)
+
+
+@torch.no_grad()
+def test_a_full_tower_comes_back_bit_for_bit(small_dir, images, tmp_path):
+    _, _, classifier = write(small_dir, tmp_path, FullConfig())
+    embedding, logits = classifier(images)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "visual.safetensors", "head.safetensors", "model.json",
+    }  # fmt: skip
+    fresh = load_directory(small_dir, text=False)
+    fresh.visual.load_state_dict(load_file(tmp_path / "visual.safetensors"), strict=True)
+    again = fresh.encode_image(images)
+    assert torch.equal(again, embedding)
+    head = load_file(tmp_path / "head.safetensors")
+    assert torch.equal(standardised_linear(head, again), logits)
+
+
+@torch.no_grad()
+def test_a_probe_is_its_head_alone(small_dir, images, tmp_path):
+    head = CosineHeadConfig(scale=20.0)
+    _, _, classifier = write(small_dir, tmp_path, LinearProbeConfig(), head)
+    _, logits = classifier(images)
+    assert {path.name for path in tmp_path.iterdir()} == {"head.safetensors", "model.json"}
+    state = load_file(tmp_path / "head.safetensors")
+    frozen = load_directory(small_dir, text=False).encode_image(images)
+    cosine = nn.functional.cosine_similarity(frozen[:, None], state["weight"][None], dim=2)
+    torch.testing.assert_close(cosine * state["log_scale"].exp(), logits, atol=1e-4, rtol=1e-5)
+
+
+def test_model_json_says_what_it_is_for_a_program_that_reads_nothing_else(small_dir, tmp_path):
+    settings, backbone, _ = write(small_dir, tmp_path, LoraConfig(rank=2))
+    text = (tmp_path / "model.json").read_text(encoding="utf-8")
+    assert "Gänseblümchen" in text
+    assert json.loads(text) == {
+        "backbone": {
+            "source": "directory",
+            "name": "local",
+            "tag": "local",
+            "weights": "pretrained",
+            "path": str(small_dir),
+            "text": False,
+            "weights_sha256": backbone.weights_sha256,
+            "activation": "gelu",
+        },
+        "model": asdict(settings.model),
+        "head": {"name": "linear", "standardize": True},
+        "classes": list(CLASSES),
+        "preprocessing": backbone.preprocessing.to_dict(),
+    }
+    assert json.loads(text)["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
+
+
+def test_a_full_disk_leaves_no_half_of_an_adapter(small_dir, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(small_dir, tmp_path / "adapter", LoraConfig(rank=2))
+    assert list((tmp_path / "adapter").iterdir()) == []

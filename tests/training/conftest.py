@@ -1,0 +1,153 @@
+"""A training of seconds: a small tower, random pixels, and all that `fit` needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flowertune.config import OptimizerConfig, TrainerConfig
+from flowertune.data.augment import Recipe
+from flowertune.data.batches import PixelStore
+from flowertune.data.training_photos import TrainingPhotos
+from flowertune.inference import infer
+from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.metrics import SplitMetrics, measure
+from flowertune.models.backbone import Backbone, load_directory
+from flowertune.models.classifier import Classifier
+from flowertune.models.head import LinearHead
+from flowertune.models.lora import add_lora
+from flowertune.training.device import Compute
+from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.loop import EpochRecord, fit
+from flowertune.training.optimizer import build_optimizer
+
+CLASSES = 4
+CPU = torch.device("cpu")
+SETTINGS = TrainerConfig(epochs=2, batch_size=4, warmup_epochs=0.5, clip_norm=None)
+MIXUP = Recipe(
+    size=(32, 32),
+    interpolation="bilinear",
+    scale=(0.5, 1.0),
+    ratio=(0.75, 1.33),
+    flip=0.5,
+    brightness=0.1,
+    contrast=0.0,
+    saturation=0.0,
+    mixup_alpha=0.4,
+)
+
+
+@dataclass
+class Training:
+    """One training, ready to start; what it leaves is in `classifier` and `records`."""
+
+    backbone: Backbone
+    classifier: Classifier
+    photos: TrainingPhotos
+    optimizer: torch.optim.Optimizer
+    compute: Compute
+    settings: TrainerConfig
+    best: BestEpoch
+    records: list[EpochRecord] = field(default_factory=list)
+
+    def validate(self) -> SplitMetrics:
+        p = self.photos
+        outputs = infer(self.classifier, p.pixels, p.mean, p.std, 8, self.compute)
+        return measure(outputs.logits, p.labels)
+
+    def run(
+        self,
+        criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        validate: Callable[[], SplitMetrics] | None = None,
+        on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None,
+    ) -> "Training":
+        epochs = fit(
+            self.classifier,
+            self.photos,
+            criterion or (lambda logits, targets: soft_cross_entropy(logits, targets, 0.0)),
+            self.optimizer,
+            self.compute,
+            self.settings,
+            self.best,
+            validate or self.validate,
+            on_step,
+        )
+        for record in epochs:
+            self.records.append(record)
+        return self
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [line for record in self.records for line in record.lines]
+
+    def split(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["split"] == name]
+
+
+Prepare = Callable[..., Training]
+
+
+@pytest.fixture
+def prepare(small_dir: Path) -> Prepare:
+    """`prepare(count=16, model="lora", recipe=None, dropout=0.0, precision="fp32", **settings)`."""
+
+    def make(
+        *,
+        count: int = 16,
+        model: str = "lora",
+        recipe: Recipe | None = None,
+        dropout: float = 0.0,
+        precision: str = "fp32",
+        lr: float = 1e-3,
+        **settings: Any,
+    ) -> Training:
+        backbone = load_directory(small_dir, text=False)
+        head = LinearHead(backbone.embedding_dim, CLASSES, None, None, seed=42)
+        if model == "lora":
+            add_lora(
+                backbone,
+                rank=2,
+                alpha=4.0,
+                rank_stabilized=False,
+                dropout=dropout,
+                targets=["q", "v"],
+                layers=None,
+                seed=42,
+            )
+        classifier = Classifier(backbone, head, model)  # type: ignore[arg-type]
+        rng = np.random.default_rng(5)
+        trainer = replace(SETTINGS, **settings)
+        photos = TrainingPhotos(
+            pixels=PixelStore(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU),
+            labels=torch.arange(count) % CLASSES,
+            classes=CLASSES,
+            sizes=None if recipe is None else torch.full((count, 2), 32),
+            recipe=recipe,
+            mean=torch.tensor(backbone.preprocessing.mean),
+            std=torch.tensor(backbone.preprocessing.std),
+            batch_size=trainer.batch_size,
+            seed=42,
+        )
+        optimizer = build_optimizer(
+            classifier.parameter_groups(), OptimizerConfig(lr=lr, head_lr=5e-3), CPU
+        )
+        return Training(
+            backbone=backbone,
+            classifier=classifier,
+            photos=photos,
+            optimizer=optimizer,
+            compute=Compute(CPU, precision, threads=1),
+            settings=trainer,
+            best=BestEpoch(trainer.monitor, trainer.patience, trainer.min_delta),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mixup() -> Recipe:
+    return MIXUP

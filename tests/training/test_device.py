@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from flowertune.errors import Refused
+from flowertune.training.determinism import make_deterministic
+from flowertune.training.device import choose_compute
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [
+        ("cuda", "auto", "trainer.device=cuda: torch finds no such device here; there is cpu"),
+        ("mps", "fp32", "trainer.device=mps: torch finds no such device here; there is cpu"),
+        ("cpu", "fp16", "trainer.precision=fp16: needs cuda, not cpu; use fp32"),
+        ("auto", "fp16", "trainer.precision=fp16: needs cuda, not cpu; use fp32"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line(device, precision, message):
+    with pytest.raises(Refused) as refusal:
+        choose_compute(device, precision)
+    assert str(refusal.value) == message
+
+
+def test_auto_on_a_cpu_is_fp32_and_autocasts_nothing():
+    compute = choose_compute("auto", "auto")
+    assert (compute.device.type, compute.precision) == ("cpu", "fp32")
+    assert compute.threads == torch.get_num_threads()
+    with compute.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_bf16_on_a_cpu_autocasts():
+    compute = choose_compute("cpu", "bf16")
+    with compute.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")]
+)
+def test_auto_takes_the_gpu_and_bf16_where_the_gpu_computes_with_it(
+    monkeypatch, capability, precision
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    compute = choose_compute("auto", "auto")
+    assert (compute.device.type, compute.precision) == ("cuda", precision)
+    if precision == "fp32":
+        with pytest.raises(Refused, match=r"trainer.precision=bf16: not on this cuda; use fp16"):
+            choose_compute("auto", "bf16")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_deterministic_algorithms_are_switched_on_and_off(monkeypatch, enabled):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        make_deterministic(enabled, torch.device("cpu"))
+        assert torch.are_deterministic_algorithms_enabled() == enabled
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark

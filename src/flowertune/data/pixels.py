@@ -76,7 +76,7 @@ class Preprocessing:
         }
 
 
-class NotAPhoto(Exception):  # noqa: N818, it is an answer about a file
+class NotAPhoto(Exception):
     """A file gives no picture. The message is the reason, short enough for a list."""
 
 

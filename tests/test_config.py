@@ -53,8 +53,9 @@ def test_every_yaml_says_what_it_is(group: str) -> None:
 @pytest.mark.parametrize("method", [name for group, name in OPTIONS if group == "method"])
 def test_any_method_goes_with_any_experiment(method: str, experiment: str) -> None:
     alone = compose(f"method={method}")
-    for words in ([f"method={method}", f"experiment={experiment}"],) * 2:
-        both = compose(*reversed(words))
+    words = [f"method={method}", f"experiment={experiment}"]
+    for each in (words, words[::-1]):
+        both = compose(*each)
         assert both.method == method
         assert (both.model, both.head, both.augmentation, both.loss) == (
             alone.model,
@@ -97,7 +98,12 @@ WRONG = [
     ("seed", "", "seed: cannot be read as key=value"),
     ("method=null", "", "must be a string or a list"),
     ("~model", "", "model: missing"),
-    ("data.root=/nowhere", "data=folder", "data.root: there is no folder /nowhere"),
+    ("model.layers=[]", "", "model.layers=[]: LoRA needs at least one layer"),
+    ("trainer.eval_batch_size=100000000000000000000", "", "must be at least 1 and at most"),
+    ("backbone.path=model", "", "backbone.path=model: is read with backbone=local alone"),
+    ("data.root=", "data=folder", "data.root: empty"),
+    ("--nope", "", "unrecognized arguments: --nope"),
+    ("data.root=/nowhere", "data=folder backbone=tiny", "data.root: there is no folder /nowhere"),
 ]
 
 
@@ -111,7 +117,7 @@ def test_wrong_input_is_one_line_with_exit_code_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = [each for each in (with_word, word) if each]
+    words = [*with_word.split(), word]
     assert cli.main(["train", *words]) == 2
     output = capfd.readouterr()
     assert output.out == ""
@@ -136,10 +142,33 @@ def test_a_multirun_checks_all_its_jobs_before_the_first(tmp_path: Path) -> None
     assert len({config.run.name for config in started}) == 2
 
 
-def test_a_multirun_ends_with_the_worst_exit_code(tmp_path: Path) -> None:
-    codes = iter([0, 1, 0])
-    words = ["-m", f"run.root={tmp_path}", "seed=1,2,3"]
-    assert composition.run(words, lambda config: next(codes)) == 1
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 0), 0), ((0, 1), 1), ((2, 2), 2), ((0, 2), 1), ((2, 1), 1)]
+)
+def test_a_multirun_is_done_failed_or_refused_as_a_whole(
+    codes: tuple[int, int], expected: int, tmp_path: Path
+) -> None:
+    left = iter(codes)
+    words = ["-m", f"run.root={tmp_path}", "seed=1,2"]
+    assert composition.run(words, lambda config: next(left)) == expected
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("option", [("-m",), ("--multirun", "--config-dir", ".")])
+def test_options_may_stand_anywhere(place: int, option: tuple[str, ...], tmp_path: Path) -> None:
+    words = [f"run.root={tmp_path}", "seed=1,2"]
+    words[place:place] = option
+    seeds: list[int] = []
+    assert composition.run(words, lambda config: seeds.append(config.seed) or 0) == 0
+    assert seeds == [1, 2]
+
+
+def test_a_bug_is_not_taken_for_a_refusal() -> None:
+    def broken(config: Config) -> int:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        composition.run([], broken)
 
 
 def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path) -> None:
@@ -159,6 +188,6 @@ def test_the_same_words_give_the_same_run_name_in_any_order() -> None:
     assert first == second
     assert first != other
     assert first is not None
-    assert first.startswith("mixup-alpha_0.4-seed_3-")
+    assert first.startswith("mixup-seed_3-alpha_0.4-")
     assert compose("method=mixup").run.name == "mixup"
     assert compose("run.name=mine", "seed=3").run.name == "mine"

@@ -50,7 +50,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(
     monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(path.read_text()), fsync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append("rename"), replace(a, b)))
     files.write_text(path, "new")
-    assert seen == ["old", "rename"]
+    assert seen == ["old", "rename", "new"]  # the content, the name, then the folder
     assert path.read_text() == "new"
 
 

@@ -22,7 +22,7 @@ from flowertune.models import backbone as backbones
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import CosineHead, LinearHead, TextHead
-from flowertune.models.lora import add_lora
+from flowertune.models.lora import adapted_layers, add_lora
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -49,6 +49,7 @@ def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
         val_per_class=data.val_per_class,
         test_per_class=data.test_per_class,
         seed=data.seed,
+        progress=progress,
     )
 
 
@@ -62,15 +63,21 @@ _SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {
 def load_backbone(settings: schema.BackboneConfig, seed: int) -> Backbone:
     """The frozen backbone with its weights; with random ones (of `seed`) where asked for."""
     if settings.weights == "random":
-        return backbones.load_random(settings.name, seed)
+        return backbones.load_random(settings.name, seed, text=settings.text)
     return _BACKBONES[settings.source](settings)
 
 
 _BACKBONES: dict[str, Callable[[schema.BackboneConfig], Backbone]] = {
     "open_clip": lambda b: backbones.load_pretrained(b.name, b.tag, text=b.text),
-    "builtin": lambda b: backbones.load_tiny(),
-    "directory": lambda b: backbones.load_directory(str(b.path), text=b.text),
+    "builtin": lambda b: backbones.load_tiny(text=b.text),
+    "directory": lambda b: backbones.load_directory(str(b.path), text=b.text, tag=b.tag),
 }
+
+
+def check_adapter(settings: schema.ModelConfig, backbone: Backbone) -> None:
+    """Refuses an adapter that this backbone cannot take, before anything is started."""
+    if isinstance(settings, schema.LoraConfig):
+        adapted_layers(backbone, settings.layers)
 
 
 def augmentation_recipe(

@@ -4,7 +4,9 @@ Hydra composes, this module turns what it refuses into one line for people, and 
 to a function as plain dataclasses.
 """
 
+import contextlib
 import difflib
+import io
 import os
 import re
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -21,41 +24,60 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowertune.conf_dir import conf_dir
 from flowertune.config import SCHEMAS, Config, check
-from flowertune.errors import Refused
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused
 from flowertune.runs import run_name
 
 
 def run(arguments: Sequence[str], execute: Callable[[Config], int]) -> int:
     """Composes one config, or with -m several, and calls `execute` with each.
 
-    Returns the largest exit code of the jobs. A multirun composes and checks all its configs
-    before the first job starts.
+    Returns the job's exit code; of several jobs 0 where all were done, 2 where all were refused,
+    else 1. A multirun composes and checks all its configs before the first job starts.
 
     Raises:
         Refused: for a config that does not compose or a value out of its range.
     """
-    if {"-m", "--multirun"} & set(arguments) and not _names(arguments, "hydra/sweeper"):
+    words, options, multirun = _split(arguments)
+    if multirun and not _names(words, "hydra/sweeper"):
         with tempfile.TemporaryDirectory() as folder:
-            here = [word for word in arguments if not _names([word], "hydra/launcher")]
-            _compose([*here, "hydra/launcher=basic", f"hydra.sweep.dir={folder}"], lambda _: 0)
-    return _compose(arguments, execute)
+            here = [word for word in words if not _names([word], "hydra/launcher")]
+            here += ["hydra/launcher=basic", f"hydra.sweep.dir={folder}"]
+            _compose([*here, *options], lambda config: EXIT_DONE)
+    return _compose([*words, *options], execute)
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """Hydra's words, its options with their values, and whether jobs are to be run in numbers.
+
+    Hydra's own parser wants all words side by side; people type -m anywhere.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed = get_args_parser().parse_intermixed_args(list(arguments))
+    except SystemExit:
+        raise Refused(complaint.getvalue().strip().rpartition("error: ")[2]) from None
+    options = list(arguments)
+    for word in parsed.overrides:
+        options.remove(word)
+    return parsed.overrides, options, parsed.multirun and not (parsed.cfg or parsed.info)
 
 
 def _compose(arguments: Sequence[str], execute: Callable[[Config], int]) -> int:
     exit_codes: list[int] = []
-    refusals: list[Refused] = []
+    failures: list[Exception] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(node: DictConfig) -> None:
+        # Kept rather than raised: Hydra would print of its own, and a multirun would not go on.
         try:
             config = to_config(node)
             if config.run.name is None:
                 typed_words = list(HydraConfig.get().overrides.task)
                 config.run.name = run_name(config.method, typed_words)
-        except Refused as refusal:
-            refusals.append(refusal)
-        else:
             exit_codes.append(execute(config))
+        except Exception as failure:
+            failures.append(failure)
 
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a traceback
@@ -67,9 +89,9 @@ def _compose(arguments: Sequence[str], execute: Callable[[Config], int]) -> int:
         raise Refused(explain(error)) from error
     finally:
         sys.argv = typed
-    if refusals:
-        raise refusals[0]
-    return max(exit_codes, default=0)
+    if failures:
+        raise failures[0]
+    return EXIT_FAILED if len(set(exit_codes)) > 1 else max(exit_codes, default=EXIT_DONE)
 
 
 def _names(words: Sequence[str], group: str) -> bool:

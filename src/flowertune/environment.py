@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import __version__
+from flowertune.data.cache import CachedPhotos
+from flowertune.models.backbone import Backbone
+from flowertune.training.device import Compute
 
 PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "peft", "torchmetrics", "numpy", "pillow",
@@ -14,15 +17,26 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(**parts: Any) -> dict[str, Any]:
-    """Versions, platform and git commit, and the parts that the caller knows."""
+def describe(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict[str, Any]:
+    """Versions, platform, git commit, device, and the hashes of weights and photos."""
     return {
         "flowertune": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        **parts,
+        "device": compute.device_name,
+        "precision": compute.precision,
+        "cpu_threads": compute.threads,
+        "backbone": backbone.name,
+        "tag": backbone.tag,
+        "weights_sha256": backbone.weights_sha256,
+        "activation": backbone.activation,
+        "preprocessing": backbone.preprocessing.to_dict(),
+        "data_root": str(photos.photo_set.root),
+        "data_fingerprint": photos.fingerprint,
+        "cache_keys": {name: each.key for name, each in photos.splits.items()},
+        "left_out": [[str(path), reason] for path, reason in photos.bad],
     }
 
 

@@ -33,7 +33,7 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
 
     Raises:
         FlowertuneError: what happened, in one line.
-        Interrupted: after SIGINT or SIGTERM.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP.
     """
     with _logging_to(run), _on_signals(_interrupt):
         try:
@@ -51,6 +51,9 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
             raise TrainingFailed(
                 why if why == out_of_memory else f"{why} (see {run.log})"
             ) from error
+        except BaseException as error:  # SystemExit, say, from a library
+            _write_status(run, "failed", _one_line(error))
+            raise
 
 
 def _write_status(run: Run, state: str, why: str) -> None:
@@ -106,11 +109,15 @@ def _logging_to(run: Run) -> Iterator[None]:
 def _on_signals(
     action: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """What SIGINT and SIGTERM do in the main thread; Python lets no other handle them."""
+    """What SIGINT, SIGTERM and SIGHUP do in the main thread; Python lets no other handle them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, action) for number in (signal.SIGINT, signal.SIGTERM)}
+    watched = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as under nohup
+        watched.append(hang_up)
+    before = {number: signal.signal(number, action) for number in watched}
     try:
         yield
     finally:
@@ -131,6 +138,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

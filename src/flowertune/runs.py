@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import config_file, files
+from flowertune.data.photos import PhotoSet
 from flowertune.errors import Refused
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
@@ -105,6 +106,27 @@ class Run:
         """results.json, the end, for tables; then the run is finished."""
         files.write_json(self.path / "results.json", results)
         self.write_status("finished")
+
+    def check_photos(self, photo_set: PhotoSet) -> None:
+        """Refuses where photos came or went since this run: its result is not theirs."""
+        with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
+            before = {(row["split"], row["path"]) for row in csv.DictReader(file)}
+        now = {
+            (name, path.relative_to(photo_set.root).as_posix())
+            for name, split in photo_set.splits.items()
+            for path in split.paths
+        }
+        left_out = {path for _, path in now - before} & self._left_out(photo_set.root)
+        changed = {entry for entry in before ^ now if entry[1] not in left_out}
+        if changed:
+            raise Refused(
+                f"{self.path}: is finished, but the photos have changed since "
+                f"({len(changed)} came, went or moved); choose another run.name"
+            )
+
+    def _left_out(self, root: Path) -> set[str]:
+        environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        return {Path(path).relative_to(root).as_posix() for path, _ in environment["left_out"]}
 
     def results(self) -> dict[str, Any]:
         """results.json of a finished run."""

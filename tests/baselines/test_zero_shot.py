@@ -26,20 +26,16 @@ def clip() -> open_clip.CLIP:
     return model.eval()
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_class_vectors_equal_open_clips(clip: open_clip.CLIP, batch_size: int) -> None:
+def test_class_vectors_equal_open_clips(clip: open_clip.CLIP) -> None:
     tokenizer = open_clip.SimpleTokenizer()
-    sizes = []
 
     def encode_text(texts: list[str]) -> Tensor:
-        sizes.append(len(texts))
         return clip.encode_text(tokenizer(texts))
 
-    vectors = class_vectors(encode_text, render(TEMPLATES, NAMES, None), batch_size)
+    vectors = class_vectors(encode_text, render(TEMPLATES, NAMES, None))
     theirs = open_clip.build_zero_shot_classifier(
         clip, tokenizer, NAMES, [t.replace("{name}", "{}") for t in TEMPLATES]
     )
-    assert max(sizes) == min(batch_size, 15)
     torch.testing.assert_close(vectors, theirs.T, atol=1e-6, rtol=1e-5)
 
     with torch.no_grad():
@@ -51,7 +47,7 @@ def test_class_vectors_equal_open_clips(clip: open_clip.CLIP, batch_size: int) -
 
 
 def test_a_head_may_be_initialised_with_class_vectors_and_trained() -> None:
-    vectors = class_vectors(lambda texts: torch.eye(4)[: len(texts)], [["a"], ["b"]], 8)
+    vectors = class_vectors(lambda texts: torch.eye(4)[: len(texts)], [["a"], ["b"]])
     weight = torch.nn.Parameter(vectors)
     zero_shot_logits(torch.randn(3, 4), weight, 10.0).sum().backward()
     assert weight.grad is not None
@@ -60,7 +56,7 @@ def test_a_head_may_be_initialised_with_class_vectors_and_trained() -> None:
 def test_classes_may_have_different_numbers_of_prompts() -> None:
     embeddings = {"x": [3.0, 0.0], "y": [0.0, 0.1], "z": [0.0, 7.0]}
     vectors = class_vectors(
-        lambda texts: torch.tensor([embeddings[text] for text in texts]), [["x", "y"], ["z"]], 2
+        lambda texts: torch.tensor([embeddings[text] for text in texts]), [["x", "y"], ["z"]]
     )
     half = 0.5**0.5  # lengths of the prompts' embeddings do not count
     torch.testing.assert_close(vectors, torch.tensor([[half, half], [0.0, 1.0]]))

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from flowertune.data import decoding
-from flowertune.data.cache import CachedPhotos, cache_photos, cache_root
+from flowertune.data.cache import CachedPhotos, cache_photos
+from flowertune.data.cache_folder import cache_root
 from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.pixels import Preprocessing, eval_pixels, read_photo, train_pixels
 from flowertune.errors import Refused

@@ -5,6 +5,7 @@ import sys
 from dataclasses import astuple, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,19 @@ from flowertune.data.sources.synthetic.captions import PARTS, caption, descripti
 from flowertune.data.sources.synthetic.conditions import GARDEN, Conditions
 from flowertune.data.sources.synthetic.scene import draw_picture
 from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
+from flowertune.errors import Refused
+
+
+def ignore(description: str, done: int, total: int | None) -> None:
+    """Progress that nobody looks at."""
 
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory: pytest.TempPathFactory) -> PhotoSet:
     root = tmp_path_factory.mktemp("flowers")
-    return synthetic.photo_set(root, train_per_class=2, val_per_class=1, test_per_class=3, seed=0)
+    return synthetic.photo_set(
+        root, train_per_class=2, val_per_class=1, test_per_class=3, seed=0, progress=ignore
+    )
 
 
 def test_counts_labels_and_words(flowers: PhotoSet) -> None:
@@ -44,7 +52,7 @@ def test_counts_labels_and_words(flowers: PhotoSet) -> None:
 
 def test_a_split_of_none_is_absent(tmp_path: Path) -> None:
     flowers = synthetic.photo_set(
-        tmp_path, train_per_class=1, val_per_class=1, test_per_class=0, seed=0
+        tmp_path, train_per_class=1, val_per_class=1, test_per_class=0, seed=0, progress=ignore
     )
     assert set(flowers.splits) == {"train", "val"}
 
@@ -61,10 +69,10 @@ def test_more_pictures_keep_the_first_ones_and_another_seed_none(
     flowers: PhotoSet, tmp_path: Path
 ) -> None:
     more = synthetic.photo_set(
-        tmp_path, train_per_class=3, val_per_class=1, test_per_class=1, seed=0
+        tmp_path, train_per_class=3, val_per_class=1, test_per_class=1, seed=0, progress=ignore
     )
     other = synthetic.photo_set(
-        tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=1
+        tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=1, progress=ignore
     )
     assert len({flowers.root.name, more.root.name, other.root.name}) == 3
     for path in flowers.splits["train"].paths:
@@ -84,7 +92,12 @@ def test_pixels_come_from_the_arguments_alone(flowers: PhotoSet) -> None:
 def test_a_second_call_draws_nothing(flowers: PhotoSet) -> None:
     before = {path: path.stat().st_mtime_ns for path in flowers.splits["test"].paths}
     again = synthetic.photo_set(
-        flowers.root.parent, train_per_class=2, val_per_class=1, test_per_class=3, seed=0
+        flowers.root.parent,
+        train_per_class=2,
+        val_per_class=1,
+        test_per_class=3,
+        seed=0,
+        progress=ignore,
     )
     assert again == flowers
     assert before == {path: path.stat().st_mtime_ns for path in again.splits["test"].paths}
@@ -104,10 +117,11 @@ def test_an_interrupted_drawing_leaves_no_half_set(
             raise OSError("No space left on device")
         return draw_picture(attributes, conditions, rng)
 
-    counts = {"train_per_class": 1, "val_per_class": 1, "test_per_class": 1, "seed": 0}
+    counts: dict[str, Any] = {"train_per_class": 1, "val_per_class": 1, "test_per_class": 1}
+    counts |= {"seed": 0, "progress": ignore}
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "draw_picture", full_disk)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(Refused, match="No space"):
             synthetic.photo_set(tmp_path, **counts)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     flowers = synthetic.photo_set(tmp_path, **counts)
@@ -119,7 +133,7 @@ def test_two_processes_at_once_see_the_same_complete_set(tmp_path: Path) -> None
         "import sys, pathlib\n"
         "from flowertune.data.sources import synthetic\n"
         "flowers = synthetic.photo_set(pathlib.Path(sys.argv[1]), train_per_class=3,\n"
-        "    val_per_class=1, test_per_class=1, seed=5)\n"
+        "    val_per_class=1, test_per_class=1, seed=5, progress=lambda *_: None)\n"
         "print(sum(path.stat().st_size for s in flowers.splits.values() for path in s.paths))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

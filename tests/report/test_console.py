@@ -21,6 +21,9 @@ def measured(n: int, top1: float, low: float, high: float, mean: float) -> dict[
 RESULTS: dict[str, Any] = {
     "run": "first",
     "method": "mixup",
+    "model": "lora",
+    "head": "linear",
+    "augmentation": "mixup",
     "backbone": "ViT-B-32",
     "tag": "laion2b_s34b_b79k",
     "protocol": "Flowers-102 official split: 1,020 train, 1,020 val, 6,149 test",
@@ -94,7 +97,15 @@ def test_the_table_shows_every_number_whole_with_its_protocol(width: int) -> Non
             assert list(row) in found
     assert "1,020 photos" in val
     assert "6,149 photos" in test
-    for word in ("best epoch 7 of 12", "123.5 s", "images/s", "cpu fp32", "seed 42", "runs/first"):
+    for word in (
+        "model lora, head linear",
+        "best epoch 7 of 12",
+        "123.5 s",
+        "images/s",
+        "cpu fp32",
+        "seed 42",
+        "runs/first",
+    ):
         assert word in text
     assert RESULTS["notes"][0] in text
 

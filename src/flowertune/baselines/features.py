@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from flowertune.data.stored_pixels import FORMAT
 from flowertune.errors import TrainingFailed
 from flowertune.files import write_bytes
 
@@ -39,8 +40,8 @@ class FeatureKey:
 
     `split_fingerprint` is a hash of the contents of the split's photos in their order,
     `preprocessing` says how they become normalised pixels (size, interpolation, mean, std),
-    `device` is type and name ("cuda NVIDIA H100"), `batch_size` is part of it because the shape
-    of a batch decides how sums are rounded.
+    `device` is its name ("cpu", "NVIDIA H100 80GB HBM3"), `batch_size` is part of it because the
+    shape of a batch decides how sums are rounded.
     """
 
     weights_sha256: str
@@ -55,6 +56,7 @@ class FeatureKey:
         """The key with the versions and settings of this process: JSON, always in one order."""
         process = {
             "features_version": FEATURES_VERSION,
+            "pixels_version": FORMAT,
             "torch": torch.__version__,
             "open_clip": version("open_clip_torch"),
             # These two resize the photos.

@@ -12,21 +12,18 @@ from torch.nn import functional as F
 
 
 def class_vectors(
-    encode_text: Callable[[list[str]], Tensor], prompts: Sequence[Sequence[str]], batch_size: int
+    encode_text: Callable[[list[str]], Tensor], prompts: Sequence[Sequence[str]]
 ) -> Tensor:
     """Unit vectors (C, E), float32: the normalised mean of the normalised prompt embeddings.
 
     `encode_text` maps n prompts to embeddings (n, E) of any length; `prompts` has one list for
-    each class (see `prompts.render`), and `batch_size` of them are encoded at a time.
+    each class (see `prompts.render`).
     """
     flat = [prompt for of_class in prompts for prompt in of_class]
     with torch.inference_mode():
-        embeddings = [
-            F.normalize(encode_text(flat[start : start + batch_size]).float(), dim=1)
-            for start in range(0, len(flat), batch_size)
-        ]
-    # Outside inference mode, so that a text head may be initialised with them and trained.
-    by_class = torch.cat(embeddings).split([len(of_class) for of_class in prompts])
+        embeddings = F.normalize(encode_text(flat).float(), dim=1)
+    # A copy outside inference mode, so that a text head may be initialised with them and trained.
+    by_class = embeddings.clone().split([len(of_class) for of_class in prompts])
     return F.normalize(torch.stack([of_class.mean(0) for of_class in by_class]), dim=1)
 
 

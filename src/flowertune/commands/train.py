@@ -1,7 +1,6 @@
 """`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
 
 import hashlib
-import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,8 @@ from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config import Config, LinearHeadConfig, TextHeadConfig
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
-from flowertune.data.cache import (
-    CachedPhotos,
-    CachedSplit,
-    bad_file_lines,
-    cache_photos,
-    cache_root,
-)
+from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
+from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE
 from flowertune.inference import Outputs, infer, prediction_table
@@ -37,8 +31,6 @@ from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.loop import fit
 from flowertune.training.optimizer import build_optimizer
 
-TEXT_BATCH = 256  # prompts encoded at a time
-
 
 def execute(config: Config) -> int:
     """Trains one model and returns the exit code.
@@ -49,22 +41,25 @@ def execute(config: Config) -> int:
     """
     console = RunConsole()
     assert config.run.name is not None
+    cache = cache_root()
     run, finished = runs.claim(Path(config.run.root), config.run.name, asdict(config))
     if finished:
+        if config.data.name == "folder":  # the other sources give the same photos always
+            run.check_photos(build.list_photos(config.data, cache, console.advance))
         console.say(f"{run.path} is finished already; this is its result")
         console.results(run.results(), str(run.path))
         return EXIT_DONE
 
-    # what can be refused comes before the run directory
+    # what can be refused comes before the run directory, and what is quick to refuse comes first
     compute = choose_compute(config.trainer.device, config.trainer.precision)
     make_deterministic(config.trainer.deterministic, compute.device)
-    cache = cache_root()
     with console.progress():
+        backbone = build.load_backbone(config.backbone, config.seed)
+        build.check_adapter(config.model, backbone)
         photo_set = build.list_photos(config.data, cache, console.advance)
         class_prompts = prompts.render(
             config.data.templates, photo_set.class_names, photo_set.descriptions
         )
-        backbone = build.load_backbone(config.backbone, config.seed)
         photos = cache_photos(
             photo_set,
             backbone.preprocessing,
@@ -75,14 +70,14 @@ def execute(config: Config) -> int:
         )
     for line in bad_file_lines(photo_set, photos.bad):
         console.say(f"left out: {line}")
+    console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
 
-    run.create(asdict(config), _environment(compute, backbone, photos))
-    console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photo_set.protocol}")
     out_of_memory = recording.OUT_OF_MEMORY.format(
         device=compute.device_name,
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
+    run.create(asdict(config), environment.describe(compute, backbone, photos))
     with recording.recorded(run, out_of_memory):
         results = _train(config, run, compute, backbone, photos, class_prompts, cache, console)
         run.write_results(results)
@@ -107,7 +102,7 @@ def _train(
     pixels = {name: PixelStore(each.eval_pixels, device) for name, each in photos.splits.items()}
     labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}
     class_names = photos.photo_set.class_names
-    run.write_table("photos.csv", ["split", "path", "label", "sha256"], _photo_rows(photos))
+    run.write_table("photos.csv", ["split", "path", "label", "sha256"], photos.rows())
 
     # the frozen backbone: what the head starts from, and the baselines
     backbone.model.to(device)
@@ -126,7 +121,7 @@ def _train(
             features[name] = frozen_features(pixels[name], encode, key, cache, advance)
     vectors = None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
-        vectors = class_vectors(backbone.encode_text, class_prompts, TEXT_BATCH).cpu()
+        vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
     baselines: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if config.baselines:
         if vectors is not None:
@@ -147,7 +142,23 @@ def _train(
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
 
     # training; the best epoch's weights are kept
-    training_photos = _training_photos(config, backbone, photos.splits["train"], pixels["train"])
+    train = photos.splits["train"]
+    recipe = build.augmentation_recipe(config.augmentation, backbone.preprocessing.size)
+    train_pixels, sizes = pixels["train"], None
+    if train.train_pixels is not None and train.train_sizes is not None:
+        train_pixels = PixelStore(train.train_pixels, device)
+        sizes = torch.from_numpy(train.train_sizes)
+    training_photos = TrainingPhotos(
+        pixels=train_pixels,
+        labels=labels["train"],
+        classes=len(class_names),
+        sizes=sizes,
+        recipe=recipe,
+        mean=mean,
+        std=std,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+    )
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
     epochs = fit(
         classifier,
@@ -182,7 +193,7 @@ def _train(
         measured[name] = measure(logits, labels[name]).to_dict()
         run.write_table(
             f"predictions-{name}.csv",
-            *prediction_table(_printed(each, photos), each.split.labels, logits, class_names),
+            *prediction_table(photos.names(name), each.split.labels, logits, class_names),
         )
     saved_model.write(run.adapter, config, backbone, classifier, class_names)
 
@@ -190,6 +201,9 @@ def _train(
     return {
         "run": run.path.name,
         "method": config.method,
+        "model": config.model.name,
+        "head": config.head.name,
+        "augmentation": config.augmentation.name,
         "backbone": backbone.name,
         "tag": backbone.tag,
         "weights_sha256": backbone.weights_sha256,
@@ -209,28 +223,6 @@ def _train(
     }
 
 
-def _training_photos(
-    config: Config, backbone: Backbone, train: CachedSplit, eval_pixels: PixelStore
-) -> TrainingPhotos:
-    device = eval_pixels.device
-    recipe = build.augmentation_recipe(config.augmentation, backbone.preprocessing.size)
-    pixels, sizes = eval_pixels, None
-    if train.train_pixels is not None and train.train_sizes is not None:
-        pixels = PixelStore(train.train_pixels, device)
-        sizes = torch.from_numpy(train.train_sizes)
-    return TrainingPhotos(
-        pixels=pixels,
-        labels=torch.tensor(train.split.labels),
-        classes=len(set(train.split.labels)),
-        sizes=sizes,
-        recipe=recipe,
-        mean=torch.tensor(backbone.preprocessing.mean, device=device),
-        std=torch.tensor(backbone.preprocessing.std, device=device),
-        batch_size=config.trainer.batch_size,
-        seed=config.seed,
-    )
-
-
 def _feature_key(
     backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
 ) -> FeatureKey:
@@ -242,38 +234,4 @@ def _feature_key(
         precision=compute.precision,
         device=compute.device_name,
         batch_size=batch_size,
-    )
-
-
-def _printed(split: CachedSplit, photos: CachedPhotos) -> list[str]:
-    """Paths as files of the run print them: below the data's root, with forward slashes."""
-    root = photos.photo_set.root
-    return [Path(os.path.relpath(path, root)).as_posix() for path in split.split.paths]
-
-
-def _photo_rows(photos: CachedPhotos) -> list[list[str]]:
-    class_names = photos.photo_set.class_names
-    return [
-        [name, path, class_names[label], sha256]
-        for name, each in photos.splits.items()
-        for path, label, sha256 in zip(
-            _printed(each, photos), each.split.labels, each.sha256, strict=True
-        )
-    ]
-
-
-def _environment(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict[str, Any]:
-    return environment.describe(
-        device=compute.device_name,
-        precision=compute.precision,
-        cpu_threads=compute.threads,
-        backbone=backbone.name,
-        tag=backbone.tag,
-        weights_sha256=backbone.weights_sha256,
-        activation=backbone.activation,
-        preprocessing=backbone.preprocessing.to_dict(),
-        data_root=str(photos.photo_set.root),
-        data_fingerprint=photos.fingerprint,
-        cache_keys={name: each.key for name, each in photos.splits.items()},
-        left_out=[[str(path), reason] for path, reason in photos.bad],
     )

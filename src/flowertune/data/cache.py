@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,20 +49,21 @@ class CachedPhotos:
     bad: tuple[BadFile, ...]
     fingerprint: str
 
+    def names(self, split: str) -> list[str]:
+        """The photos of a split as a run's files print them: below the root, with slashes."""
+        root = self.photo_set.root
+        return [path.relative_to(root).as_posix() for path in self.splits[split].split.paths]
 
-def cache_root() -> Path:
-    """FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
-    if named := os.environ.get("FLOWERTUNE_CACHE"):
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        parent = Path(local) if local else Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        parent = Path.home() / "Library" / "Caches"
-    else:
-        xdg = os.environ.get("XDG_CACHE_HOME")
-        parent = Path(xdg) if xdg else Path.home() / ".cache"
-    return parent / "flowertune"
+    def rows(self) -> list[list[str]]:
+        """Every photo: split, name, class, SHA-256."""
+        classes = self.photo_set.class_names
+        return [
+            [split, name, classes[label], sha256]
+            for split, each in self.splits.items()
+            for name, label, sha256 in zip(
+                self.names(split), each.split.labels, each.sha256, strict=True
+            )
+        ]
 
 
 def cache_photos(
@@ -108,8 +107,9 @@ def cache_photos(
         lost = sorted(set(split.labels) - set(kept_splits[name].labels))
         if lost:
             raise Refused(_lost_classes_message(photo_set, name, lost, bad))
+    left_out = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
     return CachedPhotos(
-        photo_set=replace(photo_set, splits=kept_splits),
+        photo_set=replace(photo_set, splits=kept_splits, protocol=photo_set.protocol + left_out),
         splits={name: _cached(kept_splits[name], store) for name, store in stores.items()},
         bad=bad,
         fingerprint=_fingerprint(photo_set, kept_splits, stores),

@@ -13,13 +13,15 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from flowertune import files
 from flowertune.errors import Refused
 
 # progress(description, done, total); total is None where it is not known
 Progress = Callable[[str, int, int | None], None]
 
-# One silence of the network, and everything before the first byte of the answer (a name server
-# that does not answer is not covered by the socket's own timeout). Seconds.
+# Seconds. Everything before the first byte of the answer (a name server that does not answer is
+# not covered by the socket's own timeout), and one silence of the network after it.
+CONNECT_S = 4.0
 PATIENCE_S = 8.0
 CHUNK_BYTES = 1 << 18
 
@@ -42,7 +44,7 @@ def fetch(url: str, target: Path, *, md5: str, progress: Progress, otherwise: st
                 f" page or a damaged copy?); {otherwise}"
             )
         os.replace(part, target)
-        flush_folder(target.parent)
+        files.flush_folder(target.parent)
     except _NotFetchedError as error:
         raise Refused(f"cannot fetch {url}: {error}; {otherwise}") from error
     finally:
@@ -87,16 +89,6 @@ def md5_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def flush_folder(folder: Path) -> None:
-    """Make a rename inside `folder` outlast a power cut, where the system can (not Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 class _NotFetchedError(Exception):
     """The network's fault, told apart from the disk's: both raise OSError."""
 
@@ -133,9 +125,9 @@ def _open(url: str) -> http.client.HTTPResponse:
 
     threading.Thread(target=connect, daemon=True, name="flowertune-connect").start()
     try:
-        return opened.result(timeout=PATIENCE_S)
+        return opened.result(timeout=CONNECT_S)
     except concurrent.futures.TimeoutError:
-        raise _NotFetchedError(f"no answer within {PATIENCE_S:.0f} s") from None
+        raise _NotFetchedError(f"no answer within {CONNECT_S:.0f} s") from None
     except urllib.error.HTTPError as error:
         raise _NotFetchedError(f"the server says {error.code} {error.reason}") from None
     except urllib.error.URLError as error:

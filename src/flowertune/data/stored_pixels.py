@@ -14,12 +14,13 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from flowertune import files
+from flowertune.data.cache_folder import MOVE_HINT
 from flowertune.data.decoding import Progress, decode_into, train_canvas
 from flowertune.data.pixels import Preprocessing, eval_transform
 from flowertune.errors import Refused
 
 FORMAT = 1
-MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,9 @@ def _build(
         with (building / "index.json").open("wb") as file:
             file.write(json.dumps(index).encode())
             _flush(file)
-        _flush_directory(building)
+        files.flush_folder(building)
         building.rename(directory)
-        _flush_directory(directory.parent)
+        files.flush_folder(directory.parent)
     except BaseException:  # Ctrl-C too: no half cache stays
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -211,12 +212,3 @@ def _check_space(folder: Path, needed: int) -> None:
 def _flush(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flush_directory(directory: Path) -> None:
-    if os.name == "posix":  # elsewhere a directory cannot be opened
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

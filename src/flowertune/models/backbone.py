@@ -98,7 +98,7 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     return _finish(model, name, tag, weights.sha256_of(path), tokenizer)
 
 
-def load_random(name: str, seed: int) -> Backbone:
+def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
     """An open_clip model by name with random weights of `seed`: for tests and benchmarks."""
     name = names.known_model(name)
     tokenizer = _tokenizer(name, text=True)
@@ -110,7 +110,7 @@ def load_random(name: str, seed: int) -> Backbone:
     return _finish(model, name, "random", digest.hexdigest(), tokenizer)
 
 
-def load_directory(path: str | Path, text: bool) -> Backbone:
+def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone:
     """An open_clip directory: `open_clip_config.json` and weights; name = the folder's name.
 
     Raises Refused for a folder that is not one, and for weights that do not fit.
@@ -130,14 +130,12 @@ def load_directory(path: str | Path, text: bool) -> Backbone:
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
     _read_weights(model, found[0])
     sha256 = weights.sha256_of(found[0])
-    return _finish(model, folder.name, "local", sha256, _tokenizer(source, text))
+    return _finish(model, folder.name, tag, sha256, _tokenizer(source, text))
 
 
-def load_tiny() -> Backbone:
+def load_tiny(*, text: bool = True) -> Backbone:
     """The built-in tiny CLIP, which needs no network: name "tiny", tag "builtin"."""
-    backbone = load_directory(ASSETS / "tiny", text=True)
-    backbone.tag = "builtin"
-    return backbone
+    return load_directory(ASSETS / "tiny", text, tag="builtin")
 
 
 def _build(

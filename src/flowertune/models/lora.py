@@ -28,6 +28,22 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PEFT_PREFIX = "base_model.model."  # what `PeftModel` puts before the names of what it wraps
 
 
+def adapted_layers(backbone: Backbone, layers: Sequence[int] | None) -> list[int]:
+    """The blocks that LoRA is put into, in order: `layers` (from 0), or all of them for None.
+
+    Raises Refused for towers without opened attention, and layers out of range.
+    """
+    blocks = len(_blocks(backbone))
+    chosen = list(range(blocks)) if layers is None else sorted(set(layers))
+    outside = [layer for layer in chosen if not 0 <= layer < blocks]
+    if outside:
+        raise Refused(
+            f"model.layers={list(layers or ())}: {backbone.name} has the layers"
+            f" 0 to {blocks - 1}, not {outside[0]}"
+        )
+    return chosen
+
+
 def add_lora(
     backbone: Backbone,
     *,
@@ -46,14 +62,7 @@ def add_lora(
     changes until the first step. `targets` from q, k, v, out, mlp; `layers` counts blocks from 0,
     None for all. Raises Refused for towers without opened attention, and layers out of range.
     """
-    blocks = _blocks(backbone)
-    chosen = range(len(blocks)) if layers is None else sorted(set(layers))
-    outside = [layer for layer in chosen if not 0 <= layer < len(blocks)]
-    if outside:
-        raise Refused(
-            f"model.layers={list(layers or ())}: {backbone.name} has the layers"
-            f" 0 to {len(blocks) - 1}, not {outside[0]}"
-        )
+    chosen = adapted_layers(backbone, layers)
     unknown = [target for target in targets if target not in TARGETS]
     if unknown or not targets or not chosen:
         what = f"model.targets={list(targets)}" if unknown or not targets else "model.layers=[]"

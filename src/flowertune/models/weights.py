@@ -17,7 +17,7 @@ from flowertune.errors import Refused
 
 # To look up, connect to and hear from the host. People are promised a line within ten seconds, and
 # the program has to start first.
-REACH_SECONDS = 5.0
+REACH_SECONDS = 3.0
 INSTEAD = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
 
 T = TypeVar("T")

@@ -34,16 +34,6 @@ class Compute:
             return torch.cuda.get_device_name(self.device)
         return self.device.type
 
-    @property
-    def key_parts(self) -> dict[str, str]:
-        """What decides the bits of a forward pass, for cache keys."""
-        return {
-            "device": self.device_name,
-            "precision": self.precision,
-            "threads": str(self.threads),
-            "torch": torch.__version__,
-        }
-
 
 def choose_compute(device: str, precision: str) -> Compute:
     """`auto` picks cuda, then mps, then cpu; and bf16 on GPUs that compute with it, else fp32.

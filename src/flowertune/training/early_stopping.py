@@ -1,5 +1,6 @@
 """Which epoch was best, and when there is no point in going on."""
 
+import math
 from dataclasses import dataclass
 
 from flowertune.metrics import SplitMetrics
@@ -9,9 +10,10 @@ from flowertune.metrics import SplitMetrics
 class BestEpoch:
     """Follows one validation metric over the epochs.
 
-    `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). A change
-    below `min_delta` is no improvement; of equal epochs the earlier counts. After `patience`
-    epochs without improvement `should_stop` is true; `patience` None never stops.
+    `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). The best
+    epoch is the best, whatever `min_delta`; of equal ones the earlier. After `patience` epochs
+    without an improvement of more than `min_delta` over the last such one `should_stop` is true;
+    `patience` None never stops.
     """
 
     monitor: str
@@ -20,17 +22,20 @@ class BestEpoch:
     epoch: int = 0
     value: float | None = None
     waited: int = 0
+    _milestone: float = -math.inf  # the score of the last improvement that counted
 
     def update(self, epoch: int, metrics: SplitMetrics) -> bool:
         """Takes in an epoch's metrics; true where it is the best so far."""
         value = float(getattr(metrics, self.monitor))
-        score = -value if self.monitor == "loss" else value
-        best = None if self.value is None else -self.value if self.monitor == "loss" else self.value
-        if best is None or score > best + self.min_delta:
-            self.epoch, self.value, self.waited = epoch, value, 0
-            return True
-        self.waited += 1
-        return False
+        sign = -1 if self.monitor == "loss" else 1
+        if sign * value > self._milestone + self.min_delta:
+            self._milestone, self.waited = sign * value, 0
+        else:
+            self.waited += 1
+        is_best = self.value is None or sign * value > sign * self.value
+        if is_best:
+            self.epoch, self.value = epoch, value
+        return is_best
 
     @property
     def should_stop(self) -> bool:

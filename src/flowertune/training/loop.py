@@ -1,6 +1,7 @@
 """The training loop: schedule, forward, loss, guard, backward, step, log, validate, keep, stop."""
 
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def fit(
         lines: list[Line] = []
         losses: list[Tensor] = []
         norms: list[Tensor] = []
+        photos_seen: list[int] = []
         batches = list(enumerate(photos.batches(epoch)))
         for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
             # schedule
@@ -107,6 +109,7 @@ def fit(
 
             # log
             losses.append(loss)
+            photos_seen.append(in_step)
             norms.append(norm)
             lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
                           "split": "train", **_named(rates)})  # fmt: skip
@@ -130,7 +133,7 @@ def fit(
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
-            train_loss=sum(_values(losses)) / len(losses),
+            train_loss=sum(map(operator.mul, _values(losses), photos_seen)) / len(photos),
             is_best=best.update(epoch, val),
             timing={
                 "epoch": epoch,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flowertune.data.download import Progress, fetch, flush_folder, md5_of, unpack
+from flowertune import files
+from flowertune.data.download import Progress, fetch, md5_of, unpack
 from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.sources.flowers102_names import CLASS_NAMES
 from flowertune.errors import Refused
@@ -164,7 +165,7 @@ def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
                 " start again"
             )
         os.replace(photos, root / PHOTOS)
-        flush_folder(root)
+        files.flush_folder(root)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

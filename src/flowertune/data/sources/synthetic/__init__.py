@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +10,50 @@ import numpy.typing as npt
 from filelock import FileLock
 from PIL import Image
 
+from flowertune.data.cache_folder import MOVE_HINT
+from flowertune.data.download import Progress
 from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
 from flowertune.data.sources.synthetic.species import SPECIES
+from flowertune.errors import Refused
 
 NAME = "synthetic"
 
 
 def photo_set(
-    root: Path, *, train_per_class: int, val_per_class: int, test_per_class: int, seed: int
+    root: Path,
+    *,
+    train_per_class: int,
+    val_per_class: int,
+    test_per_class: int,
+    seed: int,
+    progress: Progress,
 ) -> PhotoSet:
     """Draw the flowers below `root` if they are not there yet, and list them.
 
     The pictures are 64 x 64 PNG files, `root/<key>/<split>/<species>/0000.png`; the key stands for
     the drawing's version, the counts and the seed. They appear all at once or not at all, and two
     processes may ask for them at the same time. A picture depends on (seed, split, species,
-    number) alone: asking for more of them does not change the first ones.
+    number) alone: asking for more of them does not change the first ones. `progress(description,
+    done, total)` counts pictures.
+
+    Raises:
+        Refused: the folder cannot be written.
     """
     counts = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
     counts = {split: count for split, count in counts.items() if count}
     folder = root / _key(counts, seed)
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{folder.name}.lock"):
+    try:
         if not folder.is_dir():
-            _draw_all(folder, counts, seed)
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f"{folder.name}.lock"):
+                if not folder.is_dir():
+                    _draw_all(folder, counts, seed, progress)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Refused(f"cannot draw the flowers in {root}: {reason}; {MOVE_HINT}") from error
     splits = {}
     for split, count in counts.items():
         files = [
@@ -69,9 +86,14 @@ def _key(counts: dict[str, int], seed: int) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _draw_all(folder: Path, counts: dict[str, int], seed: int) -> None:
-    """Into a folder beside, which then takes its name: `folder` is complete or absent."""
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
+def _draw_all(folder: Path, counts: dict[str, int], seed: int, progress: Progress) -> None:
+    """Into a folder beside, which then takes its name: `folder` is complete or absent.
+
+    Called under the lock, so a folder beside that is there already is what a killed process left.
+    """
+    aside = folder.with_suffix(".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    total, done = sum(counts.values()) * len(SPECIES), 0
     try:
         for split, count in counts.items():
             for species in SPECIES:
@@ -80,6 +102,8 @@ def _draw_all(folder: Path, counts: dict[str, int], seed: int) -> None:
                 for number in range(count):
                     pixels = picture(seed, split, species, number)
                     Image.fromarray(pixels).save(place / f"{number:04d}.png", compress_level=1)
+                    done += 1
+                    progress("drawing flowers", done, total)
         os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # gone already when all went well

@@ -99,7 +99,7 @@ WRONG = [
     ("method=null", "", "must be a string or a list"),
     ("~model", "", "model: missing"),
     ("model.layers=[]", "", "model.layers=[]: LoRA needs at least one layer"),
-    ("trainer.eval_batch_size=100000000000000000000", "", "must be at least 1 and at most"),
+    ("trainer.eval_batch_size=100000000000000000000", "", "must be at most 2,147,483,647"),
     ("backbone.path=model", "", "backbone.path=model: is read with backbone=local alone"),
     ("data.root=", "data=folder", "data.root: empty"),
     ("--nope", "", "unrecognized arguments: --nope"),

@@ -13,7 +13,6 @@ from flowertune.errors import Refused
 from flowertune.keys import first_violation, key, option, shown
 
 MISSING: Any = "???"  # omegaconf's own mark, spelt out so that this file imports nothing
-LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
 
 
 @dataclass
@@ -46,7 +45,7 @@ class LoraConfig(ModelConfig):
     """Low-rank updates of frozen linear layers (Hu et al. 2021)."""
 
     name: str = option("lora")
-    rank: int = key(8, "rank of each update", at_least=1, at_most=LARGEST)
+    rank: int = key(8, "rank of each update", at_least=1)
     alpha: float = key(16.0, "the update is scaled by alpha / rank", above=0)
     rank_stabilized: bool = key(False, "scale by alpha / sqrt(rank) instead")
     dropout: float = key(0.0, "on the input of each update", at_least=0, below=1)
@@ -173,10 +172,10 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long, how large, how precisely, where."""
 
-    epochs: int = key(10, "passes over the training photos", at_least=1, at_most=LARGEST)
-    batch_size: int = key(32, "photos in a batch", at_least=1, at_most=LARGEST)
-    accumulation: int = key(1, "batches whose gradients make one step", at_least=1, at_most=LARGEST)
-    eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1, at_most=LARGEST)
+    epochs: int = key(10, "passes over the training photos", at_least=1)
+    batch_size: int = key(32, "photos in a batch", at_least=1)
+    accumulation: int = key(1, "batches whose gradients make one step", at_least=1)
+    eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1)
     device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = key(
         "auto",
@@ -201,10 +200,8 @@ class DataConfig:
     """Which photos."""
 
     name: str = key(MISSING, "source")
-    seed: int = key(
-        0, "fixes splits and shots, apart from the training's seed", at_least=0, at_most=LARGEST
-    )
-    shots: int | None = key(None, "training photos a class; null: all", at_least=1, at_most=LARGEST)
+    seed: int = key(0, "fixes splits and shots, apart from the training's seed", at_least=0)
+    shots: int | None = key(None, "training photos a class; null: all", at_least=1)
     bad_files: str = key("stop", "files that are no photos", choices=("stop", "skip"))
     templates: list[str] = key(["a photo of a {name}."], "prompts; {name} and {description}")
 
@@ -231,9 +228,9 @@ class SyntheticConfig(DataConfig):
     """Flowers drawn by the program, for machines without network or photos."""
 
     name: str = option("synthetic")
-    train_per_class: int = key(32, "pictures a species", at_least=1, at_most=LARGEST)
-    val_per_class: int = key(16, "pictures a species", at_least=1, at_most=LARGEST)
-    test_per_class: int = key(50, "pictures a species", at_least=1, at_most=LARGEST)
+    train_per_class: int = key(32, "pictures a species", at_least=1)
+    val_per_class: int = key(16, "pictures a species", at_least=1)
+    test_per_class: int = key(50, "pictures a species", at_least=1)
 
 
 @dataclass
@@ -249,9 +246,7 @@ class Config:
     """One training, whole."""
 
     method: str = key(MISSING, "the preset's name, for tables")
-    seed: int = key(
-        42, "fixes weights, order, crops and every other draw", at_least=0, at_most=LARGEST
-    )
+    seed: int = key(42, "fixes weights, order, crops and every other draw", at_least=0)
     baselines: bool = key(True, "zero-shot and linear probe beside the training")
     backbone: BackboneConfig = MISSING
     model: ModelConfig = MISSING

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import Field, field, fields, is_dataclass
 from typing import Any
 
+LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
+
 
 def key(
     default: Any,
@@ -42,7 +44,9 @@ def first_violation(config: Any) -> str | None:
             return f"{path}: there is no such key"
         values = value if isinstance(value, list) else [value]
         if not all(_allowed(declared, each) for each in values):
-            return f"{path}={shown(value)}: {_rule(declared)}"
+            return f"{path}={shown(value)}: must be {rule(declared) or 'a finite number'}"
+        if any(isinstance(each, int) and each > LARGEST for each in values):
+            return f"{path}={shown(value)}: must be at most {LARGEST:,}"
     return None
 
 
@@ -76,25 +80,15 @@ def _allowed(declared: "Field[Any]", value: Any) -> bool:
     )
 
 
-def _rule(declared: "Field[Any]") -> str:
+def rule(declared: "Field[Any]") -> str:
+    """What a key's value may be, in words; empty where its type says all."""
     rules = declared.metadata
     if rules["choices"] is not None:
-        return (
-            "must be "
-            + ("one of " if len(rules["choices"]) > 1 else "")
-            + ", ".join(rules["choices"])
-        )
-    bounds = [
-        f"{word} {rules[name]:g}"
-        for name, word in [
-            ("above", "above"),
-            ("at_least", "at least"),
-            ("below", "below"),
-            ("at_most", "at most"),
-        ]
-        if rules[name] is not None
-    ]
-    return "must be " + (" and ".join(bounds) if bounds else "a finite number")
+        several = "one of " if len(rules["choices"]) > 1 else ""
+        return several + ", ".join(rules["choices"])
+    words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
+    bounds = [f"{word} {rules[name]:g}" for name, word in words.items() if rules[name] is not None]
+    return " and ".join(bounds)
 
 
 def shown(value: Any) -> str:

@@ -44,6 +44,20 @@ def test_three_lines_train_on_ones_own_folder(
     assert "ひまわり/" in chosen
 
 
+def test_a_finished_run_does_not_speak_for_photos_that_came_later(
+    photos: Path, flowertune: Any, tmp_path: Path
+) -> None:
+    words = (*WORDS, "data.root=my photos")
+    assert flowertune(*words, cwd=tmp_path).returncode == 0
+    again = flowertune(*words, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "finished already" in again.stdout
+    Image.new("RGB", (80, 80), (1, 2, 3)).save(photos / "red tulip" / "new.jpg")
+    changed = flowertune(*words, cwd=tmp_path)
+    assert changed.returncode == 2
+    assert "the photos have changed since" in changed.stderr
+
+
 @pytest.mark.parametrize("bad_files", ["stop", "skip"])
 def test_what_is_no_photo_is_named(
     bad_files: str, photos: Path, flowertune: Any, tmp_path: Path

@@ -250,3 +250,31 @@ def test_other_models_heads_and_settings_train(
     assert process.returncode == 0, process.stderr
     results = read_json(tmp_path / "runs" / "r" / "results.json")
     assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
+
+
+def test_a_reader_that_goes_away_does_not_cost_the_run(
+    small: tuple[str, ...], environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = f"{sys.executable} -m flowertune train {' '.join(small)} run.name=r | head -n 1"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True)
+    assert read_json(tmp_path / "runs/r/status.json")["state"] == "finished"
+
+
+def test_what_this_backbone_cannot_take_is_refused_before_a_run_exists(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    process = flowertune("train", *small, "model.layers=[99]", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "model.layers=[99]: tiny has the layers 0 to 3" in process.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_text_tower_that_means_nothing_is_left_alone(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    words = ("backbone.text=false", "run.name=r")
+    process = flowertune("train", *small, *words, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = read_json(tmp_path / "runs/r/results.json")
+    assert results["baselines"]["zeroshot"] is None
+    assert results["baselines"]["linear_probe"] is not None

@@ -185,7 +185,8 @@ def _train(
                 record.epoch, settings.epochs, record.train_loss, record.lines[-1], record.is_best
             )
 
-    # the best epoch's result, by the code that every later use goes through; test is read only here
+    # the best epoch's result, by the code that every later use goes through; the trained model
+    # meets the test photos here and nowhere else
     classifier.load_trainable_state(checkpoint.load_weights(run.best))
     measured = {}
     for name, each in photos.splits.items():

@@ -131,7 +131,7 @@ def _open(directory: Path, key: str, preprocessing: Preprocessing) -> StoredPixe
         for file, (height, width) in sizes.items():
             if (directory / file).stat().st_size != len(store.kept) * 3 * height * width:
                 raise ValueError(f"{file} has the wrong size")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"the photo cache {directory} is damaged ({error}): delete it") from error
     return store
 

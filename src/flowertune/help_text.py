@@ -1,0 +1,136 @@
+"""What `--help` prints: for the program, and for each command. Imports nothing heavy."""
+
+from collections.abc import Iterator
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from flowertune import __version__
+from flowertune.conf_dir import conf_dir
+from flowertune.config import MISSING, SCHEMAS, Config, RunConfig
+from flowertune.keys import rule
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it does in one line and in some, and three examples of its use."""
+
+    summary: str
+    description: str
+    examples: tuple[tuple[str, str], ...]
+
+
+COMMANDS = {
+    "train": Command(
+        summary="train one model, or with -m several, and test it",
+        description="""\
+Trains a CLIP image encoder on photos sorted into classes and leaves a run directory with
+the weights, the settings and the results. Zero-shot classification and a linear probe of
+the same backbone stand beside the result. The default is method=lora on Flowers-102.""",
+        examples=(
+            ("flowertune train experiment=quickstart method=mixup", "no network, no photos needed"),
+            ("flowertune train method=mixup data=folder data.root=PHOTOS", "your own photos"),
+            (
+                "flowertune train -m method=mixup augmentation.alpha=0.1,0.2,0.4 seed=42,43",
+                "six runs",
+            ),
+        ),
+    ),
+}
+
+
+def program_help() -> str:
+    """The commands, and how to learn more."""
+    lines = "\n".join(f"  {name:<10} {each.summary}" for name, each in COMMANDS.items())
+    return f"""\
+flowertune {__version__}: adapts CLIP to fine-grained image classification from a few photos a class
+
+usage: flowertune COMMAND [group=option ...] [key=value ...]
+
+commands:
+{lines}
+
+flowertune COMMAND --help    what a command does, its options, keys and examples
+flowertune --version
+eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fish)"""
+
+
+def command_help(name: str) -> str:
+    """What a command does, its config groups, every key with meaning and range, examples."""
+    command = COMMANDS[name]
+    width = max(len(line) for line, _ in command.examples)
+    examples = "\n".join(f"  {line:<{width}}  {why}" for line, why in command.examples)
+    groups = "\n".join(
+        f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()
+    )
+    return f"""\
+usage: flowertune {name} [-m] [group=option ...] [key=value ...]
+
+{command.description}
+
+examples:
+{examples}
+
+groups (group=option):
+{groups}
+
+keys (key=value), with their defaults; a method or an option may set others:
+{_keys()}
+
+  --cfg job          print the whole config instead of running it
+  --config-dir DIR   add a folder of your own YAML files, laid out like conf/
+  -m                 several runs: every combination of key=a,b,c"""
+
+
+def _groups() -> dict[str, list[str]]:
+    return {
+        folder.name: sorted(_option_names(folder))
+        for folder in sorted(conf_dir().iterdir())
+        if folder.is_dir()
+    }
+
+
+def _option_names(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")]
+
+
+def _keys() -> str:
+    rows = [*_rows(Config, ""), *_rows(RunConfig, "run.")]
+    for group, options in SCHEMAS.items():
+        having: dict[tuple[str, str], list[str]] = {}  # the options of the group that have a row
+        for option, schema in options.items():
+            for row in _rows(schema, f"{group}."):
+                having.setdefault(row, []).append(option)
+        rows += [
+            (key, meaning if len(names) == len(options) else f"{meaning} ({', '.join(names)})")
+            for (key, meaning), names in having.items()
+        ]
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"  {key:<{width}}  {meaning}" for key, meaning in rows)
+
+
+def _rows(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
+    """key=default, and its meaning with its range."""
+    for declared in fields(schema):
+        is_option = declared.name == "name" and declared.metadata["choices"]
+        if declared.metadata and not is_option:
+            allowed = rule(declared)
+            meaning = declared.metadata["meaning"] + (f": {allowed}" if allowed else "")
+            yield f"{prefix}{declared.name}={_default(declared)}", meaning
+
+
+def _default(declared: "Field[Any]") -> str:
+    if declared.default_factory is not NO_DEFAULT:
+        return f"[{','.join(map(_typed, declared.default_factory()))}]"
+    return _typed(declared.default)
+
+
+def _typed(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value == MISSING else str(value)

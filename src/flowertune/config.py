@@ -122,7 +122,7 @@ class BasicAugmentationConfig(AugmentationConfig):
     """Random resized crop, horizontal flip, colour jitter."""
 
     name: str = option("basic")
-    scale: list[float] = key([0.5, 1.0], "least and most area of a crop", above=0, at_most=1)
+    scale: list[float] = key([0.35, 1.0], "least and most area of a crop", above=0, at_most=1)
     ratio: list[float] = key([0.75, 4 / 3], "least and most width : height of a crop", above=0)
     interpolation: str = key("bicubic", "of the crop", choices=("bicubic", "bilinear"))
     flip: float = key(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
@@ -230,7 +230,7 @@ class SyntheticConfig(DataConfig):
     name: str = option("synthetic")
     train_per_class: int = key(32, "pictures a species", at_least=1)
     val_per_class: int = key(16, "pictures a species", at_least=1)
-    test_per_class: int = key(50, "pictures a species", at_least=1)
+    test_per_class: int = key(100, "pictures a species", at_least=1)
 
 
 @dataclass

@@ -16,7 +16,7 @@ WEIGHT_DECAYS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 # The largest entry of the gradient of the mean loss at which a solution counts as reached.
 GRADIENT_TOLERANCE = 1e-5
 # For each weight decay. Small tasks need 5 to 120; the bound is for 20,000 photos of 1,000 classes.
-MAX_ITERATIONS = 200
+MAX_ITERATIONS = 500
 
 # Steps that L-BFGS remembers; each costs two vectors of the size of the weights.
 HISTORY = 10

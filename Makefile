@@ -27,7 +27,7 @@ quickstart: $(INSTALLED) ## train the built-in CLIP on drawn flowers and print t
 	$(BIN)/flowertune train experiment=quickstart method=mixup
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	$(BIN)/python -m pytest -q -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

@@ -35,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "FLOWERTUNE_CACHE": str(cache), "OMP_NUM_THREADS": "2"}
+    return {**os.environ, "FLOWERTUNE_CACHE": str(cache)}
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,7 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long, how large, how precisely, where."""
 
-    epochs: int = key(10, "passes over the training photos", at_least=1)
+    epochs: int = key(8, "passes over the training photos", at_least=1)
     batch_size: int = key(32, "photos in a batch", at_least=1)
     accumulation: int = key(1, "batches whose gradients make one step", at_least=1)
     eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1)

@@ -303,6 +303,12 @@ def output_of(root: Path, folder: Path, code: str) -> str:
     ).stdout
 
 
+# A process whose parents were started in the background inherits that Ctrl-C is ignored.
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
 SLOW = """
 def progress(text, done, total):
     print(text, done, flush=True)
@@ -320,7 +326,8 @@ def wait_for(process: subprocess.Popen, line: str) -> None:
 
 
 def start_builder(root: Path, folder: Path, seconds: float) -> subprocess.Popen:
-    command = builder_command(root, folder, WITHOUT_OPEN_CLIP + SLOW.format(seconds=seconds))
+    code = LISTENING + WITHOUT_OPEN_CLIP + SLOW.format(seconds=seconds)
+    command = builder_command(root, folder, code)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 

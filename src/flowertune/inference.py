@@ -9,6 +9,7 @@ from torch import Tensor
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.models.classifier import Classifier
+from flowertune.models.lora import merged
 from flowertune.training.device import Compute
 
 
@@ -20,7 +21,6 @@ class Outputs:
     logits: Tensor
 
 
-@torch.inference_mode()
 def infer(
     classifier: Classifier,
     pixels: PixelStore,
@@ -30,20 +30,21 @@ def infer(
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
-    """Runs evaluation pixels (N, 3, H, W) through the classifier in eval mode.
+    """Runs evaluation pixels (N, 3, H, W) through the classifier in eval mode, LoRA merged.
 
     mean, std: (3,) on the device. `progress(done, total)` counts photos.
     """
     classifier.eval()
     embeddings, logits = [], []
-    for indices in torch.arange(len(pixels)).split(batch_size):
-        with compute.autocast():
-            images = normalise(pixels.gather(indices), mean, std)
-            batch_embedding, batch_logits = classifier(images)
-        embeddings.append(batch_embedding)
-        logits.append(batch_logits)
-        if progress is not None:
-            progress(int(indices[-1]) + 1, len(pixels))
+    with merged(classifier.visual), torch.inference_mode():
+        for indices in torch.arange(len(pixels)).split(batch_size):
+            with compute.autocast():
+                images = normalise(pixels.gather(indices), mean, std)
+                batch_embedding, batch_logits = classifier(images)
+            embeddings.append(batch_embedding)
+            logits.append(batch_logits)
+            if progress is not None:
+                progress(int(indices[-1]) + 1, len(pixels))
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
 
 

@@ -1,6 +1,7 @@
 import copy
 import json
 import re
+from contextlib import suppress
 
 import peft
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from flowertune.errors import Refused
 from flowertune.models.backbone import load_directory
-from flowertune.models.lora import add_lora, load_adapter, save_adapter
+from flowertune.models.lora import add_lora, load_adapter, merged, save_adapter
 
 SETTINGS = {
     "rank": 4,
@@ -110,11 +111,33 @@ def test_plain_peft_and_load_adapter_give_the_same_embedding(small_dir, images, 
         "adapter_model.safetensors",
     }
     fresh = load_directory(small_dir, text=False)
-    assert torch.equal(peft.PeftModel.from_pretrained(fresh.visual, tmp_path)(images), expected)
+    embedding = peft.PeftModel.from_pretrained(fresh.visual, tmp_path)(images)
+    torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-5)
     ours = load_directory(small_dir, text=False)
     load_adapter(ours, tmp_path)
     assert torch.equal(ours.encode_image(images), expected)
     assert not trained(ours)
+
+
+@torch.no_grad()
+def test_merged_it_computes_the_same_and_leaves_every_bit_of_the_weights(small, images):
+    as_if_trained(with_lora(small))
+    expected = small.encode_image(images)
+    before = {name: tensor.clone() for name, tensor in small.visual.state_dict().items()}
+    multiplied = []
+    for name, module in small.visual.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda *_: multiplied.append(1))
+    with suppress(KeyboardInterrupt), merged(small.visual):
+        embedding = small.encode_image(images)
+        raise KeyboardInterrupt
+    torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-5)
+    assert not multiplied
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in small.visual.state_dict().items()
+    )
+    assert torch.equal(small.encode_image(images), expected)
+    assert multiplied
 
 
 def test_adapters_that_do_not_fit_are_refused(small_dir, resnet_dir, tmp_path):

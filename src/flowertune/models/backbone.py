@@ -15,6 +15,7 @@ from flowertune.data.pixels import Preprocessing
 from flowertune.draws import seeded
 from flowertune.errors import Refused
 from flowertune.models import attention, names, weights
+from flowertune.models.tower import embed
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CONFIG_FILE = "open_clip_config.json"
@@ -52,7 +53,7 @@ class Backbone:
 
     @property
     def visual(self) -> nn.Module:
-        """The image tower: images (B, 3, H, W) -> embedding (B, E); see `embed`."""
+        """The image tower; `tower.embed` is its forward pass."""
         visual: nn.Module = self.model.visual
         return visual
 
@@ -74,13 +75,6 @@ class Backbone:
         # CoCa normalises unless told otherwise.
         encode = self.model.encode_text
         return torch.cat([encode(part, normalize=False) for part in tokens.split(TEXT_BATCH)])
-
-
-def embed(visual: nn.Module, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) -> embedding (B, E); CoCa's tower returns its tokens beside it."""
-    output = visual(images)
-    embedding: Tensor = output[0] if isinstance(output, tuple) else output
-    return embedding
 
 
 def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:

@@ -7,7 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from flowertune.models.backbone import Backbone, embed
+from flowertune.models.backbone import Backbone
+from flowertune.models.tower import embed
 
 Mode = Literal["lora", "linear_probe", "full"]
 

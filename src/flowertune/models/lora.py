@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import peft
@@ -86,6 +87,28 @@ def add_lora(
     assert len(adapted) == len(chosen) * len(parts)
     _without_casts(adapted)
     return len(adapted)
+
+
+@contextmanager
+def merged(visual: nn.Module) -> Iterator[None]:
+    """While it is open, LoRA's updates are part of the frozen weights and cost nothing.
+
+    Afterwards the frozen weights are the tensors that they were: adding an update and taking it
+    away again, as peft does, would leave rounding in them. A tower without LoRA stays as it is.
+    """
+    bases: list[tuple[LoraLayer, Tensor]] = []
+    try:
+        for layer in _adapted(visual):
+            (adapter,) = layer.active_adapters
+            weight = layer.get_base_layer().weight
+            bases.append((layer, weight.data))
+            weight.data = weight.data + layer.get_delta_weight(adapter).detach()
+            layer.merged_adapters.append(adapter)
+        yield
+    finally:
+        for layer, base in bases:
+            layer.get_base_layer().weight.data = base
+            layer.merged_adapters.clear()
 
 
 def save_adapter(visual: nn.Module, folder: Path) -> None:

@@ -20,6 +20,8 @@ NEEDED = {
     ("data", "folder"): ["data.root=photos"],
     ("backbone", "open_clip"): ["backbone.name=RN50", "backbone.tag=openai"],
     ("backbone", "local"): ["backbone.path=model"],
+    ("model", "zeroshot"): ["method=zeroshot"],
+    ("model", "linear_probe"): ["method=linear_probe"],
 }
 
 
@@ -76,7 +78,7 @@ WRONG = [
     ("augmentation.alpha=-1", "method=mixup", "augmentation.alpha=-1.0: must be above 0"),
     ("trainer.epochs=two", "", "trainer.epochs=two: must be a whole number"),
     ("trainer.epochs=0", "", "trainer.epochs=0: must be at least 1"),
-    ("method=mixupp", "", "method=mixupp: there is no such method; there are lora, mixup"),
+    ("method=mixupp", "", "method=mixupp: there is no such method; there are full, "),
     ("augmentation.alpha=0.2", "", "augmentation.alpha: there is no such key; augmentation has"),
     ("model.rnk=4", "", "model.rnk: there is no such key; model has"),
     ("+model.extra=4", "", "model.extra: there is no such key"),
@@ -92,6 +94,11 @@ WRONG = [
     ("augmentation.scale=[0.9,0.1]", "", "augmentation.scale=[0.9,0.1]: must be [least,most]"),
     ("trainer.warmup_epochs=99", "", "trainer.warmup_epochs=99: at most trainer.epochs"),
     ("head=text", "backbone.text=false", "head=text: needs a text tower"),
+    ("model=zeroshot", "", "model=zeroshot: needs head=text and augmentation=none, which method="),
+    ("model=linear_probe", "", "model=linear_probe: needs head=linear and augmentation=none"),
+    ("head.from_probe=true", "method=linear_probe", "head.from_probe=true: model=linear_probe is"),
+    ("trainer.adapter_scales=[0.5]", "method=zeroshot", "model=zeroshot has no adapter to scale"),
+    ("trainer.adapter_scales=[-1]", "", "trainer.adapter_scales=[-1.0]: must be at least 0"),
     ("data=folder", "", "data.root: missing"),
     ("backbone=local", "", "backbone.path: missing"),
     ("seed=[", "", "seed=[: cannot be read as key=value"),

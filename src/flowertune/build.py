@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from flowertune import config as schema
+from flowertune.baselines import probe_solvers
+from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
 from flowertune.data import shots
 from flowertune.data.augment import Recipe
@@ -105,13 +107,17 @@ def build_classifier(
     classes: int,
     train_features: Tensor | None,
     class_vectors: Tensor | None,
+    probe: LinearProbe | None,
 ) -> Classifier:
     """Backbone, adapter and head as one module, on the CPU's initial draws.
 
     train_features (N, E): frozen, for a head that standardises. class_vectors (C, E): from
-    prompts, for a text head.
+    prompts, for a text head. probe: for a linear head that starts as one.
     """
     head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
+    if probe is not None:
+        assert isinstance(head, LinearHead)
+        head.start_from(probe.weight, probe.bias, probe.mean, probe.std)
     if isinstance(config.model, schema.LoraConfig):
         add_lora(
             backbone,
@@ -124,6 +130,18 @@ def build_classifier(
             seed=config.seed,
         )
     return Classifier(backbone, head, config.model.name)  # type: ignore[arg-type]
+
+
+def probe_recipe(
+    settings: schema.ModelConfig, seed: int
+) -> tuple[Sequence[float], probe_solvers.Solver]:
+    """Weight decays to choose from and the solver: model=linear_probe's, else the usual ones."""
+    if not isinstance(settings, schema.LinearProbeConfig):
+        return WEIGHT_DECAYS, probe_solvers.lbfgs
+    decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
+    if settings.solver == "lbfgs":
+        return decays, probe_solvers.lbfgs
+    return decays, probe_solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)
 
 
 def _head(

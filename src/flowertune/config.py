@@ -58,10 +58,22 @@ class LoraConfig(ModelConfig):
 
 
 @dataclass
+class ZeroShotConfig(ModelConfig):
+    """Nothing is trained: the prompts' text embeddings are the class vectors."""
+
+    name: str = option("zeroshot")
+
+
+@dataclass
 class LinearProbeConfig(ModelConfig):
-    """Nothing is trained inside the backbone: a head on frozen features."""
+    """Nothing is trained inside the backbone: a linear head is fitted on its frozen features."""
 
     name: str = option("linear_probe")
+    solver: str = key("lbfgs", "to convergence, or adamw for epochs", choices=("lbfgs", "adamw"))
+    weight_decay: float | None = key(None, "null: the best on val", at_least=0)
+    epochs: int = key(40, "of adamw", at_least=1)
+    batch_size: int = key(64, "of adamw", at_least=1)
+    lr: float = key(0.1, "of adamw, falling by a cosine", above=0)
 
 
 @dataclass
@@ -84,6 +96,7 @@ class LinearHeadConfig(HeadConfig):
 
     name: str = option("linear")
     standardize: bool = key(True, "by mean and deviation of the frozen training features")
+    from_probe: bool = key(False, "start as the linear probe of the frozen features (LP-FT)")
 
 
 @dataclass
@@ -173,7 +186,7 @@ class TrainerConfig:
     """How long, how large, how precisely, where."""
 
     epochs: int = key(8, "passes over the training photos", at_least=1)
-    batch_size: int = key(32, "photos in a batch", at_least=1)
+    batch_size: int = key(16, "photos in a batch", at_least=1)
     accumulation: int = key(1, "batches whose gradients make one step", at_least=1)
     eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1)
     device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
@@ -193,6 +206,9 @@ class TrainerConfig:
         None, "stop after so many epochs without improvement; null: never", at_least=1
     )
     min_delta: float = key(0.0, "the least change that counts as improvement", at_least=0)
+    adapter_scales: list[float] = key(
+        [], "tried on val after training, beside 1 (WiSE-FT); []: none", at_least=0
+    )
 
 
 @dataclass
@@ -262,7 +278,12 @@ class Config:
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},
-    "model": {"lora": LoraConfig, "linear_probe": LinearProbeConfig, "full": FullConfig},
+    "model": {
+        "lora": LoraConfig,
+        "full": FullConfig,
+        "zeroshot": ZeroShotConfig,
+        "linear_probe": LinearProbeConfig,
+    },
     "head": {"linear": LinearHeadConfig, "cosine": CosineHeadConfig, "text": TextHeadConfig},
     "augmentation": {
         "none": NoAugmentationConfig,
@@ -308,6 +329,8 @@ def _check_together(config: Config) -> None:
             f"trainer.warmup_epochs={config.trainer.warmup_epochs:g}: "
             f"at most trainer.epochs, which is {config.trainer.epochs}"
         )
+    if isinstance(config.model, ZeroShotConfig | LinearProbeConfig):
+        _check_frozen(config)
     if isinstance(config.model, LoraConfig) and not config.model.targets:
         raise Refused("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
     if isinstance(config.model, LoraConfig) and config.model.layers == []:
@@ -317,3 +340,17 @@ def _check_together(config: Config) -> None:
             span = getattr(config.augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
                 raise Refused(f"augmentation.{name}={shown(span)}: must be [least,most]")
+
+
+def _check_frozen(config: Config) -> None:
+    """Where nothing in the backbone is trained, there is one head that fits and no augmentation."""
+    method = config.model.name
+    head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
+    if config.head.name != head or config.augmentation.name != "none":
+        raise Refused(
+            f"model={method}: needs head={head} and augmentation=none, which method={method} sets"
+        )
+    if isinstance(config.head, LinearHeadConfig) and config.head.from_probe:
+        raise Refused(f"head.from_probe=true: model={method} is a probe already")
+    if config.trainer.adapter_scales:
+        raise Refused(f"trainer.adapter_scales: model={method} has no adapter to scale")

@@ -48,6 +48,15 @@ def infer(
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
 
 
+@torch.inference_mode()
+def infer_features(classifier: Classifier, features: Tensor, batch_size: int) -> Outputs:
+    """What `infer` gives for a tower that is frozen, from its features (N, E), bit for bit."""
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    logits = [classifier.head(part.to(device)) for part in features.split(batch_size)]
+    return Outputs(features, torch.cat(logits).cpu())
+
+
 def prediction_table(
     names: Sequence[str], labels: Sequence[int], logits: Tensor, class_names: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:

@@ -237,8 +237,9 @@ def test_a_termination_signal_leaves_a_run_that_says_so(
 @pytest.mark.parametrize(
     "words",
     [
-        ("model=linear_probe", "augmentation=none"),
-        ("model=full", "optimizer.lr=1e-5", "head=cosine"),
+        ("method=zeroshot",),
+        ("method=linear_probe", "model.solver=adamw", "model.weight_decay=0"),
+        ("method=full", "trainer.adapter_scales=[0.5]"),
         ("head=text", "model.targets=[q,v,mlp]", "model.layers=[1,3]", "model.dropout=0.1"),
         ("trainer.precision=bf16", "trainer.accumulation=2", "trainer.patience=1"),
     ],
@@ -250,6 +251,56 @@ def test_other_models_heads_and_settings_train(
     assert process.returncode == 0, process.stderr
     results = read_json(tmp_path / "runs" / "r" / "results.json")
     assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
+
+
+def test_zero_shot_and_the_probe_as_methods_agree_with_the_baselines_beside_them(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    for method in ("zeroshot", "linear_probe"):
+        (folder := tmp_path / method).mkdir()
+        process = flowertune("train", *small, f"method={method}", "run.name=r", cwd=folder)
+        assert process.returncode == 0, process.stderr
+        results = read_json(folder / "runs" / "r" / "results.json")
+        baseline = results["baselines"][method]
+        assert results["trainable_parameters"] == baseline["trainable_parameters"]
+        assert results["epochs_run"] == 0
+        for split, measured in baseline["splits"].items():
+            its_own = results["splits"][split]
+            assert its_own["top1"] == pytest.approx(measured["top1"], abs=1 / measured["n"])
+            assert its_own["loss"] == pytest.approx(measured["loss"], rel=1e-3)
+        (line,) = (folder / "runs" / "r" / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(line)["top1"] == results["splits"]["val"]["top1"]
+
+
+def test_a_probe_with_settings_of_its_own_leaves_the_baseline_as_it_was(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    words = (*small, "method=linear_probe", "model.weight_decay=100", "run.name=r")
+    assert flowertune("train", *words, cwd=tmp_path).returncode == 0
+    results = read_json(tmp_path / "runs" / "r" / "results.json")
+    assert (
+        results["splits"]["train"]["loss"]
+        > 2 * (results["baselines"]["linear_probe"]["splits"]["train"]["loss"])
+    )
+    assert results["baselines"]["linear_probe"]["weight_decay"] < 100
+
+
+def test_a_head_may_start_as_the_probe_and_the_adapter_be_scaled_on_val(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    """With rates that move nothing, what is trained is the probe, and every scale gives that."""
+    words = (
+        *small, "method=lora", "head.from_probe=true", "trainer.adapter_scales=[0,0.5]",
+        "optimizer.lr=1e-12", "optimizer.head_lr=1e-12", "run.name=r",
+    )  # fmt: skip
+    process = flowertune("train", *words, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = read_json(tmp_path / "runs" / "r" / "results.json")
+    probe = results["baselines"]["linear_probe"]
+    assert results["splits"]["test"]["loss"] == pytest.approx(
+        probe["splits"]["test"]["loss"], rel=1e-3
+    )
+    assert results["adapter_scale"] in (0, 0.5, 1)
 
 
 def test_a_reader_that_goes_away_does_not_cost_the_run(

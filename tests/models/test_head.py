@@ -75,3 +75,16 @@ def test_logits_are_float32_under_autocast(embedding):
             logits = head(embedding.bfloat16())
         assert logits.dtype == torch.float32
         assert torch.equal(logits, expected)
+
+
+def test_a_head_that_starts_from_a_probe_is_that_probe(embedding):
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(5, 8, generator=generator).double()
+    bias = torch.randn(5, generator=generator).double()
+    mean, std = torch.full((8,), 2.5).double(), torch.linspace(0.1, 0.4, 8).double()
+    expected = ((embedding.double() - mean) / std) @ weight.T + bias
+    for statistics in ((None, None), (embedding.mean(0), embedding.std(0))):
+        head = LinearHead(8, 5, *statistics, seed=42)
+        head.start_from(weight, bias, mean, std)
+        torch.testing.assert_close(head(embedding), expected.float(), atol=1e-4, rtol=1e-4)
+        assert all(parameter.requires_grad for parameter in head.parameters())

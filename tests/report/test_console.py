@@ -33,6 +33,7 @@ RESULTS: dict[str, Any] = {
     "trainable_parameters": 87_849_216,
     "epochs_run": 12,
     "best_epoch": 7,
+    "adapter_scale": 0.75,
     "seconds": 123.45,
     "images_per_second": 1234.5,
     "splits": {

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowertune.baselines.linear_probe import WEIGHT_DECAYS, fit_linear_probe
+from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.baselines.zero_shot import zero_shot_logits
 from flowertune.metrics import measure
 
@@ -32,12 +32,9 @@ def zero_shot_results(
 
 
 def linear_probe_results(
-    features: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: int
+    probe: LinearProbe, features: Mapping[str, Tensor], labels: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """A linear probe, its weight decay chosen on val, as results.json holds it."""
-    probe = fit_linear_probe(
-        features["train"], labels["train"], features["val"], labels["val"], classes, WEIGHT_DECAYS
-    )
+    """A fitted probe, as results.json holds it."""
     return {
         "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
         "weight_decay": probe.weight_decay,

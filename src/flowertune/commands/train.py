@@ -1,6 +1,8 @@
 """`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
 
 import hashlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,23 +14,27 @@ from torch import Tensor
 from flowertune import build, environment, recording, runs, saved_model
 from flowertune.baselines import comparison, prompts
 from flowertune.baselines.features import FeatureKey, frozen_features
+from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, fit_linear_probe
+from flowertune.baselines.probe_solvers import Solver, lbfgs
 from flowertune.baselines.zero_shot import class_vectors
-from flowertune.config import Config, LinearHeadConfig, TextHeadConfig
+from flowertune.config import Config, LinearHeadConfig, LinearProbeConfig, TextHeadConfig
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE
-from flowertune.inference import Outputs, infer, prediction_table
-from flowertune.metrics import measure
+from flowertune.inference import Outputs, infer, infer_features, prediction_table
+from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import FROZEN, Classifier
 from flowertune.report.console import RunConsole
 from flowertune.training import checkpoint
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.early_stopping import BestEpoch
-from flowertune.training.loop import fit
+from flowertune.training.interpolation import choose_scale
+from flowertune.training.loop import fit, validation_line
 from flowertune.training.optimizer import build_optimizer
 
 
@@ -111,8 +117,7 @@ def _train(
         with compute.autocast():
             return backbone.encode_image(normalise(batch, mean, std))
 
-    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
-    wanted = list(photos.splits) if config.baselines else ["train"] if standardize else []
+    wanted = _features_wanted(config, list(photos.splits))
     features = {}
     with console.progress():
         for name in wanted:
@@ -122,6 +127,13 @@ def _train(
     vectors = None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
         vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
+
+    def fit_probe(weight_decays: Sequence[float], solve: Solver) -> LinearProbe:
+        return fit_linear_probe(
+            features["train"], labels["train"], features["val"], labels["val"],
+            len(class_names), weight_decays, solve,
+        )  # fmt: skip
+
     baselines: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if config.baselines:
         if vectors is not None:
@@ -129,61 +141,65 @@ def _train(
                 features, labels, vectors, backbone.logit_scale
             )
         baselines["linear_probe"] = comparison.linear_probe_results(
-            features, labels, len(class_names)
+            fit_probe(WEIGHT_DECAYS, lbfgs), features, labels
         )
 
     # the model
+    began = time.perf_counter()
+    probe = fit_probe(*build.probe_recipe(config.model, config.seed)) if _probes(config) else None
     classifier = build.build_classifier(
-        config, backbone, len(class_names), features["train"] if standardize else None, vectors
+        config, backbone, len(class_names), features.get("train"), vectors, probe
     ).to(device)
-    optimizer = build_optimizer(classifier.parameter_groups(), config.optimizer, device)
+    frozen = classifier.mode in FROZEN
 
     def evaluate(split: str) -> Outputs:
+        if frozen:
+            return infer_features(classifier, features[split], settings.eval_batch_size)
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
 
+    def validate() -> SplitMetrics:
+        return measure(evaluate("val").logits, labels["val"])
+
     # training; the best epoch's weights are kept
-    train = photos.splits["train"]
-    recipe = build.augmentation_recipe(config.augmentation, backbone.preprocessing.size)
-    train_pixels, sizes = pixels["train"], None
-    if train.train_pixels is not None and train.train_sizes is not None:
-        train_pixels = PixelStore(train.train_pixels, device)
-        sizes = torch.from_numpy(train.train_sizes)
-    training_photos = TrainingPhotos(
-        pixels=train_pixels,
-        labels=labels["train"],
-        classes=len(class_names),
-        sizes=sizes,
-        recipe=recipe,
-        mean=mean,
-        std=std,
-        batch_size=settings.batch_size,
-        seed=config.seed,
-    )
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
-    epochs = fit(
-        classifier,
-        training_photos,
-        build.build_criterion(config.loss),
-        optimizer,
-        compute,
-        settings,
-        best,
-        validate=lambda: measure(evaluate("val").logits, labels["val"]),
-        on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
-    )
-    lines: list[runs.Metrics] = []
     timings: list[runs.Metrics] = []
-    with console.progress():
-        for record in epochs:
-            if record.is_best:
-                checkpoint.save_weights(run.best, classifier.trainable_state())
-            lines += record.lines
-            timings.append(record.timing)
-            run.write_lines("metrics.jsonl", lines)
-            run.write_lines("timings.jsonl", timings)
-            console.epoch(
-                record.epoch, settings.epochs, record.train_loss, record.lines[-1], record.is_best
-            )
+    scale, images_per_second = None, None
+    if frozen:  # and so fitted already
+        checkpoint.save_weights(run.best, classifier.trainable_state())
+        seconds = time.perf_counter() - began
+        run.write_lines("metrics.jsonl", [validation_line(0, 0, validate())])
+        run.write_lines("timings.jsonl", [])
+    else:
+        train = photos.splits["train"]
+        train_pixels, sizes = pixels["train"], None
+        if train.train_pixels is not None and train.train_sizes is not None:
+            train_pixels = PixelStore(train.train_pixels, device)
+            sizes = torch.from_numpy(train.train_sizes)
+        training_photos = TrainingPhotos(
+            pixels=train_pixels,
+            labels=labels["train"],
+            classes=len(class_names),
+            sizes=sizes,
+            recipe=build.augmentation_recipe(config.augmentation, backbone.preprocessing.size),
+            mean=mean,
+            std=std,
+            batch_size=settings.batch_size,
+            seed=config.seed,
+        )
+        initial = classifier.trainable_state()
+        timings = _train_epochs(config, run, compute, classifier, training_photos, best,
+                                validate, console)  # fmt: skip
+        train_seconds = sum(timing["train_seconds"] for timing in timings)
+        seconds = train_seconds + sum(timing["val_seconds"] for timing in timings)
+        images_per_second = len(training_photos) * len(timings) / train_seconds
+        if settings.adapter_scales:
+            with console.progress():
+                console.advance("adapter scales", 0, len(settings.adapter_scales) + 1)
+                scale, state = choose_scale(
+                    classifier, initial, checkpoint.load_weights(run.best),
+                    settings.adapter_scales, lambda: best.score(validate()),
+                )  # fmt: skip
+            checkpoint.save_weights(run.best, state)
 
     # the best epoch's result, by the code that every later use goes through; the trained model
     # meets the test photos here and nowhere else
@@ -198,7 +214,6 @@ def _train(
         )
     saved_model.write(run.adapter, config, backbone, classifier, class_names)
 
-    train_seconds = sum(timing["train_seconds"] for timing in timings)
     return {
         "run": run.path.name,
         "method": config.method,
@@ -215,13 +230,72 @@ def _train(
         "precision": compute.precision,
         "trainable_parameters": classifier.trainable_parameters,
         "epochs_run": len(timings),
-        "best_epoch": best.epoch,
-        "seconds": train_seconds + sum(timing["val_seconds"] for timing in timings),
-        "images_per_second": len(training_photos) * len(timings) / train_seconds,
+        "best_epoch": best.epoch if timings else None,
+        "adapter_scale": scale,
+        "seconds": seconds,
+        "images_per_second": images_per_second,
         "splits": measured,
         "baselines": baselines,
         "notes": comparison.notes(config.baselines, backbone.has_text, measured, baselines),
     }
+
+
+def _train_epochs(
+    config: Config,
+    run: runs.Run,
+    compute: Compute,
+    classifier: Classifier,
+    photos: TrainingPhotos,
+    best: BestEpoch,
+    validate: Callable[[], SplitMetrics],
+    console: RunConsole,
+) -> list[runs.Metrics]:
+    """Trains the classifier and keeps the run's files true after each epoch; gives the timings."""
+    settings = config.trainer
+    optimizer = build_optimizer(classifier.parameter_groups(), config.optimizer, compute.device)
+    epochs = fit(
+        classifier,
+        photos,
+        build.build_criterion(config.loss),
+        optimizer,
+        compute,
+        settings,
+        best,
+        validate=validate,
+        on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
+    )
+    lines: list[runs.Metrics] = []
+    timings: list[runs.Metrics] = []
+    with console.progress():
+        for record in epochs:
+            if record.is_best:
+                checkpoint.save_weights(run.best, classifier.trainable_state())
+            lines += record.lines
+            timings.append(record.timing)
+            run.write_lines("metrics.jsonl", lines)
+            run.write_lines("timings.jsonl", timings)
+            console.epoch(
+                record.epoch, settings.epochs, record.train_loss, record.lines[-1], record.is_best
+            )
+    return timings
+
+
+def _probes(config: Config) -> bool:
+    """Whether the head is a linear probe, or begins as one."""
+    head = config.head
+    return isinstance(config.model, LinearProbeConfig) or (
+        isinstance(head, LinearHeadConfig) and head.from_probe
+    )
+
+
+def _features_wanted(config: Config, splits: list[str]) -> list[str]:
+    """The splits whose frozen features something rests on."""
+    if config.baselines or config.model.name in FROZEN:
+        return splits
+    if _probes(config):
+        return ["train", "val"]
+    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
+    return ["train"] if standardize else []
 
 
 def _feature_key(

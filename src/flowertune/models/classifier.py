@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from flowertune.models.backbone import Backbone
 from flowertune.models.tower import embed
 
-Mode = Literal["lora", "linear_probe", "full"]
+Mode = Literal["lora", "full", "zeroshot", "linear_probe"]
+FROZEN = ("zeroshot", "linear_probe")  # nothing in the tower is trained
 
 
 class Classifier(nn.Module):
     """`forward(images) -> (embedding, logits)`; the text tower stays outside.
 
     `mode` says what is trained beside the head: "lora" the adapter that `add_lora` put into the
-    backbone, "linear_probe" nothing, "full" the whole image tower.
+    backbone, "linear_probe" nothing, "full" the whole image tower; "zeroshot": nothing at all.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module, mode: Mode) -> None:
@@ -30,12 +31,14 @@ class Classifier(nn.Module):
         ]
         if mode == "full":
             self.visual.requires_grad_(True)
+        if mode == "zeroshot":
+            self.head.requires_grad_(False)
         assert (mode == "lora") == bool(self.dropouts), f"mode {mode!r} does not fit the backbone"
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) -> embedding (B, E) and logits (B, C), in float32."""
-        if self.mode == "linear_probe":
+        if self.mode in FROZEN:
             with torch.no_grad():
                 embedding = embed(self.visual, images).float()
         else:

@@ -42,6 +42,17 @@ class LinearHead(nn.Module):
         with seeded(seed, "head"):
             self.linear = nn.Linear(embedding_dim, classes)
 
+    @torch.no_grad()
+    def start_from(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
+        """Become the classifier `(embedding - mean) / std @ weight.T + bias`, in place.
+
+        weight (C, E), bias (C,), mean and std (E,): a linear probe, say, standardised by its own
+        statistics; the head's stay as they are.
+        """
+        own_mean, own_std = self.mean.to(weight), self.std.to(weight)
+        self.linear.weight.copy_(weight * (own_std / std))
+        self.linear.bias.copy_(bias + weight @ ((own_mean - mean) / std))
+
     def forward(self, embedding: Tensor) -> Tensor:
         with torch.autocast(embedding.device.type, enabled=False):
             return self.linear((embedding.float() - self.mean) / self.std)  # type: ignore[no-any-return]

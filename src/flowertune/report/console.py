@@ -101,12 +101,17 @@ class RunConsole:
             f"model {results['model']}, head {results['head']}, "
             f"augmentation {results['augmentation']}"
         )
-        self.say(
-            f"best epoch {results['best_epoch']} of {results['epochs_run']}, "
-            f"{results['seconds']:.1f} s of training and validation, "
-            f"{results['images_per_second']:,.0f} images/s, "
-            f"{results['device']} {results['precision']}, seed {results['seed']}"
-        )
+        where = f"{results['device']} {results['precision']}, seed {results['seed']}"
+        if results["epochs_run"] == 0:
+            self.say(f"fitted on frozen features in {results['seconds']:.1f} s, {where}")
+        else:
+            scale = results["adapter_scale"]
+            self.say(
+                f"best epoch {results['best_epoch']} of {results['epochs_run']}, "
+                + (f"adapter at {scale:g} of its size, " if scale is not None else "")
+                + f"{results['seconds']:.1f} s of training and validation, "
+                f"{results['images_per_second']:,.0f} images/s, {where}"
+            )
         self.say(directory)
 
 

@@ -22,20 +22,26 @@ class BestEpoch:
     epoch: int = 0
     value: float | None = None
     waited: int = 0
+    _best: float = -math.inf
     _milestone: float = -math.inf  # the score of the last improvement that counted
 
     def update(self, epoch: int, metrics: SplitMetrics) -> bool:
         """Takes in an epoch's metrics; true where it is the best so far."""
-        value = float(getattr(metrics, self.monitor))
-        sign = -1 if self.monitor == "loss" else 1
-        if sign * value > self._milestone + self.min_delta:
-            self._milestone, self.waited = sign * value, 0
+        score = self.score(metrics)
+        if score > self._milestone + self.min_delta:
+            self._milestone, self.waited = score, 0
         else:
             self.waited += 1
-        is_best = self.value is None or sign * value > sign * self.value
+        is_best = score > self._best
         if is_best:
-            self.epoch, self.value = epoch, value
+            self.epoch, self._best = epoch, score
+            self.value = float(getattr(metrics, self.monitor))
         return is_best
+
+    def score(self, metrics: SplitMetrics) -> float:
+        """The monitored metric, the higher the better."""
+        value = float(getattr(metrics, self.monitor))
+        return -value if self.monitor == "loss" else value
 
     @property
     def should_stop(self) -> bool:

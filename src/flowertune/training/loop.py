@@ -127,9 +127,7 @@ def fit(
             raise TrainingFailed(
                 _not_finite(f"validation loss of epoch {epoch}", compute.precision)
             )
-        lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
-                      "loss": val.loss, "top1": val.top1, "top5": val.top5,
-                      "mean_per_class": val.mean_per_class})  # fmt: skip
+        lines.append(validation_line(epoch * steps_per_epoch, epoch, val))
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
@@ -143,6 +141,12 @@ def fit(
         )
         if best.should_stop:
             return
+
+
+def validation_line(step: int, epoch: int, val: SplitMetrics) -> Line:
+    """A validation, as metrics.jsonl holds it."""
+    return {"step": step, "epoch": epoch, "split": "val", "loss": val.loss, "top1": val.top1,
+            "top5": val.top5, "mean_per_class": val.mean_per_class}  # fmt: skip
 
 
 def _values(scalars: list[Tensor]) -> list[float]:

@@ -1,0 +1,53 @@
+"""Between the untouched backbone and the trained one: WiSE-FT, its place chosen on val."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from flowertune.models.classifier import Classifier
+
+State = dict[str, Tensor]
+
+
+def interpolate(
+    initial: Mapping[str, Tensor], trained: Mapping[str, Tensor], scale: float
+) -> State:
+    """The trained state with its adapter at `scale`: 0 is the initial one, 1 the trained one.
+
+    Weights in the tower go from initial to trained in a straight line; LoRA's update B A goes so
+    by its B, which begins at zero, with the trained A. The head stays the trained one.
+    Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv:2109.01903.
+    """
+
+    def moves(name: str) -> bool:
+        return name.startswith("visual.") and ".lora_A." not in name and (
+            trained[name].is_floating_point()
+        )  # fmt: skip
+
+    return {
+        name: initial[name].lerp(tensor, scale) if moves(name) else tensor
+        for name, tensor in trained.items()
+    }
+
+
+def choose_scale(
+    classifier: Classifier,
+    initial: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
+    scales: Sequence[float],
+    score: Callable[[], float],
+) -> tuple[float, State]:
+    """The scale with the highest score, and its state; the trained state (scale 1) competes too.
+
+    `score()` measures the classifier on val; of equal scores the one nearest to 1 is taken.
+    Leaves some state of those tried in the classifier.
+    """
+    chosen, state, highest = 1.0, dict(trained), -math.inf
+    for scale in sorted({*scales, 1.0}, key=lambda scale: abs(scale - 1)):
+        candidate = interpolate(initial, trained, scale)
+        classifier.load_trainable_state(candidate)
+        scored = score()
+        if scored > highest:
+            chosen, state, highest = scale, candidate, scored
+    return chosen, state

@@ -15,6 +15,7 @@ from flowertune import config as schema
 from flowertune.config import Config
 from flowertune.data import shots
 from flowertune.data.augment import Recipe
+from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
 from flowertune.data.sources import flowers102, folder, synthetic
 from flowertune.losses.cross_entropy import soft_cross_entropy
@@ -81,9 +82,9 @@ def check_adapter(settings: schema.ModelConfig, backbone: Backbone) -> None:
 
 
 def augmentation_recipe(
-    settings: schema.AugmentationConfig, size: tuple[int, int]
+    settings: schema.AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> Recipe | None:
-    """How training photos are varied; None where they are not."""
+    """How training photos are varied in a training of `epochs`; None where they are not."""
     if not isinstance(settings, schema.BasicAugmentationConfig):
         return None
     return Recipe(
@@ -95,7 +96,17 @@ def augmentation_recipe(
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
-        mixup_alpha=settings.alpha if isinstance(settings, schema.MixUpConfig) else None,
+        mixing=_mixing(settings, epochs),
+    )
+
+
+def _mixing(settings: schema.BasicAugmentationConfig, epochs: int) -> Mixing | None:
+    if not isinstance(settings, (schema.MixUpConfig, schema.CutMixConfig)):
+        return None
+    return Mixing(
+        kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
+        alpha=settings.alpha,
+        last_epoch=epochs - settings.mix_off_epochs,
     )
 
 

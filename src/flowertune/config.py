@@ -132,11 +132,26 @@ class BasicAugmentationConfig(AugmentationConfig):
 
 
 @dataclass
-class MixUpConfig(BasicAugmentationConfig):
-    """basic, then MixUp (Zhang et al. 2018): one coefficient a batch, random partners."""
+class MixingConfig(BasicAugmentationConfig):
+    """basic, then photos are mixed in pairs: one coefficient a batch, random partners."""
+
+    mix_off_epochs: int = key(0, "so many epochs at the end do not mix", at_least=0)
+
+
+@dataclass
+class MixUpConfig(MixingConfig):
+    """Blended pairs (Zhang et al. 2018)."""
 
     name: str = option("mixup")
     alpha: float = key(0.2, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
+
+
+@dataclass
+class CutMixConfig(MixingConfig):
+    """A box of one photo in the other (Yun et al. 2019): one box a batch."""
+
+    name: str = option("cutmix")
+    alpha: float = key(1.0, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
 
 
 @dataclass
@@ -268,6 +283,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "none": NoAugmentationConfig,
         "basic": BasicAugmentationConfig,
         "mixup": MixUpConfig,
+        "cutmix": CutMixConfig,
     },
     "loss": {"ce": CrossEntropyConfig},
     "optimizer": {"adamw": OptimizerConfig},
@@ -308,6 +324,13 @@ def _check_together(config: Config) -> None:
             f"trainer.warmup_epochs={config.trainer.warmup_epochs:g}: "
             f"at most trainer.epochs, which is {config.trainer.epochs}"
         )
+    if isinstance(config.augmentation, MixingConfig):
+        off = config.augmentation.mix_off_epochs
+        if off > config.trainer.epochs:
+            raise Refused(
+                f"augmentation.mix_off_epochs={off}: "
+                f"at most trainer.epochs, which is {config.trainer.epochs}"
+            )
     if isinstance(config.model, LoraConfig) and not config.model.targets:
         raise Refused("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
     if isinstance(config.model, LoraConfig) and config.model.layers == []:

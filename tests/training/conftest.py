@@ -12,6 +12,7 @@ import torch
 from flowertune.config import OptimizerConfig, TrainerConfig
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import PixelStore
+from flowertune.data.mix import Mixing
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.inference import infer
 from flowertune.losses.cross_entropy import soft_cross_entropy
@@ -37,7 +38,7 @@ MIXUP = Recipe(
     brightness=0.1,
     contrast=0.0,
     saturation=0.0,
-    mixup_alpha=0.4,
+    mixing=Mixing("mixup", 0.4, last_epoch=1000),
 )
 
 

@@ -143,7 +143,9 @@ def _train(
 
     # training; the best epoch's weights are kept
     train = photos.splits["train"]
-    recipe = build.augmentation_recipe(config.augmentation, backbone.preprocessing.size)
+    recipe = build.augmentation_recipe(
+        config.augmentation, backbone.preprocessing.size, settings.epochs
+    )
     train_pixels, sizes = pixels["train"], None
     if train.train_pixels is not None and train.train_sizes is not None:
         train_pixels = PixelStore(train.train_pixels, device)

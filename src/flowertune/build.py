@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowertune import config as schema
 from flowertune.config import Config
-from flowertune.data import shots
+from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
 from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
@@ -29,8 +29,10 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def list_photos(data: schema.DataConfig, cache: Path, progress: Progress) -> PhotoSet:
-    """The photos of the source, k of each class for training where `data.shots` says so."""
+    """The photos of the source under `data.protocol`, k of each class for training if asked for."""
     photo_set = _SOURCES[data.name](data, cache, progress)
+    if data.protocol == "trainval":
+        photo_set = protocol.trainval(photo_set)
     return photo_set if data.shots is None else shots.k_shot(photo_set, data.shots, data.seed)
 
 

@@ -215,6 +215,11 @@ class DataConfig:
     """Which photos."""
 
     name: str = key(MISSING, "source")
+    protocol: str = key(
+        "official",
+        "official: val selects; trainval: train on both, select nothing",
+        choices=("official", "trainval"),
+    )
     seed: int = key(0, "fixes splits and shots, apart from the training's seed", at_least=0)
     shots: int | None = key(None, "training photos a class; null: all", at_least=1)
     bad_files: str = key("stop", "files that are no photos", choices=("stop", "skip"))
@@ -249,6 +254,13 @@ class SyntheticConfig(DataConfig):
 
 
 @dataclass
+class ProbeConfig:
+    """The linear probe that stands beside every training."""
+
+    weight_decay: float | None = key(None, "of the baseline; null: chosen on val", above=0)
+
+
+@dataclass
 class RunConfig:
     """Where the run's directory goes."""
 
@@ -271,6 +283,7 @@ class Config:
     optimizer: OptimizerConfig = MISSING
     trainer: TrainerConfig = MISSING
     data: DataConfig = MISSING
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -309,6 +322,8 @@ def check(config: Config) -> None:
 
 
 def _check_together(config: Config) -> None:
+    if config.data.protocol == "trainval":
+        _check_nothing_is_selected(config)
     if config.backbone.source == "directory" and not config.backbone.path:
         raise Refused("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
     if config.backbone.source != "directory" and config.backbone.path is not None:
@@ -340,3 +355,17 @@ def _check_together(config: Config) -> None:
             span = getattr(config.augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
                 raise Refused(f"augmentation.{name}={shown(span)}: must be [least,most]")
+
+
+def _check_nothing_is_selected(config: Config) -> None:
+    """Under trainval there is no val: what would be chosen on it is given or left out."""
+    if config.baselines and config.probe.weight_decay is None:
+        raise Refused(
+            "probe.weight_decay: missing; data.protocol=trainval has no val to choose it on: "
+            "give probe.weight_decay=NUMBER or baselines=false"
+        )
+    if config.trainer.patience is not None:
+        raise Refused(
+            f"trainer.patience={config.trainer.patience}: data.protocol=trainval has no val to "
+            "stop by; give trainer.epochs and trainer.patience=null"
+        )

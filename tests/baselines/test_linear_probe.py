@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune.baselines import linear_probe
-from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, fit_linear_probe
+from flowertune.baselines.linear_probe import (
+    WEIGHT_DECAYS,
+    LinearProbe,
+    fit_linear_probe,
+    fit_linear_probe_with,
+)
 
 SHARED = Path(
     os.environ.get("FLOWERTUNE_SHARED", Path(__file__).resolve().parents[2].parent / "shared")
@@ -73,6 +78,13 @@ def test_validation_chooses_the_weight_decay_top1_first_and_then_the_loss() -> N
     easy, easy_labels = torch.eye(4).repeat(5, 1) * 9, torch.arange(4).repeat(5)
     probe = fit_linear_probe(easy, easy_labels, easy, easy_labels, 4, [1.0, 1e-3, 1e-1])
     assert probe.weight_decay == 1e-3
+
+
+def test_a_given_weight_decay_needs_no_val() -> None:
+    train, val = task(120, 12, 5, seed=1), task(60, 12, 5, seed=2)
+    given, chosen = fit_linear_probe_with(*train, 5, 1e-2), fit((1e-2,))
+    assert given.weight_decay == 1e-2
+    assert torch.equal(given.logits(val[0]), chosen.logits(val[0]))
 
 
 def test_a_feature_that_never_varies_is_harmless() -> None:

@@ -196,12 +196,19 @@ def test_an_unfinished_run_is_refused(
     assert files_below(tmp_path) == set()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trainer.epochs=2",),
+        # in the only step, and without a validation that would meet it
+        ("data.protocol=trainval", "baselines=false", "trainer.epochs=1", "trainer.batch_size=100"),
+    ],
+)
 def test_a_loss_that_explodes_fails_the_run_and_says_so(
-    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+    words: tuple[str, ...], small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:
-    process = flowertune(
-        "train", *small, "optimizer.lr=1e30", "optimizer.head_lr=1e30", "run.name=r", cwd=tmp_path
-    )
+    rates = ("optimizer.lr=1e38", "optimizer.head_lr=1e38")
+    process = flowertune("train", *small, *words, *rates, "run.name=r", cwd=tmp_path)
     assert process.returncode == 1
     status = read_json(tmp_path / "runs" / "r" / "status.json")
     assert status["state"] == "failed"
@@ -250,6 +257,44 @@ def test_other_models_heads_and_settings_train(
     assert process.returncode == 0, process.stderr
     results = read_json(tmp_path / "runs" / "r" / "results.json")
     assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
+
+
+def test_trainval_trains_on_both_selects_nothing_and_measures_test_once(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    words = ("method=cutmix", "augmentation.mix_off_epochs=1", "data.protocol=trainval")
+    process = flowertune(
+        "train", *small, *words, "probe.weight_decay=1e-2", "run.name=r", cwd=tmp_path
+    )
+    assert process.returncode == 0, process.stderr
+    run = tmp_path / "runs" / "r"
+    results = read_json(run / "results.json")
+    assert {name: split["n"] for name, split in results["splits"].items()} == {
+        "train": 100,  # 3 + 2 a species
+        "test": 60,
+    }
+    assert "trainval: train and val are one training set of 100" in results["protocol"]
+    assert results["best_epoch"] is None
+    assert results["epochs_run"] == 2
+    probe = results["baselines"]["linear_probe"]
+    assert probe["weight_decay"] == 1e-2
+    assert probe["splits"].keys() == {"train", "test"}
+    assert results["baselines"]["zeroshot"]["splits"].keys() == {"test"}
+    with (run / "photos.csv").open() as file:
+        photos = [(row["split"], row["path"].split("/")[0]) for row in csv.DictReader(file)]
+    assert set(photos) == {("train", "train"), ("train", "val"), ("test", "test")}
+    assert "predictions-val.csv" not in files_below(run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["split"] for line in lines] == ["train"] * 14  # 100 photos in batches of 16
+    assert "val loss" not in process.stdout
+    assert "last of 2 epochs" in process.stdout
+
+    shots = (*small, "data.protocol=trainval", "data.shots=4", "baselines=false", "run.name=shots")
+    process = flowertune("train", *shots, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = read_json(tmp_path / "runs" / "shots" / "results.json")
+    assert results["splits"]["train"]["n"] == 80
+    assert "4-shot" in results["protocol"]
 
 
 def test_a_reader_that_goes_away_does_not_cost_the_run(

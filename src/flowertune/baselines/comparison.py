@@ -5,7 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from flowertune.baselines.linear_probe import WEIGHT_DECAYS, fit_linear_probe
+from flowertune.baselines.linear_probe import (
+    WEIGHT_DECAYS,
+    fit_linear_probe,
+    fit_linear_probe_with,
+)
 from flowertune.baselines.zero_shot import zero_shot_logits
 from flowertune.metrics import measure
 
@@ -16,7 +20,7 @@ def zero_shot_results(
     vectors: Tensor,
     logit_scale: float,
 ) -> dict[str, Any]:
-    """Zero-shot on val and test, as results.json holds it.
+    """Zero-shot on every split but train, as results.json holds it.
 
     features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts.
     """
@@ -32,12 +36,18 @@ def zero_shot_results(
 
 
 def linear_probe_results(
-    features: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: int
+    features: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    classes: int,
+    weight_decay: float | None,
 ) -> dict[str, Any]:
-    """A linear probe, its weight decay chosen on val, as results.json holds it."""
-    probe = fit_linear_probe(
-        features["train"], labels["train"], features["val"], labels["val"], classes, WEIGHT_DECAYS
-    )
+    """A linear probe, as results.json holds it; `weight_decay` None is chosen on val."""
+    train = features["train"], labels["train"]
+    if weight_decay is None:
+        val = features["val"], labels["val"]
+        probe = fit_linear_probe(*train, *val, classes, WEIGHT_DECAYS)
+    else:
+        probe = fit_linear_probe_with(*train, classes, weight_decay)
     return {
         "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
         "weight_decay": probe.weight_decay,

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class LinearProbe:
     """weight (C, E) and bias (C,) on features standardised by mean (E,) and std (E,); float64.
 
-    `weight_decay` is the one that validation chose; `converged` says whether its solution was
+    `weight_decay` is the one that was chosen or given; `converged` says whether its solution was
     reached within the iterations allowed, `gradient` is the largest entry of the gradient there.
     """
 
@@ -66,6 +66,33 @@ def fit_linear_probe(
     standardised by their mean and standard deviation on train, the bias is not decayed. All is
     computed where the features lie (CPU or CUDA), with no random number.
     """
+    val_labels = val_labels.to(train_features.device).long()
+
+    def score(probe: LinearProbe) -> tuple[float, float]:
+        logits = probe.logits(val_features)
+        top1 = (logits.argmax(1) == val_labels).double().mean().item()
+        loss = F.cross_entropy(logits, val_labels).item()
+        log.debug(
+            "linear probe: decay %g, val top-1 %.4f, loss %.4f", probe.weight_decay, top1, loss
+        )
+        return top1, -loss
+
+    chosen = max(_solutions(train_features, train_labels, classes, weight_decays), key=score)
+    return _told(chosen)
+
+
+def fit_linear_probe_with(
+    train_features: Tensor, train_labels: Tensor, classes: int, weight_decay: float
+) -> LinearProbe:
+    """The probe of a given weight decay, where there is no val; else as `fit_linear_probe`."""
+    (probe,) = _solutions(train_features, train_labels, classes, [weight_decay])
+    return _told(probe)
+
+
+def _solutions(
+    train_features: Tensor, train_labels: Tensor, classes: int, weight_decays: Sequence[float]
+) -> list[LinearProbe]:
+    """The probe of each weight decay, the strongest first."""
     features = train_features.double()
     mean = features.mean(0)
     std = features.std(0, correction=0)
@@ -73,32 +100,28 @@ def fit_linear_probe(
     std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
     standard = (features - mean) / std
     labels = train_labels.to(features.device).long()
-    val_labels = val_labels.to(features.device).long()
-
-    chosen, chosen_score = None, (-1.0, 0.0)
+    probes = []
     solution = standard.new_zeros(classes * (standard.shape[1] + 1))
     with _threads_for(standard.shape[0] * standard.shape[1] * classes):
         for weight_decay in sorted(weight_decays, reverse=True):
             solution, gradient = _minimise(standard, labels, classes, weight_decay, solution)
             weight, bias = _unpack(solution, classes)
             converged = gradient <= GRADIENT_TOLERANCE
-            probe = LinearProbe(weight, bias, mean, std, weight_decay, converged, gradient)
-            logits = probe.logits(val_features)
-            top1 = (logits.argmax(1) == val_labels).double().mean().item()
-            loss = F.cross_entropy(logits, val_labels).item()
-            log.debug("linear probe: decay %g, val top-1 %.4f, loss %.4f", weight_decay, top1, loss)
-            if (top1, -loss) > chosen_score:
-                chosen, chosen_score = probe, (top1, -loss)
-    assert chosen is not None, "no weight decay to choose from"
-    if not chosen.converged:
+            probes.append(LinearProbe(weight, bias, mean, std, weight_decay, converged, gradient))
+    return probes
+
+
+def _told(probe: LinearProbe) -> LinearProbe:
+    """The same, with a warning where its solution was not reached."""
+    if not probe.converged:
         log.warning(
             "the linear probe did not converge in %d iterations (largest gradient %.1e, weight "
             "decay %g): its accuracy may be a little too low",
             MAX_ITERATIONS,
-            chosen.gradient,
-            chosen.weight_decay,
+            probe.gradient,
+            probe.weight_decay,
         )
-    return chosen
+    return probe
 
 
 def _minimise(

@@ -1,6 +1,7 @@
 """`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
 
 import hashlib
+import math
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
-from flowertune.errors import EXIT_DONE
+from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.inference import Outputs, infer, prediction_table
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
@@ -28,7 +29,7 @@ from flowertune.training import checkpoint
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.early_stopping import BestEpoch
-from flowertune.training.loop import fit
+from flowertune.training.loop import fit, not_finite
 from flowertune.training.optimizer import build_optimizer
 
 
@@ -129,7 +130,7 @@ def _train(
                 features, labels, vectors, backbone.logit_scale
             )
         baselines["linear_probe"] = comparison.linear_probe_results(
-            features, labels, len(class_names)
+            features, labels, len(class_names), config.probe.weight_decay
         )
 
     # the model
@@ -141,7 +142,7 @@ def _train(
     def evaluate(split: str) -> Outputs:
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
 
-    # training; the best epoch's weights are kept
+    # training; the best epoch's weights are kept, or without a val split the last
     train = photos.splits["train"]
     recipe = build.augmentation_recipe(
         config.augmentation, backbone.preprocessing.size, settings.epochs
@@ -162,6 +163,7 @@ def _train(
         seed=config.seed,
     )
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
+    selects = "val" in photos.splits
     epochs = fit(
         classifier,
         training_photos,
@@ -170,30 +172,31 @@ def _train(
         compute,
         settings,
         best,
-        validate=lambda: measure(evaluate("val").logits, labels["val"]),
+        validate=(lambda: measure(evaluate("val").logits, labels["val"])) if selects else None,
         on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
     )
     lines: list[runs.Metrics] = []
     timings: list[runs.Metrics] = []
     with console.progress():
         for record in epochs:
-            if record.is_best:
+            if record.keep:
                 checkpoint.save_weights(run.best, classifier.trainable_state())
             lines += record.lines
             timings.append(record.timing)
             run.write_lines("metrics.jsonl", lines)
             run.write_lines("timings.jsonl", timings)
-            console.epoch(
-                record.epoch, settings.epochs, record.train_loss, record.lines[-1], record.is_best
-            )
+            console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
 
-    # the best epoch's result, by the code that every later use goes through; the trained model
+    # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test photos here and nowhere else
     classifier.load_trainable_state(checkpoint.load_weights(run.best))
     measured = {}
     for name, each in photos.splits.items():
         logits = evaluate(name).logits
-        measured[name] = measure(logits, labels[name]).to_dict()
+        metrics = measure(logits, labels[name])
+        if not math.isfinite(metrics.loss):
+            raise TrainingFailed(not_finite(f"loss on {name}", compute.precision))
+        measured[name] = metrics.to_dict()
         run.write_table(
             f"predictions-{name}.csv",
             *prediction_table(photos.names(name), each.split.labels, logits, class_names),
@@ -217,7 +220,7 @@ def _train(
         "precision": compute.precision,
         "trainable_parameters": classifier.trainable_parameters,
         "epochs_run": len(timings),
-        "best_epoch": best.epoch,
+        "best_epoch": best.epoch if selects else None,
         "seconds": train_seconds + sum(timing["val_seconds"] for timing in timings),
         "images_per_second": len(training_photos) * len(timings) / train_seconds,
         "splits": measured,

@@ -26,12 +26,17 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch leaves: `lines` for metrics.jsonl (the last is validation), `timing`."""
+    """What an epoch leaves: `lines` for metrics.jsonl, `timing`, and which weights to keep.
+
+    `val` is the line of validation, None without a val split. `keep` says that these weights are
+    the ones to keep so far: the best on val, or the latest where nothing is selected.
+    """
 
     epoch: int
     lines: list[Line]
     train_loss: float
-    is_best: bool
+    val: Line | None
+    keep: bool
     timing: Line
 
 
@@ -43,13 +48,14 @@ def fit(
     compute: Compute,
     settings: TrainerConfig,
     best: BestEpoch,
-    validate: Callable[[], SplitMetrics],
+    validate: Callable[[], SplitMetrics] | None,
     on_step: Callable[[int, int, int], None],
 ) -> Iterator[EpochRecord]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
-    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `on_step(epoch, done,
-    total)` counts the epoch's steps.
+    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `validate` None: no val
+    split, so no best epoch and no early end. `on_step(epoch, done, total)` counts the epoch's
+    steps.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
@@ -97,7 +103,7 @@ def fit(
             if not torch.isfinite(loss + norm if gradient_counts else loss):
                 what = "gradient" if torch.isfinite(loss) else "loss"
                 raise TrainingFailed(
-                    _not_finite(f"{what} of epoch {epoch}, step {done}", compute.precision)
+                    not_finite(f"{what} of epoch {epoch}, step {done}", compute.precision)
                     + "; the weights were left as they were before it"
                 )
 
@@ -122,19 +128,21 @@ def fit(
             skipped = not math.isfinite(norm_value)  # by fp16's scaler
             line.update(loss=loss_value, gradient_norm=None if skipped else norm_value)
         trained_at = time.perf_counter()
-        val = validate()
-        if not math.isfinite(val.loss):
-            raise TrainingFailed(
-                _not_finite(f"validation loss of epoch {epoch}", compute.precision)
-            )
-        lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
-                      "loss": val.loss, "top1": val.top1, "top5": val.top5,
-                      "mean_per_class": val.mean_per_class})  # fmt: skip
+        val = None if validate is None else validate()
+        if val is not None:
+            if not math.isfinite(val.loss):
+                raise TrainingFailed(
+                    not_finite(f"validation loss of epoch {epoch}", compute.precision)
+                )
+            lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
+                          "loss": val.loss, "top1": val.top1, "top5": val.top5,
+                          "mean_per_class": val.mean_per_class})  # fmt: skip
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
             train_loss=sum(map(operator.mul, _values(losses), photos_seen)) / len(photos),
-            is_best=best.update(epoch, val),
+            val=None if val is None else lines[-1],
+            keep=val is None or best.update(epoch, val),
             timing={
                 "epoch": epoch,
                 "train_seconds": trained_at - started,
@@ -155,6 +163,7 @@ def _named(rates: dict[str, float]) -> Line:
     return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
 
 
-def _not_finite(what: str, precision: str) -> str:
+def not_finite(what: str, precision: str) -> str:
+    """What a person reads and may try when a training has run away."""
     other = ", or trainer.precision=fp32" if precision == "fp16" else ""
     return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"

@@ -96,6 +96,7 @@ WRONG = [
         "method=cutmix trainer.epochs=8",
         "augmentation.mix_off_epochs=9: at most trainer.epochs, which is 8",
     ),
+    ("trainer.ema=1", "", "trainer.ema=1.0: must be above 0 and below 1"),
     ("data.protocol=all", "", "data.protocol=all: must be one of official, trainval"),
     ("data.protocol=trainval", "", "give probe.weight_decay=NUMBER or baselines=false"),
     (

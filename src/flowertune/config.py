@@ -201,6 +201,12 @@ class TrainerConfig:
     warmup_epochs: float = key(1.0, "linear rise of the learning rates", at_least=0)
     final_lr: float = key(0.0, "end of the cosine, as a share of the peak", at_least=0, at_most=1)
     clip_norm: float | None = key(1.0, "largest norm of the gradient; null: any", above=0)
+    ema: float | None = key(
+        None,
+        "decay a step of the averaged weights that are validated, kept and tested; null: off",
+        above=0,
+        below=1,
+    )
     monitor: str = key(
         "top1", "picks the best epoch on val", choices=("top1", "mean_per_class", "loss")
     )

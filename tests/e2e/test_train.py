@@ -259,6 +259,34 @@ def test_other_models_heads_and_settings_train(
     assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
 
 
+def test_averaged_weights_are_what_is_validated_kept_and_measured(
+    small: tuple[str, ...], trained: Path, flowertune: Any, tmp_path: Path
+) -> None:
+    words = ("method=mixup", "trainer.ema=0.9", "baselines=false", "run.name=r")
+    process = flowertune("train", *small, *words, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    run = tmp_path / "runs" / "r"
+    plain, averaged = (
+        [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()]
+        for each in (trained, run)
+    )
+    for one, two in zip(plain, averaged, strict=True):
+        assert (one == two) == (one["split"] == "train")
+    results = read_json(run / "results.json")
+    (best,) = (
+        line
+        for line in averaged
+        if line["split"] == "val" and line["epoch"] == results["best_epoch"]
+    )
+    for name in ("loss", "top1", "mean_per_class"):
+        assert results["splits"]["val"][name] == best[name]
+    kept, written = (
+        load_file(run / name)
+        for name in ("checkpoints/best/model.safetensors", "adapter/head.safetensors")
+    )
+    assert torch.equal(kept["head.linear.weight"], written["linear.weight"])
+
+
 def test_trainval_trains_on_both_selects_nothing_and_measures_test_once(
     small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:

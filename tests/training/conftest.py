@@ -23,6 +23,7 @@ from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
 from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
 
@@ -53,6 +54,7 @@ class Training:
     compute: Compute
     settings: TrainerConfig
     best: BestEpoch
+    average: AveragedWeights | None
     records: list[EpochRecord] = field(default_factory=list)
 
     def validate(self) -> SplitMetrics:
@@ -76,6 +78,7 @@ class Training:
             self.best,
             validate or self.validate,
             on_step,
+            self.average,
         )
         for record in epochs:
             self.records.append(record)
@@ -133,9 +136,9 @@ def prepare(small_dir: Path) -> Prepare:
             batch_size=trainer.batch_size,
             seed=42,
         )
-        optimizer = build_optimizer(
-            classifier.parameter_groups(), OptimizerConfig(lr=lr, head_lr=5e-3), CPU
-        )
+        groups = classifier.parameter_groups()
+        trained = [parameter for group in groups.values() for parameter in group]
+        optimizer = build_optimizer(groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU)
         return Training(
             backbone=backbone,
             classifier=classifier,
@@ -144,6 +147,7 @@ def prepare(small_dir: Path) -> Prepare:
             compute=Compute(CPU, precision, threads=1),
             settings=trainer,
             best=BestEpoch(trainer.monitor, trainer.patience, trainer.min_delta),
+            average=None if trainer.ema is None else AveragedWeights(trained, trainer.ema),
         )
 
     return make

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,14 @@ from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.inference import Outputs, infer, prediction_table
-from flowertune.metrics import measure
+from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.backbone import Backbone
 from flowertune.report.console import RunConsole
 from flowertune.training import checkpoint
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import fit, not_finite
 from flowertune.training.optimizer import build_optimizer
 
@@ -162,6 +164,16 @@ def _train(
         batch_size=settings.batch_size,
         seed=config.seed,
     )
+    trained = [p for group in classifier.parameter_groups().values() for p in group]
+    average = None if settings.ema is None else AveragedWeights(trained, settings.ema)
+
+    def averaged() -> AbstractContextManager[None]:
+        return nullcontext() if average is None else average.in_place()
+
+    def validate() -> SplitMetrics:
+        with averaged():
+            return measure(evaluate("val").logits, labels["val"])
+
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
     selects = "val" in photos.splits
     epochs = fit(
@@ -172,15 +184,17 @@ def _train(
         compute,
         settings,
         best,
-        validate=(lambda: measure(evaluate("val").logits, labels["val"])) if selects else None,
+        validate=validate if selects else None,
         on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
+        average=average,
     )
     lines: list[runs.Metrics] = []
     timings: list[runs.Metrics] = []
     with console.progress():
         for record in epochs:
             if record.keep:
-                checkpoint.save_weights(run.best, classifier.trainable_state())
+                with averaged():
+                    checkpoint.save_weights(run.best, classifier.trainable_state())
             lines += record.lines
             timings.append(record.timing)
             run.write_lines("metrics.jsonl", lines)

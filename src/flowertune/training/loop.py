@@ -18,6 +18,7 @@ from flowertune.metrics import SplitMetrics
 from flowertune.models.classifier import Classifier
 from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -50,12 +51,13 @@ def fit(
     best: BestEpoch,
     validate: Callable[[], SplitMetrics] | None,
     on_step: Callable[[int, int, int], None],
+    average: AveragedWeights | None,
 ) -> Iterator[EpochRecord]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
     `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `validate` None: no val
     split, so no best epoch and no early end. `on_step(epoch, done, total)` counts the epoch's
-    steps.
+    steps. `average` takes in the weights of each step; the classifier keeps its own.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
@@ -111,7 +113,10 @@ def fit(
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            applied += scaler.get_scale() >= scale
+            stepped = scaler.get_scale() >= scale
+            applied += stepped
+            if stepped and average is not None:
+                average.update()
 
             # log
             losses.append(loss)

@@ -15,8 +15,9 @@ from flowertune import config as schema
 from flowertune.baselines import probe_solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
-from flowertune.data import shots
+from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
+from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
 from flowertune.data.sources import flowers102, folder, synthetic
 from flowertune.losses.cross_entropy import soft_cross_entropy
@@ -30,8 +31,10 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def list_photos(data: schema.DataConfig, cache: Path, progress: Progress) -> PhotoSet:
-    """The photos of the source, k of each class for training where `data.shots` says so."""
+    """The photos of the source under `data.protocol`, k of each class for training if asked for."""
     photo_set = _SOURCES[data.name](data, cache, progress)
+    if data.protocol == "trainval":
+        photo_set = protocol.trainval(photo_set)
     return photo_set if data.shots is None else shots.k_shot(photo_set, data.shots, data.seed)
 
 
@@ -83,9 +86,9 @@ def check_adapter(settings: schema.ModelConfig, backbone: Backbone) -> None:
 
 
 def augmentation_recipe(
-    settings: schema.AugmentationConfig, size: tuple[int, int]
+    settings: schema.AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> Recipe | None:
-    """How training photos are varied; None where they are not."""
+    """How training photos are varied in a training of `epochs`; None where they are not."""
     if not isinstance(settings, schema.BasicAugmentationConfig):
         return None
     return Recipe(
@@ -97,7 +100,17 @@ def augmentation_recipe(
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
-        mixup_alpha=settings.alpha if isinstance(settings, schema.MixUpConfig) else None,
+        mixing=_mixing(settings, epochs),
+    )
+
+
+def _mixing(settings: schema.BasicAugmentationConfig, epochs: int) -> Mixing | None:
+    if not isinstance(settings, (schema.MixUpConfig, schema.CutMixConfig)):
+        return None
+    return Mixing(
+        kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
+        alpha=settings.alpha,
+        last_epoch=epochs - settings.mix_off_epochs,
     )
 
 
@@ -112,11 +125,12 @@ def build_classifier(
     """Backbone, adapter and head as one module, on the CPU's initial draws.
 
     train_features (N, E): frozen, for a head that standardises. class_vectors (C, E): from
-    prompts, for a text head. probe: for a linear head that starts as one.
+    prompts, for a text head. probe: for a linear head that is one, or starts as one.
     """
     head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
-    if probe is not None:
+    if schema.needs_probe(config):
         assert isinstance(head, LinearHead)
+        assert probe is not None
         head.start_from(probe.weight, probe.bias, probe.mean, probe.std)
     if isinstance(config.model, schema.LoraConfig):
         add_lora(
@@ -133,11 +147,9 @@ def build_classifier(
 
 
 def probe_recipe(
-    settings: schema.ModelConfig, seed: int
+    settings: schema.ProbeConfig, seed: int
 ) -> tuple[Sequence[float], probe_solvers.Solver]:
-    """Weight decays to choose from and the solver: model=linear_probe's, else the usual ones."""
-    if not isinstance(settings, schema.LinearProbeConfig):
-        return WEIGHT_DECAYS, probe_solvers.lbfgs
+    """The linear probe's weight decays to choose from, and its solver."""
     decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
     if settings.solver == "lbfgs":
         return decays, probe_solvers.lbfgs

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS, Config, check
+from flowertune.config import SCHEMAS, Config
+from flowertune.config_checks import check
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused
 from flowertune.runs import run_name
 

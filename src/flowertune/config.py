@@ -9,8 +9,7 @@ dataclasses and never OmegaConf's containers. Nothing heavy is imported here.
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowertune.errors import Refused
-from flowertune.keys import first_violation, key, option, shown
+from flowertune.keys import key, option
 
 MISSING: Any = "???"  # omegaconf's own mark, spelt out so that this file imports nothing
 
@@ -69,11 +68,6 @@ class LinearProbeConfig(ModelConfig):
     """Nothing is trained inside the backbone: a linear head is fitted on its frozen features."""
 
     name: str = option("linear_probe")
-    solver: str = key("lbfgs", "to convergence, or adamw for epochs", choices=("lbfgs", "adamw"))
-    weight_decay: float | None = key(None, "null: the best on val", at_least=0)
-    epochs: int = key(40, "of adamw", at_least=1)
-    batch_size: int = key(64, "of adamw", at_least=1)
-    lr: float = key(0.1, "of adamw, falling by a cosine", above=0)
 
 
 @dataclass
@@ -145,11 +139,26 @@ class BasicAugmentationConfig(AugmentationConfig):
 
 
 @dataclass
-class MixUpConfig(BasicAugmentationConfig):
-    """basic, then MixUp (Zhang et al. 2018): one coefficient a batch, random partners."""
+class MixingConfig(BasicAugmentationConfig):
+    """basic, then photos are mixed in pairs: one coefficient a batch, random partners."""
+
+    mix_off_epochs: int = key(0, "so many epochs at the end do not mix", at_least=0)
+
+
+@dataclass
+class MixUpConfig(MixingConfig):
+    """Blended pairs (Zhang et al. 2018)."""
 
     name: str = option("mixup")
     alpha: float = key(0.2, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
+
+
+@dataclass
+class CutMixConfig(MixingConfig):
+    """A box of one photo in the other (Yun et al. 2019): one box a batch."""
+
+    name: str = option("cutmix")
+    alpha: float = key(1.0, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
 
 
 @dataclass
@@ -199,6 +208,12 @@ class TrainerConfig:
     warmup_epochs: float = key(1.0, "linear rise of the learning rates", at_least=0)
     final_lr: float = key(0.0, "end of the cosine, as a share of the peak", at_least=0, at_most=1)
     clip_norm: float | None = key(1.0, "largest norm of the gradient; null: any", above=0)
+    ema: float | None = key(
+        None,
+        "decay a step of the averaged weights that are validated, kept and tested; null: off",
+        above=0,
+        below=1,
+    )
     monitor: str = key(
         "top1", "picks the best epoch on val", choices=("top1", "mean_per_class", "loss")
     )
@@ -216,6 +231,11 @@ class DataConfig:
     """Which photos."""
 
     name: str = key(MISSING, "source")
+    protocol: str = key(
+        "official",
+        "official: val selects; trainval: train on both, select nothing",
+        choices=("official", "trainval"),
+    )
     seed: int = key(0, "fixes splits and shots, apart from the training's seed", at_least=0)
     shots: int | None = key(None, "training photos a class; null: all", at_least=1)
     bad_files: str = key("stop", "files that are no photos", choices=("stop", "skip"))
@@ -250,6 +270,17 @@ class SyntheticConfig(DataConfig):
 
 
 @dataclass
+class ProbeConfig:
+    """The linear probe: baseline beside every training, and what method=linear_probe is."""
+
+    solver: str = key("lbfgs", "to convergence, or adamw for epochs", choices=("lbfgs", "adamw"))
+    weight_decay: float | None = key(None, "null: chosen on val", above=0)
+    epochs: int = key(40, "of adamw", at_least=1)
+    batch_size: int = key(64, "of adamw", at_least=1)
+    lr: float = key(0.1, "of adamw, falling by a cosine", above=0)
+
+
+@dataclass
 class RunConfig:
     """Where the run's directory goes."""
 
@@ -272,7 +303,16 @@ class Config:
     optimizer: OptimizerConfig = MISSING
     trainer: TrainerConfig = MISSING
     data: DataConfig = MISSING
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+def needs_probe(config: Config) -> bool:
+    """Whether the head is the linear probe of the frozen features, or starts as it."""
+    head = config.head
+    return isinstance(config.model, LinearProbeConfig) or (
+        isinstance(head, LinearHeadConfig) and head.from_probe
+    )
 
 
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
@@ -289,6 +329,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "none": NoAugmentationConfig,
         "basic": BasicAugmentationConfig,
         "mixup": MixUpConfig,
+        "cutmix": CutMixConfig,
     },
     "loss": {"ce": CrossEntropyConfig},
     "optimizer": {"adamw": OptimizerConfig},
@@ -299,58 +340,3 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "synthetic": SyntheticConfig,
     },
 }
-
-
-def check(config: Config) -> None:
-    """Every value against its range, then the values that must fit together.
-
-    Raises:
-        Refused: with the key, its value and what is allowed.
-    """
-    violation = first_violation(config)
-    if violation is not None:
-        raise Refused(violation)
-    _check_together(config)
-
-
-def _check_together(config: Config) -> None:
-    if config.backbone.source == "directory" and not config.backbone.path:
-        raise Refused("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
-    if config.backbone.source != "directory" and config.backbone.path is not None:
-        raise Refused(
-            f"backbone.path={config.backbone.path}: is read with backbone=local alone; add that"
-        )
-    if getattr(config.data, "root", None) == "":
-        raise Refused("data.root: empty; give a folder (data.root=DIR)")
-    if isinstance(config.head, TextHeadConfig) and not config.backbone.text:
-        raise Refused("head=text: needs a text tower that means something; backbone.text is false")
-    if config.trainer.warmup_epochs > config.trainer.epochs:
-        raise Refused(
-            f"trainer.warmup_epochs={config.trainer.warmup_epochs:g}: "
-            f"at most trainer.epochs, which is {config.trainer.epochs}"
-        )
-    if isinstance(config.model, ZeroShotConfig | LinearProbeConfig):
-        _check_frozen(config)
-    if isinstance(config.model, LoraConfig) and not config.model.targets:
-        raise Refused("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
-    if isinstance(config.model, LoraConfig) and config.model.layers == []:
-        raise Refused("model.layers=[]: LoRA needs at least one layer; null means all")
-    if isinstance(config.augmentation, BasicAugmentationConfig):
-        for name in ("scale", "ratio"):
-            span = getattr(config.augmentation, name)
-            if len(span) != 2 or span[0] > span[1]:
-                raise Refused(f"augmentation.{name}={shown(span)}: must be [least,most]")
-
-
-def _check_frozen(config: Config) -> None:
-    """Where nothing in the backbone is trained, there is one head that fits and no augmentation."""
-    method = config.model.name
-    head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
-    if config.head.name != head or config.augmentation.name != "none":
-        raise Refused(
-            f"model={method}: needs head={head} and augmentation=none, which method={method} sets"
-        )
-    if isinstance(config.head, LinearHeadConfig) and config.head.from_probe:
-        raise Refused(f"head.from_probe=true: model={method} is a probe already")
-    if config.trainer.adapter_scales:
-        raise Refused(f"trainer.adapter_scales: model={method} has no adapter to scale")

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowertune import __version__
 from flowertune.conf_dir import conf_dir
-from flowertune.config import MISSING, SCHEMAS, Config, RunConfig
+from flowertune.config import MISSING, SCHEMAS, Config, ProbeConfig, RunConfig
 from flowertune.keys import rule
 
 
@@ -96,7 +96,7 @@ def _option_names(folder: Path) -> list[str]:
 
 
 def _keys() -> str:
-    rows = [*_rows(Config, ""), *_rows(RunConfig, "run.")]
+    rows = [*_rows(Config, ""), *_rows(ProbeConfig, "probe."), *_rows(RunConfig, "run.")]
     for group, options in SCHEMAS.items():
         having: dict[tuple[str, str], list[str]] = {}  # the options of the group that have a row
         for option, schema in options.items():

@@ -50,7 +50,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The trained weights of the best epoch."""
+        """The trained weights of the best epoch on val, or of the last where nothing selects."""
         return self.path / "checkpoints" / "best" / "model.safetensors"
 
     @property

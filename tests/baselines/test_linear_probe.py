@@ -75,6 +75,13 @@ def test_validation_chooses_the_weight_decay_top1_first_and_then_the_loss() -> N
     assert probe.weight_decay == 1e-3
 
 
+def test_a_given_weight_decay_needs_no_val() -> None:
+    train, val = task(120, 12, 5, seed=1), task(60, 12, 5, seed=2)
+    given, chosen = fit_linear_probe(*train, None, None, 5, [1e-2], lbfgs), fit((1e-2,))
+    assert given.weight_decay == 1e-2
+    assert torch.equal(given.logits(val[0]), chosen.logits(val[0]))
+
+
 def test_a_feature_that_never_varies_is_harmless() -> None:
     features, labels = task(120, 12, 5, seed=1)
     constant = torch.full((120, 1), 0.1)

@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from flowertune.data.augment import Draws, Recipe, apply, draw, draw_boxes, normalise
 from flowertune.data.colour import jitter
+from flowertune.data.mix import Mixing
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 RECIPE = Recipe(
@@ -22,24 +23,24 @@ RECIPE = Recipe(
     brightness=0.0,
     contrast=0.0,
     saturation=0.0,
-    mixup_alpha=None,
+    mixing=None,
 )
 SIZES = torch.tensor([[40, 40], [40, 64], [80, 40], [44, 40]] * 8, dtype=torch.int32)
 
 
 def equal(one: Draws, other: Draws) -> bool:
     pairs = [(one.boxes, other.boxes), (one.flips, other.flips)]
-    for a, b in [(one.colour, other.colour), (one.partner, other.partner)]:
-        if a is None or b is None:
-            if a is not b:
-                return False
-        else:
-            pairs.append((a, b))
-    return one.coefficient == other.coefficient and all(torch.equal(a, b) for a, b in pairs)
+    assert one.colour is not None
+    assert other.colour is not None
+    assert one.mixing is not None
+    assert other.mixing is not None
+    pairs += [(one.colour, other.colour), (one.mixing.partner, other.mixing.partner)]
+    same = one.mixing.coefficient == other.mixing.coefficient
+    return same and all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_draws_follow_from_seed_epoch_and_step_alone():
-    recipe = replace(RECIPE, brightness=0.2, mixup_alpha=0.2)
+    recipe = replace(RECIPE, brightness=0.2, mixing=Mixing("mixup", 0.2, last_epoch=9))
     torch.manual_seed(1)
     np.random.seed(1)
     first = draw(recipe, SIZES, seed=42, epoch=3, step=7)
@@ -55,16 +56,19 @@ def test_draws_follow_from_seed_epoch_and_step_alone():
         assert first.colour is not None
         assert drawn.colour is not None
         assert not torch.equal(first.colour, drawn.colour)
-        assert first.partner is not None
-        assert drawn.partner is not None
-        assert not torch.equal(first.partner, drawn.partner)
-        assert first.coefficient != drawn.coefficient
+        assert first.mixing is not None
+        assert drawn.mixing is not None
+        assert not torch.equal(first.mixing.partner, drawn.mixing.partner)
+        assert first.mixing.coefficient != drawn.mixing.coefficient
 
 
-def test_mixup_and_colour_leave_crops_and_flips_as_they_were():
-    plain = draw(RECIPE, SIZES, 42, 0, 0)
-    rich = draw(replace(RECIPE, contrast=0.4, mixup_alpha=1.0), SIZES, 42, 0, 0)
-    assert (plain.colour, plain.partner, plain.coefficient) == (None, None, None)
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixing_and_colour_leave_crops_and_flips_as_they_were(kind):
+    plain = draw(RECIPE, SIZES, 42, 1, 0)
+    mixing = Mixing(kind, 1.0, last_epoch=1)
+    rich = draw(replace(RECIPE, contrast=0.4, mixing=mixing), SIZES, 42, 1, 0)
+    assert (plain.colour, plain.mixing) == (None, None)
+    assert rich.mixing is not None
     assert torch.equal(plain.boxes, rich.boxes)
     assert torch.equal(plain.flips, rich.flips)
 

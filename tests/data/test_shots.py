@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_every_photo_can_be_drawn() -> None:
     whole = make_set({"daisy": 6, "iris": 6})
     seen = set().union(*(chosen(whole, 1, seed) for seed in range(60)))
     assert len(seen) == 12
+
+
+def test_photos_of_one_name_draw_apart() -> None:
+    """Of train/ and val/ taken together, where both count from 0.jpg."""
+    counts = {"daisy": 20, "iris": 20}
+    one, two = make_set(counts), make_set(counts, root=Path("/photos/more"))
+    train, more = one.splits["train"], two.splits["train"]
+    joined = Split(train.paths + more.paths, train.labels + more.labels)
+    both = replace(one, splits={"train": joined})
+    # which of the first 20 numbers are drawn says nothing of the second 20
+    pairs = 0
+    for seed in range(50):
+        paths = k_shot(both, 10, seed).splits["train"].paths
+        drawn = {path.relative_to("/photos").as_posix() for path in paths}
+        pairs += sum(f"more/{name}" in drawn for name in drawn)
+    assert pairs / 50 == pytest.approx(2 * 20 * (10 / 40) * (9 / 39), abs=0.6)
 
 
 def test_a_class_with_too_few_is_named_with_its_count() -> None:

@@ -1,9 +1,13 @@
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import PixelStore
+from flowertune.data.mix import Mixing, soft_targets
 from flowertune.data.training_photos import TrainingPhotos
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
@@ -18,7 +22,7 @@ MIXUP_ALONE = Recipe(
     brightness=0.0,
     contrast=0.0,
     saturation=0.0,
-    mixup_alpha=1.0,
+    mixing=Mixing("mixup", 1.0, last_epoch=9),
 )
 EVERYTHING = Recipe(
     size=(8, 8),
@@ -29,7 +33,7 @@ EVERYTHING = Recipe(
     brightness=0.4,
     contrast=0.4,
     saturation=0.4,
-    mixup_alpha=0.5,
+    mixing=Mixing("mixup", 0.5, last_epoch=9),
 )
 
 
@@ -108,6 +112,35 @@ def test_labels_are_mixed_as_the_images_are(pixels):
         torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=0)
         mixed += int((targets.max(1).values < 0.999).any())
     assert mixed
+
+
+def test_cutmix_labels_say_how_much_of_each_photo_is_to_be_seen():
+    solid = np.repeat(np.arange(7, dtype=np.uint8) * 30, 3 * 8 * 8).reshape(7, 3, 8, 8)
+    source = photos(solid, replace(MIXUP_ALONE, mixing=Mixing("cutmix", 1.0, last_epoch=1)))
+    mixed = 0
+    for batch in range(6):
+        images, targets = source.load(torch.tensor([0, 1, 2]), epoch=1, batch=batch)
+        shown = images[:, 0] * STD[0] + MEAN[0]  # each pixel's shade says whose it is
+        share = torch.stack([(shown - n * 30 / 255).abs() < 1e-3 for n in range(3)], dim=1)
+        torch.testing.assert_close(targets, share.float().mean((2, 3)))
+        mixed += int((targets.max(1).values < 0.999).any())
+    assert mixed
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_the_last_epochs_do_not_mix_and_the_others_stay_as_they_were(pixels, kind):
+    always = photos(pixels, replace(EVERYTHING, mixing=Mixing(kind, 1.0, last_epoch=4)))
+    never = photos(pixels, replace(EVERYTHING, mixing=None))
+    source = photos(pixels, replace(EVERYTHING, mixing=Mixing(kind, 1.0, last_epoch=2)))
+    mixed_epochs = set()
+    for epoch, batch in itertools.product((1, 2, 3, 4), range(4)):
+        images, targets = source.load(torch.tensor([3, 1, 2]), epoch, batch)
+        expected = (always if epoch <= 2 else never).load(torch.tensor([3, 1, 2]), epoch, batch)
+        assert torch.equal(images, expected[0])
+        assert torch.equal(targets, expected[1])
+        if not torch.equal(targets, soft_targets(LABELS[[3, 1, 2]], 3)):
+            mixed_epochs.add(epoch)
+    assert mixed_epochs == {1, 2}
 
 
 def test_the_smaller_last_batch_is_augmented_as_any_other(pixels):

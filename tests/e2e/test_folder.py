@@ -58,6 +58,21 @@ def test_a_finished_run_does_not_speak_for_photos_that_came_later(
     assert "the photos have changed since" in changed.stderr
 
 
+def test_trainval_without_test_photos_is_refused(
+    photos: Path, flowertune: Any, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "two" / split).mkdir(parents=True)
+        for name in COLOURS:
+            (tmp_path / "two" / split / name).symlink_to(photos / name, target_is_directory=True)
+    words = ("data.root=two", "data.protocol=trainval", "baselines=false")
+    process = flowertune(*WORDS, *words, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1, process.stderr
+    assert "two has no test photos" in process.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("bad_files", ["stop", "skip"])
 def test_what_is_no_photo_is_named(
     bad_files: str, photos: Path, flowertune: Any, tmp_path: Path

@@ -196,12 +196,19 @@ def test_an_unfinished_run_is_refused(
     assert files_below(tmp_path) == set()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trainer.epochs=2",),
+        # in the only step, and without a validation that would meet it
+        ("data.protocol=trainval", "baselines=false", "trainer.epochs=1", "trainer.batch_size=100"),
+    ],
+)
 def test_a_loss_that_explodes_fails_the_run_and_says_so(
-    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+    words: tuple[str, ...], small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:
-    process = flowertune(
-        "train", *small, "optimizer.lr=1e30", "optimizer.head_lr=1e30", "run.name=r", cwd=tmp_path
-    )
+    rates = ("optimizer.lr=1e38", "optimizer.head_lr=1e38")
+    process = flowertune("train", *small, *words, *rates, "run.name=r", cwd=tmp_path)
     assert process.returncode == 1
     status = read_json(tmp_path / "runs" / "r" / "status.json")
     assert status["state"] == "failed"
@@ -238,7 +245,7 @@ def test_a_termination_signal_leaves_a_run_that_says_so(
     "words",
     [
         ("method=zeroshot",),
-        ("method=linear_probe", "model.solver=adamw", "model.weight_decay=0"),
+        ("method=linear_probe", "probe.solver=adamw"),
         ("method=full", "trainer.adapter_scales=[0.5]"),
         ("head=text", "model.targets=[q,v,mlp]", "model.layers=[1,3]", "model.dropout=0.1"),
         ("trainer.precision=bf16", "trainer.accumulation=2", "trainer.patience=1"),
@@ -268,21 +275,6 @@ def test_zero_shot_and_the_probe_as_methods_agree_with_the_baselines_beside_them
             its_own = results["splits"][split]
             assert its_own["top1"] == pytest.approx(measured["top1"], abs=1 / measured["n"])
             assert its_own["loss"] == pytest.approx(measured["loss"], rel=1e-3)
-        (line,) = (folder / "runs" / "r" / "metrics.jsonl").read_text().splitlines()
-        assert json.loads(line)["top1"] == results["splits"]["val"]["top1"]
-
-
-def test_a_probe_with_settings_of_its_own_leaves_the_baseline_as_it_was(
-    small: tuple[str, ...], flowertune: Any, tmp_path: Path
-) -> None:
-    words = (*small, "method=linear_probe", "model.weight_decay=100", "run.name=r")
-    assert flowertune("train", *words, cwd=tmp_path).returncode == 0
-    results = read_json(tmp_path / "runs" / "r" / "results.json")
-    assert (
-        results["splits"]["train"]["loss"]
-        > 2 * (results["baselines"]["linear_probe"]["splits"]["train"]["loss"])
-    )
-    assert results["baselines"]["linear_probe"]["weight_decay"] < 100
 
 
 def test_a_head_may_start_as_the_probe_and_the_adapter_be_scaled_on_val(
@@ -301,6 +293,72 @@ def test_a_head_may_start_as_the_probe_and_the_adapter_be_scaled_on_val(
         probe["splits"]["test"]["loss"], rel=1e-3
     )
     assert results["adapter_scale"] in (0, 0.5, 1)
+
+
+def test_averaged_weights_are_what_is_validated_kept_and_measured(
+    small: tuple[str, ...], trained: Path, flowertune: Any, tmp_path: Path
+) -> None:
+    words = ("method=mixup", "trainer.ema=0.9", "baselines=false", "run.name=r")
+    process = flowertune("train", *small, *words, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    run = tmp_path / "runs" / "r"
+    plain, averaged = (
+        [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()]
+        for each in (trained, run)
+    )
+    for one, two in zip(plain, averaged, strict=True):
+        assert (one == two) == (one["split"] == "train")
+    results = read_json(run / "results.json")
+    (best,) = (
+        line
+        for line in averaged
+        if line["split"] == "val" and line["epoch"] == results["best_epoch"]
+    )
+    for name in ("loss", "top1", "mean_per_class"):
+        assert results["splits"]["val"][name] == best[name]
+    kept, written = (
+        load_file(run / name)
+        for name in ("checkpoints/best/model.safetensors", "adapter/head.safetensors")
+    )
+    assert torch.equal(kept["head.linear.weight"], written["linear.weight"])
+
+
+def test_trainval_trains_on_both_selects_nothing_and_measures_test_once(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    words = ("method=cutmix", "augmentation.mix_off_epochs=1", "data.protocol=trainval")
+    process = flowertune(
+        "train", *small, *words, "probe.weight_decay=1e-2", "run.name=r", cwd=tmp_path
+    )
+    assert process.returncode == 0, process.stderr
+    run = tmp_path / "runs" / "r"
+    results = read_json(run / "results.json")
+    assert {name: split["n"] for name, split in results["splits"].items()} == {
+        "train": 100,  # 3 + 2 a species
+        "test": 60,
+    }
+    assert "trainval: train and val are one training set of 100" in results["protocol"]
+    assert results["best_epoch"] is None
+    assert results["epochs_run"] == 2
+    probe = results["baselines"]["linear_probe"]
+    assert probe["weight_decay"] == 1e-2
+    assert probe["splits"].keys() == {"train", "test"}
+    assert results["baselines"]["zeroshot"]["splits"].keys() == {"test"}
+    with (run / "photos.csv").open() as file:
+        photos = [(row["split"], row["path"].split("/")[0]) for row in csv.DictReader(file)]
+    assert set(photos) == {("train", "train"), ("train", "val"), ("test", "test")}
+    assert "predictions-val.csv" not in files_below(run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["split"] for line in lines] == ["train"] * 14  # 100 photos in batches of 16
+    assert "val loss" not in process.stdout
+    assert "last of 2 epochs" in process.stdout
+
+    shots = (*small, "data.protocol=trainval", "data.shots=4", "baselines=false", "run.name=shots")
+    process = flowertune("train", *shots, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = read_json(tmp_path / "runs" / "shots" / "results.json")
+    assert results["splits"]["train"]["n"] == 80
+    assert "4-shot" in results["protocol"]
 
 
 def test_a_reader_that_goes_away_does_not_cost_the_run(

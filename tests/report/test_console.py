@@ -152,6 +152,18 @@ def test_a_long_line_is_not_broken() -> None:
     assert out.getvalue() == path + "\n"
 
 
+def test_without_val_nothing_claims_to_have_been_selected() -> None:
+    results = copy.deepcopy(RESULTS) | {"best_epoch": None, "adapter_scale": None}
+    del results["splits"]["val"]
+    text = table(results)
+    assert "last of 12 epochs, 123.5 s" in text
+    assert "best" not in text
+    assert not re.search("^val ", text, re.MULTILINE)
+    shown, out = console()
+    shown.epoch(3, 12, 0.25, None, is_best=True)
+    assert out.getvalue() == "epoch  3/12  train loss 0.2500\n"
+
+
 def run_two_epochs(shown: RunConsole) -> None:
     with shown.progress():
         for done in (0, 5, 10):

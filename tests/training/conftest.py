@@ -12,6 +12,7 @@ import torch
 from flowertune.config import OptimizerConfig, TrainerConfig
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import PixelStore
+from flowertune.data.mix import Mixing
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.inference import infer
 from flowertune.losses.cross_entropy import soft_cross_entropy
@@ -22,6 +23,7 @@ from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
 from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
 
@@ -37,7 +39,7 @@ MIXUP = Recipe(
     brightness=0.1,
     contrast=0.0,
     saturation=0.0,
-    mixup_alpha=0.4,
+    mixing=Mixing("mixup", 0.4, last_epoch=1000),
 )
 
 
@@ -52,6 +54,7 @@ class Training:
     compute: Compute
     settings: TrainerConfig
     best: BestEpoch
+    average: AveragedWeights | None
     records: list[EpochRecord] = field(default_factory=list)
 
     def validate(self) -> SplitMetrics:
@@ -75,6 +78,7 @@ class Training:
             self.best,
             validate or self.validate,
             on_step,
+            self.average,
         )
         for record in epochs:
             self.records.append(record)
@@ -132,9 +136,9 @@ def prepare(small_dir: Path) -> Prepare:
             batch_size=trainer.batch_size,
             seed=42,
         )
-        optimizer = build_optimizer(
-            classifier.parameter_groups(), OptimizerConfig(lr=lr, head_lr=5e-3), CPU
-        )
+        groups = classifier.parameter_groups()
+        trained = [parameter for group in groups.values() for parameter in group]
+        optimizer = build_optimizer(groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU)
         return Training(
             backbone=backbone,
             classifier=classifier,
@@ -143,6 +147,7 @@ def prepare(small_dir: Path) -> Prepare:
             compute=Compute(CPU, precision, threads=1),
             settings=trainer,
             best=BestEpoch(trainer.monitor, trainer.patience, trainer.min_delta),
+            average=None if trainer.ema is None else AveragedWeights(trained, trainer.ema),
         )
 
     return make

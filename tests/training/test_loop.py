@@ -120,7 +120,7 @@ def test_patience_ends_it(prepare):
     accuracies = iter([0.5, 0.6, 0.6, 0.55, 0.9])
     training = prepare(epochs=5, patience=2)
     training.run(validate=lambda: metrics(top1=next(accuracies)))
-    assert [record.is_best for record in training.records] == [True, True, False, False]
+    assert [record.keep for record in training.records] == [True, True, False, False]
     assert (training.best.epoch, training.best.value) == (2, 0.6)
 
 
@@ -128,6 +128,18 @@ def test_without_patience_it_goes_on_to_the_end(prepare):
     training = prepare(epochs=3, warmup_epochs=1.0).run(validate=lambda: metrics(top1=0.5))
     assert [record.epoch for record in training.records] == [1, 2, 3]
     assert training.best.epoch == 1
+
+
+def test_without_a_val_split_every_epoch_is_run_and_the_last_weights_are_kept(prepare):
+    training, validated = prepare(epochs=3, warmup_epochs=1.0), prepare(epochs=3, warmup_epochs=1.0)
+    training.validate = None
+    training.run()
+    validated.run()
+    assert [record.keep for record in training.records] == [True, True, True]
+    assert [record.val for record in training.records] == [None, None, None]
+    assert not training.split("val")
+    assert training.split("train") == validated.split("train")
+    assert same(training.classifier.state_dict(), validated.classifier.state_dict())
 
 
 def test_learning_rates_follow_torchs_schedulers_apart_for_adapter_and_head(prepare):
@@ -167,6 +179,7 @@ def test_lines_count_steps_through_and_are_json(prepare):
     # the last line is the trained model's own
     final = training.validate()
     assert training.lines[-1]["loss"] == final.loss
+    assert [record.val for record in training.records] == training.split("val")
     for record in training.records:
         train = [line["loss"] for line in record.lines if line["split"] == "train"]
         # steps of 4 + 4 and of 2 photos: the mean is over photos

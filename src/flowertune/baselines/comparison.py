@@ -10,13 +10,34 @@ from flowertune.baselines.zero_shot import zero_shot_logits
 from flowertune.metrics import measure
 
 
+def baselines(
+    wanted: bool,
+    features: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    vectors: Tensor | None,
+    logit_scale: float,
+    probe: LinearProbe | None,
+) -> dict[str, Any]:
+    """What results.json has under that name: each baseline's results, or None.
+
+    features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts, None where
+    the backbone's text means nothing.
+    """
+    found: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
+    if wanted and vectors is not None:
+        found["zeroshot"] = zero_shot_results(features, labels, vectors, logit_scale)
+    if wanted and probe is not None:
+        found["linear_probe"] = linear_probe_results(probe, features, labels)
+    return found
+
+
 def zero_shot_results(
     features: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     vectors: Tensor,
     logit_scale: float,
 ) -> dict[str, Any]:
-    """Zero-shot on val and test, as results.json holds it.
+    """Zero-shot on every split but train, as results.json holds it.
 
     features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts.
     """

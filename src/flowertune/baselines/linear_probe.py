@@ -19,13 +19,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """weight (C, E) and bias (C,) on features standardised by mean (E,) and std (E,); float64."""
+    """weight (C, E) and bias (C,) on features standardised by mean (E,) and std (E,); float64.
+
+    `weight_decay` is the one that was chosen or given; `unreached` says what kept the solver from
+    its solution, else None.
+    """
 
     weight: Tensor
     bias: Tensor
     mean: Tensor
     std: Tensor
     weight_decay: float
+    unreached: str | None
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (N, C), float32, of features (N, E)."""
@@ -36,8 +41,8 @@ class LinearProbe:
 def fit_linear_probe(
     train_features: Tensor,
     train_labels: Tensor,
-    val_features: Tensor,
-    val_labels: Tensor,
+    val_features: Tensor | None,
+    val_labels: Tensor | None,
     classes: int,
     weight_decays: Sequence[float],
     solve: Solver,
@@ -46,9 +51,41 @@ def fit_linear_probe(
 
     Features are (N, E), labels (N,) integers below `classes`. Features are standardised by their
     mean and standard deviation on train. Weight decays are tried from the strongest down, each
-    solution being where the next search begins. All is computed where the features lie (CPU or
-    CUDA).
+    solution being where the next search begins. Without val there is one weight decay, and nothing
+    to choose. All is computed where the features lie (CPU or CUDA).
     """
+
+    def score(probe: LinearProbe) -> tuple[float, float]:
+        assert val_features is not None
+        assert val_labels is not None
+        logits = probe.logits(val_features)
+        expected = val_labels.to(logits.device).long()
+        top1 = (logits.argmax(1) == expected).double().mean().item()
+        loss = F.cross_entropy(logits, expected).item()
+        log.debug(
+            "linear probe: decay %g, val top-1 %.4f, loss %.4f", probe.weight_decay, top1, loss
+        )
+        return top1, -loss
+
+    probes = _solutions(train_features, train_labels, classes, weight_decays, solve)
+    chosen = probes[0] if len(probes) == 1 else max(probes, key=score)
+    if chosen.unreached is not None:
+        log.warning(
+            "the linear probe %s with weight decay %g: its accuracy may be a little too low",
+            chosen.unreached,
+            chosen.weight_decay,
+        )
+    return chosen
+
+
+def _solutions(
+    train_features: Tensor,
+    train_labels: Tensor,
+    classes: int,
+    weight_decays: Sequence[float],
+    solve: Solver,
+) -> list[LinearProbe]:
+    """The probe of each weight decay, the strongest first."""
     features = train_features.double()
     mean = features.mean(0)
     std = features.std(0, correction=0)
@@ -56,25 +93,11 @@ def fit_linear_probe(
     std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
     standard = (features - mean) / std
     labels = train_labels.to(features.device).long()
-    val_labels = val_labels.to(features.device).long()
-
-    chosen, chosen_score, complaint = None, (-1.0, 0.0), None
+    probes = []
     solution = standard.new_zeros(classes * (standard.shape[1] + 1))
     with threads_for(standard.shape[0] * standard.shape[1] * classes):
         for weight_decay in sorted(weight_decays, reverse=True):
             solution, unreached = solve(standard, labels, classes, weight_decay, solution)
-            probe = LinearProbe(*unpack(solution, classes), mean, std, weight_decay)
-            logits = probe.logits(val_features)
-            top1 = (logits.argmax(1) == val_labels).double().mean().item()
-            loss = F.cross_entropy(logits, val_labels).item()
-            log.debug("linear probe: decay %g, val top-1 %.4f, loss %.4f", weight_decay, top1, loss)
-            if (top1, -loss) > chosen_score:
-                chosen, chosen_score, complaint = probe, (top1, -loss), unreached
-    assert chosen is not None, "no weight decay to choose from"
-    if complaint is not None:
-        log.warning(
-            "the linear probe %s with weight decay %g: its accuracy may be a little too low",
-            complaint,
-            chosen.weight_decay,
-        )
-    return chosen
+            weight, bias = unpack(solution, classes)
+            probes.append(LinearProbe(weight, bias, mean, std, weight_decay, unreached))
+    return probes

@@ -1,9 +1,11 @@
 """`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
 
 import hashlib
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,21 @@ from torch import Tensor
 from flowertune import build, environment, recording, runs, saved_model
 from flowertune.baselines import comparison, prompts
 from flowertune.baselines.features import FeatureKey, frozen_features
-from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, fit_linear_probe
-from flowertune.baselines.probe_solvers import Solver, lbfgs
+from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
-from flowertune.config import Config, LinearHeadConfig, LinearProbeConfig, TextHeadConfig
+from flowertune.config import (
+    Config,
+    LinearHeadConfig,
+    LinearProbeConfig,
+    TextHeadConfig,
+    needs_probe,
+)
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
-from flowertune.errors import EXIT_DONE
+from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.backbone import Backbone
@@ -33,8 +40,9 @@ from flowertune.training import checkpoint
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
 from flowertune.training.interpolation import choose_scale
-from flowertune.training.loop import fit, validation_line
+from flowertune.training.loop import fit, not_finite
 from flowertune.training.optimizer import build_optimizer
 
 
@@ -117,58 +125,43 @@ def _train(
         with compute.autocast():
             return backbone.encode_image(normalise(batch, mean, std))
 
-    wanted = _features_wanted(config, list(photos.splits))
     features = {}
     with console.progress():
-        for name in wanted:
+        for name in _features_wanted(config, list(photos.splits)):
             key = _feature_key(backbone, photos.splits[name], compute, settings.eval_batch_size)
             advance = partial(console.advance, f"frozen features of {name}")
             features[name] = frozen_features(pixels[name], encode, key, cache, advance)
-    vectors = None
+    vectors, probe = None, None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
         vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
-
-    def fit_probe(weight_decays: Sequence[float], solve: Solver) -> LinearProbe:
-        return fit_linear_probe(
-            features["train"], labels["train"], features["val"], labels["val"],
-            len(class_names), weight_decays, solve,
+    began = time.perf_counter()
+    if config.baselines or needs_probe(config):
+        probe = fit_linear_probe(
+            features["train"], labels["train"], features.get("val"), labels.get("val"),
+            len(class_names), *build.probe_recipe(config.probe, config.seed),
         )  # fmt: skip
-
-    baselines: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
-    if config.baselines:
-        if vectors is not None:
-            baselines["zeroshot"] = comparison.zero_shot_results(
-                features, labels, vectors, backbone.logit_scale
-            )
-        baselines["linear_probe"] = comparison.linear_probe_results(
-            fit_probe(WEIGHT_DECAYS, lbfgs), features, labels
-        )
+    probe_seconds = time.perf_counter() - began
+    baselines = comparison.baselines(
+        config.baselines, features, labels, vectors, backbone.logit_scale, probe
+    )
 
     # the model
-    began = time.perf_counter()
-    probe = fit_probe(*build.probe_recipe(config.model, config.seed)) if _probes(config) else None
     classifier = build.build_classifier(
         config, backbone, len(class_names), features.get("train"), vectors, probe
     ).to(device)
-    frozen = classifier.mode in FROZEN
 
     def evaluate(split: str) -> Outputs:
-        if frozen:
+        if classifier.mode in FROZEN:
             return infer_features(classifier, features[split], settings.eval_batch_size)
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
 
-    def validate() -> SplitMetrics:
-        return measure(evaluate("val").logits, labels["val"])
-
-    # training; the best epoch's weights are kept
-    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
-    timings: list[runs.Metrics] = []
-    scale, images_per_second = None, None
-    if frozen:  # and so fitted already
+    # training; the best epoch's weights are kept, or without a val split the last
+    if classifier.mode in FROZEN:  # the head is what it will be
         checkpoint.save_weights(run.best, classifier.trainable_state())
-        seconds = time.perf_counter() - began
-        run.write_lines("metrics.jsonl", [validation_line(0, 0, validate())])
+        run.write_lines("metrics.jsonl", [])
         run.write_lines("timings.jsonl", [])
+        seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
+        course = Course(0, None, None, seconds, None)
     else:
         train = photos.splits["train"]
         train_pixels, sizes = pixels["train"], None
@@ -180,34 +173,30 @@ def _train(
             labels=labels["train"],
             classes=len(class_names),
             sizes=sizes,
-            recipe=build.augmentation_recipe(config.augmentation, backbone.preprocessing.size),
+            recipe=build.augmentation_recipe(
+                config.augmentation, backbone.preprocessing.size, settings.epochs
+            ),
             mean=mean,
             std=std,
             batch_size=settings.batch_size,
             seed=config.seed,
         )
-        initial = classifier.trainable_state()
-        timings = _train_epochs(config, run, compute, classifier, training_photos, best,
-                                validate, console)  # fmt: skip
-        train_seconds = sum(timing["train_seconds"] for timing in timings)
-        seconds = train_seconds + sum(timing["val_seconds"] for timing in timings)
-        images_per_second = len(training_photos) * len(timings) / train_seconds
-        if settings.adapter_scales:
-            with console.progress():
-                console.advance("adapter scales", 0, len(settings.adapter_scales) + 1)
-                scale, state = choose_scale(
-                    classifier, initial, checkpoint.load_weights(run.best),
-                    settings.adapter_scales, lambda: best.score(validate()),
-                )  # fmt: skip
-            checkpoint.save_weights(run.best, state)
+        course = _train_epochs(
+            config, run, compute, classifier, training_photos,
+            (lambda: measure(evaluate("val").logits, labels["val"])) if "val" in labels else None,
+            console,
+        )  # fmt: skip
 
-    # the best epoch's result, by the code that every later use goes through; the trained model
+    # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test photos here and nowhere else
     classifier.load_trainable_state(checkpoint.load_weights(run.best))
     measured = {}
     for name, each in photos.splits.items():
         logits = evaluate(name).logits
-        measured[name] = measure(logits, labels[name]).to_dict()
+        metrics = measure(logits, labels[name])
+        if not math.isfinite(metrics.loss):
+            raise TrainingFailed(not_finite(f"loss on {name}", compute.precision))
+        measured[name] = metrics.to_dict()
         run.write_table(
             f"predictions-{name}.csv",
             *prediction_table(photos.names(name), each.split.labels, logits, class_names),
@@ -229,15 +218,26 @@ def _train(
         "device": compute.device_name,
         "precision": compute.precision,
         "trainable_parameters": classifier.trainable_parameters,
-        "epochs_run": len(timings),
-        "best_epoch": best.epoch if timings else None,
-        "adapter_scale": scale,
-        "seconds": seconds,
-        "images_per_second": images_per_second,
+        **asdict(course),
         "splits": measured,
         "baselines": baselines,
         "notes": comparison.notes(config.baselines, backbone.has_text, measured, baselines),
     }
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went, as results.json has it.
+
+    best_epoch: None where nothing was selected on val. adapter_scale: where WiSE-FT chose one.
+    seconds: of training and validation. images_per_second: of training.
+    """
+
+    epochs_run: int
+    best_epoch: int | None
+    adapter_scale: float | None
+    seconds: float
+    images_per_second: float | None
 
 
 def _train_epochs(
@@ -246,45 +246,67 @@ def _train_epochs(
     compute: Compute,
     classifier: Classifier,
     photos: TrainingPhotos,
-    best: BestEpoch,
-    validate: Callable[[], SplitMetrics],
+    measure_val: Callable[[], SplitMetrics] | None,
     console: RunConsole,
-) -> list[runs.Metrics]:
-    """Trains the classifier and keeps the run's files true after each epoch; gives the timings."""
+) -> Course:
+    """Trains the classifier, keeps the run's files true after each epoch, leaves the best there."""
     settings = config.trainer
-    optimizer = build_optimizer(classifier.parameter_groups(), config.optimizer, compute.device)
+    groups = classifier.parameter_groups()
+    trained = [parameter for group in groups.values() for parameter in group]
+    average = None if settings.ema is None else AveragedWeights(trained, settings.ema)
+    initial = classifier.trainable_state() if settings.adapter_scales else {}
+
+    def averaged() -> AbstractContextManager[None]:
+        return nullcontext() if average is None else average.in_place()
+
+    def validate() -> SplitMetrics:
+        assert measure_val is not None
+        with averaged():
+            return measure_val()
+
+    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
     epochs = fit(
         classifier,
         photos,
         build.build_criterion(config.loss),
-        optimizer,
+        build_optimizer(groups, config.optimizer, compute.device),
         compute,
         settings,
         best,
-        validate=validate,
+        validate=None if measure_val is None else validate,
         on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
+        average=average,
     )
     lines: list[runs.Metrics] = []
     timings: list[runs.Metrics] = []
     with console.progress():
         for record in epochs:
-            if record.is_best:
-                checkpoint.save_weights(run.best, classifier.trainable_state())
+            if record.keep:
+                with averaged():
+                    checkpoint.save_weights(run.best, classifier.trainable_state())
             lines += record.lines
             timings.append(record.timing)
             run.write_lines("metrics.jsonl", lines)
             run.write_lines("timings.jsonl", timings)
-            console.epoch(
-                record.epoch, settings.epochs, record.train_loss, record.lines[-1], record.is_best
-            )
-    return timings
+            console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
 
+    # how much of the adapter is best on val
+    scale = None
+    if settings.adapter_scales and measure_val is not None:
+        kept, scales = checkpoint.load_weights(run.best), settings.adapter_scales
+        console.say(f"measuring val with the adapter at {', '.join(map(str, scales))} of its size")
+        scale, state = choose_scale(
+            classifier, initial, kept, scales, lambda: best.score(measure_val())
+        )
+        checkpoint.save_weights(run.best, state)
 
-def _probes(config: Config) -> bool:
-    """Whether the head is a linear probe, or begins as one."""
-    head = config.head
-    return isinstance(config.model, LinearProbeConfig) or (
-        isinstance(head, LinearHeadConfig) and head.from_probe
+    train_seconds = sum(timing["train_seconds"] for timing in timings)
+    return Course(
+        epochs_run=len(timings),
+        best_epoch=None if measure_val is None else best.epoch,
+        adapter_scale=scale,
+        seconds=train_seconds + sum(timing["val_seconds"] for timing in timings),
+        images_per_second=sum(map(len, photos.batches(1))) * len(timings) / train_seconds,
     )
 
 
@@ -292,8 +314,8 @@ def _features_wanted(config: Config, splits: list[str]) -> list[str]:
     """The splits whose frozen features something rests on."""
     if config.baselines or config.model.name in FROZEN:
         return splits
-    if _probes(config):
-        return ["train", "val"]
+    if needs_probe(config):
+        return [name for name in splits if name != "test"]
     standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
     return ["train"] if standardize else []
 

@@ -1,7 +1,7 @@
 """Augmentation: what is drawn for a batch, and the batch it makes on the device.
 
 The parameters are drawn on the CPU from (seed, epoch, step) alone, each kind under a purpose of
-its own: switching MixUp or colour on leaves crops and flips as they were.
+its own: switching mixing or colour on leaves crops and flips as they were.
 """
 
 import math
@@ -28,7 +28,7 @@ class Recipe:
     size: (H, W) of the result. scale: the crop's share of the photo's area, (least, most).
     ratio: the crop's width over height, (least, most). flip: probability of a mirrored photo.
     brightness, contrast, saturation: s draws a factor from [max(0, 1 - s), 1 + s]; 0 is off.
-    mixup_alpha: of Beta(alpha, alpha); None is off.
+    mixing: MixUp or CutMix; None is off.
     """
 
     size: tuple[int, int]
@@ -39,7 +39,7 @@ class Recipe:
     brightness: float
     contrast: float
     saturation: float
-    mixup_alpha: float | None
+    mixing: mix.Mixing | None
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,13 @@ class Draws:
 
     boxes: (B, 4) int64 top, left, height, width in stored pixels. flips: (B,) bool.
     colour: (B, 3) float32 brightness, contrast and saturation factors, or None.
-    partner: (B,) int64 and coefficient: for `mix.mix`, or None.
+    mixing: for `mix.mix`, or None: this batch is not mixed.
     """
 
     boxes: Tensor
     flips: Tensor
     colour: Tensor | None
-    partner: Tensor | None
-    coefficient: float | None
+    mixing: mix.MixDraws | None
 
 
 def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Draws:
@@ -76,11 +75,10 @@ def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Dra
         low = (1 - strengths).clamp(min=0)
         colour = low + uniform * (1 + strengths - low)
 
-    partner, coefficient = None, None
-    if recipe.mixup_alpha is not None:
-        partner = mix.draw_partner(count, seed, epoch, step)
-        coefficient = mix.draw_coefficient(recipe.mixup_alpha, seed, epoch, step)
-    return Draws(boxes, flips, colour, partner, coefficient)
+    mixing = None
+    if recipe.mixing is not None and epoch <= recipe.mixing.last_epoch:
+        mixing = mix.draw(recipe.mixing, count, recipe.size, seed, epoch, step)
+    return Draws(boxes, flips, colour, mixing)
 
 
 def draw_boxes(

@@ -1,4 +1,8 @@
-"""MixUp: batches of photos blended in pairs, their labels in the same proportion."""
+"""MixUp and CutMix: the photos of a batch mixed in pairs, their labels in the same proportion."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,21 +12,80 @@ from torch import Tensor
 from flowertune import draws
 from flowertune.data.batches import send
 
+Kind = Literal["mixup", "cutmix"]
+Size = tuple[int, int]
 
-def draw_partner(count: int, seed: int, epoch: int, step: int) -> Tensor:
-    """With which photo of the batch each is blended: (count,) int64, a random permutation.
+
+@dataclass(frozen=True)
+class Mixing:
+    """Which mixing, with the alpha of Beta(alpha, alpha), up to and with which epoch (from 1)."""
+
+    kind: Kind
+    alpha: float
+    last_epoch: int
+
+
+@dataclass(frozen=True)
+class MixDraws:
+    """Everything random about the mixing of one batch, on the CPU.
+
+    partner: (B,) int64. coefficient: the share of the photo itself. box: (4,) int64 top, left,
+    bottom, right of what CutMix takes from the partner, in pixels; None for MixUp.
+    """
+
+    partner: Tensor
+    coefficient: float
+    box: Tensor | None
+
+
+def draw(mixing: Mixing, count: int, size: Size, seed: int, epoch: int, step: int) -> MixDraws:
+    """Draw the mixing of a batch of `count` photos of `size` (H, W)."""
+    partner = draw_partner(mixing.kind, count, seed, epoch, step)
+    coefficient = draw_coefficient(mixing.kind, mixing.alpha, seed, epoch, step)
+    if mixing.kind == "mixup":
+        return MixDraws(partner, coefficient, None)
+    box = cut_box(coefficient, draw_centre(size, seed, epoch, step), size)
+    return MixDraws(partner, share_outside(box, size), torch.tensor(box))
+
+
+def draw_partner(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Tensor:
+    """With which photo of the batch each is mixed: (count,) int64, a random permutation.
 
     Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
     ordered by class.
     """
-    return torch.randperm(count, generator=draws.generator(seed, "mixup partner", epoch, step))
+    return torch.randperm(count, generator=draws.generator(seed, f"{kind} partner", epoch, step))
 
 
-def draw_coefficient(alpha: float, seed: int, epoch: int, step: int) -> float:
+def draw_coefficient(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
     """The share of the photo itself, from Beta(alpha, alpha); one for the whole batch."""
     # NumPy's beta stays defined for very small alpha, where torch's comes out as 0 / 0.
-    rng = np.random.default_rng(draws.derive_seed(seed, "mixup coefficient", epoch, step))
+    rng = np.random.default_rng(draws.derive_seed(seed, f"{kind} coefficient", epoch, step))
     return float(rng.beta(alpha, alpha))
+
+
+def draw_centre(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]:
+    """The row and column around which CutMix cuts; any pixel of `size` (H, W) is as likely."""
+    rng = np.random.default_rng(draws.derive_seed(seed, "cutmix centre", epoch, step))
+    row, column = rng.integers(size)
+    return int(row), int(column)
+
+
+def cut_box(coefficient: float, centre: tuple[int, int], size: Size) -> tuple[int, int, int, int]:
+    """CutMix's box: top, left, bottom, right, of the photo's own shape, clipped to its edge.
+
+    Before clipping it covers the share 1 - coefficient of `size` (H, W), less what rounding takes.
+    """
+    half = 0.5 * math.sqrt(1 - coefficient)
+    top, left = (max(0, c - int(half * n)) for c, n in zip(centre, size, strict=True))
+    bottom, right = (min(n, c + int(half * n)) for c, n in zip(centre, size, strict=True))
+    return top, left, bottom, right
+
+
+def share_outside(box: tuple[int, int, int, int], size: Size) -> float:
+    """The share of a photo of `size` (H, W) that lies outside the box: what it keeps of itself."""
+    top, left, bottom, right = box
+    return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -30,21 +93,36 @@ def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).float()
 
 
-def mix(
-    images: Tensor, targets: Tensor, partner: Tensor, coefficient: float
-) -> tuple[Tensor, Tensor]:
-    """Blend every photo with its partner: coefficient * itself + (1 - coefficient) * partner.
+def mix(images: Tensor, targets: Tensor, drawn: MixDraws) -> tuple[Tensor, Tensor]:
+    """Mix every photo with its partner, and their targets by the share that each has of the result.
 
-    images: (B, 3, H, W) float; targets: (B, C) class probabilities; partner: (B,) int64, on the
-    CPU. Returns new images and targets of the same shapes. A batch of one is left as it is.
+    MixUp blends, coefficient * itself + (1 - coefficient) * partner; CutMix pastes one box of the
+    partner, the same box in the whole batch. images: (B, 3, H, W) float; targets: (B, C) class
+    probabilities. Returns new images and targets of the same shapes. A batch of one is left as it
+    is.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412.
+    Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features, https://arxiv.org/abs/1905.04899.
     """
     if len(images) == 1:
         return images, targets
-    partner = send(partner, images.device)
-    return _blend(images, partner, coefficient), _blend(targets, partner, coefficient)
+    partner = send(drawn.partner, images.device)
+    if drawn.box is None:
+        mixed = _blend(images, partner, drawn.coefficient)
+    else:
+        mixed = _paste(images, partner, send(drawn.box, images.device))
+    return mixed, _blend(targets, partner, drawn.coefficient)
 
 
 def _blend(values: Tensor, partner: Tensor, coefficient: float) -> Tensor:
     return (values * coefficient).add_(values[partner], alpha=1 - coefficient)
+
+
+def _paste(images: Tensor, partner: Tensor, box: Tensor) -> Tensor:
+    """By a mask and not by slicing: the shapes on the device do not hang on the box."""
+    top, left, bottom, right = box.unbind()
+    rows = torch.arange(images.shape[2], device=images.device)[:, None]
+    columns = torch.arange(images.shape[3], device=images.device)
+    inside = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
+    return torch.where(inside, images[partner], images)

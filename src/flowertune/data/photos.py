@@ -21,8 +21,9 @@ class Split:
 class PhotoSet:
     """A classification task as a list of files; no pixel has been read.
 
-    `splits` holds "train" and "val", and "test" where the task has one. `descriptions` is one
-    line for each class, for prompts that describe rather than name (None where there is none).
+    `splits` holds "train" and "val", and "test" where the task has one; after `protocol.trainval`
+    "train" and "test". `descriptions` is one line for each class, for prompts that describe rather
+    than name (None where there is none).
     `protocol` says in words which photos train, select and test.
     """
 

@@ -9,11 +9,12 @@ from flowertune.errors import Refused
 
 
 def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
-    """Keep `shots` training photos of each class; val and test stay whole.
+    """Keep `shots` training photos of each class; the other splits stay whole.
 
     Each photo gets a place in its class from (seed, "shots", class, file name), and the first
     `shots` are kept in the order the source listed them: 2 shots contain the 1 shot, and what is
-    drawn for one class does not depend on the others or on where the folder lies.
+    drawn for one class does not depend on the others or on where the folder lies. Where train and
+    val are one training set, two photos of a class may have one name: they draw apart.
 
     Raises Refused where a class has fewer than `shots` training photos.
     """
@@ -31,13 +32,16 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
             f"{' ...' if len(short) > 5 else ''}; lower data.shots or add photos"
         )
 
-    def place(index: int) -> int:
-        name = photo_set.class_names[train.labels[index]]
-        return derive_seed(seed, f"shots/{name}/{train.paths[index].name}")
+    namesakes: Counter[str] = Counter()
+    places = []
+    for path, label in zip(train.paths, train.labels, strict=True):
+        purpose = f"shots/{photo_set.class_names[label]}/{path.name}"
+        places.append(derive_seed(seed, purpose, step=namesakes[purpose]))
+        namesakes[purpose] += 1
 
     taken: Counter[int] = Counter()
     kept = []
-    for index in sorted(range(len(train)), key=place):
+    for index in sorted(range(len(train)), key=places.__getitem__):
         if taken[train.labels[index]] < shots:
             taken[train.labels[index]] += 1
             kept.append(index)

@@ -43,6 +43,4 @@ class TrainingPhotos:
         assert self.sizes is not None
         drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
         images = augment.apply(pixels, drawn, self.recipe, self.mean, self.std)
-        if drawn.partner is None or drawn.coefficient is None:
-            return images, targets
-        return mix.mix(images, targets, drawn.partner, drawn.coefficient)
+        return (images, targets) if drawn.mixing is None else mix.mix(images, targets, drawn.mixing)

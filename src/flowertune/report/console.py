@@ -79,14 +79,19 @@ class RunConsole:
             self.advance(f"epoch {epoch}/{epochs}", done, total)
 
     def epoch(
-        self, epoch: int, epochs: int, train_loss: float, val: Mapping[str, Any], is_best: bool
+        self,
+        epoch: int,
+        epochs: int,
+        train_loss: float,
+        val: Mapping[str, Any] | None,
+        is_best: bool,
     ) -> None:
-        """An epoch ended: one line."""
-        mark = "  best so far" if is_best else ""
-        self.say(
-            f"epoch {epoch:>{len(str(epochs))}}/{epochs}  train loss {train_loss:.4f}  "
-            f"val loss {val['loss']:.4f}  val top-1 {val['top1']:.2%}{mark}"
-        )
+        """An epoch ended: one line; `val` is None where there is no val split."""
+        line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  train loss {train_loss:.4f}"
+        if val is not None:
+            mark = "  best so far" if is_best else ""
+            line += f"  val loss {val['loss']:.4f}  val top-1 {val['top1']:.2%}{mark}"
+        self.say(line)
 
     def results(self, results: Mapping[str, Any], directory: str) -> None:
         """The final table: the method beside its baselines, and under what protocol."""
@@ -101,18 +106,23 @@ class RunConsole:
             f"model {results['model']}, head {results['head']}, "
             f"augmentation {results['augmentation']}"
         )
-        where = f"{results['device']} {results['precision']}, seed {results['seed']}"
-        if results["epochs_run"] == 0:
-            self.say(f"fitted on frozen features in {results['seconds']:.1f} s, {where}")
-        else:
-            scale = results["adapter_scale"]
-            self.say(
-                f"best epoch {results['best_epoch']} of {results['epochs_run']}, "
-                + (f"adapter at {scale:g} of its size, " if scale is not None else "")
-                + f"{results['seconds']:.1f} s of training and validation, "
-                f"{results['images_per_second']:,.0f} images/s, {where}"
-            )
+        self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
+                 f"seed {results['seed']}")  # fmt: skip
         self.say(directory)
+
+
+def _course(results: Mapping[str, Any]) -> str:
+    """How long what took, and which weights were kept."""
+    best, epochs, scale = (results[key] for key in ("best_epoch", "epochs_run", "adapter_scale"))
+    if epochs == 0:
+        return f"no epochs: on frozen features, {results['seconds']:.1f} s"
+    kept = f"last of {epochs} epochs" if best is None else f"best epoch {best} of {epochs}"
+    return (
+        kept
+        + ("" if scale is None else f", adapter at {scale:g} of its size")
+        + f", {results['seconds']:.1f} s of training and validation"
+        + f", {results['images_per_second']:,.0f} images/s"
+    )
 
 
 def _table(results: Mapping[str, Any], split: str) -> Table:

@@ -18,6 +18,7 @@ from flowertune.metrics import SplitMetrics
 from flowertune.models.classifier import Classifier
 from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -26,12 +27,17 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch leaves: `lines` for metrics.jsonl (the last is validation), `timing`."""
+    """What an epoch leaves: `lines` for metrics.jsonl, `timing`, and which weights to keep.
+
+    `val` is the line of validation, None without a val split. `keep` says that these weights are
+    the ones to keep so far: the best on val, or the latest where nothing is selected.
+    """
 
     epoch: int
     lines: list[Line]
     train_loss: float
-    is_best: bool
+    val: Line | None
+    keep: bool
     timing: Line
 
 
@@ -43,13 +49,15 @@ def fit(
     compute: Compute,
     settings: TrainerConfig,
     best: BestEpoch,
-    validate: Callable[[], SplitMetrics],
+    validate: Callable[[], SplitMetrics] | None,
     on_step: Callable[[int, int, int], None],
+    average: AveragedWeights | None,
 ) -> Iterator[EpochRecord]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
-    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `on_step(epoch, done,
-    total)` counts the epoch's steps.
+    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `validate` None: no val
+    split, so no best epoch and no early end. `on_step(epoch, done, total)` counts the epoch's
+    steps. `average` takes in the weights of each step; the classifier keeps its own.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
@@ -97,7 +105,7 @@ def fit(
             if not torch.isfinite(loss + norm if gradient_counts else loss):
                 what = "gradient" if torch.isfinite(loss) else "loss"
                 raise TrainingFailed(
-                    _not_finite(f"{what} of epoch {epoch}, step {done}", compute.precision)
+                    not_finite(f"{what} of epoch {epoch}, step {done}", compute.precision)
                     + "; the weights were left as they were before it"
                 )
 
@@ -105,7 +113,10 @@ def fit(
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            applied += scaler.get_scale() >= scale
+            stepped = scaler.get_scale() >= scale
+            applied += stepped
+            if stepped and average is not None:
+                average.update()
 
             # log
             losses.append(loss)
@@ -122,17 +133,21 @@ def fit(
             skipped = not math.isfinite(norm_value)  # by fp16's scaler
             line.update(loss=loss_value, gradient_norm=None if skipped else norm_value)
         trained_at = time.perf_counter()
-        val = validate()
-        if not math.isfinite(val.loss):
-            raise TrainingFailed(
-                _not_finite(f"validation loss of epoch {epoch}", compute.precision)
-            )
-        lines.append(validation_line(epoch * steps_per_epoch, epoch, val))
+        val = None if validate is None else validate()
+        if val is not None:
+            if not math.isfinite(val.loss):
+                raise TrainingFailed(
+                    not_finite(f"validation loss of epoch {epoch}", compute.precision)
+                )
+            lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
+                          "loss": val.loss, "top1": val.top1, "top5": val.top5,
+                          "mean_per_class": val.mean_per_class})  # fmt: skip
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
             train_loss=sum(map(operator.mul, _values(losses), photos_seen)) / len(photos),
-            is_best=best.update(epoch, val),
+            val=None if val is None else lines[-1],
+            keep=val is None or best.update(epoch, val),
             timing={
                 "epoch": epoch,
                 "train_seconds": trained_at - started,
@@ -141,12 +156,6 @@ def fit(
         )
         if best.should_stop:
             return
-
-
-def validation_line(step: int, epoch: int, val: SplitMetrics) -> Line:
-    """A validation, as metrics.jsonl holds it."""
-    return {"step": step, "epoch": epoch, "split": "val", "loss": val.loss, "top1": val.top1,
-            "top5": val.top5, "mean_per_class": val.mean_per_class}  # fmt: skip
 
 
 def _values(scalars: list[Tensor]) -> list[float]:
@@ -159,6 +168,7 @@ def _named(rates: dict[str, float]) -> Line:
     return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
 
 
-def _not_finite(what: str, precision: str) -> str:
+def not_finite(what: str, precision: str) -> str:
+    """What a person reads and may try when a training has run away."""
     other = ", or trainer.precision=fp32" if precision == "fp16" else ""
     return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"

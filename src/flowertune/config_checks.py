@@ -1,0 +1,95 @@
+"""What a config's values must be: each within its range, and all of them fit to go together."""
+
+from flowertune.config import (
+    BasicAugmentationConfig,
+    Config,
+    LinearHeadConfig,
+    LinearProbeConfig,
+    LoraConfig,
+    MixingConfig,
+    TextHeadConfig,
+    ZeroShotConfig,
+    needs_probe,
+)
+from flowertune.errors import Refused
+from flowertune.keys import first_violation, shown
+
+
+def check(config: Config) -> None:
+    """Every value against its range, then the values that must fit together.
+
+    Raises:
+        Refused: with the key, its value and what is allowed.
+    """
+    violation = first_violation(config)
+    if violation is not None:
+        raise Refused(violation)
+    _check_together(config)
+
+
+def _check_together(config: Config) -> None:
+    if config.data.protocol == "trainval":
+        _check_nothing_is_selected(config)
+    if config.backbone.source == "directory" and not config.backbone.path:
+        raise Refused("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
+    if config.backbone.source != "directory" and config.backbone.path is not None:
+        raise Refused(
+            f"backbone.path={config.backbone.path}: is read with backbone=local alone; add that"
+        )
+    if getattr(config.data, "root", None) == "":
+        raise Refused("data.root: empty; give a folder (data.root=DIR)")
+    if isinstance(config.head, TextHeadConfig) and not config.backbone.text:
+        raise Refused("head=text: needs a text tower that means something; backbone.text is false")
+    if config.trainer.warmup_epochs > config.trainer.epochs:
+        raise Refused(
+            f"trainer.warmup_epochs={config.trainer.warmup_epochs:g}: "
+            f"at most trainer.epochs, which is {config.trainer.epochs}"
+        )
+    if isinstance(config.model, ZeroShotConfig | LinearProbeConfig):
+        _check_frozen(config)
+    if isinstance(config.augmentation, MixingConfig):
+        off = config.augmentation.mix_off_epochs
+        if off > config.trainer.epochs:
+            raise Refused(
+                f"augmentation.mix_off_epochs={off}: "
+                f"at most trainer.epochs, which is {config.trainer.epochs}"
+            )
+    if isinstance(config.model, LoraConfig) and not config.model.targets:
+        raise Refused("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
+    if isinstance(config.model, LoraConfig) and config.model.layers == []:
+        raise Refused("model.layers=[]: LoRA needs at least one layer; null means all")
+    if isinstance(config.augmentation, BasicAugmentationConfig):
+        for name in ("scale", "ratio"):
+            span = getattr(config.augmentation, name)
+            if len(span) != 2 or span[0] > span[1]:
+                raise Refused(f"augmentation.{name}={shown(span)}: must be [least,most]")
+
+
+def _check_frozen(config: Config) -> None:
+    """Where nothing in the backbone is trained, there is one head that fits and no augmentation."""
+    method = config.model.name
+    head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
+    if config.head.name != head or config.augmentation.name != "none":
+        raise Refused(
+            f"model={method}: needs head={head} and augmentation=none, which method={method} sets"
+        )
+    if isinstance(config.head, LinearHeadConfig) and config.head.from_probe:
+        raise Refused(f"head.from_probe=true: model={method} is a probe already")
+    if config.trainer.adapter_scales:
+        raise Refused(f"trainer.adapter_scales: model={method} has no adapter to scale")
+
+
+def _check_nothing_is_selected(config: Config) -> None:
+    """Under trainval there is no val: what would be chosen on it is given or left out."""
+    if (config.baselines or needs_probe(config)) and config.probe.weight_decay is None:
+        raise Refused(
+            "probe.weight_decay: missing; data.protocol=trainval has no val to choose it on: "
+            "give probe.weight_decay=NUMBER or baselines=false"
+        )
+    if config.trainer.patience is not None:
+        raise Refused(
+            f"trainer.patience={config.trainer.patience}: data.protocol=trainval has no val to "
+            "stop by; give trainer.epochs and trainer.patience=null"
+        )
+    if config.trainer.adapter_scales:
+        raise Refused("trainer.adapter_scales: data.protocol=trainval has no val to choose one on")

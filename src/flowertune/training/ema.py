@@ -1,0 +1,44 @@
+"""An exponential moving average of the trained weights."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class AveragedWeights:
+    """averaged = d * averaged + (1 - d) * weights, after each step; buffers are not averaged.
+
+    d = min(decay, (1 + t) / (10 + t)) in update t (from 0), so that the initial weights, where the
+    average starts, are soon forgotten (as TensorFlow's ExponentialMovingAverage does it). Polyak &
+    Juditsky 1992.
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter], decay: float) -> None:
+        self.weights = list(weights)
+        self.averaged = [weight.detach().clone() for weight in self.weights]
+        self.decay = decay
+        self.updates = 0
+
+    def update(self) -> None:
+        """Takes the present weights in."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        get_ema_multi_avg_fn(decay)(self.averaged, self.weights, self.updates)
+        self.updates += 1
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights; afterwards its own again, bit for bit."""
+        own = [weight.detach().clone() for weight in self.weights]
+        self._set(self.averaged)
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    @torch.no_grad()
+    def _set(self, values: list[torch.Tensor]) -> None:
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)

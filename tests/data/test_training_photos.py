@@ -1,9 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore
+from flowertune.data.batches import PixelStore, epoch_batches
 from flowertune.data.training_photos import TrainingPhotos
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
@@ -47,7 +49,7 @@ def photos(pixels, recipe, seed=42):
         recipe=recipe,
         mean=MEAN,
         std=STD,
-        batch_size=3,
+        batches=partial(epoch_batches, 7, 3, seed),
         seed=seed,
     )
 

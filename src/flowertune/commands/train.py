@@ -68,6 +68,7 @@ def execute(config: Config) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
+    build.check_loss(config.loss, photos.photo_set.splits["train"].labels)
     for line in bad_file_lines(photo_set, photos.bad):
         console.say(f"left out: {line}")
     console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
@@ -156,7 +157,7 @@ def _train(
         recipe=recipe,
         mean=mean,
         std=std,
-        batch_size=settings.batch_size,
+        batches=build.training_batches(config, labels["train"]),
         seed=config.seed,
     )
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
@@ -199,6 +200,7 @@ def _train(
     saved_model.write(run.adapter, config, backbone, classifier, class_names)
 
     train_seconds = sum(timing["train_seconds"] for timing in timings)
+    images_per_epoch = sum(map(len, training_photos.batches(1)))
     return {
         "run": run.path.name,
         "method": config.method,
@@ -217,7 +219,7 @@ def _train(
         "epochs_run": len(timings),
         "best_epoch": best.epoch,
         "seconds": train_seconds + sum(timing["val_seconds"] for timing in timings),
-        "images_per_second": len(training_photos) * len(timings) / train_seconds,
+        "images_per_second": images_per_epoch * len(timings) / train_seconds,
         "splits": measured,
         "baselines": baselines,
         "notes": comparison.notes(config.baselines, backbone.has_text, measured, baselines),

@@ -20,7 +20,7 @@ from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.optimizer import schedule, set_learning_rates
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Line = dict[str, Any]
 
 
@@ -48,8 +48,8 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
-    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `on_step(epoch, done,
-    total)` counts the epoch's steps.
+    `criterion(embedding (B, E), logits (B, C), targets (B, C))` gives the batch's mean "loss", and
+    terms of it that are logged beside it. `on_step(epoch, done, total)` counts the epoch's steps.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
@@ -66,8 +66,7 @@ def fit(
         started = time.perf_counter()
         classifier.train()
         lines: list[Line] = []
-        losses: list[Tensor] = []
-        norms: list[Tensor] = []
+        measured: list[dict[str, Tensor]] = []
         photos_seen: list[int] = []
         batches = list(enumerate(photos.batches(epoch)))
         for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
@@ -78,15 +77,18 @@ def fit(
             # forward, loss, backward
             step_batches = batches[first : first + settings.accumulation]
             in_step = sum(len(indices) for _, indices in step_batches)
-            loss = torch.zeros((), device=compute.device)
+            terms: dict[str, Tensor] = {}
             for batch, indices in step_batches:
                 torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
                 images, targets = photos.load(indices, epoch, batch)
                 with compute.autocast():
-                    _, logits = classifier(images)
-                    batch_loss = criterion(logits, targets) * (len(indices) / in_step)
-                scaler.scale(batch_loss).backward()
-                loss += batch_loss.detach()
+                    embedding, logits = classifier(images)
+                    batch_terms = criterion(embedding, logits, targets)
+                part = len(indices) / in_step
+                scaler.scale(batch_terms["loss"] * part).backward()
+                for name, term in batch_terms.items():
+                    terms[name] = terms.get(name, 0) + term.detach() * part
+            loss = terms["loss"]
 
             # guard: nothing that is not finite reaches a weight
             scale = scaler.get_scale()
@@ -108,19 +110,18 @@ def fit(
             applied += scaler.get_scale() >= scale
 
             # log
-            losses.append(loss)
+            measured.append({**terms, "gradient_norm": norm})
             photos_seen.append(in_step)
-            norms.append(norm)
             lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
                           "split": "train", **_named(rates)})  # fmt: skip
             on_step(epoch, done, steps_per_epoch)
 
         # validate, keep, stop
-        for line, loss_value, norm_value in zip(
-            lines, _values(losses), _values(norms), strict=True
-        ):
-            skipped = not math.isfinite(norm_value)  # by fp16's scaler
-            line.update(loss=loss_value, gradient_norm=None if skipped else norm_value)
+        for line, values in zip(lines, _values(measured), strict=True):
+            line.update(values)
+            if not math.isfinite(values["gradient_norm"]):  # fp16's scaler skipped the step
+                line["gradient_norm"] = None
+        losses = [line["loss"] for line in lines]
         trained_at = time.perf_counter()
         val = validate()
         if not math.isfinite(val.loss):
@@ -133,7 +134,7 @@ def fit(
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
-            train_loss=sum(map(operator.mul, _values(losses), photos_seen)) / len(photos),
+            train_loss=sum(map(operator.mul, losses, photos_seen)) / sum(photos_seen),
             is_best=best.update(epoch, val),
             timing={
                 "epoch": epoch,
@@ -145,10 +146,10 @@ def fit(
             return
 
 
-def _values(scalars: list[Tensor]) -> list[float]:
-    """Scalars of an epoch, brought from the device in one piece."""
-    values: list[float] = torch.stack(scalars).tolist()
-    return values
+def _values(measured: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """The scalars of an epoch's steps, brought from the device in one piece."""
+    table = torch.stack([torch.stack(list(scalars.values())) for scalars in measured]).tolist()
+    return [dict(zip(measured[0], values, strict=True)) for values in table]
 
 
 def _named(rates: dict[str, float]) -> Line:

@@ -109,8 +109,8 @@ WRONG = [
     ("probe.weight_decay=0", "", "probe.weight_decay=0.0: must be above 0"),
     ("probe.decay=1", "", "probe.decay: there is no such key; probe has batch_size, epochs"),
     ("head=text", "backbone.text=false", "head=text: needs a text tower"),
-    ("model=zeroshot", "", "model=zeroshot: needs head=text and augmentation=none, which method="),
-    ("model=linear_probe", "", "model=linear_probe: needs head=linear and augmentation=none"),
+    ("model=zeroshot", "", "model=zeroshot: needs head=text, augmentation=none and loss=ce"),
+    ("model=linear_probe", "", "model=linear_probe: needs head=linear, augmentation=none and"),
     ("head.from_probe=true", "method=linear_probe", "head.from_probe=true: model=linear_probe is"),
     ("trainer.adapter_scales=[0.5]", "method=zeroshot", "model=zeroshot has no adapter to scale"),
     ("trainer.adapter_scales=[-1]", "", "trainer.adapter_scales=[-1.0]: must be at least 0"),
@@ -124,6 +124,20 @@ WRONG = [
     ("trainer.eval_batch_size=100000000000000000000", "", "must be at most 2,147,483,647"),
     ("backbone.path=model", "", "backbone.path=model: is read with backbone=local alone"),
     ("data.root=", "data=folder", "data.root: empty"),
+    ("loss.margin=-1", "loss=triplet_ce", "loss.margin=-1: must be above 0 or soft"),
+    ("loss.margin=banana", "loss=triplet_ce", "loss.margin=banana: must be above 0 or soft"),
+    ("loss.margin=inf", "loss=triplet_ce", "loss.margin=inf: must be above 0 or soft"),
+    ("loss.margin=true", "loss=triplet_ce", "loss.margin: Value 'True' of type 'bool'"),
+    ("loss.samples_per_class=1", "loss=triplet_ce", "loss.samples_per_class=1: must be at least 2"),
+    ("loss.margin=1", "", "loss.margin: there is no such key; loss has label_smoothing"),
+    ("augmentation=mixup", "loss=triplet_ce", "loss=triplet_ce: needs photos of one class each"),
+    (
+        "model=linear_probe",
+        "loss=triplet_ce",
+        "model=linear_probe: needs head=linear, augmentation=none and",
+    ),
+    ("trainer.batch_size=7", "loss=triplet_ce", "trainer.batch_size=7: 2 classes"),
+    ("loss.classes_per_batch=9", "loss=triplet_ce", "trainer.batch_size=32: 9 classes"),
     ("--nope", "", "unrecognized arguments: --nope"),
     ("data.root=/nowhere", "data=folder backbone=tiny", "data.root: there is no folder /nowhere"),
 ]
@@ -146,6 +160,13 @@ def test_wrong_input_is_one_line_with_exit_code_2(
     assert message in output.err
     assert output.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("1", 1), ("0.3", 0.3), ("2e-1", 0.2), ("soft", "soft")]
+)
+def test_a_margin_is_a_number_or_soft(typed: str, value: float | str) -> None:
+    assert compose("loss=triplet_ce", f"loss.margin={typed}").loss.margin == value  # type: ignore[attr-defined]
 
 
 def test_a_multirun_checks_all_its_jobs_before_the_first(tmp_path: Path) -> None:

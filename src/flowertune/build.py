@@ -17,10 +17,13 @@ from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
 from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
+from flowertune.data.batches import epoch_batches
+from flowertune.data.class_batches import class_batches
 from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
 from flowertune.data.sources import flowers102, folder, synthetic
-from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.errors import Refused
+from flowertune.losses import criteria
 from flowertune.models import backbone as backbones
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
@@ -28,6 +31,7 @@ from flowertune.models.head import CosineHead, LinearHead, TextHead
 from flowertune.models.lora import adapted_layers, add_lora
 
 Progress = Callable[[str, int, int | None], None]
+Criterion = Callable[[Tensor, Tensor, Tensor], criteria.Terms]
 
 
 def list_photos(data: schema.DataConfig, cache: Path, progress: Progress) -> PhotoSet:
@@ -180,7 +184,50 @@ def _statistics(features: Tensor) -> Sequence[Tensor]:
     return mean.float(), std.float()
 
 
-def build_criterion(settings: schema.LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """`criterion(logits (B, C), targets (B, C))` -> the batch's mean loss."""
-    assert isinstance(settings, schema.CrossEntropyConfig)
-    return partial(soft_cross_entropy, label_smoothing=settings.label_smoothing)
+def check_loss(settings: schema.LossConfig, labels: Sequence[int]) -> None:
+    """Refuses training photos (their labels) that a loss can do nothing with."""
+    triplets = isinstance(settings, schema.TripletCrossEntropyConfig)
+    if triplets and len(set(labels)) == len(labels):
+        raise Refused(
+            "loss=triplet_ce: takes two photos of a class, and there is one training photo in "
+            "each; take loss=ce"
+        )
+
+
+def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
+    """Epoch (from 1) -> the photo indices (B,) of each batch: P x K for a loss that needs them.
+
+    labels: (N,) int64, of the training photos.
+    """
+    loss, batch_size = config.loss, config.trainer.batch_size
+    if isinstance(loss, schema.TripletCrossEntropyConfig):
+        classes = loss.classes_per_batch or batch_size // loss.samples_per_class
+        return partial(class_batches, labels, classes, loss.samples_per_class, config.seed)
+    return partial(epoch_batches, len(labels), batch_size, config.seed)
+
+
+def build_criterion(settings: schema.LossConfig) -> Criterion:
+    """What `training.loop.fit` minimises."""
+    return _CRITERIA[settings.name](settings)
+
+
+def _cross_entropy(loss: Any) -> Criterion:
+    return partial(criteria.cross_entropy, label_smoothing=loss.label_smoothing)
+
+
+def _triplet_cross_entropy(loss: Any) -> Criterion:
+    return partial(
+        criteria.triplet_cross_entropy,
+        label_smoothing=loss.label_smoothing,
+        margin=loss.margin,
+        weight=loss.weight,
+        distance=loss.distance,
+        normalize=loss.normalize,
+        reduction=loss.reduction,
+    )
+
+
+_CRITERIA: dict[str, Callable[[Any], Criterion]] = {
+    "ce": _cross_entropy,
+    "triplet_ce": _triplet_cross_entropy,
+}

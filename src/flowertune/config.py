@@ -177,6 +177,32 @@ class CrossEntropyConfig(LossConfig):
 
 
 @dataclass
+class TripletCrossEntropyConfig(CrossEntropyConfig):
+    """Cross-entropy plus a batch-hard triplet loss (Hermans et al. 2017) on the embedding."""
+
+    name: str = option("triplet_ce")
+    weight: float = key(0.3, "factor of the triplet term", above=0)
+    margin: float | int | str = key(
+        1.0, "how much nearer a positive must be than a negative", above=0, choices=("soft",)
+    )
+    distance: str = key(
+        "euclidean",
+        "between embeddings",
+        choices=("euclidean", "squared_euclidean", "cosine"),
+    )
+    normalize: bool = key(False, "embeddings of unit length first; cosine always does")
+    reduction: str = key(
+        "mean",
+        "over all anchors with positive and negative, or those whose cost is not 0",
+        choices=("mean", "nonzero_mean"),
+    )
+    samples_per_class: int = key(4, "K: photos of a class in a batch", at_least=2)
+    classes_per_batch: int | None = key(
+        None, "P; null: as many as trainer.batch_size has room for", at_least=2
+    )
+
+
+@dataclass
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019), with rates of their own for adapter and head."""
 
@@ -195,7 +221,7 @@ class TrainerConfig:
     """How long, how large, how precisely, where."""
 
     epochs: int = key(8, "passes over the training photos", at_least=1)
-    batch_size: int = key(16, "photos in a batch", at_least=1)
+    batch_size: int = key(16, "photos in a batch, at most", at_least=1)
     accumulation: int = key(1, "batches whose gradients make one step", at_least=1)
     eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1)
     device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
@@ -331,7 +357,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "mixup": MixUpConfig,
         "cutmix": CutMixConfig,
     },
-    "loss": {"ce": CrossEntropyConfig},
+    "loss": {"ce": CrossEntropyConfig, "triplet_ce": TripletCrossEntropyConfig},
     "optimizer": {"adamw": OptimizerConfig},
     "trainer": {"default": TrainerConfig},
     "data": {

@@ -8,6 +8,7 @@ from flowertune.config import (
     LoraConfig,
     MixingConfig,
     TextHeadConfig,
+    TripletCrossEntropyConfig,
     ZeroShotConfig,
     needs_probe,
 )
@@ -63,15 +64,33 @@ def _check_together(config: Config) -> None:
             span = getattr(config.augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
                 raise Refused(f"augmentation.{name}={shown(span)}: must be [least,most]")
+    if isinstance(config.loss, TripletCrossEntropyConfig):
+        _check_triplets(config, config.loss)
+
+
+def _check_triplets(config: Config, loss: TripletCrossEntropyConfig) -> None:
+    if isinstance(config.augmentation, MixingConfig):
+        raise Refused(
+            "loss=triplet_ce: needs photos of one class each, and "
+            f"augmentation={config.augmentation.name} mixes them; take augmentation=basic"
+        )
+    classes, samples = loss.classes_per_batch or 2, loss.samples_per_class
+    if classes * samples > config.trainer.batch_size:
+        raise Refused(
+            f"trainer.batch_size={config.trainer.batch_size}: {classes} classes "
+            f"(loss.classes_per_batch) of {samples} photos (loss.samples_per_class) need "
+            f"{classes * samples}"
+        )
 
 
 def _check_frozen(config: Config) -> None:
     """Where nothing in the backbone is trained, there is one head that fits and no augmentation."""
     method = config.model.name
     head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
-    if config.head.name != head or config.augmentation.name != "none":
+    if (config.head.name, config.augmentation.name, config.loss.name) != (head, "none", "ce"):
         raise Refused(
-            f"model={method}: needs head={head} and augmentation=none, which method={method} sets"
+            f"model={method}: needs head={head}, augmentation=none and loss=ce, "
+            f"which method={method} sets"
         )
     if isinstance(config.head, LinearHeadConfig) and config.head.from_probe:
         raise Refused(f"head.from_probe=true: model={method} is a probe already")

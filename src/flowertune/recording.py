@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = (
     "out of memory on {device}: lower trainer.batch_size={batch_size} and raise "
-    "trainer.accumulation={accumulation} by the same factor, which gives the same steps; "
-    "outside of training it is trainer.eval_batch_size that counts"
+    "trainer.accumulation={accumulation} by the same factor, which with loss=ce "
+    "gives the same steps; outside of training it is trainer.eval_batch_size that counts"
 )
 
 

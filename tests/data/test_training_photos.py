@@ -1,12 +1,13 @@
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore
+from flowertune.data.batches import PixelStore, epoch_batches
 from flowertune.data.mix import Mixing, soft_targets
 from flowertune.data.training_photos import TrainingPhotos
 
@@ -51,7 +52,7 @@ def photos(pixels, recipe, seed=42):
         recipe=recipe,
         mean=MEAN,
         std=STD,
-        batch_size=3,
+        batches=partial(epoch_batches, 7, 3, seed),
         seed=seed,
     )
 

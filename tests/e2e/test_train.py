@@ -369,6 +369,35 @@ def test_a_reader_that_goes_away_does_not_cost_the_run(
     assert read_json(tmp_path / "runs/r/status.json")["state"] == "finished"
 
 
+def test_triplet_trains_and_logs_its_terms_apart(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    process = flowertune("train", "method=triplet", *small, "run.name=r", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    lines = (tmp_path / "runs/r/metrics.jsonl").read_text().splitlines()
+    steps = [line for line in map(json.loads, lines) if line["split"] == "train"]
+    assert len(steps) == 2 * 5  # 20 classes, 4 in a batch
+    for line in steps:
+        assert line["loss"] == pytest.approx(line["ce"] + 0.3 * line["triplet"])
+        assert 0 < line["active_triplets"] <= 1
+    results = read_json(tmp_path / "runs/r/results.json")
+    assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [("augmentation=mixup", "of one class each"), ("data.shots=1", "one training photo in each")],
+)
+def test_triplets_of_mixed_or_of_single_photos_are_refused(
+    word: str, why: str, small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    process = flowertune("train", "method=triplet", *small, word, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert why in process.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_what_this_backbone_cannot_take_is_refused_before_a_run_exists(
     small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 
 from flowertune.config import OptimizerConfig, TrainerConfig
 from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore
+from flowertune.data.batches import PixelStore, epoch_batches
 from flowertune.data.mix import Mixing
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.inference import infer
-from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.losses import criteria
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
@@ -24,7 +25,7 @@ from flowertune.models.lora import add_lora
 from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
-from flowertune.training.loop import EpochRecord, fit
+from flowertune.training.loop import Criterion, EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
 
 CLASSES = 4
@@ -64,14 +65,14 @@ class Training:
 
     def run(
         self,
-        criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        criterion: Criterion | None = None,
         validate: Callable[[], SplitMetrics] | None = None,
         on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     ) -> "Training":
         epochs = fit(
             self.classifier,
             self.photos,
-            criterion or (lambda logits, targets: soft_cross_entropy(logits, targets, 0.0)),
+            criterion or partial(criteria.cross_entropy, label_smoothing=0.0),
             self.optimizer,
             self.compute,
             self.settings,
@@ -133,7 +134,7 @@ def prepare(small_dir: Path) -> Prepare:
             recipe=recipe,
             mean=torch.tensor(backbone.preprocessing.mean),
             std=torch.tensor(backbone.preprocessing.std),
-            batch_size=trainer.batch_size,
+            batches=partial(epoch_batches, count, trainer.batch_size, 42),
             seed=42,
         )
         groups = classifier.parameter_groups()

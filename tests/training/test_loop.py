@@ -22,15 +22,15 @@ def broken(at, gradient=False, always=False):
     """Cross-entropy whose call number `at` (from 1) gives a value or gradient that is no number."""
     calls = 0
 
-    def criterion(logits, targets):
+    def criterion(embedding, logits, targets):
         nonlocal calls
         calls += 1
         loss = soft_cross_entropy(logits, targets, 0.0)
         if calls == at or (always and calls > at):
             if not gradient:
-                return loss * math.nan
+                return {"loss": loss * math.nan}
             logits.register_hook(lambda g: g * math.inf)
-        return loss
+        return {"loss": loss}
 
     return criterion
 
@@ -185,6 +185,25 @@ def test_lines_count_steps_through_and_are_json(prepare):
         # steps of 4 + 4 and of 2 photos: the mean is over photos
         assert record.train_loss == pytest.approx((8 * train[0] + 2 * train[1]) / 10)
         assert record.timing.keys() == {"epoch", "train_seconds", "val_seconds"}
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_terms_of_the_loss_are_logged_apart_as_means_over_the_steps_photos(prepare, accumulation):
+    def criterion(embedding, logits, targets):
+        ce = soft_cross_entropy(logits, targets, 0.0)
+        length = embedding.norm(dim=1).mean()
+        label = targets.argmax(1).float().mean()
+        return {"loss": ce + 0.1 * length, "ce": ce, "length": length, "label": label}
+
+    training = prepare(count=10, batch_size=4, accumulation=accumulation, epochs=1).run(criterion)
+    train, batches = training.split("train"), training.photos.batches(1)
+    steps = [torch.cat(batches[i : i + accumulation]) for i in range(0, 3, accumulation)]
+    assert len(train) == len(steps)
+    for line, photos in zip(train, steps, strict=True):
+        assert line["loss"] == pytest.approx(line["ce"] + 0.1 * line["length"])
+        assert line["label"] == pytest.approx(float(training.photos.labels[photos].float().mean()))
+    losses = [line["loss"] * len(photos) for line, photos in zip(train, steps, strict=True)]
+    assert training.records[0].train_loss == pytest.approx(sum(losses) / 10)
 
 
 def test_gradients_are_clipped_to_the_norm(prepare):

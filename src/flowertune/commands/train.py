@@ -82,6 +82,7 @@ def execute(config: Config) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
+    build.check_loss(config.loss, photos.photo_set.splits["train"].labels)
     for line in bad_file_lines(photo_set, photos.bad):
         console.say(f"left out: {line}")
     console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
@@ -178,7 +179,7 @@ def _train(
             ),
             mean=mean,
             std=std,
-            batch_size=settings.batch_size,
+            batches=build.training_batches(config, labels["train"]),
             seed=config.seed,
         )
         course = _train_epochs(

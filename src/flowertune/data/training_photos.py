@@ -1,11 +1,12 @@
 """The training batches, each a pure function of (seed, epoch, batch)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from flowertune.data import augment, mix
-from flowertune.data.batches import PixelStore, epoch_batches, send
+from flowertune.data.batches import PixelStore, send
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class TrainingPhotos:
 
     labels: (N,) int64 on the CPU. sizes: (N, 2) height and width of the stored photos on the CPU,
     for crops; None together with `recipe` None: the stored pixels are the input as they are.
-    mean, std: (3,) on the device.
+    mean, std: (3,) on the device. `batches(epoch)`, from 1, gives the photo indices (B,) of each
+    batch of an epoch; the number of batches is the same for all epochs.
     """
 
     pixels: PixelStore
@@ -24,15 +26,11 @@ class TrainingPhotos:
     recipe: augment.Recipe | None
     mean: Tensor
     std: Tensor
-    batch_size: int
+    batches: Callable[[int], list[Tensor]]
     seed: int
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-    def batches(self, epoch: int) -> list[Tensor]:
-        """The photo indices (B,) of each batch of an epoch (from 1)."""
-        return epoch_batches(len(self), self.batch_size, self.seed, epoch)
 
     def load(self, indices: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) normalised and targets (B, C), both float32 on the device."""

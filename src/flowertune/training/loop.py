@@ -21,7 +21,7 @@ from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Line = dict[str, Any]
 
 
@@ -55,9 +55,10 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
-    `criterion(logits (B, C), targets (B, C))` is the batch's mean loss. `validate` None: no val
-    split, so no best epoch and no early end. `on_step(epoch, done, total)` counts the epoch's
-    steps. `average` takes in the weights of each step; the classifier keeps its own.
+    `criterion(embedding (B, E), logits (B, C), targets (B, C))` gives the batch's mean "loss", and
+    terms of it that are logged beside it. `validate` None: no val split, so no best epoch and no
+    early end. `on_step(epoch, done, total)` counts the epoch's steps. `average` takes in the
+    weights of each step; the classifier keeps its own.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
@@ -74,8 +75,7 @@ def fit(
         started = time.perf_counter()
         classifier.train()
         lines: list[Line] = []
-        losses: list[Tensor] = []
-        norms: list[Tensor] = []
+        measured: list[dict[str, Tensor]] = []
         photos_seen: list[int] = []
         batches = list(enumerate(photos.batches(epoch)))
         for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
@@ -86,15 +86,18 @@ def fit(
             # forward, loss, backward
             step_batches = batches[first : first + settings.accumulation]
             in_step = sum(len(indices) for _, indices in step_batches)
-            loss = torch.zeros((), device=compute.device)
+            terms: dict[str, Tensor] = {}
             for batch, indices in step_batches:
                 torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
                 images, targets = photos.load(indices, epoch, batch)
                 with compute.autocast():
-                    _, logits = classifier(images)
-                    batch_loss = criterion(logits, targets) * (len(indices) / in_step)
-                scaler.scale(batch_loss).backward()
-                loss += batch_loss.detach()
+                    embedding, logits = classifier(images)
+                    batch_terms = criterion(embedding, logits, targets)
+                part = len(indices) / in_step
+                scaler.scale(batch_terms["loss"] * part).backward()
+                for name, term in batch_terms.items():
+                    terms[name] = terms.get(name, 0) + term.detach() * part
+            loss = terms["loss"]
 
             # guard: nothing that is not finite reaches a weight
             scale = scaler.get_scale()
@@ -119,19 +122,18 @@ def fit(
                 average.update()
 
             # log
-            losses.append(loss)
+            measured.append({**terms, "gradient_norm": norm})
             photos_seen.append(in_step)
-            norms.append(norm)
             lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
                           "split": "train", **_named(rates)})  # fmt: skip
             on_step(epoch, done, steps_per_epoch)
 
         # validate, keep, stop
-        for line, loss_value, norm_value in zip(
-            lines, _values(losses), _values(norms), strict=True
-        ):
-            skipped = not math.isfinite(norm_value)  # by fp16's scaler
-            line.update(loss=loss_value, gradient_norm=None if skipped else norm_value)
+        for line, values in zip(lines, _values(measured), strict=True):
+            line.update(values)
+            if not math.isfinite(values["gradient_norm"]):  # fp16's scaler skipped the step
+                line["gradient_norm"] = None
+        train_losses = [line["loss"] for line in lines]
         trained_at = time.perf_counter()
         val = None if validate is None else validate()
         if val is not None:
@@ -145,7 +147,7 @@ def fit(
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
-            train_loss=sum(map(operator.mul, _values(losses), photos_seen)) / len(photos),
+            train_loss=sum(map(operator.mul, train_losses, photos_seen)) / sum(photos_seen),
             val=None if val is None else lines[-1],
             keep=val is None or best.update(epoch, val),
             timing={
@@ -158,10 +160,10 @@ def fit(
             return
 
 
-def _values(scalars: list[Tensor]) -> list[float]:
-    """Scalars of an epoch, brought from the device in one piece."""
-    values: list[float] = torch.stack(scalars).tolist()
-    return values
+def _values(measured: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """The scalars of an epoch's steps, brought from the device in one piece."""
+    table = torch.stack([torch.stack(list(scalars.values())) for scalars in measured]).tolist()
+    return [dict(zip(measured[0], values, strict=True)) for values in table]
 
 
 def _named(rates: dict[str, float]) -> Line:

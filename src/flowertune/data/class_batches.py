@@ -1,0 +1,41 @@
+"""Batches of P classes with K photos each, for losses that compare the photos of a batch."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowertune import draws
+
+
+def class_batches(
+    labels: Tensor, classes_per_batch: int, samples_per_class: int, seed: int, epoch: int
+) -> list[Tensor]:
+    """The batches of an epoch: int64 photo indices, P classes with K photos each, P * K at most.
+
+    labels: (N,) int64 on the CPU. Each class is shuffled and cut into groups of K, and what its
+    last group lacks comes from its first: of n > K photos, -n mod K are visited twice, all others
+    once. A class of fewer than K photos is one smaller group.
+
+    The groups are dealt out evenly: P to a batch or, where they do not come out even, fewer. Two
+    groups of one class are in one batch only where the class has more of them than there are
+    batches; its last group is then left short, so that no batch ever holds a photo twice. The
+    number of batches is the same for all epochs.
+    """
+    p, k = classes_per_batch, samples_per_class
+    generator = draws.generator(seed, "class batches", epoch)
+    present, classes = labels.unique(return_inverse=True)
+    rank = torch.randperm(len(present), generator=generator)[classes]
+    shuffled = torch.randperm(len(labels), generator=generator)
+    by_class = shuffled[rank[shuffled].argsort(stable=True)]
+    sizes = rank.bincount().tolist()
+    count = math.ceil(sum(math.ceil(n / k) for n in sizes) / p)
+
+    groups: list[Tensor] = []
+    for photos, n in zip(by_class.split(sizes), sizes, strict=True):
+        if n > k and math.ceil(n / k) <= count:
+            photos = torch.cat([photos, photos[: -n % k]])
+        groups += photos.split(k)
+    # A class's groups stand side by side, so every count-th group is of another class.
+    order = torch.randperm(count, generator=generator).tolist()
+    return [torch.cat(groups[first::count]) for first in order]

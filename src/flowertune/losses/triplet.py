@@ -1,0 +1,75 @@
+"""The triplet loss with batch-hard mining."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Distance = Literal["euclidean", "squared_euclidean", "cosine"]
+Reduction = Literal["mean", "nonzero_mean"]
+
+EPS = 1e-12  # under the root, whose slope at 0 is infinite
+
+
+def batch_hard_triplet_loss(
+    embedding: Tensor,
+    labels: Tensor,
+    margin: float | Literal["soft"],
+    distance: Distance,
+    normalize: bool,
+    reduction: Reduction,
+) -> tuple[Tensor, Tensor]:
+    """Each anchor with its farthest positive and nearest negative: loss, share of active triplets.
+
+    embedding (B, E), of any float type and computed in float32; labels (B,) int64. An anchor a
+    with positive p and negative n costs max(0, d(a, p) - d(a, n) + margin), or with margin "soft"
+    log(1 + exp(d(a, p) - d(a, n))). `normalize` puts the embedding on the unit sphere first;
+    "cosine", 1 - cos, always does. "mean" is over the anchors that have a positive and a negative
+    in the batch, "nonzero_mean" over those of them whose cost is not 0. A triplet is active where
+    d(a, p) + margin > d(a, n), without margin for "soft". Both results are float32 scalars, and 0
+    where no anchor has both.
+
+    Hermans et al., In Defense of the Triplet Loss, 2017, https://arxiv.org/abs/1703.07737
+    """
+    points = embedding.float()  # autocast leaves it so: it lowers matrix products, and none is here
+    if normalize or distance == "cosine":
+        points = F.normalize(points, dim=1)
+    positive, negative, is_anchor = mine_batch_hard(points, labels)
+    measure = _DISTANCES[distance]
+    gap = measure(points - points[positive]) - measure(points - points[negative])
+    if isinstance(margin, str):
+        costs, active = F.softplus(gap), gap > 0
+    else:
+        costs = F.relu(gap + margin)
+        active = costs > 0
+    counted = is_anchor & (costs > 0) if reduction == "nonzero_mean" else is_anchor
+    loss = (costs * is_anchor).sum() / counted.sum().clamp_min(1)
+    return loss, (active & is_anchor).sum() / is_anchor.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def mine_batch_hard(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of the points (B, E): the farthest of its label, the nearest of another.
+
+    Two indices (B,) int64 and whether both exist (B,) bool; where one does not, its index means
+    nothing. The shapes depend on B alone, so that nothing waits for the device.
+    """
+    # Differences, not |a|^2 + |b|^2 - 2ab: CLIP's embeddings lie in a narrow cone far from the
+    # origin, where that cancels.
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    same = labels[:, None] == labels
+    others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    is_positive, is_negative = same & others, ~same
+    farthest = distances.masked_fill(~is_positive, -torch.inf).argmax(1)
+    nearest = distances.masked_fill(~is_negative, torch.inf).argmin(1)
+    return farthest, nearest, is_positive.any(1) & is_negative.any(1)
+
+
+# Of differences (B, E); all grow with the Euclidean distance, so one mining serves them all.
+_DISTANCES: dict[Distance, Callable[[Tensor], Tensor]] = {
+    "euclidean": lambda difference: (difference.square().sum(1) + EPS).sqrt(),
+    "squared_euclidean": lambda difference: difference.square().sum(1),
+    "cosine": lambda difference: difference.square().sum(1) / 2,  # of unit vectors: 1 - cos
+}

@@ -1,0 +1,38 @@
+"""What the training loop is given to minimise and to log."""
+
+import pytest
+import torch
+
+from flowertune.losses import criteria
+from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.losses.triplet import batch_hard_triplet_loss
+
+LABELS = torch.tensor([0, 2, 2, 0, 1, 1])
+
+
+@pytest.fixture
+def outputs():
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(6, 5, generator=generator, requires_grad=True)
+    logits = torch.randn(6, 3, generator=generator, requires_grad=True)
+    return embedding, logits, torch.nn.functional.one_hot(LABELS).float()
+
+
+def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
+    embedding, logits, targets = outputs
+    mining = {"margin": 0.5, "distance": "cosine", "normalize": True, "reduction": "nonzero_mean"}
+    terms = criteria.triplet_cross_entropy(*outputs, label_smoothing=0.1, weight=0.3, **mining)
+    triplet, active = batch_hard_triplet_loss(embedding, LABELS, **mining)
+    expected = {"ce": soft_cross_entropy(logits, targets, 0.1), "triplet": triplet}
+    expected["loss"] = expected["ce"] + 0.3 * triplet
+    expected["active_triplets"] = active
+    torch.testing.assert_close(terms, expected, rtol=0, atol=0)
+    terms["loss"].backward()
+    assert embedding.grad.any()
+    assert logits.grad.any()
+
+
+def test_cross_entropy_has_no_terms_apart(outputs):
+    terms = criteria.cross_entropy(*outputs, label_smoothing=0.0)
+    assert terms.keys() == {"loss"}
+    assert torch.equal(terms["loss"], soft_cross_entropy(*outputs[1:], 0.0))

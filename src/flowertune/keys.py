@@ -18,7 +18,10 @@ def key(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A config key with its meaning and its range; lists are checked element by element."""
+    """A config key with its meaning and its range; lists are checked element by element.
+
+    `choices` are the words it may be, the bounds are for numbers; a key may take both.
+    """
     metadata = {
         "meaning": meaning,
         "choices": choices,
@@ -66,11 +69,11 @@ def _allowed(declared: "Field[Any]", value: Any) -> bool:
     rules = declared.metadata
     if value is None:
         return True
-    if rules["choices"] is not None:
-        return value in rules["choices"]
+    if isinstance(value, str):
+        return rules["choices"] is None or value in rules["choices"]
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    if isinstance(value, (str, bool)):
+    if isinstance(value, bool):
         return True
     return (
         (rules["above"] is None or value > rules["above"])
@@ -83,12 +86,11 @@ def _allowed(declared: "Field[Any]", value: Any) -> bool:
 def rule(declared: "Field[Any]") -> str:
     """What a key's value may be, in words; empty where its type says all."""
     rules = declared.metadata
-    if rules["choices"] is not None:
-        several = "one of " if len(rules["choices"]) > 1 else ""
-        return several + ", ".join(rules["choices"])
+    choices = rules["choices"] or ()
+    several = "one of " if len(choices) > 1 else ""
     words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
     bounds = [f"{word} {rules[name]:g}" for name, word in words.items() if rules[name] is not None]
-    return " and ".join(bounds)
+    return " or ".join(filter(None, (" and ".join(bounds), several + ", ".join(choices))))
 
 
 def shown(value: Any) -> str:

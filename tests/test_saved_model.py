@@ -21,8 +21,11 @@ from flowertune.config import (
     LinearHeadConfig,
     LinearProbeConfig,
     LoraConfig,
+    VptConfig,
 )
 from flowertune.models.backbone import load_directory
+from flowertune.models.tower import embed
+from flowertune.models.vpt import load_prompts
 
 CLASSES = ("rose", "Gänseblümchen", "a [b]")
 
@@ -75,6 +78,23 @@ def test_plain_peft_and_the_head_file_give_the_same_logits(small_dir, images, tm
     again = loaded(images)
     torch.testing.assert_close(again, embedding, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(again, frozen)
+    head = load_file(tmp_path / "head.safetensors")
+    assert torch.equal(standardised_linear(head, embedding), logits)
+
+
+@torch.no_grad()
+def test_prompts_and_the_head_file_give_the_same_logits(small_dir, images, tmp_path):
+    model = VptConfig(num_prompts=4, depth=2, dropout=0.3, position="end")
+    _, _, classifier = write(small_dir, tmp_path, model)
+    embedding, logits = classifier(images)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "prompts.json", "prompts.safetensors", "head.safetensors", "model.json",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "model.json").read_text())["model"] == asdict(model)
+    fresh = load_directory(small_dir, text=False)
+    again = embed(fresh.visual, images, load_prompts(fresh, tmp_path))
+    assert torch.equal(again, embedding)
+    assert not torch.allclose(again, fresh.encode_image(images))
     head = load_file(tmp_path / "head.safetensors")
     assert torch.equal(standardised_linear(head, embedding), logits)
 

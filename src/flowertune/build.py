@@ -23,6 +23,7 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import CosineHead, LinearHead, TextHead
 from flowertune.models.lora import adapted_layers, add_lora
+from flowertune.models.vpt import make_prompts, prompted_blocks
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -78,6 +79,8 @@ def check_adapter(settings: schema.ModelConfig, backbone: Backbone) -> None:
     """Refuses an adapter that this backbone cannot take, before anything is started."""
     if isinstance(settings, schema.LoraConfig):
         adapted_layers(backbone, settings.layers)
+    elif isinstance(settings, schema.VptConfig):
+        prompted_blocks(backbone, settings.depth)
 
 
 def augmentation_recipe(
@@ -123,7 +126,20 @@ def build_classifier(
             layers=config.model.layers,
             seed=config.seed,
         )
-    return Classifier(backbone, head, config.model.name)  # type: ignore[arg-type]
+    prompts = None
+    if isinstance(config.model, schema.VptConfig):
+        prompts = make_prompts(
+            backbone,
+            num_prompts=config.model.num_prompts,
+            depth=config.model.depth,
+            shared=config.model.shared,
+            dropout=config.model.dropout,
+            init=config.model.init,  # type: ignore[arg-type]  # its choices are checked
+            position=config.model.position,  # type: ignore[arg-type]
+            before_ln_pre=config.model.before_ln_pre,
+            seed=config.seed,
+        )
+    return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
 
 
 def _head(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from flowertune import saved_model
+from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.build import build_classifier
 from flowertune.config import (
     BackboneConfig,
@@ -21,8 +22,11 @@ from flowertune.config import (
     LinearHeadConfig,
     LinearProbeConfig,
     LoraConfig,
+    VptConfig,
 )
 from flowertune.models.backbone import load_directory
+from flowertune.models.tower import embed
+from flowertune.models.vpt import load_prompts
 
 CLASSES = ("rose", "Gänseblümchen", "a [b]")
 
@@ -43,7 +47,9 @@ def write(small_dir, folder, model, head=None):
     settings = config(small_dir, model, head or LinearHeadConfig())
     backbone = load_directory(small_dir, text=False)
     features = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
-    classifier = build_classifier(settings, backbone, len(CLASSES), features, None)
+    weight, bias = torch.randn(3, 32).double(), torch.randn(3).double()
+    probe = LinearProbe(weight, bias, torch.zeros(32), torch.ones(32), 1e-2, None)
+    classifier = build_classifier(settings, backbone, len(CLASSES), features, None, probe)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in classifier.parameters():
@@ -80,6 +86,23 @@ def test_plain_peft_and_the_head_file_give_the_same_logits(small_dir, images, tm
 
 
 @torch.no_grad()
+def test_prompts_and_the_head_file_give_the_same_logits(small_dir, images, tmp_path):
+    model = VptConfig(num_prompts=4, depth=2, dropout=0.3, position="end")
+    _, _, classifier = write(small_dir, tmp_path, model)
+    embedding, logits = classifier(images)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "prompts.json", "prompts.safetensors", "head.safetensors", "model.json",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "model.json").read_text())["model"] == asdict(model)
+    fresh = load_directory(small_dir, text=False)
+    again = embed(fresh.visual, images, load_prompts(fresh, tmp_path))
+    assert torch.equal(again, embedding)
+    assert not torch.allclose(again, fresh.encode_image(images))
+    head = load_file(tmp_path / "head.safetensors")
+    assert torch.equal(standardised_linear(head, embedding), logits)
+
+
+@torch.no_grad()
 def test_a_full_tower_comes_back_bit_for_bit(small_dir, images, tmp_path):
     _, _, classifier = write(small_dir, tmp_path, FullConfig())
     embedding, logits = classifier(images)
@@ -95,15 +118,31 @@ def test_a_full_tower_comes_back_bit_for_bit(small_dir, images, tmp_path):
 
 
 @torch.no_grad()
-def test_a_probe_is_its_head_alone(small_dir, images, tmp_path):
-    head = CosineHeadConfig(scale=20.0)
-    _, _, classifier = write(small_dir, tmp_path, LinearProbeConfig(), head)
+def test_a_frozen_backbone_leaves_its_head_alone(small_dir, images, tmp_path):
+    _, _, classifier = write(small_dir, tmp_path, LinearProbeConfig())
     _, logits = classifier(images)
     assert {path.name for path in tmp_path.iterdir()} == {"head.safetensors", "model.json"}
     state = load_file(tmp_path / "head.safetensors")
     frozen = load_directory(small_dir, text=False).encode_image(images)
-    cosine = nn.functional.cosine_similarity(frozen[:, None], state["weight"][None], dim=2)
+    expected = standardised_linear(state, frozen)
+    torch.testing.assert_close(expected, logits, atol=1e-4, rtol=1e-5)
+
+
+def test_a_cosine_head_keeps_its_scale(small_dir, images, tmp_path):
+    head = CosineHeadConfig(scale=20.0)
+    _, _, classifier = write(small_dir, tmp_path, LoraConfig(rank=2), head)
+    embedding, logits = classifier(images)
+    state = load_file(tmp_path / "head.safetensors")
+    cosine = nn.functional.cosine_similarity(embedding[:, None], state["weight"][None], dim=2)
     torch.testing.assert_close(cosine * state["log_scale"].exp(), logits, atol=1e-4, rtol=1e-5)
+
+
+def test_a_head_is_standardised_only_where_asked(small_dir, tmp_path):
+    for standardize in (True, False):
+        write(small_dir, tmp_path, LoraConfig(rank=2), LinearHeadConfig(standardize=standardize))
+        state = load_file(tmp_path / "head.safetensors")
+        plain = not state["mean"].any() and bool((state["std"] == 1).all())
+        assert plain != standardize
 
 
 def test_model_json_says_what_it_is_for_a_program_that_reads_nothing_else(small_dir, tmp_path):
@@ -122,7 +161,7 @@ def test_model_json_says_what_it_is_for_a_program_that_reads_nothing_else(small_
             "activation": "gelu",
         },
         "model": asdict(settings.model),
-        "head": {"name": "linear", "standardize": True},
+        "head": {"name": "linear", "standardize": True, "from_probe": False},
         "classes": list(CLASSES),
         "preprocessing": backbone.preprocessing.to_dict(),
     }

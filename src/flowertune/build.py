@@ -29,6 +29,7 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import CosineHead, LinearHead, TextHead
 from flowertune.models.lora import adapted_layers, add_lora
+from flowertune.models.vpt import make_prompts, prompted_blocks
 
 Progress = Callable[[str, int, int | None], None]
 Criterion = Callable[[Tensor, Tensor, Tensor], criteria.Terms]
@@ -87,6 +88,8 @@ def check_adapter(settings: schema.ModelConfig, backbone: Backbone) -> None:
     """Refuses an adapter that this backbone cannot take, before anything is started."""
     if isinstance(settings, schema.LoraConfig):
         adapted_layers(backbone, settings.layers)
+    elif isinstance(settings, schema.VptConfig):
+        prompted_blocks(backbone, settings.depth)
 
 
 def augmentation_recipe(
@@ -147,7 +150,20 @@ def build_classifier(
             layers=config.model.layers,
             seed=config.seed,
         )
-    return Classifier(backbone, head, config.model.name)  # type: ignore[arg-type]
+    prompts = None
+    if isinstance(config.model, schema.VptConfig):
+        prompts = make_prompts(
+            backbone,
+            num_prompts=config.model.num_prompts,
+            depth=config.model.depth,
+            shared=config.model.shared,
+            dropout=config.model.dropout,
+            init=config.model.init,  # type: ignore[arg-type]  # its choices are checked
+            position=config.model.position,  # type: ignore[arg-type]
+            before_ln_pre=config.model.before_ln_pre,
+            seed=config.seed,
+        )
+    return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
 
 
 def probe_recipe(
@@ -170,8 +186,10 @@ def _head(
 ) -> nn.Module:
     width = backbone.embedding_dim
     if isinstance(settings, schema.LinearHeadConfig):
-        mean, std = (None, None) if train_features is None else _statistics(train_features)
-        return LinearHead(width, classes, mean, std, seed=seed)
+        if not settings.standardize:
+            return LinearHead(width, classes, None, None, seed=seed)
+        assert train_features is not None
+        return LinearHead(width, classes, *_statistics(train_features), seed=seed)
     if isinstance(settings, schema.CosineHeadConfig):
         return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
     assert isinstance(settings, schema.TextHeadConfig)
@@ -179,7 +197,7 @@ def _head(
     return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
 
 
-def _statistics(features: Tensor) -> Sequence[Tensor]:
+def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     std, mean = torch.std_mean(features.double(), dim=0, correction=0)
     return mean.float(), std.float()
 

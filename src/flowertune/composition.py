@@ -178,9 +178,19 @@ def _wrong_key_or_value(error: OmegaConfBaseException) -> str:
         place = parent or "the config"
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}: there is no such key; {place} has {', '.join(known)}{hint}"
-    value = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", reason)
+    value = re.match(
+        r"Value '(.*)' of type '\w+' (?:could not be converted to|is incompatible with type hint)"
+        r" '?([\w\[\], ]+)",
+        reason,
+    )
     if value:
-        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        kinds = {
+            "Integer": "a whole number",
+            "Float": "a number",
+            "Boolean": "true or false",
+            "Union[int, str]": "a whole number or a word",
+            "Union[float, int, str]": "a number or a word",
+        }
         return f"{key}={value[1]}: must be {kinds.get(value[2], value[2])}"
     return f"{key}: {reason}"
 

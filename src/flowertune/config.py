@@ -57,6 +57,31 @@ class LoraConfig(ModelConfig):
 
 
 @dataclass
+class VptConfig(ModelConfig):
+    """Visual prompt tuning: trained tokens beside the image's (Jia et al. 2022)."""
+
+    name: str = option("vpt")
+    num_prompts: int = key(16, "tokens in a block", at_least=1)
+    depth: int | str = key(
+        "deep",
+        "how many blocks get prompts, from the first (shallow 1, deep all)",
+        choices=("shallow", "deep"),
+        at_least=1,
+    )
+    shared: bool = key(False, "the same prompts in each of these blocks")
+    dropout: float = key(0.0, "on the prompts", at_least=0, below=1)
+    init: str = key(
+        "vpt_uniform",
+        "uniform as in the paper, or normal of deviation 0.02",
+        choices=("vpt_uniform", "normal"),
+    )
+    position: str = key(
+        "after_cls", "after the class token, or at the end", choices=("after_cls", "end")
+    )
+    before_ln_pre: bool = key(True, "the first block's prompts go through CLIP's first norm")
+
+
+@dataclass
 class ZeroShotConfig(ModelConfig):
     """Nothing is trained: the prompts' text embeddings are the class vectors."""
 
@@ -346,6 +371,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},
     "model": {
         "lora": LoraConfig,
+        "vpt": VptConfig,
         "full": FullConfig,
         "zeroshot": ZeroShotConfig,
         "linear_probe": LinearProbeConfig,

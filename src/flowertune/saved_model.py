@@ -1,6 +1,7 @@
 """What later use needs of a trained model, beside the backbone itself: the run's adapter/ folder.
 
 adapter_config.json, adapter_model.safetensors   LoRA in PEFT format (model=lora)
+prompts.json, prompts.safetensors                visual prompts (model=vpt)
 visual.safetensors                               the whole image tower (model=full)
 head.safetensors                                 the head
 model.json                                       backbone, head, labels, preprocessing
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from flowertune import files
 from flowertune.config import Config
-from flowertune.models import lora
+from flowertune.models import lora, vpt
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.training import checkpoint
@@ -33,6 +34,8 @@ def write(
             lora.save_adapter(classifier.visual, Path(written))
             for file in sorted(Path(written).iterdir()):
                 files.write_bytes(folder / file.name, file.read_bytes())
+    elif classifier.prompts is not None:
+        vpt.save_prompts(classifier.visual, classifier.prompts, folder)
     elif config.model.name == "full":
         checkpoint.save_weights(folder / "visual.safetensors", classifier.visual.state_dict())
     checkpoint.save_weights(folder / "head.safetensors", classifier.head.state_dict())

@@ -246,6 +246,7 @@ def test_a_termination_signal_leaves_a_run_that_says_so(
     [
         ("method=zeroshot",),
         ("method=linear_probe", "probe.solver=adamw"),
+        ("method=vpt_shallow", "model.position=end", "model.init=normal", "head=text"),
         ("method=full", "trainer.adapter_scales=[0.5]"),
         ("head=text", "model.targets=[q,v,mlp]", "model.layers=[1,3]", "model.dropout=0.1"),
         ("trainer.precision=bf16", "trainer.accumulation=2", "trainer.patience=1"),
@@ -361,6 +362,24 @@ def test_trainval_trains_on_both_selects_nothing_and_measures_test_once(
     assert "4-shot" in results["protocol"]
 
 
+def test_a_run_of_vpt_leaves_its_prompts_and_can_be_repeated(
+    small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    words = ("train", "method=vpt_deep", "model.dropout=0.1", *small)
+    for name in ("first", "second"):
+        process = flowertune(*words, f"run.name={name}", cwd=tmp_path)
+        assert process.returncode == 0, process.stderr
+    first, second = tmp_path / "runs/first", tmp_path / "runs/second"
+    for file in ("adapter/prompts.safetensors", "adapter/head.safetensors", "metrics.jsonl"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+    results = read_json(first / "results.json")
+    assert results["splits"]["test"]["top1"] > 1 / 20
+    # 16 tokens of width 128 in each of 4 blocks; 20 classes of an embedding of 128
+    assert results["trainable_parameters"] == 4 * 16 * 128 + 20 * 128 + 20
+    assert load_file(first / "adapter/prompts.safetensors")["embeddings"].shape == (4, 16, 128)
+    assert read_json(first / "adapter/prompts.json")["depth"] == 4
+
+
 def test_a_reader_that_goes_away_does_not_cost_the_run(
     small: tuple[str, ...], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -401,9 +420,14 @@ def test_triplets_of_mixed_or_of_single_photos_are_refused(
 def test_what_this_backbone_cannot_take_is_refused_before_a_run_exists(
     small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:
-    process = flowertune("train", *small, "model.layers=[99]", cwd=tmp_path)
-    assert process.returncode == 2
-    assert "model.layers=[99]: tiny has the layers 0 to 3" in process.stderr
+    for words, message in (
+        (("model.layers=[99]",), "model.layers=[99]: tiny has the layers 0 to 3"),
+        (("method=vpt", "model.depth=99"), "model.depth=99: tiny has 4 blocks; give 1 to 4"),
+    ):
+        process = flowertune("train", *small, *words, cwd=tmp_path)
+        assert process.returncode == 2
+        assert message in process.stderr
+        assert process.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 

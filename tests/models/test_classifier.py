@@ -6,12 +6,26 @@ from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
+from flowertune.models.vpt import make_prompts
 
 
 @pytest.fixture
 def build(small_dir):
     def build(mode, folder=small_dir, dropout=0.5):
         backbone = load_directory(folder, text=False)
+        prompts = None
+        if mode == "vpt":
+            prompts = make_prompts(
+                backbone,
+                num_prompts=5,
+                depth=2,
+                shared=False,
+                dropout=dropout,
+                init="vpt_uniform",
+                position="after_cls",
+                before_ln_pre=True,
+                seed=42,
+            )
         if mode == "lora":
             add_lora(
                 backbone,
@@ -25,7 +39,7 @@ def build(small_dir):
             )
         dim = backbone.embedding_dim
         head = LinearHead(dim, 5, torch.full((dim,), 0.1), torch.full((dim,), 2.0), seed=42)
-        return Classifier(backbone, head, mode)
+        return Classifier(backbone, head, mode, prompts)
 
     return build
 
@@ -41,7 +55,7 @@ def step(classifier, images, lr=0.1):
     return {name for name, p in classifier.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("mode", ["lora", "linear_probe", "full"])
+@pytest.mark.parametrize("mode", ["lora", "vpt", "linear_probe", "full"])
 def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode):
     classifier = build(mode)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
@@ -49,7 +63,9 @@ def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode)
     head = {"head.linear.weight", "head.linear.bias"}
     lora = {name for name in before if ".lora_" in name}
     tower = {name for name, _ in classifier.visual.named_parameters(prefix="visual")}
-    expected = head | {"lora": lora, "linear_probe": set(), "full": tower}[mode]
+    prompts = {"prompts.embeddings"}
+    adapters = {"lora": lora, "vpt": prompts, "linear_probe": set(), "full": tower}
+    expected = head | adapters[mode]
     assert with_gradient == expected
     moved = {
         n for n, tensor in classifier.state_dict().items() if not torch.equal(tensor, before[n])
@@ -62,7 +78,7 @@ def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode)
 
 
 def test_shapes_and_types_under_autocast_too(build, images):
-    for mode in ("lora", "linear_probe", "full"):
+    for mode in ("lora", "vpt", "linear_probe", "full"):
         classifier = build(mode)
         with torch.autocast("cpu", torch.bfloat16):
             embedding, logits = classifier(images)
@@ -101,9 +117,11 @@ def test_a_linear_probe_builds_no_graph_through_the_tower(build, images):
 def test_mode_and_backbone_must_agree(build, small):
     with pytest.raises(AssertionError, match="lora"):
         Classifier(small, nn.Linear(32, 5), "lora")
+    with pytest.raises(AssertionError, match="vpt"):
+        Classifier(small, nn.Linear(32, 5), "vpt")
 
 
-@pytest.mark.parametrize("mode", ["lora", "linear_probe", "full"])
+@pytest.mark.parametrize("mode", ["lora", "vpt", "linear_probe", "full"])
 def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, small_dir, mode):
     folder = resnet_dir if mode == "full" else small_dir  # with batch norm's running statistics
     images = torch.randn(4, 3, 64, 64) if mode == "full" else images
@@ -119,7 +137,8 @@ def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, 
         fresh.load_trainable_state(state)
         assert torch.equal(fresh(images)[1], expected)
     names = {name.split(".")[0] for name in state}
-    assert names == ({"head"} if mode == "linear_probe" else {"head", "visual"})
+    adapters = {"lora": {"visual"}, "vpt": {"prompts"}, "linear_probe": set(), "full": {"visual"}}
+    assert names == {"head"} | adapters[mode]
     if mode == "lora":
         assert all(".lora_" in name for name in state if name.startswith("visual."))
 

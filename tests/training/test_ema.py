@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.losses.criteria import cross_entropy
 
 
 def copies(parameters):
@@ -81,12 +81,12 @@ def test_a_step_that_fp16s_scaler_skips_is_not_averaged(prepare):
     training = prepare(count=16, precision="fp16", epochs=1, warmup_epochs=1.0, ema=0.9)
     calls, updates = 0, []
 
-    def criterion(logits, targets):
+    def criterion(embedding, logits, targets):
         nonlocal calls
         calls += 1
         if calls == 2:
             logits.register_hook(lambda gradient: gradient * math.inf)
-        return soft_cross_entropy(logits, targets, 0.0)
+        return cross_entropy(embedding, logits, targets, label_smoothing=0.0)
 
     training.run(criterion, on_step=lambda *_: updates.append(training.average.updates))
     assert updates == [1, 1, 2, 3]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from flowertune.models.backbone import Backbone
 from flowertune.models.tower import embed
+from flowertune.models.vpt import Prompts
 
-Mode = Literal["lora", "full", "zeroshot", "linear_probe"]
+Mode = Literal["lora", "vpt", "full", "zeroshot", "linear_probe"]
 FROZEN = ("zeroshot", "linear_probe")  # nothing in the tower is trained
 
 
@@ -18,12 +19,16 @@ class Classifier(nn.Module):
     """`forward(images) -> (embedding, logits)`; the text tower stays outside.
 
     `mode` says what is trained beside the head: "lora" the adapter that `add_lora` put into the
-    backbone, "linear_probe" nothing, "full" the whole image tower; "zeroshot": nothing at all.
+    backbone, "vpt" the prompts, "full" the whole image tower, "linear_probe" nothing; "zeroshot":
+    not even the head.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, mode: Mode) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, mode: Mode, prompts: Prompts | None = None
+    ) -> None:
         super().__init__()
         self.visual = backbone.visual
+        self.prompts = prompts
         self.head = head
         self.mode = mode
         self.dropouts = [
@@ -34,6 +39,7 @@ class Classifier(nn.Module):
         if mode == "zeroshot":
             self.head.requires_grad_(False)
         assert (mode == "lora") == bool(self.dropouts), f"mode {mode!r} does not fit the backbone"
+        assert (mode == "vpt") == (prompts is not None), f"mode {mode!r} does not fit the prompts"
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +48,7 @@ class Classifier(nn.Module):
             with torch.no_grad():
                 embedding = embed(self.visual, images).float()
         else:
-            embedding = embed(self.visual, images).float()
+            embedding = embed(self.visual, images, self.prompts).float()
         return embedding, self.head(embedding)
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -57,7 +63,7 @@ class Classifier(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The trained parameters, for separate learning rates: "adapter" and "head"."""
         return {
-            "adapter": [p for p in self.visual.parameters() if p.requires_grad],
+            "adapter": list(self._adapter().values()),
             "head": [p for p in self.head.parameters() if p.requires_grad],
         }
 
@@ -67,7 +73,7 @@ class Classifier(nn.Module):
         return sum(p.numel() for group in self.parameter_groups().values() for p in group)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Copies, on the CPU, of what training changes in the tower, and of the whole head."""
+        """Copies, on the CPU, of what training changes before the head, and of the whole head."""
         return {name: tensor.to("cpu", copy=True) for name, tensor in self._trained().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
@@ -84,14 +90,20 @@ class Classifier(nn.Module):
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
-    def _trained(self) -> dict[str, Tensor]:
-        """Views, without gradient: trained tower parameters (the tower's buffers where all of it
-        trains) and the head's parameters and buffers."""
-        if self.mode == "full":
-            tower = self.visual.state_dict()
-        else:
-            tower = {k: p.detach() for k, p in self.visual.named_parameters() if p.requires_grad}
+    def _adapter(self) -> dict[str, nn.Parameter]:
+        """What is trained before the head, by name."""
         return {
-            **{f"visual.{name}": tensor for name, tensor in tower.items()},
-            **{f"head.{name}": tensor for name, tensor in self.head.state_dict().items()},
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith("head.")
         }
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Views, without gradient: the adapter's parameters (the tower's and its buffers where all
+        of it trains) and the head's parameters and buffers."""
+        if self.mode == "full":
+            adapter = {f"visual.{name}": t for name, t in self.visual.state_dict().items()}
+        else:
+            adapter = {name: parameter.detach() for name, parameter in self._adapter().items()}
+        head = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        return {**adapter, **head}

@@ -1,45 +1,97 @@
 """The image tower's forward pass: open_clip's own, with what nobody looks at left out."""
 
+from typing import TYPE_CHECKING
+
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from flowertune.models.attention import Attention
 
+if TYPE_CHECKING:
+    from flowertune.models.vpt import Prompts
 
-def embed(visual: nn.Module, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) -> embedding (B, E).
+
+def embed(visual: nn.Module, images: Tensor, prompts: "Prompts | None" = None) -> Tensor:
+    """Images (B, 3, H, W) -> embedding (B, E), with visual prompts where they are given.
 
     Where the pooling takes the class token alone, the last block computes that token alone: the
-    others give it their keys and values and are done. Towers that are built in another way go
-    through their own forward pass.
+    others give it their keys and values and are done. So do prompts that the next block replaces.
+    Towers that are built in another way go through their own forward pass; prompts are for those
+    that `takes_prompts` names, and no pooling takes them in.
     """
     embedding: Tensor
-    if isinstance(visual, VisionTransformer) and _pools_class_token(visual):
-        tokens: Tensor = visual._embeds(images)
-        *blocks, last = visual.transformer.resblocks
+    if prompts is None and not _pools_class_token(visual):
+        output = visual(images)
+        embedding = output[0] if isinstance(output, tuple) else output  # CoCa's: tokens beside it
+        return embedding
+    assert isinstance(visual, VisionTransformer)
+    tokens: Tensor = visual._embeds(images)
+    *blocks, last = visual.transformer.resblocks
+    if prompts is None:
         for block in blocks:
             tokens = block(tokens)
-        embedding, _ = visual._pool(_class_token(last, tokens))
-        return embedding if visual.proj is None else embedding @ visual.proj
-    output = visual(images)
-    embedding = output[0] if isinstance(output, tuple) else output  # CoCa's: its tokens beside it
-    return embedding
+        normed = context = last.ln_1(tokens)
+    else:
+        tokens, normed, context = _up_to_last(visual, tokens, prompts)
+    if _pools_class_token(visual):
+        tokens, normed = tokens[:, :1], normed[:, :1]
+    embedding, _ = visual._pool(_attend(last, tokens, normed, context))
+    return embedding if visual.proj is None else embedding @ visual.proj
 
 
-def _pools_class_token(visual: VisionTransformer) -> bool:
-    last = visual.transformer.resblocks[-1]
+def takes_prompts(visual: nn.Module) -> bool:
+    """Whether `embed` can put prompts into this tower."""
     return (
-        visual.pool_type == "tok"
-        and visual.attn_pool is None
+        isinstance(visual, VisionTransformer)
         and visual.transformer.batch_first
-        and isinstance(last, ResidualAttentionBlock)
-        and isinstance(last.attn, Attention)
+        and all(_is_opened(block) for block in visual.transformer.resblocks)
     )
 
 
-def _class_token(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """What `block(tokens (B, N, D))` gives for the class token: (B, 1, D)."""
-    normed = block.ln_1(tokens)
-    attended, _ = block.attn(normed[:, :1], normed, normed)
-    token: Tensor = tokens[:, :1] + block.ls_1(attended)
-    return token + block.ls_2(block.mlp(block.ln_2(token)))  # type: ignore[no-any-return]
+def _pools_class_token(visual: nn.Module) -> bool:
+    return (
+        isinstance(visual, VisionTransformer)
+        and visual.pool_type == "tok"
+        and visual.attn_pool is None
+        and visual.transformer.batch_first
+        and _is_opened(visual.transformer.resblocks[-1])
+    )
+
+
+def _is_opened(block: nn.Module) -> bool:
+    """Whether `_attend` computes what the block does."""
+    return isinstance(block, ResidualAttentionBlock) and isinstance(block.attn, Attention)
+
+
+def _attend(
+    block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor, context: Tensor
+) -> Tensor:
+    """What `block` makes of tokens (B, M, D) that attend to context (B, N, D): (B, M, D).
+
+    `normed` are the tokens after the block's ln_1, as the context is.
+    """
+    attended, _ = block.attn(normed, context, context)
+    tokens = tokens + block.ls_1(attended)
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))  # type: ignore[no-any-return]
+
+
+def _up_to_last(
+    visual: VisionTransformer, tokens: Tensor, prompts: "Prompts"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The image's tokens and prompts through all blocks but the last; `_attend`'s inputs there."""
+    *blocks, last = visual.transformer.resblocks
+    for index, block in enumerate(blocks):
+        if index >= prompts.depth:
+            tokens = block(tokens)
+            continue
+        own = prompts(index, tokens, visual.ln_pre)
+        if index == prompts.depth - 1:  # from here on they travel with the image's tokens
+            tokens = block(prompts.insert(tokens, own))
+        else:  # the next block replaces them, so nobody looks at what becomes of them here
+            normed = block.ln_1(tokens)
+            tokens = _attend(block, tokens, normed, prompts.insert(normed, block.ln_1(own)))
+    normed = last.ln_1(tokens)
+    if prompts.depth <= len(blocks):
+        return prompts.remove(tokens), prompts.remove(normed), normed
+    own = prompts(len(blocks), tokens, visual.ln_pre)
+    return tokens, normed, prompts.insert(normed, last.ln_1(own))

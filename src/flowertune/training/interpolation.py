@@ -15,13 +15,13 @@ def interpolate(
 ) -> State:
     """The trained state with its adapter at `scale`: 0 is the initial one, 1 the trained one.
 
-    Weights in the tower go from initial to trained in a straight line; LoRA's update B A goes so
-    by its B, which begins at zero, with the trained A. The head stays the trained one.
+    Prompts and the tower's weights go from initial to trained in a straight line; LoRA's update
+    B A goes so by its B, which begins at zero, with the trained A. The head stays the trained one.
     Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv:2109.01903.
     """
 
     def moves(name: str) -> bool:
-        return name.startswith("visual.") and ".lora_A." not in name and (
+        return not name.startswith("head.") and ".lora_A." not in name and (
             trained[name].is_floating_point()
         )  # fmt: skip
 

@@ -1,0 +1,178 @@
+"""Visual prompt tuning (Jia et al., 2022, arXiv:2203.12119): trained tokens beside the image's."""
+
+import json
+import math
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from open_clip.transformer import VisionTransformer
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from flowertune import files
+from flowertune.draws import generator
+from flowertune.errors import Refused
+from flowertune.models.backbone import Backbone
+from flowertune.models.tower import takes_prompts
+from flowertune.models.weights import one_line
+
+Position = Literal["after_cls", "end"]
+POSITIONS: tuple[Position, ...] = ("after_cls", "end")
+NORMAL_STD = 0.02
+SETTINGS_FILE = "prompts.json"
+WEIGHTS_FILE = "prompts.safetensors"
+
+
+class Prompts(nn.Module):
+    """The prompts of an image tower's first `depth` blocks; `tower.embed` puts them there.
+
+    embeddings: (P, D), the same prompts in each of these blocks, or (depth, P, D), each block's
+    own. `before_ln_pre`: the first block's go through CLIP's ln_pre as the image's tokens do; no
+    later block has such a norm. `dropout` is drawn for each image.
+    """
+
+    def __init__(
+        self,
+        embeddings: Tensor,
+        *,
+        depth: int,
+        position: Position,
+        before_ln_pre: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.embeddings = nn.Parameter(embeddings)
+        self.depth = depth
+        self.position = position
+        self.before_ln_pre = before_ln_pre
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, block: int, tokens: Tensor, ln_pre: nn.Module) -> Tensor:
+        """The prompts (B, P, D) of a block (from 0) for tokens (B, N, D), in their dtype."""
+        own = self.embeddings if self.embeddings.ndim == 2 else self.embeddings[block]
+        prompts: Tensor = self.dropout(own.to(tokens.dtype).expand(len(tokens), -1, -1))
+        return ln_pre(prompts) if block == 0 and self.before_ln_pre else prompts
+
+    def insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:
+        """Tokens (B, N, D), the class token first, and prompts (B, P, D) -> (B, N + P, D)."""
+        start = self._start(tokens.shape[1])
+        return torch.cat([tokens[:, :start], prompts, tokens[:, start:]], dim=1)
+
+    def remove(self, tokens: Tensor) -> Tensor:
+        """What `insert` was given: (B, N + P, D) -> (B, N, D)."""
+        count = self.embeddings.shape[-2]
+        start = self._start(tokens.shape[1] - count)
+        return torch.cat([tokens[:, :start], tokens[:, start + count :]], dim=1)
+
+    def _start(self, tokens: int) -> int:
+        # Attention sees no order and prompts have no position embedding: but for rounding, the two
+        # positions compute the same function.
+        return 1 if self.position == "after_cls" else tokens
+
+
+def prompted_blocks(backbone: Backbone, depth: int | str) -> int:
+    """How many blocks get prompts, from the first: 1 for "shallow", all of them for "deep".
+
+    Raises Refused for towers that take no prompts, and where there are fewer than `depth` blocks.
+    """
+    blocks = len(_tower(backbone).transformer.resblocks)
+    counts: dict[int | str, int] = {"shallow": 1, "deep": blocks}
+    counts.update((count, count) for count in range(1, blocks + 1))
+    if depth not in counts:
+        raise Refused(
+            f"model.depth={depth}: {backbone.name} has {blocks} blocks; give 1 to {blocks},"
+            " shallow or deep"
+        )
+    return counts[depth]
+
+
+def make_prompts(
+    backbone: Backbone,
+    *,
+    num_prompts: int,
+    depth: int | str,
+    shared: bool,
+    dropout: float,
+    init: Literal["vpt_uniform", "normal"],
+    position: Position,
+    before_ln_pre: bool,
+    seed: int,
+) -> Prompts:
+    """New prompts for a backbone's image tower, which stays as it is.
+
+    Drawn from (seed, "vpt"). `init` vpt_uniform: +-sqrt(6 / (3 h w + D)) for patches of h x w, as
+    KMnP/vpt; normal: deviation 0.02, as MaPLe (Khattak et al., 2023, arXiv:2210.03117). Raises
+    Refused as `prompted_blocks` does.
+    """
+    blocks = prompted_blocks(backbone, depth)
+    visual = _tower(backbone)
+    width: int = visual.transformer.width
+    embeddings = torch.empty(*(() if shared else (blocks,)), num_prompts, width)
+    draws = generator(seed, "vpt")
+    if init == "vpt_uniform":
+        bound = math.sqrt(6 / (3 * math.prod(visual.patch_size) + width))
+        embeddings.uniform_(-bound, bound, generator=draws)
+    else:
+        embeddings.normal_(0, NORMAL_STD, generator=draws)
+    return Prompts(
+        embeddings, depth=blocks, position=position, before_ln_pre=before_ln_pre, dropout=dropout
+    )
+
+
+def save_prompts(visual: VisionTransformer, prompts: Prompts, folder: Path) -> None:
+    """Write an image tower's prompts and where they go: two files, no more."""
+    state = {"embeddings": prompts.embeddings.detach().cpu()}
+    files.write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(state))
+    files.write_json(
+        folder / SETTINGS_FILE,
+        {
+            "blocks": len(visual.transformer.resblocks),
+            "depth": prompts.depth,
+            "position": prompts.position,
+            "before_ln_pre": prompts.before_ln_pre,
+        },
+    )
+
+
+def load_prompts(backbone: Backbone, folder: Path) -> Prompts:
+    """What `save_prompts` wrote, frozen, on the CPU.
+
+    Raises Refused where the folder has no prompts, or such as do not fit the backbone.
+    """
+    visual = _tower(backbone)
+    for name in (SETTINGS_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise Refused(f"no prompts in {folder}: {name} is missing")
+    try:
+        settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        made_for = settings.pop("blocks")
+        embeddings = safetensors.torch.load_file(folder / WEIGHTS_FILE)["embeddings"]
+        prompts = Prompts(embeddings, **settings, dropout=0.0)
+    except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise Refused(f"cannot read the prompts in {folder}: {one_line(error)}") from error
+    blocks, width = len(visual.transformer.resblocks), visual.transformer.width
+    shape = tuple(embeddings.shape)
+    right_shape = len(shape) > 1 and shape[:-2] in ((), (prompts.depth,)) and shape[-1] == width
+    for fits, misfit in (
+        (made_for == blocks, f"made for {made_for} blocks, and it has {blocks}"),
+        (prompts.depth in range(1, blocks + 1), f"depth {prompts.depth}, of {blocks} blocks"),
+        (prompts.position in POSITIONS, f"position {prompts.position}"),
+        (right_shape, f"shape {shape}, and its tokens have {width} dimensions"),
+    ):
+        if not fits:
+            raise Refused(
+                f"the prompts in {folder} do not fit {backbone.name} {backbone.tag}: {misfit}"
+            )
+    return prompts.requires_grad_(False)
+
+
+def _tower(backbone: Backbone) -> VisionTransformer:
+    if not takes_prompts(backbone.visual):
+        raise Refused(
+            f"model=vpt needs a vision transformer of open_clip's own with its default blocks; the"
+            f" image tower of {backbone.name} is another ({type(backbone.visual).__name__}): use"
+            " model=linear_probe or model=full"
+        )
+    return backbone.visual

@@ -1,6 +1,7 @@
 """A small open_clip model with random weights, its folder, and pictures for it."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ SMALL_VIT = {
     },
 }
 PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+
+
+@pytest.fixture(autouse=True)
+def _loggers_speak() -> None:
+    """Hydra disables the loggers that it finds, for every test that comes after."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 def _roughen(model: nn.Module) -> None:

@@ -1,0 +1,101 @@
+"""Train every method on real photos with three seeds, and write the table into RESULTS.md.
+
+    make results-real        # FLOWERTUNE_SHARED names the folder with photos and weights
+
+Runs that are finished are kept, so it can be stopped and started; the table is written after each.
+One that fails is named at the end and does not stop the rest.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+METHODS = ("linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "vpt_shallow", "best")
+SEEDS = (42, 43, 44)
+T_95 = {2: 12.71, 3: 4.30}  # Student's t for the interval of a mean of so many runs
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- results-real: begin -->\n", "<!-- results-real: end -->\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results-real")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--table-only", action="store_true", help="write the table, train nothing")
+    options = parser.parse_args()
+    shared = Path(os.environ.get("FLOWERTUNE_SHARED", ROOT.parent / "shared")).resolve()
+    failed = []
+    # seed by seed, so that a table of all methods comes soon
+    for seed in () if options.table_only else SEEDS:
+        for method in options.methods:
+            words = [
+                f"method={method}", f"seed={seed}",
+                "data=folder", f"data.root={shared / 'data/flowers17'}",
+                "backbone=local", f"backbone.path={shared / 'weights/deit-tiny-imagenet'}",
+                "backbone.text=false", f"run.root={options.runs}", f"run.name={method}-seed{seed}",
+            ]  # fmt: skip
+            process = subprocess.run([sys.executable, "-m", "flowertune", "train", *words])
+            if process.returncode >= 128 or process.returncode < 0:  # interrupted
+                return process.returncode
+            if process.returncode:
+                failed.append(f"{method}, seed {seed}")
+            write_table(ROOT / "RESULTS.md", options.runs)
+    write_table(ROOT / "RESULTS.md", options.runs)
+    for each in failed:
+        print(f"failed: {each}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def write_table(document: Path, runs: Path) -> None:
+    """Puts the table of the finished runs between the two marks of the document."""
+    text = document.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    lines = [
+        "| method | val top-1 of seeds " + ", ".join(map(str, SEEDS))
+        + " | mean | 95 % interval of the mean | trained parameters | best epoch | minutes a run |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for method in METHODS:
+        found = [read(runs / f"{method}-seed{seed}") for seed in SEEDS]
+        if any(found):
+            lines.append(row(method, found))
+    document.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+
+
+def read(run: Path) -> dict[str, Any] | None:
+    """The results of a finished run."""
+    path = run / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def row(method: str, found: list[dict[str, Any] | None]) -> str:
+    """A line of the table; a method below its probe is marked."""
+    done = [results for results in found if results is not None]
+    top1 = [100 * results["splits"]["val"]["top1"] for results in done]
+    mean = statistics.mean(top1)
+    probe = 100 * done[0]["baselines"]["linear_probe"]["splits"]["val"]["top1"]
+    interval = "needs two runs"
+    if len(top1) > 1:
+        half = T_95[len(top1)] * statistics.stdev(top1) / len(top1) ** 0.5
+        interval = f"{mean - half:.1f} to {mean + half:.1f}"
+    minutes = statistics.mean(results["seconds"] for results in done) / 60
+    cells = [
+        method + (" (below its probe)" if mean < probe - 1e-9 else ""),
+        ", ".join("" if r is None else f"{100 * r['splits']['val']['top1']:.2f}" for r in found),
+        f"{mean:.2f}" if len(done) == len(SEEDS) else f"{mean:.2f} of {len(done)}",
+        interval,
+        f"{done[0]['trainable_parameters']:,}",
+        ", ".join(str(results["best_epoch"] or "") for results in done).strip(", "),
+        f"{minutes:.1f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from flowertune import composition, runs
+from flowertune.claims import claim
 from flowertune.config import Config
 from flowertune.errors import Refused
-from flowertune.runs import Run, claim, run_name
+from flowertune.runs import Run, run_name
 
 
 def compose(*words: str) -> Config:
@@ -88,114 +89,13 @@ def test_words_that_shorten_to_the_same_stay_apart() -> None:
     assert len(set(names)) == len(names)
 
 
-# whose directory it is
-
-
-def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: Config) -> None:
-    run, is_finished = claim(tmp_path / "runs", "first", asdict(config))
-    assert (run.path, is_finished) == (tmp_path / "runs" / "first", False)
-    assert not run.path.parent.exists()
-
-
-def test_a_finished_run_of_the_same_config_is_found_again(tmp_path: Path, config: Config) -> None:
-    written = finished(tmp_path, config)
-    run, is_finished = claim(tmp_path, "first", asdict(config))
-    assert is_finished
-    assert run == written
-    assert run.results() == {"run": "first"}
-    moved = compose("method=mixup", "experiment=quickstart", "run.root=elsewhere")
-    assert claim(tmp_path, "first", asdict(moved))[1]
-
-
-def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
-    tmp_path: Path, config: Config
-) -> None:
-    finished(tmp_path, config)
-    other = compose("method=lora", "experiment=quickstart", "seed=7", "trainer.clip_norm=null")
-    with pytest.raises(Refused) as refusal:
-        claim(tmp_path, "first", asdict(other))
-    message = str(refusal.value)
-    assert "\n" not in message
-    for key in ("seed", "trainer.clip_norm", "augmentation.name", "augmentation.alpha", "method"):
-        assert re.search(rf"[( ]{re.escape(key)}[,)]", message), key
-    assert "run.root" not in message
-    assert "trainer.epochs" not in message
-
-
-@pytest.mark.parametrize("state", ["running", "failed", "interrupted", None])
-def test_what_is_not_finished_is_refused(tmp_path: Path, config: Config, state: str | None) -> None:
-    run = finished(tmp_path, config)
-    if state is None:
-        (run.path / "status.json").unlink()
-    else:
-        run.write_status(state, "why")
-    with pytest.raises(Refused, match=r"first: exists and is not a finished run; choose"):
-        claim(tmp_path, "first", asdict(config))
-
-
-@pytest.mark.parametrize("torn", ["status.json", "config.yaml"])
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", None])
-def test_torn_files_are_refused_and_no_traceback(
-    tmp_path: Path, config: Config, torn: str, content: str | None
-) -> None:
-    run = finished(tmp_path, config)
-    if content is None:
-        (run.path / torn).unlink()
-    else:
-        (run.path / torn).write_text(content)
-    with pytest.raises(Refused):
-        claim(tmp_path, "first", asdict(config))
-
-
-def test_somebody_elses_directory_or_file_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "notes").write_text("mine")
-    for name in ("photos", "notes"):
-        with pytest.raises(Refused, match="not a finished run"):
-            claim(tmp_path, name, {})
-    assert (tmp_path / "notes").read_text() == "mine"
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "...", " ", "../x", "a/b", "a/", "/a"])
-def test_names_that_are_no_directory_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refused):
-        claim(tmp_path / "runs", name, {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path, config: Config) -> None:
-    with pytest.raises(Refused, match="cannot be made"):
-        claim(tmp_path, "x" * 300, {})
-    run, _ = claim(tmp_path / "runs", "x" * 300, {})  # not known before it is made
-    with pytest.raises(Refused, match="cannot be made"):
-        run.create(asdict(config), {})
-
-
-def test_the_home_directorys_sign_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert claim(Path("~/runs"), "x", {})[0].path == tmp_path / "runs" / "x"
-
-
 # what is written
-
-
-def test_a_run_that_somebody_else_started_meanwhile_is_left_alone(
-    tmp_path: Path, config: Config
-) -> None:
-    one, _ = claim(tmp_path, "first", asdict(config))
-    two, _ = claim(tmp_path, "first", asdict(config))
-    one.create(asdict(config), {"who": "one"})
-    with pytest.raises(Refused, match="exists and is not a finished run"):
-        two.create(asdict(config), {"who": "two"})
-    assert json.loads((one.path / "environment.json").read_text()) == {"who": "one"}
 
 
 def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) -> None:
     (tmp_path / "file").write_text("")
     run, _ = claim(tmp_path / "file", "first", asdict(config))
-    with pytest.raises(Refused, match=r"first: the run directory cannot be made \(Not a directory"):
+    with pytest.raises(Refused, match=r"first: the directory cannot be made \(Not a directory"):
         run.create(asdict(config), {})
 
 

@@ -42,6 +42,15 @@ def run_name(method: str, overrides: Sequence[str]) -> str:
     return f"{readable}-{digits}"
 
 
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The text of a .csv file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 @dataclass(frozen=True)
 class Run:
     """One run directory. Paths of what it holds, and how each part is written."""
@@ -72,9 +81,9 @@ class Run:
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
-            raise Refused(_taken(self.path)) from None
+            raise Refused(taken(self.path)) from None
         except OSError as error:
-            raise Refused(_cannot_be_made(self.path, error)) from error
+            raise Refused(cannot_be_made(self.path, error)) from error
         try:
             self.best.parent.mkdir(parents=True)
             self.adapter.mkdir()
@@ -83,7 +92,15 @@ class Run:
             self.write_status("running")
         except OSError as error:
             shutil.rmtree(self.path, ignore_errors=True)
-            raise Refused(_cannot_be_made(self.path, error)) from error
+            raise Refused(cannot_be_made(self.path, error)) from error
+
+    def status(self) -> tuple[str, str | None]:
+        """(state, why) as `write_status` got them; ("unknown", None) where no file says so."""
+        try:
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            return status["state"], status["why"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "unknown", None
 
     def write_status(self, state: str, why: str | None = None) -> None:
         """`state`: running, finished, failed or interrupted; `why` for the last two."""
@@ -96,11 +113,7 @@ class Run:
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """A .csv file."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        files.write_text(self.path / name, text.getvalue())
+        files.write_text(self.path / name, to_csv(header, rows))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """results.json, the end, for tables; then the run is finished."""
@@ -135,60 +148,11 @@ class Run:
         return results
 
 
-def claim(root: Path, name: str, config: Mapping[str, Any]) -> tuple[Run, bool]:
-    """The run of that name and whether it is finished already, with this very config.
-
-    Raises:
-        Refused: the name is taken by a run that is not finished or had another config.
-    """
-    if not name.strip(". ") or Path(name).name != name:
-        raise Refused(f"run.name={name}: must be the name of one directory")
-    run = Run(root.expanduser() / name)
-    try:
-        if not run.path.exists():
-            return run, False
-    except OSError as error:
-        raise Refused(_cannot_be_made(run.path, error)) from error
-    if _state(run) != "finished":
-        raise Refused(_taken(run.path))
-    try:
-        before = config_file.read(run.path / "config.yaml")
-    except (OSError, ValueError):
-        raise Refused(_taken(run.path)) from None
-    differing = _differing_keys(before, config)
-    if differing:
-        raise Refused(
-            f"{run.path}: is a finished run with another config ({', '.join(differing)}); "
-            "choose another run.name or remove the directory"
-        )
-    return run, True
-
-
-def _taken(path: Path) -> str:
+def taken(path: Path) -> str:
+    """Why nothing may be put at `path`."""
     return f"{path}: exists and is not a finished run; choose another run.name or remove it"
 
 
-def _cannot_be_made(path: Path, error: OSError) -> str:
-    return f"{path}: the run directory cannot be made ({error.strerror})"
-
-
-def _state(run: Run) -> str:
-    try:
-        state: str = json.loads((run.path / "status.json").read_text(encoding="utf-8"))["state"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
-    return state
-
-
-def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = dict(_flat(before)), dict(_flat(now))
-    keys = sorted(old.keys() | new.keys())
-    return [key for key in keys if not key.startswith("run.") and old.get(key) != new.get(key)]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def cannot_be_made(path: Path, error: OSError) -> str:
+    """Why nothing can be put at `path`."""
+    return f"{path}: the directory cannot be made ({error.strerror})"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowertune import build, environment, recording, runs, saved_model
+from flowertune import build, claims, environment, recording, runs, saved_model
 from flowertune.baselines import comparison, prompts
 from flowertune.baselines.features import FeatureKey, frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
@@ -56,7 +56,7 @@ def execute(config: Config) -> int:
     console = RunConsole()
     assert config.run.name is not None
     cache = cache_root()
-    run, finished = runs.claim(Path(config.run.root), config.run.name, asdict(config))
+    run, finished = claims.claim(Path(config.run.root), config.run.name, asdict(config))
     if finished:
         if config.data.name == "folder":  # the other sources give the same photos always
             run.check_photos(build.list_photos(config.data, cache, console.advance))
@@ -92,8 +92,10 @@ def execute(config: Config) -> int:
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
-    run.create(asdict(config), environment.describe(compute, backbone, photos))
-    with recording.recorded(run, out_of_memory):
+    begun = claims.begun(run, asdict(config), environment.describe(compute, backbone, photos))
+    with begun as before, recording.recorded(run, out_of_memory):
+        if before is not None:
+            console.say(f"{run.path} {before}; it is started over")
         results = _train(config, run, compute, backbone, photos, class_prompts, cache, console)
         run.write_results(results)
     console.results(results, str(run.path))

@@ -1,0 +1,227 @@
+"""Whose a run directory is."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from flowertune import composition
+from flowertune.claims import begun, claim, locked
+from flowertune.config import Config
+from flowertune.errors import Refused
+from flowertune.runs import Run
+
+
+def compose(*words: str) -> Config:
+    found: list[Config] = []
+    assert composition.run(words, lambda config: found.append(config) or 0) == 0
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return compose("method=mixup", "experiment=quickstart", "run.name=first")
+
+
+def finished(root: Path, config: Config, name: str = "first") -> Run:
+    run, _ = claim(root, name, asdict(config))
+    run.create(asdict(config), {"python": "3"})
+    run.write_results({"run": name})
+    return run
+
+
+def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: Config) -> None:
+    run, is_finished = claim(tmp_path / "runs", "first", asdict(config))
+    assert (run.path, is_finished) == (tmp_path / "runs" / "first", False)
+    assert not run.path.parent.exists()
+
+
+def test_a_finished_run_of_the_same_config_is_found_again(tmp_path: Path, config: Config) -> None:
+    written = finished(tmp_path, config)
+    run, is_finished = claim(tmp_path, "first", asdict(config))
+    assert is_finished
+    assert run == written
+    assert run.results() == {"run": "first"}
+    moved = compose("method=mixup", "experiment=quickstart", "run.root=elsewhere")
+    assert claim(tmp_path, "first", asdict(moved))[1]
+
+
+def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
+    tmp_path: Path, config: Config
+) -> None:
+    finished(tmp_path, config)
+    other = compose("method=lora", "experiment=quickstart", "seed=7", "trainer.clip_norm=null")
+    with pytest.raises(Refused) as refusal:
+        claim(tmp_path, "first", asdict(other))
+    message = str(refusal.value)
+    assert "\n" not in message
+    for key in ("seed", "trainer.clip_norm", "augmentation.name", "augmentation.alpha", "method"):
+        assert re.search(rf"[( ]{re.escape(key)}[,)]", message), key
+    assert "run.root" not in message
+    assert "trainer.epochs" not in message
+
+
+@pytest.mark.parametrize("torn", ["status.json", "config.yaml"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", None])
+def test_torn_files_are_refused_and_no_traceback(
+    tmp_path: Path, config: Config, torn: str, content: str | None
+) -> None:
+    run = finished(tmp_path, config)
+    if content is None:
+        (run.path / torn).unlink()
+    else:
+        (run.path / torn).write_text(content)
+    with pytest.raises(Refused):
+        claim(tmp_path, "first", asdict(config))
+
+
+def test_somebody_elses_directory_or_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "notes").write_text("mine")
+    for name in ("photos", "notes"):
+        with pytest.raises(Refused, match="not a finished run"):
+            claim(tmp_path, name, {})
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "...", " ", "../x", "a/b", "a/", "/a", "sweeps"])
+def test_names_that_are_no_directory_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Refused):
+        claim(tmp_path / "runs", name, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path, config: Config) -> None:
+    with pytest.raises(Refused, match="cannot be made"):
+        claim(tmp_path, "x" * 300, {})
+    run, _ = claim(tmp_path / "runs", "x" * 300, {})  # not known before it is made
+    with pytest.raises(Refused, match="cannot be made"), begun(run, asdict(config), {}):
+        pass
+
+
+def test_the_home_directorys_sign_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert claim(Path("~/runs"), "x", {})[0].path == tmp_path / "runs" / "x"
+
+
+# what an unfinished run left
+
+
+def left_over(root: Path, config: Config, state: str) -> Run:
+    run, _ = claim(root, "first", asdict(config))
+    run.create(asdict(config), {})
+    (run.path / "metrics.jsonl").write_text("old")
+    run.write_status(state, "a reason")
+    return run
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
+    tmp_path: Path, config: Config, state: str
+) -> None:
+    left_over(tmp_path, config, state)
+    run, is_finished = claim(tmp_path, "first", asdict(config))
+    assert not is_finished
+    assert (run.path / "metrics.jsonl").read_text() == "old"
+    with begun(run, asdict(config), {"who": "new"}) as before:
+        assert before is not None
+        assert "(a reason)" in before
+        assert not (run.path / "metrics.jsonl").exists()
+        assert run.status() == ("running", None)
+        run.write_results({})
+    assert json.loads((run.path / "environment.json").read_text()) == {"who": "new"}
+    assert claim(tmp_path, "first", asdict(config))[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"first", ".locks"}
+    assert [path.suffix for path in (tmp_path / ".locks").iterdir()] == [".lock"]
+
+
+def test_a_new_run_replaces_nothing(tmp_path: Path, config: Config) -> None:
+    run, _ = claim(tmp_path, "first", asdict(config))
+    with begun(run, asdict(config), {}) as before:
+        assert before is None
+
+
+def test_an_unfinished_run_of_another_config_or_of_no_state_is_refused_and_kept(
+    tmp_path: Path, config: Config
+) -> None:
+    run = left_over(tmp_path, config, "failed")
+    other = compose("method=mixup", "experiment=quickstart", "seed=7")
+    with pytest.raises(Refused, match=r"another config \(seed\)"):
+        claim(tmp_path, "first", asdict(other))
+    (run.path / "status.json").unlink()
+    with pytest.raises(Refused, match="exists and is not a finished run"):
+        claim(tmp_path, "first", asdict(config))
+    assert (run.path / "metrics.jsonl").exists()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from flowertune.claims import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
+    tmp_path: Path, config: Config
+) -> None:
+    run = left_over(tmp_path, config, "running")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run.path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(Refused, match="another process is at work on it"):
+        claim(tmp_path, "first", asdict(config))
+    with pytest.raises(Refused, match="another process"), begun(run, asdict(config), {}):
+        pass
+    assert (run.path / "metrics.jsonl").read_text() == "old"
+    process.kill()
+    process.communicate()
+    assert claim(tmp_path, "first", asdict(config)) == (run, False)
+
+
+def test_what_another_process_made_since_the_claim_is_left_alone(
+    tmp_path: Path, config: Config
+) -> None:
+    run, _ = claim(tmp_path, "first", asdict(config))
+    finished(tmp_path, config)
+    with pytest.raises(Refused, match="finished it in the meantime"):  # noqa: SIM117
+        with begun(run, asdict(config), {}):
+            pass
+    assert run.results() == {"run": "first"}
+
+
+def test_a_full_disk_at_the_start_keeps_what_was_left(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = left_over(tmp_path, config, "interrupted")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(Refused, match="No space left"), begun(run, asdict(config), {}):
+            pass
+    assert (run.path / "metrics.jsonl").read_text() == "old"
+    assert run.status() == ("interrupted", "a reason")
+
+
+def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
+    with locked(tmp_path / "x"):  # noqa: SIM117
+        with pytest.raises(Refused), locked(tmp_path / "x"):
+            pass
+    with locked(tmp_path / "x"):
+        pass

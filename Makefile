@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size test test-slow lint types format pretrain-tiny build clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## install flowertune into .venv
 
@@ -25,6 +25,16 @@ $(TEST_INSTALLED): $(INSTALLED)
 
 quickstart: $(INSTALLED) ## train the built-in CLIP on drawn flowers and print the table (no network after installing)
 	$(BIN)/flowertune train experiment=quickstart method=mixup
+
+# The built-in CLIP on drawn flowers, as quickstart; `experiment=sweep/...` goes with any other.
+sweep-alpha: $(INSTALLED) ## try MixUp's alpha (six runs, two seeds each)
+	$(BIN)/flowertune train experiment=sweep/alpha backbone=tiny data=synthetic
+
+sweep-margin: $(INSTALLED) ## try the triplet loss's margin
+	$(BIN)/flowertune train experiment=sweep/margin backbone=tiny data=synthetic
+
+sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
+	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"

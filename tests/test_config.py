@@ -1,5 +1,6 @@
 """The config boundary: every shipped YAML composes, and what is wrong dies in one clear line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ OPTIONS = [
     for group in GROUPS
     for path in sorted(group.rglob("*.yaml"))
 ]
+SWEEPS = [name for _, name in OPTIONS if name.startswith(("sweep/", "search/"))]
+SINGLE = [(group, name) for group, name in OPTIONS if name not in SWEEPS]
 # What an option cannot do without, given by its user.
 NEEDED = {
     ("data", "folder"): ["data.root=photos"],
@@ -37,7 +40,7 @@ def compose(*words: str) -> Config:
     return configs[0]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(("group", "option"), SINGLE)
 def test_every_shipped_yaml_composes(group: str, option: str) -> None:
     config = compose(f"{group}={option}", *NEEDED.get((group, option), []))
     if group in SCHEMAS and option in SCHEMAS[group] and hasattr(getattr(config, group), "name"):
@@ -51,7 +54,7 @@ def test_every_yaml_says_what_it_is(group: str) -> None:
         assert lines[0].startswith("# "), f"{path} opens without a comment"
 
 
-@pytest.mark.parametrize("experiment", [name for group, name in OPTIONS if group == "experiment"])
+@pytest.mark.parametrize("experiment", [name for group, name in SINGLE if group == "experiment"])
 @pytest.mark.parametrize("method", [name for group, name in OPTIONS if group == "method"])
 def test_any_method_goes_with_any_experiment(method: str, experiment: str) -> None:
     alone = compose(f"method={method}")
@@ -65,6 +68,23 @@ def test_any_method_goes_with_any_experiment(method: str, experiment: str) -> No
             alone.augmentation,
             alone.loss,
         )
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_shipped_sweep_composes_all_its_jobs(name: str, tmp_path: Path) -> None:
+    if name.startswith("search/"):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs flowertune[sweep]")
+    configs: list[Config] = []
+
+    def keep(config: Config) -> int:
+        configs.append(config)
+        raise Refused("not now")
+
+    words = [f"experiment={name}", "backbone=tiny", "data=synthetic", f"run.root={tmp_path}"]
+    composition.run(words, keep)
+    assert len(configs) > 3
+    assert len({config.run.name for config in configs}) == len(configs)
+    assert {config.backbone.name for config in configs} == {"tiny"}
 
 
 def test_a_bare_train_is_lora_with_seed_42() -> None:
@@ -120,6 +140,9 @@ WRONG = [
     ("seed", "", "seed: cannot be read as key=value"),
     ("method=null", "", "must be a string or a list"),
     ("~model", "", "model: missing"),
+    ("seed=1,2", "", "seed=1,2: several values; -m makes a run of each"),
+    ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: there is no such key"),
+    ("hydra/sweeper=nope", "-m", "hydra/sweeper=nope: there is no such hydra/sweeper"),
     ("model.layers=[]", "", "model.layers=[]: LoRA needs at least one layer"),
     (
         "model.depth=banana",
@@ -178,40 +201,15 @@ def test_a_margin_is_a_number_or_soft(typed: str, value: float | str) -> None:
     assert compose("loss=triplet_ce", f"loss.margin={typed}").loss.margin == value  # type: ignore[attr-defined]
 
 
-def test_a_multirun_checks_all_its_jobs_before_the_first(tmp_path: Path) -> None:
-    started: list[Config] = []
-
-    def start(config: Config) -> int:
-        started.append(config)
-        return 0
-
-    root = f"run.root={tmp_path}"
-    with pytest.raises(Refused, match=r"augmentation\.alpha=-1"):
-        composition.run(["-m", root, "method=mixup", "augmentation.alpha=0.2,-1"], start)
-    assert started == []
-    assert composition.run(["-m", root, "method=mixup", "augmentation.alpha=0.2,0.4"], start) == 0
-    assert [config.augmentation.alpha for config in started] == [0.2, 0.4]  # type: ignore[attr-defined]
-    assert len({config.run.name for config in started}) == 2
-
-
-@pytest.mark.parametrize(
-    ("codes", "expected"), [((0, 0), 0), ((0, 1), 1), ((2, 2), 2), ((0, 2), 1), ((2, 1), 1)]
-)
-def test_a_multirun_is_done_failed_or_refused_as_a_whole(
-    codes: tuple[int, int], expected: int, tmp_path: Path
-) -> None:
-    left = iter(codes)
-    words = ["-m", f"run.root={tmp_path}", "seed=1,2"]
-    assert composition.run(words, lambda config: next(left)) == expected
-
-
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("option", [("-m",), ("--multirun", "--config-dir", ".")])
-def test_options_may_stand_anywhere(place: int, option: tuple[str, ...], tmp_path: Path) -> None:
+def test_options_may_stand_anywhere(
+    place: int, option: tuple[str, ...], tmp_path: Path, finish: Callable[..., int]
+) -> None:
     words = [f"run.root={tmp_path}", "seed=1,2"]
     words[place:place] = option
     seeds: list[int] = []
-    assert composition.run(words, lambda config: seeds.append(config.seed) or 0) == 0
+    assert composition.run(words, lambda config: seeds.append(config.seed) or finish(config)) == 0
     assert seeds == [1, 2]
 
 

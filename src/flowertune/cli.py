@@ -58,13 +58,8 @@ def _run(command: str, words: Sequence[str]) -> int:
     from flowertune.config import Config
 
     def execute(config: Config) -> int:
-        """One job. A failure is reported here, so that a multirun goes on with the next."""
-        try:
-            module = importlib.import_module(f"flowertune.commands.{command}")
-            exit_code: int = module.execute(config)
-        except FlowertuneError as error:
-            print(f"flowertune {command}: {error}", file=sys.stderr)
-            return error.exit_code
+        module = importlib.import_module(f"flowertune.commands.{command}")
+        exit_code: int = module.execute(config)
         return exit_code
 
     try:
@@ -73,7 +68,7 @@ def _run(command: str, words: Sequence[str]) -> int:
         print(f"flowertune {command}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interruption:
-        print(f"flowertune {command}: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"flowertune {command}: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return interruption.exit_code if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED
 
 

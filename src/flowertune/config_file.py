@@ -18,7 +18,7 @@ _HEADER = """\
 HYDRA = {
     "output_subdir": None,
     "run": {"dir": "."},
-    "sweep": {"dir": "${run.root}/.multirun", "subdir": "."},
+    "sweep": {"subdir": "."},
     "job": {"name": "flowertune", "chdir": False},
 }
 _NOT_OURS = ("defaults", "hydra")

@@ -32,4 +32,13 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(f"interrupted by {received.name}")
+        self.received = received
         self.exit_code = 128 + received
+
+    def __reduce__(self) -> tuple[type, tuple[signal.Signals]]:
+        return Interrupted, (self.received,)  # what a sweep's job raises may cross processes
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message; without one, its name."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -80,7 +80,8 @@ keys (key=value), with their defaults; a method or an option may set others:
 
   --cfg job          print the whole config instead of running it
   --config-dir DIR   add a folder of your own YAML files, laid out like conf/
-  -m                 several runs: every combination of key=a,b,c"""
+  -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
+                     (experiment=sweep/... are ready ones, and need no -m)"""
 
 
 def _groups() -> dict[str, list[str]]:

@@ -152,19 +152,6 @@ def test_the_same_command_gives_the_same_bits_with_baselines_or_without(
     assert without["notes"]
 
 
-def test_a_multirun_gives_each_job_the_bits_of_that_job_alone(
-    small: tuple[str, ...], trained: Path, flowertune: Any, tmp_path: Path
-) -> None:
-    process = flowertune("train", "-m", "method=mixup", *small, "seed=7,42", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    runs = {path.name: path for path in (tmp_path / "runs").iterdir() if path.name[0] != "."}
-    assert len(runs) == 2
-    (seed_42,) = (path for name, path in runs.items() if "seed_42" in name)
-    (seed_7,) = (path for name, path in runs.items() if "seed_7" in name)
-    same_training(trained, seed_42)
-    assert (seed_7 / "metrics.jsonl").read_bytes() != (seed_42 / "metrics.jsonl").read_bytes()
-
-
 def test_a_finished_run_is_reported_and_not_repeated(
     small: tuple[str, ...], trained: Path, flowertune: Any, tmp_path: Path
 ) -> None:

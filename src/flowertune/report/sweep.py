@@ -1,0 +1,107 @@
+"""The table at the end of a sweep: settings, best on val first, and what did not finish."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from flowertune.report.console import BASELINE_NAMES, RunConsole
+from flowertune.sweep_table import Job, Setting, settings
+
+_MARK = " *"  # below the linear probe
+
+
+def show(console: RunConsole, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+    """One table for each backbone and protocol, the jobs without a result, where it all lies."""
+    finished = sum(job.state == "finished" for job in jobs)
+    console.say(f"\nsweep: {finished} of {len(jobs)} runs finished")
+    groups = settings(jobs, swept)
+    if len(groups) > 1:
+        console.say("not the same backbone or photos: numbers of different tables do not compare")
+    for group in groups:
+        _show_group(console, group, "method" in swept)
+    for job in jobs:
+        if job.state != "finished":
+            why = f": {job.why}" if job.why else ""
+            console.say(f"job {job.number} ({label(job, swept)}): {job.state}{why}")
+    console.say(str(folder / "sweep.csv"))
+
+
+def label(job: Job, swept: Sequence[str]) -> str:
+    """What tells a job from the others, as it would be typed."""
+    return " ".join(f"{key}={job.words[key]}" for key in swept) or job.run
+
+
+def _show_group(console: RunConsole, group: Sequence[Setting], with_method: bool) -> None:
+    first = group[0].results[0]
+    console.say(f"{first['backbone']} {first['tag']}; {first['protocol']}")
+    order = "best top-1 on val first" if "val" in first["splits"] else "no val: in no order"
+    several = any(setting.deviation for setting in group)
+    console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
+    console.console.print(_table(group, with_method))
+    if any(setting.is_below_probe for setting in group):
+        console.say(
+            f"{_MARK.strip()} below the linear probe of the same backbone on {group[0].judged_on}"
+        )
+    halves = []
+    for split in _splits(group):
+        low, high = first["splits"][split]["top1_interval"]
+        halves.append(f"{100 * (high - low) / 2:.1f} points on {split}")
+    console.say(f"sampling error (95 %) comes on top: about ± {' and '.join(halves)}")
+
+
+def _splits(group: Sequence[Setting]) -> list[str]:
+    return [split for split in ("val", "test") if split in group[0].results[0]["splits"]]
+
+
+def _table(group: Sequence[Setting], with_method: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    keys = [key for key in group[0].values if key != "method" or with_method] or ["method"]
+    splits = _splits(group)
+    table.add_column(Text(keys[0].rpartition(".")[2]), min_width=12, overflow="fold")
+    for key in keys[1:]:
+        table.add_column(Text(key.rpartition(".")[2]), overflow="fold")
+    titles = ["seeds"]
+    for split in splits:
+        count = group[0].results[0]["splits"][split]["n"]
+        titles.append(f"{split} top-1\n[dim]{count:,} photos[/dim]")
+    for title in (*titles, f"{splits[-1]} mean\nper class", "trained\nparameters"):
+        table.add_column(title, justify="right", no_wrap=True)
+
+    judged = group[0].judged_on
+    blank = " " * len(_MARK) if any(setting.is_below_probe for setting in group) else ""
+    for setting in group:
+        finished = len(setting.results)
+        marks = {judged: _MARK if setting.is_below_probe else blank}
+        table.add_row(
+            *(Text(_short(setting.values[key]), "bold") for key in keys),
+            str(finished) if finished == setting.jobs else f"{finished} of {setting.jobs}",
+            *(_around(setting, f"{split}_top1") + marks.get(split, "") for split in splits),
+            f"{setting.mean[f'{splits[-1]}_mean_per_class']:.2%}",
+            f"{setting.results[0]['trainable_parameters']:,}",
+        )
+    for baseline, name in BASELINE_NAMES.items():
+        if all(f"{baseline}_{judged}_top1" in setting.mean for setting in group):
+            measures = [*(f"{split}_top1" for split in splits), f"{splits[-1]}_mean_per_class"]
+            cells = [
+                f"{mean(setting.mean[f'{baseline}_{measure}'] for setting in group):.2%}"
+                for measure in measures
+            ]
+            cells[splits.index(judged)] += blank
+            parameters = group[0].results[0]["baselines"][baseline]["trainable_parameters"]
+            table.add_row(name, *[""] * len(keys), *cells, f"{parameters:,}")
+    return table
+
+
+def _around(setting: Setting, measure: str) -> str:
+    spread = setting.deviation.get(measure)
+    return f"{setting.mean[measure]:.2%}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+
+
+def _short(value: str) -> str:
+    """A number that a search drew has 17 digits; four are enough to see."""
+    return f"{float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}(e-\d+)?", value) else value

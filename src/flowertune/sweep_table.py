@@ -1,0 +1,162 @@
+"""What is known of a sweep's jobs, as tables: a row a job; a row a setting, over its seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from flowertune.runs import Run
+
+_MODELS = ("", "linear_probe_", "zeroshot_")
+MEASURES = [
+    f"{model}{split}_{metric}"
+    for model in _MODELS
+    for split in ("val", "test")
+    for metric in ("top1", "mean_per_class")
+]
+_FACTS = [
+    "trainable_parameters", "best_epoch", "epochs_run", "seconds", "backbone", "tag", "protocol",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job. `words`: key -> value as typed; the values of `state` are in sweeps.py."""
+
+    number: int
+    run: str
+    method: str
+    seed: int
+    words: dict[str, str]
+    state: str = "not started"
+    why: str | None = None
+
+    def results(self) -> dict[str, Any] | None:
+        """results.json of its run; None unless it is finished."""
+        return Run(Path(self.run)).results() if self.state == "finished" else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The jobs that differ by their seed alone and measured the same backbone on the same photos.
+
+    `values`: column -> value as typed. `mean` and `deviation` (n - 1 in the denominator; absent
+    for one seed) are over the finished runs, accuracies in [0, 1]. `results`: of those runs.
+    """
+
+    values: dict[str, str]
+    jobs: int
+    results: list[dict[str, Any]]
+    mean: dict[str, float]
+    deviation: dict[str, float]
+
+    @property
+    def judged_on(self) -> str:
+        """The split that compares it with its baselines."""
+        return "test" if "test_top1" in self.mean else "val"
+
+    @property
+    def is_below_probe(self) -> bool:
+        """Whether its mean is below its linear probe's, on test where there is one."""
+        measure = f"{self.judged_on}_top1"
+        probe = self.mean.get(f"linear_probe_{measure}")
+        return probe is not None and self.mean[measure] < probe
+
+
+def measured(results: dict[str, Any]) -> dict[str, float]:
+    """The accuracies of one results.json by MEASURES' names; what was not measured is absent."""
+    models = {"": results, **{f"{name}_": one for name, one in results["baselines"].items()}}
+    return {
+        f"{prefix}{split}_{metric}": model["splits"][split][metric]
+        for prefix, model in models.items()
+        if model is not None
+        for split in ("val", "test")
+        if split in model["splits"]
+        for metric in ("top1", "mean_per_class")
+    }
+
+
+def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of sweep.csv."""
+    measures = [*MEASURES, *_FACTS]
+    header = ["job", "run", "seed", *_keys(swept), "state", "why", *measures]
+    rows = []
+    for job in jobs:
+        results = job.results()
+        facts = {} if results is None else {**results, **measured(results)}
+        row = [job.number, job.run, job.seed, *_values(job, _keys(swept)), job.state, job.why]
+        rows.append([*row, *(facts.get(name) for name in measures)])
+    return header, rows
+
+
+def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
+    """Groups of what may be compared: one backbone, one protocol. Best mean top-1 on val first.
+
+    Where the protocol has no val, nothing may select: they stand as they were typed.
+    """
+    keys = _keys(swept)
+    comparable: dict[tuple[Any, ...], dict[tuple[str, ...], list[dict[str, Any]]]] = {}
+    for job in jobs:
+        results = job.results()
+        if results is not None:
+            group = comparable.setdefault(_conditions(results), {})
+            group.setdefault(_values(job, keys), []).append(results)
+    planned = [_values(job, keys) for job in jobs]
+    groups = []
+    for group in comparable.values():
+        found = [_setting(keys, v, planned.count(v), results) for v, results in group.items()]
+        if "val_top1" in found[0].mean:
+            found.sort(key=lambda setting: -setting.mean["val_top1"])
+        groups.append(found)
+    return groups
+
+
+def setting_rows(
+    groups: Sequence[Sequence[Setting]], swept: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of summary.csv."""
+    over_seeds = [f"{name}_{what}" for name in MEASURES for what in ("mean", "std")]
+    header = [*_keys(swept), "jobs", "finished", "seeds", *over_seeds, "below_linear_probe"]
+    header += ["trainable_parameters", "seconds_mean", "backbone", "tag", "protocol"]
+    rows = []
+    for setting in (one for group in groups for one in group):
+        first = setting.results[0]
+        seeds = " ".join(str(results["seed"]) for results in setting.results)
+        row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]
+        for name in MEASURES:
+            row += [setting.mean.get(name), setting.deviation.get(name)]
+        row += [setting.is_below_probe, first["trainable_parameters"]]
+        row += [mean(results["seconds"] for results in setting.results)]
+        rows.append([*row, first["backbone"], first["tag"], first["protocol"]])
+    return header, rows
+
+
+def _keys(swept: Sequence[str]) -> list[str]:
+    """What settings are told apart by."""
+    return ["method", *(key for key in swept if key not in ("method", "seed"))]
+
+
+def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(job.method if key == "method" else job.words[key] for key in keys)
+
+
+def _conditions(results: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
+    return tuple(results[name] for name in names)
+
+
+def _setting(
+    keys: Sequence[str], values: Sequence[str], jobs: int, found: list[dict[str, Any]]
+) -> Setting:
+    each = [measured(results) for results in found]
+    numbers = {
+        name: [one[name] for one in each] for name in MEASURES if all(name in one for one in each)
+    }
+    return Setting(
+        values=dict(zip(keys, values, strict=True)),
+        jobs=jobs,
+        results=found,
+        mean={name: mean(all_of_it) for name, all_of_it in numbers.items()},
+        deviation={name: stdev(n) for name, n in numbers.items() if len(n) > 1},
+    )

@@ -1,0 +1,185 @@
+"""A sweep: many jobs, one directory, the tables of what became of them.
+
+    runs/sweeps/<name>/     the name is made from what was typed, as a run's is
+      sweep.csv             a row a job
+      summary.csv           a row a setting: mean and standard deviation over seeds; best first
+      jobs/<number>.json    a job: its run, its words, its state and why
+      jobs/<number>.log     what it printed, where it ran in a process of its own
+      multirun.yaml         what Hydra went by
+
+The runs lie beside it, where they would lie without the sweep. A launcher may start a job in
+another process or on another machine: all that is known of it passes through its file.
+"""
+
+import gc
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from flowertune import files
+from flowertune.claims import locked
+from flowertune.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    FlowertuneError,
+    Refused,
+    first_line,
+)
+from flowertune.report import sweep as report
+from flowertune.report.console import RunConsole
+from flowertune.runs import cannot_be_made, to_csv
+from flowertune.sweep_table import Job, job_rows, measured, setting_rows, settings
+
+
+def check_apart(jobs: Sequence[Job]) -> None:
+    """Refuses jobs that would share a run directory, or that spread over several roots."""
+    first_with: dict[str, Job] = {}
+    for job in jobs:
+        if Path(job.run).parent != Path(jobs[0].run).parent:
+            raise Refused("run.root: must be the same for all jobs of a sweep")
+        other = first_with.setdefault(job.run, job)
+        if other is not job:
+            raise Refused(
+                f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
+                "give each value once, and no run.name"
+            )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The directory of one sweep. `swept`: the keys of several values; `total`: jobs, if known."""
+
+    path: Path
+    swept: tuple[str, ...]
+    total: int | None
+    pid: int = field(default_factory=os.getpid)
+
+    @contextmanager
+    def held(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """While the body has its jobs done, nobody else has the sweep; then come the tables.
+
+        `jobs`: those known beforehand. However the body ends, the tables hold what there is.
+
+        Raises:
+            Refused: another process has the sweep, or the directory cannot be made.
+        """
+        with locked(self.path):
+            try:
+                shutil.rmtree(self.path / "jobs", ignore_errors=True)
+                (self.path / "jobs").mkdir(parents=True)
+                for job in jobs:
+                    self._write(job)
+            except OSError as error:
+                raise Refused(cannot_be_made(self.path, error)) from error
+            still_running = "failed"  # the launcher came back without them: their process died
+            try:
+                yield
+            except KeyboardInterrupt:
+                still_running = "interrupted"
+                raise
+            finally:
+                self._close(still_running)
+
+    def perform(self, job: Job, action: Callable[[], int]) -> float | None:
+        """Has one job done and keeps what became of it. -> top-1 on val, for a search.
+
+        None for a job that did not finish or has no val. Only an interruption is raised, and ends
+        the sweep.
+        """
+        title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
+        console, elsewhere = RunConsole(), os.getpid() != self.pid
+        console.say(f"{title}: {report.label(job, self.swept)}")
+        self._write(replace(job, state="running"))
+        try:
+            with self._printing_to_log(job, elsewhere):
+                state, why = _outcome(action)
+        except KeyboardInterrupt as interruption:
+            self._write(replace(job, state="interrupted", why=str(interruption) or None))
+            raise
+        job = replace(job, state=state, why=why)
+        self._write(job)
+        self._write_tables()
+        gc.collect()  # a failed job's tensors: the next one has all of the memory
+        results = job.results()
+        if results is None:
+            print(f"{title}: {state}: {why}", file=sys.stderr)
+            return None
+        top1 = measured(results).get("val_top1")
+        if elsewhere:
+            console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
+        return top1
+
+    def has_begun(self) -> bool:
+        """Whether any job was."""
+        return any(job.state != "not started" for job in self.jobs())
+
+    def exit_code(self) -> int:
+        """0: all jobs are done; 2: all were refused; 1: anything else."""
+        states = {job.state for job in self.jobs()}
+        if states == {"finished"}:
+            return EXIT_DONE
+        return EXIT_REFUSED if states == {"refused"} else EXIT_FAILED
+
+    def jobs(self) -> list[Job]:
+        """All jobs that are known of, in order."""
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in self._job_files()]
+        return sorted((Job(**one) for one in found), key=lambda job: job.number)
+
+    def _job_files(self) -> Iterator[Path]:
+        return (self.path / "jobs").glob("[0-9]*.json")
+
+    def _write(self, job: Job) -> None:
+        files.write_json(self.path / "jobs" / f"{job.number}.json", asdict(job))
+
+    def _write_tables(self) -> None:
+        jobs = self.jobs()
+        files.write_text(self.path / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
+        groups = settings(jobs, self.swept)
+        files.write_text(self.path / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
+
+    def _close(self, still_running: str) -> None:
+        """Leaves nothing of a sweep whose jobs were never begun."""
+        if not self.has_begun():
+            shutil.rmtree(self.path / "jobs")
+            with suppress(OSError):  # tables of an earlier time are there
+                self.path.rmdir()
+            return
+        for job in self.jobs():
+            if job.state == "running":
+                self._write(replace(job, state=still_running, why="its process ended"))
+        self._write_tables()
+        report.show(RunConsole(), self.path, self.jobs(), self.swept)
+
+    @contextmanager
+    def _printing_to_log(self, job: Job, elsewhere: bool) -> Iterator[None]:
+        """Of jobs that run side by side, each has a log of its own; people see where they are."""
+        if not elsewhere:
+            yield
+            return
+        path = self.path / "jobs" / f"{job.number}.log"
+        log = path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
+        with log, redirect_stdout(log), redirect_stderr(log):
+            yield
+
+
+def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
+    """The state that a job ends in, and why."""
+    try:
+        exit_code = action()
+    except Refused as refusal:
+        return "refused", str(refusal)
+    except FlowertuneError as error:
+        return "failed", str(error)
+    except Exception as error:  # a fault of ours: the others go on, and it is not hidden
+        traceback.print_exc()
+        return "failed", f"{type(error).__name__}: {first_line(error)}"
+    if exit_code == EXIT_DONE:
+        return "finished", None
+    return "refused" if exit_code == EXIT_REFUSED else "failed", f"exit code {exit_code}"

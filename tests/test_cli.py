@@ -110,3 +110,17 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )
     assert process.stdout.split() == ["method=lora"], process.stderr
+
+
+def test_idle_threads_leave_the_cores_to_others_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert cli.main(["train", "method=mixupp"]) == 2
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    cli.main(["train", "method=mixupp"])
+    assert os.environ["GOMP_SPINCOUNT"] == cli.SPIN_COUNT
+    assert "did you mean mixup?" in capsys.readouterr().err

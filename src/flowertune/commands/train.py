@@ -3,9 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,17 +30,15 @@ from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
-from flowertune.metrics import SplitMetrics, measure
+from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
-from flowertune.models.classifier import FROZEN, Classifier
+from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
 from flowertune.training import checkpoint
+from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
-from flowertune.training.early_stopping import BestEpoch
-from flowertune.training.ema import AveragedWeights
-from flowertune.training.interpolation import choose_scale
-from flowertune.training.loop import fit, not_finite
+from flowertune.training.loop import not_finite
 from flowertune.training.optimizer import build_optimizer
 
 
@@ -166,11 +162,11 @@ def _train(
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
         course = Course(0, None, None, seconds, None)
     else:
-        train = photos.splits["train"]
+        stored = photos.splits["train"]
         train_pixels, sizes = pixels["train"], None
-        if train.train_pixels is not None and train.train_sizes is not None:
-            train_pixels = PixelStore(train.train_pixels, device)
-            sizes = torch.from_numpy(train.train_sizes)
+        if stored.train_pixels is not None and stored.train_sizes is not None:
+            train_pixels = PixelStore(stored.train_pixels, device)
+            sizes = torch.from_numpy(stored.train_sizes)
         training_photos = TrainingPhotos(
             pixels=train_pixels,
             labels=labels["train"],
@@ -184,8 +180,10 @@ def _train(
             batches=build.training_batches(config, labels["train"]),
             seed=config.seed,
         )
-        course = _train_epochs(
-            config, run, compute, classifier, training_photos,
+        course = train(
+            classifier, training_photos, build.build_criterion(config.loss),
+            build_optimizer(classifier.parameter_groups(), config.optimizer, device),
+            compute, settings, run,
             (lambda: measure(evaluate("val").logits, labels["val"])) if "val" in labels else None,
             console,
         )  # fmt: skip
@@ -226,91 +224,6 @@ def _train(
         "baselines": baselines,
         "notes": comparison.notes(config.baselines, backbone.has_text, measured, baselines),
     }
-
-
-@dataclass(frozen=True)
-class Course:
-    """How a training went, as results.json has it.
-
-    best_epoch: None where nothing was selected on val. adapter_scale: where WiSE-FT chose one.
-    seconds: of training and validation. images_per_second: of training.
-    """
-
-    epochs_run: int
-    best_epoch: int | None
-    adapter_scale: float | None
-    seconds: float
-    images_per_second: float | None
-
-
-def _train_epochs(
-    config: Config,
-    run: runs.Run,
-    compute: Compute,
-    classifier: Classifier,
-    photos: TrainingPhotos,
-    measure_val: Callable[[], SplitMetrics] | None,
-    console: RunConsole,
-) -> Course:
-    """Trains the classifier, keeps the run's files true after each epoch, leaves the best there."""
-    settings = config.trainer
-    groups = classifier.parameter_groups()
-    trained = [parameter for group in groups.values() for parameter in group]
-    average = None if settings.ema is None else AveragedWeights(trained, settings.ema)
-    initial = classifier.trainable_state() if settings.adapter_scales else {}
-
-    def averaged() -> AbstractContextManager[None]:
-        return nullcontext() if average is None else average.in_place()
-
-    def validate() -> SplitMetrics:
-        assert measure_val is not None
-        with averaged():
-            return measure_val()
-
-    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
-    epochs = fit(
-        classifier,
-        photos,
-        build.build_criterion(config.loss),
-        build_optimizer(groups, config.optimizer, compute.device),
-        compute,
-        settings,
-        best,
-        validate=None if measure_val is None else validate,
-        on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
-        average=average,
-    )
-    lines: list[runs.Metrics] = []
-    timings: list[runs.Metrics] = []
-    with console.progress():
-        for record in epochs:
-            if record.keep:
-                with averaged():
-                    checkpoint.save_weights(run.best, classifier.trainable_state())
-            lines += record.lines
-            timings.append(record.timing)
-            run.write_lines("metrics.jsonl", lines)
-            run.write_lines("timings.jsonl", timings)
-            console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
-
-    # how much of the adapter is best on val
-    scale = None
-    if settings.adapter_scales and measure_val is not None:
-        kept, scales = checkpoint.load_weights(run.best), settings.adapter_scales
-        console.say(f"measuring val with the adapter at {', '.join(map(str, scales))} of its size")
-        scale, state = choose_scale(
-            classifier, initial, kept, scales, lambda: best.score(measure_val())
-        )
-        checkpoint.save_weights(run.best, state)
-
-    train_seconds = sum(timing["train_seconds"] for timing in timings)
-    return Course(
-        epochs_run=len(timings),
-        best_epoch=None if measure_val is None else best.epoch,
-        adapter_scale=scale,
-        seconds=train_seconds + sum(timing["val_seconds"] for timing in timings),
-        images_per_second=sum(map(len, photos.batches(1))) * len(timings) / train_seconds,
-    )
 
 
 def _features_wanted(config: Config, splits: list[str]) -> list[str]:

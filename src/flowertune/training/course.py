@@ -1,0 +1,109 @@
+"""A whole training: the loop's epochs, what is kept of them, and what is written down."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from flowertune.config import TrainerConfig
+from flowertune.data.training_photos import TrainingPhotos
+from flowertune.metrics import SplitMetrics
+from flowertune.models.classifier import Classifier
+from flowertune.report.console import RunConsole
+from flowertune.runs import Metrics, Run
+from flowertune.training import checkpoint
+from flowertune.training.device import Compute
+from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.ema import AveragedWeights
+from flowertune.training.interpolation import choose_scale
+from flowertune.training.loop import Criterion, fit
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went, as results.json has it.
+
+    best_epoch: None where nothing was selected on val. adapter_scale: where WiSE-FT chose one.
+    seconds: of training and validation. images_per_second: of training.
+    """
+
+    epochs_run: int
+    best_epoch: int | None
+    adapter_scale: float | None
+    seconds: float
+    images_per_second: float | None
+
+
+def train(
+    classifier: Classifier,
+    photos: TrainingPhotos,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    compute: Compute,
+    settings: TrainerConfig,
+    run: Run,
+    measure_val: Callable[[], SplitMetrics] | None,
+    console: RunConsole,
+) -> Course:
+    """Trains the classifier and leaves the best epoch's weights in the run (else the last's).
+
+    The run's files are true after each epoch. `measure_val` measures the classifier as it is; None
+    without a val split. Raises TrainingFailed as `loop.fit` does.
+    """
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average = None if settings.ema is None else AveragedWeights(trained, settings.ema)
+    initial = classifier.trainable_state() if settings.adapter_scales else {}
+
+    def averaged() -> AbstractContextManager[None]:
+        return nullcontext() if average is None else average.in_place()
+
+    def validate() -> SplitMetrics:
+        assert measure_val is not None
+        with averaged():
+            return measure_val()
+
+    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
+    epochs = fit(
+        classifier,
+        photos,
+        criterion,
+        optimizer,
+        compute,
+        settings,
+        best,
+        validate=None if measure_val is None else validate,
+        on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
+        average=average,
+    )
+    lines: list[Metrics] = []
+    timings: list[Metrics] = []
+    with console.progress():
+        for record in epochs:
+            if record.keep:
+                with averaged():
+                    checkpoint.save_weights(run.best, classifier.trainable_state())
+            lines += record.lines
+            timings.append(record.timing)
+            run.write_lines("metrics.jsonl", lines)
+            run.write_lines("timings.jsonl", timings)
+            console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
+
+    # how much of the adapter is best on val
+    scale = None
+    if settings.adapter_scales and measure_val is not None:
+        kept, scales = checkpoint.load_weights(run.best), settings.adapter_scales
+        console.say(f"measuring val with the adapter at {', '.join(map(str, scales))} of its size")
+        scale, state = choose_scale(
+            classifier, initial, kept, scales, lambda: best.score(measure_val())
+        )
+        checkpoint.save_weights(run.best, state)
+
+    train_seconds = sum(timing["train_seconds"] for timing in timings)
+    return Course(
+        epochs_run=len(timings),
+        best_epoch=None if measure_val is None else best.epoch,
+        adapter_scale=scale,
+        seconds=train_seconds + sum(timing["val_seconds"] for timing in timings),
+        images_per_second=sum(map(len, photos.batches(1))) * len(timings) / train_seconds,
+    )

@@ -142,6 +142,8 @@ WRONG = [
     ("~model", "", "model: missing"),
     ("seed=1,2", "", "seed=1,2: several values; -m makes a run of each"),
     ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: there is no such key"),
+    ("--resolve", "", "--package and --resolve go with --cfg"),
+    ("--experimental-rerun=x", "", "--experimental-rerun: is not supported"),
     ("hydra/sweeper=nope", "-m", "hydra/sweeper=nope: there is no such hydra/sweeper"),
     ("model.layers=[]", "", "model.layers=[]: LoRA needs at least one layer"),
     (

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -236,6 +237,12 @@ def test_a_sweep_that_another_process_is_at_is_refused(training: Training) -> No
     ):
         composition.run(words, training)
     assert table() == before
+
+
+def test_an_interruption_crosses_processes_whole() -> None:
+    interruption = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
+    assert isinstance(interruption, Interrupted)
+    assert (str(interruption), interruption.exit_code) == ("interrupted by SIGTERM", 143)
 
 
 # launchers and sweepers that come with flowertune[sweep]

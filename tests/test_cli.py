@@ -99,8 +99,8 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
     program.chmod(0o755)
     script = (
         'eval "$(flowertune -sc install=bash | sed s/__main__.py/flowertune/)"\n'
-        'COMP_LINE="flowertune train method=l"; COMP_POINT=${#COMP_LINE}\n'
-        "COMP_WORDS=(flowertune train method=l); COMP_CWORD=2\n"
+        'COMP_LINE="flowertune train method=lo"; COMP_POINT=${#COMP_LINE}\n'
+        "COMP_WORDS=(flowertune train method=lo); COMP_CWORD=2\n"
         'hydra_bash_completion; printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
     process = subprocess.run(

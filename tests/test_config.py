@@ -98,7 +98,7 @@ WRONG = [
     ("augmentation.alpha=-1", "method=mixup", "augmentation.alpha=-1.0: must be above 0"),
     ("trainer.epochs=two", "", "trainer.epochs=two: must be a whole number"),
     ("trainer.epochs=0", "", "trainer.epochs=0: must be at least 1"),
-    ("method=mixupp", "", "method=mixupp: there is no such method; there are cutmix, "),
+    ("method=mixupp", "", "method=mixupp: there is no such method; there are best, "),
     ("augmentation.alpha=0.2", "", "augmentation.alpha: there is no such key; augmentation has"),
     ("model.rnk=4", "", "model.rnk: there is no such key; model has"),
     ("+model.extra=4", "", "model.extra: there is no such key"),

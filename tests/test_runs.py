@@ -152,7 +152,7 @@ def test_lines_and_tables_come_back_as_they_were(tmp_path: Path) -> None:
          "data.templates=['a {name}: \"x\"', 'null', '1e5']",
          "backbone=local", "backbone.path=../w", "backbone.text=false"],
         ["model=full", "head=cosine", "augmentation=none", "optimizer.eps=1e-12"],
-        ["model=linear_probe", "head=text", "baselines=false", "trainer.clip_norm=null"],
+        ["model=full", "head=text", "baselines=false", "trainer.clip_norm=null"],
         ["method=lora", "trainer.patience=3", "trainer.monitor=loss"],
         ["method=cutmix", "data.protocol=trainval", "probe.weight_decay=1e-2"],
         ["model.targets=[q,mlp]", "model.layers=[0,2]", "backbone=vit_b16_openai"],

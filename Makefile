@@ -26,7 +26,7 @@ $(TEST_INSTALLED): $(INSTALLED)
 quickstart: $(INSTALLED) ## train the built-in CLIP on drawn flowers and print the table (no network after installing)
 	$(BIN)/flowertune train experiment=quickstart method=mixup
 
-# The built-in CLIP on drawn flowers, as quickstart; `experiment=sweep/...` goes with any other.
+# The built-in CLIP on drawn flowers, as quickstart draws them; on your own data: experiment=sweep/alpha data=... backbone=...
 sweep-alpha: $(INSTALLED) ## try MixUp's alpha (six runs, two seeds each)
 	$(BIN)/flowertune train experiment=sweep/alpha backbone=tiny data=synthetic
 
@@ -36,7 +36,7 @@ sweep-margin: $(INSTALLED) ## try the triplet loss's margin
 sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
 	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
 
-results-real: $(INSTALLED) ## train every method on real photos and fill RESULTS.md (hours; keeps what is finished)
+results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)

@@ -1,4 +1,4 @@
-"""Train every method on real photos with three seeds, and write the table into RESULTS.md.
+"""Train the table's methods on real photos with three seeds, and write the table into RESULTS.md.
 
     make results-real        # FLOWERTUNE_SHARED names the folder with photos and weights
 

@@ -27,6 +27,7 @@ RESULTS: dict[str, Any] = {
     "backbone": "ViT-B-32",
     "tag": "laion2b_s34b_b79k",
     "protocol": "Flowers-102 official split: 1,020 train, 1,020 val, 6,149 test",
+    "loss": "ce",
     "seed": 42,
     "device": "cpu",
     "precision": "fp32",

@@ -210,6 +210,7 @@ def _train(
         "model": config.model.name,
         "head": config.head.name,
         "augmentation": config.augmentation.name,
+        "loss": config.loss.name,
         "backbone": backbone.name,
         "tag": backbone.tag,
         "weights_sha256": backbone.weights_sha256,

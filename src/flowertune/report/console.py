@@ -104,7 +104,7 @@ class RunConsole:
             self.say(note)
         self.say(
             f"model {results['model']}, head {results['head']}, "
-            f"augmentation {results['augmentation']}"
+            f"augmentation {results['augmentation']}, loss {results['loss']}"
         )
         self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
                  f"seed {results['seed']}")  # fmt: skip

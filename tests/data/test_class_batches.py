@@ -105,3 +105,12 @@ def test_the_groups_of_a_class_lie_scattered_over_the_epoch():
             first, second = (place for place, batch in enumerate(batches) if c in batch)
             apart.append(second - first)
     assert sum(apart) / len(apart) == pytest.approx(13 / 3, abs=0.4)  # of two random places of 12
+
+
+def test_a_class_meets_most_others_within_an_epoch():
+    labels = torch.arange(17).repeat_interleave(40)
+    met = set()
+    for batch in class_batches(labels, 4, 4, 42, 1):
+        present = labels[batch].unique().tolist()
+        met |= {(one, other) for one in present for other in present if one < other}
+    assert len(met) > 0.7 * (17 * 16 / 2)

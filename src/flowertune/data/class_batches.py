@@ -1,5 +1,6 @@
 """Batches of P classes with K photos each, for losses that compare the photos of a batch."""
 
+import itertools
 import math
 
 import torch
@@ -31,11 +32,16 @@ def class_batches(
     sizes = rank.bincount().tolist()
     count = math.ceil(sum(math.ceil(n / k) for n in sizes) / p)
 
-    groups: list[Tensor] = []
+    batches: list[list[Tensor]] = [[] for _ in range(count)]
+    load = torch.zeros(count)
     for photos, n in zip(by_class.split(sizes), sizes, strict=True):
         if n > k and math.ceil(n / k) <= count:
             photos = torch.cat([photos, photos[: -n % k]])
-        groups += photos.split(k)
-    # A class's groups stand side by side, so every count-th group is of another class.
-    order = torch.randperm(count, generator=generator).tolist()
-    return [torch.cat(groups[first::count]) for first in order]
+        # Each group to another of the emptiest batches, at random among equals: side by side, the
+        # classes would meet the same few others all epoch, and hard negatives are among all.
+        groups = photos.split(k)
+        emptiest = (load + torch.rand(count, generator=generator)).argsort()
+        for batch, group in zip(itertools.cycle(emptiest.tolist()), groups, strict=False):
+            batches[batch].append(group)
+            load[batch] += 1
+    return [torch.cat(batch) for batch in batches]

@@ -385,7 +385,9 @@ def test_triplet_trains_and_logs_its_terms_apart(
     assert len(steps) == 2 * 5  # 20 classes, 4 in a batch
     for line in steps:
         assert line["loss"] == pytest.approx(line["ce"] + 0.3 * line["triplet"])
-        assert 0 < line["active_triplets"] <= 1
+        assert 0 <= line["active_triplets"] <= 1
+        assert (line["triplet"] > 0) == (line["active_triplets"] > 0)
+    assert any(line["triplet"] > 0 for line in steps)
     results = read_json(tmp_path / "runs/r/results.json")
     assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
 

@@ -42,3 +42,15 @@ class Interrupted(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """The first line of its message; without one, its name."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def with_type(error: BaseException) -> str:
+    """Its name and the first line of its message, for what is not meant for people."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"
+
+
+def one_line(error: BaseException) -> str:
+    """The whole message on one line and not too long; without one, its name."""
+    message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return message if len(message) <= 300 else message[:297] + "..."

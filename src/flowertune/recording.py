@@ -11,7 +11,7 @@ from types import FrameType
 
 import torch
 
-from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed
+from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with_type
 from flowertune.runs import Run
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
             _write_status(run, "failed", str(error))
             raise
         except Exception as error:
-            why = out_of_memory if _is_out_of_memory(error) else _one_line(error)
+            why = out_of_memory if _is_out_of_memory(error) else with_type(error)
             log.debug("%s\n%s", why, traceback.format_exc())
             _write_status(run, "failed", why)
             raise TrainingFailed(
                 why if why == out_of_memory else f"{why} (see {run.log})"
             ) from error
         except BaseException as error:  # SystemExit, say, from a library
-            _write_status(run, "failed", _one_line(error))
+            _write_status(run, "failed", with_type(error))
             raise
 
 
@@ -136,8 +136,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in text or "can't allocate memory" in text
     )
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -30,7 +30,7 @@ from flowertune.errors import (
     EXIT_REFUSED,
     FlowertuneError,
     Refused,
-    first_line,
+    with_type,
 )
 from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
@@ -179,7 +179,7 @@ def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
         return "failed", str(error)
     except Exception as error:  # a fault of ours: the others go on, and it is not hidden
         traceback.print_exc()
-        return "failed", f"{type(error).__name__}: {first_line(error)}"
+        return "failed", with_type(error)
     if exit_code == EXIT_DONE:
         return "finished", None
     return "refused" if exit_code == EXIT_REFUSED else "failed", f"exit code {exit_code}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowertune.data.pixels import Preprocessing
 from flowertune.draws import seeded
-from flowertune.errors import Refused
+from flowertune.errors import Refused, one_line
 from flowertune.models import attention, names, weights
 from flowertune.models.tower import embed
 
@@ -149,7 +149,7 @@ def _build(
     # A config can be wrong in as many ways as a model has parameters; some models need packages
     # that are not ours.
     except Exception as error:
-        raise Refused(f"cannot build the model of {where}: {weights.one_line(error)}") from error
+        raise Refused(f"cannot build the model of {where}: {one_line(error)}") from error
 
 
 def _read_weights(model: nn.Module, path: Path) -> None:
@@ -159,7 +159,7 @@ def _read_weights(model: nn.Module, path: Path) -> None:
     # Cut, not a weights file, a pickle with code in it, other tensors than the model's: each has
     # a type of its own in safetensors, pickle, zipfile and torch.
     except Exception as error:
-        raise Refused(f"cannot read the weights {path}: {weights.one_line(error)}") from error
+        raise Refused(f"cannot read the weights {path}: {one_line(error)}") from error
 
 
 def _tokenizer(source: str, text: bool) -> Tokenizer | None:
@@ -177,7 +177,7 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
             return tokenizer
     except Exception as error:  # transformers' own, or that it is not installed
         raise Refused(
-            f"cannot load the tokenizer of {source}: {weights.one_line(error)};"
+            f"cannot load the tokenizer of {source}: {one_line(error)};"
             " backbone.text=false does without it"
         ) from error
 

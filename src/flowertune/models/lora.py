@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flowertune.draws import seeded
-from flowertune.errors import Refused
+from flowertune.errors import Refused, one_line
 from flowertune.models.attention import is_opened
 from flowertune.models.backbone import Backbone
-from flowertune.models.weights import one_line
 
 TARGETS = {
     "q": ("attn.q_proj",),

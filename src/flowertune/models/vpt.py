@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from flowertune import files
 from flowertune.draws import generator
-from flowertune.errors import Refused
+from flowertune.errors import Refused, one_line
 from flowertune.models.backbone import Backbone
 from flowertune.models.tower import takes_prompts
-from flowertune.models.weights import one_line
 
 Position = Literal["after_cls", "end"]
 POSITIONS: tuple[Position, ...] = ("after_cls", "end")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from flowertune.errors import Refused
+from flowertune.errors import Refused, one_line
 
 # To look up, connect to and hear from the host. People are promised a line within ten seconds, and
 # the program has to start first.
@@ -30,12 +30,6 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(1 << 22):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def one_line(error: Exception) -> str:
-    """What an exception says, on one line and not too long."""
-    message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return message if len(message) <= 300 else message[:297] + "..."
 
 
 @contextmanager

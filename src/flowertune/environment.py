@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict[str, Any]:
-    """Versions, platform, git commit, device, and the hashes of weights and photos."""
+def describe(
+    began: float, compute: Compute, backbone: Backbone, photos: CachedPhotos
+) -> dict[str, Any]:
+    """Versions, platform, git commit, device, and the hashes of weights and photos.
+
+    `began`: when the run did, before it looked at any file, in seconds since 1970 (UTC).
+    """
     return {
+        "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "flowertune": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,22 @@ class Run:
         files.write_json(self.path / "results.json", results)
         self.write_status("finished")
 
+    def check_weights(self, sha256: str) -> None:
+        """Refuses where the backbone's weights file has another hash than the run's."""
+        if self.environment()["weights_sha256"] != sha256:
+            raise Refused(
+                f"{self.path}: is finished, but the backbone's weights have changed since; "
+                "choose another run.name"
+            )
+
     def check_photos(self, photo_set: PhotoSet) -> None:
-        """Refuses where photos came or went since this run: its result is not theirs."""
+        """Refuses where photos came, went or changed since this run: its result is not theirs.
+
+        Files that the system says were touched since it began are read again.
+        """
         with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-            before = {(row["split"], row["path"]) for row in csv.DictReader(file)}
+            hashes = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
+        before = set(hashes)
         now = {
             (name, path.relative_to(photo_set.root).as_posix())
             for name, split in photo_set.splits.items()
@@ -131,15 +144,28 @@ class Run:
         }
         left_out = {path for _, path in now - before} & self._left_out(photo_set.root)
         changed = {entry for entry in before ^ now if entry[1] not in left_out}
+        began = datetime.fromisoformat(self.environment()["began"]).timestamp()
+        for entry in (before & now) - changed:
+            path = photo_set.root / entry[1]
+            times = path.stat()
+            touched = max(times.st_mtime, times.st_ctime) >= began
+            if touched and files.sha256_of(path) != hashes[entry]:
+                changed.add(entry)
         if changed:
             raise Refused(
                 f"{self.path}: is finished, but the photos have changed since "
-                f"({len(changed)} came, went or moved); choose another run.name"
+                f"({len(changed)} came, went or are others); choose another run.name"
             )
 
     def _left_out(self, root: Path) -> set[str]:
-        environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        return {Path(path).relative_to(root).as_posix() for path, _ in environment["left_out"]}
+        left_out = self.environment()["left_out"]
+        return {Path(path).relative_to(root).as_posix() for path, _ in left_out}
+
+    def environment(self) -> dict[str, Any]:
+        """environment.json."""
+        text = (self.path / "environment.json").read_text(encoding="utf-8")
+        environment: dict[str, Any] = json.loads(text)
+        return environment
 
     def results(self) -> dict[str, Any]:
         """results.json of a finished run."""

@@ -1,11 +1,15 @@
 """One's own folder of photos, with what real folders hold."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+from flowertune.models.backbone import ASSETS, WEIGHT_FILES
 
 COLOURS = {"red tulip": (200, 30, 40), "Veilchen": (90, 40, 160), "ひまわり": (240, 200, 30)}
 WORDS = ("train", "backbone=tiny", "data=folder", "trainer.epochs=2", "trainer.batch_size=8")
@@ -52,10 +56,34 @@ def test_a_finished_run_does_not_speak_for_photos_that_came_later(
     again = flowertune(*words, cwd=tmp_path)
     assert again.returncode == 0
     assert "finished already" in again.stdout
+
+    one = next((photos / "red tulip").iterdir())
+    as_it_was = one.read_bytes()
+    one.write_bytes(as_it_was)  # touched, and the same
+    assert flowertune(*words, cwd=tmp_path).returncode == 0
+    Image.new("RGB", (80, 80), (1, 2, 3)).save(one, format="JPEG")
+    another = flowertune(*words, cwd=tmp_path)
+    one.write_bytes(as_it_was)
     Image.new("RGB", (80, 80), (1, 2, 3)).save(photos / "red tulip" / "new.jpg")
+    added = flowertune(*words, cwd=tmp_path)
+    for changed in (another, added):
+        assert changed.returncode == 2
+        assert "the photos have changed since" in changed.stderr
+
+
+def test_a_finished_run_does_not_speak_for_other_weights(
+    photos: Path, flowertune: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(ASSETS / "tiny", tmp_path / "clip")
+    words = (*WORDS, "data.root=my photos", "backbone=local", "backbone.path=clip")
+    assert flowertune(*words, cwd=tmp_path).returncode == 0
+    assert flowertune(*words, cwd=tmp_path).returncode == 0
+    weights = tmp_path / "clip" / WEIGHT_FILES[0]
+    tensors = load_file(weights)
+    save_file({**tensors, "visual.proj": -tensors["visual.proj"]}, weights)
     changed = flowertune(*words, cwd=tmp_path)
     assert changed.returncode == 2
-    assert "the photos have changed since" in changed.stderr
+    assert "the backbone's weights have changed since" in changed.stderr
 
 
 def test_trainval_without_test_photos_is_refused(

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowertune.errors import Refused
+from flowertune.files import sha256_of
 from flowertune.models import backbone as backbone_module
 from flowertune.models import names, weights
 from flowertune.models.backbone import load_directory, load_pretrained, load_random
@@ -39,7 +40,7 @@ def test_a_backbone_is_frozen_and_says_what_it_is(small_dir, small):
     assert not any(parameter.requires_grad for parameter in small.model.parameters())
     assert not any(module.training for module in small.model.modules())
     assert (small.name, small.tag, small.activation) == ("small-vit", "local", "gelu")
-    assert small.weights_sha256 == weights.sha256_of(small_dir / WEIGHTS)
+    assert small.weights_sha256 == sha256_of(small_dir / WEIGHTS)
     assert small.preprocessing.size == (32, 32)
     assert small.preprocessing.mean == (0.5, 0.4, 0.3)
 

@@ -29,10 +29,12 @@ from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cac
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE, TrainingFailed
+from flowertune.files import sha256_of
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
 from flowertune.metrics import measure
-from flowertune.models.backbone import Backbone
+from flowertune.models.backbone import Backbone, weights_file
 from flowertune.models.classifier import FROZEN
+from flowertune.models.head import LinearHead
 from flowertune.report.console import RunConsole
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
@@ -49,6 +51,7 @@ def execute(config: Config) -> int:
         Refused: before anything was started; no run directory is left behind.
         TrainingFailed, Interrupted: afterwards; the run directory says so too.
     """
+    began = time.time()
     console = RunConsole()
     assert config.run.name is not None
     cache = cache_root()
@@ -56,6 +59,8 @@ def execute(config: Config) -> int:
     if finished:
         if config.data.name == "folder":  # the other sources give the same photos always
             run.check_photos(build.list_photos(config.data, cache, console.advance))
+        if config.backbone.path is not None:  # as the other weights stay what they are
+            run.check_weights(sha256_of(weights_file(config.backbone.path)))
         console.say(f"{run.path} is finished already; this is its result")
         console.results(run.results(), str(run.path))
         return EXIT_DONE
@@ -88,7 +93,9 @@ def execute(config: Config) -> int:
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
-    begun = claims.begun(run, asdict(config), environment.describe(compute, backbone, photos))
+    begun = claims.begun(
+        run, asdict(config), environment.describe(began, compute, backbone, photos)
+    )
     with begun as before, recording.recorded(run, out_of_memory):
         if before is not None:
             console.say(f"{run.path} {before}; it is started over")
@@ -153,6 +160,12 @@ def _train(
         if classifier.mode in FROZEN:
             return infer_features(classifier, features[split], settings.eval_batch_size)
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
+
+    if classifier.prompts is not None and _standardizes(config):
+        # new prompts move the embedding by more than its spread: its statistics are to follow
+        start = infer(classifier, pixels["train"], mean, std, settings.eval_batch_size, compute)
+        assert isinstance(classifier.head, LinearHead)
+        classifier.head.standardize_by(*build.statistics(start.embedding))
 
     # training; the best epoch's weights are kept, or without a val split the last
     if classifier.mode in FROZEN:  # the head is what it will be
@@ -233,8 +246,11 @@ def _features_wanted(config: Config, splits: list[str]) -> list[str]:
         return splits
     if needs_probe(config):
         return [name for name in splits if name != "test"]
-    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
-    return ["train"] if standardize else []
+    return ["train"] if _standardizes(config) else []
+
+
+def _standardizes(config: Config) -> bool:
+    return isinstance(config.head, LinearHeadConfig) and config.head.standardize
 
 
 def _feature_key(

@@ -11,6 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from flowertune import files
 from flowertune.data.pixels import Preprocessing
 from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
@@ -89,7 +90,7 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
     _read_weights(model, path)
-    return _finish(model, name, tag, weights.sha256_of(path), tokenizer)
+    return _finish(model, name, tag, files.sha256_of(path), tokenizer)
 
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
@@ -109,6 +110,16 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
 
     Raises Refused for a folder that is not one, and for weights that do not fit.
     """
+    file = weights_file(path)
+    folder = file.parent
+    source = f"local-dir:{folder}"
+    model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
+    _read_weights(model, file)
+    return _finish(model, folder.name, tag, files.sha256_of(file), _tokenizer(source, text))
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights of an open_clip directory. Raises Refused for a folder that is not one."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise Refused(f"backbone.path={path}: there is no such folder")
@@ -120,11 +131,7 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
     found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not found:
         raise Refused(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
-    source = f"local-dir:{folder}"
-    model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
-    _read_weights(model, found[0])
-    sha256 = weights.sha256_of(found[0])
-    return _finish(model, folder.name, tag, sha256, _tokenizer(source, text))
+    return found[0]
 
 
 def load_tiny(*, text: bool = True) -> Backbone:

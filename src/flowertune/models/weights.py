@@ -5,7 +5,6 @@ is asked first, within `REACH_SECONDS` in all, so that a machine without network
 the download itself may then take as long as it takes.
 """
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +20,6 @@ REACH_SECONDS = 3.0
 INSTEAD = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
 
 T = TypeVar("T")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @contextmanager

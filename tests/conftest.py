@@ -127,6 +127,7 @@ def _finish(
             {
                 "run": run.path.name,
                 "method": config.method,
+                "model": config.model.name,
                 "seed": config.seed,
                 "backbone": config.backbone.name,
                 "tag": config.backbone.tag,

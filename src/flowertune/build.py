@@ -189,7 +189,7 @@ def _head(
         if not settings.standardize:
             return LinearHead(width, classes, None, None, seed=seed)
         assert train_features is not None
-        return LinearHead(width, classes, *statistics(train_features), seed=seed)
+        return LinearHead(width, classes, *_statistics(train_features), seed=seed)
     if isinstance(settings, schema.CosineHeadConfig):
         return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
     assert isinstance(settings, schema.TextHeadConfig)
@@ -197,8 +197,7 @@ def _head(
     return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
 
 
-def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (E,) of features (N, E), for a head to standardise by."""
+def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     std, mean = torch.std_mean(features.double(), dim=0, correction=0)
     return mean.float(), std.float()
 

@@ -114,7 +114,7 @@ class LinearHeadConfig(HeadConfig):
     """A linear layer on the embedding."""
 
     name: str = option("linear")
-    standardize: bool = key(True, "by mean and deviation of the training features at the start")
+    standardize: bool = key(True, "by mean and deviation of the frozen training features")
     from_probe: bool = key(False, "start as the linear probe of the frozen features (LP-FT)")
 
 

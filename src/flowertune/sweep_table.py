@@ -59,6 +59,8 @@ class Setting:
     @property
     def is_below_probe(self) -> bool:
         """Whether its mean is below its linear probe's, on test where there is one."""
+        if all(results["model"] == "linear_probe" for results in self.results):
+            return False
         measure = f"{self.judged_on}_top1"
         probe = self.mean.get(f"linear_probe_{measure}")
         return probe is not None and self.mean[measure] < probe
@@ -80,13 +82,14 @@ def measured(results: dict[str, Any]) -> dict[str, float]:
 def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of sweep.csv."""
     measures = [*MEASURES, *_FACTS]
-    header = ["job", "run", "seed", *_keys(swept), "state", "why", *measures]
+    header = ["job", "run", "seed", *_keys(swept), "state", "why", *measures, "notes"]
     rows = []
     for job in jobs:
         results = job.results()
         facts = {} if results is None else {**results, **measured(results)}
         row = [job.number, job.run, job.seed, *_values(job, _keys(swept)), job.state, job.why]
-        rows.append([*row, *(facts.get(name) for name in measures)])
+        notes = "; ".join(facts.get("notes", ()))
+        rows.append([*row, *(facts.get(name) for name in measures), notes])
     return header, rows
 
 

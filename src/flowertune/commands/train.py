@@ -34,7 +34,6 @@ from flowertune.inference import Outputs, infer, infer_features, prediction_tabl
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone, weights_file
 from flowertune.models.classifier import FROZEN
-from flowertune.models.head import LinearHead
 from flowertune.report.console import RunConsole
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
@@ -161,12 +160,6 @@ def _train(
             return infer_features(classifier, features[split], settings.eval_batch_size)
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
 
-    if classifier.prompts is not None and _standardizes(config):
-        # new prompts move the embedding by more than its spread: its statistics are to follow
-        start = infer(classifier, pixels["train"], mean, std, settings.eval_batch_size, compute)
-        assert isinstance(classifier.head, LinearHead)
-        classifier.head.standardize_by(*build.statistics(start.embedding))
-
     # training; the best epoch's weights are kept, or without a val split the last
     if classifier.mode in FROZEN:  # the head is what it will be
         checkpoint.save_weights(run.best, classifier.trainable_state())
@@ -236,7 +229,9 @@ def _train(
         **asdict(course),
         "splits": measured,
         "baselines": baselines,
-        "notes": comparison.notes(config.baselines, backbone.has_text, measured, baselines),
+        "notes": comparison.notes(
+            config.baselines, config.model.name, backbone.has_text, measured, baselines
+        ),
     }
 
 
@@ -246,11 +241,8 @@ def _features_wanted(config: Config, splits: list[str]) -> list[str]:
         return splits
     if needs_probe(config):
         return [name for name in splits if name != "test"]
-    return ["train"] if _standardizes(config) else []
-
-
-def _standardizes(config: Config) -> bool:
-    return isinstance(config.head, LinearHeadConfig) and config.head.standardize
+    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
+    return ["train"] if standardize else []
 
 
 def _feature_key(

@@ -14,8 +14,8 @@ SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimensi
 class LinearHead(nn.Module):
     """Embedding standardised by fixed statistics, then a Linear layer.
 
-    `mean`, `std` (E,): of the embeddings of the training photos before the first step; both None
-    to leave the embedding as it is. Initial weights are drawn from (seed, "head").
+    `mean`, `std` (E,): of the frozen backbone's embeddings of the training photos; both None to
+    leave the embedding as it is. Initial weights are drawn from (seed, "head").
     """
 
     def __init__(
@@ -30,23 +30,17 @@ class LinearHead(nn.Module):
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.zeros(embedding_dim))
-        self.register_buffer("std", torch.ones(embedding_dim))
-        if mean is not None and std is not None:
-            self.standardize_by(mean, std)
-        with seeded(seed, "head"):
-            self.linear = nn.Linear(embedding_dim, classes)
-
-    @torch.no_grad()
-    def standardize_by(self, mean: Tensor, std: Tensor) -> None:
-        """Other statistics (E,), in place; the Linear layer stays."""
-        mean, std = mean.float(), std.float()
-        if mean.shape != self.mean.shape or std.shape != self.std.shape:
-            raise ValueError(f"mean and std must have the shape {tuple(self.mean.shape)}")
+        if mean is None or std is None:
+            mean, std = torch.zeros(embedding_dim), torch.ones(embedding_dim)
+        mean, std = mean.detach().float(), std.detach().float()
+        if mean.shape != (embedding_dim,) or std.shape != (embedding_dim,):
+            raise ValueError(f"mean and std must have the shape ({embedding_dim},)")
         if not (mean.isfinite().all() and std.isfinite().all() and std.mean() > 0):
             raise ValueError("mean and std must be finite, and std not zero everywhere")
-        self.mean.copy_(mean)
-        self.std.copy_(std.clamp_min(SMALLEST_STD * float(std.mean())))
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clamp_min(SMALLEST_STD * float(std.mean())))
+        with seeded(seed, "head"):
+            self.linear = nn.Linear(embedding_dim, classes)
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:

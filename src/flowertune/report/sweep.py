@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -62,14 +61,16 @@ def _table(group: Sequence[Setting], with_method: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     keys = [key for key in group[0].values if key != "method" or with_method] or ["method"]
     splits = _splits(group)
-    table.add_column(Text(keys[0].rpartition(".")[2]), min_width=12, overflow="fold")
-    for key in keys[1:]:
-        table.add_column(Text(key.rpartition(".")[2]), overflow="fold")
-    titles = ["seeds"]
+    short = [key.rpartition(".")[2] for key in keys]
+    titles = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
+    table.add_column(Text(titles[0]), min_width=12, overflow="fold")
+    for title in titles[1:]:
+        table.add_column(Text(title), overflow="fold")
+    counts = ["seeds"]
     for split in splits:
         count = group[0].results[0]["splits"][split]["n"]
-        titles.append(f"{split} top-1\n[dim]{count:,} photos[/dim]")
-    for title in (*titles, f"{splits[-1]} mean\nper class", "trained\nparameters"):
+        counts.append(f"{split} top-1\n[dim]{count:,} photos[/dim]")
+    for title in (*counts, f"{splits[-1]} mean\nper class", "trained\nparameters"):
         table.add_column(title, justify="right", no_wrap=True)
 
     judged = group[0].judged_on
@@ -88,13 +89,19 @@ def _table(group: Sequence[Setting], with_method: bool) -> Table:
         if all(f"{baseline}_{judged}_top1" in setting.mean for setting in group):
             measures = [*(f"{split}_top1" for split in splits), f"{splits[-1]}_mean_per_class"]
             cells = [
-                f"{mean(setting.mean[f'{baseline}_{measure}'] for setting in group):.2%}"
+                _over([setting.mean[f"{baseline}_{measure}"] for setting in group])
                 for measure in measures
             ]
             cells[splits.index(judged)] += blank
             parameters = group[0].results[0]["baselines"][baseline]["trainable_parameters"]
             table.add_row(name, *[""] * len(keys), *cells, f"{parameters:,}")
     return table
+
+
+def _over(accuracies: Sequence[float]) -> str:
+    """One number where all settings share it; where the sweep changes it, from least to most."""
+    least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
+    return most if least == most else f"{least} to {most}"
 
 
 def _around(setting: Setting, measure: str) -> str:

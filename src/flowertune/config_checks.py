@@ -3,6 +3,7 @@
 from flowertune.config import (
     BasicAugmentationConfig,
     Config,
+    CrossEntropyConfig,
     LinearHeadConfig,
     LinearProbeConfig,
     LoraConfig,
@@ -14,6 +15,8 @@ from flowertune.config import (
 )
 from flowertune.errors import Refused
 from flowertune.keys import first_violation, shown
+
+WHY = "is fitted in one way, which does not take it in"
 
 
 def check(config: Config) -> None:
@@ -96,19 +99,30 @@ def _check_frozen(config: Config) -> None:
         raise Refused(f"head.from_probe=true: model={method} is a probe already")
     if config.trainer.adapter_scales:
         raise Refused(f"trainer.adapter_scales: model={method} has no adapter to scale")
+    if config.trainer.ema is not None:
+        raise Refused(f"trainer.ema={config.trainer.ema:g}: model={method} takes no steps")
+    assert isinstance(config.loss, CrossEntropyConfig)
+    if config.loss.label_smoothing:
+        raise Refused(f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {WHY}")
+    if isinstance(config.head, LinearHeadConfig) and not config.head.standardize:
+        raise Refused(f"head.standardize=false: model={method} {WHY}")
+    if isinstance(config.head, TextHeadConfig) and config.head.learn_scale:
+        raise Refused(f"head.learn_scale=true: model={method} {WHY}")
 
 
 def _check_nothing_is_selected(config: Config) -> None:
     """Under trainval there is no val: what would be chosen on it is given or left out."""
-    if (config.baselines or needs_probe(config)) and config.probe.weight_decay is None:
-        raise Refused(
-            "probe.weight_decay: missing; data.protocol=trainval has no val to choose it on: "
-            "give probe.weight_decay=NUMBER or baselines=false"
-        )
+    instead = []
+    if config.probe.weight_decay is None:
+        if needs_probe(config):
+            instead.append("probe.weight_decay=NUMBER")
+        elif config.baselines:
+            instead.append("probe.weight_decay=NUMBER (or baselines=false)")
     if config.trainer.patience is not None:
-        raise Refused(
-            f"trainer.patience={config.trainer.patience}: data.protocol=trainval has no val to "
-            "stop by; give trainer.epochs and trainer.patience=null"
-        )
+        instead.append("trainer.patience=null")
     if config.trainer.adapter_scales:
-        raise Refused("trainer.adapter_scales: data.protocol=trainval has no val to choose one on")
+        instead.append("trainer.adapter_scales=[]")
+    if instead:
+        raise Refused(
+            f"data.protocol=trainval: has no val to choose or to stop by; give {', '.join(instead)}"
+        )

@@ -74,25 +74,25 @@ class Run:
         return self.path / "run.log"
 
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Makes the directory; it must not be there yet.
+        """Makes the directory, whole or not at all; it must not be there yet.
 
         Raises:
             Refused: somebody else made it in the meantime, or it cannot be made.
         """
+        if self.path.exists():
+            raise Refused(taken(self.path))
+        new = Run(self.path.with_name(f".{self.path.name}.new"))
         try:
-            self.path.mkdir(parents=True)
-        except FileExistsError:
-            raise Refused(taken(self.path)) from None
+            if new.path.exists():  # of a process that was killed just below
+                shutil.rmtree(new.path)
+            new.best.parent.mkdir(parents=True)
+            new.adapter.mkdir()
+            files.write_text(new.path / "config.yaml", config_file.to_yaml(config))
+            files.write_json(new.path / "environment.json", environment)
+            new.write_status("running")
+            new.path.rename(self.path)
         except OSError as error:
-            raise Refused(cannot_be_made(self.path, error)) from error
-        try:
-            self.best.parent.mkdir(parents=True)
-            self.adapter.mkdir()
-            files.write_text(self.path / "config.yaml", config_file.to_yaml(config))
-            files.write_json(self.path / "environment.json", environment)
-            self.write_status("running")
-        except OSError as error:
-            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(new.path, ignore_errors=True)
             raise Refused(cannot_be_made(self.path, error)) from error
 
     def status(self) -> tuple[str, str | None]:

@@ -43,16 +43,19 @@ def main() -> int:
             if process.returncode >= 128 or process.returncode < 0:  # interrupted
                 return process.returncode
             if process.returncode:
-                failed.append(f"{method}, seed {seed}")
-            write_table(ROOT / "RESULTS.md", options.runs)
-    write_table(ROOT / "RESULTS.md", options.runs)
-    for each in failed:
-        print(f"failed: {each}", file=sys.stderr)
+                failed.append((method, seed))
+            write_table(ROOT / "RESULTS.md", options.runs, failed)
+    write_table(ROOT / "RESULTS.md", options.runs, failed)
+    for method, seed in failed:
+        print(f"failed: {method}, seed {seed}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def write_table(document: Path, runs: Path) -> None:
-    """Puts the table of the finished runs between the two marks of the document."""
+def write_table(document: Path, runs: Path, failed: list[tuple[str, int]]) -> None:
+    """Puts the table of the finished runs between the two marks of the document.
+
+    What `failed` may yet have a run: of another preset, whose number is not this one's.
+    """
     text = document.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
@@ -62,7 +65,10 @@ def write_table(document: Path, runs: Path) -> None:
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method in METHODS:
-        found = [read(runs / f"{method}-seed{seed}") for seed in SEEDS]
+        found = [
+            None if (method, seed) in failed else read(runs / f"{method}-seed{seed}")
+            for seed in SEEDS
+        ]
         if any(found):
             lines.append(row(method, found))
     document.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A small open_clip model with random weights, its folder, and pictures for it."""
+"""A small open_clip model with random weights, and runs that nothing was trained for."""
 
 import json
 import logging
@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import claims
+from flowertune import claims, composition
 from flowertune.config import Config
 from flowertune.models.backbone import Backbone, load_directory
+from flowertune.runs import Run
 
 SMALL_VIT = {
     "embed_dim": 32,
@@ -104,6 +105,38 @@ def small(small_dir: Path) -> Backbone:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def _compose(*words: str) -> Config:
+    found: list[Config] = []
+    assert composition.run(words, lambda config: found.append(config) or 0) == 0
+    (config,) = found
+    return config
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Config]:
+    """`compose(words...)`: the config of the run that these words ask for."""
+    return _compose
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    """A config to claim a run's directory with; its run is called `first`."""
+    return _compose("method=mixup", "experiment=quickstart", "run.name=first")
+
+
+def _finished(root: Path, config: Config, name: str = "first") -> Run:
+    run, _ = claims.claim(root, name, asdict(config))
+    run.create(asdict(config), {"python": "3"})
+    run.write_results({"run": name})
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished() -> Callable[..., Run]:
+    """`finished(root, config, name="first")`: the least that makes a run a finished one."""
+    return _finished
 
 
 def _finish(

@@ -29,18 +29,6 @@ def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def same_training(first: Path, second: Path) -> None:
-    """The same weights and the same metrics, bit for bit."""
-    for name in (
-        "checkpoints/best/model.safetensors",
-        "adapter/adapter_model.safetensors",
-        "adapter/head.safetensors",
-        "metrics.jsonl",
-        "predictions-test.csv",
-    ):
-        assert (first / name).read_bytes() == (second / name).read_bytes(), name
-
-
 def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
     assert files_below(trained) == {
         "config.yaml",
@@ -139,7 +127,7 @@ def test_the_predictions_are_what_other_libraries_get_from_the_run(trained: Path
 
 
 def test_the_same_command_gives_the_same_bits_with_baselines_or_without(
-    small: tuple[str, ...], trained: Path, flowertune: Any, tmp_path: Path
+    small: tuple[str, ...], trained: Path, flowertune: Any, same_training: Any, tmp_path: Path
 ) -> None:
     words = ("train", "method=mixup", *small)
     for extra in ("baselines=true", "baselines=false"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -74,6 +75,19 @@ def _write(folder: Path, model_cfg: dict[str, Any]) -> Path:
     }
     save_file(state, folder / "open_clip_model.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Callable[[str], Path]:
+    """`shared_folder("data/flowers17")`: real photos or weights, or the test is skipped."""
+    place = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[2] / "shared"))
+
+    def shared_folder(name: str) -> Path:
+        if not (place / name).is_dir():
+            pytest.skip(f"there is no {place / name} (FLOWERTUNE_SHARED names the place)")
+        return place / name
+
+    return shared_folder
 
 
 @pytest.fixture(scope="session")

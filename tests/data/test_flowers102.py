@@ -3,7 +3,6 @@
 import hashlib
 import http.server
 import io
-import os
 import socket
 import tarfile
 import threading
@@ -377,17 +376,9 @@ def test_an_address_that_is_none(tmp_path: Path, server: LoopbackServer) -> None
 
 
 @pytest.fixture
-def official() -> Path:
-    shared = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[2] / "../shared"))
-    place = shared / "data" / "flowers102-official"
-    if not place.is_dir():
-        pytest.skip(f"no official label files under {place} (FLOWERTUNE_SHARED)")
-    return place
-
-
-@pytest.fixture
-def complete(tmp_path: Path, official: Path) -> Path:
+def complete(tmp_path: Path, shared_folder: Callable[[str], Path]) -> Path:
     """The official label files, with stand-ins for the photos, in torchvision's folder."""
+    official = shared_folder("data/flowers102-official")
     root = tmp_path / "flowers-102"
     (root / "jpg").mkdir(parents=True)
     for number in range(1, 8190):

@@ -16,6 +16,7 @@ from torch import nn
 
 from flowertune import claims, composition
 from flowertune.config import Config
+from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.runs import Run
 
@@ -88,6 +89,20 @@ def shared_folder() -> Callable[[str], Path]:
         return place / name
 
     return shared_folder
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Callable[[Callable[[], object]], str]:
+    """`refusal(call)`: the one line with which the call is refused."""
+
+    def refusal(call: Callable[[], object]) -> str:
+        with pytest.raises(Refused) as caught:
+            call()
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return refusal
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from flowertune.data.photos import PhotoSet
 from flowertune.data.sources import flowers102
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS, Release
 from flowertune.data.sources.flowers102_names import CLASS_NAMES
-from flowertune.errors import Refused
 
+Refusal = Callable[[Callable[[], object]], str]
 PHOTOS = 12
 
 
@@ -134,14 +134,6 @@ def get(
     )
 
 
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(Refused) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
 def names(root: Path) -> set[str]:
     return {path.name for path in root.iterdir()} - {".lock"}
 
@@ -169,7 +161,7 @@ def test_fetched_unpacked_and_listed(tmp_path: Path, server: LoopbackServer) -> 
 
 @pytest.mark.parametrize("name", [LABELS, SPLIT_IDS, ARCHIVE])
 def test_a_connection_that_ends_in_the_middle_leaves_nothing_half_done(
-    tmp_path: Path, server: LoopbackServer, name: str
+    tmp_path: Path, server: LoopbackServer, name: str, refusal: Refusal
 ) -> None:
     server.cut = {name: "close"}
     message = refusal(lambda: get(tmp_path, server))
@@ -205,7 +197,9 @@ def test_an_interrupted_unpacking_goes_on_without_fetching_again(
     assert server.asked[ARCHIVE] == 1
 
 
-def test_another_file_than_expected(tmp_path: Path, server: LoopbackServer) -> None:
+def test_another_file_than_expected(
+    tmp_path: Path, server: LoopbackServer, refusal: Refusal
+) -> None:
     expected = release(server)
     server.files[ARCHIVE] = b"<html>please log in</html>"
     message = refusal(lambda: get(tmp_path, server, expected))
@@ -241,6 +235,7 @@ def test_an_entry_that_leads_out_is_refused(
     archive: bytes,
     has_filter: bool,
     monkeypatch: pytest.MonkeyPatch,
+    refusal: Refusal,
 ) -> None:
     if not has_filter:  # Python 3.10.11 and older
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
@@ -252,7 +247,9 @@ def test_an_entry_that_leads_out_is_refused(
     assert not Path("/tmp/flowertune-escaped.jpg").exists()
 
 
-def test_an_archive_short_of_photos(tmp_path: Path, server: LoopbackServer) -> None:
+def test_an_archive_short_of_photos(
+    tmp_path: Path, server: LoopbackServer, refusal: Refusal
+) -> None:
     server.files[ARCHIVE] = tgz({f"jpg/image_{n:05d}.jpg": b"x" for n in range(1, PHOTOS)})
     assert f"holds 11 of {PHOTOS} photos" in refusal(lambda: get(tmp_path, server))
     assert "jpg" not in names(tmp_path)
@@ -272,7 +269,7 @@ def test_files_put_there_by_hand_are_used(tmp_path: Path, server: LoopbackServer
 
 @pytest.mark.parametrize("name", [LABELS, SPLIT_IDS, ARCHIVE])
 def test_a_wrong_file_put_there_is_named_and_kept(
-    tmp_path: Path, server: LoopbackServer, name: str
+    tmp_path: Path, server: LoopbackServer, name: str, refusal: Refusal
 ) -> None:
     (tmp_path / name).write_bytes(b"half of it")
     assert f"{tmp_path / name} is not the official file" in refusal(lambda: get(tmp_path, server))
@@ -280,7 +277,7 @@ def test_a_wrong_file_put_there_is_named_and_kept(
 
 
 def test_a_folder_that_somebody_unpacked_in_part_is_named(
-    tmp_path: Path, server: LoopbackServer
+    tmp_path: Path, server: LoopbackServer, refusal: Refusal
 ) -> None:
     get(tmp_path, server)
     (tmp_path / "jpg" / "image_00003.jpg").unlink()
@@ -318,7 +315,7 @@ def no_way_on(message: str, root: Path) -> None:
     assert f"put {ARCHIVE}, {LABELS} and {SPLIT_IDS} into {root}" in message
 
 
-def test_no_server_at_all(tmp_path: Path) -> None:
+def test_no_server_at_all(tmp_path: Path, refusal: Refusal) -> None:
     with socket.socket() as taken:  # bound and not listening: refused
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -329,7 +326,9 @@ def test_no_server_at_all(tmp_path: Path) -> None:
     no_way_on(message, tmp_path)
 
 
-def test_a_server_without_the_file(tmp_path: Path, server: LoopbackServer) -> None:
+def test_a_server_without_the_file(
+    tmp_path: Path, server: LoopbackServer, refusal: Refusal
+) -> None:
     expected = release(server)
     del server.files[ARCHIVE]
     message = refusal(lambda: get(tmp_path, server, expected))
@@ -339,7 +338,11 @@ def test_a_server_without_the_file(tmp_path: Path, server: LoopbackServer) -> No
 
 @pytest.mark.parametrize("how", ["mute", "stall"])
 def test_a_network_that_falls_silent(
-    tmp_path: Path, server: LoopbackServer, how: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    server: LoopbackServer,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Refusal,
 ) -> None:
     assert download.PATIENCE_S <= 8
     monkeypatch.setattr(download, "PATIENCE_S", 0.5)
@@ -353,7 +356,7 @@ def test_a_network_that_falls_silent(
 
 
 def test_a_name_server_that_does_not_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     silence = threading.Event()
     monkeypatch.setattr(download, "PATIENCE_S", 0.3)
@@ -364,13 +367,15 @@ def test_a_name_server_that_does_not_answer(
     assert "no answer within" in message
 
 
-def test_a_place_that_cannot_be_used(tmp_path: Path, server: LoopbackServer) -> None:
+def test_a_place_that_cannot_be_used(
+    tmp_path: Path, server: LoopbackServer, refusal: Refusal
+) -> None:
     (tmp_path / "file").touch()
     message = refusal(lambda: get(tmp_path / "file", server))
     assert message.startswith(f"data.root: cannot use {tmp_path / 'file'} for Flowers-102")
 
 
-def test_an_address_that_is_none(tmp_path: Path, server: LoopbackServer) -> None:
+def test_an_address_that_is_none(tmp_path: Path, server: LoopbackServer, refusal: Refusal) -> None:
     message = refusal(lambda: flowers102.photo_set(tmp_path, url="file:///etc", progress=quiet))
     assert "data.url=file:///etc: must start with http" in message
 

@@ -1,5 +1,6 @@
-"""A small open_clip model with random weights, and runs that nothing was trained for."""
+"""A small open_clip model, runs that nothing was trained for, real photos, a full disk."""
 
+import errno
 import json
 import logging
 import os
@@ -103,6 +104,16 @@ def refusal() -> Callable[[Callable[[], object]], str]:
         return message
 
     return refusal
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """`fill_disk()`: from here on no file of ours reaches the disk any more."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr(os, "fsync", full)
 
 
 @pytest.fixture(scope="session")

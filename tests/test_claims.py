@@ -1,8 +1,6 @@
 """Whose a run directory is."""
 
-import errno
 import json
-import os
 import re
 import subprocess
 import sys
@@ -191,17 +189,12 @@ def test_what_another_process_made_since_the_claim_is_left_alone(
 
 
 def test_a_full_disk_at_the_start_keeps_what_was_left(
-    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
     run = left_over(tmp_path, config, "interrupted")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(Refused, match="No space left"), begun(run, asdict(config), {}):
-            pass
+    fill_disk()
+    with pytest.raises(Refused, match="No space left"), begun(run, asdict(config), {}):
+        pass
     assert (run.path / "metrics.jsonl").read_text() == "old"
     assert run.status() == ("interrupted", "a reason")
 

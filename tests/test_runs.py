@@ -1,8 +1,6 @@
 """The run directory: its name, who may have it, and what is written there."""
 
-import errno
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -86,12 +84,9 @@ def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) 
 
 
 def test_a_full_disk_at_the_start_leaves_no_directory(
-    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    fill_disk()
     with pytest.raises(Refused, match=r"cannot be made.*No space left"):
         Run(tmp_path / "first").create(asdict(config), {})
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,9 @@
-"""A small open_clip model with random weights, its folder, and pictures for it."""
+"""A small open_clip model, runs that nothing was trained for, real photos, a full disk."""
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import claims
+from flowertune import claims, composition
 from flowertune.config import Config
+from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
+from flowertune.runs import Run
 
 SMALL_VIT = {
     "embed_dim": 32,
@@ -76,6 +80,43 @@ def _write(folder: Path, model_cfg: dict[str, Any]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_folder() -> Callable[[str], Path]:
+    """`shared_folder("data/flowers17")`: real photos or weights, or the test is skipped."""
+    place = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[2] / "shared"))
+
+    def shared_folder(name: str) -> Path:
+        if not (place / name).is_dir():
+            pytest.skip(f"there is no {place / name} (FLOWERTUNE_SHARED names the place)")
+        return place / name
+
+    return shared_folder
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Callable[[Callable[[], object]], str]:
+    """`refusal(call)`: the one line with which the call is refused."""
+
+    def refusal(call: Callable[[], object]) -> str:
+        with pytest.raises(Refused) as caught:
+            call()
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return refusal
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """`fill_disk()`: from here on no file of ours reaches the disk any more."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr(os, "fsync", full)
+
+
+@pytest.fixture(scope="session")
 def roughen() -> Callable[[nn.Module], None]:
     return _roughen
 
@@ -104,6 +145,38 @@ def small(small_dir: Path) -> Backbone:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def _compose(*words: str) -> Config:
+    found: list[Config] = []
+    assert composition.run(words, lambda config: found.append(config) or 0) == 0
+    (config,) = found
+    return config
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Config]:
+    """`compose(words...)`: the config of the run that these words ask for."""
+    return _compose
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    """A config to claim a run's directory with; its run is called `first`."""
+    return _compose("method=mixup", "experiment=quickstart", "run.name=first")
+
+
+def _finished(root: Path, config: Config, name: str = "first") -> Run:
+    run, _ = claims.claim(root, name, asdict(config))
+    run.create(asdict(config), {"python": "3"})
+    run.write_results({"run": name})
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished() -> Callable[..., Run]:
+    """`finished(root, config, name="first")`: the least that makes a run a finished one."""
+    return _finished
 
 
 def _finish(

@@ -1,39 +1,22 @@
 """Whose a run directory is."""
 
-import errno
 import json
-import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from flowertune import composition
 from flowertune.claims import begun, claim, locked
 from flowertune.config import Config
 from flowertune.errors import Refused
 from flowertune.runs import Run
 
-
-def compose(*words: str) -> Config:
-    found: list[Config] = []
-    assert composition.run(words, lambda config: found.append(config) or 0) == 0
-    return found[0]
-
-
-@pytest.fixture(scope="module")
-def config() -> Config:
-    return compose("method=mixup", "experiment=quickstart", "run.name=first")
-
-
-def finished(root: Path, config: Config, name: str = "first") -> Run:
-    run, _ = claim(root, name, asdict(config))
-    run.create(asdict(config), {"python": "3"})
-    run.write_results({"run": name})
-    return run
+Compose = Callable[..., Config]
+Finished = Callable[..., Run]
 
 
 def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: Config) -> None:
@@ -42,7 +25,9 @@ def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: C
     assert not run.path.parent.exists()
 
 
-def test_a_finished_run_of_the_same_config_is_found_again(tmp_path: Path, config: Config) -> None:
+def test_a_finished_run_of_the_same_config_is_found_again(
+    tmp_path: Path, config: Config, compose: Compose, finished: Finished
+) -> None:
     written = finished(tmp_path, config)
     run, is_finished = claim(tmp_path, "first", asdict(config))
     assert is_finished
@@ -53,7 +38,7 @@ def test_a_finished_run_of_the_same_config_is_found_again(tmp_path: Path, config
 
 
 def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
-    tmp_path: Path, config: Config
+    tmp_path: Path, config: Config, compose: Compose, finished: Finished
 ) -> None:
     finished(tmp_path, config)
     other = compose("method=lora", "experiment=quickstart", "seed=7", "trainer.clip_norm=null")
@@ -70,7 +55,7 @@ def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
 @pytest.mark.parametrize("torn", ["status.json", "config.yaml"])
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", None])
 def test_torn_files_are_refused_and_no_traceback(
-    tmp_path: Path, config: Config, torn: str, content: str | None
+    tmp_path: Path, config: Config, torn: str, content: str | None, finished: Finished
 ) -> None:
     run = finished(tmp_path, config)
     if content is None:
@@ -150,7 +135,7 @@ def test_a_new_run_replaces_nothing(tmp_path: Path, config: Config) -> None:
 
 
 def test_an_unfinished_run_of_another_config_or_of_no_state_is_refused_and_kept(
-    tmp_path: Path, config: Config
+    tmp_path: Path, config: Config, compose: Compose
 ) -> None:
     run = left_over(tmp_path, config, "failed")
     other = compose("method=mixup", "experiment=quickstart", "seed=7")
@@ -193,7 +178,7 @@ def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
 
 
 def test_what_another_process_made_since_the_claim_is_left_alone(
-    tmp_path: Path, config: Config
+    tmp_path: Path, config: Config, finished: Finished
 ) -> None:
     run, _ = claim(tmp_path, "first", asdict(config))
     finished(tmp_path, config)
@@ -204,17 +189,12 @@ def test_what_another_process_made_since_the_claim_is_left_alone(
 
 
 def test_a_full_disk_at_the_start_keeps_what_was_left(
-    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
     run = left_over(tmp_path, config, "interrupted")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(Refused, match="No space left"), begun(run, asdict(config), {}):
-            pass
+    fill_disk()
+    with pytest.raises(Refused, match="No space left"), begun(run, asdict(config), {}):
+        pass
     assert (run.path / "metrics.jsonl").read_text() == "old"
     assert run.status() == ("interrupted", "a reason")
 

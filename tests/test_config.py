@@ -10,6 +10,7 @@ from flowertune.conf_dir import conf_dir
 from flowertune.config import SCHEMAS, Config
 from flowertune.errors import Refused
 
+Compose = Callable[..., Config]
 GROUPS = sorted(path for path in conf_dir().iterdir() if path.is_dir())
 OPTIONS = [
     (group.name, str(path.relative_to(group).with_suffix("")))
@@ -28,20 +29,8 @@ NEEDED = {
 }
 
 
-def compose(*words: str) -> Config:
-    configs: list[Config] = []
-
-    def keep(config: Config) -> int:
-        configs.append(config)
-        return 0
-
-    assert composition.run(words, keep) == 0
-    assert len(configs) == 1
-    return configs[0]
-
-
 @pytest.mark.parametrize(("group", "option"), SINGLE)
-def test_every_shipped_yaml_composes(group: str, option: str) -> None:
+def test_every_shipped_yaml_composes(group: str, option: str, compose: Compose) -> None:
     config = compose(f"{group}={option}", *NEEDED.get((group, option), []))
     if group in SCHEMAS and option in SCHEMAS[group] and hasattr(getattr(config, group), "name"):
         assert isinstance(getattr(config, group), SCHEMAS[group][option])
@@ -56,7 +45,9 @@ def test_every_yaml_says_what_it_is(group: str) -> None:
 
 @pytest.mark.parametrize("experiment", [name for group, name in SINGLE if group == "experiment"])
 @pytest.mark.parametrize("method", [name for group, name in OPTIONS if group == "method"])
-def test_any_method_goes_with_any_experiment(method: str, experiment: str) -> None:
+def test_any_method_goes_with_any_experiment(
+    method: str, experiment: str, compose: Compose
+) -> None:
     alone = compose(f"method={method}")
     words = [f"method={method}", f"experiment={experiment}"]
     for each in (words, words[::-1]):
@@ -87,7 +78,7 @@ def test_every_shipped_sweep_composes_all_its_jobs(name: str, tmp_path: Path) ->
     assert {config.backbone.name for config in configs} == {"tiny"}
 
 
-def test_a_bare_train_is_lora_with_seed_42() -> None:
+def test_a_bare_train_is_lora_with_seed_42(compose: Compose) -> None:
     config = compose()
     assert (config.method, config.model.name, config.seed) == ("lora", "lora", 42)
     assert (config.backbone.name, config.backbone.tag) == ("ViT-B-32-quickgelu", "openai")
@@ -216,7 +207,7 @@ def test_wrong_input_is_one_line_with_exit_code_2(
 @pytest.mark.parametrize(
     ("typed", "value"), [("1", 1), ("0.3", 0.3), ("2e-1", 0.2), ("soft", "soft")]
 )
-def test_a_margin_is_a_number_or_soft(typed: str, value: float | str) -> None:
+def test_a_margin_is_a_number_or_soft(typed: str, value: float | str, compose: Compose) -> None:
     assert compose("loss=triplet_ce", f"loss.margin={typed}").loss.margin == value  # type: ignore[attr-defined]
 
 
@@ -240,7 +231,7 @@ def test_a_bug_is_not_taken_for_a_refusal() -> None:
         composition.run([], broken)
 
 
-def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path) -> None:
+def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path, compose: Compose) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - mixup\n\nmethod: mine\naugmentation:\n  alpha: 0.7\n"
@@ -250,7 +241,7 @@ def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path) -> None:
     assert config.augmentation.alpha == 0.7  # type: ignore[attr-defined]
 
 
-def test_the_same_words_give_the_same_run_name_in_any_order() -> None:
+def test_the_same_words_give_the_same_run_name_in_any_order(compose: Compose) -> None:
     first = compose("method=mixup", "seed=3", "augmentation.alpha=0.4").run.name
     second = compose("augmentation.alpha=0.4", "method=mixup", "seed=3").run.name
     other = compose("method=mixup", "seed=4", "augmentation.alpha=0.4").run.name

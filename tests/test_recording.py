@@ -1,6 +1,5 @@
 """What a run's directory says after it did not finish."""
 
-import errno
 import json
 import logging
 import os
@@ -10,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,16 +121,12 @@ def test_the_log_of_a_later_job_in_the_same_process_is_as_full(run: Run) -> None
 
 
 def test_a_full_disk_hides_neither_the_reason_nor_the_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, fill_disk: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, a file on a disk that is always full")
     run.log.symlink_to("/dev/full")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    fill_disk()
     with pytest.raises(TrainingFailed, match="No space left on device"), recorded(run, MEMORY):
         run.write_lines("metrics.jsonl", [{"step": 1}])
     screen = capsys.readouterr().err

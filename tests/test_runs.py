@@ -1,37 +1,21 @@
 """The run directory: its name, who may have it, and what is written there."""
 
-import errno
 import json
-import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from flowertune import composition, runs
+from flowertune import runs
 from flowertune.claims import claim
 from flowertune.config import Config
 from flowertune.errors import Refused
 from flowertune.runs import Run, run_name
 
-
-def compose(*words: str) -> Config:
-    found: list[Config] = []
-    assert composition.run(words, lambda config: found.append(config) or 0) == 0
-    return found[0]
-
-
-@pytest.fixture(scope="module")
-def config() -> Config:
-    return compose("method=mixup", "experiment=quickstart", "run.name=first")
-
-
-def finished(root: Path, config: Config, name: str = "first") -> Run:
-    run, _ = claim(root, name, asdict(config))
-    run.create(asdict(config), {"python": "3"})
-    run.write_results({"run": name})
-    return run
+Compose = Callable[..., Config]
+Finished = Callable[..., Run]
 
 
 # names
@@ -100,12 +84,9 @@ def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) 
 
 
 def test_a_full_disk_at_the_start_leaves_no_directory(
-    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    fill_disk()
     with pytest.raises(Refused, match=r"cannot be made.*No space left"):
         Run(tmp_path / "first").create(asdict(config), {})
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +139,9 @@ def test_lines_and_tables_come_back_as_they_were(tmp_path: Path) -> None:
         ["model.targets=[q,mlp]", "model.layers=[0,2]", "backbone=vit_b16_openai"],
     ],
 )  # fmt: skip
-def test_config_yaml_is_enough_to_run_again(tmp_path: Path, words: list[str]) -> None:
+def test_config_yaml_is_enough_to_run_again(
+    tmp_path: Path, words: list[str], compose: Compose, finished: Finished
+) -> None:
     config = compose(*words, "run.name=first", f"run.root={tmp_path}")
     run = finished(tmp_path, config)
     assert claim(tmp_path, "first", asdict(config))[1]
@@ -176,7 +159,7 @@ def test_config_yaml_is_enough_to_run_again(tmp_path: Path, words: list[str]) ->
      ("trainer.epoch=3", "trainer.epoch: there is no such key")],
 )  # fmt: skip
 def test_what_is_changed_when_running_again_is_checked_as_ever(
-    tmp_path: Path, config: Config, word: str, message: str
+    tmp_path: Path, config: Config, word: str, message: str, compose: Compose, finished: Finished
 ) -> None:
     run = finished(tmp_path, config)
     with pytest.raises(Refused, match=re.escape(message)):
@@ -184,7 +167,11 @@ def test_what_is_changed_when_running_again_is_checked_as_ever(
 
 
 def test_running_again_leaves_nothing_of_hydras(
-    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    compose: Compose,
+    finished: Finished,
 ) -> None:
     run = finished(tmp_path, config)
     (tmp_path / "here").mkdir()

@@ -1,7 +1,7 @@
 """The linear probe against the loss that it claims to minimise, written out in full."""
 
 import logging
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -14,10 +14,6 @@ from torch.nn import functional as F
 from flowertune.baselines import probe_solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, fit_linear_probe
 from flowertune.baselines.probe_solvers import Solver, adamw, lbfgs
-
-SHARED = Path(
-    os.environ.get("FLOWERTUNE_SHARED", Path(__file__).resolve().parents[2].parent / "shared")
-)
 
 
 def task(n: int, width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -137,11 +133,9 @@ def test_a_search_that_was_cut_short_says_so(
 
 
 @pytest.mark.slow
-def test_real_photos_give_the_known_accuracy() -> None:
+def test_real_photos_give_the_known_accuracy(shared_folder: Callable[[str], Path]) -> None:
     """Flowers-17 val, DeiT-Tiny features: 92.65 by an L-BFGS probe that was written apart."""
-    weights, photos = SHARED / "weights/deit-tiny-imagenet", SHARED / "data/flowers17"
-    if not (weights.is_dir() and photos.is_dir()):
-        pytest.skip(f"no DeiT-Tiny weights or no Flowers-17 under {SHARED} (FLOWERTUNE_SHARED)")
+    weights, photos = shared_folder("weights/deit-tiny-imagenet"), shared_folder("data/flowers17")
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{weights}")
     model.eval()
 

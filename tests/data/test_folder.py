@@ -1,7 +1,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -214,12 +214,8 @@ def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert folder.photo_set(Path("~/photos"), seed=0).root == tmp_path / "photos"
 
 
-def test_real_photos() -> None:
-    shared = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[2] / "../shared"))
-    root = shared / "data" / "flowers17"
-    if not root.is_dir():
-        pytest.skip(f"no Flowers-17 under {root} (FLOWERTUNE_SHARED)")
-    photos = folder.photo_set(root, seed=0)
+def test_real_photos(shared_folder: Callable[[str], Path]) -> None:
+    photos = folder.photo_set(shared_folder("data/flowers17"), seed=0)
     assert photos.protocol == "folder train/val: train 680, val 340"
     assert len(photos.class_names) == 17
     assert all(photos.splits["train"].labels.count(label) == 40 for label in range(17))

@@ -2,7 +2,6 @@
 
 import io
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from flowertune.data.pixels import (
     upright_size,
 )
 
-SHARED = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[3] / "shared"))
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -127,10 +125,8 @@ def test_eval_pixels_are_open_clips_own_bit_for_bit(kind, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=config_id)
-def test_eval_pixels_of_real_photos_are_open_clips_own(config):
-    photos = sorted(SHARED.glob("data/flowers17/val/*/*.jpg"))[::29][:12]
-    if not photos:
-        pytest.skip(f"no photos under {SHARED}/data/flowers17 (FLOWERTUNE_SHARED names the place)")
+def test_eval_pixels_of_real_photos_are_open_clips_own(config, shared_folder):
+    photos = sorted(shared_folder("data/flowers17/val").glob("*/*.jpg"))[::29][:12]
     for path in photos:
         assert_equals_open_clip(photo_bytes(path), config)
 

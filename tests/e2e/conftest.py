@@ -62,3 +62,20 @@ def trained(flowertune: Flowertune, tmp_path_factory: pytest.TempPathFactory) ->
     process = flowertune("train", "method=mixup", *SMALL, "run.name=first", cwd=folder)
     assert process.returncode == 0, process.stderr
     return folder / "runs" / "first"
+
+
+def _same_training(first: Path, second: Path) -> None:
+    for name in (
+        "checkpoints/best/model.safetensors",
+        "adapter/adapter_model.safetensors",
+        "adapter/head.safetensors",
+        "metrics.jsonl",
+        "predictions-test.csv",
+    ):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+@pytest.fixture(scope="session")
+def same_training() -> Callable[[Path, Path], None]:
+    """`same_training(run, other)` asserts the same weights and the same metrics, bit for bit."""
+    return _same_training

@@ -1,16 +1,12 @@
 """What the README claims of whole trainings. Minutes each: `make test-slow`."""
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
-
-SHARED = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[3] / "shared"))
-FLOWERS_17 = SHARED / "data" / "flowers17"
-DEIT_TINY = SHARED / "weights" / "deit-tiny-imagenet"
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +32,16 @@ def test_the_quickstart_climbs_from_zero_shot_to_probe_to_mixup(
     assert zero_shot < probe < mixup
 
 
-@pytest.mark.skipif(
-    not (FLOWERS_17.is_dir() and DEIT_TINY.is_dir()),
-    reason=f"needs real photos and weights below {SHARED} (FLOWERTUNE_SHARED)",
-)
-def test_mixup_reaches_96_percent_on_real_photos(flowertune: Any, tmp_path: Path) -> None:
+def test_mixup_reaches_96_percent_on_real_photos(
+    flowertune: Any, shared_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     process = flowertune(
         "train",
         "method=mixup",
         "data=folder",
-        f"data.root={FLOWERS_17}",
+        f"data.root={shared_folder('data/flowers17')}",
         "backbone=local",
-        f"backbone.path={DEIT_TINY}",
+        f"backbone.path={shared_folder('weights/deit-tiny-imagenet')}",
         "backbone.text=false",
         cwd=tmp_path,
     )

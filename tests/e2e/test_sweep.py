@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_sweep_goes_on_past_a_failure_and_each_job_has_the_bits_of_that_job_alone(
-    small: tuple[str, ...], trained: Path, environment: dict[str, str], folder: Path
+    small: tuple[str, ...],
+    trained: Path,
+    environment: dict[str, str],
+    same_training: Callable[[Path, Path], None],
+    folder: Path,
 ) -> None:
     command = [sys.executable, "-c", SCARCE, "train", "-m", "method=mixup", *small, "seed=1,2,42"]
 
@@ -56,14 +61,7 @@ def test_a_sweep_goes_on_past_a_failure_and_each_job_has_the_bits_of_that_job_al
     assert "Traceback" not in process.stderr
     for work in ("train: decoding photos", "frozen features of train"):
         assert process.stdout.count(work) == 1, work  # by the first job, for all
-    for name in (
-        "checkpoints/best/model.safetensors",
-        "adapter/adapter_model.safetensors",
-        "adapter/head.safetensors",
-        "metrics.jsonl",
-        "predictions-test.csv",
-    ):
-        assert (folder / third["run"] / name).read_bytes() == (trained / name).read_bytes(), name
+    same_training(folder / third["run"], trained)
     metrics = [(folder / row["run"] / "metrics.jsonl").read_bytes() for row in (first, third)]
     assert metrics[0] != metrics[1]
 

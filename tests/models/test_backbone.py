@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flowertune.errors import Refused
 from flowertune.files import sha256_of
 from flowertune.models import backbone as backbone_module
 from flowertune.models import names, weights
@@ -80,15 +79,7 @@ def broken(small_dir, tmp_path):
     return shutil.copytree(small_dir, tmp_path / "broken")
 
 
-def refusal(load):
-    with pytest.raises(Refused) as caught:
-        load()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def test_missing_folder_and_missing_files_are_named(broken, tmp_path):
+def test_missing_folder_and_missing_files_are_named(broken, tmp_path, refusal):
     assert "no such folder" in refusal(lambda: load_directory(tmp_path / "nowhere", text=True))
     (broken / WEIGHTS).unlink()
     assert WEIGHTS in refusal(lambda: load_directory(broken, text=True))
@@ -96,26 +87,26 @@ def test_missing_folder_and_missing_files_are_named(broken, tmp_path):
     assert "open_clip_config.json" in refusal(lambda: load_directory(broken, text=True))
 
 
-def test_cut_weights_are_refused(broken):
+def test_cut_weights_are_refused(broken, refusal):
     whole = (broken / WEIGHTS).read_bytes()
     (broken / WEIGHTS).write_bytes(whole[: len(whole) // 2])
     assert WEIGHTS in refusal(lambda: load_directory(broken, text=True))
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"model_cfg": {"embed_dim": 3}}', "[1]"])
-def test_a_config_that_is_none_is_refused(broken, text):
+def test_a_config_that_is_none_is_refused(broken, text, refusal):
     (broken / "open_clip_config.json").write_text(text)
     assert "open_clip_config.json" in refusal(lambda: load_directory(broken, text=True))
 
 
-def test_weights_of_another_shape_are_refused(broken):
+def test_weights_of_another_shape_are_refused(broken, refusal):
     config = json.loads((broken / "open_clip_config.json").read_text())
     config["model_cfg"]["embed_dim"] = 16
     (broken / "open_clip_config.json").write_text(json.dumps(config))
     assert "size mismatch" in refusal(lambda: load_directory(broken, text=True))
 
 
-def test_a_pickle_with_code_in_it_is_refused_and_not_run(broken, tmp_path):
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(broken, tmp_path, refusal):
     class Harmful:
         def __reduce__(self):
             return (open, (str(tmp_path / "harm"), "w"))
@@ -155,12 +146,12 @@ def test_every_listed_pair_of_open_clip_resolves_to_a_file_on_the_hub():
         assert names.resolve(name, tag)[2]["hf_hub"].count("/") == 2, (name, tag)
 
 
-def test_quickgelu_with_weights_trained_without_it_is_refused_with_the_right_name():
+def test_quickgelu_with_weights_trained_without_it_is_refused_with_the_right_name(refusal):
     message = refusal(lambda: load_pretrained("ViT-B-32-quickgelu", "laion2b_s34b_b79k"))
     assert "use 'ViT-B-32'" in message
 
 
-def test_misspelt_names_and_tags_are_refused_with_close_ones():
+def test_misspelt_names_and_tags_are_refused_with_close_ones(refusal):
     assert "ViT-B-32" in refusal(lambda: load_pretrained("vit_b32", "openai"))
     assert "openai" in refusal(lambda: load_pretrained("ViT-B-32", "open_ai"))
 
@@ -254,7 +245,7 @@ def test_weights_are_fetched_once_and_then_need_no_network(
     assert torch.equal(first.visual.proj, again.visual.proj)
 
 
-def test_a_hub_without_the_file_is_refused(hub, small_pretrained):
+def test_a_hub_without_the_file_is_refused(hub, small_pretrained, refusal):
     server = serving({})
     hub(f"http://127.0.0.1:{server.server_port}")
     assert WEIGHTS in refusal(lambda: load_pretrained("small-vit", "quick"))
@@ -262,7 +253,9 @@ def test_a_hub_without_the_file_is_refused(hub, small_pretrained):
     server.server_close()
 
 
-def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(hub, small_pretrained, caplog):
+def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(
+    hub, small_pretrained, caplog, refusal
+):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hub(f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
@@ -273,7 +266,7 @@ def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(hub, small_pret
     assert not caplog.records
 
 
-def test_a_hub_that_is_not_there_is_given_up_at_once(hub, small_pretrained):
+def test_a_hub_that_is_not_there_is_given_up_at_once(hub, small_pretrained, refusal):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     hub(f"http://127.0.0.1:{port}")

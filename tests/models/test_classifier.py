@@ -6,26 +6,15 @@ from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
-from flowertune.models.vpt import make_prompts
 
 
 @pytest.fixture
-def build(small_dir):
+def build(small_dir, initial_prompts):
     def build(mode, folder=small_dir, dropout=0.5):
         backbone = load_directory(folder, text=False)
         prompts = None
         if mode == "vpt":
-            prompts = make_prompts(
-                backbone,
-                num_prompts=5,
-                depth=2,
-                shared=False,
-                dropout=dropout,
-                init="vpt_uniform",
-                position="after_cls",
-                before_ln_pre=True,
-                seed=42,
-            )
+            prompts = initial_prompts(backbone, depth=2, dropout=dropout)
         if mode == "lora":
             add_lora(
                 backbone,

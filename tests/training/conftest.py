@@ -157,3 +157,16 @@ def prepare(small_dir: Path) -> Prepare:
 @pytest.fixture(scope="session")
 def mixup() -> Recipe:
     return MIXUP
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Callable[..., SplitMetrics]:
+    """`metrics(top1=0.5, mean_per_class=0.5, loss=1.0)`: what a validation might have measured."""
+
+    def metrics(top1: float = 0.5, mean_per_class: float = 0.5, loss: float = 1.0) -> SplitMetrics:
+        return SplitMetrics(
+            n=10, loss=loss, top1=top1, top1_interval=(0.0, 1.0), top5=1.0,
+            mean_per_class=mean_per_class, per_class=(0.5,), ece=0.1,
+        )  # fmt: skip
+
+    return metrics

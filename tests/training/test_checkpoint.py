@@ -1,6 +1,3 @@
-import errno
-import os
-
 import pytest
 import torch
 
@@ -23,14 +20,10 @@ def test_weights_come_back_bit_for_bit_in_their_own_types(tmp_path):
     assert loaded["d"].signbit()[1]
 
 
-def test_a_full_disk_leaves_the_weights_of_before(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_weights_of_before(tmp_path, fill_disk):
     path = tmp_path / "model.safetensors"
     save_weights(path, {"a": torch.ones(2)})
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    fill_disk()
     with pytest.raises(OSError, match="No space left"):
         save_weights(path, {"a": torch.zeros(2)})
     assert torch.equal(load_weights(path)["a"], torch.ones(2))

@@ -1,41 +1,24 @@
 import pytest
 
-from flowertune.metrics import SplitMetrics
 from flowertune.training.early_stopping import BestEpoch
 
-
-def metrics(top1, mean_per_class, loss):
-    return SplitMetrics(
-        n=10, loss=loss, top1=top1, top1_interval=(0.0, 1.0), top5=1.0,
-        mean_per_class=mean_per_class, per_class=(0.5,), ece=0.1,
-    )  # fmt: skip
-
-
-EPOCHS = [
-    metrics(0.5, 0.7, 1.2),
-    metrics(0.8, 0.6, 1.0),
-    metrics(0.6, 0.9, 0.4),
-    metrics(0.8, 0.9, 0.4),
-]
-
-
-def follow(best, epochs=EPOCHS):
-    return [best.update(number, each) for number, each in enumerate(epochs, start=1)]
+# top1, mean_per_class, loss
+EPOCHS = [(0.5, 0.7, 1.2), (0.8, 0.6, 1.0), (0.6, 0.9, 0.4), (0.8, 0.9, 0.4)]
 
 
 @pytest.mark.parametrize(
     ("monitor", "epoch", "value"), [("top1", 2, 0.8), ("mean_per_class", 3, 0.9), ("loss", 3, 0.4)]
 )
-def test_the_best_epoch_is_the_monitors_and_of_equals_the_earlier(monitor, epoch, value):
+def test_the_best_epoch_is_the_monitors_and_of_equals_the_earlier(monitor, epoch, value, metrics):
     best = BestEpoch(monitor, patience=None, min_delta=0.0)
-    improved = follow(best)
+    improved = [best.update(number, metrics(*each)) for number, each in enumerate(EPOCHS, start=1)]
     assert (best.epoch, best.value) == (epoch, value)
     assert max(number for number, better in enumerate(improved, start=1) if better) == epoch
     assert not best.should_stop
 
 
 @pytest.mark.parametrize(("monitor", "sign"), [("top1", 1), ("loss", -1)])
-def test_small_changes_do_not_count_and_patience_runs_out(monitor, sign):
+def test_small_changes_do_not_count_and_patience_runs_out(monitor, sign, metrics):
     best = BestEpoch(monitor, patience=2, min_delta=0.1)
     stops = []
     for epoch, step in enumerate([0.0, 0.25, 0.3, 0.34, 0.5], start=1):

@@ -10,7 +10,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from flowertune.errors import TrainingFailed
 from flowertune.losses.cross_entropy import soft_cross_entropy
-from flowertune.metrics import SplitMetrics
 
 
 def same(one, two):
@@ -33,13 +32,6 @@ def broken(at, gradient=False, always=False):
         return {"loss": loss}
 
     return criterion
-
-
-def metrics(top1=0.5, mean_per_class=0.5, loss=1.0):
-    return SplitMetrics(
-        n=10, loss=loss, top1=top1, top1_interval=(0.0, 1.0), top5=1.0,
-        mean_per_class=mean_per_class, per_class=(0.5,), ece=0.1,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [24, 18, 21])  # 21: the last batch of the last step has one
@@ -116,7 +108,7 @@ def test_nothing_frozen_changes_and_everything_trained_does(prepare, model):
             "full": any("positional_embedding" in n for n in trained)}[model]  # fmt: skip
 
 
-def test_patience_ends_it(prepare):
+def test_patience_ends_it(prepare, metrics):
     accuracies = iter([0.5, 0.6, 0.6, 0.55, 0.9])
     training = prepare(epochs=5, patience=2)
     training.run(validate=lambda: metrics(top1=next(accuracies)))
@@ -124,7 +116,7 @@ def test_patience_ends_it(prepare):
     assert (training.best.epoch, training.best.value) == (2, 0.6)
 
 
-def test_without_patience_it_goes_on_to_the_end(prepare):
+def test_without_patience_it_goes_on_to_the_end(prepare, metrics):
     training = prepare(epochs=3, warmup_epochs=1.0).run(validate=lambda: metrics(top1=0.5))
     assert [record.epoch for record in training.records] == [1, 2, 3]
     assert training.best.epoch == 1

@@ -1,13 +1,10 @@
 """Sweeps: every job ends in the table, whatever becomes of it. Nothing is trained here."""
 
-import csv
 import json
-import os
 import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,26 +14,9 @@ from flowertune.config import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
 
 Finish = Callable[..., int]
+Table = Callable[..., list[dict[str, str]]]
+Column = Callable[[str], list[str]]
 WORDS = ("-m", "run.root=my runs", "method=mixup", "augmentation.alpha=0.1,0.2,0.4")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def sweep_folder() -> Path:
-    (folder,) = (path for path in Path("my runs/sweeps").iterdir() if path.name[0] != ".")
-    return folder
-
-
-def table(name: str = "sweep.csv") -> list[dict[str, str]]:
-    with (sweep_folder() / name).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def column(name: str) -> list[str]:
-    return [row[name] for row in table()]
 
 
 class Training:
@@ -68,7 +48,11 @@ def test_all_jobs_are_checked_before_the_first(training: Training) -> None:
 
 
 def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
-    training: Training, capsys: pytest.CaptureFixture[str]
+    training: Training,
+    capsys: pytest.CaptureFixture[str],
+    column: Column,
+    table: Table,
+    sweep_folder: Callable[[], Path],
 ) -> None:
     assert composition.run(WORDS, training) == 0
     assert training.started == [0.1, 0.2, 0.4]
@@ -90,7 +74,7 @@ def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
 
 
 def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
-    training: Training, capsys: pytest.CaptureFixture[str]
+    training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     training.trouble[0.2] = TrainingFailed("the loss is not finite")
     assert composition.run(WORDS, training) == 1
@@ -109,7 +93,7 @@ def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
 
 
 def test_a_fault_of_ours_is_shown_and_stops_no_other_job(
-    training: Training, capsys: pytest.CaptureFixture[str]
+    training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     training.trouble[0.1] = ValueError("a fault\nin two lines")
     assert composition.run(WORDS, training) == 1
@@ -137,7 +121,10 @@ def test_a_sweep_is_done_failed_or_refused_as_a_whole(
 
 @pytest.mark.parametrize("interruption", [Interrupted(signal.SIGTERM), KeyboardInterrupt()])
 def test_an_interruption_ends_the_sweep_and_the_table_says_how_far_it_was(
-    training: Training, interruption: KeyboardInterrupt, capsys: pytest.CaptureFixture[str]
+    training: Training,
+    interruption: KeyboardInterrupt,
+    capsys: pytest.CaptureFixture[str],
+    column: Column,
 ) -> None:
     training.trouble[0.2] = interruption
     with pytest.raises(KeyboardInterrupt):
@@ -161,7 +148,9 @@ def test_the_command_line_exits_with_the_signals_number(
     assert capsys.readouterr().err.endswith("flowertune train: interrupted\n")
 
 
-def test_the_same_words_are_the_same_sweep_and_others_another(training: Training) -> None:
+def test_the_same_words_are_the_same_sweep_and_others_another(
+    training: Training, column: Column
+) -> None:
     words = ["-m", "run.root=my runs", "method=mixup", "seed=1"]
     composition.run(words, training)
     composition.run(words[::-1], training)
@@ -172,7 +161,9 @@ def test_the_same_words_are_the_same_sweep_and_others_another(training: Training
     assert all(path.name.startswith("mixup-") for path in folders)
 
 
-def test_a_sweep_that_got_smaller_keeps_no_old_rows(training: Training, tmp_path: Path) -> None:
+def test_a_sweep_that_got_smaller_keeps_no_old_rows(
+    training: Training, tmp_path: Path, column: Column
+) -> None:
     experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
     experiment.parent.mkdir(parents=True)
     words = ["--config-dir", "conf", "experiment=mine", "run.root=my runs"]
@@ -227,7 +218,9 @@ def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(
     assert list(Path().iterdir()) == []
 
 
-def test_a_sweep_that_another_process_is_at_is_refused(training: Training) -> None:
+def test_a_sweep_that_another_process_is_at_is_refused(
+    training: Training, table: Table, sweep_folder: Callable[[], Path]
+) -> None:
     words = ["-m", "run.root=my runs", "method=mixup", "seed=1"]
     composition.run(words, training)
     before = table()
@@ -243,101 +236,3 @@ def test_an_interruption_crosses_processes_whole() -> None:
     interruption = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
     assert isinstance(interruption, Interrupted)
     assert (str(interruption), interruption.exit_code) == ("interrupted by SIGTERM", 143)
-
-
-# launchers and sweepers that come with flowertune[sweep]
-
-
-def test_jobs_in_other_processes_tell_through_their_files(
-    finish: Finish, capfd: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs flowertune[sweep]")
-
-    def execute(config: Config) -> int:
-        print("chatter")
-        if config.seed == 2:
-            raise TrainingFailed("the loss is not finite")
-        if config.seed == 3:
-            raise ValueError("a fault")
-        return finish(config)
-
-    words = ["-m", f"run.root={Path('my runs').absolute()}", "seed=1,2,3,4"]
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    assert composition.run([*words, *launcher], execute) == 1
-    assert column("state") == ["finished", "failed", "failed", "finished"]
-    assert column("why")[1:3] == ["the loss is not finite", "ValueError: a fault"]
-    screen = capfd.readouterr().out
-    assert "job 4 of 4: seed=4\n" in screen
-    assert "job 4 of 4: finished, val top-1 50.00%\n" in screen
-    assert "2 of 4 runs finished" in screen
-    assert "chatter" not in screen
-    logs = {path.name: path.read_text() for path in (sweep_folder() / "jobs").glob("*.log")}
-    assert logs["1.log"] == "chatter\n"
-    assert "Traceback" in logs["3.log"]
-
-
-def test_a_worker_that_dies_costs_its_job_and_is_not_waited_for(
-    finish: Finish, capfd: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs flowertune[sweep]")
-
-    def execute(config: Config) -> int:
-        if config.seed == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return finish(config)
-
-    root = Path("my runs").absolute()  # the workers of an earlier test live on, in its folder
-    words = ["-m", f"run.root={root}", "seed=1,2", "hydra/launcher=joblib"]
-    assert composition.run([*words, "hydra.launcher.n_jobs=2"], execute) == 1
-    assert column("state")[1] == "failed"
-    assert column("why")[1] == "its process ended"
-    assert "the sweep ended early" in capfd.readouterr().err
-
-
-def search(*words: str) -> list[str]:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs flowertune[sweep]")
-    return ["experiment=search/rates", "run.root=my runs", "hydra.sweeper.n_trials=4", *words]
-
-
-def test_a_search_climbs_on_val_and_its_failures_do_not_end_it(finish: Finish) -> None:
-    import yaml
-
-    rates: list[float] = []
-
-    def execute(config: Config) -> int:
-        rates.append(config.optimizer.lr)
-        if len(rates) == 2:
-            raise TrainingFailed("the loss is not finite")
-        return finish(config, val=1 - config.optimizer.lr, test=config.optimizer.lr)
-
-    assert composition.run(search(), execute) == 1
-    assert column("state").count("finished") == 3
-    assert [float(lr) for lr in column("optimizer.lr")] == rates
-    found: Any = yaml.safe_load((sweep_folder() / "optimization_results.yaml").read_text())
-    best = min(rate for number, rate in enumerate(rates) if number != 1)
-    assert found["best_params"]["optimizer.lr"] == best
-    assert float(table("summary.csv")[0]["optimizer.lr"]) == best
-
-
-def test_a_search_without_any_result_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def execute(config: Config) -> int:
-        raise TrainingFailed("never")
-
-    assert composition.run(search(), execute) == 1
-    assert column("state") == ["failed"] * 4
-    assert "the sweep ended early: No trials are completed yet." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("hydra.sweeper.direction=minimize", r"hydra\.sweeper\.direction: must be maximize"),
-        ("data.protocol=trainval", r"data\.protocol=trainval: has no val"),
-        ("trainer.epochs=0", r"trainer\.epochs=0: must be at least 1"),
-    ],
-)
-def test_what_no_search_can_go_by_is_refused(word: str, message: str, training: Training) -> None:
-    with pytest.raises(Refused, match=message):
-        composition.run(search("probe.weight_decay=0.1", word), training)
-    assert training.started == []
-    assert list(Path().iterdir()) == []

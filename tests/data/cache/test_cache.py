@@ -1,0 +1,178 @@
+"""The cache as a user meets it: fast the second time, whole or absent, honest about bad files."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowertune.data.cache_folder import cache_root
+from flowertune.data.pixels import eval_pixels, read_photo, train_pixels
+from flowertune.errors import Refused
+
+
+def test_rows_are_the_pixels_of_the_listed_photos(root, tmp_path, cached, listed, preprocessing):
+    photos = cached(root, tmp_path / "cache")
+    train, val = photos.splits["train"], photos.splits["val"]
+    assert train.split == listed(root).splits["train"]
+    # The shorter side is round(32 * 256 / 224) = 37: 60 x 40 gives 56 x 37, 40 x 60 gives 37 x 56.
+    assert train.train_pixels.shape == (10, 3, 56, 56)
+    for row, path in enumerate(train.split.paths):
+        image = read_photo(path.read_bytes())
+        assert np.array_equal(train.eval_pixels[row], eval_pixels(image, preprocessing))
+        expected = train_pixels(image, preprocessing)
+        height, width = train.train_sizes[row]
+        assert expected.shape == (3, height, width)
+        assert np.array_equal(train.train_pixels[row, :, :height, :width], expected)
+        assert train.train_pixels[row].sum(dtype=int) == expected.sum(dtype=int)  # the rest is zero
+    assert val.train_pixels is None
+    assert val.train_sizes is None
+    assert photos.bad == ()
+
+
+def test_a_second_start_gives_the_same_without_decoding(
+    root, tmp_path, decoded, cached, assert_same_pixels
+):
+    first = cached(root, tmp_path / "cache")
+    assert len(decoded) == 12
+    progress: list[str] = []
+    second = cached(root, tmp_path / "cache", progress=lambda text, *_: progress.append(text))
+    assert len(decoded) == 12
+    assert progress == []
+    assert_same_pixels(first, second)
+    assert first.fingerprint == second.fingerprint
+
+
+def test_progress_counts_every_photo(root, tmp_path, cached):
+    seen: list[tuple[str, int, int]] = []
+    cached(root, tmp_path / "cache", progress=lambda *report: seen.append(report))
+    assert [done for text, done, _ in seen if text == "train: decoding photos"] == list(range(11))
+    assert seen[-1] == ("val: decoding photos", 2, 2)
+
+
+def test_a_changed_photo_is_decoded_again(root, tmp_path, decoded, cached, assert_same_pixels):
+    before = cached(root, tmp_path / "cache")
+    photo = root / "train" / "rose" / "3.jpg"
+    status = photo.stat()
+    Image.new("RGB", (50, 50), "red").save(photo)
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))  # another size, the same time
+    after = cached(root, tmp_path / "cache")
+    assert len(decoded) == 12 + 10  # train again, val not
+    assert after.fingerprint != before.fingerprint
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # the same size, another time
+    assert_same_pixels(cached(root, tmp_path / "cache"), after)
+    assert len(decoded) == 12 + 10 + 10
+
+
+def test_another_preprocessing_or_form_has_its_own_pixels(root, tmp_path, cached):
+    with_form = cached(root, tmp_path / "cache")
+    without = cached(root, tmp_path / "cache", train_form=False)
+    assert without.splits["train"].train_pixels is None
+    assert without.splits["train"].key != with_form.splits["train"].key
+    assert without.splits["val"].key == with_form.splits["val"].key
+    assert np.array_equal(
+        without.splits["train"].eval_pixels, with_form.splits["train"].eval_pixels
+    )
+
+
+def test_the_fingerprint_follows_the_photos_not_their_place(root, tmp_path, cached):
+    shutil.copytree(root, tmp_path / "elsewhere" / "copy")
+    here = cached(root, tmp_path / "cache")
+    there = cached(tmp_path / "elsewhere" / "copy", tmp_path / "cache")
+    assert here.fingerprint == there.fingerprint
+    (tmp_path / "elsewhere/copy/val/rose/0.jpg").rename(tmp_path / "elsewhere/copy/val/rose/1.jpg")
+    renamed = cached(tmp_path / "elsewhere" / "copy", tmp_path / "cache")
+    assert renamed.fingerprint != here.fingerprint
+
+
+def spoil(root: Path) -> None:
+    (root / "train" / "daisy" / "notes.txt").write_text("not a picture")
+    cut = root / "train" / "rose" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:-600])
+    (root / "train" / "rose" / "empty.jpg").touch()
+    (root / "val" / "daisy" / "folder.jpg").mkdir()
+
+
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_bad_files_of_all_splits_are_refused_in_one_list(root, tmp_path, start, cached):
+    spoil(root)
+    if start == "warm":
+        cached(root, tmp_path / "cache", bad_files="skip")
+    with pytest.raises(Refused) as refused:
+        cached(root, tmp_path / "cache")
+    first, *names, last = str(refused.value).split("\n")
+    assert first.startswith(f"4 of 15 files in {root}")
+    assert [line.strip().split(": ")[0] for line in names] == [
+        "train/daisy/notes.txt",
+        "train/rose/1.jpg",
+        "train/rose/empty.jpg",
+        "val/daisy/folder.jpg",
+    ]
+    reasons = [line.split(": ")[1] for line in names]
+    expected = ["not an image", "cut short (truncated)", "an empty file", "a folder, not a file"]
+    assert reasons == expected
+    assert "data.bad_files=skip" in last
+
+
+def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cached):
+    good = cached(root, tmp_path / "cache").splits["train"]
+    spoil(root)
+    photos = cached(root, tmp_path / "cache", bad_files="skip")
+    assert [path.name for path, _ in photos.bad] == [
+        "notes.txt",
+        "1.jpg",
+        "empty.jpg",
+        "folder.jpg",
+    ]
+    train = photos.splits["train"]
+    assert photos.photo_set.splits["train"] == train.split
+    assert len(train.split) == len(train.eval_pixels) == len(train.train_pixels) == 9
+    assert train.split.labels == (0,) * 5 + (1,) * 4
+    rows = [row for row in range(10) if row != 6]  # train/rose/1.jpg was there
+    assert np.array_equal(train.eval_pixels, good.eval_pixels[rows])
+    assert train.sha256 == tuple(good.sha256[row] for row in rows)
+
+
+def test_skipping_a_classs_last_photo_of_a_split_is_refused(root, tmp_path, cached):
+    (root / "val" / "rose" / "0.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(Refused, match=r"val has no photo left of 'rose'(.|\n)*val/rose/0\.jpg"):
+        cached(root, tmp_path / "cache", bad_files="skip")
+
+
+def test_a_damaged_cache_is_named(root, tmp_path, cached):
+    key = cached(root, tmp_path / "cache").splits["train"].key
+    with (tmp_path / "cache" / "pixels" / key / "eval.u8").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(Refused, match=rf"{key} is damaged .*delete it"):
+        cached(root, tmp_path / "cache")
+
+
+def test_a_cache_folder_that_cannot_be_made_is_refused_with_the_way_out(root, tmp_path, cached):
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="FLOWERTUNE_CACHE"):
+        cached(root, tmp_path / "file")
+
+
+def test_too_little_space_is_said_before_decoding(root, tmp_path, monkeypatch, decoded, cached):
+    full = shutil._ntuple_diskusage(10**9, 10**9, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(Refused, match=r"needs .* GB .*FLOWERTUNE_CACHE"):
+        cached(root, tmp_path / "cache")
+    assert decoded == []
+
+
+def test_the_cache_root_is_the_users_choice_or_the_platforms(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path / "mine"))
+    assert cache_root() == tmp_path / "mine"
+    monkeypatch.delenv("FLOWERTUNE_CACHE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "flowertune"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_root() == tmp_path / ".cache" / "flowertune"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_root() == tmp_path / "Library" / "Caches" / "flowertune"

@@ -9,15 +9,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flowertune.conf_dir import conf_dir
+
 
 def results_of(run: Path) -> Any:
     return json.loads((run / "results.json").read_text())
 
 
+@pytest.mark.parametrize("method", sorted(path.stem for path in (conf_dir() / "method").iterdir()))
+def test_every_preset_trains(
+    method: str, small: tuple[str, ...], flowertune: Any, tmp_path: Path
+) -> None:
+    process = flowertune("train", f"method={method}", *small, "run.name=r", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = results_of(tmp_path / "runs/r")
+    assert results["method"] == method
+    assert results["splits"]["test"]["top1"] > 1 / 20  # better than guessing
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ("method=zeroshot",),
         ("method=linear_probe", "probe.solver=adamw"),
         ("method=vpt_shallow", "model.position=end", "model.init=normal", "head=text"),
         ("method=full", "trainer.adapter_scales=[0.5]"),

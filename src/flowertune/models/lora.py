@@ -16,6 +16,7 @@ from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
 from flowertune.models.attention import is_opened
 from flowertune.models.backbone import Backbone
+from flowertune.models.lora_linear import use_larger_operations
 
 TARGETS = {
     "q": ("attn.q_proj",),
@@ -84,7 +85,7 @@ def add_lora(
         peft.get_peft_model(backbone.visual, config)
     adapted = _adapted(backbone.visual)
     assert len(adapted) == len(chosen) * len(parts)
-    _without_casts(adapted)
+    use_larger_operations(adapted)
     return len(adapted)
 
 
@@ -148,7 +149,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
             f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}:"
             f" {different[0]} is in one of them only"
         )
-    _without_casts(_adapted(backbone.visual))
+    use_larger_operations(_adapted(backbone.visual))
 
 
 def _blocks(backbone: Backbone) -> Sequence[nn.Module]:
@@ -171,9 +172,3 @@ def _state(visual: nn.Module) -> dict[str, Tensor]:
 
 def _adapted(visual: nn.Module) -> list[LoraLayer]:
     return [module for module in visual.modules() if isinstance(module, LoraLayer)]
-
-
-def _without_casts(adapted: Sequence[LoraLayer]) -> None:
-    """Weights are float32 throughout; peft's casts would only undo autocast's."""
-    for layer in adapted:
-        layer.cast_input_dtype_enabled = False

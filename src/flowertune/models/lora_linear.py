@@ -1,0 +1,84 @@
+"""A Linear layer with LoRA in fewer and larger operations than peft's; the same function."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners import lora
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
+    """peft's layer, of one adapter, with another forward pass: x (..., D_in) -> (..., D_out).
+
+    peft computes W x + s B (A x): beside the frozen product two thin ones, a scaling and a sum, of
+    which each but the first reads and writes an output. Here the update joins the weights, which
+    are smaller than the activations. Under autocast it cannot, as half precision would round it
+    away beside them, so there it is added by the product itself.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As peft's, which computes what is merged, switched off, or drops inputs out."""
+        if self.merged or self.disable_adapters or self._drops_out():
+            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+        (name,) = self.active_adapters
+        base = self.get_base_layer()
+        a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+        if torch.is_autocast_enabled(x.device.type):
+            frozen, low = base(x), F.linear(x, a)
+            flat = torch.addmm(
+                frozen.reshape(-1, frozen.shape[-1]),
+                low.reshape(-1, low.shape[-1]),
+                b.T,
+                alpha=scale,
+            )
+            return flat.view_as(frozen)
+        return _updated_linear(x, base.weight, base.bias, a, b, scale)  # type: ignore[no-any-return]
+
+    def _drops_out(self) -> bool:
+        return any(
+            isinstance(dropout, torch.nn.Dropout) and dropout.training
+            for dropout in self.lora_dropout.values()
+        )
+
+
+def use_larger_operations(layers: Sequence[lora.LoraLayer]) -> None:
+    """Makes LoraLinears of peft's own, in place."""
+    for layer in layers:
+        assert type(layer) is lora.Linear, type(layer)
+        assert not layer.lora_variant
+        layer.__class__ = LoraLinear
+        # weights are float32 throughout; peft's casts would only undo autocast's
+        layer.cast_input_dtype_enabled = False
+
+
+class _UpdatedLinear(torch.autograd.Function):
+    """x (W + s B A)^T + bias, whose gradients for A and B never form that of the sum.
+
+    W (D_out, D_in) and bias (D_out,) or None are frozen; A (r, D_in), B (D_out, r).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, w, a, b)
+        ctx.scale = scale
+        return F.linear(x, torch.addmm(w, b, a, alpha=scale), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, a, b = ctx.saved_tensors
+        flat_x, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        for_x = None
+        if ctx.needs_input_grad[0]:  # the sum anew: kept, it would be a second copy of the tower
+            for_x = (flat @ torch.addmm(w, b, a, alpha=ctx.scale)).view_as(x)
+        for_a = ctx.scale * ((flat @ b).T @ flat_x)
+        for_b = ctx.scale * (flat.T @ (flat_x @ a.T))
+        return for_x, None, None, for_a, for_b, None
+
+
+_updated_linear = _UpdatedLinear.apply

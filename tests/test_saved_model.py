@@ -12,9 +12,8 @@ from torch import nn
 from flowertune import saved_model
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.build import build_classifier
-from flowertune.config import (
-    BackboneConfig,
-    Config,
+from flowertune.config import BackboneConfig, Config
+from flowertune.method_config import (
     CosineHeadConfig,
     FullConfig,
     LinearHeadConfig,

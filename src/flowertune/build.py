@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowertune import config as schema
+from flowertune import method_config
 from flowertune.baselines import probe_solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
@@ -84,19 +85,19 @@ _BACKBONES: dict[str, Callable[[schema.BackboneConfig], Backbone]] = {
 }
 
 
-def check_adapter(settings: schema.ModelConfig, backbone: Backbone) -> None:
+def check_adapter(settings: method_config.ModelConfig, backbone: Backbone) -> None:
     """Refuses an adapter that this backbone cannot take, before anything is started."""
-    if isinstance(settings, schema.LoraConfig):
+    if isinstance(settings, method_config.LoraConfig):
         adapted_layers(backbone, settings.layers)
-    elif isinstance(settings, schema.VptConfig):
+    elif isinstance(settings, method_config.VptConfig):
         prompted_blocks(backbone, settings.depth)
 
 
 def augmentation_recipe(
-    settings: schema.AugmentationConfig, size: tuple[int, int], epochs: int
+    settings: method_config.AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> Recipe | None:
     """How training photos are varied in a training of `epochs`; None where they are not."""
-    if not isinstance(settings, schema.BasicAugmentationConfig):
+    if not isinstance(settings, method_config.BasicAugmentationConfig):
         return None
     return Recipe(
         size=size,
@@ -111,8 +112,8 @@ def augmentation_recipe(
     )
 
 
-def _mixing(settings: schema.BasicAugmentationConfig, epochs: int) -> Mixing | None:
-    if not isinstance(settings, (schema.MixUpConfig, schema.CutMixConfig)):
+def _mixing(settings: method_config.BasicAugmentationConfig, epochs: int) -> Mixing | None:
+    if not isinstance(settings, (method_config.MixUpConfig, method_config.CutMixConfig)):
         return None
     return Mixing(
         kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
@@ -139,7 +140,7 @@ def build_classifier(
         assert isinstance(head, LinearHead)
         assert probe is not None
         head.start_from(probe.weight, probe.bias, probe.mean, probe.std)
-    if isinstance(config.model, schema.LoraConfig):
+    if isinstance(config.model, method_config.LoraConfig):
         add_lora(
             backbone,
             rank=config.model.rank,
@@ -151,7 +152,7 @@ def build_classifier(
             seed=config.seed,
         )
     prompts = None
-    if isinstance(config.model, schema.VptConfig):
+    if isinstance(config.model, method_config.VptConfig):
         prompts = make_prompts(
             backbone,
             num_prompts=config.model.num_prompts,
@@ -177,7 +178,7 @@ def probe_recipe(
 
 
 def _head(
-    settings: schema.HeadConfig,
+    settings: method_config.HeadConfig,
     backbone: Backbone,
     classes: int,
     train_features: Tensor | None,
@@ -185,14 +186,14 @@ def _head(
     seed: int,
 ) -> nn.Module:
     width = backbone.embedding_dim
-    if isinstance(settings, schema.LinearHeadConfig):
+    if isinstance(settings, method_config.LinearHeadConfig):
         if not settings.standardize:
             return LinearHead(width, classes, None, None, seed=seed)
         assert train_features is not None
         return LinearHead(width, classes, *_statistics(train_features), seed=seed)
-    if isinstance(settings, schema.CosineHeadConfig):
+    if isinstance(settings, method_config.CosineHeadConfig):
         return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
-    assert isinstance(settings, schema.TextHeadConfig)
+    assert isinstance(settings, method_config.TextHeadConfig)
     assert class_vectors is not None
     return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
 
@@ -202,9 +203,9 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.float()
 
 
-def check_loss(settings: schema.LossConfig, labels: Sequence[int]) -> None:
+def check_loss(settings: method_config.LossConfig, labels: Sequence[int]) -> None:
     """Refuses training photos (their labels) that a loss can do nothing with."""
-    triplets = isinstance(settings, schema.TripletCrossEntropyConfig)
+    triplets = isinstance(settings, method_config.TripletCrossEntropyConfig)
     if triplets and len(set(labels)) == len(labels):
         raise Refused(
             "loss=triplet_ce: takes two photos of a class, and there is one training photo in "
@@ -218,13 +219,13 @@ def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Ten
     labels: (N,) int64, of the training photos.
     """
     loss, batch_size = config.loss, config.trainer.batch_size
-    if isinstance(loss, schema.TripletCrossEntropyConfig):
+    if isinstance(loss, method_config.TripletCrossEntropyConfig):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class
         return partial(class_batches, labels, classes, loss.samples_per_class, config.seed)
     return partial(epoch_batches, len(labels), batch_size, config.seed)
 
 
-def build_criterion(settings: schema.LossConfig) -> Criterion:
+def build_criterion(settings: method_config.LossConfig) -> Criterion:
     """What `training.loop.fit` minimises."""
     return _CRITERIA[settings.name](settings)
 

@@ -1,8 +1,10 @@
 """What a config's values must be: each within its range, and all of them fit to go together."""
 
-from flowertune.config import (
+from flowertune.config import Config, needs_probe
+from flowertune.errors import Refused
+from flowertune.keys import first_violation, shown
+from flowertune.method_config import (
     BasicAugmentationConfig,
-    Config,
     CrossEntropyConfig,
     LinearHeadConfig,
     LinearProbeConfig,
@@ -11,10 +13,7 @@ from flowertune.config import (
     TextHeadConfig,
     TripletCrossEntropyConfig,
     ZeroShotConfig,
-    needs_probe,
 )
-from flowertune.errors import Refused
-from flowertune.keys import first_violation, shown
 
 WHY = "is fitted in one way, which does not take it in"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from flowertune import __version__
 from flowertune.conf_dir import conf_dir
-from flowertune.config import MISSING, SCHEMAS, Config, ProbeConfig, RunConfig
-from flowertune.keys import rule
+from flowertune.config import SCHEMAS, Config, ProbeConfig, RunConfig
+from flowertune.keys import MISSING, rule
 
 
 @dataclass(frozen=True)

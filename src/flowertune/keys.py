@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import Field, field, fields, is_dataclass
 from typing import Any
 
+MISSING: Any = "???"  # omegaconf's own mark, spelt out so that the schema imports nothing
 LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
 
 

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from flowertune.build import build_classifier
-from flowertune.config import BackboneConfig, Config, LinearHeadConfig, VptConfig
+from flowertune.config import BackboneConfig, Config
 from flowertune.errors import Refused
+from flowertune.method_config import LinearHeadConfig, VptConfig
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.tower import embed

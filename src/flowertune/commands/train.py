@@ -16,13 +16,7 @@ from flowertune.baselines import comparison, prompts
 from flowertune.baselines.features import FeatureKey, frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
-from flowertune.config import (
-    Config,
-    LinearHeadConfig,
-    LinearProbeConfig,
-    TextHeadConfig,
-    needs_probe,
-)
+from flowertune.config import Config, needs_probe
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
@@ -31,6 +25,7 @@ from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.files import sha256_of
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
+from flowertune.method_config import LinearHeadConfig, LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone, weights_file
 from flowertune.models.classifier import FROZEN

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from flowertune.models.backbone import Backbone
-from flowertune.models.vpt import Prompts, make_prompts
+from flowertune.models.prompts import Prompts
+from flowertune.models.vpt import make_prompts
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,13 @@
 """The image tower's forward pass: open_clip's own, with what nobody looks at left out."""
 
-from typing import TYPE_CHECKING
-
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from flowertune.models.attention import Attention
-
-if TYPE_CHECKING:
-    from flowertune.models.vpt import Prompts
+from flowertune.models.prompts import Prompts
 
 
-def embed(visual: nn.Module, images: Tensor, prompts: "Prompts | None" = None) -> Tensor:
+def embed(visual: nn.Module, images: Tensor, prompts: Prompts | None = None) -> Tensor:
     """Images (B, 3, H, W) -> embedding (B, E), with visual prompts where they are given.
 
     Where the pooling takes the class token alone, the last block computes that token alone: the
@@ -76,7 +72,7 @@ def _attend(
 
 
 def _up_to_last(
-    visual: VisionTransformer, tokens: Tensor, prompts: "Prompts"
+    visual: VisionTransformer, tokens: Tensor, prompts: Prompts
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The image's tokens and prompts through all blocks but the last; `_attend`'s inputs there."""
     *blocks, last = visual.transformer.resblocks

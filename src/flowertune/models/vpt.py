@@ -1,4 +1,4 @@
-"""Visual prompt tuning (Jia et al., 2022, arXiv:2203.12119): trained tokens beside the image's."""
+"""Visual prompt tuning (Jia et al., 2022, arXiv:2203.12119): making, saving, loading prompts."""
 
 import json
 import math
@@ -9,66 +9,17 @@ import safetensors.torch
 import torch
 from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from flowertune import files
 from flowertune.draws import generator
 from flowertune.errors import Refused, one_line
 from flowertune.models.backbone import Backbone
+from flowertune.models.prompts import POSITIONS, Position, Prompts
 from flowertune.models.tower import takes_prompts
 
-Position = Literal["after_cls", "end"]
-POSITIONS: tuple[Position, ...] = ("after_cls", "end")
 NORMAL_STD = 0.02
 SETTINGS_FILE = "prompts.json"
 WEIGHTS_FILE = "prompts.safetensors"
-
-
-class Prompts(nn.Module):
-    """The prompts of an image tower's first `depth` blocks; `tower.embed` puts them there.
-
-    embeddings: (P, D), the same prompts in each of these blocks, or (depth, P, D), each block's
-    own. `before_ln_pre`: the first block's go through CLIP's ln_pre as the image's tokens do; no
-    later block has such a norm. `dropout` is drawn for each image.
-    """
-
-    def __init__(
-        self,
-        embeddings: Tensor,
-        *,
-        depth: int,
-        position: Position,
-        before_ln_pre: bool,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.embeddings = nn.Parameter(embeddings)
-        self.depth = depth
-        self.position = position
-        self.before_ln_pre = before_ln_pre
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, block: int, tokens: Tensor, ln_pre: nn.Module) -> Tensor:
-        """The prompts (B, P, D) of a block (from 0) for tokens (B, N, D), in their dtype."""
-        own = self.embeddings if self.embeddings.ndim == 2 else self.embeddings[block]
-        prompts: Tensor = self.dropout(own.to(tokens.dtype).expand(len(tokens), -1, -1))
-        return ln_pre(prompts) if block == 0 and self.before_ln_pre else prompts
-
-    def insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:
-        """Tokens (B, N, D), the class token first, and prompts (B, P, D) -> (B, N + P, D)."""
-        start = self._start(tokens.shape[1])
-        return torch.cat([tokens[:, :start], prompts, tokens[:, start:]], dim=1)
-
-    def remove(self, tokens: Tensor) -> Tensor:
-        """What `insert` was given: (B, N + P, D) -> (B, N, D)."""
-        count = self.embeddings.shape[-2]
-        start = self._start(tokens.shape[1] - count)
-        return torch.cat([tokens[:, :start], tokens[:, start + count :]], dim=1)
-
-    def _start(self, tokens: int) -> int:
-        # Attention sees no order and prompts have no position embedding: but for rounding, the two
-        # positions compute the same function.
-        return 1 if self.position == "after_cls" else tokens
 
 
 def prompted_blocks(backbone: Backbone, depth: int | str) -> int:

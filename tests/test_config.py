@@ -109,6 +109,15 @@ WRONG = [
         "method=cutmix trainer.epochs=8",
         "augmentation.mix_off_epochs=9: at most trainer.epochs, which is 8",
     ),
+    ("seed=null", "", "seed=null: must have a value"),
+    ("trainer.adapter_scales=0.8", "", "must be a list, such as trainer.adapter_scales=[1,2]"),
+    ("seed=interval(1,2)", "-m", "interval() and the like are for hydra/sweeper=optuna"),
+    (
+        "experiment=sweep/alfa",
+        "",
+        "experiment=sweep/alfa: there is no such experiment; there are quickstart, search/rates,"
+        " sweep/alpha, sweep/margin, sweep/prompt_size; did you mean sweep/alpha?",
+    ),
     ("trainer.ema=1", "", "trainer.ema=1.0: must be above 0 and below 1"),
     ("data.protocol=all", "", "data.protocol=all: must be one of official, trainval"),
     (
@@ -146,7 +155,7 @@ WRONG = [
     ("backbone=local", "", "backbone.path: missing"),
     ("seed=[", "", "seed=[: cannot be read as key=value"),
     ("seed", "", "seed: cannot be read as key=value"),
-    ("method=null", "", "must be a string or a list"),
+    ("method=null", "", "null is no option of a config group"),
     ("~model", "", "model: missing"),
     ("seed=1,2", "", "seed=1,2: several values; -m makes a run of each"),
     ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: there is no such key"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from flowertune.conf_dir import conf_dir
 from flowertune.config import SCHEMAS
 from flowertune.errors import Refused, first_line
 
@@ -40,6 +41,10 @@ def explain(error: BaseException) -> str:
     several = re.match(r"Ambiguous value for argument '(.*)'$", first_line(error))
     if several:
         return f"{several[1]}: several values; -m makes a run of each, quotes make them one value"
+    if "does not support sweep type" in first_line(error):
+        return "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
+    if "Config group override must be a string" in first_line(error):
+        return "null is no option of a config group"
     return first_line(error)
 
 
@@ -56,6 +61,12 @@ def _no_such_option(error: MissingConfigException) -> str:
     options = sorted(error.options or [])
     if not group:
         return f"{name}: there is no such config"
+    if "/" in group and not group.startswith("hydra/"):  # an option in a folder of its group
+        group, _, folder = group.partition("/")
+        name = f"{folder}/{name}"
+        shipped = conf_dir() / group
+        nested = {path.relative_to(shipped).with_suffix("") for path in shipped.rglob("*.yaml")}
+        options = sorted({*options, *(option.as_posix() for option in nested)})
     if _EXTRA.get(group) == name:
         return f"{group}={name}: is not installed; pip install 'flowertune[sweep]'"
     near = difflib.get_close_matches(name, options, n=1)
@@ -87,6 +98,10 @@ def _wrong_key_or_value(error: OmegaConfBaseException) -> str:
             "Union[float, int, str]": "a number or a word",
         }
         return f"{key}={value[1]}: must be {kinds.get(value[2], value[2])}"
+    if "is not Optional" in reason:
+        return f"{key}=null: must have a value"
+    if "is not a ListConfig, list or tuple" in reason:
+        return f"{key}: must be a list, such as {key}=[1,2]"
     return f"{key}: {reason}"
 
 

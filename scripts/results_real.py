@@ -89,7 +89,7 @@ def row(method: str, found: list[dict[str, Any] | None]) -> str:
     interval = "needs two runs"
     if len(top1) > 1:
         half = T_95[len(top1)] * statistics.stdev(top1) / len(top1) ** 0.5
-        interval = f"{mean - half:.1f} to {mean + half:.1f}"
+        interval = f"{mean - half:.1f} to {min(mean + half, 100):.1f}"
     minutes = statistics.mean(results["seconds"] for results in done) / 60
     cells = [
         method + (" (below its probe)" if mean < probe - 1e-9 else ""),

@@ -12,7 +12,7 @@ from flowertune import runs
 from flowertune.claims import claim
 from flowertune.config import Config
 from flowertune.errors import Refused
-from flowertune.runs import Run, run_name
+from flowertune.runs import BESIDE, Run, run_name
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]
@@ -89,7 +89,7 @@ def test_a_full_disk_at_the_start_leaves_no_directory(
     fill_disk()
     with pytest.raises(Refused, match=r"cannot be made.*No space left"):
         Run(tmp_path / "first").create(asdict(config), {})
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / BESIDE]
 
 
 def test_status_goes_from_running_to_finished_after_the_results(

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from flowertune import config_file
 from flowertune.errors import Refused
-from flowertune.runs import Run, cannot_be_made, taken
+from flowertune.runs import BESIDE, Run, cannot_be_made, taken
 
 SWEEPS = "sweeps"  # beside the runs
 _LEFT_OVER = {
@@ -103,7 +103,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _locks(path: Path) -> Path:
-    return path.parent / ".locks"  # beside it: a lock must outlast what it guards
+    return path.parent / BESIDE  # a lock must outlast what it guards
 
 
 def _check_left_over(run: Run, config: Mapping[str, Any]) -> str:

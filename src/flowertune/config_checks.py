@@ -15,7 +15,7 @@ from flowertune.method_config import (
     ZeroShotConfig,
 )
 
-WHY = "is fitted in one way, which does not take it in"
+WHY = "has no use for it; leave it out"
 
 
 def check(config: Config) -> None:
@@ -99,7 +99,9 @@ def _check_frozen(config: Config) -> None:
     if config.trainer.adapter_scales:
         raise Refused(f"trainer.adapter_scales: model={method} has no adapter to scale")
     if config.trainer.ema is not None:
-        raise Refused(f"trainer.ema={config.trainer.ema:g}: model={method} takes no steps")
+        raise Refused(
+            f"trainer.ema={config.trainer.ema:g}: model={method} takes no steps; leave it out"
+        )
     assert isinstance(config.loss, CrossEntropyConfig)
     if config.loss.label_smoothing:
         raise Refused(f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {WHY}")

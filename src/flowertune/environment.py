@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(
-    began: float, compute: Compute, backbone: Backbone, photos: CachedPhotos
-) -> dict[str, Any]:
-    """Versions, platform, git commit, device, and the hashes of weights and photos.
-
-    `began`: when the run did, before it looked at any file, in seconds since 1970 (UTC).
-    """
+def describe(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict[str, Any]:
+    """Versions, platform, git commit, device, and the hashes of weights and photos."""
     return {
-        "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "flowertune": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
@@ -35,11 +28,7 @@ def describe(
         "device": compute.device_name,
         "precision": compute.precision,
         "cpu_threads": compute.threads,
-        "backbone": backbone.name,
-        "tag": backbone.tag,
-        "weights_sha256": backbone.weights_sha256,
-        "activation": backbone.activation,
-        "preprocessing": backbone.preprocessing.to_dict(),
+        **backbone.facts(),
         "data_root": str(photos.photo_set.root),
         "data_fingerprint": photos.fingerprint,
         "cache_keys": {name: each.key for name, each in photos.splits.items()},

@@ -9,9 +9,9 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from flowertune import config_file, files
 from flowertune.data.photos import PhotoSet
 from flowertune.errors import Refused
 
+Progress = Callable[[str, int, int | None], None]
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
+BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
 _SILENT = re.compile(r"[+~]*(run\.|hydra[./]|method=)")  # words that say nothing about the result
 
 
@@ -81,7 +83,7 @@ class Run:
         """
         if self.path.exists():
             raise Refused(taken(self.path))
-        new = Run(self.path.with_name(f".{self.path.name}.new"))
+        new = Run(self.path.parent / BESIDE / f"{self.path.name}.new")
         try:
             if new.path.exists():  # of a process that was killed just below
                 shutil.rmtree(new.path)
@@ -121,36 +123,38 @@ class Run:
         files.write_json(self.path / "results.json", results)
         self.write_status("finished")
 
-    def check_weights(self, sha256: str) -> None:
-        """Refuses where the backbone's weights file has another hash than the run's."""
-        if self.environment()["weights_sha256"] != sha256:
+    def check_backbone(self, facts: Mapping[str, Any]) -> None:
+        """Refuses where one of the backbone's facts is not what environment.json has."""
+        before = self.environment()
+        now = json.loads(json.dumps(facts))  # whose lists were tuples
+        changed = [name for name, fact in now.items() if before[name] != fact]
+        if changed:
             raise Refused(
-                f"{self.path}: is finished, but the backbone's weights have changed since; "
-                "choose another run.name"
+                f"{self.path}: is finished, but the backbone has changed since "
+                f"({', '.join(changed)}); choose another run.name"
             )
 
-    def check_photos(self, photo_set: PhotoSet) -> None:
+    def check_photos(self, photo_set: PhotoSet, progress: Progress) -> None:
         """Refuses where photos came, went or changed since this run: its result is not theirs.
 
-        Files that the system says were touched since it began are read again.
+        Every file is read: a folder that took another's place does not show in its files' times.
         """
         with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-            hashes = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
-        before = set(hashes)
+            before = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
         now = {
-            (name, path.relative_to(photo_set.root).as_posix())
+            (name, path.relative_to(photo_set.root).as_posix()): path
             for name, split in photo_set.splits.items()
             for path in split.paths
         }
-        left_out = {path for _, path in now - before} & self._left_out(photo_set.root)
-        changed = {entry for entry in before ^ now if entry[1] not in left_out}
-        began = datetime.fromisoformat(self.environment()["began"]).timestamp()
-        for entry in (before & now) - changed:
-            path = photo_set.root / entry[1]
-            times = path.stat()
-            touched = max(times.st_mtime, times.st_ctime) >= began
-            if touched and files.sha256_of(path) != hashes[entry]:
-                changed.add(entry)
+        left_out = {path for _, path in now.keys() - before} & self._left_out(photo_set.root)
+        changed = {entry for entry in before.keys() ^ now.keys() if entry[1] not in left_out}
+        kept = [entry for entry in before if entry in now]
+        with ThreadPoolExecutor() as pool:
+            hashes = pool.map(_sha256_or_none, (now[entry] for entry in kept))
+            for done, (entry, sha256) in enumerate(zip(kept, hashes, strict=True), start=1):
+                progress("comparing photos", done, len(kept))
+                if sha256 != before[entry]:
+                    changed.add(entry)
         if changed:
             raise Refused(
                 f"{self.path}: is finished, but the photos have changed since "
@@ -172,6 +176,14 @@ class Run:
         text = (self.path / "results.json").read_text(encoding="utf-8")
         results: dict[str, Any] = json.loads(text)
         return results
+
+
+def _sha256_or_none(path: Path) -> str | None:
+    """None for what cannot be read any more: a link to nowhere, a folder in a photo's place."""
+    try:
+        return files.sha256_of(path)
+    except OSError:
+        return None
 
 
 def taken(path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from flowertune.models.backbone import ASSETS, WEIGHT_FILES
+from flowertune.models.backbone import ASSETS, CONFIG_FILE, WEIGHT_FILES
 
 COLOURS = {"red tulip": (200, 30, 40), "Veilchen": (90, 40, 160), "ひまわり": (240, 200, 30)}
 WORDS = ("train", "backbone=tiny", "data=folder", "trainer.epochs=2", "trainer.batch_size=8")
@@ -48,7 +48,7 @@ def test_three_lines_train_on_ones_own_folder(
     assert "ひまわり/" in chosen
 
 
-def test_a_finished_run_does_not_speak_for_photos_that_came_later(
+def test_a_finished_run_does_not_speak_for_photos_that_changed(
     photos: Path, flowertune: Any, tmp_path: Path
 ) -> None:
     words = (*WORDS, "data.root=my photos")
@@ -61,12 +61,17 @@ def test_a_finished_run_does_not_speak_for_photos_that_came_later(
     as_it_was = one.read_bytes()
     one.write_bytes(as_it_was)  # touched, and the same
     assert flowertune(*words, cwd=tmp_path).returncode == 0
-    Image.new("RGB", (80, 80), (1, 2, 3)).save(one, format="JPEG")
-    another = flowertune(*words, cwd=tmp_path)
+    one.unlink()
+    one.symlink_to(tmp_path / "nowhere.jpg")
+    broken = flowertune(*words, cwd=tmp_path)
+    one.unlink()
     one.write_bytes(as_it_was)
-    Image.new("RGB", (80, 80), (1, 2, 3)).save(photos / "red tulip" / "new.jpg")
-    added = flowertune(*words, cwd=tmp_path)
-    for changed in (another, added):
+
+    # two classes change places, and no file's time tells
+    for old, new in (("red tulip", "between"), ("ひまわり", "red tulip"), ("between", "ひまわり")):
+        (photos / old).rename(photos / new)
+    exchanged = flowertune(*words, cwd=tmp_path)
+    for changed in (broken, exchanged):
         assert changed.returncode == 2
         assert "the photos have changed since" in changed.stderr
 
@@ -83,7 +88,13 @@ def test_a_finished_run_does_not_speak_for_other_weights(
     save_file({**tensors, "visual.proj": -tensors["visual.proj"]}, weights)
     changed = flowertune(*words, cwd=tmp_path)
     assert changed.returncode == 2
-    assert "the backbone's weights have changed since" in changed.stderr
+    assert "the backbone has changed since (weights_sha256)" in changed.stderr
+    save_file(tensors, weights)
+    settings = json.loads((tmp_path / "clip" / CONFIG_FILE).read_text())
+    settings["preprocess_cfg"]["mean"] = [0.0, 0.0, 0.0]
+    (tmp_path / "clip" / CONFIG_FILE).write_text(json.dumps(settings))
+    other = flowertune(*words, cwd=tmp_path)
+    assert "the backbone has changed since (preprocessing)" in other.stderr
 
 
 def test_trainval_without_test_photos_is_refused(

@@ -23,11 +23,10 @@ from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cac
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import EXIT_DONE, TrainingFailed
-from flowertune.files import sha256_of
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
 from flowertune.method_config import LinearHeadConfig, LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
-from flowertune.models.backbone import Backbone, weights_file
+from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
 from flowertune.training import checkpoint
@@ -45,16 +44,17 @@ def execute(config: Config) -> int:
         Refused: before anything was started; no run directory is left behind.
         TrainingFailed, Interrupted: afterwards; the run directory says so too.
     """
-    began = time.time()
     console = RunConsole()
     assert config.run.name is not None
     cache = cache_root()
     run, finished = claims.claim(Path(config.run.root), config.run.name, asdict(config))
     if finished:
         if config.data.name == "folder":  # the other sources give the same photos always
-            run.check_photos(build.list_photos(config.data, cache, console.advance))
-        if config.backbone.path is not None:  # as the other weights stay what they are
-            run.check_weights(sha256_of(weights_file(config.backbone.path)))
+            with console.progress():
+                photo_set = build.list_photos(config.data, cache, console.advance)
+                run.check_photos(photo_set, console.advance)
+        if config.backbone.path is not None:  # the other weights stay what they are
+            run.check_backbone(build.load_backbone(config.backbone, config.seed).facts())
         console.say(f"{run.path} is finished already; this is its result")
         console.results(run.results(), str(run.path))
         return EXIT_DONE
@@ -87,9 +87,7 @@ def execute(config: Config) -> int:
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
-    begun = claims.begun(
-        run, asdict(config), environment.describe(began, compute, backbone, photos)
-    )
+    begun = claims.begun(run, asdict(config), environment.describe(compute, backbone, photos))
     with begun as before, recording.recorded(run, out_of_memory):
         if before is not None:
             console.say(f"{run.path} {before}; it is started over")

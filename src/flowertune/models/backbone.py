@@ -63,6 +63,16 @@ class Backbone:
         """What CLIP multiplies cosine similarities by (about 100 for OpenAI's weights)."""
         return float(self.model.logit_scale.detach().exp())
 
+    def facts(self) -> dict[str, Any]:
+        """What tells it from another: name, tag, hash, activation, preprocessing."""
+        return {
+            "backbone": self.name,
+            "tag": self.tag,
+            "weights_sha256": self.weights_sha256,
+            "activation": self.activation,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embedding (B, E), not of unit length."""
         return embed(self.visual, images)
@@ -110,16 +120,6 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
 
     Raises Refused for a folder that is not one, and for weights that do not fit.
     """
-    file = weights_file(path)
-    folder = file.parent
-    source = f"local-dir:{folder}"
-    model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
-    _read_weights(model, file)
-    return _finish(model, folder.name, tag, files.sha256_of(file), _tokenizer(source, text))
-
-
-def weights_file(path: str | Path) -> Path:
-    """The weights of an open_clip directory. Raises Refused for a folder that is not one."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise Refused(f"backbone.path={path}: there is no such folder")
@@ -131,7 +131,10 @@ def weights_file(path: str | Path) -> Path:
     found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not found:
         raise Refused(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
-    return found[0]
+    source = f"local-dir:{folder}"
+    model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
+    _read_weights(model, found[0])
+    return _finish(model, folder.name, tag, files.sha256_of(found[0]), _tokenizer(source, text))
 
 
 def load_tiny(*, text: bool = True) -> Backbone:

@@ -101,7 +101,7 @@ def _table(group: Sequence[Setting], with_method: bool) -> Table:
 def _over(accuracies: Sequence[float]) -> str:
     """One number where all settings share it; where the sweep changes it, from least to most."""
     least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
-    return most if least == most else f"{least} to {most}"
+    return most if least == most else f"{least}\nto {most}"
 
 
 def _around(setting: Setting, measure: str) -> str:

@@ -1,4 +1,4 @@
-"""The training loop: schedule, forward, loss, guard, backward, step, log, validate, keep, stop."""
+"""The training loop: schedule, step, log, validate, keep, stop."""
 
 import math
 import operator

@@ -36,8 +36,9 @@ def show(console: RunConsole, measured: Mapping[str, Any]) -> None:
     for key, name in PIECES.items():
         piece = measured[key]
         seconds = [_seconds(piece["seconds"][which]) for which in ("median", "least", "most")]
-        rate = f"{piece['photos_per_second']:,.0f}" if "photos_per_second" in piece else ""
-        table.add_row(Text(name), *seconds, f"{piece['calls']}", rate)
+        rate = piece.get("photos_per_second")  # none of a start
+        shown = "" if rate is None else f"{rate:,.{1 if rate < 10 else 0}f}"
+        table.add_row(Text(name), *seconds, f"{piece['calls']}", shown)
     console.console.print(table)
     console.say("")
     arithmetic = measured["arithmetic"]

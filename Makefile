@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real test test-slow lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench test test-slow lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ sweep-margin: $(INSTALLED) ## try the triplet loss's margin
 
 sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
 	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
+
+bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with random weights, drawn flowers)
+	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random
 
 results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py

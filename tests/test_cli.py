@@ -40,9 +40,24 @@ def test_every_command_has_help_with_groups_and_three_examples(
     assert "lora, mixup" in text
 
 
+def test_help_names_a_commands_own_flags_and_no_sweep_where_there_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cli.main(["bench", "--help"])
+    text = capsys.readouterr().out
+    assert "usage: flowertune bench [--json] [group=option ...]" in text
+    assert "\n  --json " in text
+    assert "\n  -m " not in text
+    cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "usage: flowertune train [-m] [group=option ...]" in text
+    assert "--json" not in text
+
+
 def test_help_loads_neither_torch_nor_hydra() -> None:
     code = (
         "import sys\nfrom flowertune import cli\ncli.main(['--help'])\ncli.main(['train', '-h'])\n"
+        "cli.main(['bench', '-h'])\n"
         "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'open_clip', 'rich'}\n"
         "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
     )
@@ -78,6 +93,8 @@ def test_cfg_prints_the_whole_config_and_runs_nothing(tmp_path: Path) -> None:
         ("flowertune tr", {"train"}),
         ("flowertune ", set(cli.COMMANDS)),
         ("flowertune train method=mi", {"method=mixup"}),
+        ("flowertune bench method=mi", {"method=mixup"}),
+        ("flowertune bench --json method=mi", {"method=mixup"}),
         ("flowertune train method=mixup augmentation.al", {"augmentation.alpha="}),
         (
             "flowertune train backbone=vit_b32",

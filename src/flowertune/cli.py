@@ -64,13 +64,17 @@ def _run(command: str, words: Sequence[str]) -> int:
     from flowertune import composition  # Hydra takes a third of a second: only where it is needed
     from flowertune.config import Config
 
+    flags = [word for word in words if word in COMMANDS[command].flags]
+    settings = {f"as_{flag.lstrip('-')}": flag in flags for flag in COMMANDS[command].flags}
+
     def execute(config: Config) -> int:
         module = importlib.import_module(f"flowertune.commands.{command}")
-        exit_code: int = module.execute(config)
+        exit_code: int = module.execute(config, **settings)
         return exit_code
 
     try:
-        return composition.run(words, execute)
+        others = [word for word in words if word not in flags]
+        return composition.run(others, execute, sweeps=COMMANDS[command].sweeps)
     except FlowertuneError as error:
         print(f"flowertune {command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -107,6 +111,7 @@ def _complete(words: Sequence[str]) -> int:
             return EXIT_DONE
         if command not in COMMANDS:
             return EXIT_DONE
-        os.environ["COMP_LINE"] = f"{program} {rest.lstrip()}"
+        others = [word for word in rest.lstrip().split(" ") if word not in COMMANDS[command].flags]
+        os.environ["COMP_LINE"] = " ".join([program, *others])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     return composition.run(words, lambda config: EXIT_DONE)

@@ -39,12 +39,12 @@ from flowertune.sweeps import Sweep, check_apart
 Execute = Callable[[Config], int]
 
 
-def run(arguments: Sequence[str], execute: Execute) -> int:
+def run(arguments: Sequence[str], execute: Execute, *, sweeps: bool = True) -> int:
     """Composes a config and calls `execute` with it, in a sweep with each of several.
 
     It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
-    composed and checked before the first job starts. Returns the job's exit code; of a sweep 0
-    where all jobs were done, 2 where all were refused, else 1.
+    composed and checked before the first job starts; without `sweeps` it is refused. Returns the
+    job's exit code; of a sweep 0 where all jobs were done, 2 where all were refused, else 1.
 
     Raises:
         Refused: for a config that does not compose or a value out of its range.
@@ -64,6 +64,8 @@ def run(arguments: Sequence[str], execute: Execute) -> int:
                 name, words, RunMode.MULTIRUN, validate_sweep_overrides=False
             )
         if options.multirun or node.hydra.mode == RunMode.MULTIRUN:
+            if not sweeps:
+                raise Refused("no sweeps here, by -m or by an experiment: give each key one value")
             return _run_sweep(composer, node, name, words, execute)
         return _run_one(composer, name, words, execute)
 

@@ -1,8 +1,8 @@
 """What `--help` prints: for the program, and for each command. Imports nothing heavy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,17 @@ from flowertune.keys import MISSING, rule
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it does in one line and in some, and three examples of its use."""
+    """A command: what it does in one line and in some, and three examples of its use.
+
+    `flags`: words of its own, such as --json, with their meaning; each is an argument of the
+    command's `execute`. `sweeps`: whether -m makes several of it.
+    """
 
     summary: str
     description: str
     examples: tuple[tuple[str, str], ...]
+    flags: Mapping[str, str] = field(default_factory=dict)
+    sweeps: bool = True
 
 
 COMMANDS = {
@@ -37,7 +43,29 @@ the same backbone stand beside the result. The default is method=lora on Flowers
             ),
         ),
     ),
+    "bench": Command(
+        summary="time the steps of a training on this machine",
+        description="""\
+Times what a training is made of, for the same words as `flowertune train`: the training step
+alone and with its data, validation, cache building, and the start; with its peak memory, its
+floating-point operations, and its share of what a large matrix product reaches here. Trains on
+the photos of `data`, and leaves no run directory. Random weights take as long as real ones.""",
+        examples=(
+            ("flowertune bench experiment=quickstart method=mixup", "no network, no photos needed"),
+            (
+                "flowertune bench data=synthetic backbone.weights=random trainer.batch_size=64",
+                "ViT-B/32 without its weights",
+            ),
+            ("flowertune bench --json data=folder data.root=PHOTOS", "for a program to read"),
+        ),
+        flags={"--json": "the numbers as JSON on stdout, everything else on stderr"},
+        sweeps=False,
+    ),
 }
+
+_SWEEP = """
+  -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
+                     (experiment=sweep/... are ready ones, and need no -m)"""
 
 
 def program_help() -> str:
@@ -64,8 +92,11 @@ def command_help(name: str) -> str:
     groups = "\n".join(
         f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()
     )
+    more = "".join(f"\n  {flag:<18} {meaning}" for flag, meaning in command.flags.items())
+    more += _SWEEP if command.sweeps else ""
+    options = "".join(f" [{flag}]" for flag in (*command.flags, *(["-m"] * command.sweeps)))
     return f"""\
-usage: flowertune {name} [-m] [group=option ...] [key=value ...]
+usage: flowertune {name}{options} [group=option ...] [key=value ...]
 
 {command.description}
 
@@ -79,9 +110,7 @@ keys (key=value), with their defaults; a method or an option may set others:
 {_keys()}
 
   --cfg job          print the whole config instead of running it
-  --config-dir DIR   add a folder of your own YAML files, laid out like conf/
-  -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
-                     (experiment=sweep/... are ready ones, and need no -m)"""
+  --config-dir DIR   add a folder of your own YAML files, laid out like conf/{more}"""
 
 
 def _groups() -> dict[str, list[str]]:

@@ -45,7 +45,7 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
             _write_status(run, "failed", str(error))
             raise
         except Exception as error:
-            why = out_of_memory if _is_out_of_memory(error) else with_type(error)
+            why = out_of_memory if is_out_of_memory(error) else with_type(error)
             log.debug("%s\n%s", why, traceback.format_exc())
             _write_status(run, "failed", why)
             raise TrainingFailed(
@@ -129,7 +129,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(signal.Signals(number))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device, or the machine, had no memory left."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()  # MPS and the CPU's allocator raise a plain RuntimeError

@@ -25,8 +25,9 @@ from flowertune.models.lora import add_lora
 from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
-from flowertune.training.loop import Criterion, EpochRecord, fit
+from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
+from flowertune.training.step import Criterion
 
 CLASSES = 4
 CPU = torch.device("cpu")

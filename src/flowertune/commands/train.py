@@ -21,7 +21,7 @@ from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.training_photos import training_photos
 from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
 from flowertune.method_config import LinearHeadConfig, LinearProbeConfig, TextHeadConfig
@@ -33,8 +33,8 @@ from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
-from flowertune.training.loop import not_finite
 from flowertune.training.optimizer import build_optimizer
+from flowertune.training.step import not_finite
 
 
 def execute(config: Config) -> int:
@@ -161,26 +161,17 @@ def _train(
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
         course = Course(0, None, None, seconds, None)
     else:
-        stored = photos.splits["train"]
-        train_pixels, sizes = pixels["train"], None
-        if stored.train_pixels is not None and stored.train_sizes is not None:
-            train_pixels = PixelStore(stored.train_pixels, device)
-            sizes = torch.from_numpy(stored.train_sizes)
-        training_photos = TrainingPhotos(
-            pixels=train_pixels,
-            labels=labels["train"],
-            classes=len(class_names),
-            sizes=sizes,
-            recipe=build.augmentation_recipe(
-                config.augmentation, backbone.preprocessing.size, settings.epochs
-            ),
-            mean=mean,
-            std=std,
-            batches=build.training_batches(config, labels["train"]),
-            seed=config.seed,
+        recipe = build.augmentation_recipe(
+            config.augmentation, backbone.preprocessing.size, settings.epochs
         )
+        batches = build.training_batches(config, labels["train"])
         course = train(
-            classifier, training_photos, build.build_criterion(config.loss),
+            classifier,
+            training_photos(
+                photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
+                batches, config.seed,
+            ),
+            build.build_criterion(config.loss),
             build_optimizer(classifier.parameter_groups(), config.optimizer, device),
             compute, settings, run,
             (lambda: measure(evaluate("val").logits, labels["val"])) if "val" in labels else None,

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from flowertune.data import augment, mix
 from flowertune.data.batches import PixelStore, send
+from flowertune.data.cache import CachedSplit
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,34 @@ class TrainingPhotos:
         drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
         images = augment.apply(pixels, drawn, self.recipe, self.mean, self.std)
         return (images, targets) if drawn.mixing is None else mix.mix(images, targets, drawn.mixing)
+
+
+def training_photos(
+    stored: CachedSplit,
+    evaluation: PixelStore,
+    classes: int,
+    recipe: augment.Recipe | None,
+    mean: Tensor,
+    std: Tensor,
+    batches: Callable[[int], list[Tensor]],
+    seed: int,
+) -> TrainingPhotos:
+    """The photos of `stored`: their training form on the device, or `evaluation` without one.
+
+    evaluation: the split's evaluation pixels, which are on the device already.
+    """
+    pixels, sizes = evaluation, None
+    if stored.train_pixels is not None and stored.train_sizes is not None:
+        pixels = PixelStore(stored.train_pixels, evaluation.device)
+        sizes = torch.from_numpy(stored.train_sizes)
+    return TrainingPhotos(
+        pixels=pixels,
+        labels=torch.tensor(stored.split.labels),
+        classes=classes,
+        sizes=sizes,
+        recipe=recipe,
+        mean=mean,
+        std=std,
+        batches=batches,
+        seed=seed,
+    )

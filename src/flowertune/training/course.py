@@ -17,7 +17,8 @@ from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.interpolation import choose_scale
-from flowertune.training.loop import Criterion, fit
+from flowertune.training.loop import fit
+from flowertune.training.step import Criterion
 
 
 @dataclass(frozen=True)

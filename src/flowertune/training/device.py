@@ -7,7 +7,7 @@ import torch
 
 from flowertune.errors import Refused
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class Compute:
         """Mixed precision for the forward pass; nothing at fp32."""
         if self.precision == "fp32":
             return nullcontext()
-        context: AbstractContextManager[None] = torch.autocast(
-            self.device.type, dtype=_DTYPES[self.precision]
-        )
+        context: AbstractContextManager[None] = torch.autocast(self.device.type, dtype=self.dtype)
         return context
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products in the forward pass."""
+        return _DTYPES[self.precision]
 
     @property
     def device_name(self) -> str:

@@ -1,4 +1,4 @@
-"""The training loop: schedule, forward, loss, guard, backward, step, log, validate, keep, stop."""
+"""The training loop: schedule, step, log, validate, keep, stop."""
 
 import math
 import operator
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
-from flowertune.draws import derive_seed
 from flowertune.errors import TrainingFailed
 from flowertune.metrics import SplitMetrics
 from flowertune.models.classifier import Classifier
@@ -20,8 +19,8 @@ from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
+from flowertune.training.step import Criterion, Step, loaded, not_finite
 
-Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Line = dict[str, Any]
 
 
@@ -64,11 +63,10 @@ def fit(
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
             validation loss that is not.
     """
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    step = Step(classifier, criterion, optimizer, compute, settings.clip_norm)
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     applied = 0  # steps that changed the weights: fp16's scaler skips some, the schedule with them
 
     for epoch in range(1, settings.epochs + 1):
@@ -83,46 +81,18 @@ def fit(
             share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
             rates = set_learning_rates(optimizer, share)
 
-            # forward, loss, backward
+            # forward, loss, backward, guard, step
             step_batches = batches[first : first + settings.accumulation]
             in_step = sum(len(indices) for _, indices in step_batches)
-            terms: dict[str, Tensor] = {}
-            for batch, indices in step_batches:
-                torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
-                images, targets = photos.load(indices, epoch, batch)
-                with compute.autocast():
-                    embedding, logits = classifier(images)
-                    batch_terms = criterion(embedding, logits, targets)
-                part = len(indices) / in_step
-                scaler.scale(batch_terms["loss"] * part).backward()
-                for name, term in batch_terms.items():
-                    terms[name] = terms.get(name, 0) + term.detach() * part
-            loss = terms["loss"]
-
-            # guard: nothing that is not finite reaches a weight
-            scale = scaler.get_scale()
-            scaler.unscale_(optimizer)
-            limit = float("inf") if settings.clip_norm is None else settings.clip_norm
-            norm = torch.nn.utils.clip_grad_norm_(trained, limit)
-            gradient_counts = scale <= 1  # above, fp16's scaler skips the step and scales less
-            if not torch.isfinite(loss + norm if gradient_counts else loss):
-                what = "gradient" if torch.isfinite(loss) else "loss"
-                raise TrainingFailed(
-                    not_finite(f"{what} of epoch {epoch}, step {done}", compute.precision)
-                    + "; the weights were left as they were before it"
-                )
-
-            # step
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-            stepped = scaler.get_scale() >= scale
+            terms, stepped = step.take(
+                loaded(photos, step_batches, epoch), in_step, f"epoch {epoch}, step {done}"
+            )
             applied += stepped
             if stepped and average is not None:
                 average.update()
 
             # log
-            measured.append({**terms, "gradient_norm": norm})
+            measured.append(terms)
             photos_seen.append(in_step)
             lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
                           "split": "train", **_named(rates)})  # fmt: skip
@@ -168,9 +138,3 @@ def _values(measured: list[dict[str, Tensor]]) -> list[dict[str, float]]:
 
 def _named(rates: dict[str, float]) -> Line:
     return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
-
-
-def not_finite(what: str, precision: str) -> str:
-    """What a person reads and may try when a training has run away."""
-    other = ", or trainer.precision=fp32" if precision == "fp16" else ""
-    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"

@@ -1,0 +1,204 @@
+"""`flowertune bench`: how long the pieces of a training take on this machine. Top to bottom."""
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from flowertune import config_file, recording, timing
+from flowertune.config import Config
+from flowertune.data.batches import PixelStore
+from flowertune.data.stored_pixels import open_or_build
+from flowertune.errors import EXIT_DONE, Refused, TrainingFailed
+from flowertune.inference import infer
+from flowertune.metrics import measure
+from flowertune.models.classifier import FROZEN
+from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
+from flowertune.report import bench as report
+from flowertune.report.console import RunConsole
+from flowertune.timing import Timing, timed
+from flowertune.training.step import loaded
+
+PHOTOS = 512  # at most, of a call of validation or of cache building
+CALLS = 3  # of what takes long: processes and cache building
+
+# What a process runs that is timed from its start to its first step, with a folder of config.yaml.
+FIRST_STEP = "first step"
+CHILD = """\
+import sys
+from flowertune import composition
+from flowertune.commands import bench
+composition.run(["--config-path", sys.argv[1]], bench.first_step)
+"""
+
+
+def execute(config: Config, as_json: bool) -> int:
+    """Times the pieces, prints them and leaves nothing but the photo cache.
+
+    Raises:
+        Refused: before anything was timed.
+        TrainingFailed: out of memory, or a loss that is not finite.
+    """
+    if config.model.name in FROZEN:
+        raise Refused(f"model={config.model.name}: takes no training steps, so none can be timed")
+    # JSON has stdout alone
+    console = _error_console() if as_json else RunConsole()
+    try:
+        measured = _measure(config, console)
+    except Exception as error:
+        if not recording.is_out_of_memory(error):
+            raise
+        raise TrainingFailed(
+            f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
+            f"trainer.eval_batch_size={config.trainer.eval_batch_size}"
+        ) from error
+    if as_json:
+        print(json.dumps(measured, indent=2, allow_nan=False))
+    else:
+        report.show(console, measured)
+    return EXIT_DONE
+
+
+def first_step(config: Config) -> int:
+    """What the timed process does: all that comes before the first step, and that step."""
+    training = prepare(config, _error_console())
+    batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
+    training.take(loaded(training.photos, batches, 1), photos)
+    timing.synchronise(training.compute.device)
+    print(FIRST_STEP, flush=True)
+    return EXIT_DONE
+
+
+def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
+    settings = config.trainer
+    training = prepare(config, console)
+    compute, photos = training.compute, training.photos
+    device = compute.device
+
+    console.say(f"timing the start of {CALLS} processes")
+    start_up = _start_up(config)
+
+    # training: on one step's batches that lie ready, then as the loop has it
+    console.say("timing training steps")
+    training.classifier.train()
+    batches, in_step = step_batches(photos, settings.accumulation, 1)[0]
+    resident = list(loaded(photos, batches, 1))
+    timing.reset_peak_memory(device)
+    bare = timed(lambda: training.take(resident, in_step), device, in_step)
+    steps = endless_steps(photos, settings.accumulation)
+
+    def step_with_data() -> None:
+        epoch, batches = next(steps)
+        training.take(loaded(photos, batches, epoch), in_step)
+
+    with_data = timed(step_with_data, device, in_step)
+    peak = timing.peak_memory(device)
+    operations = timing.count_operations(lambda: training.take(resident, in_step))
+
+    console.say("timing validation")
+    split = training.cached.splits.get("val", training.cached.splits["train"])
+    pixels = PixelStore(split.eval_pixels[:PHOTOS], device)
+    labels = torch.tensor(split.split.labels[:PHOTOS])
+
+    def validate() -> None:
+        outputs = infer(
+            training.classifier, pixels, photos.mean, photos.std, settings.eval_batch_size, compute
+        )
+        measure(outputs.logits, labels)
+
+    validation = timed(validate, device, len(labels))
+    console.say("timing cache building")
+    cache = _cache_building(config, training)
+    console.say("timing a large matrix product")
+    matrix_rate = timing.matrix_rate(compute)
+
+    per_second = operations / bare.median
+    mapped = "" if photos.pixels.resident else ", pixels sent from the host"
+    return {
+        "method": config.method,
+        "model": config.model.name,
+        "head": config.head.name,
+        "augmentation": config.augmentation.name,
+        "loss": config.loss.name,
+        "backbone": training.backbone.name,
+        "tag": training.backbone.tag,
+        "trainable_parameters": training.classifier.trainable_parameters,
+        "batch_size": len(resident[0][0]),
+        "accumulation": len(resident),
+        "device": compute.device_name,
+        "precision": compute.precision,
+        "threads": compute.threads,
+        "torch": torch.__version__,
+        "train_step": _piece(
+            bare, "forward, loss, backward, guard, step, on batches that lie ready on the device"
+        ),
+        "train_step_with_data": _piece(
+            with_data, f"the same, and batches gathered, augmented and mixed{mapped}"
+        ),
+        "validation": _piece(
+            validation, "pixels gathered, forward, metrics, in eval mode with LoRA merged"
+        ),
+        "cache": _piece(
+            cache, "photos read, decoded and written to a new temporary folder, on all cores"
+        ),
+        "start_up": _piece(
+            start_up,
+            "a new process: imports, config, weights, photos found in the cache, model and one "
+            "step; no baselines",
+        ),
+        "peak_memory": None if peak is None else {"bytes": peak, "of": _memory_of(device)},
+        "arithmetic": {
+            "operations": operations,
+            "per_second": per_second,
+            "matrix_product_per_second": matrix_rate,
+            "share_of_matrix_product": per_second / matrix_rate,
+        },
+    }
+
+
+def _start_up(config: Config) -> Timing:
+    with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as name:
+        folder = Path(name)
+        (folder / "config.yaml").write_text(config_file.to_yaml(asdict(config)), encoding="utf-8")
+        command = [sys.executable, "-c", CHILD, name]
+        seconds = [
+            timing.seconds_to_line(command, FIRST_STEP, folder / "log") for _ in range(CALLS)
+        ]
+    return Timing(tuple(seconds), None)
+
+
+def _cache_building(config: Config, training: Rehearsal) -> Timing:
+    paths = training.cached.splits["train"].split.paths[:PHOTOS]
+
+    def build_cache() -> float:
+        with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as folder:
+            began = time.perf_counter()
+            open_or_build(
+                paths,
+                training.backbone.preprocessing,
+                train_form=config.augmentation.name != "none",
+                folder=Path(folder),
+                name="train",
+                progress=lambda description, done, total: None,
+            )
+            return time.perf_counter() - began
+
+    return Timing(tuple(build_cache() for _ in range(CALLS)), len(paths))
+
+
+def _piece(measured: Timing, holds: str) -> dict[str, Any]:
+    return {**measured.to_dict(), "holds": holds}
+
+
+def _memory_of(device: torch.device) -> str:
+    return "of tensors on the GPU" if device.type == "cuda" else "resident, the whole process"
+
+
+def _error_console() -> RunConsole:
+    return RunConsole(Console(stderr=True, highlight=False, soft_wrap=True))

@@ -1,0 +1,132 @@
+"""A training that is ready for its first step, for timing: in no run directory, on no baselines."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from flowertune import build, draws
+from flowertune.baselines.linear_probe import LinearProbe
+from flowertune.config import Config
+from flowertune.data.batches import PixelStore
+from flowertune.data.cache import CachedPhotos, cache_photos
+from flowertune.data.cache_folder import cache_root
+from flowertune.data.training_photos import TrainingPhotos, training_photos
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import Classifier
+from flowertune.report.console import RunConsole
+from flowertune.training.determinism import make_deterministic
+from flowertune.training.device import Compute, choose_compute
+from flowertune.training.ema import AveragedWeights
+from flowertune.training.optimizer import build_optimizer
+from flowertune.training.step import Batch, Step
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training has when its first step begins. `cached` has no test photos."""
+
+    compute: Compute
+    backbone: Backbone
+    classifier: Classifier
+    cached: CachedPhotos
+    photos: TrainingPhotos
+    step: Step
+    average: AveragedWeights | None
+
+    def take(self, batches: Iterable[Batch], photos: int) -> None:
+        """The loop's step, and the average of the weights where there is one."""
+        _, stepped = self.step.take(batches, photos, "the benchmark")
+        if stepped and self.average is not None:
+            self.average.update()
+
+
+def prepare(config: Config, console: RunConsole) -> Rehearsal:
+    """As a training does it, without test photos and baselines, in no run directory."""
+    settings, cache = config.trainer, cache_root()
+    compute = choose_compute(settings.device, settings.precision)
+    make_deterministic(settings.deterministic, compute.device)
+    with console.progress():
+        backbone = build.load_backbone(config.backbone, config.seed)
+        build.check_adapter(config.model, backbone)
+        photo_set = build.list_photos(config.data, cache, console.advance)
+        splits = {name: each for name, each in photo_set.splits.items() if name != "test"}
+        cached = cache_photos(
+            replace(photo_set, splits=splits),
+            backbone.preprocessing,
+            train_form=config.augmentation.name != "none",
+            folder=cache,
+            bad_files=config.data.bad_files,
+            progress=console.advance,
+        )
+    train = cached.splits["train"]
+    build.check_loss(config.loss, train.split.labels)
+
+    backbone.model.to(compute.device)
+    mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
+    std = torch.tensor(backbone.preprocessing.std, device=compute.device)
+    classes = len(photo_set.class_names)
+    classifier = build.build_classifier(
+        config, backbone, classes, *_stand_ins(backbone.embedding_dim, classes)
+    ).to(compute.device)
+    optimizer = build_optimizer(classifier.parameter_groups(), config.optimizer, compute.device)
+    step = Step(
+        classifier, build.build_criterion(config.loss), optimizer, compute, settings.clip_norm
+    )
+    return Rehearsal(
+        compute=compute,
+        backbone=backbone,
+        classifier=classifier,
+        cached=cached,
+        photos=training_photos(
+            train,
+            PixelStore(train.eval_pixels, compute.device),
+            classes,
+            build.augmentation_recipe(
+                config.augmentation, backbone.preprocessing.size, settings.epochs
+            ),
+            mean,
+            std,
+            build.training_batches(config, torch.tensor(train.split.labels)),
+            config.seed,
+        ),
+        step=step,
+        average=None if settings.ema is None else AveragedWeights(step.trained, settings.ema),
+    )
+
+
+def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, LinearProbe]:
+    """For what a head starts from: features, class vectors, a probe. No time depends on them."""
+    generator = draws.generator(0, "bench")
+    features, vectors = (torch.randn(rows, width, generator=generator) for rows in (64, classes))
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    probe = LinearProbe(
+        weight=vectors.double(),
+        bias=torch.zeros(classes).double(),
+        mean=torch.zeros(width).double(),
+        std=torch.ones(width).double(),
+        weight_decay=1.0,
+        unreached=None,
+    )
+    return features, vectors, probe
+
+
+def step_batches(
+    photos: TrainingPhotos, accumulation: int, epoch: int
+) -> list[tuple[list[tuple[int, Tensor]], int]]:
+    """The steps of an epoch that have as many photos as the first: batches, and how many photos."""
+    batches = list(enumerate(photos.batches(epoch)))
+    groups = [batches[at : at + accumulation] for at in range(0, len(batches), accumulation)]
+    steps = [(group, sum(len(indices) for _, indices in group)) for group in groups]
+    return [step for step in steps if step[1] == steps[0][1]]
+
+
+def endless_steps(
+    photos: TrainingPhotos, accumulation: int
+) -> Iterator[tuple[int, list[tuple[int, Tensor]]]]:
+    """Epoch and batches of one step after the other."""
+    for epoch in count(1):
+        for batches, _ in step_batches(photos, accumulation, epoch):
+            yield epoch, batches

@@ -1,0 +1,99 @@
+"""One step of training: forward, loss, backward, guard, step."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from flowertune.data.training_photos import TrainingPhotos
+from flowertune.draws import derive_seed
+from flowertune.errors import TrainingFailed
+from flowertune.models.classifier import Classifier
+from flowertune.training.device import Compute
+
+Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, C), on the device
+
+
+class Step:
+    """Takes steps with one optimizer, at the learning rates that it has; fp16's scaler is kept.
+
+    `clip_norm`: the largest norm of the gradient, None: any.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        compute: Compute,
+        clip_norm: float | None,
+    ) -> None:
+        self.classifier = classifier
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.compute = compute
+        self.limit = float("inf") if clip_norm is None else clip_norm
+        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+
+    def take(
+        self, batches: Iterable[Batch], photos: int, where: str
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Changes the weights once by the gradients of `batches`, which hold so many photos.
+
+        Returns the criterion's terms as means over the photos with "gradient_norm", all on the
+        device, and whether the weights were changed: fp16's scaler skips some steps. `where` names
+        the step in an error.
+
+        Raises:
+            TrainingFailed: a loss or gradient that is not finite, before it touches a weight.
+        """
+        # forward, loss, backward
+        terms: dict[str, Tensor] = {}
+        for images, targets in batches:
+            with self.compute.autocast():
+                embedding, logits = self.classifier(images)
+                batch_terms = self.criterion(embedding, logits, targets)
+            part = len(images) / photos
+            self.scaler.scale(batch_terms["loss"] * part).backward()
+            for name, term in batch_terms.items():
+                terms[name] = terms.get(name, 0) + term.detach() * part
+        loss = terms["loss"]
+
+        # guard: nothing that is not finite reaches a weight
+        scale = self.scaler.get_scale()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+        gradient_counts = scale <= 1  # above, fp16's scaler skips the step and scales less
+        if not torch.isfinite(loss + norm if gradient_counts else loss):
+            what = "gradient" if torch.isfinite(loss) else "loss"
+            raise TrainingFailed(
+                not_finite(f"{what} of {where}", self.compute.precision)
+                + "; the weights were left as they were before it"
+            )
+
+        # step
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return {**terms, "gradient_norm": norm}, self.scaler.get_scale() >= scale
+
+
+def loaded(
+    photos: TrainingPhotos, batches: Iterable[tuple[int, Tensor]], epoch: int
+) -> Iterator[Batch]:
+    """The batches (their number in the epoch, photo indices (B,)), each put together when needed.
+
+    Each sets the global random state that dropout draws from, so a step's forward pass comes
+    before the next one is asked for.
+    """
+    for batch, indices in batches:
+        torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
+        yield photos.load(indices, epoch, batch)
+
+
+def not_finite(what: str, precision: str) -> str:
+    """What a person reads and may try when a training has run away."""
+    other = ", or trainer.precision=fp32" if precision == "fp16" else ""
+    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"

@@ -1,0 +1,197 @@
+"""Times the same LoRA training by flowertune and by what people would use instead.
+
+    python scripts/bench_peers.py --model vit_b32 --batch-size 64 --rounds 3 --json peers.json
+
+Peers: `hf_trainer` (transformers' Trainer, CLIPImageProcessor, peft), `notebook` (a loop with
+torchvision, open_clip and peft on Linear layers), `peft_mha` (the same loop, peft's wrapper of
+nn.MultiheadAttention). All train LoRA of one rank on q, k, v and out of every block of one random
+backbone, and a linear head, on the same photos, and validate after each epoch. `peft_mha` trains
+one update for q, k and v together, so three quarters of the others' LoRA.
+
+Each run is a fresh process. "training" is decoding and training without validation: for flowertune
+with the building of its photo cache (train and val, from nothing) and the frozen features that its
+head is standardised by; for the others with their DataLoaders. "whole process" is from start to
+exit: imports, model, validation, for flowertune also the final evaluation and all files of a run.
+All get GOMP_SPINCOUNT, which flowertune else would have alone.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from peers import child, table
+from peers.work import MODELS, Work, cores, link_photos, write_backbone
+
+ROOT = Path(__file__).resolve().parents[1]
+# each with what it needs beside what flowertune itself needs
+NEEDS = {
+    "flowertune": (),
+    "hf_trainer": ("transformers", "accelerate"),
+    "notebook": (),
+    "peft_mha": (),
+}
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "peft", "transformers", "accelerate",
+            "pillow")  # fmt: skip
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--worker"]:
+        return worker(*sys.argv[2:])
+    options = _options()
+    photos = options.photos.expanduser().resolve()
+    if not all((photos / split).is_dir() for split in ("train", "val")):
+        print(
+            f"bench_peers: {photos} holds no train/ and val/: --photos DIR names such a folder,"
+            " FLOWERTUNE_SHARED the one with data/flowers17",
+            file=sys.stderr,
+        )
+        return 2
+    names = []
+    for name in ("flowertune", *options.peers):
+        missing = [each for each in NEEDS[name] if importlib.util.find_spec(each) is None]
+        if missing:
+            print(f"left out: {name} needs {', '.join(missing)}: pip install '.[bench]'")
+        else:
+            names.append(name)
+
+    with tempfile.TemporaryDirectory(prefix="bench_peers-") as folder:
+        scratch = Path(folder)
+        counts = link_photos(photos, scratch / "photos", options.limit)
+        write_backbone(scratch / "backbone", options.model, seed=0)
+        batches = -(-counts["train"] // options.batch_size)
+        work = Work(
+            photos=str(scratch / "photos"),
+            backbone=str(scratch / "backbone"),
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            device=options.device,
+            precision=options.precision,
+            # one that never gets a batch only costs its start
+            workers=min(cores(), batches) if options.workers is None else options.workers,
+        )
+        print(
+            f"{options.model}, random weights; {counts['train']} train and {counts['val']} val"
+            f" photos of {photos}; batches of {work.batch_size}, {work.epochs} epochs,"
+            f" LoRA of rank {work.rank} on q, k, v, out; {cores()} cores"
+        )
+        try:
+            runs = measure_all(names, work, options.rounds, scratch)
+        except child.ChildFailed as failure:
+            print(f"bench_peers: {failure}", file=sys.stderr)
+            return 1
+
+    print()
+    for name in names:
+        print(f"{name}: {next(run['settings'] for run in runs if run['name'] == name)}")
+    first = runs[0]
+    print(
+        f"\n{first['device']} {first['precision']}, median (least to most) of {options.rounds};"
+        f" ratio: flowertune / peer; memory: {child.MEMORY} of the process and its children\n"
+    )
+    print("\n".join(table.lines(runs)))
+    if options.json:
+        facts = {
+            "model": options.model,
+            "photos": counts,
+            "work": asdict(work),
+            "machine": {"platform": platform.platform(), "cores": cores()},
+            "memory": child.MEMORY,
+            "packages": {name: _version(name) for name in PACKAGES},
+            "runs": runs,
+            "summary": table.summary(runs),
+        }
+        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> list[dict[str, Any]]:
+    """`rounds` runs of each, in turn; each round begins with another one. Raises ChildFailed."""
+    runs = []
+    for number in range(rounds):
+        start = number % len(names)
+        for name in (*names[start:], *names[:start]):
+            run = child.measure(Path(__file__).resolve(), name, work, scratch)
+            runs.append(run)
+            print(
+                f"round {number + 1} of {rounds}, {name}: {run['seconds']:.1f} s,"
+                f" {run['images_per_second']:.1f} photos/s, loss {run['loss']:.3f},"
+                f" val top-1 {run['val_top1']:.3f}",
+                flush=True,
+            )
+    return sorted(runs, key=lambda run: names.index(run["name"]))
+
+
+def worker(name: str, work_json: str, folder: str) -> int:
+    """One training in this process; the last line that it prints is its result in JSON."""
+    work, scratch = Work(**json.loads(work_json)), Path(folder)
+    if name == "flowertune":
+        from peers import ours
+
+        result = ours.run(work, scratch)
+    elif name == "hf_trainer":
+        from peers import hf_trainer
+
+        result = hf_trainer.run(work, scratch)
+    else:
+        from peers import notebook
+
+        result = notebook.run(work, scratch, opened=name == "notebook")
+    import torch
+
+    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    print("\n" + json.dumps({**result, "gpu_bytes": used}), flush=True)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    shared = Path(os.environ.get("FLOWERTUNE_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    peers = [name for name in NEEDS if name != "flowertune"]
+    parser.add_argument("--peers", nargs="*", default=peers, choices=peers, help="default: all")
+    parser.add_argument("--model", default="vit_b32", choices=MODELS)
+    parser.add_argument("--photos", type=Path, default=shared / "data/flowers17",
+                        help="train/ and val/ with class folders")  # fmt: skip
+    parser.add_argument("--limit", type=_at_least_one, help="photos of each split, at most")
+    parser.add_argument("--batch-size", type=_at_least_one, default=64)
+    parser.add_argument("--epochs", type=_at_least_one, default=8)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
+        help="auto: bf16 where the GPU has it, else fp32",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=_at_least_one, default=3, help="runs of each")
+    parser.add_argument(
+        "--workers", type=int,
+        help="of the peers' DataLoaders; default: as many as cores, and batches in an epoch",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, help="a file for everything that was measured")
+    return parser.parse_args()
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

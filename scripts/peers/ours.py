@@ -1,0 +1,65 @@
+"""flowertune, run as its users run it; the numbers are read from the run directory."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from peers.work import Work, epoch_result
+
+
+def words(work: Work, root: Path) -> list[str]:
+    """What is typed after `flowertune`."""
+    return [
+        "train", "method=lora", "baselines=false",
+        "data=folder", f"data.root={work.photos}",
+        "backbone=local", f"backbone.path={work.backbone}", "backbone.text=false",
+        f"model.rank={work.rank}", f"model.alpha={work.alpha}", f"seed={work.seed}",
+        f"trainer.batch_size={work.batch_size}", f"trainer.epochs={work.epochs}",
+        f"trainer.device={work.device}", f"trainer.precision={work.precision}",
+        f"run.root={root}", "run.name=bench",
+    ]  # fmt: skip
+
+
+def run(work: Work, scratch: Path) -> dict[str, Any]:
+    """One training with an empty cache of photos.
+
+    Preparing is all between the first photo's decoding and the end of the last epoch that is
+    neither training nor validation: the decoding of train and val, the frozen features that the
+    head is standardised by, the best epoch's weights on the disk.
+    """
+    # this folder's time is that of its one entry, which is made when the decoding begins
+    cache = scratch / "cache_parent"
+    cache.mkdir()
+    os.environ["FLOWERTUNE_CACHE"] = str(cache / "cache")
+    from flowertune.cli import main
+
+    exit_code = main(words(work, scratch))
+    if exit_code:
+        raise SystemExit(exit_code)
+    folder = scratch / "bench"
+    timings = _lines(folder / "timings.jsonl")
+    metrics = _lines(folder / "metrics.jsonl")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    train = [each["train_seconds"] for each in timings]
+    val = [each["val_seconds"] for each in timings]
+    began, ended = cache.stat().st_mtime, (folder / "timings.jsonl").stat().st_mtime
+    last = [
+        each["loss"] for each in metrics
+        if each["split"] == "train" and each["epoch"] == len(timings)
+    ]  # fmt: skip
+    top1 = [each["top1"] for each in metrics if each["split"] == "val"]
+    photos = results["splits"]["train"]["n"]
+    return {
+        **epoch_result(train, val, photos, ended - began - sum(train) - sum(val)),
+        "loss": sum(last) / len(last),
+        "val_top1": top1[-1],
+        "trainable_parameters": results["trainable_parameters"],
+        "device": results["device"],
+        "precision": results["precision"],
+        "settings": "flowertune " + " ".join(words(work, scratch)),
+    }
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

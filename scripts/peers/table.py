@@ -1,0 +1,68 @@
+"""Medians, least and most, and ratios of the runs, as a Markdown table."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+OURS = "flowertune"
+Run = dict[str, Any]
+# key of a run, heading, format, whether a ratio stands beside it
+COLUMNS = (
+    ("seconds", "training, s", "{:.1f}", True),
+    ("images_per_second", "photos/s", "{:.1f}", False),
+    ("images_per_second_last_epoch", "photos/s, last epoch", "{:.1f}", True),
+    ("process_seconds", "whole process, s", "{:.1f}", True),
+    ("memory_gb", "memory, GB", "{:.2f}", True),
+    ("gpu_gb", "GPU memory, GB", "{:.2f}", True),
+    ("trainable_parameters", "trained parameters", "{:,.0f}", False),
+    ("loss", "last training loss", "{:.3f}", False),
+)
+
+
+def summary(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
+    """For each name and column: median, least, most, and where it is asked for the ratio.
+
+    A ratio is flowertune's median over that peer's: below 1, flowertune took less.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in dict.fromkeys(run["name"] for run in runs):
+        found[name] = {}
+        for key, *_ in COLUMNS:
+            values = [_value(run, key) for run in runs if run["name"] == name]
+            found[name][key] = {
+                "median": statistics.median(values),
+                "least": min(values),
+                "most": max(values),
+            }
+    for columns in found.values():
+        for key, _, _, with_ratio in COLUMNS:
+            if with_ratio and OURS in found and columns[key]["median"]:
+                ours = found[OURS][key]["median"]
+                columns[key]["ratio"] = ours / columns[key]["median"]
+    return found
+
+
+def lines(runs: Sequence[Run]) -> list[str]:
+    """The table, a row for each name; nothing is said of a GPU that was not used."""
+    rows = summary(runs)
+    shown = [column for column in COLUMNS if any(row[column[0]]["most"] for row in rows.values())]
+    heads = ["who"]
+    for _, heading, _, with_ratio in shown:
+        heads += [heading, "ratio"] if with_ratio else [heading]
+    table = [heads, ["---"] * len(heads)]
+    for name, row in rows.items():
+        cells = [name]
+        for key, _, form, with_ratio in shown:
+            median, least, most = (form.format(row[key][of]) for of in ("median", "least", "most"))
+            cells.append(median if least == most else f"{median} ({least} to {most})")
+            if with_ratio:
+                ratio = row[key].get("ratio")
+                cells.append("" if ratio is None or name == OURS else f"{ratio:.2f}")
+        table.append(cells)
+    return ["| " + " | ".join(cells) + " |" for cells in table]
+
+
+def _value(run: Run, key: str) -> float:
+    if key in ("memory_gb", "gpu_gb"):
+        return float(run[key.replace("_gb", "_bytes")]) / 1e9
+    return float(run[key])

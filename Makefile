@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench test test-slow lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers test test-slow lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
 
 bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with random weights, drawn flowers)
 	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random
+
+bench-peers: $(TEST_INSTALLED) ## time a LoRA training beside what people would use instead (needs FLOWERTUNE_SHARED)
+	$(BIN)/python scripts/bench_peers.py
 
 results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py

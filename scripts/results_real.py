@@ -93,7 +93,7 @@ def row(method: str, found: list[dict[str, Any] | None]) -> str:
     minutes = statistics.mean(results["seconds"] for results in done) / 60
     cells = [
         method + (" (below its probe)" if mean < probe - 1e-9 else ""),
-        ", ".join("" if r is None else f"{100 * r['splits']['val']['top1']:.2f}" for r in found),
+        ", ".join("–" if r is None else f"{100 * r['splits']['val']['top1']:.2f}" for r in found),
         f"{mean:.2f}" if len(done) == len(SEEDS) else f"{mean:.2f} of {len(done)}",
         interval,
         f"{done[0]['trainable_parameters']:,}",

@@ -87,6 +87,14 @@ def test_peak_memory_rises_by_what_is_used() -> None:
     assert len(held)
 
 
+@pytest.mark.usefixtures("two_calls")
+def test_pieces_that_are_compared_are_called_in_turn() -> None:
+    calls: list[str] = []
+    both = timing.timed_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
+    assert calls == ["a", "b"] * (timing.WARM_UP + 2)
+    assert [len(one.seconds) for one in both] == [2, 2]
+
+
 def test_a_process_is_timed_to_its_line(tmp_path: Path) -> None:
     program = "print('before'); print('now', flush=True); import time; time.sleep(0.01)"
     seconds = timing.seconds_to_line([sys.executable, "-c", program], "now", tmp_path / "log")

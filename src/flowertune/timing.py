@@ -55,16 +55,25 @@ def timed(action: Callable[[], object], device: torch.device, photos: int | None
 
     The device's queue is empty at the beginning and at the end of each timed call.
     """
-    for _ in range(WARM_UP):
+    return timed_in_turn([action], device, photos)[0]
+
+
+def timed_in_turn(
+    actions: Sequence[Callable[[], object]], device: torch.device, photos: int | None = None
+) -> list[Timing]:
+    """As `timed`, one call of each in turn: what else the machine does falls on all alike."""
+    for action in [*actions] * WARM_UP:
         action()
-    seconds: list[float] = []
-    while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < ENOUGH_SECONDS):
-        synchronise(device)
-        began = time.perf_counter()
-        action()
-        synchronise(device)
-        seconds.append(time.perf_counter() - began)
-    return Timing(tuple(seconds), photos)
+    seconds: list[list[float]] = [[] for _ in actions]
+    enough = ENOUGH_SECONDS * len(actions)
+    while len(seconds[0]) < LEAST or (len(seconds[0]) < MOST and sum(map(sum, seconds)) < enough):
+        for action, taken in zip(actions, seconds, strict=True):
+            synchronise(device)
+            began = time.perf_counter()
+            action()
+            synchronise(device)
+            taken.append(time.perf_counter() - began)
+    return [Timing(tuple(taken), photos) for taken in seconds]
 
 
 def synchronise(device: torch.device) -> None:

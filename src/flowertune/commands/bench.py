@@ -22,7 +22,7 @@ from flowertune.models.classifier import FROZEN
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report import bench as report
 from flowertune.report.console import RunConsole
-from flowertune.timing import Timing, timed
+from flowertune.timing import Timing, timed, timed_in_turn
 from flowertune.training.step import loaded
 
 PHOTOS = 512  # at most, of a call of validation or of cache building
@@ -90,16 +90,18 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     batches, in_step = step_batches(photos, settings.accumulation, 1)[0]
     resident = list(loaded(photos, batches, 1))
     timing.reset_peak_memory(device)
-    bare = timed(lambda: training.take(resident, in_step), device, in_step)
     steps = endless_steps(photos, settings.accumulation)
 
     def step_with_data() -> None:
         epoch, batches = next(steps)
         training.take(loaded(photos, batches, epoch), in_step)
 
-    with_data = timed(step_with_data, device, in_step)
+    def bare_step() -> None:
+        training.take(resident, in_step)
+
+    bare, with_data = timed_in_turn([bare_step, step_with_data], device, in_step)
     peak = timing.peak_memory(device)
-    operations = timing.count_operations(lambda: training.take(resident, in_step))
+    operations = timing.count_operations(bare_step)
 
     console.say("timing validation")
     split = training.cached.splits.get("val", training.cached.splits["train"])

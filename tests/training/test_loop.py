@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from flowertune.errors import TrainingFailed
 from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.training.device import Compute
 
 
 def same(one, two):
@@ -65,6 +66,23 @@ def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, gradient, 
     assert len(states) == steps + 2
     assert same(training.classifier.state_dict(), states[-1])
     assert not same(states[-1], states[-2])
+
+
+@pytest.mark.parametrize(("gradient", "what"), [(False, "loss"), (True, "gradient")])
+def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(
+    prepare, gradient, what, monkeypatch
+):
+    alone = prepare(count=16, batch_size=2, epochs=1)
+    states = []
+    alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
+
+    monkeypatch.setattr(Compute, "asynchronous", True)
+    training = prepare(count=16, batch_size=2, epochs=1)
+    took = []
+    with pytest.raises(TrainingFailed, match=rf"{what} of epoch 1, step 3 is not finite.*lr"):
+        training.run(broken(3, gradient), on_step=lambda epoch, done, total: took.append(done))
+    assert took == list(range(1, 9))  # to the end of the epoch, at whose end it is looked at
+    assert same(training.classifier.trainable_state(), states[1])
 
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_are_not_a_result(prepare):

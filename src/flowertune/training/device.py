@@ -31,6 +31,11 @@ class Compute:
         return _DTYPES[self.precision]
 
     @property
+    def asynchronous(self) -> bool:
+        """Whether the host only queues the device's work: to look at a result is to wait."""
+        return self.device.type == "cuda"
+
+    @property
     def device_name(self) -> str:
         """The device as results print it."""
         if self.device.type == "cuda":

@@ -19,7 +19,7 @@ from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
-from flowertune.training.step import Criterion, Step, loaded, not_finite
+from flowertune.training.step import Criterion, Step, check_finite, loaded, not_finite
 
 Line = dict[str, Any]
 
@@ -60,8 +60,8 @@ def fit(
     weights of each step; the classifier keeps its own.
 
     Raises:
-        TrainingFailed: a loss or gradient that is not finite, before it touches a weight; a
-            validation loss that is not.
+        TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a
+            GPU, at the end of its epoch); a validation loss that is not.
     """
     step = Step(classifier, criterion, optimizer, compute, settings.clip_norm)
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
@@ -85,7 +85,7 @@ def fit(
             step_batches = batches[first : first + settings.accumulation]
             in_step = sum(len(indices) for _, indices in step_batches)
             terms, stepped = step.take(
-                loaded(photos, step_batches, epoch), in_step, f"epoch {epoch}, step {done}"
+                loaded(photos, step_batches, epoch), in_step, _place(epoch, done)
             )
             applied += stepped
             if stepped and average is not None:
@@ -99,8 +99,11 @@ def fit(
             on_step(epoch, done, steps_per_epoch)
 
         # validate, keep, stop
-        for line, values in zip(lines, _values(measured), strict=True):
+        for done, (line, values) in enumerate(zip(lines, _values(measured), strict=True), start=1):
             line.update(values)
+            if step.deferred:
+                check_finite(values["loss"], values["gradient_norm"], _place(epoch, done),
+                             compute.precision)  # fmt: skip
             if not math.isfinite(values["gradient_norm"]):  # fp16's scaler skipped the step
                 line["gradient_norm"] = None
         train_losses = [line["loss"] for line in lines]
@@ -134,6 +137,10 @@ def _values(measured: list[dict[str, Tensor]]) -> list[dict[str, float]]:
     """The scalars of an epoch's steps, brought from the device in one piece."""
     table = torch.stack([torch.stack(list(scalars.values())) for scalars in measured]).tolist()
     return [dict(zip(measured[0], values, strict=True)) for values in table]
+
+
+def _place(epoch: int, step: int) -> str:
+    return f"epoch {epoch}, step {step}"
 
 
 def _named(rates: dict[str, float]) -> Line:

@@ -1,5 +1,6 @@
 """One step of training: forward, loss, backward, guard, step."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -18,7 +19,9 @@ Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, 
 class Step:
     """Takes steps with one optimizer, at the learning rates that it has; fp16's scaler is kept.
 
-    `clip_norm`: the largest norm of the gradient, None: any.
+    `clip_norm`: the largest norm of the gradient, None: any. `deferred`: the host queues steps
+    without waiting for one. What is not finite then stops the optimizer on the device, in that step
+    and all later ones, and `check_finite` finds it when the host has the terms.
     """
 
     def __init__(
@@ -35,7 +38,10 @@ class Step:
         self.compute = compute
         self.limit = float("inf") if clip_norm is None else clip_norm
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
-        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        fp16 = compute.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=fp16)
+        self.deferred = compute.asynchronous and not fp16  # the scaler waits in any case
+        self.stopped = torch.zeros((), device=compute.device)  # 1 from the first that is not finite
 
     def take(
         self, batches: Iterable[Batch], photos: int, where: str
@@ -47,7 +53,8 @@ class Step:
         the step in an error.
 
         Raises:
-            TrainingFailed: a loss or gradient that is not finite, before it touches a weight.
+            TrainingFailed: a loss or gradient that is not finite, before it touches a weight; not
+                where `deferred`.
         """
         # forward, loss, backward
         terms: dict[str, Tensor] = {}
@@ -59,25 +66,47 @@ class Step:
             self.scaler.scale(batch_terms["loss"] * part).backward()
             for name, term in batch_terms.items():
                 terms[name] = terms.get(name, 0) + term.detach() * part
-        loss = terms["loss"]
 
         # guard: nothing that is not finite reaches a weight
+        if self.scaler.is_enabled():
+            return self._scaled_step(terms, where)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+        terms["gradient_norm"] = norm
+        if self.deferred:
+            finite = torch.isfinite(terms["loss"] + norm)
+            self.stopped = torch.maximum(self.stopped, (~finite).float())
+            self.optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
+        else:
+            check_finite(terms["loss"], norm, where, self.compute.precision)
+
+        # step
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return terms, True
+
+    def _scaled_step(self, terms: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], bool]:
+        """Guard and step of fp16, whose scaler skips a step and scales less after an overflow."""
         scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
-        gradient_counts = scale <= 1  # above, fp16's scaler skips the step and scales less
-        if not torch.isfinite(loss + norm if gradient_counts else loss):
-            what = "gradient" if torch.isfinite(loss) else "loss"
-            raise TrainingFailed(
-                not_finite(f"{what} of {where}", self.compute.precision)
-                + "; the weights were left as they were before it"
-            )
+        skips = scale > 1  # at the least scale, an overflow is the gradient's own
+        loss = terms["loss"]
+        check_finite(loss, torch.zeros_like(norm) if skips else norm, where, self.compute.precision)
 
-        # step
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return {**terms, "gradient_norm": norm}, self.scaler.get_scale() >= scale
+
+
+def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:
+    """Raises TrainingFailed, naming the step `where`, unless its loss and gradient are finite."""
+    if not math.isfinite(loss + norm):
+        what = "gradient" if math.isfinite(loss) else "loss"
+        raise TrainingFailed(
+            not_finite(f"{what} of {where}", precision)
+            + "; the weights were left as they were before it"
+        )
 
 
 def loaded(

@@ -33,7 +33,8 @@ def test_a_finished_run_of_the_same_config_is_found_again(
     assert is_finished
     assert run == written
     assert run.results() == {"run": "first"}
-    moved = compose("method=mixup", "experiment=quickstart", "run.root=elsewhere")
+    moved = compose("method=mixup", "experiment=quickstart", "run.root=elsewhere",
+                    "data.residency=stream")  # fmt: skip
     assert claim(tmp_path, "first", asdict(moved))[1]
 
 

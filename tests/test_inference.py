@@ -32,7 +32,9 @@ def pixels():
 def run(classifier, pixels, batch_size, precision="fp32", progress=None):
     mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
     compute = Compute(CPU, precision, threads=1)
-    return infer(classifier, PixelStore(pixels, CPU), mean, std, batch_size, compute, progress)
+    return infer(
+        classifier, PixelStore(pixels, CPU, "auto"), mean, std, batch_size, compute, progress
+    )
 
 
 def test_the_result_is_that_of_a_plain_forward_in_eval_mode_in_order(classifier, pixels):

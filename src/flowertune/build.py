@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowertune import config as schema
@@ -18,7 +20,7 @@ from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
 from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
-from flowertune.data.batches import epoch_batches
+from flowertune.data.batches import PixelStore, epoch_batches
 from flowertune.data.class_batches import class_batches
 from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
@@ -91,6 +93,14 @@ def check_adapter(settings: method_config.ModelConfig, backbone: Backbone) -> No
         adapted_layers(backbone, settings.layers)
     elif isinstance(settings, method_config.VptConfig):
         prompted_blocks(backbone, settings.depth)
+
+
+def store_pixels(
+    pixels: NDArray[np.uint8], data: schema.DataConfig, device: torch.device
+) -> PixelStore:
+    """Where batches are gathered from."""
+    residency: Any = data.residency  # its choices are checked
+    return PixelStore(pixels, device, residency)
 
 
 def augmentation_recipe(

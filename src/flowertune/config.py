@@ -111,6 +111,11 @@ class DataConfig:
     )
     seed: int = key(0, "fixes splits and shots, apart from the training's seed", at_least=0)
     shots: int | None = key(None, "training photos a class; null: all", at_least=1)
+    residency: str = key(
+        "auto",
+        "pixels: on the device, or streamed to it; auto: on it if they take half its free memory",
+        choices=("auto", "device", "stream"),
+    )
     bad_files: str = key("stop", "files that are no photos", choices=("stop", "skip"))
     templates: list[str] = key(["a photo of a {name}."], "prompts; {name} and {description}")
 

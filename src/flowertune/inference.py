@@ -37,14 +37,15 @@ def infer(
     classifier.eval()
     embeddings, logits = [], []
     with merged(classifier.visual), torch.inference_mode():
-        for indices in torch.arange(len(pixels)).split(batch_size):
+        done = 0
+        for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             with compute.autocast():
-                images = normalise(pixels.gather(indices), mean, std)
-                batch_embedding, batch_logits = classifier(images)
+                batch_embedding, batch_logits = classifier(normalise(batch, mean, std))
             embeddings.append(batch_embedding)
             logits.append(batch_logits)
+            done += len(batch)
             if progress is not None:
-                progress(int(indices[-1]) + 1, len(pixels))
+                progress(done, len(pixels))
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
 
 

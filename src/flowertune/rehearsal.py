@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count, islice
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from torch import Tensor
 from flowertune import build, draws
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config import Config
-from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos, training_photos
@@ -21,7 +20,7 @@ from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.step import Batch, Step
+from flowertune.training.step import Batch, Step, loaded
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
         cached=cached,
         photos=training_photos(
             train,
-            PixelStore(train.eval_pixels, compute.device),
+            build.store_pixels(train.eval_pixels, config.data, compute.device),
             classes,
             build.augmentation_recipe(
                 config.augmentation, backbone.preprocessing.size, settings.epochs
@@ -123,10 +122,10 @@ def step_batches(
     return [step for step in steps if step[1] == steps[0][1]]
 
 
-def endless_steps(
-    photos: TrainingPhotos, accumulation: int
-) -> Iterator[tuple[int, list[tuple[int, Tensor]]]]:
-    """Epoch and batches of one step after the other."""
+def endless_steps(photos: TrainingPhotos, accumulation: int) -> Iterator[Iterator[Batch]]:
+    """The batches of one step after the other, an epoch's in one stream as the loop has them."""
     for epoch in count(1):
-        for batches, _ in step_batches(photos, accumulation, epoch):
-            yield epoch, batches
+        steps = [batches for batches, _ in step_batches(photos, accumulation, epoch)]
+        stream = loaded(photos, chain.from_iterable(steps), epoch)
+        for batches in steps:
+            yield islice(stream, len(batches))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,8 @@ class TenPhotos:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def gather(self, indices: Tensor) -> Tensor:
-        return self.pixels[indices]
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (self.pixels[each] for each in indices)
 
 
 class Encoder:

@@ -1,5 +1,6 @@
 """Which photos make a batch, and where their pixels come from."""
 
+import threading
 import warnings
 
 import numpy as np
@@ -37,27 +38,34 @@ def pixels(tmp_path):
     return values, tmp_path / "pixels.npy"
 
 
+def gather(store, indices):
+    (batch,) = store.batches([indices])
+    return batch
+
+
+@pytest.mark.parametrize("residency", ["auto", "device", "stream"])
 @pytest.mark.parametrize("mode", ["r", "c"])
-def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mode):
+def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mode, residency):
     values, path = pixels
     mapped = np.load(path, mmap_mode=mode)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store = PixelStore(mapped, torch.device("cpu"))
+        store = PixelStore(mapped, torch.device("cpu"), residency)
         indices = torch.tensor([8, 0, 3, 3])
-        batch = store.gather(indices)
+        batch = gather(store, indices)
     assert len(store) == 9
     assert batch.dtype == torch.uint8
     assert np.array_equal(batch.numpy(), values[[8, 0, 3, 3]])
     batch.zero_()
-    assert np.array_equal(store.gather(indices).numpy(), values[[8, 0, 3, 3]])
+    assert np.array_equal(gather(store, indices).numpy(), values[[8, 0, 3, 3]])
 
 
 def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
     _, path = pixels
     mapped = np.load(path, mmap_mode="r")
-    store = PixelStore(mapped, torch.device("cpu"))
+    store = PixelStore(mapped, torch.device("cpu"), "auto")
     assert store.resident
+    assert store._pixels is not None
     assert store._pixels.data_ptr() == mapped.ctypes.data
 
 
@@ -67,12 +75,49 @@ def test_another_device_holds_what_fits_in_half_of_its_memory(pixels, resident, 
     values, _ = pixels
     free = 2 * values.nbytes if resident else 2 * values.nbytes - 1
     monkeypatch.setattr(batches, "free_memory", lambda device: free)
-    store = PixelStore(values, torch.device("meta"))
+    store = PixelStore(values, torch.device("meta"), "auto")
     assert store.resident is resident
-    assert store._pixels.device.type == ("meta" if resident else "cpu")
-    batch = store.gather(torch.tensor([1, 2]))
+    assert PixelStore(values, torch.device("meta"), "stream").resident is False
+    assert PixelStore(values, torch.device("meta"), "device").resident is True
+    batch = gather(store, torch.tensor([1, 2]))
     assert batch.device.type == "meta"
     assert batch.shape == (2, 3, 5, 7)
+
+
+def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
+    values, _ = pixels
+    store = PixelStore(values, torch.device("cpu"), "stream")
+    asked = []
+
+    def order():
+        for photo in (5, 1, 8, 0, 2, 7, 3):
+            asked.append(photo)
+            yield torch.tensor([photo])
+
+    stream = store.batches(order())
+    assert not asked
+    got = [next(stream)]
+    assert len(asked) == batches.READ_AHEAD + 1
+    got += stream
+    for batch, photo in zip(got, asked, strict=True):
+        assert np.array_equal(batch[0], values[photo])
+    assert asked == [5, 1, 8, 0, 2, 7, 3]
+
+
+def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
+    stream = PixelStore(pixels[0], torch.device("cpu"), "stream").batches(
+        [torch.tensor([photo]) for photo in range(9)]
+    )
+    next(stream)
+    assert any(thread.name.startswith("photos") for thread in threading.enumerate())
+    stream.close()
+    assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
+
+
+def test_an_error_of_the_reading_thread_reaches_the_reader(pixels):
+    stream = PixelStore(pixels[0], torch.device("cpu"), "stream").batches([torch.tensor([9])])
+    with pytest.raises(IndexError):
+        next(stream)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -81,8 +126,8 @@ def test_gathering_on_a_gpu_equals_indexing(pixels, resident, monkeypatch):
     values, path = pixels
     if not resident:
         monkeypatch.setattr(batches, "free_memory", lambda device: 0)
-    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"))
+    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"), "auto")
     assert store.resident is resident
-    batch = store.gather(torch.tensor([8, 0, 3, 3]))
+    batch = gather(store, torch.tensor([8, 0, 3, 3]))
     assert batch.device.type == "cuda"
     assert np.array_equal(batch.cpu().numpy(), values[[8, 0, 3, 3]])

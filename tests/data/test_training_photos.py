@@ -43,9 +43,9 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
 
 
-def photos(pixels, recipe, seed=42):
+def photos(pixels, recipe, seed=42, residency="auto"):
     return TrainingPhotos(
-        pixels=PixelStore(pixels, torch.device("cpu")),
+        pixels=PixelStore(pixels, torch.device("cpu"), residency),
         labels=LABELS,
         classes=3,
         sizes=None if recipe is None else torch.full((7, 2), 8),
@@ -55,6 +55,12 @@ def photos(pixels, recipe, seed=42):
         batches=partial(epoch_batches, 7, 3, seed),
         seed=seed,
     )
+
+
+def load(source, indices, epoch, batch):
+    """One batch, alone."""
+    ((images, targets),) = source.load([(batch, indices)], epoch)
+    return images, targets
 
 
 def naively_normalised(pixels):
@@ -72,7 +78,7 @@ def test_an_epoch_shows_every_photo_once_in_an_order_of_its_own(pixels):
 
 
 def test_without_augmentation_the_images_are_the_stored_pixels_normalised(pixels):
-    images, targets = photos(pixels, None).load(torch.tensor([4, 0]), epoch=1, batch=0)
+    images, targets = load(photos(pixels, None), torch.tensor([4, 0]), epoch=1, batch=0)
     assert images.dtype == targets.dtype == torch.float32
     expected = naively_normalised(pixels[[4, 0]]).permute(0, 3, 1, 2)
     torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=0)
@@ -83,22 +89,30 @@ def test_a_batch_depends_on_seed_epoch_and_batch_and_on_nothing_else(pixels):
     source = photos(pixels, EVERYTHING)
     wanted = [(epoch, batch) for epoch in (1, 2) for batch in range(3)]
 
-    def load(epoch, batch, source=source):
-        return source.load(source.batches(epoch)[batch], epoch, batch)
+    def made(source, epoch, batch):
+        return load(source, source.batches(epoch)[batch], epoch, batch)
 
-    forwards = {key: load(*key) for key in wanted}
+    forwards = {key: made(source, *key) for key in wanted}
     torch.manual_seed(7)
     again = photos(pixels, EVERYTHING)
     for key in reversed(wanted):
         torch.rand(3)
-        images, targets = load(*key, source=again)
+        images, targets = made(again, *key)
         assert torch.equal(images, forwards[key][0])
         assert torch.equal(targets, forwards[key][1])
     same = torch.tensor([0, 1, 2])
-    first = source.load(same, 1, 0)[0]
-    assert not torch.equal(source.load(same, 2, 0)[0], first)
-    assert not torch.equal(source.load(same, 1, 1)[0], first)
-    assert not torch.equal(photos(pixels, EVERYTHING, seed=43).load(same, 1, 0)[0], first)
+    first = load(source, same, 1, 0)[0]
+    assert not torch.equal(load(source, same, 2, 0)[0], first)
+    assert not torch.equal(load(source, same, 1, 1)[0], first)
+    assert not torch.equal(load(photos(pixels, EVERYTHING, seed=43), same, 1, 0)[0], first)
+
+
+def test_streamed_photos_are_the_resident_ones_bit_for_bit(pixels):
+    resident, streamed = (photos(pixels, EVERYTHING, residency=r) for r in ("device", "stream"))
+    batches = [list(enumerate(source.batches(2))) for source in (resident, streamed)]
+    both = zip(resident.load(batches[0], 2), streamed.load(batches[1], 2), strict=True)
+    for one, other in both:
+        assert all(map(torch.equal, one, other))
 
 
 def test_labels_are_mixed_as_the_images_are(pixels):
@@ -107,7 +121,7 @@ def test_labels_are_mixed_as_the_images_are(pixels):
     plain = naively_normalised(pixels[:3]).permute(0, 3, 1, 2)
     mixed = 0
     for batch in range(4):
-        images, targets = source.load(indices, epoch=1, batch=batch)
+        images, targets = load(source, indices, epoch=1, batch=batch)
         torch.testing.assert_close(targets.sum(1), torch.ones(3))
         expected = torch.einsum("bc,cdhw->bdhw", targets.double(), plain)
         torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=0)
@@ -120,7 +134,7 @@ def test_cutmix_labels_say_how_much_of_each_photo_is_to_be_seen():
     source = photos(solid, replace(MIXUP_ALONE, mixing=Mixing("cutmix", 1.0, last_epoch=1)))
     mixed = 0
     for batch in range(6):
-        images, targets = source.load(torch.tensor([0, 1, 2]), epoch=1, batch=batch)
+        images, targets = load(source, torch.tensor([0, 1, 2]), epoch=1, batch=batch)
         shown = images[:, 0] * STD[0] + MEAN[0]  # each pixel's shade says whose it is
         share = torch.stack([(shown - n * 30 / 255).abs() < 1e-3 for n in range(3)], dim=1)
         torch.testing.assert_close(targets, share.float().mean((2, 3)))
@@ -135,8 +149,8 @@ def test_the_last_epochs_do_not_mix_and_the_others_stay_as_they_were(pixels, kin
     source = photos(pixels, replace(EVERYTHING, mixing=Mixing(kind, 1.0, last_epoch=2)))
     mixed_epochs = set()
     for epoch, batch in itertools.product((1, 2, 3, 4), range(4)):
-        images, targets = source.load(torch.tensor([3, 1, 2]), epoch, batch)
-        expected = (always if epoch <= 2 else never).load(torch.tensor([3, 1, 2]), epoch, batch)
+        images, targets = load(source, torch.tensor([3, 1, 2]), epoch, batch)
+        expected = load(always if epoch <= 2 else never, torch.tensor([3, 1, 2]), epoch, batch)
         assert torch.equal(images, expected[0])
         assert torch.equal(targets, expected[1])
         if not torch.equal(targets, soft_targets(LABELS[[3, 1, 2]], 3)):
@@ -147,7 +161,7 @@ def test_the_last_epochs_do_not_mix_and_the_others_stay_as_they_were(pixels, kin
 def test_the_smaller_last_batch_is_augmented_as_any_other(pixels):
     source = photos(pixels, EVERYTHING)
     last = source.batches(1)[-1]
-    images, targets = source.load(last, epoch=1, batch=2)
+    images, targets = load(source, last, epoch=1, batch=2)
     assert images.shape == (1, 3, 8, 8)
     assert images.isfinite().all()
     assert targets.tolist() == [torch.nn.functional.one_hot(LABELS[last], 3)[0].tolist()]

@@ -128,7 +128,9 @@ def prepare(small_dir: Path) -> Prepare:
         rng = np.random.default_rng(5)
         trainer = replace(SETTINGS, **settings)
         photos = TrainingPhotos(
-            pixels=PixelStore(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU),
+            pixels=PixelStore(
+                rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU, "auto"
+            ),
             labels=torch.arange(count) % CLASSES,
             classes=CLASSES,
             sizes=None if recipe is None else torch.full((count, 2), 32),

@@ -52,7 +52,7 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     classifier = training.classifier.to(META).train()
     photos = replace(
         training.photos,
-        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META),
+        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META, "auto"),
         mean=training.photos.mean.to(META),
         std=training.photos.std.to(META),
     )
@@ -98,7 +98,7 @@ def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_and_no_more_than_the
     ours = prepare(batch_size=16, clip_norm=1.0)
     step = Step(ours.classifier, CROSS_ENTROPY, ours.optimizer, ours.compute, clip_norm=1.0)
     ours.classifier.train()
-    images, targets = ours.photos.load(torch.arange(16), 1, 0)
+    images, targets = next(ours.photos.load([(0, torch.arange(16))], 1))
 
     backbone = load_directory(small_dir, text=False)
     tower = peft.inject_adapter_in_model(

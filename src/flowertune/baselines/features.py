@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +29,8 @@ class Pixels(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, indices: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) uint8 of the photos at `indices` (B,) int64, on the device."""
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pixels (B, 3, H, W) uint8 of the photos at each indices (B,) int64, on the device."""
         ...
 
 
@@ -113,10 +113,11 @@ def _compute(
     total = len(pixels)
     parts = []
     with torch.inference_mode():
-        for start in range(0, total, batch_size):
-            indices = torch.arange(start, min(start + batch_size, total))
-            parts.append(encode(pixels.gather(indices)).float().cpu())
-            progress(int(indices[-1]) + 1, total)
+        done = 0
+        for batch in pixels.batches(torch.arange(total).split(batch_size)):
+            parts.append(encode(batch).float().cpu())
+            done += len(batch)
+            progress(done, total)
     # Outside inference mode: the result is an ordinary tensor that autograd may use.
     return torch.cat(parts)
 

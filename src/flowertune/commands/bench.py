@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from flowertune import config_file, recording, timing
+from flowertune import build, config_file, recording, timing
 from flowertune.config import Config
-from flowertune.data.batches import PixelStore
 from flowertune.data.stored_pixels import open_or_build
 from flowertune.errors import EXIT_DONE, Refused, TrainingFailed
 from flowertune.inference import infer
@@ -93,8 +92,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     steps = endless_steps(photos, settings.accumulation)
 
     def step_with_data() -> None:
-        epoch, batches = next(steps)
-        training.take(loaded(photos, batches, epoch), in_step)
+        training.take(next(steps), in_step)
 
     def bare_step() -> None:
         training.take(resident, in_step)
@@ -105,7 +103,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
 
     console.say("timing validation")
     split = training.cached.splits.get("val", training.cached.splits["train"])
-    pixels = PixelStore(split.eval_pixels[:PHOTOS], device)
+    pixels = build.store_pixels(split.eval_pixels[:PHOTOS], config.data, device)
     labels = torch.tensor(split.split.labels[:PHOTOS])
 
     def validate() -> None:
@@ -121,7 +119,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     matrix_rate = timing.matrix_rate(compute)
 
     per_second = operations / bare.median
-    mapped = "" if photos.pixels.resident else ", pixels sent from the host"
+    mapped = "" if photos.pixels.resident else ", pixels streamed from the host"
     return {
         "method": config.method,
         "model": config.model.name,

@@ -18,7 +18,6 @@ from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config import Config, needs_probe
 from flowertune.data.augment import normalise
-from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import training_photos
@@ -111,7 +110,10 @@ def _train(
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
     std = torch.tensor(backbone.preprocessing.std, device=device)
-    pixels = {name: PixelStore(each.eval_pixels, device) for name, each in photos.splits.items()}
+    pixels = {
+        name: build.store_pixels(each.eval_pixels, config.data, device)
+        for name, each in photos.splits.items()
+    }
     labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}
     class_names = photos.photo_set.class_names
     run.write_table("photos.csv", ["split", "path", "label", "sha256"], photos.rows())

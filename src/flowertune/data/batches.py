@@ -1,6 +1,10 @@
 """Which photos make which batch, and their pixels on the device."""
 
 import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +12,10 @@ import torch
 from torch import Tensor
 
 from flowertune import draws
+
+Residency = Literal["auto", "device", "stream"]
+
+READ_AHEAD = 2  # batches; one is read while another is on its way
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -35,30 +43,63 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 class PixelStore:
     """The pixels of a data set, from which batches are gathered onto a device.
 
-    On the CPU the memory map is used as it is. On another device the pixels are moved there once
-    if they take at most half of its free memory; otherwise each batch is read from the map and
-    sent. `resident` says whether the pixels live on the device.
+    `residency` "device" moves the pixels there once, where on the CPU the memory map is used as it
+    is; "stream" reads each batch from the map while the device works on those before it; "auto"
+    streams only what takes more than half of the memory that is free on a device of its own.
+    `resident` says which it became. No result depends on it.
     """
 
-    def __init__(self, pixels: npt.NDArray[np.uint8], device: torch.device) -> None:
+    def __init__(
+        self, pixels: npt.NDArray[np.uint8], device: torch.device, residency: Residency
+    ) -> None:
         self.device = device
-        self.resident = device.type == "cpu" or 2 * pixels.nbytes <= free_memory(device)
-        mapped = _tensor_of(pixels)
-        self._pixels = mapped.to(device) if self.resident else mapped
+        self.residency = residency
+        self.resident = residency == "device" or (
+            residency == "auto"
+            and (device.type == "cpu" or 2 * pixels.nbytes <= free_memory(device))
+        )
+        self._mapped = pixels
+        self._pixels = _tensor_of(pixels).to(device) if self.resident else None
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._mapped)
 
-    def gather(self, indices: Tensor) -> Tensor:
-        """The photos at `indices` (B,) int64, on the CPU: (B, ...) uint8 on the device, a copy."""
-        if self.resident:
-            return self._pixels.index_select(0, send(indices, self.device))
-        pinned = self.device.type == "cuda"
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """For each indices (B,) int64 on the CPU its photos: (B, ...) uint8 on the device, copies.
+
+        Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early.
+        """
+        if self._pixels is not None:
+            for each in indices:
+                yield self._pixels.index_select(0, send(each, self.device))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="photos") as reader:
+            ahead: deque[Future[Tensor]] = deque()
+            try:
+                for each in indices:
+                    ahead.append(reader.submit(self._read, each))
+                    if len(ahead) > READ_AHEAD:
+                        yield self._sent(ahead.popleft().result())
+                while ahead:
+                    yield self._sent(ahead.popleft().result())
+            finally:
+                for batch in ahead:
+                    batch.cancel()
+
+    def _read(self, indices: Tensor) -> Tensor:
+        """By NumPy, in one thread: torch would start as many again as compute beside it."""
         batch = torch.empty(
-            len(indices), *self._pixels.shape[1:], dtype=torch.uint8, pin_memory=pinned
+            len(indices),
+            *self._mapped.shape[1:],
+            dtype=torch.uint8,
+            pin_memory=self.device.type == "cuda",
         )
-        torch.index_select(self._pixels, 0, indices, out=batch)
-        return batch.to(self.device, non_blocking=pinned)
+        np.take(self._mapped, indices.numpy(), axis=0, out=batch.numpy())
+        return batch
+
+    def _sent(self, batch: Tensor) -> Tensor:
+        # pinned memory is kept until the copy out of it is done
+        return batch.to(self.device, non_blocking=batch.is_pinned())
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,6 +1,6 @@
 """The training batches, each a pure function of (seed, epoch, batch)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +34,21 @@ class TrainingPhotos:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def load(self, indices: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) normalised and targets (B, C), both float32 on the device."""
-        pixels = self.pixels.gather(indices)
+    def load(
+        self, batches: Iterable[tuple[int, Tensor]], epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, 3, H, W) normalised and targets (B, C) of each batch, float32 on the device.
+
+        A batch is its number in the epoch, from 0, and its photo indices (B,).
+        """
+        numbered = list(batches)
+        gathered = self.pixels.batches([indices for _, indices in numbered])
+        for (batch, indices), pixels in zip(numbered, gathered, strict=True):
+            yield self._made(pixels, indices, epoch, batch)
+
+    def _made(
+        self, pixels: Tensor, indices: Tensor, epoch: int, batch: int
+    ) -> tuple[Tensor, Tensor]:
         targets = mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
         if self.recipe is None:
             return augment.normalise(pixels, self.mean, self.std), targets
@@ -58,11 +70,11 @@ def training_photos(
 ) -> TrainingPhotos:
     """The photos of `stored`: their training form on the device, or `evaluation` without one.
 
-    evaluation: the split's evaluation pixels, which are on the device already.
+    evaluation: the split's evaluation pixels; those of the training form are kept where they are.
     """
     pixels, sizes = evaluation, None
     if stored.train_pixels is not None and stored.train_sizes is not None:
-        pixels = PixelStore(stored.train_pixels, evaluation.device)
+        pixels = PixelStore(stored.train_pixels, evaluation.device, evaluation.residency)
         sizes = torch.from_numpy(stored.train_sizes)
     return TrainingPhotos(
         pixels=pixels,

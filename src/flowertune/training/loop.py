@@ -5,6 +5,7 @@ import operator
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ def fit(
         measured: list[dict[str, Tensor]] = []
         photos_seen: list[int] = []
         batches = list(enumerate(photos.batches(epoch)))
+        stream = loaded(photos, batches, epoch)
         for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
             # schedule
             share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
@@ -85,7 +87,7 @@ def fit(
             step_batches = batches[first : first + settings.accumulation]
             in_step = sum(len(indices) for _, indices in step_batches)
             terms, stepped = step.take(
-                loaded(photos, step_batches, epoch), in_step, _place(epoch, done)
+                islice(stream, len(step_batches)), in_step, _place(epoch, done)
             )
             applied += stepped
             if stepped and average is not None:

@@ -117,9 +117,10 @@ def loaded(
     Each sets the global random state that dropout draws from, so a step's forward pass comes
     before the next one is asked for.
     """
-    for batch, indices in batches:
+    numbered = list(batches)
+    for (batch, _), made in zip(numbered, photos.load(numbered, epoch), strict=True):
         torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
-        yield photos.load(indices, epoch, batch)
+        yield made
 
 
 def not_finite(what: str, precision: str) -> str:

@@ -23,7 +23,7 @@ timing.MATRIX_SIDE["cpu"] = 256
 bench.CALLS = 1
 sys.exit(cli.main(sys.argv[1:]))
 """
-PIECES = ("train_step", "train_step_with_data", "validation", "cache", "start_up")
+PIECES = ("train_step", "train_step_with_data", "validation", "cache", "imports", "start_up")
 
 
 @pytest.fixture(scope="module")

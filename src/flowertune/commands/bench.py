@@ -27,6 +27,8 @@ from flowertune.training.step import loaded
 PHOTOS = 512  # at most, of a call of validation or of cache building
 CALLS = 3  # of what takes long: processes and cache building
 
+IMPORTS = "import torch, open_clip"  # no tool on top of them starts faster
+
 # What a process runs that is timed from its start to its first step, with a folder of config.yaml.
 FIRST_STEP = "first step"
 CHILD = """\
@@ -81,7 +83,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     device = compute.device
 
     console.say(f"timing the start of {CALLS} processes")
-    start_up = _start_up(config)
+    imports, start_up = _start_up(config)
 
     # training: on one step's batches that lie ready, then as the loop has it
     console.say("timing training steps")
@@ -147,6 +149,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
         "cache": _piece(
             cache, "photos read, decoded and written to a new temporary folder, on all cores"
         ),
+        "imports": _piece(imports, f'a new process: python -c "{IMPORTS}", in turn with the next'),
         "start_up": _piece(
             start_up,
             "a new process: imports, config, weights, photos found in the cache, model and one "
@@ -162,15 +165,19 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     }
 
 
-def _start_up(config: Config) -> Timing:
+def _start_up(config: Config) -> tuple[Timing, Timing]:
+    """Of processes in turn: importing what does the computing, and all up to the first step."""
     with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(config_file.to_yaml(asdict(config)), encoding="utf-8")
-        command = [sys.executable, "-c", CHILD, name]
-        seconds = [
-            timing.seconds_to_line(command, FIRST_STEP, folder / "log") for _ in range(CALLS)
+        imports = [sys.executable, "-c", f"{IMPORTS}; print({FIRST_STEP!r}, flush=True)"]
+        whole = [sys.executable, "-c", CHILD, name]
+        pairs = [
+            [timing.seconds_to_line(each, FIRST_STEP, folder / "log") for each in (imports, whole)]
+            for _ in range(CALLS)
         ]
-    return Timing(tuple(seconds), None)
+    imported, started = zip(*pairs, strict=True)
+    return Timing(imported, None), Timing(started, None)
 
 
 def _cache_building(config: Config, training: Rehearsal) -> Timing:

@@ -14,6 +14,7 @@ PIECES = {
     "train_step_with_data": "training step with its data",
     "validation": "validation",
     "cache": "cache building",
+    "imports": "imports alone",
     "start_up": "start-up to the first step",
 }
 

@@ -1,0 +1,31 @@
+"""Memory that is freed and taken again, by the page faults that the kernel counts."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# as a training step does: some blocks of 8 MB, all freed at its end
+STEPS = """
+import resource, sys
+import torch
+from flowertune import memory
+if sys.argv[1] == "kept":
+    assert memory.keep_freed()
+def faults_of_a_step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.zeros(2**21) for _ in range(16)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([faults_of_a_step() for _ in range(4)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told")
+def test_a_later_step_takes_no_new_pages_from_the_kernel():
+    counts = {}
+    for how in ("kept", "given back"):
+        command = [sys.executable, "-c", STEPS, how]
+        counts[how] = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert counts["kept"] < 200
+    assert counts["given back"] > 2000

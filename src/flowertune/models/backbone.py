@@ -8,7 +8,6 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from flowertune import files
@@ -16,6 +15,7 @@ from flowertune.data.pixels import Preprocessing
 from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
 from flowertune.models import attention, names, weights
+from flowertune.models.quick_gelu import fuse_quick_gelu
 from flowertune.models.tower import embed
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -204,11 +204,11 @@ def _finish(
         for module in model.modules()
     )
     assert attention.open_attention(model) == found
+    quick = fuse_quick_gelu(model) > 0
     model.requires_grad_(False).eval()
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))
     with torch.no_grad():  # the one measure of the width that holds for every kind of tower
         embedding_dim = embed(model.visual, torch.zeros(1, 3, *preprocessing.size)).shape[1]
-    quick = any(isinstance(module, QuickGELU) for module in model.modules())
     return Backbone(
         model=model,
         tokenizer=tokenizer,

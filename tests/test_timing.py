@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from flowertune import timing
 from flowertune.errors import TrainingFailed
+from flowertune.models import product
 from flowertune.models.backbone import load_tiny
 from flowertune.models.lora_linear import _updated_linear
 from flowertune.models.tower import embed
@@ -52,8 +52,15 @@ def test_operations_of_our_lora_layer_count_forward_and_backward() -> None:
     assert counted == (join + full) + (join + full) + 2 * thin
 
 
-def test_operations_of_a_step_of_linear_layers_are_three_forward_passes() -> None:
-    layer, x = nn.Linear(8, 5), torch.randn(4, 8, requires_grad=True)
+@pytest.mark.parametrize("by_onednn", [True, False])
+def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
+    by_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    for module in (product, timing):
+        monkeypatch.setattr(module, "mkl_is_narrow", lambda: by_onednn)
+    layer, x = product.Linear(8, 5), torch.randn(4, 8, requires_grad=True)
     assert timing.count_operations(lambda: layer(x).sum().backward()) == 3 * 2 * 4 * 8 * 5
 
 

@@ -1,5 +1,6 @@
 """How long pieces of work take, what they compute, and what the machine could do."""
 
+import math
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowertune.errors import TrainingFailed
+from flowertune.models.product import mkl_is_narrow, product
 from flowertune.training.device import Compute
 
 WARM_UP = 3  # calls that are not timed: memory is fetched, kernels are chosen and loaded
@@ -108,23 +110,30 @@ def count_operations(action: Callable[[], object]) -> int:
     A product of (m, k) and (k, n) is 2 m k n. What autograd functions of our own compute counts as
     it is computed, forward and backward; sums, norms and activations do not count.
     """
-    with FlopCounterMode(display=False) as counter:
+    # torch does not count an operation that it has for compiled code alone
+    ours = {torch.ops.mkldnn._linear_pointwise: _of_product} if mkl_is_narrow() else None
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         action()
     operations: int = counter.get_total_flops()
     return operations
 
 
+def _of_product(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of x (..., K) and weight (N, K), by their shapes."""
+    return 2 * math.prod(x) * weight[0]
+
+
 def matrix_rate(compute: Compute) -> float:
     """Floating-point operations a second of a large product of square matrices, the best call's.
 
-    Of the precision of `compute`, with the settings (TF32, threads) that the process has.
+    Of the precision of `compute`, with the settings (TF32, threads) that the process has, by the
+    library that the model's Linear layers use.
     """
     side = MATRIX_SIDE[compute.device.type]
     left, right = (
         torch.randn(side, side, device=compute.device, dtype=compute.dtype) for _ in range(2)
     )
-    product = torch.empty_like(left)
-    calls = timed(lambda: torch.matmul(left, right, out=product), compute.device)
+    calls = timed(lambda: product(left, right), compute.device)
     return 2 * side**3 / min(calls.seconds)
 
 

@@ -1,0 +1,99 @@
+"""Products of Linear layers on a CPU, by the faster of the two libraries that torch brings.
+
+MKL computes float32 with half the width of AVX-512 on processors that are not Intel's; oneDNN uses
+all of it there: 460 against 207 GFLOP/s on two cores of an AMD EPYC (benchmarks/LOG.md). torch asks
+oneDNN for half precision alone, so here it is asked by the operation that inductor compiles Linear
+layers to.
+"""
+
+import functools
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CPU_INFO = Path("/proc/cpuinfo")  # Linux's
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., K), weight (N, K), bias (N,) or None -> x weight^T + bias (..., N); no gradients."""
+    if by_onednn(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    return F.linear(x, weight, bias)
+
+
+def by_onednn(x: Tensor) -> bool:
+    """Whether `product` of such a tensor is oneDNN's. What is traced is for other machines."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and mkl_is_narrow()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+@functools.cache
+def mkl_is_narrow() -> bool:
+    """Whether this CPU has AVX-512 that MKL leaves unused, and torch has oneDNN."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.mkl.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _vendor() != "GenuineIntel"
+    )
+
+
+def _vendor() -> str:
+    """As the processor gives it; "" where the system does not tell."""
+    if CPU_INFO.exists():
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")
+    return platform.processor().rpartition(" ")[2]  # Windows: "... Stepping 1, AuthenticAMD"
+
+
+class Linear(nn.Linear):
+    """nn.Linear whose products are `product`'s, forward and backward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., K) -> (..., N)."""
+        if by_onednn(x):
+            return _linear(x, self.weight, self.bias)  # type: ignore[no-any-return]
+        return F.linear(x, self.weight, self.bias)
+
+
+def use_products(model: nn.Module) -> int:
+    """Makes Linears of a model's nn.Linears, in place; returns how many it has."""
+    found = [module for module in model.modules() if type(module) in (nn.Linear, Linear)]
+    for module in found:
+        module.__class__ = Linear
+    return len(found)
+
+
+class _Linear(torch.autograd.Function):
+    """x (..., K), weight (N, K), bias (N,) or None; keeps x only where the weight is trained."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        return (
+            product(gradient, weight.T) if for_x else None,
+            # MKL's: oneDNN would copy both, as their sums run over the rows
+            flat.T @ x.reshape(-1, x.shape[-1]) if for_weight else None,
+            flat.sum(0) if for_bias else None,
+        )
+
+
+_linear = _Linear.apply

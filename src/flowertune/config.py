@@ -77,6 +77,11 @@ class TrainerConfig:
         "auto: bf16 where the GPU has it, else fp32",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
+    compile: str = key(
+        "auto",
+        "auto: on a GPU, record a step once and replay it (CUDA graph); never: run each as it is",
+        choices=("auto", "never"),
+    )
     deterministic: bool = key(True, "only algorithms that give the same bits each time")
     warmup_epochs: float = key(1.0, "linear rise of the learning rates", at_least=0)
     final_lr: float = key(0.0, "end of the cosine, as a share of the peak", at_least=0, at_most=1)

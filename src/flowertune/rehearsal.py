@@ -20,6 +20,7 @@ from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
+from flowertune.training.replay import replay_for
 from flowertune.training.step import Batch, Step, loaded
 
 
@@ -70,10 +71,12 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     classifier = build.build_classifier(
         config, backbone, classes, *_stand_ins(backbone.embedding_dim, classes)
     ).to(compute.device)
-    optimizer = build_optimizer(classifier.parameter_groups(), config.optimizer, compute.device)
-    step = Step(
-        classifier, build.build_criterion(config.loss), optimizer, compute, settings.clip_norm
+    replay = replay_for(settings.compile, compute, console.say)
+    optimizer = build_optimizer(
+        classifier.parameter_groups(), config.optimizer, compute.device, replayed=replay is not None
     )
+    criterion = build.build_criterion(config.loss)
+    step = Step(classifier, criterion, optimizer, compute, settings.clip_norm, replay)
     return Rehearsal(
         compute=compute,
         backbone=backbone,

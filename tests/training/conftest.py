@@ -27,7 +27,8 @@ from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.step import Criterion
+from flowertune.training.replay import Replay
+from flowertune.training.step import Criterion, Step
 
 CLASSES = 4
 CPU = torch.device("cpu")
@@ -57,6 +58,7 @@ class Training:
     settings: TrainerConfig
     best: BestEpoch
     average: AveragedWeights | None
+    replay: Replay | None = None
     records: list[EpochRecord] = field(default_factory=list)
 
     def validate(self) -> SplitMetrics:
@@ -70,12 +72,14 @@ class Training:
         validate: Callable[[], SplitMetrics] | None = None,
         on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     ) -> "Training":
+        criterion = criterion or partial(criteria.cross_entropy, label_smoothing=0.0)
+        step = Step(
+            self.classifier, criterion, self.optimizer, self.compute, self.settings.clip_norm,
+            self.replay,
+        )  # fmt: skip
         epochs = fit(
-            self.classifier,
+            step,
             self.photos,
-            criterion or partial(criteria.cross_entropy, label_smoothing=0.0),
-            self.optimizer,
-            self.compute,
             self.settings,
             self.best,
             validate or self.validate,
@@ -109,6 +113,7 @@ def prepare(small_dir: Path) -> Prepare:
         dropout: float = 0.0,
         precision: str = "fp32",
         lr: float = 1e-3,
+        replay: Replay | None = None,
         **settings: Any,
     ) -> Training:
         backbone = load_directory(small_dir, text=False)
@@ -142,7 +147,9 @@ def prepare(small_dir: Path) -> Prepare:
         )
         groups = classifier.parameter_groups()
         trained = [parameter for group in groups.values() for parameter in group]
-        optimizer = build_optimizer(groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU)
+        optimizer = build_optimizer(
+            groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU, replayed=replay is not None
+        )
         return Training(
             backbone=backbone,
             classifier=classifier,
@@ -151,6 +158,7 @@ def prepare(small_dir: Path) -> Prepare:
             compute=Compute(CPU, precision, threads=1),
             settings=trainer,
             best=BestEpoch(trainer.monitor, trainer.patience, trainer.min_delta),
+            replay=replay,
             average=None if trainer.ema is None else AveragedWeights(trained, trainer.ema),
         )
 

@@ -59,7 +59,7 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     trained = [p for group in classifier.parameter_groups().values() for p in group]
     optimizer = torch.optim.RMSprop(trained)  # fused AdamW has no kernels for META
     criterion = TRIPLET if variant == "triplet" else CROSS_ENTROPY
-    step = Step(classifier, criterion, optimizer, Compute(META, "fp32", 1), clip_norm=1.0)
+    step = Step(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
     average = AveragedWeights(step.trained, 0.9)
     for _ in range(2):
         step_batches = list(enumerate(photos.batches(1)))[:2]
@@ -96,7 +96,7 @@ def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_and_no_more_than_the
     prepare, small_dir
 ):
     ours = prepare(batch_size=16, clip_norm=1.0)
-    step = Step(ours.classifier, CROSS_ENTROPY, ours.optimizer, ours.compute, clip_norm=1.0)
+    step = Step(ours.classifier, CROSS_ENTROPY, ours.optimizer, ours.compute, 1.0, None)
     ours.classifier.train()
     images, targets = next(ours.photos.load([(0, torch.arange(16))], 1))
 

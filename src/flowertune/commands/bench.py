@@ -99,9 +99,9 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     def bare_step() -> None:
         training.take(resident, in_step)
 
+    operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
     bare, with_data = timed_in_turn([bare_step, step_with_data], device, in_step)
     peak = timing.peak_memory(device)
-    operations = timing.count_operations(bare_step)
 
     console.say("timing validation")
     split = training.cached.splits.get("val", training.cached.splits["train"])

@@ -33,7 +33,8 @@ from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.step import not_finite
+from flowertune.training.replay import replay_for
+from flowertune.training.step import Step, not_finite
 
 
 def execute(config: Config) -> int:
@@ -167,15 +168,18 @@ def _train(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
         batches = build.training_batches(config, labels["train"])
+        replay = replay_for(settings.compile, compute, console.say)
+        optimizer = build_optimizer(
+            classifier.parameter_groups(), config.optimizer, device, replayed=replay is not None
+        )
+        criterion = build.build_criterion(config.loss)
         course = train(
-            classifier,
+            Step(classifier, criterion, optimizer, compute, settings.clip_norm, replay),
             training_photos(
                 photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
                 batches, config.seed,
             ),
-            build.build_criterion(config.loss),
-            build_optimizer(classifier.parameter_groups(), config.optimizer, device),
-            compute, settings, run,
+            settings, run,
             (lambda: measure(evaluate("val").logits, labels["val"])) if "val" in labels else None,
             console,
         )  # fmt: skip

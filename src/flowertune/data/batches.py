@@ -58,11 +58,11 @@ class PixelStore:
             residency == "auto"
             and (device.type == "cpu" or 2 * pixels.nbytes <= free_memory(device))
         )
-        self._mapped = pixels
+        self.mapped = pixels
         self._pixels = _tensor_of(pixels).to(device) if self.resident else None
 
     def __len__(self) -> int:
-        return len(self._mapped)
+        return len(self.mapped)
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
         """For each indices (B,) int64 on the CPU its photos: (B, ...) uint8 on the device, copies.
@@ -90,11 +90,11 @@ class PixelStore:
         """By NumPy, in one thread: torch would start as many again as compute beside it."""
         batch = torch.empty(
             len(indices),
-            *self._mapped.shape[1:],
+            *self.mapped.shape[1:],
             dtype=torch.uint8,
             pin_memory=self.device.type == "cuda",
         )
-        np.take(self._mapped, indices.numpy(), axis=0, out=batch.numpy())
+        np.take(self.mapped, indices.numpy(), axis=0, out=batch.numpy())
         return batch
 
     def _sent(self, batch: Tensor) -> Tensor:

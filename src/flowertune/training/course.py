@@ -4,21 +4,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
-
 from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.metrics import SplitMetrics
-from flowertune.models.classifier import Classifier
 from flowertune.report.console import RunConsole
 from flowertune.runs import Metrics, Run
 from flowertune.training import checkpoint
-from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.interpolation import choose_scale
 from flowertune.training.loop import fit
-from flowertune.training.step import Criterion
+from flowertune.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -37,23 +33,20 @@ class Course:
 
 
 def train(
-    classifier: Classifier,
+    step: Step,
     photos: TrainingPhotos,
-    criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
-    compute: Compute,
     settings: TrainerConfig,
     run: Run,
     measure_val: Callable[[], SplitMetrics] | None,
     console: RunConsole,
 ) -> Course:
-    """Trains the classifier and leaves the best epoch's weights in the run (else the last's).
+    """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
 
     The run's files are true after each epoch. `measure_val` measures the classifier as it is; None
     without a val split. Raises TrainingFailed as `loop.fit` does.
     """
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    average = None if settings.ema is None else AveragedWeights(trained, settings.ema)
+    classifier = step.classifier
+    average = None if settings.ema is None else AveragedWeights(step.trained, settings.ema)
     initial = classifier.trainable_state() if settings.adapter_scales else {}
 
     def averaged() -> AbstractContextManager[None]:
@@ -66,11 +59,8 @@ def train(
 
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
     epochs = fit(
-        classifier,
+        step,
         photos,
-        criterion,
-        optimizer,
-        compute,
         settings,
         best,
         validate=None if measure_val is None else validate,

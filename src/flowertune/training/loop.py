@@ -15,12 +15,10 @@ from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.metrics import SplitMetrics
-from flowertune.models.classifier import Classifier
-from flowertune.training.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
-from flowertune.training.step import Criterion, Step, check_finite, loaded, not_finite
+from flowertune.training.step import Step, check_finite, loaded, not_finite
 
 Line = dict[str, Any]
 
@@ -42,11 +40,8 @@ class EpochRecord:
 
 
 def fit(
-    classifier: Classifier,
+    step: Step,
     photos: TrainingPhotos,
-    criterion: Criterion,
-    optimizer: torch.optim.Optimizer,
-    compute: Compute,
     settings: TrainerConfig,
     best: BestEpoch,
     validate: Callable[[], SplitMetrics] | None,
@@ -55,16 +50,14 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
-    `criterion(embedding (B, E), logits (B, C), targets (B, C))` gives the batch's mean "loss", and
-    terms of it that are logged beside it. `validate` None: no val split, so no best epoch and no
-    early end. `on_step(epoch, done, total)` counts the epoch's steps. `average` takes in the
-    weights of each step; the classifier keeps its own.
+    `validate` None: no val split, so no best epoch and no early end. `on_step(epoch, done, total)`
+    counts the epoch's steps. `average` takes in the weights of each step; the step's classifier
+    keeps its own.
 
     Raises:
         TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a
             GPU, at the end of its epoch); a validation loss that is not.
     """
-    step = Step(classifier, criterion, optimizer, compute, settings.clip_norm)
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
@@ -72,7 +65,7 @@ def fit(
 
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
-        classifier.train()
+        step.classifier.train()
         lines: list[Line] = []
         measured: list[dict[str, Tensor]] = []
         photos_seen: list[int] = []
@@ -81,7 +74,7 @@ def fit(
         for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
             # schedule
             share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
-            rates = set_learning_rates(optimizer, share)
+            rates = set_learning_rates(step.optimizer, share)
 
             # forward, loss, backward, guard, step
             step_batches = batches[first : first + settings.accumulation]
@@ -105,7 +98,7 @@ def fit(
             line.update(values)
             if step.deferred:
                 check_finite(values["loss"], values["gradient_norm"], _place(epoch, done),
-                             compute.precision)  # fmt: skip
+                             step.compute.precision)  # fmt: skip
             if not math.isfinite(values["gradient_norm"]):  # fp16's scaler skipped the step
                 line["gradient_norm"] = None
         train_losses = [line["loss"] for line in lines]
@@ -114,7 +107,7 @@ def fit(
         if val is not None:
             if not math.isfinite(val.loss):
                 raise TrainingFailed(
-                    not_finite(f"validation loss of epoch {epoch}", compute.precision)
+                    not_finite(f"validation loss of epoch {epoch}", step.compute.precision)
                 )
             lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
                           "loss": val.loss, "top1": val.top1, "top5": val.top5,

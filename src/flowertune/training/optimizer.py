@@ -1,21 +1,27 @@
 """AdamW with two kinds of parameters, and the learning rate of each step."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowertune.config import OptimizerConfig
 
 
 def build_optimizer(
-    parameters: Mapping[str, Sequence[nn.Parameter]], config: OptimizerConfig, device: torch.device
+    parameters: Mapping[str, Sequence[nn.Parameter]],
+    config: OptimizerConfig,
+    device: torch.device,
+    *,
+    replayed: bool,
 ) -> torch.optim.AdamW:
     """One group for the adapter, one for the head, each split by whether weight decay applies.
 
     `parameters` maps "adapter" and "head" to what is trained there. Vectors and scalars (biases,
     gains, logit scales) are not decayed. Every group keeps its peak rate as "peak_lr".
+    `replayed`: steps are to be recorded, so the rates are tensors (), which a replay looks up.
     """
     rates = {"adapter": config.lr, "head": config.head_lr}
     decays = {"adapter": config.weight_decay, "head": config.head_weight_decay}
@@ -24,7 +30,7 @@ def build_optimizer(
             "name": name,
             "params": members,
             "peak_lr": rates[name],
-            "lr": rates[name],
+            "lr": torch.tensor(rates[name], device=device) if replayed else rates[name],
             "weight_decay": decay,
         }
         for name, trained in parameters.items()
@@ -34,11 +40,14 @@ def build_optimizer(
         ]
         if members
     ]
+    if replayed:  # the first steps are not yet, which AdamW thinks is a mistake
+        warnings.filterwarnings("ignore", message="This instance was constructed with capturable")
     return torch.optim.AdamW(
         groups,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         fused=device.type in ("cpu", "cuda"),
+        capturable=replayed and device.type == "cuda",
     )
 
 
@@ -55,6 +64,11 @@ def schedule(step: int, total_steps: int, warmup_steps: int, final: float) -> fl
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, share: float) -> dict[str, float]:
     """Sets every group to `share` of its peak; returns the rates by the group's name."""
+    rates = {}
     for group in optimizer.param_groups:
-        group["lr"] = share * group["peak_lr"]
-    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+        rate = rates[group["name"]] = share * group["peak_lr"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    return rates

@@ -11,6 +11,7 @@ from flowertune.draws import derive_seed
 from flowertune.errors import TrainingFailed
 from flowertune.models.classifier import Classifier
 from flowertune.training.device import Compute
+from flowertune.training.replay import Replay, Scalars
 
 Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, C), on the device
@@ -21,7 +22,8 @@ class Step:
 
     `clip_norm`: the largest norm of the gradient, None: any. `deferred`: the host queues steps
     without waiting for one. What is not finite then stops the optimizer on the device, in that step
-    and all later ones, and `check_finite` finds it when the host has the terms.
+    and all later ones, and `check_finite` finds it when the host has the terms. `replay` has
+    such steps recorded once and replayed; None: each runs as it is.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Step:
         optimizer: torch.optim.Optimizer,
         compute: Compute,
         clip_norm: float | None,
+        replay: Replay | None,
     ) -> None:
         self.classifier = classifier
         self.criterion = criterion
@@ -42,6 +45,14 @@ class Step:
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=fp16)
         self.deferred = compute.asynchronous and not fp16  # the scaler waits in any case
         self.stopped = torch.zeros((), device=compute.device)  # 1 from the first that is not finite
+        if self.deferred:
+            optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
+        self.replays = replay is not None
+        assert self.deferred or not self.replays
+        self.backward: Callable[..., Scalars] = self._backward
+        self.update: Callable[..., Scalars] = self._update
+        if replay is not None:
+            self.backward, self.update = replay(self._backward), replay(self._update)
 
     def take(
         self, batches: Iterable[Batch], photos: int, where: str
@@ -59,30 +70,36 @@ class Step:
         # forward, loss, backward
         terms: dict[str, Tensor] = {}
         for images, targets in batches:
-            with self.compute.autocast():
-                embedding, logits = self.classifier(images)
-                batch_terms = self.criterion(embedding, logits, targets)
-            part = len(images) / photos
-            self.scaler.scale(batch_terms["loss"] * part).backward()
-            for name, term in batch_terms.items():
-                terms[name] = terms.get(name, 0) + term.detach() * part
+            for name, term in self.backward(images, targets, part=len(images) / photos).items():
+                terms[name] = terms.get(name, 0) + term
 
-        # guard: nothing that is not finite reaches a weight
+        # guard: nothing that is not finite reaches a weight; step
         if self.scaler.is_enabled():
             return self._scaled_step(terms, where)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
-        terms["gradient_norm"] = norm
         if self.deferred:
-            finite = torch.isfinite(terms["loss"] + norm)
-            self.stopped = torch.maximum(self.stopped, (~finite).float())
-            self.optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
-        else:
-            check_finite(terms["loss"], norm, where, self.compute.precision)
-
-        # step
+            return {**terms, **self.update(terms["loss"])}, True
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+        check_finite(terms["loss"], norm, where, self.compute.precision)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return terms, True
+        return {**terms, "gradient_norm": norm}, True
+
+    def _backward(self, images: Tensor, targets: Tensor, part: float) -> dict[str, Tensor]:
+        """Adds the gradients of a batch, which is `part` of the step; returns that of its terms."""
+        with self.compute.autocast():
+            embedding, logits = self.classifier(images)
+            terms = self.criterion(embedding, logits, targets)
+        self.scaler.scale(terms["loss"] * part).backward()
+        return {name: term.detach() * part for name, term in terms.items()}
+
+    def _update(self, loss: Tensor) -> dict[str, Tensor]:
+        """Guard and step of what is queued: the device itself sees what is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+        finite = torch.isfinite(loss + norm)
+        torch.maximum(self.stopped, (~finite).float(), out=self.stopped)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=not self.replays)  # a replay adds to the same tensors
+        return {"gradient_norm": norm}
 
     def _scaled_step(self, terms: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], bool]:
         """Guard and step of fp16, whose scaler skips a step and scales less after an overflow."""

@@ -1,0 +1,281 @@
+"""Recorded steps against the same steps as they are.
+
+A CUDA graph needs a GPU. What it would get wrong here, such as a learning rate that is in no
+tensor, the stand-in gets wrong as well: it records the operations of a function on the CPU, does
+nothing of them then, and a replay runs them again on the very same tensors.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from flowertune.config import OptimizerConfig
+from flowertune.data.batches import PixelStore
+from flowertune.data.mix import Mixing
+from flowertune.errors import TrainingFailed
+from flowertune.losses import criteria
+from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.training import replay as replays
+from flowertune.training.device import Compute
+from flowertune.training.ema import AveragedWeights
+from flowertune.training.optimizer import build_optimizer
+from flowertune.training.replay import MOST_RECORDINGS, WARM_UP, Replayed, replay_for
+
+TRIPLET = partial(
+    criteria.triplet_cross_entropy, label_smoothing=0.1, margin=0.3, weight=0.5,
+    distance="euclidean", normalize=True, reduction="mean",
+)  # fmt: skip
+
+
+class Operations(TorchDispatchMode):
+    """Lists what is called, and what the tensors held that it changes and did not make."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.made, self.before = [], set(), {}
+        self.random_state = torch.get_rng_state()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        arguments = function._schema.arguments
+        for argument, given in zip(arguments, args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                self._remember(given)
+        for name, given in (kwargs or {}).items():
+            argument = next(each for each in arguments if each.name == name)
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                self._remember(given)
+        result = function(*args, **(kwargs or {}))
+        fresh = all(each.alias_info is None for each in function._schema.returns)
+        self.made |= {each.untyped_storage().data_ptr() for each in self._tensors(result) if fresh}
+        self.calls.append((function, args, kwargs or {}, result if fresh else None))
+        return result
+
+    def _remember(self, given):
+        for tensor in self._tensors(given):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self.made | self.before.keys():
+                self.before[storage.data_ptr()] = (storage, storage.clone())
+
+    @staticmethod
+    def _tensors(values):
+        return [each for each in tree_leaves(values) if isinstance(each, torch.Tensor)]
+
+    @torch.no_grad()
+    def undo(self):
+        for storage, values in self.before.values():
+            storage.copy_(values)
+        torch.set_rng_state(self.random_state)
+
+    @torch.no_grad()
+    def again(self):
+        for function, args, kwargs, result in self.calls:
+            anew = function(*args, **kwargs)
+            if result is not None:
+                for mine, new in zip(self._tensors(result), self._tensors(anew), strict=True):
+                    mine.copy_(new)
+
+
+class StandIn:
+    """A `Recorder`; `recorded` counts."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def record(self, function):
+        operations = Operations()
+        try:
+            with operations:
+                filled = function()
+        finally:
+            operations.undo()
+        self.recorded += 1
+        return operations.again, filled
+
+
+@pytest.fixture
+def queued(monkeypatch):
+    """The loop as a GPU's: it does not look at what a step gives."""
+    monkeypatch.setattr(Compute, "asynchronous", True)
+
+
+@pytest.fixture
+def both(prepare, queued):
+    """`both(criterion, **settings)`: a training as it is, and replayed, both at an end."""
+
+    def both(criterion=None, **settings):
+        unexpected, recorder = [], StandIn()
+        # the same optimizer, whose rates are tensors, for both
+        plain = prepare(replay=lambda function: function, **settings).run(criterion)
+        replay = partial(Replayed, recorder=recorder, say=unexpected.append)
+        replayed = prepare(replay=replay, **settings).run(criterion)
+        assert not unexpected
+        return plain, replayed, recorder
+
+    return both
+
+
+def assert_same(plain, replayed):
+    state = replayed.classifier.trainable_state()
+    for name, expected in plain.classifier.trainable_state().items():
+        assert torch.equal(state[name], expected), name
+    if plain.average is not None:
+        for ours, expected in zip(replayed.average.averaged, plain.average.averaged, strict=True):
+            assert torch.equal(ours, expected)
+    assert replayed.lines == plain.lines
+
+
+@pytest.mark.parametrize("model", ["lora", "full"])
+def test_a_replayed_training_is_the_same_training(both, mixup, model):
+    """Its rates warm up and fall, and dropout, crops and partners differ from step to step."""
+    dropout = 0.2 if model == "lora" else 0.0
+    plain, replayed, recorder = both(
+        model=model, recipe=mixup, dropout=dropout, epochs=3, ema=0.9, clip_norm=1.0
+    )
+    assert_same(plain, replayed)
+    assert recorder.recorded == 2  # forward and backward, and the update
+    assert len({line["lr"] for line in plain.split("train")}) > 6
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", None])
+def test_what_one_batch_mixes_is_not_what_the_next_one_does(both, mixup, mixing):
+    recipe = replace(mixup, mixing=None if mixing is None else Mixing(mixing, 0.4, last_epoch=2))
+    plain, replayed, _ = both(recipe=recipe, epochs=3)
+    assert_same(plain, replayed)
+
+
+def test_triplets_are_mined_anew_in_each_step(both):
+    plain, replayed, _ = both(TRIPLET, epochs=3, batch_size=8)
+    assert_same(plain, replayed)
+    assert len({line["triplet"] for line in plain.split("train")}) > 3
+
+
+def test_smaller_batches_and_steps_of_several_have_recordings_of_their_own(both):
+    plain, replayed, recorder = both(count=22, batch_size=4, accumulation=2, epochs=5)
+    assert_same(plain, replayed)
+    # half of 8 photos; two thirds, and a third, of the 6 in each epoch's last step; the update
+    assert recorder.recorded == 4
+
+
+def test_the_rates_of_tensors_train_as_those_of_numbers_do(both, prepare):
+    plain, _, _ = both(epochs=3)
+    numbers = prepare(epochs=3).run().classifier.trainable_state()
+    for name, expected in plain.classifier.trainable_state().items():
+        torch.testing.assert_close(numbers[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("queued")
+def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(prepare):
+    def broken():
+        calls = torch.zeros(())
+
+        def criterion(embedding, logits, targets):
+            calls.add_(1)
+            loss = soft_cross_entropy(logits, targets, 0.0)
+            return {"loss": loss * torch.where(calls == 6, torch.nan, 1.0)}
+
+        return criterion
+
+    states = []
+    alone = prepare(count=16, batch_size=2, epochs=1, replay=lambda function: function)
+    alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
+    recorder = StandIn()
+    training = prepare(
+        count=16, batch_size=2, epochs=1, replay=partial(Replayed, recorder=recorder, say=print)
+    )
+    with pytest.raises(TrainingFailed, match="loss of epoch 1, step 6 is not finite"):
+        training.run(broken())
+    assert recorder.recorded == 2
+    for name, weight in training.classifier.trainable_state().items():
+        assert torch.equal(weight, states[4][name]), name
+
+
+@pytest.mark.usefixtures("queued")
+def test_what_cannot_be_recorded_goes_on_as_it_is_with_one_line(prepare):
+    def looks(embedding, logits, targets):
+        loss = soft_cross_entropy(logits, targets, 0.0)
+        return {"loss": loss * (1.0 if loss.item() > 0 else 2.0)}
+
+    said = []
+    plain = prepare(epochs=3, replay=lambda function: function).run(looks)
+    replayed = prepare(epochs=3, replay=partial(Replayed, recorder=StandIn(), say=said.append))
+    assert_same(plain, replayed.run(looks))
+    assert said == [
+        "steps are not recorded, and so a little slower: "
+        "operation not permitted when stream is capturing"
+    ]
+
+
+def test_the_first_calls_run_and_rare_shapes_are_not_recorded():
+    recorder, ran = StandIn(), []
+
+    def double(x):
+        ran.append(len(x))
+        return {"sum": 2 * x.sum()}
+
+    replayed = Replayed(double, recorder, print)
+    for size in range(1, MOST_RECORDINGS + 3):
+        for call in range(WARM_UP + 3):
+            assert replayed(torch.full((size,), float(call)))["sum"] == 2 * size * call
+    assert recorder.recorded == MOST_RECORDINGS
+    assert ran.count(1) == WARM_UP + 1  # and once when it is recorded
+    assert ran.count(MOST_RECORDINGS + 1) == WARM_UP + 3
+
+
+def test_a_result_is_the_callers_to_keep():
+    replayed = Replayed(lambda x: {"x": x.sum()}, StandIn(), print)
+    results = [replayed(torch.tensor([float(call)]))["x"] for call in range(6)]
+    assert [result.item() for result in results] == [0, 1, 2, 3, 4, 5]
+
+
+def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
+    monkeypatch.setattr(replays, "CudaRecorder", StandIn)
+    said = []
+    cuda = torch.device("cuda")
+    assert replay_for("auto", Compute(torch.device("cpu"), "fp32", 1), said.append) is None
+    assert replay_for("never", Compute(cuda, "bf16", 1), said.append) is None
+    assert not said
+    assert replay_for("auto", Compute(cuda, "bf16", 1), said.append) is not None
+    assert not said
+    assert replay_for("auto", Compute(cuda, "fp16", 1), said.append) is None
+    assert len(said) == 1
+    assert "fp16" in said[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, precision):
+    device = torch.device("cuda")
+
+    def trained(replay):
+        made = prepare(recipe=mixup, dropout=0.2, epochs=3, ema=0.9, clip_norm=1.0)
+        made.classifier.to(device)
+        photos = replace(
+            made.photos,
+            pixels=PixelStore(made.photos.pixels.mapped, device, "device"),
+            mean=made.photos.mean.to(device),
+            std=made.photos.std.to(device),
+        )
+        groups = made.classifier.parameter_groups()
+        return replace(
+            made,
+            photos=photos,
+            optimizer=build_optimizer(groups, OptimizerConfig(), device, replayed=True),
+            compute=Compute(device, precision, 1),
+            average=AveragedWeights([p for group in groups.values() for p in group], 0.9),
+            replay=replay,
+        ).run()
+
+    said = []
+    compute = Compute(device, precision, 1)
+    plain = trained(lambda function: function)
+    replayed = trained(replay_for("auto", compute, said.append))
+    assert not said
+    state = replayed.classifier.trainable_state()
+    for name, expected in plain.classifier.trainable_state().items():
+        torch.testing.assert_close(state[name], expected, rtol=1e-4, atol=1e-5)

@@ -63,12 +63,8 @@ def measure(
         raise ChildFailed(f"{name} ended with {process.returncode}: " + "\n".join(lines[-15:]))
     # a library may say something at the very end
     result = next(line for line in reversed(lines) if line.startswith("{"))
-    return {
-        "name": name,
-        **json.loads(result),
-        "process_seconds": seconds,
-        "memory_bytes": peak,
-    }
+    memory = {"memory_bytes": peak} if look else {}
+    return {"name": name, **json.loads(result), "process_seconds": seconds, **memory}
 
 
 def _memory(pid: int) -> int:

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers test test-slow lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers bench-growth test test-slow lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with ra
 
 bench-peers: $(TEST_INSTALLED) ## time a LoRA training beside what people would use instead (needs FLOWERTUNE_SHARED)
 	$(BIN)/python scripts/bench_peers.py
+
+bench-growth: $(TEST_INSTALLED) ## show how the cost of training grows with the number of photos (needs FLOWERTUNE_SHARED)
+	$(BIN)/python scripts/bench_growth.py
 
 results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py

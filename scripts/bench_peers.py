@@ -19,19 +19,15 @@ import argparse
 import importlib
 import importlib.util
 import json
-import os
-import platform
 import sys
 import tempfile
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from peers import child, table
-from peers.work import MODELS, Work, cores, link_photos, write_backbone
+from peers import child, command, table
+from peers.work import Work, cores, link_photos, write_backbone
 
-ROOT = Path(__file__).resolve().parents[1]
 # each with what it needs beside what flowertune itself needs
 NEEDS = {
     "flowertune": (),
@@ -48,12 +44,8 @@ def main() -> int:
         return worker(*sys.argv[2:])
     options = _options()
     photos = options.photos.expanduser().resolve()
-    if not all((photos / split).is_dir() for split in ("train", "val")):
-        print(
-            f"bench_peers: {photos} holds no train/ and val/: --photos DIR names such a folder,"
-            " FLOWERTUNE_SHARED the one with data/flowers17",
-            file=sys.stderr,
-        )
+    if problem := command.missing_splits(photos):
+        print(f"bench_peers: {problem}", file=sys.stderr)
         return 2
     names = []
     for name in ("flowertune", *options.peers):
@@ -103,30 +95,26 @@ def main() -> int:
             "model": options.model,
             "photos": counts,
             "work": asdict(work),
-            "machine": {"platform": platform.platform(), "cores": cores()},
             "memory": child.MEMORY,
-            "packages": {name: _version(name) for name in PACKAGES},
             "runs": runs,
             "summary": table.summary(runs),
         }
-        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        command.write_json(options.json, facts, PACKAGES)
     return 0
 
 
 def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> list[dict[str, Any]]:
     """`rounds` runs of each, in turn; each round begins with another one. Raises ChildFailed."""
     runs = []
-    for number in range(rounds):
-        start = number % len(names)
-        for name in (*names[start:], *names[:start]):
-            run = child.measure(Path(__file__).resolve(), name, work, scratch)
-            runs.append(run)
-            print(
-                f"round {number + 1} of {rounds}, {name}: {run['seconds']:.1f} s,"
-                f" {run['images_per_second']:.1f} photos/s, loss {run['loss']:.3f},"
-                f" val top-1 {run['val_top1']:.3f}",
-                flush=True,
-            )
+    for number, name in child.in_turn(names, rounds):
+        run = child.measure(Path(__file__).resolve(), name, asdict(work), scratch)
+        runs.append(run)
+        print(
+            f"round {number} of {rounds}, {name}: {run['seconds']:.1f} s,"
+            f" {run['images_per_second']:.1f} photos/s, loss {run['loss']:.3f},"
+            f" val top-1 {run['val_top1']:.3f}",
+            flush=True,
+        )
     return sorted(runs, key=lambda run: names.index(run["name"]))
 
 
@@ -153,44 +141,20 @@ def worker(name: str, work_json: str, folder: str) -> int:
 
 
 def _options() -> argparse.Namespace:
-    shared = Path(os.environ.get("FLOWERTUNE_SHARED", ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__, model="vit_b32", batch_size=64)
     peers = [name for name in NEEDS if name != "flowertune"]
     parser.add_argument("--peers", nargs="*", default=peers, choices=peers, help="default: all")
-    parser.add_argument("--model", default="vit_b32", choices=MODELS)
-    parser.add_argument("--photos", type=Path, default=shared / "data/flowers17",
-                        help="train/ and val/ with class folders")  # fmt: skip
-    parser.add_argument("--limit", type=_at_least_one, help="photos of each split, at most")
-    parser.add_argument("--batch-size", type=_at_least_one, default=64)
-    parser.add_argument("--epochs", type=_at_least_one, default=8)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--limit", type=command.at_least_one, help="photos of each split, at most")
+    parser.add_argument("--epochs", type=command.at_least_one, default=8)
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
         help="auto: bf16 where the GPU has it, else fp32",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=_at_least_one, default=3, help="runs of each")
     parser.add_argument(
         "--workers", type=int,
         help="of the peers' DataLoaders; default: as many as cores, and batches in an epoch",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, help="a file for everything that was measured")
     return parser.parse_args()
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
-
-from peers.work import Work
 
 # What flowertune sets for itself: idle threads of OpenMP soon leave the cores to a DataLoader.
 SPIN_COUNT = "10000"
@@ -21,17 +19,30 @@ LOOK_EVERY = 0.5  # seconds between two looks at the memory
 # What forked processes share counts once in pss; rss counts it in each of them.
 MEMORY = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
 
+Name = TypeVar("Name")
+
 
 class ChildFailed(Exception):
     """A run ended with another exit code than 0; the text is the end of what it said."""
 
 
-def measure(script: Path, name: str, work: Work, scratch: Path) -> dict[str, Any]:
-    """What `script --worker name` says of its training, with the whole process's numbers.
+def in_turn(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
+    """Round (from 1) and name: each name once a round, and each round begins with another one."""
+    for number in range(rounds):
+        start = number % len(names)
+        for name in (*names[start:], *names[:start]):
+            yield number + 1, name
 
-    Raises ChildFailed.
+
+def measure(
+    script: Path, name: str, work: Mapping[str, Any], scratch: Path, look: bool = True
+) -> dict[str, Any]:
+    """What `script --worker name` says of its `work`, with the whole process's numbers.
+
+    Without `look` nobody looks at its memory from outside: a look at pss walks through all pages
+    that are mapped, and takes the longer the more they are. Raises ChildFailed.
     """
-    command = [sys.executable, str(script), "--worker", name, json.dumps(asdict(work))]
+    command = [sys.executable, str(script), "--worker", name, json.dumps(work)]
     environment = {"GOMP_SPINCOUNT": SPIN_COUNT, **os.environ, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(dir=scratch) as folder, tempfile.TemporaryFile("w+") as said:
         began = time.perf_counter()
@@ -41,7 +52,7 @@ def measure(script: Path, name: str, work: Work, scratch: Path) -> dict[str, Any
         peak = 0
         while True:
             try:
-                process.wait(LOOK_EVERY)
+                process.wait(LOOK_EVERY if look else None)
                 break
             except subprocess.TimeoutExpired:
                 peak = max(peak, _memory(process.pid))
@@ -52,12 +63,8 @@ def measure(script: Path, name: str, work: Work, scratch: Path) -> dict[str, Any
         raise ChildFailed(f"{name} ended with {process.returncode}: " + "\n".join(lines[-15:]))
     # a library may say something at the very end
     result = next(line for line in reversed(lines) if line.startswith("{"))
-    return {
-        "name": name,
-        **json.loads(result),
-        "process_seconds": seconds,
-        "memory_bytes": peak,
-    }
+    memory = {"memory_bytes": peak} if look else {}
+    return {"name": name, **json.loads(result), "process_seconds": seconds, **memory}
 
 
 def _memory(pid: int) -> int:

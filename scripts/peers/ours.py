@@ -8,17 +8,21 @@ from typing import Any
 from peers.work import Work, epoch_result
 
 
-def words(work: Work, root: Path) -> list[str]:
-    """What is typed after `flowertune`."""
+def settings(work: Work) -> list[str]:
+    """The words for what is trained, on what."""
     return [
-        "train", "method=lora", "baselines=false",
+        "method=lora", "baselines=false",
         "data=folder", f"data.root={work.photos}",
         "backbone=local", f"backbone.path={work.backbone}", "backbone.text=false",
         f"model.rank={work.rank}", f"model.alpha={work.alpha}", f"seed={work.seed}",
         f"trainer.batch_size={work.batch_size}", f"trainer.epochs={work.epochs}",
         f"trainer.device={work.device}", f"trainer.precision={work.precision}",
-        f"run.root={root}", "run.name=bench",
     ]  # fmt: skip
+
+
+def words(work: Work, root: Path) -> list[str]:
+    """What is typed after `flowertune`."""
+    return ["train", *settings(work), f"run.root={root}", "run.name=bench"]
 
 
 def run(work: Work, scratch: Path) -> dict[str, Any]:

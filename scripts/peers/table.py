@@ -1,13 +1,15 @@
 """Medians, least and most, and ratios of the runs, as a Markdown table."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 OURS = "flowertune"
 Run = dict[str, Any]
+Column = tuple[str, str, str, bool]
+Row = dict[str, dict[str, float]]  # for each column: median, least, most, perhaps ratio
 # key of a run, heading, format, whether a ratio stands beside it
-COLUMNS = (
+COLUMNS: tuple[Column, ...] = (
     ("seconds", "training, s", "{:.1f}", True),
     ("images_per_second", "photos/s", "{:.1f}", False),
     ("images_per_second_last_epoch", "photos/s, last epoch", "{:.1f}", True),
@@ -19,21 +21,27 @@ COLUMNS = (
 )
 
 
-def summary(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
-    """For each name and column: median, least, most, and where it is asked for the ratio.
-
-    A ratio is flowertune's median over that peer's: below 1, flowertune took less.
-    """
-    found: dict[str, dict[str, dict[str, float]]] = {}
+def spreads(runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, Row]:
+    """For each name and column: median, least, most. A key with _gb reads the run's _bytes."""
+    found: dict[str, Row] = {}
     for name in dict.fromkeys(run["name"] for run in runs):
         found[name] = {}
-        for key, *_ in COLUMNS:
+        for key, *_ in columns:
             values = [_value(run, key) for run in runs if run["name"] == name]
             found[name][key] = {
                 "median": statistics.median(values),
                 "least": min(values),
                 "most": max(values),
             }
+    return found
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Row]:
+    """The spreads, where it is asked for with the ratio.
+
+    A ratio is flowertune's median over that peer's: below 1, flowertune took less.
+    """
+    found = spreads(runs, COLUMNS)
     for columns in found.values():
         for key, _, _, with_ratio in COLUMNS:
             if with_ratio and OURS in found and columns[key]["median"]:
@@ -44,11 +52,24 @@ def summary(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
 
 def lines(runs: Sequence[Run]) -> list[str]:
     """The table, a row for each name; nothing is said of a GPU that was not used."""
-    rows = summary(runs)
-    shown = [column for column in COLUMNS if any(row[column[0]]["most"] for row in rows.values())]
-    heads = ["who"]
+    return markdown(summary(runs), COLUMNS, "who", "ratio", {OURS})
+
+
+def markdown(
+    rows: Mapping[str, Row],
+    columns: Sequence[Column],
+    first: str,
+    ratio_heading: str,
+    without_ratio: Collection[str],
+) -> list[str]:
+    """A row for each name, under `first`, without the columns that are zero everywhere.
+
+    `without_ratio` are the names that the others are compared with.
+    """
+    shown = [column for column in columns if any(row[column[0]]["most"] for row in rows.values())]
+    heads = [first]
     for _, heading, _, with_ratio in shown:
-        heads += [heading, "ratio"] if with_ratio else [heading]
+        heads += [heading, ratio_heading] if with_ratio else [heading]
     table = [heads, ["---"] * len(heads)]
     for name, row in rows.items():
         cells = [name]
@@ -57,12 +78,12 @@ def lines(runs: Sequence[Run]) -> list[str]:
             cells.append(median if least == most else f"{median} ({least} to {most})")
             if with_ratio:
                 ratio = row[key].get("ratio")
-                cells.append("" if ratio is None or name == OURS else f"{ratio:.2f}")
+                cells.append("" if ratio is None or name in without_ratio else f"{ratio:.2f}")
         table.append(cells)
     return ["| " + " | ".join(cells) + " |" for cells in table]
 
 
 def _value(run: Run, key: str) -> float:
-    if key in ("memory_gb", "gpu_gb"):
+    if key.endswith("_gb"):
         return float(run[key.replace("_gb", "_bytes")]) / 1e9
     return float(run[key])

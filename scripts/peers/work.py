@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,20 @@ def write_backbone(folder: Path, model: str, seed: int) -> None:
     save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
 
 
-def link_photos(source: Path, target: Path, limit: int | None) -> dict[str, int]:
-    """Links to the photos of train/ and val/, at most `limit` of each; returns how many.
+def link_photos(
+    source: Path,
+    target: Path,
+    limit: int | None,
+    splits: Sequence[str] = ("train", "val"),
+    copies: int = 1,
+) -> dict[str, int]:
+    """Links to the photos of the splits, at most `limit` of each; returns how many links.
 
     Photos are taken from the classes in turn, so that a class more or less has one photo more.
+    Each is linked `copies` times, under other names: `0.jpg`, `0-1.jpg`, `0-2.jpg`.
     """
     counts = {}
-    for split in ("train", "val"):
+    for split in splits:
         classes = [
             sorted(each.iterdir()) for each in sorted((source / split).iterdir()) if each.is_dir()
         ]
@@ -89,9 +97,11 @@ def link_photos(source: Path, target: Path, limit: int | None) -> dict[str, int]
         for photo in turns[:limit]:
             place = target / split / photo.parent.name
             place.mkdir(parents=True, exist_ok=True)
-            (place / photo.name).symlink_to(photo.resolve())
+            for copy in range(copies):
+                name = f"{photo.stem}-{copy}{photo.suffix}" if copy else photo.name
+                (place / name).symlink_to(photo.resolve())
             photo.read_bytes()  # nobody is the first to wait for the disk
-        counts[split] = len(turns[:limit])
+        counts[split] = copies * len(turns[:limit])
     return counts
 
 

@@ -1,0 +1,219 @@
+"""Shows how the cost of a training grows with the number of its photos.
+
+    python scripts/bench_growth.py --model vit_b32 --factors 1 4 16 --rounds 3 --json growth.json
+
+The larger sets are links to the photos of the smallest under other names, so what a photo costs can
+only change by how many there are. Each set trains LoRA on a random backbone with its pixels where
+data.residency=device puts them (on the CPU: the memory map as it is) and with data.residency=stream
+(read in the background). Each measurement is a fresh process; all settings take turns.
+
+"step" is a training step with its data, by the training loop's own code: photos drawn from the
+whole set, augmented, forward, backward, optimizer; from the first step to the last, which a GPU is
+waited for. "validation" is inference on slices of val of one size, spread over val. Both begin when
+each page of the pixels was read once, as in a training from its second epoch on: before that, a
+photo costs a few page faults more, and in a small set steps soon come back to pages already read.
+"cache" is decoding train and val, once for each set, from nothing.
+
+Memory is the training process's own at its peak while it takes steps and validates. "private" is
+Linux's RssAnon: what the process has written and the machine must hold, backbone and activations
+above all. "mapped" is RssFile with RssShmem: pages of files, the libraries' code and the photo
+cache. The cache's grow with the photos, but are the system's file cache seen from this process: the
+kernel may drop them at any time and read them again. RSS, the sum of both, says nothing of the
+need. On a GPU, device residency keeps all training pixels in "GPU memory".
+
+The folder for temporary files (TMPDIR) takes the caches: 1 MB for a photo, 7 GB by default.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peers import child, command, ours, table
+from peers.work import Work, cores, link_photos, write_backbone
+
+if TYPE_CHECKING:
+    from flowertune.config import Config
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
+RESIDENCIES = ("device", "stream")
+VAL_PHOTOS = 128  # of the smallest set and of each slice that is timed, at most: one batch
+FLAT = 0.10
+COLUMNS: tuple[table.Column, ...] = (
+    ("step_ms", "step, ms/image", "{:.2f}", True),
+    ("val_ms", "validation, ms/image", "{:.2f}", False),
+    ("cache_seconds", "cache, s per 1,000 photos", "{:.1f}", False),
+    ("private_gb", "private memory, GB", "{:.3f}", True),
+    ("mapped_gb", "mapped, GB", "{:.2f}", False),
+    ("gpu_gb", "GPU memory, GB", "{:.2f}", False),
+)
+# the columns that no number of photos should change
+LEVEL = {"step_ms": "step", "val_ms": "validation", "cache_seconds": "cache",
+         "private_gb": "private memory"}  # fmt: skip
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--worker"]:
+        return worker(*sys.argv[2:])
+    options = _options()
+    photos, factors = options.photos.expanduser().resolve(), sorted(set(options.factors))
+    if problem := command.missing_splits(photos):
+        print(f"bench_growth: {problem}", file=sys.stderr)
+        return 2
+
+    with tempfile.TemporaryDirectory(prefix="bench_growth-") as folder:
+        scratch = Path(folder)
+        write_backbone(scratch / "backbone", options.model, seed=0)
+        jobs, counts = {}, {}
+        for factor in factors:
+            place = scratch / f"{factor}x"
+            limit = options.base_photos
+            counts[factor] = link_photos(photos, place, limit, ("train",), factor)
+            counts[factor] |= link_photos(photos, place, min(limit, VAL_PHOTOS), ("val",), factor)
+            work = Work(
+                photos=str(place),
+                backbone=str(scratch / "backbone"),
+                # no set has smaller batches than another
+                batch_size=min(options.batch_size, counts[factors[0]]["train"]),
+                epochs=1,
+                device=options.device,
+                precision="auto",
+                workers=0,
+            )
+            val_photos, cache = counts[factor]["val"] // factor, str(scratch / "cache")
+            jobs[factor] = {"work": asdict(work), "cache": cache, "steps": options.steps,
+                            "val_photos": val_photos}  # fmt: skip
+        print(
+            f"{options.model}, random weights; photos of {photos}; batches of {work.batch_size},"
+            f" {options.steps} steps a process; {cores()} cores"
+        )
+        try:
+            builds = {factor: _build(factor, jobs[factor], scratch) for factor in factors}
+            runs = measure_all(jobs, counts, builds, options.rounds, scratch)
+        except child.ChildFailed as failure:
+            print(f"bench_growth: {failure}", file=sys.stderr)
+            return 1
+
+    rows = with_ratios(table.spreads(runs, COLUMNS))
+    flat = flatness(rows)
+    smallest, ratio_heading = list(rows)[: len(RESIDENCIES)], f"ratio to {factors[0]}x"
+    print(
+        f"\n{runs[0]['device']} {runs[0]['precision']}, median (least to most) of {options.rounds},"
+        " cache: of one building\n"
+    )
+    print("\n".join(table.markdown(rows, COLUMNS, "train photos", ratio_heading, smallest)))
+    print(f"\n{flat}")
+    if options.json:
+        facts = {
+            "model": options.model,
+            "photos": {f"{factor}x": each for factor, each in counts.items()},
+            "steps": options.steps,
+            "batch_size": work.batch_size,
+            "cache": {f"{factor}x": each for factor, each in builds.items()},
+            "runs": runs,
+            "summary": rows,
+            "flatness": flat,
+        }
+        command.write_json(options.json, facts, PACKAGES)
+    return 0
+
+
+def _build(factor: int, job: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    built = child.measure(Path(__file__).resolve(), "cache", job, scratch, look=False)
+    print(f"cache of {factor}x: {built['photos']:,} photos in {built['seconds']:.1f} s", flush=True)
+    return built
+
+
+def measure_all(
+    jobs: dict[int, dict[str, Any]],
+    counts: dict[int, dict[str, int]],
+    builds: dict[int, dict[str, Any]],
+    rounds: int,
+    scratch: Path,
+) -> list[dict[str, Any]]:
+    """`rounds` runs of each set and residency, in turn. Raises ChildFailed."""
+    settings = [(factor, residency) for factor in jobs for residency in RESIDENCIES]
+    runs = []
+    for number, setting in child.in_turn(settings, rounds):
+        factor, residency = setting
+        job, built = jobs[factor] | {"residency": residency}, builds[factor]
+        run = child.measure(Path(__file__).resolve(), "steps", job, scratch, look=False)
+        run |= {
+            "name": f"{counts[factor]['train']:,} {residency}",
+            "factor": factor,
+            "residency": residency,
+            "cache_seconds": 1000 * built["seconds"] / built["photos"],
+        }
+        runs.append((settings.index(setting), run))
+        print(
+            f"round {number} of {rounds}, {run['name']}: step {run['step_ms']:.2f} and validation"
+            f" {run['val_ms']:.2f} ms/image, private memory {run['private_bytes'] / 1e9:.3f} GB",
+            flush=True,
+        )
+    return [run for _, run in sorted(runs, key=lambda each: each[0])]
+
+
+def with_ratios(rows: dict[str, table.Row]) -> dict[str, table.Row]:
+    """Adds each median's ratio to that of the smallest set with the same residency."""
+    smallest: dict[str, table.Row] = {}
+    for name, row in rows.items():
+        reference = smallest.setdefault(name.split()[-1], row)
+        for key in LEVEL:
+            if reference[key]["median"]:
+                row[key]["ratio"] = row[key]["median"] / reference[key]["median"]
+    return rows
+
+
+def flatness(rows: dict[str, table.Row]) -> str:
+    """One line: of each column whether all its ratios are within FLAT of 1, and the farthest."""
+    said = []
+    for key, name in LEVEL.items():
+        ratios = [row[key]["ratio"] for row in rows.values() if "ratio" in row[key]]
+        if ratios:  # none of memory that the system does not tell
+            far = max(ratios, key=lambda ratio: abs(ratio - 1))
+            said.append(f"{name} {'yes' if abs(far - 1) <= FLAT else 'no'} ({far:.2f})")
+    return f"flat within {100 * FLAT:.0f} % (ratio farthest from 1): " + ", ".join(said)
+
+
+def worker(task: str, job_json: str, folder: str) -> int:
+    """One measurement in this process; the last line that it prints is its result in JSON."""
+    job = json.loads(job_json)
+    os.environ["FLOWERTUNE_CACHE"] = job["cache"]
+    from peers import growth
+
+    from flowertune import composition
+    from flowertune.errors import FlowertuneError
+
+    def execute(config: "Config") -> int:
+        if task == "cache":
+            found = growth.cache_building(config)
+        else:
+            found = growth.steps_and_validation(config, job["steps"], job["val_photos"])
+        print("\n" + json.dumps(found), flush=True)
+        return 0
+
+    words = [*ours.settings(Work(**job["work"])), f"data.residency={job.get('residency', 'auto')}"]
+    try:
+        return composition.run(words, execute)
+    except FlowertuneError as error:
+        print(error)
+        return error.exit_code
+
+
+def _options() -> argparse.Namespace:
+    parser = command.parser(__doc__, model="vit_tiny", batch_size=16)
+    number = command.at_least_one
+    parser.add_argument("--factors", type=number, nargs="+", default=[1, 4, 16],
+                        help="how many times the photos; default: 1 4 16")  # fmt: skip
+    parser.add_argument("--base-photos", type=number, default=340,
+                        help="train photos of factor 1, at most; default: 340")  # fmt: skip
+    parser.add_argument("--steps", type=number, default=40, help="that are timed; default: 40")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What bench_growth.py measures, in this process: a cache being built, steps and validation."""
+
+import mmap
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flowertune import build
+from flowertune.config import Config
+from flowertune.data.cache import cache_photos
+from flowertune.data.cache_folder import cache_root
+from flowertune.inference import infer
+from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
+from flowertune.report.console import RunConsole
+from flowertune.timing import WARM_UP, synchronise
+from peers.memory import MemoryWatch
+
+VAL_CALLS = 5
+
+
+def cache_building(config: Config) -> dict[str, Any]:
+    """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
+    backbone, cache = build.load_backbone(config.backbone, config.seed), cache_root()
+    photo_set = build.list_photos(config.data, cache, _unseen)
+    watch, began = MemoryWatch(), time.perf_counter()
+    cache_photos(
+        photo_set,
+        backbone.preprocessing,
+        train_form=config.augmentation.name != "none",
+        folder=cache,
+        bad_files="stop",
+        progress=_unseen,
+    )
+    seconds = time.perf_counter() - began
+    photos = sum(len(split) for split in photo_set.splits.values())
+    return {"photos": photos, "seconds": seconds, **watch.peaks()}
+
+
+def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[str, Any]:
+    """Milliseconds an image of training and of validation, and the memory that both take.
+
+    The memory of preparing (weights are read, the model is built) stands apart from theirs, and so
+    do the seconds of the first touch of all pages of the pixels.
+    """
+    watch = MemoryWatch()
+    training = prepare(config, RunConsole())
+    preparing = watch.peaks()
+    device = training.compute.device
+    touched = time.perf_counter()
+    for split in training.cached.splits.values():
+        for pixels in (split.train_pixels, split.eval_pixels):
+            if pixels is not None:
+                _touch(pixels)
+    touched = time.perf_counter() - touched
+
+    watch = MemoryWatch()
+    step_ms = _step_ms(training, config.trainer.accumulation, steps)
+    val_ms = _val_ms(training, config, val_photos)
+    return {
+        "step_ms": step_ms,
+        "val_ms": val_ms,
+        "touch_seconds": touched,
+        **watch.peaks(),
+        "preparing": preparing,
+        "gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
+        "device": training.compute.device_name,
+        "precision": training.compute.precision,
+        "resident": training.photos.pixels.resident,
+    }
+
+
+def _step_ms(training: Rehearsal, accumulation: int, steps: int) -> float:
+    """Of an image, from the first of `steps` steps to the last, with their data."""
+    in_step = step_batches(training.photos, accumulation, 1)[0][1]
+    stream = endless_steps(training.photos, accumulation)
+    training.classifier.train()
+    for _ in range(WARM_UP):
+        training.take(next(stream), in_step)
+    synchronise(training.compute.device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        training.take(next(stream), in_step)
+    synchronise(training.compute.device)
+    return 1000 * (time.perf_counter() - began) / (steps * in_step)
+
+
+def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:
+    """Of an image, over slices of `photos` photos each, from the first of val to the last."""
+    compute, settings = training.compute, config.trainer
+    stored = training.cached.splits["val"].eval_pixels
+    starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
+    slices = [
+        build.store_pixels(stored[at : at + photos], config.data, compute.device) for at in starts
+    ]
+    seconds = 0.0
+    for call, pixels in enumerate([slices[0], *slices]):  # the first is warm-up
+        synchronise(compute.device)
+        began = time.perf_counter()
+        infer(
+            training.classifier, pixels, training.photos.mean, training.photos.std,
+            settings.eval_batch_size, compute,
+        )  # fmt: skip
+        seconds += time.perf_counter() - began if call else 0.0
+    return 1000 * seconds / (VAL_CALLS * photos)
+
+
+def _touch(pixels: NDArray[np.uint8]) -> None:
+    """Reads a byte of each page of a memory map (N, 3, H, W)."""
+    pixels.reshape(-1)[:: mmap.PAGESIZE].max()
+
+
+def _unseen(description: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from flowertune import __version__, memory
+from flowertune import __version__
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
@@ -61,7 +61,6 @@ def _dispatch(words: Sequence[str]) -> int:
 def _run(command: str, words: Sequence[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported, and so not later
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    memory.keep_freed()
     from flowertune import composition  # Hydra takes a third of a second: only where it is needed
     from flowertune.config import Config
 

@@ -7,7 +7,7 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor
 
-from flowertune import build, draws
+from flowertune import build, draws, memory
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config import Config
 from flowertune.data.cache import CachedPhotos, cache_photos
@@ -48,6 +48,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     settings, cache = config.trainer, cache_root()
     compute = choose_compute(settings.device, settings.precision)
     make_deterministic(settings.deterministic, compute.device)
+    memory.keep_freed()
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
         build.check_adapter(config.model, backbone)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowertune import build, claims, environment, recording, runs, saved_model
+from flowertune import build, claims, environment, memory, recording, runs, saved_model
 from flowertune.baselines import comparison, prompts
 from flowertune.baselines.features import FeatureKey, frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
@@ -62,6 +62,7 @@ def execute(config: Config) -> int:
     # what can be refused comes before the run directory, and what is quick to refuse comes first
     compute = choose_compute(config.trainer.device, config.trainer.precision)
     make_deterministic(config.trainer.deterministic, compute.device)
+    memory.keep_freed()
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
         build.check_adapter(config.model, backbone)

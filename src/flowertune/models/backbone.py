@@ -15,6 +15,7 @@ from flowertune.data.pixels import Preprocessing
 from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
 from flowertune.models import attention, names, weights
+from flowertune.models.patches import cut_patches
 from flowertune.models.product import use_products
 from flowertune.models.quick_gelu import fuse_quick_gelu
 from flowertune.models.tower import embed
@@ -206,6 +207,7 @@ def _finish(
     )
     assert attention.open_attention(model) == found
     use_products(model)
+    cut_patches(model)
     quick = fuse_quick_gelu(model) > 0
     model.requires_grad_(False).eval()
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))

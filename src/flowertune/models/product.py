@@ -61,9 +61,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., K) -> (..., N)."""
-        if by_onednn(x):
-            return _linear(x, self.weight, self.bias)  # type: ignore[no-any-return]
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 def use_products(model: nn.Module) -> int:
@@ -72,6 +70,13 @@ def use_products(model: nn.Module) -> int:
     for module in found:
         module.__class__ = Linear
     return len(found)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As `product`, with gradients by `product`."""
+    if by_onednn(x):
+        return _linear(x, weight, bias)  # type: ignore[no-any-return]
+    return F.linear(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):

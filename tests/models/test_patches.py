@@ -1,0 +1,49 @@
+"""The patch embedding as a product against the convolution that it is."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from flowertune.models import product as products
+from flowertune.models.patches import PatchEmbedding, cut_patches
+
+
+@pytest.fixture(params=[True, False], ids=["onednn", "as torch does it"], autouse=True)
+def narrow(request, monkeypatch):
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "mkl_is_narrow", lambda: request.param)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("size", [(12, 16), (13, 18)])  # of the second, the edge is left out
+def test_values_and_gradients_are_the_convolutions(bias, trained, size):
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(3, 10, kernel_size=4, stride=4, bias=bias).requires_grad_(trained)
+    ours = copy.deepcopy(theirs)
+    assert cut_patches(ours) == 1
+    images = torch.randn(2, 3, *size)
+    expected, found = theirs(images), ours(images)
+    torch.testing.assert_close(found, expected)
+    assert found.requires_grad == trained
+    if trained:
+        for output in (expected, found):
+            (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+        for name, parameter in theirs.named_parameters():
+            torch.testing.assert_close(ours.get_parameter(name).grad, parameter.grad)
+
+
+def test_only_what_cuts_patches_is_changed():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, kernel_size=4, stride=4),
+        nn.Conv2d(3, 8, kernel_size=3, stride=1),
+        nn.Conv2d(3, 8, kernel_size=4, stride=4, padding=1),
+        nn.Conv2d(4, 8, kernel_size=4, stride=4, groups=2),
+        nn.Conv2d(3, 8, kernel_size=4, stride=4, dilation=2),
+    )
+    assert cut_patches(model) == 1
+    assert cut_patches(model) == 1
+    assert [type(module) for module in model] == [PatchEmbedding] + 4 * [nn.Conv2d]

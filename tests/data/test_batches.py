@@ -60,6 +60,24 @@ def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mo
     assert np.array_equal(gather(store, indices).numpy(), values[[8, 0, 3, 3]])
 
 
+@pytest.mark.parametrize("residency", ["device", "stream"])
+def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, residency):
+    values, path = pixels
+    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cpu"), residency)
+    wanted = [torch.tensor([8, 0, 3, 3]), torch.tensor([1])]
+    for indices, photos in zip(wanted, store.photos(wanted), strict=True):
+        assert len(photos) == len(indices)
+        for place, photo in zip(indices.tolist(), photos, strict=True):
+            assert np.array_equal(photo.numpy(), values[place])
+
+
+def test_on_the_cpu_photos_of_which_a_part_is_taken_are_not_copied(pixels):
+    values, _ = pixels
+    store = PixelStore(values, torch.device("cpu"), "auto")
+    (photos,) = store.photos([torch.tensor([4, 2])])
+    assert all(np.shares_memory(photo.numpy(), values) for photo in photos)
+
+
 def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
     _, path = pixels
     mapped = np.load(path, mmap_mode="r")

@@ -97,6 +97,13 @@ def test_a_photo_does_not_depend_on_its_batch(interpolation):
         assert torch.equal(alone[0], together[i])
 
 
+def test_photos_in_a_list_are_the_batch_bit_for_bit():
+    pixels, boxes = random_pixels(7), random_boxes(7)
+    flips = torch.arange(7) % 2 == 0
+    together = resample(pixels, boxes, flips, (24, 30), "bicubic")
+    assert torch.equal(resample(list(pixels), boxes, flips, (24, 30), "bicubic"), together)
+
+
 def test_the_sum_without_embedding_bag_is_the_same():
     """What runs on a Mac's GPU, tried on the CPU."""
     generator = torch.Generator().manual_seed(2)

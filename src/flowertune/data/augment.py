@@ -15,7 +15,7 @@ from flowertune import draws
 from flowertune.data import mix
 from flowertune.data.batches import send
 from flowertune.data.colour import jitter
-from flowertune.data.resample import Interpolation, resample
+from flowertune.data.resample import Interpolation, Photos, resample_into
 
 # Like torchvision's RandomResizedCrop: so many boxes are tried before the centre is taken.
 CROP_TRIES = 10
@@ -127,7 +127,7 @@ def draw_boxes(
 
 
 def apply(
-    pixels: Tensor,
+    pixels: Photos,
     drawn: Draws,
     recipe: Recipe,
     mean: Tensor | Sequence[float],
@@ -139,10 +139,15 @@ def apply(
     mean, std: (3,), of values in [0, 1]; as tensors on the device they cost no transfer.
     Returns images (B, 3, H, W) float32 on the device.
     """
-    images = resample(pixels, drawn.boxes, drawn.flips, recipe.size, recipe.interpolation)
-    if drawn.colour is not None:
-        images = jitter(images, send(drawn.colour, images.device))
-    return _standardise(images, mean, std)
+    out = torch.empty(len(pixels), 3, *recipe.size, device=pixels[0].device)
+    colour = None if drawn.colour is None else send(drawn.colour, out.device)
+    mean, std = _per_channel(mean, out.device), _per_channel(std, out.device)
+    for done in resample_into(out, pixels, drawn.boxes, drawn.flips, recipe.interpolation):
+        images = out[done]
+        if colour is not None:
+            images.copy_(jitter(images, colour[done]))
+        images.sub_(mean).div_(std)
+    return out
 
 
 def normalise(
@@ -152,13 +157,7 @@ def normalise(
 
     pixels: (B, 3, H, W) uint8. Returns (B, 3, H, W) float32, bit for bit what those two yield.
     """
-    return _standardise(pixels.float().div_(255), mean, std)
-
-
-def _standardise(
-    images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
-) -> Tensor:
-    """Subtract the mean and divide by the standard deviation, in place."""
+    images = pixels.float().div_(255)
     return images.sub_(_per_channel(mean, images.device)).div_(_per_channel(std, images.device))
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from flowertune import draws
 from flowertune.data.batches import send
 
+# Photos whose partners are gathered at once: on the CPU few, so that they stay in cache.
+GROUP_ON_CPU = 2
+
 Kind = Literal["mixup", "cutmix"]
 Size = tuple[int, int]
 
@@ -116,7 +119,11 @@ def mix(images: Tensor, targets: Tensor, drawn: MixDraws) -> tuple[Tensor, Tenso
 
 
 def _blend(values: Tensor, partner: Tensor, coefficient: float) -> Tensor:
-    return (values * coefficient).add_(values[partner], alpha=1 - coefficient)
+    mixed = values * coefficient
+    at_once = GROUP_ON_CPU if values.device.type == "cpu" else len(values)
+    for part, partners in zip(mixed.split(at_once), partner.split(at_once), strict=True):
+        part.add_(values.index_select(0, partners), alpha=1 - coefficient)
+    return mixed
 
 
 def _paste(images: Tensor, partner: Tensor, box: Tensor) -> Tensor:

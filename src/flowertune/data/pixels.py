@@ -104,7 +104,7 @@ def read_photo(data: bytes) -> Image.Image:
             upright = _UPRIGHT.get(_orientation(image))
             # PIL would work out a transparent colour, and warn about it; it is not kept anyway.
             image.info.pop("transparency", None)
-            rgb: Image.Image = image.convert("RGB")
+            rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     # PIL's readers raise nearly anything on damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ... Whatever it is, the file gives no picture and says so.
     except Exception as error:
@@ -162,10 +162,11 @@ def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
     width, height = image.size
     crop_width = min(width, TRAIN_MAX_ASPECT * height)
     crop_height = min(height, TRAIN_MAX_ASPECT * width)
-    left, top = (width - crop_width) // 2, (height - crop_height) // 2
-    cropped = image.crop((left, top, left + crop_width, top + crop_height))
+    if (crop_width, crop_height) != (width, height):
+        left, top = (width - crop_width) // 2, (height - crop_height) // 2
+        image = image.crop((left, top, left + crop_width, top + crop_height))
     new_height, new_width = train_size(width, height, preprocessing)
-    resized = cropped.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
     return _channels_first(resized)
 
 

@@ -6,6 +6,7 @@ every output column of a few columns. The taps of all photos are laid out as one
 per photo would multiply almost only zeros: about five times slower on a CPU.
 """
 
+from collections.abc import Iterator
 from functools import reduce
 from typing import Literal
 
@@ -17,18 +18,21 @@ from flowertune.data.batches import send
 
 Interpolation = Literal["bicubic", "bilinear"]
 
+# (B, 3, Hc, Wc) uint8; as a list of photos (3, Hc, Wc) they need not be copied to lie together.
+Photos = Tensor | list[Tensor]
+
 # How far the kernel reaches to each side, in pixels of the coarser of the two grids.
 SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 
 # Photos worked on at once; no result depends on it. On the CPU few, so that the intermediates stay
 # in cache and in memory already mapped; elsewhere many, to fill the device, within about 0.3 GB of
 # intermediates for 224 px from a canvas of 256 x 512.
-GROUP_ON_CPU = 8
+GROUP_ON_CPU = 2
 GROUP_ELSEWHERE = 64
 
 
 def resample(
-    pixels: Tensor,
+    pixels: Photos,
     boxes: Tensor,
     flips: Tensor,
     size: tuple[int, int],
@@ -43,37 +47,50 @@ def resample(
     Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
     the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
     """
-    height, width = size
-    out = torch.empty(len(pixels), 3, height, width, dtype=torch.float32, device=pixels.device)
-    at_once = GROUP_ON_CPU if pixels.device.type == "cpu" else GROUP_ELSEWHERE
-    for start in range(0, len(pixels), at_once):
-        group = slice(start, start + at_once)
-        _resample_group(pixels[group], boxes[group], flips[group], interpolation, out[group])
+    out = torch.empty(len(pixels), 3, *size, dtype=torch.float32, device=pixels[0].device)
+    for _ in resample_into(out, pixels, boxes, flips, interpolation):
+        pass
     return out
 
 
-def _resample_group(
-    pixels: Tensor, boxes: Tensor, flips: Tensor, interpolation: Interpolation, out: Tensor
-) -> None:
-    """As `resample`, into `out` (B, 3, H, W)."""
+def resample_into(
+    out: Tensor, pixels: Photos, boxes: Tensor, flips: Tensor, interpolation: Interpolation
+) -> Iterator[slice]:
+    """As `resample`, into `out` (B, 3, H, W) float32, contiguous; yields which photos are done.
+
+    What comes next is done soonest to the few photos that are done: on a CPU they are in cache.
+    """
+    device, (height, width) = out.device, out.shape[2:]
+    top, left, box_height, box_width = send(boxes, device).unbind(1)
     # The boxes are on the CPU: what bounds the shapes is read there, so the device never waits.
-    left, right = int(boxes[:, 1].min()), int((boxes[:, 1] + boxes[:, 3]).max())
-    longest_height, longest_width = int(boxes[:, 2].max()), int(boxes[:, 3].max())
-    top, box_left, box_height, box_width = send(boxes, pixels.device).unbind(1)
-    mirrored = send(flips, pixels.device)
-    height, width = out.shape[2:]
+    rows, row_weights = _taps(top, box_height, int(boxes[:, 2].max()), height, interpolation)
+    columns, column_weights = _taps(left, box_width, int(boxes[:, 3].max()), width, interpolation)
+    mirrored = send(flips, device)[:, None, None]
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    column_weights = torch.where(mirrored, column_weights.flip(1), column_weights) / 255
 
-    rows, row_weights = _taps(top, box_height, longest_height, height, interpolation)
-    columns, column_weights = _taps(box_left - left, box_width, longest_width, width, interpolation)
-    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    column_weights = torch.where(mirrored[:, None, None], column_weights.flip(1), column_weights)
+    at_once = GROUP_ON_CPU if device.type == "cpu" else GROUP_ELSEWHERE
+    starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    for first in range(0, len(out), at_once):
+        group = slice(first, first + at_once)
+        above, before = starts[group].amin(0).tolist()
+        below, behind = ends[group].amax(0).tolist()
+        used = _stacked(pixels[group], slice(above, below), slice(before, behind))
+        squeezed = _weighted_rows(used, rows[group] - above, row_weights[group])
+        turned = squeezed.transpose(2, 3).contiguous()
+        resized = _weighted_rows(turned, columns[group] - before, column_weights[group])
+        # Bicubic overshoots at edges; an image has no values outside [0, 1].
+        torch.clamp(resized.transpose(2, 3), 0, 1, out=out[group])
+        yield group
 
-    used = pixels[..., left:right].to(torch.float32, memory_format=torch.contiguous_format)
-    squeezed = _weighted_rows(used, rows, row_weights)
-    turned = squeezed.transpose(2, 3).contiguous()
-    resized = _weighted_rows(turned, columns, column_weights / 255)
-    # Bicubic overshoots at edges; an image has no values outside [0, 1].
-    torch.clamp(resized.transpose(2, 3), 0, 1, out=out)
+
+def _stacked(pixels: Photos, rows: slice, columns: slice) -> Tensor:
+    """What the boxes cover of these photos: (B, 3, R, L) float32, contiguous."""
+    if isinstance(pixels, Tensor):
+        covered = pixels[:, :, rows, columns]
+    else:
+        covered = torch.stack([photo[:, rows, columns] for photo in pixels])
+    return covered.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _taps(

@@ -9,6 +9,7 @@ from torch import Tensor
 from flowertune.data import augment, mix
 from flowertune.data.batches import PixelStore, send
 from flowertune.data.cache import CachedSplit
+from flowertune.data.resample import Photos
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,25 @@ class TrainingPhotos:
         A batch is its number in the epoch, from 0, and its photo indices (B,).
         """
         numbered = list(batches)
-        gathered = self.pixels.batches([indices for _, indices in numbered])
-        for (batch, indices), pixels in zip(numbered, gathered, strict=True):
-            yield self._made(pixels, indices, epoch, batch)
-
-    def _made(
-        self, pixels: Tensor, indices: Tensor, epoch: int, batch: int
-    ) -> tuple[Tensor, Tensor]:
-        targets = mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
+        wanted = [indices for _, indices in numbered]
         if self.recipe is None:
-            return augment.normalise(pixels, self.mean, self.std), targets
+            for indices, pixels in zip(wanted, self.pixels.batches(wanted), strict=True):
+                yield augment.normalise(pixels, self.mean, self.std), self._targets(indices)
+            return
+        for (batch, indices), photos in zip(numbered, self.pixels.photos(wanted), strict=True):
+            yield self._varied(self.recipe, photos, indices, epoch, batch)
+
+    def _varied(
+        self, recipe: augment.Recipe, photos: Photos, indices: Tensor, epoch: int, batch: int
+    ) -> tuple[Tensor, Tensor]:
         assert self.sizes is not None
-        drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
-        images = augment.apply(pixels, drawn, self.recipe, self.mean, self.std)
+        drawn = augment.draw(recipe, self.sizes[indices], self.seed, epoch, batch)
+        images = augment.apply(photos, drawn, recipe, self.mean, self.std)
+        targets = self._targets(indices)
         return (images, targets) if drawn.mixing is None else mix.mix(images, targets, drawn.mixing)
+
+    def _targets(self, indices: Tensor) -> Tensor:
+        return mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
 
 
 def training_photos(

@@ -13,6 +13,7 @@ from flowertune.config import Config
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos, training_photos
+from flowertune.errors import TrainingFailed
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.report.console import RunConsole
@@ -21,7 +22,7 @@ from flowertune.training.device import Compute, choose_compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import replay_for
-from flowertune.training.step import Batch, Step, loaded
+from flowertune.training.step import Batch, Step, loaded, not_finite
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ class Rehearsal:
         _, stepped = self.step.take(batches, photos, "the benchmark")
         if stepped and self.average is not None:
             self.average.update()
+
+    def check(self) -> None:
+        """Raises TrainingFailed where a step was not finite that the host queued without looking.
+
+        A step that the host waits for raises it by itself.
+        """
+        if self.step.stopped.item():
+            what = "loss or gradient of the benchmark"
+            raise TrainingFailed(not_finite(what, self.compute.precision))
 
 
 def prepare(config: Config, console: RunConsole) -> Rehearsal:

@@ -73,6 +73,7 @@ def first_step(config: Config) -> int:
     batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
     training.take(loaded(training.photos, batches, 1), photos)
     timing.synchronise(training.compute.device)
+    training.check()
     print(FIRST_STEP, flush=True)
     return EXIT_DONE
 
@@ -104,6 +105,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     bare, with_data = _steps_timed(
         bare_step, step_with_data, device, in_step, streamed=not photos.pixels.resident
     )
+    training.check()
     peak = timing.peak_memory(device)
 
     console.say("timing validation")

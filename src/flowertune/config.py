@@ -198,6 +198,9 @@ def needs_probe(config: Config) -> bool:
     )
 
 
+# Keys and groups that no result depends on: the same run, whatever they are.
+NO_RESULT = ("run.", "data.residency")
+
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},

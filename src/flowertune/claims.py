@@ -132,7 +132,9 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    # A key that is younger than the run had its default, as that is what was done without it.
+    old = dict(_flat(config_file.schema_values(before))) | dict(_flat(before))
+    new = dict(_flat(now))
     keys = sorted(old.keys() | new.keys())
     return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flowertune import build
 from flowertune.config import Config
+from flowertune.data.batches import PixelStore
 from flowertune.data.cache import cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.inference import infer
@@ -93,7 +94,10 @@ def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:
     stored = training.cached.splits["val"].eval_pixels
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
     slices = [
-        build.store_pixels(stored[at : at + photos], config.data, compute.device) for at in starts
+        PixelStore(
+            stored[at : at + photos], compute.device, resident=training.photos.pixels.resident
+        )
+        for at in starts
     ]
     seconds = 0.0
     for call, pixels in enumerate([slices[0], *slices]):  # the first is warm-up

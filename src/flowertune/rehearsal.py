@@ -10,6 +10,7 @@ from torch import Tensor
 from flowertune import build, draws, memory
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config import Config
+from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos, training_photos
@@ -75,6 +76,8 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     train = cached.splits["train"]
     build.check_loss(config.loss, train.split.labels)
 
+    # as in a training, so for the test photos too, of which nothing is decoded here
+    resident = build.pixels_are_resident(config.data, photo_set, train, compute.device)
     backbone.model.to(compute.device)
     mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
     std = torch.tensor(backbone.preprocessing.std, device=compute.device)
@@ -95,7 +98,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
         cached=cached,
         photos=training_photos(
             train,
-            build.store_pixels(train.eval_pixels, config.data, compute.device),
+            PixelStore(train.eval_pixels, compute.device, resident=resident),
             classes,
             build.augmentation_recipe(
                 config.augmentation, backbone.preprocessing.size, settings.epochs

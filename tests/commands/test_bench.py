@@ -1,12 +1,11 @@
 """What is timed after what, and when a benchmark is none."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
-from flowertune import rehearsal, timing
+from flowertune import timing
 from flowertune.commands import bench
 from flowertune.config import Config
 from flowertune.errors import TrainingFailed
@@ -31,19 +30,17 @@ def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts
     assert [(len(one.seconds), one.photos) for one in both] == [(2, 8), (2, 8)]
 
 
+@pytest.mark.usefixtures("rehearsing")
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_steps_that_are_not_finite_are_no_benchmark(
     asynchronous: bool,
     compose: Callable[..., Config],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the host waits for each step, and where it only queues them, as a GPU's does."""
-    monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(timing, "LEAST", 2)
     monkeypatch.setattr(timing, "MOST", 2)
     monkeypatch.setattr(Compute, "asynchronous", asynchronous)
-    monkeypatch.setattr(rehearsal, "make_deterministic", lambda *_: None)  # for the whole process
     monkeypatch.setattr(bench, "_start_up", lambda config: [Timing((1.0,), None)] * 2)
     config = compose(
         "experiment=quickstart", "backbone=tiny", "method=lora", "trainer.device=cpu",

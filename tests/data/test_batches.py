@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flowertune.data import batches
-from flowertune.data.batches import PixelStore, epoch_batches, epoch_order
+from flowertune.data.batches import PixelStore, are_resident, epoch_batches, epoch_order
 
 
 def test_an_epoch_visits_every_photo_once_in_an_order_of_its_own():
@@ -43,14 +43,14 @@ def gather(store, indices):
     return batch
 
 
-@pytest.mark.parametrize("residency", ["auto", "device", "stream"])
+@pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("mode", ["r", "c"])
-def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mode, residency):
+def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mode, resident):
     values, path = pixels
     mapped = np.load(path, mmap_mode=mode)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store = PixelStore(mapped, torch.device("cpu"), residency)
+        store = PixelStore(mapped, torch.device("cpu"), resident=resident)
         indices = torch.tensor([8, 0, 3, 3])
         batch = gather(store, indices)
     assert len(store) == 9
@@ -63,22 +63,27 @@ def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mo
 def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
     _, path = pixels
     mapped = np.load(path, mmap_mode="r")
-    store = PixelStore(mapped, torch.device("cpu"), "auto")
-    assert store.resident
+    store = PixelStore(mapped, torch.device("cpu"), resident=True)
     assert store._pixels is not None
     assert store._pixels.data_ptr() == mapped.ctypes.data
 
 
+def test_another_device_holds_what_fits_in_half_of_its_free_memory(monkeypatch):
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    monkeypatch.setattr(batches, "free_memory", lambda device: 20)
+    assert are_resident("auto", 10, meta) is True
+    assert are_resident("auto", 11, meta) is False
+    assert are_resident("device", 11, meta) is True
+    assert are_resident("stream", 1, meta) is False
+    assert [are_resident(word, 11, cpu) for word in ("auto", "device", "stream")] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("resident", [True, False])
-def test_another_device_holds_what_fits_in_half_of_its_memory(pixels, resident, monkeypatch):
+def test_batches_are_gathered_onto_another_device(pixels, resident):
     """On torch's "meta" device, which has shapes and no memory."""
-    values, _ = pixels
-    free = 2 * values.nbytes if resident else 2 * values.nbytes - 1
-    monkeypatch.setattr(batches, "free_memory", lambda device: free)
-    store = PixelStore(values, torch.device("meta"), "auto")
-    assert store.resident is resident
-    assert PixelStore(values, torch.device("meta"), "stream").resident is False
-    assert PixelStore(values, torch.device("meta"), "device").resident is True
+    store = PixelStore(pixels[0], torch.device("meta"), resident=resident)
     batch = gather(store, torch.tensor([1, 2]))
     assert batch.device.type == "meta"
     assert batch.shape == (2, 3, 5, 7)
@@ -86,7 +91,7 @@ def test_another_device_holds_what_fits_in_half_of_its_memory(pixels, resident, 
 
 def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
     values, _ = pixels
-    store = PixelStore(values, torch.device("cpu"), "stream")
+    store = PixelStore(values, torch.device("cpu"), resident=False)
     asked = []
 
     def order():
@@ -105,7 +110,7 @@ def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
-    stream = PixelStore(pixels[0], torch.device("cpu"), "stream").batches(
+    stream = PixelStore(pixels[0], torch.device("cpu"), resident=False).batches(
         [torch.tensor([photo]) for photo in range(9)]
     )
     next(stream)
@@ -115,19 +120,16 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
 
 
 def test_an_error_of_the_reading_thread_reaches_the_reader(pixels):
-    stream = PixelStore(pixels[0], torch.device("cpu"), "stream").batches([torch.tensor([9])])
+    stream = PixelStore(pixels[0], torch.device("cpu"), resident=False).batches([torch.tensor([9])])
     with pytest.raises(IndexError):
         next(stream)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("resident", [True, False])
-def test_gathering_on_a_gpu_equals_indexing(pixels, resident, monkeypatch):
+def test_gathering_on_a_gpu_equals_indexing(pixels, resident):
     values, path = pixels
-    if not resident:
-        monkeypatch.setattr(batches, "free_memory", lambda device: 0)
-    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"), "auto")
-    assert store.resident is resident
+    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"), resident=resident)
     batch = gather(store, torch.tensor([8, 0, 3, 3]))
     assert batch.device.type == "cuda"
     assert np.array_equal(batch.cpu().numpy(), values[[8, 0, 3, 3]])

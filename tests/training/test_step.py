@@ -12,7 +12,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowertune.data import batches
 from flowertune.data.batches import PixelStore
 from flowertune.data.mix import Mixing
 from flowertune.losses import criteria
@@ -44,7 +43,6 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     monkeypatch.setattr(Compute, "asynchronous", True)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know META
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
-    monkeypatch.setattr(batches, "free_memory", lambda device: 2**40 if resident else 0)
     plain = replace(mixup, saturation=0.2, mixing=None)
     mixing = Mixing(variant, 0.4, last_epoch=9) if variant.endswith("mix") else None
     recipe = mixup if variant == "mixup" else replace(plain, mixing=mixing)
@@ -52,7 +50,7 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     classifier = training.classifier.to(META).train()
     photos = replace(
         training.photos,
-        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META, "auto"),
+        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META, resident=resident),
         mean=training.photos.mean.to(META),
         std=training.photos.std.to(META),
     )

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from flowertune import build, config_file, recording, timing
+from flowertune import config_file, recording, timing
 from flowertune.config import Config
+from flowertune.data.batches import PixelStore
 from flowertune.data.stored_pixels import open_or_build
 from flowertune.errors import EXIT_DONE, Refused, TrainingFailed
 from flowertune.inference import infer
@@ -58,7 +59,7 @@ def execute(config: Config, as_json: bool) -> int:
             raise
         raise TrainingFailed(
             f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
-            f"trainer.eval_batch_size={config.trainer.eval_batch_size}"
+            f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {recording.STREAM}"
         ) from error
     if as_json:
         print(json.dumps(measured, indent=2, allow_nan=False))
@@ -110,7 +111,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
 
     console.say("timing validation")
     split = training.cached.splits.get("val", training.cached.splits["train"])
-    pixels = build.store_pixels(split.eval_pixels[:PHOTOS], config.data, device)
+    pixels = PixelStore(split.eval_pixels[:PHOTOS], device, resident=photos.pixels.resident)
     labels = torch.tensor(split.split.labels[:PHOTOS])
 
     def validate() -> None:

@@ -40,26 +40,33 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
+def are_resident(residency: Residency, total_bytes: int, device: torch.device) -> bool:
+    """Whether all pixels of a run, `total_bytes` together, are kept on the device.
+
+    "auto" keeps them on the CPU, and on a device of its own where they take at most half of the
+    memory that is free there now. To be asked once a run, before anything is put there: each store
+    by itself would find half of what the others left.
+    """
+    if residency != "auto":
+        return residency == "device"
+    return device.type == "cpu" or 2 * total_bytes <= free_memory(device)
+
+
 class PixelStore:
     """The pixels of a data set, from which batches are gathered onto a device.
 
-    `residency` "device" moves the pixels there once, where on the CPU the memory map is used as it
-    is; "stream" reads each batch from the map while the device works on those before it; "auto"
-    streams only what takes more than half of the memory that is free on a device of its own.
-    `resident` says which it became. No result depends on it.
+    `resident`: the pixels are moved there once, where on the CPU the memory map is used as it is.
+    Else each batch is read from the map while the device works on those before it. No result
+    depends on it.
     """
 
     def __init__(
-        self, pixels: npt.NDArray[np.uint8], device: torch.device, residency: Residency
+        self, pixels: npt.NDArray[np.uint8], device: torch.device, *, resident: bool
     ) -> None:
         self.device = device
-        self.residency = residency
-        self.resident = residency == "device" or (
-            residency == "auto"
-            and (device.type == "cpu" or 2 * pixels.nbytes <= free_memory(device))
-        )
+        self.resident = resident
         self.mapped = pixels
-        self._pixels = _tensor_of(pixels).to(device) if self.resident else None
+        self._pixels = _tensor_of(pixels).to(device) if resident else None
 
     def __len__(self) -> int:
         return len(self.mapped)

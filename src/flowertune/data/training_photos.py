@@ -74,7 +74,7 @@ def training_photos(
     """
     pixels, sizes = evaluation, None
     if stored.train_pixels is not None and stored.train_sizes is not None:
-        pixels = PixelStore(stored.train_pixels, evaluation.device, evaluation.residency)
+        pixels = PixelStore(stored.train_pixels, evaluation.device, resident=evaluation.resident)
         sizes = torch.from_numpy(stored.train_sizes)
     return TrainingPhotos(
         pixels=pixels,

@@ -1,6 +1,7 @@
 """Which photos make a batch, and where their pixels come from."""
 
 import threading
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -119,10 +120,23 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
     assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
 
 
-def test_an_error_of_the_reading_thread_reaches_the_reader(pixels):
-    stream = PixelStore(pixels[0], torch.device("cpu"), resident=False).batches([torch.tensor([9])])
+@pytest.mark.parametrize("photo", [9, -1])
+def test_an_error_of_the_reading_thread_reaches_the_reader(pixels, photo):
+    store = PixelStore(pixels[0], torch.device("cpu"), resident=False)
     with pytest.raises(IndexError):
-        next(stream)
+        gather(store, torch.tensor([0, photo]))
+
+
+def test_a_streamed_batch_is_copied_once(pixels):
+    """NumPy reports what it allocates; the batch itself is torch's."""
+    store = PixelStore(np.load(pixels[1], mmap_mode="r"), torch.device("cpu"), resident=False)
+    indices = torch.arange(9).repeat(100)
+    store._read(indices)
+    tracemalloc.start()
+    batch = store._read(indices)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < batch.nbytes / 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

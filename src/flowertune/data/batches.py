@@ -95,13 +95,16 @@ class PixelStore:
 
     def _read(self, indices: Tensor) -> Tensor:
         """By NumPy, in one thread: torch would start as many again as compute beside it."""
+        if not all(0 <= photo < len(self.mapped) for photo in indices.tolist()):
+            raise IndexError(f"not all of {indices.tolist()} are below {len(self.mapped)}")
         batch = torch.empty(
             len(indices),
             *self.mapped.shape[1:],
             dtype=torch.uint8,
             pin_memory=self.device.type == "cuda",
         )
-        np.take(self.mapped, indices.numpy(), axis=0, out=batch.numpy())
+        # "clip" clips nothing now; by default NumPy fills a buffer first, and `out` from that
+        np.take(self.mapped, indices.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 
     def _sent(self, batch: Tensor) -> Tensor:

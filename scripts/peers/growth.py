@@ -2,6 +2,7 @@
 
 import mmap
 import time
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -76,16 +77,17 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
 def _step_ms(training: Rehearsal, accumulation: int, steps: int) -> float:
     """Of an image, from the first of `steps` steps to the last, with their data."""
     in_step = step_batches(training.photos, accumulation, 1)[0][1]
-    stream = endless_steps(training.photos, accumulation)
     training.classifier.train()
-    for _ in range(WARM_UP):
-        training.take(next(stream), in_step)
-    synchronise(training.compute.device)
-    began = time.perf_counter()
-    for _ in range(steps):
-        training.take(next(stream), in_step)
-    synchronise(training.compute.device)
-    return 1000 * (time.perf_counter() - began) / (steps * in_step)
+    with closing(endless_steps(training.photos, accumulation)) as stream:
+        for _ in range(WARM_UP):
+            training.take(next(stream), in_step)
+        synchronise(training.compute.device)
+        began = time.perf_counter()
+        for _ in range(steps):
+            training.take(next(stream), in_step)
+        synchronise(training.compute.device)
+        seconds = time.perf_counter() - began
+    return 1000 * seconds / (steps * in_step)
 
 
 def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:

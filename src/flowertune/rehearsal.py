@@ -1,6 +1,7 @@
 """A training that is ready for its first step, for timing: in no run directory, on no baselines."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 
@@ -139,10 +140,15 @@ def step_batches(
     return [step for step in steps if step[1] == steps[0][1]]
 
 
-def endless_steps(photos: TrainingPhotos, accumulation: int) -> Iterator[Iterator[Batch]]:
-    """The batches of one step after the other, an epoch's in one stream as the loop has them."""
+def endless_steps(
+    photos: TrainingPhotos, accumulation: int
+) -> Generator[Iterator[Batch], None, None]:
+    """The batches of one step after the other, an epoch's in one stream as the loop has them.
+
+    To be closed after the last.
+    """
     for epoch in count(1):
         steps = [batches for batches, _ in step_batches(photos, accumulation, epoch)]
-        stream = loaded(photos, chain.from_iterable(steps), epoch)
-        for batches in steps:
-            yield islice(stream, len(batches))
+        with closing(loaded(photos, chain.from_iterable(steps), epoch)) as stream:
+            for batches in steps:
+                yield islice(stream, len(batches))

@@ -2,12 +2,15 @@
 
 import json
 import math
+import threading
+import weakref
 from itertools import pairwise
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
+from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.training.device import Compute
@@ -83,6 +86,48 @@ def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(
         training.run(broken(3, gradient), on_step=lambda epoch, done, total: took.append(done))
     assert took == list(range(1, 9))  # to the end of the epoch, at whose end it is looked at
     assert same(training.classifier.trainable_state(), states[1])
+
+
+def reading_threads():
+    return [each.name for each in threading.enumerate() if each.name.startswith("photos")]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_validation(
+    prepare, mixup, accumulation, resident, monkeypatch
+):
+    training = prepare(
+        count=18, batch_size=4, accumulation=accumulation, recipe=mixup, resident=resident
+    )
+    put_together = TrainingPhotos._made
+    given = []
+
+    def gone():
+        return all(tensor() is None for tensor in given)
+
+    def watched(photos, pixels, *which):
+        assert gone()
+        images, targets = put_together(photos, pixels, *which)
+        given.extend(map(weakref.ref, (pixels, images, targets)))
+        return images, targets
+
+    def validate():
+        assert gone()
+        assert not reading_threads()
+        return training.validate()
+
+    monkeypatch.setattr(TrainingPhotos, "_made", watched)
+    training.run(validate=validate)
+    assert len(given) == 2 * 5 * 3
+
+
+def test_a_step_that_fails_leaves_no_thread_that_reads(prepare):
+    training = prepare(count=16, batch_size=2, resident=False)
+    with pytest.raises(TrainingFailed) as failure:
+        training.run(broken(2))
+    assert failure.traceback  # which keeps the loop's frame alive
+    assert not reading_threads()
 
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_are_not_a_result(prepare):

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,6 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     batches, in_step = step_batches(photos, settings.accumulation, 1)[0]
     resident = list(loaded(photos, batches, 1))
     timing.reset_peak_memory(device)
-    steps = endless_steps(photos, settings.accumulation)
 
     def step_with_data() -> None:
         training.take(next(steps), in_step)
@@ -103,9 +103,10 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
         training.take(resident, in_step)
 
     operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
-    bare, with_data = _steps_timed(
-        bare_step, step_with_data, device, in_step, streamed=not photos.pixels.resident
-    )
+    with closing(endless_steps(photos, settings.accumulation)) as steps:
+        bare, with_data = _steps_timed(
+            bare_step, step_with_data, device, in_step, streamed=not photos.pixels.resident
+        )
     training.check()
     peak = timing.peak_memory(device)
 

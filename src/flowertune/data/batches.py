@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -71,10 +71,11 @@ class PixelStore:
     def __len__(self) -> int:
         return len(self.mapped)
 
-    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+    def batches(self, indices: Iterable[Tensor]) -> Generator[Tensor, None, None]:
         """For each indices (B,) int64 on the CPU its photos: (B, ...) uint8 on the device, copies.
 
-        Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early.
+        Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early; it and
+        they last until the end, or until it is closed.
         """
         if self._pixels is not None:
             for each in indices:

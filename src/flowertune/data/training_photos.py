@@ -1,6 +1,7 @@
 """The training batches, each a pure function of (seed, epoch, batch)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +37,16 @@ class TrainingPhotos:
 
     def load(
         self, batches: Iterable[tuple[int, Tensor]], epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images (B, 3, H, W) normalised and targets (B, C) of each batch, float32 on the device.
 
-        A batch is its number in the epoch, from 0, and its photo indices (B,).
+        A batch is its number in the epoch, from 0, and its photo indices (B,). None is kept here
+        once it is given, neither by a name nor by a `zip`, which has its last tuple until the next.
         """
         numbered = list(batches)
-        gathered = self.pixels.batches([indices for _, indices in numbered])
-        for (batch, indices), pixels in zip(numbered, gathered, strict=True):
-            yield self._made(pixels, indices, epoch, batch)
+        with closing(self.pixels.batches([indices for _, indices in numbered])) as gathered:
+            for batch, indices in numbered:
+                yield self._made(next(gathered), indices, epoch, batch)
 
     def _made(
         self, pixels: Tensor, indices: Tensor, epoch: int, batch: int

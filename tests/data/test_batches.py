@@ -1,8 +1,10 @@
 """Which photos make a batch, and where their pixels come from."""
 
 import threading
+import time
 import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -118,6 +120,33 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
     assert any(thread.name.startswith("photos") for thread in threading.enumerate())
     stream.close()
     assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
+
+
+def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, monkeypatch):
+    """The second read goes on until the third, which waits for the thread, is given up."""
+    store = PixelStore(pixels[0], torch.device("cpu"), resident=False)
+    read, reads, submitted = store._read, [], []
+
+    class Watched(ThreadPoolExecutor):
+        def submit(self, *call):
+            submitted.append(super().submit(*call))
+            return submitted[-1]
+
+    def slow(indices):
+        reads.append(indices.tolist())
+        until = time.monotonic() + 5
+        while len(reads) == 2 and time.monotonic() < until and not submitted[2].cancelled():
+            time.sleep(0.001)
+        return read(indices)
+
+    monkeypatch.setattr(batches, "ThreadPoolExecutor", Watched)
+    monkeypatch.setattr(store, "_read", slow)
+    stream = store.batches([torch.tensor([photo]) for photo in range(9)])
+    next(stream)
+    while len(reads) < 2:
+        time.sleep(0.001)
+    stream.close()
+    assert reads == [[0], [1]]
 
 
 @pytest.mark.parametrize("photo", [9, -1])

@@ -55,7 +55,9 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
         std=training.photos.std.to(META),
     )
     trained = [p for group in classifier.parameter_groups().values() for p in group]
-    optimizer = torch.optim.RMSprop(trained)  # fused AdamW has no kernels for META
+    # in the place of fused AdamW, which has no kernels for META
+    optimizer = torch.optim.RMSprop(trained)
+    optimizer.defaults["fused"] = True
     criterion = TRIPLET if variant == "triplet" else CROSS_ENTROPY
     step = Step(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
     average = AveragedWeights(step.trained, 0.9)
@@ -65,6 +67,17 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
         average.update()
     assert stepped
     assert {term.device.type for term in terms.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("fused", [None, False, True])
+def test_only_an_optimizer_that_can_be_stopped_on_the_device_is_not_waited_for(
+    prepare, fused, monkeypatch
+):
+    monkeypatch.setattr(Compute, "asynchronous", True)
+    training = prepare()
+    optimizer = torch.optim.AdamW(training.classifier.head.parameters(), fused=fused)
+    with nullcontext() if fused else pytest.raises(AssertionError):
+        Step(training.classifier, CROSS_ENTROPY, optimizer, training.compute, 1.0, None)
 
 
 class Allocations(TorchDispatchMode):

@@ -22,9 +22,9 @@ class Step:
     """Takes steps with one optimizer, at the learning rates that it has; fp16's scaler is kept.
 
     `clip_norm`: the largest norm of the gradient, None: any. `deferred`: the host queues steps
-    without waiting for one. What is not finite then stops the optimizer on the device, in that step
-    and all later ones, and `check_finite` finds it when the host has the terms. `replay` has
-    such steps recorded once and replayed; None: each runs as it is.
+    without waiting for one. What is not finite then stops the optimizer, which has to be a fused
+    one, on the device, in that step and all later ones, and `check_finite` finds it when the host
+    has the terms. `replay` has such steps recorded once and replayed; None: each runs as it is.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Step:
         self.deferred = compute.asynchronous and not fp16  # the scaler waits in any case
         self.stopped = torch.zeros((), device=compute.device)  # 1 from the first that is not finite
         if self.deferred:
+            assert optimizer.defaults.get("fused")  # no other looks at what stops it
             optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
         self.replays = replay is not None
         assert self.deferred or not self.replays

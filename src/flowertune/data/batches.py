@@ -15,7 +15,7 @@ from flowertune import draws
 
 Residency = Literal["auto", "device", "stream"]
 
-READ_AHEAD = 2  # batches; one is read while another is on its way
+READ_AHEAD = 2  # batches; one lies ready while the next is read
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -35,7 +35,7 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Te
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on `device`, without waiting for the work that is queued there."""
     if device.type == "cuda":
-        # Only from pinned memory does the copy run beside the kernels.
+        # Out of pinned memory the copy is queued behind the kernels, and the host need not wait.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
@@ -109,7 +109,7 @@ class PixelStore:
         return batch
 
     def _sent(self, batch: Tensor) -> Tensor:
-        # pinned memory is kept until the copy out of it is done
+        # Queued behind the kernels, as `send` has it; torch keeps pinned memory until it is done.
         return batch.to(self.device, non_blocking=batch.is_pinned())
 
 

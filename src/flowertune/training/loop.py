@@ -56,8 +56,8 @@ def fit(
     keeps its own.
 
     Raises:
-        TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a
-            GPU, at the end of its epoch); a validation loss that is not.
+        TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a GPU
+            at the end of its epoch, with fp16 at once); a validation loss that is not.
     """
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import claims, composition
+from flowertune import claims, composition, memory, rehearsal
 from flowertune.config import Config
 from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
@@ -104,6 +104,14 @@ def refusal() -> Callable[[Callable[[], object]], str]:
         return message
 
     return refusal
+
+
+@pytest.fixture
+def rehearsing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A rehearsal leaves this process as it is, and its photos in a folder of the test's own."""
+    monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(rehearsal, "make_deterministic", lambda enabled, device: None)
+    monkeypatch.setattr(memory, "keep_freed", lambda: True)
 
 
 @pytest.fixture

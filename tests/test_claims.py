@@ -6,10 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from flowertune import config_file
 from flowertune.claims import begun, claim, locked
 from flowertune.config import Config
 from flowertune.errors import Refused
@@ -51,6 +55,32 @@ def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
         assert re.search(rf"[( ]{re.escape(key)}[,)]", message), key
     assert "run.root" not in message
     assert "trainer.epochs" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "default", "other"),
+    [
+        ("trainer.compile", "auto", "never"),
+        ("augmentation.mix_off_epochs", "0", "1"),  # of mixup alone
+        ("data.test_per_class", "100", "3"),  # of the drawn flowers alone
+        ("baselines", "true", "false"),
+        ("probe.weight_decay", "null", "0.1"),
+        ("probe.solver", "lbfgs", "adamw"),
+    ],
+)
+def test_a_key_that_came_after_a_run_had_its_default_in_it(
+    tmp_path: Path, key: str, default: str, other: str, compose: Compose, finished: Finished
+) -> None:
+    words = ("method=mixup", "experiment=quickstart", "run.name=first")
+    run = finished(tmp_path, compose(*words))
+    stored = config_file.read(run.path / "config.yaml")
+    *groups, name = key.split(".")
+    del reduce(getitem, groups, stored)[name]
+    (run.path / "config.yaml").write_text(OmegaConf.to_yaml(stored))
+
+    assert claim(tmp_path, "first", asdict(compose(*words, f"{key}={default}")))[1]
+    with pytest.raises(Refused, match=rf"another config \({re.escape(key)}\)"):
+        claim(tmp_path, "first", asdict(compose(*words, f"{key}={other}")))
 
 
 @pytest.mark.parametrize("torn", ["status.json", "config.yaml"])

@@ -33,7 +33,7 @@ def run(classifier, pixels, batch_size, precision="fp32", progress=None):
     mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
     compute = Compute(CPU, precision, threads=1)
     return infer(
-        classifier, PixelStore(pixels, CPU, "auto"), mean, std, batch_size, compute, progress
+        classifier, PixelStore(pixels, CPU, resident=True), mean, std, batch_size, compute, progress
     )
 
 

@@ -28,10 +28,10 @@ def test_the_same_words_in_any_order_give_the_same_name() -> None:
                         run_name("mixup", words))  # fmt: skip
 
 
-def test_nothing_typed_is_the_method_and_keys_of_the_run_itself_do_not_count() -> None:
+def test_nothing_typed_is_the_method_and_keys_without_a_result_do_not_count() -> None:
     assert run_name("lora", []) == "lora"
     silent = ["method=lora", "run.root=/tmp/x", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-              "+hydra.verbose=true", "++run.root=y"]  # fmt: skip
+              "+hydra.verbose=true", "++run.root=y", "data.residency=stream"]  # fmt: skip
     assert run_name("lora", silent) == "lora"
     assert run_name("lora", [*silent, "seed=1"]) == run_name("lora", ["seed=1"])
 

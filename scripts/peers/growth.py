@@ -2,6 +2,7 @@
 
 import mmap
 import time
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowertune import build
 from flowertune.config import Config
+from flowertune.data.batches import PixelStore
 from flowertune.data.cache import cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.inference import infer
@@ -75,16 +77,17 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
 def _step_ms(training: Rehearsal, accumulation: int, steps: int) -> float:
     """Of an image, from the first of `steps` steps to the last, with their data."""
     in_step = step_batches(training.photos, accumulation, 1)[0][1]
-    stream = endless_steps(training.photos, accumulation)
     training.classifier.train()
-    for _ in range(WARM_UP):
-        training.take(next(stream), in_step)
-    synchronise(training.compute.device)
-    began = time.perf_counter()
-    for _ in range(steps):
-        training.take(next(stream), in_step)
-    synchronise(training.compute.device)
-    return 1000 * (time.perf_counter() - began) / (steps * in_step)
+    with closing(endless_steps(training.photos, accumulation)) as stream:
+        for _ in range(WARM_UP):
+            training.take(next(stream), in_step)
+        synchronise(training.compute.device)
+        began = time.perf_counter()
+        for _ in range(steps):
+            training.take(next(stream), in_step)
+        synchronise(training.compute.device)
+        seconds = time.perf_counter() - began
+    return 1000 * seconds / (steps * in_step)
 
 
 def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:
@@ -93,7 +96,10 @@ def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:
     stored = training.cached.splits["val"].eval_pixels
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
     slices = [
-        build.store_pixels(stored[at : at + photos], config.data, compute.device) for at in starts
+        PixelStore(
+            stored[at : at + photos], compute.device, resident=training.photos.pixels.resident
+        )
+        for at in starts
     ]
     seconds = 0.0
     for call, pixels in enumerate([slices[0], *slices]):  # the first is warm-up

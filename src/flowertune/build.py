@@ -6,11 +6,9 @@ A config file can therefore never name arbitrary Python, and the pieces take pla
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowertune import config as schema
@@ -20,7 +18,8 @@ from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
 from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore, epoch_batches
+from flowertune.data.batches import Residency, are_resident, epoch_batches
+from flowertune.data.cache import CachedSplit
 from flowertune.data.class_batches import class_batches
 from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
@@ -95,12 +94,19 @@ def check_adapter(settings: method_config.ModelConfig, backbone: Backbone) -> No
         prompted_blocks(backbone, settings.depth)
 
 
-def store_pixels(
-    pixels: NDArray[np.uint8], data: schema.DataConfig, device: torch.device
-) -> PixelStore:
-    """Where batches are gathered from."""
-    residency: Any = data.residency  # its choices are checked
-    return PixelStore(pixels, device, residency)
+def pixels_are_resident(
+    data: schema.DataConfig, photo_set: PhotoSet, train: CachedSplit, device: torch.device
+) -> bool:
+    """Whether a run keeps its pixels on the device; all of them or none.
+
+    They are the evaluation form of all photos, and the training form of `train` if it has one.
+    """
+    photos = sum(len(split) for split in photo_set.splits.values())
+    total = photos * train.eval_pixels[0].nbytes
+    if train.train_pixels is not None:
+        total += train.train_pixels.nbytes
+    residency = cast("Residency", data.residency)  # its choices are checked
+    return are_resident(residency, total, device)
 
 
 def augmentation_recipe(

@@ -9,11 +9,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flowertune import config_file
+from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.runs import BESIDE, Run, cannot_be_made, taken
 
 SWEEPS = "sweeps"  # beside the runs
-_NO_RESULT = ("run.", "data.residency")  # keys that no result depends on
 _LEFT_OVER = {
     "failed": "failed before",
     "interrupted": "was interrupted before",
@@ -132,9 +132,11 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    # A key that is younger than the run had its default, as that is what was done without it.
+    old = dict(_flat(config_file.schema_values(before))) | dict(_flat(before))
+    new = dict(_flat(now))
     keys = sorted(old.keys() | new.keys())
-    return [key for key in keys if not key.startswith(_NO_RESULT) and old.get(key) != new.get(key)]
+    return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

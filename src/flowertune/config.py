@@ -118,7 +118,7 @@ class DataConfig:
     shots: int | None = key(None, "training photos a class; null: all", at_least=1)
     residency: str = key(
         "auto",
-        "pixels: on the device, or streamed to it; auto: on it if they take half its free memory",
+        "pixels on the device, or streamed to it; auto: on it if at most half of its free memory",
         choices=("auto", "device", "stream"),
     )
     bad_files: str = key("stop", "files that are no photos", choices=("stop", "skip"))
@@ -197,6 +197,9 @@ def needs_probe(config: Config) -> bool:
         isinstance(head, LinearHeadConfig) and head.from_probe
     )
 
+
+# Keys and groups that no result depends on: the same run, whatever they are.
+NO_RESULT = ("run.", "data.residency")
 
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {

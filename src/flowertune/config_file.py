@@ -5,10 +5,11 @@ takes further overrides, which are checked as ever. Hydra wants that path absolu
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowertune.config import SCHEMAS
+from flowertune.config import SCHEMAS, Config
 
 _HEADER = """\
 # Everything this run was set to. To run it again:
@@ -49,12 +50,23 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}
 
 
+def schema_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the schema itself has for each key under the options that a config chose."""
+    chosen = {
+        group: options[_option(group, config[group])]()
+        for group, options in SCHEMAS.items()
+        if isinstance(config.get(group), Mapping)
+    }
+    return asdict(Config(**chosen))
+
+
+def _option(group: str, values: Mapping[str, Any]) -> str:
+    name, options = values.get("name"), SCHEMAS[group]
+    return name if name in options else next(iter(options))  # groups of one schema
+
+
 def _defaults(config: Mapping[str, Any]) -> list[Any]:
     """The schemas that the values rest on, so that types and ranges hold when it is run again."""
-    chosen = []
-    for group, options in SCHEMAS.items():
-        name = config[group].get("name")
-        option = name if name in options else next(iter(options))  # groups of one schema
-        chosen.append(f"schema/{group}/{option}@{group}")
+    chosen = [f"schema/{group}/{_option(group, config[group])}@{group}" for group in SCHEMAS]
     quiet = [{f"override hydra/{name}": "disabled"} for name in ("job_logging", "hydra_logging")]
     return ["schema/config@_global_", *chosen, "_self_", *quiet]

@@ -16,10 +16,11 @@ from flowertune.runs import Run
 
 log = logging.getLogger(__name__)
 
+STREAM = "data.residency=stream keeps the photos out of a GPU's memory"
 OUT_OF_MEMORY = (
     "out of memory on {device}: lower trainer.batch_size={batch_size} and raise "
     "trainer.accumulation={accumulation} by the same factor, which with loss=ce "
-    "gives the same steps; outside of training it is trainer.eval_batch_size that counts"
+    "gives the same steps; outside of training it is trainer.eval_batch_size that counts; " + STREAM
 )
 
 

@@ -1,6 +1,7 @@
 """A training that is ready for its first step, for timing: in no run directory, on no baselines."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 
@@ -10,9 +11,11 @@ from torch import Tensor
 from flowertune import build, draws, memory
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config import Config
+from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import TrainingPhotos, training_photos
+from flowertune.errors import TrainingFailed
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.report.console import RunConsole
@@ -21,7 +24,7 @@ from flowertune.training.device import Compute, choose_compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import replay_for
-from flowertune.training.step import Batch, Step, loaded
+from flowertune.training.step import Batch, Step, loaded, not_finite
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Rehearsal:
         _, stepped = self.step.take(batches, photos, "the benchmark")
         if stepped and self.average is not None:
             self.average.update()
+
+    def check(self) -> None:
+        """Raises TrainingFailed where a step was not finite that the host queued without looking.
+
+        A step that the host waits for raises it by itself.
+        """
+        if self.step.stopped.item():
+            what = "loss or gradient of the benchmark"
+            raise TrainingFailed(not_finite(what, self.compute.precision))
 
 
 def prepare(config: Config, console: RunConsole) -> Rehearsal:
@@ -65,6 +77,8 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     train = cached.splits["train"]
     build.check_loss(config.loss, train.split.labels)
 
+    # as in a training, so for the test photos too, of which nothing is decoded here
+    resident = build.pixels_are_resident(config.data, photo_set, train, compute.device)
     backbone.model.to(compute.device)
     mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
     std = torch.tensor(backbone.preprocessing.std, device=compute.device)
@@ -85,7 +99,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
         cached=cached,
         photos=training_photos(
             train,
-            build.store_pixels(train.eval_pixels, config.data, compute.device),
+            PixelStore(train.eval_pixels, compute.device, resident=resident),
             classes,
             build.augmentation_recipe(
                 config.augmentation, backbone.preprocessing.size, settings.epochs
@@ -126,10 +140,15 @@ def step_batches(
     return [step for step in steps if step[1] == steps[0][1]]
 
 
-def endless_steps(photos: TrainingPhotos, accumulation: int) -> Iterator[Iterator[Batch]]:
-    """The batches of one step after the other, an epoch's in one stream as the loop has them."""
+def endless_steps(
+    photos: TrainingPhotos, accumulation: int
+) -> Generator[Iterator[Batch], None, None]:
+    """The batches of one step after the other, an epoch's in one stream as the loop has them.
+
+    To be closed after the last.
+    """
     for epoch in count(1):
         steps = [batches for batches, _ in step_batches(photos, accumulation, epoch)]
-        stream = loaded(photos, chain.from_iterable(steps), epoch)
-        for batches in steps:
-            yield islice(stream, len(batches))
+        with closing(loaded(photos, chain.from_iterable(steps), epoch)) as stream:
+            for batches in steps:
+                yield islice(stream, len(batches))

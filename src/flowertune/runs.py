@@ -16,20 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import config_file, files
+from flowertune.config import NO_RESULT
 from flowertune.data.photos import PhotoSet
 from flowertune.errors import Refused
 
 Progress = Callable[[str, int, int | None], None]
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
 BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
-_SILENT = re.compile(r"[+~]*(run\.|hydra[./]|method=)")  # words that say nothing about the result
+# words that say nothing about the result
+_SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
 
 
 def run_name(method: str, overrides: Sequence[str]) -> str:
     """A directory name made from what was typed: the same words give the same name.
 
     The method, then the keys and values that were typed, shortened, then six digits that tell
-    apart what shortening made equal. Keys of `run` and `hydra` do not count.
+    apart what shortening made equal. Keys of `hydra` do not count, nor those that no result
+    depends on.
     """
     words = sorted(word for word in overrides if not _SILENT.match(word))
     if not words:

@@ -1,14 +1,17 @@
 """Which photos make a batch, and where their pixels come from."""
 
 import threading
+import time
+import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from flowertune.data import batches
-from flowertune.data.batches import PixelStore, epoch_batches, epoch_order
+from flowertune.data.batches import PixelStore, are_resident, epoch_batches, epoch_order
 
 
 def test_an_epoch_visits_every_photo_once_in_an_order_of_its_own():
@@ -43,14 +46,14 @@ def gather(store, indices):
     return batch
 
 
-@pytest.mark.parametrize("residency", ["auto", "device", "stream"])
+@pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("mode", ["r", "c"])
-def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mode, residency):
+def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mode, resident):
     values, path = pixels
     mapped = np.load(path, mmap_mode=mode)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store = PixelStore(mapped, torch.device("cpu"), residency)
+        store = PixelStore(mapped, torch.device("cpu"), resident=resident)
         indices = torch.tensor([8, 0, 3, 3])
         batch = gather(store, indices)
     assert len(store) == 9
@@ -60,10 +63,10 @@ def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mo
     assert np.array_equal(gather(store, indices).numpy(), values[[8, 0, 3, 3]])
 
 
-@pytest.mark.parametrize("residency", ["device", "stream"])
-def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, residency):
+@pytest.mark.parametrize("resident", [True, False])
+def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, resident):
     values, path = pixels
-    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cpu"), residency)
+    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cpu"), resident=resident)
     wanted = [torch.tensor([8, 0, 3, 3]), torch.tensor([1])]
     for indices, photos in zip(wanted, store.photos(wanted), strict=True):
         assert len(photos) == len(indices)
@@ -73,7 +76,7 @@ def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, residenc
 
 def test_on_the_cpu_photos_of_which_a_part_is_taken_are_not_copied(pixels):
     values, _ = pixels
-    store = PixelStore(values, torch.device("cpu"), "auto")
+    store = PixelStore(values, torch.device("cpu"), resident=True)
     (photos,) = store.photos([torch.tensor([4, 2])])
     assert all(np.shares_memory(photo.numpy(), values) for photo in photos)
 
@@ -81,22 +84,27 @@ def test_on_the_cpu_photos_of_which_a_part_is_taken_are_not_copied(pixels):
 def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
     _, path = pixels
     mapped = np.load(path, mmap_mode="r")
-    store = PixelStore(mapped, torch.device("cpu"), "auto")
-    assert store.resident
+    store = PixelStore(mapped, torch.device("cpu"), resident=True)
     assert store._pixels is not None
     assert store._pixels.data_ptr() == mapped.ctypes.data
 
 
+def test_another_device_holds_what_fits_in_half_of_its_free_memory(monkeypatch):
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    monkeypatch.setattr(batches, "free_memory", lambda device: 20)
+    assert are_resident("auto", 10, meta) is True
+    assert are_resident("auto", 11, meta) is False
+    assert are_resident("device", 11, meta) is True
+    assert are_resident("stream", 1, meta) is False
+    assert [are_resident(word, 11, cpu) for word in ("auto", "device", "stream")] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("resident", [True, False])
-def test_another_device_holds_what_fits_in_half_of_its_memory(pixels, resident, monkeypatch):
+def test_batches_are_gathered_onto_another_device(pixels, resident):
     """On torch's "meta" device, which has shapes and no memory."""
-    values, _ = pixels
-    free = 2 * values.nbytes if resident else 2 * values.nbytes - 1
-    monkeypatch.setattr(batches, "free_memory", lambda device: free)
-    store = PixelStore(values, torch.device("meta"), "auto")
-    assert store.resident is resident
-    assert PixelStore(values, torch.device("meta"), "stream").resident is False
-    assert PixelStore(values, torch.device("meta"), "device").resident is True
+    store = PixelStore(pixels[0], torch.device("meta"), resident=resident)
     batch = gather(store, torch.tensor([1, 2]))
     assert batch.device.type == "meta"
     assert batch.shape == (2, 3, 5, 7)
@@ -104,7 +112,7 @@ def test_another_device_holds_what_fits_in_half_of_its_memory(pixels, resident, 
 
 def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
     values, _ = pixels
-    store = PixelStore(values, torch.device("cpu"), "stream")
+    store = PixelStore(values, torch.device("cpu"), resident=False)
     asked = []
 
     def order():
@@ -123,7 +131,7 @@ def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
-    stream = PixelStore(pixels[0], torch.device("cpu"), "stream").batches(
+    stream = PixelStore(pixels[0], torch.device("cpu"), resident=False).batches(
         [torch.tensor([photo]) for photo in range(9)]
     )
     next(stream)
@@ -132,20 +140,57 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
     assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
 
 
-def test_an_error_of_the_reading_thread_reaches_the_reader(pixels):
-    stream = PixelStore(pixels[0], torch.device("cpu"), "stream").batches([torch.tensor([9])])
+def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, monkeypatch):
+    """The second read goes on until the third, which waits for the thread, is given up."""
+    store = PixelStore(pixels[0], torch.device("cpu"), resident=False)
+    read, reads, submitted = store._read, [], []
+
+    class Watched(ThreadPoolExecutor):
+        def submit(self, *call):
+            submitted.append(super().submit(*call))
+            return submitted[-1]
+
+    def slow(indices):
+        reads.append(indices.tolist())
+        until = time.monotonic() + 5
+        while len(reads) == 2 and time.monotonic() < until and not submitted[2].cancelled():
+            time.sleep(0.001)
+        return read(indices)
+
+    monkeypatch.setattr(batches, "ThreadPoolExecutor", Watched)
+    monkeypatch.setattr(store, "_read", slow)
+    stream = store.batches([torch.tensor([photo]) for photo in range(9)])
+    next(stream)
+    while len(reads) < 2:
+        time.sleep(0.001)
+    stream.close()
+    assert reads == [[0], [1]]
+
+
+@pytest.mark.parametrize("photo", [9, -1])
+def test_an_error_of_the_reading_thread_reaches_the_reader(pixels, photo):
+    store = PixelStore(pixels[0], torch.device("cpu"), resident=False)
     with pytest.raises(IndexError):
-        next(stream)
+        gather(store, torch.tensor([0, photo]))
+
+
+def test_a_streamed_batch_is_copied_once(pixels):
+    """NumPy reports what it allocates; the batch itself is torch's."""
+    store = PixelStore(np.load(pixels[1], mmap_mode="r"), torch.device("cpu"), resident=False)
+    indices = torch.arange(9).repeat(100)
+    store._read(indices)
+    tracemalloc.start()
+    batch = store._read(indices)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < batch.nbytes / 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("resident", [True, False])
-def test_gathering_on_a_gpu_equals_indexing(pixels, resident, monkeypatch):
+def test_gathering_on_a_gpu_equals_indexing(pixels, resident):
     values, path = pixels
-    if not resident:
-        monkeypatch.setattr(batches, "free_memory", lambda device: 0)
-    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"), "auto")
-    assert store.resident is resident
+    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"), resident=resident)
     batch = gather(store, torch.tensor([8, 0, 3, 3]))
     assert batch.device.type == "cuda"
     assert np.array_equal(batch.cpu().numpy(), values[[8, 0, 3, 3]])

@@ -43,9 +43,9 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
 
 
-def photos(pixels, recipe, seed=42, residency="auto"):
+def photos(pixels, recipe, seed=42, resident=True):
     return TrainingPhotos(
-        pixels=PixelStore(pixels, torch.device("cpu"), residency),
+        pixels=PixelStore(pixels, torch.device("cpu"), resident=resident),
         labels=LABELS,
         classes=3,
         sizes=None if recipe is None else torch.full((7, 2), 8),
@@ -108,7 +108,7 @@ def test_a_batch_depends_on_seed_epoch_and_batch_and_on_nothing_else(pixels):
 
 
 def test_streamed_photos_are_the_resident_ones_bit_for_bit(pixels):
-    resident, streamed = (photos(pixels, EVERYTHING, residency=r) for r in ("device", "stream"))
+    resident, streamed = (photos(pixels, EVERYTHING, resident=r) for r in (True, False))
     batches = [list(enumerate(source.batches(2))) for source in (resident, streamed)]
     both = zip(resident.load(batches[0], 2), streamed.load(batches[1], 2), strict=True)
     for one, other in both:

@@ -114,6 +114,7 @@ def prepare(small_dir: Path) -> Prepare:
         precision: str = "fp32",
         lr: float = 1e-3,
         replay: Replay | None = None,
+        resident: bool = True,
         **settings: Any,
     ) -> Training:
         backbone = load_directory(small_dir, text=False)
@@ -134,7 +135,7 @@ def prepare(small_dir: Path) -> Prepare:
         trainer = replace(SETTINGS, **settings)
         photos = TrainingPhotos(
             pixels=PixelStore(
-                rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU, "auto"
+                rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU, resident=resident
             ),
             labels=torch.arange(count) % CLASSES,
             classes=CLASSES,

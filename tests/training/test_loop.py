@@ -2,12 +2,15 @@
 
 import json
 import math
+import threading
+import weakref
 from itertools import pairwise
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
+from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.training.device import Compute
@@ -18,7 +21,7 @@ def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def broken(at, gradient=False, always=False):
+def broken(at, what="loss and gradient", always=False):
     """Cross-entropy whose call number `at` (from 1) gives a value or gradient that is no number."""
     calls = 0
 
@@ -27,7 +30,9 @@ def broken(at, gradient=False, always=False):
         calls += 1
         loss = soft_cross_entropy(logits, targets, 0.0)
         if calls == at or (always and calls > at):
-            if not gradient:
+            if what == "loss":
+                return {"loss": loss + math.nan}
+            if what == "loss and gradient":
                 return {"loss": loss * math.nan}
             logits.register_hook(lambda g: g * math.inf)
         return {"loss": loss}
@@ -48,9 +53,9 @@ def test_accumulated_batches_make_the_same_step_as_one_large_batch(prepare, coun
     assert losses == pytest.approx([line["loss"] for line in large.lines], abs=1e-5)
 
 
-@pytest.mark.parametrize(("gradient", "what"), [(False, "loss"), (True, "gradient")])
+@pytest.mark.parametrize("what", ["loss", "gradient", "loss and gradient"])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, gradient, what, accumulation):
+def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, what, accumulation):
     training = prepare(count=16, batch_size=2, accumulation=accumulation)
     steps = 8 // accumulation
     states = []
@@ -61,17 +66,16 @@ def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, gradient, 
 
     # the first batch of the second epoch's third step
     at = 8 + 2 * accumulation + 1
-    with pytest.raises(TrainingFailed, match=rf"{what} of epoch 2, step 3 is not finite.*lr"):
-        training.run(broken(at, gradient), on_step=remember)
+    named = what.split()[0]
+    with pytest.raises(TrainingFailed, match=rf"{named} of epoch 2, step 3 is not finite.*lr"):
+        training.run(broken(at, what), on_step=remember)
     assert len(states) == steps + 2
     assert same(training.classifier.state_dict(), states[-1])
     assert not same(states[-1], states[-2])
 
 
-@pytest.mark.parametrize(("gradient", "what"), [(False, "loss"), (True, "gradient")])
-def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(
-    prepare, gradient, what, monkeypatch
-):
+@pytest.mark.parametrize("what", ["loss", "gradient", "loss and gradient"])
+def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(prepare, what, monkeypatch):
     alone = prepare(count=16, batch_size=2, epochs=1)
     states = []
     alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
@@ -79,10 +83,54 @@ def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(
     monkeypatch.setattr(Compute, "asynchronous", True)
     training = prepare(count=16, batch_size=2, epochs=1)
     took = []
-    with pytest.raises(TrainingFailed, match=rf"{what} of epoch 1, step 3 is not finite.*lr"):
-        training.run(broken(3, gradient), on_step=lambda epoch, done, total: took.append(done))
+    named = what.split()[0]
+    with pytest.raises(TrainingFailed, match=rf"{named} of epoch 1, step 3 is not finite.*lr"):
+        training.run(broken(3, what), on_step=lambda epoch, done, total: took.append(done))
     assert took == list(range(1, 9))  # to the end of the epoch, at whose end it is looked at
     assert same(training.classifier.trainable_state(), states[1])
+
+
+def reading_threads():
+    return [each.name for each in threading.enumerate() if each.name.startswith("photos")]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_validation(
+    prepare, mixup, accumulation, resident, monkeypatch
+):
+    training = prepare(
+        count=18, batch_size=4, accumulation=accumulation, recipe=mixup, resident=resident
+    )
+    put_together = TrainingPhotos._made
+    given = []
+
+    def gone():
+        return all(tensor() is None for tensor in given)
+
+    def watched(photos, pixels, *which):
+        assert gone()
+        images, targets = put_together(photos, pixels, *which)
+        parts = pixels if resident else [pixels]  # of the memory map, photo by photo
+        given.extend(map(weakref.ref, (*parts, images, targets)))
+        return images, targets
+
+    def validate():
+        assert gone()
+        assert not reading_threads()
+        return training.validate()
+
+    monkeypatch.setattr(TrainingPhotos, "_made", watched)
+    training.run(validate=validate)
+    assert len(given) == 2 * (5 * 2 + (18 if resident else 5))
+
+
+def test_a_step_that_fails_leaves_no_thread_that_reads(prepare):
+    training = prepare(count=16, batch_size=2, resident=False)
+    with pytest.raises(TrainingFailed) as failure:
+        training.run(broken(2))
+    assert failure.traceback  # which keeps the loop's frame alive
+    assert not reading_threads()
 
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_are_not_a_result(prepare):
@@ -259,7 +307,7 @@ def test_a_step_that_fp16s_scaler_skips_moves_neither_weights_nor_schedule(prepa
     training = prepare(count=16, precision="fp16", epochs=1, warmup_epochs=1.0)
     states = [training.classifier.trainable_state()]
     training.run(
-        broken(2, gradient=True),
+        broken(2, "gradient"),
         on_step=lambda *_: states.append(training.classifier.trainable_state()),
     )
     moved = [not same(one, two) for one, two in pairwise(states)]
@@ -274,4 +322,4 @@ def test_a_step_that_fp16s_scaler_skips_moves_neither_weights_nor_schedule(prepa
 def test_fp16_gradients_that_no_scale_helps_end_it(prepare):
     training = prepare(count=64, batch_size=2, precision="fp16", epochs=1)
     with pytest.raises(TrainingFailed, match=r"gradient of epoch 1, step .*precision=fp32"):
-        training.run(broken(2, gradient=True, always=True))
+        training.run(broken(2, "gradient", always=True))

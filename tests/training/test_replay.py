@@ -257,7 +257,7 @@ def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, 
         made.classifier.to(device)
         photos = replace(
             made.photos,
-            pixels=PixelStore(made.photos.pixels.mapped, device, "device"),
+            pixels=PixelStore(made.photos.pixels.mapped, device, resident=True),
             mean=made.photos.mean.to(device),
             std=made.photos.std.to(device),
         )

@@ -12,7 +12,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowertune.data import batches
 from flowertune.data.batches import PixelStore
 from flowertune.data.mix import Mixing
 from flowertune.losses import criteria
@@ -44,7 +43,6 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     monkeypatch.setattr(Compute, "asynchronous", True)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know META
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
-    monkeypatch.setattr(batches, "free_memory", lambda device: 2**40 if resident else 0)
     plain = replace(mixup, saturation=0.2, mixing=None)
     mixing = Mixing(variant, 0.4, last_epoch=9) if variant.endswith("mix") else None
     recipe = mixup if variant == "mixup" else replace(plain, mixing=mixing)
@@ -52,12 +50,14 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     classifier = training.classifier.to(META).train()
     photos = replace(
         training.photos,
-        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META, "auto"),
+        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META, resident=resident),
         mean=training.photos.mean.to(META),
         std=training.photos.std.to(META),
     )
     trained = [p for group in classifier.parameter_groups().values() for p in group]
-    optimizer = torch.optim.RMSprop(trained)  # fused AdamW has no kernels for META
+    # in the place of fused AdamW, which has no kernels for META
+    optimizer = torch.optim.RMSprop(trained)
+    optimizer.defaults["fused"] = True
     criterion = TRIPLET if variant == "triplet" else CROSS_ENTROPY
     step = Step(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
     average = AveragedWeights(step.trained, 0.9)
@@ -67,6 +67,17 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
         average.update()
     assert stepped
     assert {term.device.type for term in terms.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("fused", [None, False, True])
+def test_only_an_optimizer_that_can_be_stopped_on_the_device_is_not_waited_for(
+    prepare, fused, monkeypatch
+):
+    monkeypatch.setattr(Compute, "asynchronous", True)
+    training = prepare()
+    optimizer = torch.optim.AdamW(training.classifier.head.parameters(), fused=fused)
+    with nullcontext() if fused else pytest.raises(AssertionError):
+        Step(training.classifier, CROSS_ENTROPY, optimizer, training.compute, 1.0, None)
 
 
 class Allocations(TorchDispatchMode):

@@ -18,6 +18,7 @@ from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config import Config, needs_probe
 from flowertune.data.augment import normalise
+from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import training_photos
@@ -112,8 +113,11 @@ def _train(
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
     std = torch.tensor(backbone.preprocessing.std, device=device)
+    resident = build.pixels_are_resident(
+        config.data, photos.photo_set, photos.splits["train"], device
+    )
     pixels = {
-        name: build.store_pixels(each.eval_pixels, config.data, device)
+        name: PixelStore(each.eval_pixels, device, resident=resident)
         for name, each in photos.splits.items()
     }
     labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}

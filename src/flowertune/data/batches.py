@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -15,7 +15,7 @@ from flowertune import draws
 
 Residency = Literal["auto", "device", "stream"]
 
-READ_AHEAD = 2  # batches; one is read while another is on its way
+READ_AHEAD = 2  # batches; one lies ready while the next is read
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -35,39 +35,47 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Te
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on `device`, without waiting for the work that is queued there."""
     if device.type == "cuda":
-        # Only from pinned memory does the copy run beside the kernels.
+        # Out of pinned memory the copy is queued behind the kernels, and the host need not wait.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def are_resident(residency: Residency, total_bytes: int, device: torch.device) -> bool:
+    """Whether all pixels of a run, `total_bytes` together, are kept on the device.
+
+    "auto" keeps them on the CPU, and on a device of its own where they take at most half of the
+    memory that is free there now. To be asked once a run, before anything is put there: each store
+    by itself would find half of what the others left.
+    """
+    if residency != "auto":
+        return residency == "device"
+    return device.type == "cpu" or 2 * total_bytes <= free_memory(device)
 
 
 class PixelStore:
     """The pixels of a data set, from which batches are gathered onto a device.
 
-    `residency` "device" moves the pixels there once, where on the CPU the memory map is used as it
-    is; "stream" reads each batch from the map while the device works on those before it; "auto"
-    streams only what takes more than half of the memory that is free on a device of its own.
-    `resident` says which it became. No result depends on it.
+    `resident`: the pixels are moved there once, where on the CPU the memory map is used as it is.
+    Else each batch is read from the map while the device works on those before it. No result
+    depends on it.
     """
 
     def __init__(
-        self, pixels: npt.NDArray[np.uint8], device: torch.device, residency: Residency
+        self, pixels: npt.NDArray[np.uint8], device: torch.device, *, resident: bool
     ) -> None:
         self.device = device
-        self.residency = residency
-        self.resident = residency == "device" or (
-            residency == "auto"
-            and (device.type == "cpu" or 2 * pixels.nbytes <= free_memory(device))
-        )
+        self.resident = resident
         self.mapped = pixels
-        self._pixels = _tensor_of(pixels).to(device) if self.resident else None
+        self._pixels = _tensor_of(pixels).to(device) if resident else None
 
     def __len__(self) -> int:
         return len(self.mapped)
 
-    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+    def batches(self, indices: Iterable[Tensor]) -> Generator[Tensor, None, None]:
         """For each indices (B,) int64 on the CPU its photos: (B, ...) uint8 on the device, copies.
 
-        Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early.
+        Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early; it and
+        they last until the end, or until it is closed.
         """
         if self._pixels is not None:
             for each in indices:
@@ -86,7 +94,7 @@ class PixelStore:
                 for batch in ahead:
                     batch.cancel()
 
-    def photos(self, indices: Iterable[Tensor]) -> Iterator[Tensor | list[Tensor]]:
+    def photos(self, indices: Iterable[Tensor]) -> Generator[Tensor | list[Tensor], None, None]:
         """As `batches`, for who takes only a part of each photo and writes to none.
 
         On the CPU the photos are not copied: a list of (...) uint8 that lie in the memory map.
@@ -99,17 +107,20 @@ class PixelStore:
 
     def _read(self, indices: Tensor) -> Tensor:
         """By NumPy, in one thread: torch would start as many again as compute beside it."""
+        if not all(0 <= photo < len(self.mapped) for photo in indices.tolist()):
+            raise IndexError(f"not all of {indices.tolist()} are below {len(self.mapped)}")
         batch = torch.empty(
             len(indices),
             *self.mapped.shape[1:],
             dtype=torch.uint8,
             pin_memory=self.device.type == "cuda",
         )
-        np.take(self.mapped, indices.numpy(), axis=0, out=batch.numpy())
+        # "clip" clips nothing now; by default NumPy fills a buffer first, and `out` from that
+        np.take(self.mapped, indices.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 
     def _sent(self, batch: Tensor) -> Tensor:
-        # pinned memory is kept until the copy out of it is done
+        # Queued behind the kernels, as `send` has it; torch keeps pinned memory until it is done.
         return batch.to(self.device, non_blocking=batch.is_pinned())
 
 

@@ -1,6 +1,7 @@
 """The training batches, each a pure function of (seed, epoch, batch)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -37,31 +38,30 @@ class TrainingPhotos:
 
     def load(
         self, batches: Iterable[tuple[int, Tensor]], epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images (B, 3, H, W) normalised and targets (B, C) of each batch, float32 on the device.
 
-        A batch is its number in the epoch, from 0, and its photo indices (B,).
+        A batch is its number in the epoch, from 0, and its photo indices (B,). None is kept here
+        once it is given, neither by a name nor by a `zip`, which has its last tuple until the next.
         """
         numbered = list(batches)
         wanted = [indices for _, indices in numbered]
-        if self.recipe is None:
-            for indices, pixels in zip(wanted, self.pixels.batches(wanted), strict=True):
-                yield augment.normalise(pixels, self.mean, self.std), self._targets(indices)
-            return
-        for (batch, indices), photos in zip(numbered, self.pixels.photos(wanted), strict=True):
-            yield self._varied(self.recipe, photos, indices, epoch, batch)
+        gather = self.pixels.batches if self.recipe is None else self.pixels.photos
+        with closing(gather(wanted)) as gathered:
+            for batch, indices in numbered:
+                yield self._made(next(gathered), indices, epoch, batch)
 
-    def _varied(
-        self, recipe: augment.Recipe, photos: Photos, indices: Tensor, epoch: int, batch: int
+    def _made(
+        self, photos: Photos, indices: Tensor, epoch: int, batch: int
     ) -> tuple[Tensor, Tensor]:
+        targets = mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
+        if self.recipe is None:
+            assert isinstance(photos, Tensor)
+            return augment.normalise(photos, self.mean, self.std), targets
         assert self.sizes is not None
-        drawn = augment.draw(recipe, self.sizes[indices], self.seed, epoch, batch)
-        images = augment.apply(photos, drawn, recipe, self.mean, self.std)
-        targets = self._targets(indices)
+        drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
+        images = augment.apply(photos, drawn, self.recipe, self.mean, self.std)
         return (images, targets) if drawn.mixing is None else mix.mix(images, targets, drawn.mixing)
-
-    def _targets(self, indices: Tensor) -> Tensor:
-        return mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
 
 
 def training_photos(
@@ -80,7 +80,7 @@ def training_photos(
     """
     pixels, sizes = evaluation, None
     if stored.train_pixels is not None and stored.train_sizes is not None:
-        pixels = PixelStore(stored.train_pixels, evaluation.device, evaluation.residency)
+        pixels = PixelStore(stored.train_pixels, evaluation.device, resident=evaluation.resident)
         sizes = torch.from_numpy(stored.train_sizes)
     return TrainingPhotos(
         pixels=pixels,

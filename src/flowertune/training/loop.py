@@ -4,6 +4,7 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -55,8 +56,8 @@ def fit(
     keeps its own.
 
     Raises:
-        TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a
-            GPU, at the end of its epoch); a validation loss that is not.
+        TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a GPU
+            at the end of its epoch, with fp16 at once); a validation loss that is not.
     """
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch
@@ -70,28 +71,28 @@ def fit(
         measured: list[dict[str, Tensor]] = []
         photos_seen: list[int] = []
         batches = list(enumerate(photos.batches(epoch)))
-        stream = loaded(photos, batches, epoch)
-        for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
-            # schedule
-            share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
-            rates = set_learning_rates(step.optimizer, share)
+        with closing(loaded(photos, batches, epoch)) as stream:
+            for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
+                # schedule
+                share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
+                rates = set_learning_rates(step.optimizer, share)
 
-            # forward, loss, backward, guard, step
-            step_batches = batches[first : first + settings.accumulation]
-            in_step = sum(len(indices) for _, indices in step_batches)
-            terms, stepped = step.take(
-                islice(stream, len(step_batches)), in_step, _place(epoch, done)
-            )
-            applied += stepped
-            if stepped and average is not None:
-                average.update()
+                # forward, loss, backward, guard, step
+                step_batches = batches[first : first + settings.accumulation]
+                in_step = sum(len(indices) for _, indices in step_batches)
+                terms, stepped = step.take(
+                    islice(stream, len(step_batches)), in_step, _place(epoch, done)
+                )
+                applied += stepped
+                if stepped and average is not None:
+                    average.update()
 
-            # log
-            measured.append(terms)
-            photos_seen.append(in_step)
-            lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
-                          "split": "train", **_named(rates)})  # fmt: skip
-            on_step(epoch, done, steps_per_epoch)
+                # log
+                measured.append(terms)
+                photos_seen.append(in_step)
+                lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
+                              "split": "train", **_named(rates)})  # fmt: skip
+                on_step(epoch, done, steps_per_epoch)
 
         # validate, keep, stop
         for done, (line, values) in enumerate(zip(lines, _values(measured), strict=True), start=1):

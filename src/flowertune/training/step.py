@@ -1,7 +1,8 @@
 """One step of training: forward, loss, backward, guard, step."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -21,9 +22,9 @@ class Step:
     """Takes steps with one optimizer, at the learning rates that it has; fp16's scaler is kept.
 
     `clip_norm`: the largest norm of the gradient, None: any. `deferred`: the host queues steps
-    without waiting for one. What is not finite then stops the optimizer on the device, in that step
-    and all later ones, and `check_finite` finds it when the host has the terms. `replay` has
-    such steps recorded once and replayed; None: each runs as it is.
+    without waiting for one. What is not finite then stops the optimizer, which has to be a fused
+    one, on the device, in that step and all later ones, and `check_finite` finds it when the host
+    has the terms. `replay` has such steps recorded once and replayed; None: each runs as it is.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Step:
         self.deferred = compute.asynchronous and not fp16  # the scaler waits in any case
         self.stopped = torch.zeros((), device=compute.device)  # 1 from the first that is not finite
         if self.deferred:
+            assert optimizer.defaults.get("fused")  # no other looks at what stops it
             optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
         self.replays = replay is not None
         assert self.deferred or not self.replays
@@ -72,6 +74,7 @@ class Step:
         for images, targets in batches:
             for name, term in self.backward(images, targets, part=len(images) / photos).items():
                 terms[name] = terms.get(name, 0) + term
+            del images, targets  # before the next are put together
 
         # guard: nothing that is not finite reaches a weight; step
         if self.scaler.is_enabled():
@@ -128,16 +131,17 @@ def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precisi
 
 def loaded(
     photos: TrainingPhotos, batches: Iterable[tuple[int, Tensor]], epoch: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches (their number in the epoch, photo indices (B,)), each put together when needed.
 
     Each sets the global random state that dropout draws from, so a step's forward pass comes
-    before the next one is asked for.
+    before the next one is asked for. To be closed where it is not read to its end.
     """
     numbered = list(batches)
-    for (batch, _), made in zip(numbered, photos.load(numbered, epoch), strict=True):
-        torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
-        yield made
+    with closing(photos.load(numbered, epoch)) as stream:
+        for batch, _ in numbered:
+            torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
+            yield next(stream)  # which draws nothing from that state
 
 
 def not_finite(what: str, precision: str) -> str:

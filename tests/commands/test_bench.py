@@ -1,0 +1,51 @@
+"""What is timed after what, and when a benchmark is none."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from flowertune import timing
+from flowertune.commands import bench
+from flowertune.config import Config
+from flowertune.errors import TrainingFailed
+from flowertune.timing import Timing
+from flowertune.training.device import Compute
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "LEAST", 2)
+    monkeypatch.setattr(timing, "MOST", 2)
+    calls: list[str] = []
+    both = bench._steps_timed(
+        lambda: calls.append("bare"), lambda: calls.append("data"), CPU, 8, streamed=streamed
+    )
+    each = timing.WARM_UP + 2
+    assert calls == (["bare"] * each + ["data"] * each if streamed else ["bare", "data"] * each)
+    assert [(len(one.seconds), one.photos) for one in both] == [(2, 8), (2, 8)]
+
+
+@pytest.mark.usefixtures("rehearsing")
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_steps_that_are_not_finite_are_no_benchmark(
+    asynchronous: bool,
+    compose: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the host waits for each step, and where it only queues them, as a GPU's does."""
+    monkeypatch.setattr(timing, "LEAST", 2)
+    monkeypatch.setattr(timing, "MOST", 2)
+    monkeypatch.setattr(Compute, "asynchronous", asynchronous)
+    monkeypatch.setattr(bench, "_start_up", lambda config: [Timing((1.0,), None)] * 2)
+    config = compose(
+        "experiment=quickstart", "backbone=tiny", "method=lora", "trainer.device=cpu",
+        "trainer.batch_size=8", "data.train_per_class=1", "data.val_per_class=1",
+        "data.test_per_class=1", "optimizer.lr=1e38", "optimizer.head_lr=1e38",
+    )  # fmt: skip
+    with pytest.raises(TrainingFailed, match=r"of the benchmark is not finite: try a lower"):
+        bench.execute(config, as_json=True)

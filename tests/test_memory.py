@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,11 +22,17 @@ print([faults_of_a_step() for _ in range(4)][-1])
 """
 
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told")
+@pytest.mark.skipif(
+    HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(),
+    reason="the kernel hands out huge pages, which are few",
+)
 def test_a_later_step_takes_no_new_pages_from_the_kernel():
     counts = {}
     for how in ("kept", "given back"):
         command = [sys.executable, "-c", STEPS, how]
         counts[how] = int(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert counts["kept"] < 200
-    assert counts["given back"] > 2000
+    assert counts["kept"] * 10 < counts["given back"]

@@ -15,7 +15,7 @@ import psutil
 
 # What flowertune sets for itself: idle threads of OpenMP soon leave the cores to a DataLoader.
 SPIN_COUNT = "10000"
-LOOK_EVERY = 0.5  # seconds between two looks at the memory
+LOOK_EVERY = 2.0  # seconds between two looks at the memory, each of which walks through its pages
 # What forked processes share counts once in pss; rss counts it in each of them.
 MEMORY = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
 

@@ -5,8 +5,8 @@ import sys
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_KEPT = 2**30  # bytes of one block
-NEVER_TRIM = 2**31 - 1
+LARGEST_KEPT = (2**30, 2**25)  # bytes of one block; older glibc takes no more than the second
+NEVER_TRIM = -1  # the largest number that it knows
 
 
 def keep_freed() -> bool:
@@ -20,4 +20,5 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
+    kept = any(mallopt(M_MMAP_THRESHOLD, largest) for largest in LARGEST_KEPT)
+    return bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)) and kept

@@ -8,10 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    multiclass_calibration_error,
-    multiclass_stat_scores,
-)
 
 CALIBRATION_BINS = 15
 
@@ -51,6 +47,9 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
     `ece` is the expected calibration error of the top-1 confidence in 15 bins of equal width
     (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
+    # a third of a second to import, for which no first step waits
+    from torchmetrics.functional.classification import multiclass_stat_scores
+
     logits, labels = logits.detach().float().cpu(), labels.cpu().long()
     n, classes = logits.shape
     # Counts rather than ready-made averages: torchmetrics' macro accuracy gives 0 to a class that
@@ -93,6 +92,8 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 
 
 def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     # Probabilities, because torchmetrics takes logits that happen to lie in [0, 1] for such; and
     # below 1, because it puts a confidence of exactly 1 into a sixteenth bin of its own.
     below_one = 1 - torch.finfo(torch.float32).eps

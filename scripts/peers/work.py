@@ -85,7 +85,7 @@ def link_photos(
     """Links to the photos of the splits, at most `limit` of each; returns how many links.
 
     Photos are taken from the classes in turn, so that a class more or less has one photo more.
-    Each is linked `copies` times, under other names: `0.jpg`, `0-1.jpg`, `0-2.jpg`.
+    Each is linked `copies` times, under other names: `0.jpg`, `0.copy-1.jpg`, `0.copy-2.jpg`.
     """
     counts = {}
     for split in splits:
@@ -98,7 +98,7 @@ def link_photos(
             place = target / split / photo.parent.name
             place.mkdir(parents=True, exist_ok=True)
             for copy in range(copies):
-                name = f"{photo.stem}-{copy}{photo.suffix}" if copy else photo.name
+                name = f"{photo.stem}.copy-{copy}{photo.suffix}" if copy else photo.name
                 (place / name).symlink_to(photo.resolve())
             photo.read_bytes()  # nobody is the first to wait for the disk
         counts[split] = copies * len(turns[:limit])

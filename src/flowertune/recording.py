@@ -16,11 +16,15 @@ from flowertune.runs import Run
 
 log = logging.getLogger(__name__)
 
-STREAM = "data.residency=stream keeps the photos out of a GPU's memory"
+MORE_MEMORY = (
+    "data.residency=stream keeps the photos out of a GPU's memory, and trainer.compile=never what "
+    "its recorded steps hold"
+)
 OUT_OF_MEMORY = (
     "out of memory on {device}: lower trainer.batch_size={batch_size} and raise "
     "trainer.accumulation={accumulation} by the same factor, which with loss=ce "
-    "gives the same steps; outside of training it is trainer.eval_batch_size that counts; " + STREAM
+    "gives the same steps; outside of training it is trainer.eval_batch_size that counts; "
+    + MORE_MEMORY
 )
 
 

@@ -22,9 +22,7 @@ from flowertune.report.console import RunConsole
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
 from flowertune.training.ema import AveragedWeights
-from flowertune.training.optimizer import build_optimizer
-from flowertune.training.replay import replay_for
-from flowertune.training.step import Batch, Step, loaded, not_finite
+from flowertune.training.step import Batch, Step, build_step, loaded, not_finite
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,8 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     classifier = build.build_classifier(
         config, backbone, classes, *_stand_ins(backbone.embedding_dim, classes)
     ).to(compute.device)
-    replay = replay_for(settings.compile, compute, console.say)
-    optimizer = build_optimizer(
-        classifier.parameter_groups(), config.optimizer, compute.device, replayed=replay is not None
-    )
     criterion = build.build_criterion(config.loss)
-    step = Step(classifier, criterion, optimizer, compute, settings.clip_norm, replay)
+    step = build_step(classifier, criterion, compute, config.optimizer, settings, console.say)
     return Rehearsal(
         compute=compute,
         backbone=backbone,

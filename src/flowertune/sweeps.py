@@ -106,7 +106,7 @@ class Sweep:
         job = replace(job, state=state, why=why)
         self._write(job)
         self._write_tables()
-        gc.collect()  # a failed job's tensors: the next one has all of the memory
+        gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
         results = job.results()
         if results is None:
             print(f"{title}: {state}: {why}", file=sys.stderr)

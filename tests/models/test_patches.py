@@ -20,12 +20,13 @@ def narrow(request, monkeypatch):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("size", [(12, 16), (13, 18)])  # of the second, the edge is left out
-def test_values_and_gradients_are_the_convolutions(bias, trained, size):
+@pytest.mark.parametrize("count", [2, 0])
+def test_values_and_gradients_are_the_convolutions(bias, trained, size, count):
     torch.manual_seed(0)
     theirs = nn.Conv2d(3, 10, kernel_size=4, stride=4, bias=bias).requires_grad_(trained)
     ours = copy.deepcopy(theirs)
     assert cut_patches(ours) == 1
-    images = torch.randn(2, 3, *size)
+    images = torch.randn(count, 3, *size)
     expected, found = theirs(images), ours(images)
     torch.testing.assert_close(found, expected)
     assert found.requires_grad == trained
@@ -40,10 +41,11 @@ def test_only_what_cuts_patches_is_changed():
     model = nn.Sequential(
         nn.Conv2d(3, 8, kernel_size=4, stride=4),
         nn.Conv2d(3, 8, kernel_size=3, stride=1),
+        nn.Conv2d(3, 8, kernel_size=1),
         nn.Conv2d(3, 8, kernel_size=4, stride=4, padding=1),
         nn.Conv2d(4, 8, kernel_size=4, stride=4, groups=2),
         nn.Conv2d(3, 8, kernel_size=4, stride=4, dilation=2),
     )
     assert cut_patches(model) == 1
     assert cut_patches(model) == 1
-    assert [type(module) for module in model] == [PatchEmbedding] + 4 * [nn.Conv2d]
+    assert [type(module) for module in model] == [PatchEmbedding] + 5 * [nn.Conv2d]

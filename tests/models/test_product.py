@@ -81,11 +81,22 @@ def test_only_float32_on_a_cpu_is_onednns(monkeypatch):
 
 
 @needs_onednn
-def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch):
-    monkeypatch.setattr(products, "mkl_is_narrow", lambda: True)
-    program = torch.export.export(Linear(3, 2).requires_grad_(False).eval(), (torch.randn(2, 3),))
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch, strict):
+    monkeypatch.setattr(products, "_vendor", lambda: "AuthenticAMD")
+    layer, x = Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3)
+    program = torch.export.export(layer, (x,), strict=strict)
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert names == {"aten.linear.default"}
+
+
+@needs_onednn
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_nor_what_is_traced(monkeypatch):
+    monkeypatch.setattr(products, "mkl_is_narrow", lambda: True)
+    traced = torch.jit.trace(Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3))
+    kinds = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert kinds - {"prim::GetAttr"} == {"aten::linear"}
 
 
 def test_intels_processors_are_left_to_mkl(monkeypatch, tmp_path):

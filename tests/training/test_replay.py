@@ -23,12 +23,15 @@ from flowertune.training import replay as replays
 from flowertune.training.device import Compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.replay import MOST_RECORDINGS, WARM_UP, Replayed, replay_for
+from flowertune.training.replay import MOST_RECORDINGS, WARM_UP, Replay, replay_for
 
 TRIPLET = partial(
     criteria.triplet_cross_entropy, label_smoothing=0.1, margin=0.3, weight=0.5,
     distance="euclidean", normalize=True, reduction="mean",
 )  # fmt: skip
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 class Operations(TorchDispatchMode):
@@ -98,6 +101,11 @@ class StandIn:
         return operations.again, filled
 
 
+def as_it_is(function, *tensors, **fixed):
+    """For what would replay, so that the optimizer is the same."""
+    return function(*tensors, **fixed)
+
+
 @pytest.fixture
 def queued(monkeypatch):
     """The loop as a GPU's: it does not look at what a step gives."""
@@ -110,10 +118,8 @@ def both(prepare, queued):
 
     def both(criterion=None, **settings):
         unexpected, recorder = [], StandIn()
-        # the same optimizer, whose rates are tensors, for both
-        plain = prepare(replay=lambda function: function, **settings).run(criterion)
-        replay = partial(Replayed, recorder=recorder, say=unexpected.append)
-        replayed = prepare(replay=replay, **settings).run(criterion)
+        plain = prepare(replay=as_it_is, **settings).run(criterion)
+        replayed = prepare(replay=Replay(recorder, unexpected.append), **settings).run(criterion)
         assert not unexpected
         return plain, replayed, recorder
 
@@ -182,12 +188,10 @@ def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(p
         return criterion
 
     states = []
-    alone = prepare(count=16, batch_size=2, epochs=1, replay=lambda function: function)
+    alone = prepare(count=16, batch_size=2, epochs=1, replay=as_it_is)
     alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
     recorder = StandIn()
-    training = prepare(
-        count=16, batch_size=2, epochs=1, replay=partial(Replayed, recorder=recorder, say=print)
-    )
+    training = prepare(count=16, batch_size=2, epochs=1, replay=Replay(recorder, print))
     with pytest.raises(TrainingFailed, match="loss of epoch 1, step 6 is not finite"):
         training.run(broken())
     assert recorder.recorded == 2
@@ -195,15 +199,17 @@ def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(p
         assert torch.equal(weight, states[4][name]), name
 
 
+def looks(embedding, logits, targets):
+    """A criterion for which the host waits."""
+    loss = soft_cross_entropy(logits, targets, 0.0)
+    return {"loss": loss * (1.0 if loss.item() > 0 else 2.0)}
+
+
 @pytest.mark.usefixtures("queued")
 def test_what_cannot_be_recorded_goes_on_as_it_is_with_one_line(prepare):
-    def looks(embedding, logits, targets):
-        loss = soft_cross_entropy(logits, targets, 0.0)
-        return {"loss": loss * (1.0 if loss.item() > 0 else 2.0)}
-
     said = []
-    plain = prepare(epochs=3, replay=lambda function: function).run(looks)
-    replayed = prepare(epochs=3, replay=partial(Replayed, recorder=StandIn(), say=said.append))
+    plain = prepare(epochs=3, replay=as_it_is).run(looks)
+    replayed = prepare(epochs=3, replay=Replay(StandIn(), said.append))
     assert_same(plain, replayed.run(looks))
     assert said == [
         "steps are not recorded, and so a little slower: "
@@ -218,18 +224,21 @@ def test_the_first_calls_run_and_rare_shapes_are_not_recorded():
         ran.append(len(x))
         return {"sum": 2 * x.sum()}
 
-    replayed = Replayed(double, recorder, print)
+    replay = Replay(recorder, print)
     for size in range(1, MOST_RECORDINGS + 3):
         for call in range(WARM_UP + 3):
-            assert replayed(torch.full((size,), float(call)))["sum"] == 2 * size * call
+            assert replay(double, torch.full((size,), float(call)))["sum"] == 2 * size * call
     assert recorder.recorded == MOST_RECORDINGS
     assert ran.count(1) == WARM_UP + 1  # and once when it is recorded
     assert ran.count(MOST_RECORDINGS + 1) == WARM_UP + 3
 
 
 def test_a_result_is_the_callers_to_keep():
-    replayed = Replayed(lambda x: {"x": x.sum()}, StandIn(), print)
-    results = [replayed(torch.tensor([float(call)]))["x"] for call in range(6)]
+    def total(x):
+        return {"x": x.sum()}
+
+    replay = Replay(StandIn(), print)
+    results = [replay(total, torch.tensor([float(call)]))["x"] for call in range(6)]
     assert [result.item() for result in results] == [0, 1, 2, 3, 4, 5]
 
 
@@ -247,35 +256,53 @@ def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
     assert "fp16" in said[0]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def on_gpu(made, precision, replay):
+    """A training of `prepare`, on the GPU."""
+    device = torch.device("cuda")
+    made.classifier.to(device)
+    photos = replace(
+        made.photos,
+        pixels=PixelStore(made.photos.pixels.mapped, device, resident=True),
+        mean=made.photos.mean.to(device),
+        std=made.photos.std.to(device),
+    )
+    groups = made.classifier.parameter_groups()
+    return replace(
+        made,
+        photos=photos,
+        optimizer=build_optimizer(groups, OptimizerConfig(), device, replayed=True),
+        compute=Compute(device, precision, 1),
+        average=AveragedWeights([p for group in groups.values() for p in group], 0.9),
+        replay=replay,
+    )
+
+
+@needs_cuda
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, precision):
-    device = torch.device("cuda")
-
     def trained(replay):
         made = prepare(recipe=mixup, dropout=0.2, epochs=3, ema=0.9, clip_norm=1.0)
-        made.classifier.to(device)
-        photos = replace(
-            made.photos,
-            pixels=PixelStore(made.photos.pixels.mapped, device, resident=True),
-            mean=made.photos.mean.to(device),
-            std=made.photos.std.to(device),
-        )
-        groups = made.classifier.parameter_groups()
-        return replace(
-            made,
-            photos=photos,
-            optimizer=build_optimizer(groups, OptimizerConfig(), device, replayed=True),
-            compute=Compute(device, precision, 1),
-            average=AveragedWeights([p for group in groups.values() for p in group], 0.9),
-            replay=replay,
-        ).run()
+        return on_gpu(made, precision, replay).run()
 
     said = []
-    compute = Compute(device, precision, 1)
-    plain = trained(lambda function: function)
+    compute = Compute(torch.device("cuda"), precision, 1)
+    plain = trained(as_it_is)
     replayed = trained(replay_for("auto", compute, said.append))
     assert not said
+    state = replayed.classifier.trainable_state()
+    for name, expected in plain.classifier.trainable_state().items():
+        torch.testing.assert_close(state[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_cuda
+def test_a_cuda_graph_that_cannot_be_leaves_everything_as_it_was(prepare):
+    said = []
+    compute = Compute(torch.device("cuda"), "fp32", 1)
+    plain = on_gpu(prepare(epochs=3), "fp32", as_it_is).run(looks)
+    replay = replay_for("auto", compute, said.append)
+    replayed = on_gpu(prepare(epochs=3), "fp32", replay).run(looks)
+    assert len(said) == 1
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     state = replayed.classifier.trainable_state()
     for name, expected in plain.classifier.trainable_state().items():
         torch.testing.assert_close(state[name], expected, rtol=1e-4, atol=1e-5)

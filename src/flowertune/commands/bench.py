@@ -60,7 +60,7 @@ def execute(config: Config, as_json: bool) -> int:
             raise
         raise TrainingFailed(
             f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
-            f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {recording.STREAM}"
+            f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {recording.MORE_MEMORY}"
         ) from error
     if as_json:
         print(json.dumps(measured, indent=2, allow_nan=False))
@@ -72,6 +72,7 @@ def execute(config: Config, as_json: bool) -> int:
 def first_step(config: Config) -> int:
     """What the timed process does: all that comes before the first step, and that step."""
     training = prepare(config, _error_console())
+    training.classifier.train()
     batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
     training.take(loaded(training.photos, batches, 1), photos)
     timing.synchronise(training.compute.device)

@@ -33,9 +33,7 @@ from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import Compute, choose_compute
-from flowertune.training.optimizer import build_optimizer
-from flowertune.training.replay import replay_for
-from flowertune.training.step import Step, not_finite
+from flowertune.training.step import build_step, not_finite
 
 
 def execute(config: Config) -> int:
@@ -173,13 +171,11 @@ def _train(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
         batches = build.training_batches(config, labels["train"])
-        replay = replay_for(settings.compile, compute, console.say)
-        optimizer = build_optimizer(
-            classifier.parameter_groups(), config.optimizer, device, replayed=replay is not None
-        )
-        criterion = build.build_criterion(config.loss)
         course = train(
-            Step(classifier, criterion, optimizer, compute, settings.clip_norm, replay),
+            build_step(
+                classifier, build.build_criterion(config.loss), compute, config.optimizer, settings,
+                console.say,
+            ),
             training_photos(
                 photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
                 batches, config.seed,

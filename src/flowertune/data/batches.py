@@ -15,6 +15,10 @@ from flowertune import draws
 
 Residency = Literal["auto", "device", "stream"]
 
+# Photos worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
+# that is mapped already. No result depends on it.
+GROUP_ON_CPU = 2
+
 READ_AHEAD = 2  # batches; one lies ready while the next is read
 
 
@@ -121,7 +125,7 @@ class PixelStore:
 
     def _sent(self, batch: Tensor) -> Tensor:
         # Queued behind the kernels, as `send` has it; torch keeps pinned memory until it is done.
-        return batch.to(self.device, non_blocking=batch.is_pinned())
+        return batch.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def free_memory(device: torch.device) -> int:

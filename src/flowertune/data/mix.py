@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowertune import draws
-from flowertune.data.batches import send
-
-# Photos whose partners are gathered at once: on the CPU few, so that they stay in cache.
-GROUP_ON_CPU = 2
+from flowertune.data.batches import GROUP_ON_CPU, send
 
 Kind = Literal["mixup", "cutmix"]
 Size = tuple[int, int]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowertune.data.batches import send
+from flowertune.data.batches import GROUP_ON_CPU, send
 
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -24,10 +24,8 @@ Photos = Tensor | list[Tensor]
 # How far the kernel reaches to each side, in pixels of the coarser of the two grids.
 SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 
-# Photos worked on at once; no result depends on it. On the CPU few, so that the intermediates stay
-# in cache and in memory already mapped; elsewhere many, to fill the device, within about 0.3 GB of
-# intermediates for 224 px from a canvas of 256 x 512.
-GROUP_ON_CPU = 2
+# Photos worked on at once where it is no CPU: many, to fill the device, within about 0.3 GB of
+# intermediates for 224 px from a canvas of 256 x 512. No result depends on it.
 GROUP_ELSEWHERE = 64
 
 

@@ -19,8 +19,8 @@ class PatchEmbedding(nn.Conv2d):
         height, width = self.kernel_size
         rows, columns = images.shape[2] // height, images.shape[3] // width
         used = images[:, :, : rows * height, : columns * width]
-        cut = used.reshape(len(images), -1, rows, height, columns, width)
-        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, -1)
+        cut = used.unflatten(3, (columns, width)).unflatten(2, (rows, height))
+        patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         tokens = linear(patches, self.weight.flatten(1), self.bias)
         embedded: Tensor = tokens.transpose(1, 2).unflatten(2, (rows, columns))
         return embedded
@@ -32,7 +32,7 @@ def cut_patches(model: nn.Module) -> int:
         module
         for module in model.modules()
         if type(module) in (nn.Conv2d, PatchEmbedding)
-        and module.kernel_size == module.stride
+        and module.kernel_size == module.stride != (1, 1)
         and module.padding in (0, (0, 0), "valid")
         and module.dilation == (1, 1)
         and module.groups == 1

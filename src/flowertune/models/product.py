@@ -1,9 +1,9 @@
 """Products of Linear layers on a CPU, by the faster of the two libraries that torch brings.
 
 MKL computes float32 with half the width of AVX-512 on processors that are not Intel's; oneDNN uses
-all of it there: 460 against 207 GFLOP/s on two cores of an AMD EPYC (benchmarks/LOG.md). torch asks
-oneDNN for half precision alone, so here it is asked by the operation that inductor compiles Linear
-layers to.
+all of it there, and is twice as fast on an AMD EPYC of the Zen 5 kind, the one that was measured
+(benchmarks/LOG.md). torch asks oneDNN for half precision alone, so here it is asked by the
+operation that inductor compiles Linear layers to.
 """
 
 import functools
@@ -20,7 +20,10 @@ CPU_INFO = Path("/proc/cpuinfo")  # Linux's
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., K), weight (N, K), bias (N,) or None -> x weight^T + bias (..., N); no gradients."""
+    """x (..., K), weight (N, K), bias (N,) or None -> x weight^T + bias (..., N); no gradients.
+
+    All of one type.
+    """
     if by_onednn(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
@@ -29,11 +32,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def by_onednn(x: Tensor) -> bool:
     """Whether `product` of such a tensor is oneDNN's. What is traced is for other machines."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # it is public all the same
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and mkl_is_narrow()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and mkl_is_narrow()
     )
 
 

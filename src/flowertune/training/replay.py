@@ -9,20 +9,18 @@ https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from flowertune.errors import one_line
+from flowertune.errors import first_line
 from flowertune.training.device import Compute
 
 Scalars = dict[str, Tensor]  # by name, () each
-Replay = Callable[[Callable[..., Scalars]], Callable[..., Scalars]]
 
-WARM_UP = 2  # calls before the recording: kernels are loaded, gradients and workspaces are made
-MOST_RECORDINGS = 4  # each keeps its activations' memory; rarer shapes run as they are
+WARM_UP = 2  # calls before the recording: kernels are loaded, gradients are made
+MOST_RECORDINGS = 5  # for each the device is waited for; rarer shapes run as they are
 
 
 class Recorder(Protocol):
@@ -37,31 +35,25 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs in one pool of memory, as they run one after the other."""
+    """CUDA graphs in one pool of memory, as they run one after the other.
+
+    What one fills has to be copied before another runs.
+    """
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         """As `Recorder` has it."""
-        graph = torch.cuda.CUDAGraph()
-        # the thread that reads photos ahead pins memory meanwhile, which "global" would forbid it
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            filled = function()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # the thread that reads photos ahead pins memory meanwhile; "global" would forbid it
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                filled = function()
+        except RuntimeError:
+            torch.cuda.set_stream(stream)  # torch before 2.12 leaves its own in force
+            raise
         return graph.replay, filled
-
-
-def replay_for(choice: str, compute: Compute, say: Callable[[str], None]) -> Replay | None:
-    """What makes a `Replayed` of a function under `trainer.compile`; None: they run as they are.
-
-    `say` takes a line where that is not as it was asked for, then or when a step is recorded.
-    """
-    if choice == "never" or compute.device.type != "cuda":
-        return None
-    if compute.precision == "fp16":
-        say("steps are not recorded: fp16's loss scaling decides after each whether it counts")
-        return None
-    return partial(Replayed, recorder=CudaRecorder(), say=say)
 
 
 @dataclass(frozen=True)
@@ -78,46 +70,48 @@ class _Recording:
         return dict(zip(self.names, self.filled.clone().unbind(), strict=True))
 
 
-class Replayed:
-    """`function(*tensors, **fixed) -> named scalars`, recorded for each shape of the tensors.
+class Replay:
+    """Calls functions of tensors that give named scalars, recorded for each shape of the tensors.
 
-    The first calls with such shapes (and `fixed` values) run the function as it is, the next one
-    records it, and that and all later ones replay. Where it cannot be recorded, it goes on as it
-    is, and `say` is told why, once.
+    The first calls of a function with such shapes (and `fixed` values) run it as it is, the next
+    one records it, and that and all later ones replay. Where one cannot be recorded, all go on as
+    they are, and `say` is told why, once.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Scalars],
-        recorder: Recorder,
-        say: Callable[[str], None],
-    ) -> None:
-        self.function = function
+    def __init__(self, recorder: Recorder, say: Callable[[str], None]) -> None:
         self.recorder: Recorder | None = recorder
         self.say = say
         self.calls: dict[Hashable, int] = {}
         self.recordings: dict[Hashable, _Recording] = {}
 
-    def __call__(self, *tensors: Tensor, **fixed: float) -> Scalars:
-        """What the function gives for them; the tensors are the caller's again afterwards."""
-        key = (tuple(tensor.shape for tensor in tensors), tuple(sorted(fixed.items())))
+    def __call__(
+        self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
+    ) -> Scalars:
+        """`function(*tensors, **fixed)`; the tensors are the caller's again afterwards."""
+        shapes = tuple(tensor.shape for tensor in tensors)
+        key = (function.__name__, shapes, tuple(sorted(fixed.items())))
         calls = self.calls[key] = self.calls.get(key, 0) + 1
-        recording = self.recordings.get(key)
-        if recording is None and calls > WARM_UP and len(self.recordings) < MOST_RECORDINGS:
-            recording = self._recorded(tensors, fixed)
-            if recording is not None:
-                self.recordings[key] = recording
-        return self.function(*tensors, **fixed) if recording is None else recording(tensors)
+        if key not in self.recordings and calls > WARM_UP:
+            self._record(key, function, tensors, fixed)
+        if key in self.recordings:
+            return self.recordings[key](tensors)
+        return function(*tensors, **fixed)
 
-    def _recorded(self, tensors: tuple[Tensor, ...], fixed: dict[str, float]) -> _Recording | None:
-        if self.recorder is None:
-            return None
+    def _record(
+        self,
+        key: Hashable,
+        function: Callable[..., Scalars],
+        tensors: tuple[Tensor, ...],
+        fixed: dict[str, float],
+    ) -> None:
+        if self.recorder is None or len(self.recordings) == MOST_RECORDINGS:
+            return
         inputs = tuple(tensor.clone() for tensor in tensors)
         names: tuple[str, ...] = ()
 
         def run() -> Tensor:
             nonlocal names
-            scalars = self.function(*inputs, **fixed)
+            scalars = function(*inputs, **fixed)
             names = tuple(scalars)
             return torch.stack(list(scalars.values()))
 
@@ -125,6 +119,21 @@ class Replayed:
             replay, filled = self.recorder.record(run)
         except RuntimeError as error:
             self.recorder = None
-            self.say(f"steps are not recorded, and so a little slower: {one_line(error)}")
-            return None
-        return _Recording(inputs, replay, names, filled)
+            # the end of the capture fails too, over what went wrong in it
+            why = first_line(error.__context__ or error)
+            self.say(f"steps are not recorded, and so a little slower: {why}")
+        else:
+            self.recordings[key] = _Recording(inputs, replay, names, filled)
+
+
+def replay_for(choice: str, compute: Compute, say: Callable[[str], None]) -> Replay | None:
+    """What calls the functions of a step under `trainer.compile`; None: they run as they are.
+
+    `say` takes a line where that is not as it was asked for, then or when a step is recorded.
+    """
+    if choice == "never" or compute.device.type != "cuda":
+        return None
+    if compute.precision == "fp16":
+        say("steps are not recorded: fp16's loss scaling decides after each whether it counts")
+        return None
+    return Replay(CudaRecorder(), say)

@@ -7,12 +7,14 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
+from flowertune.config import OptimizerConfig, TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.draws import derive_seed
 from flowertune.errors import TrainingFailed
 from flowertune.models.classifier import Classifier
 from flowertune.training.device import Compute
-from flowertune.training.replay import Replay, Scalars
+from flowertune.training.optimizer import build_optimizer
+from flowertune.training.replay import Replay, Scalars, replay_for
 
 Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, C), on the device
@@ -49,12 +51,8 @@ class Step:
         if self.deferred:
             assert optimizer.defaults.get("fused")  # no other looks at what stops it
             optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
-        self.replays = replay is not None
-        assert self.deferred or not self.replays
-        self.backward: Callable[..., Scalars] = self._backward
-        self.update: Callable[..., Scalars] = self._update
-        if replay is not None:
-            self.backward, self.update = replay(self._backward), replay(self._update)
+        self.replay = replay
+        assert self.deferred or replay is None
 
     def take(
         self, batches: Iterable[Batch], photos: int, where: str
@@ -72,7 +70,8 @@ class Step:
         # forward, loss, backward
         terms: dict[str, Tensor] = {}
         for images, targets in batches:
-            for name, term in self.backward(images, targets, part=len(images) / photos).items():
+            part = len(images) / photos
+            for name, term in self._run(self._backward, images, targets, part=part).items():
                 terms[name] = terms.get(name, 0) + term
             del images, targets  # before the next are put together
 
@@ -80,12 +79,19 @@ class Step:
         if self.scaler.is_enabled():
             return self._scaled_step(terms, where)
         if self.deferred:
-            return {**terms, **self.update(terms["loss"])}, True
+            return {**terms, **self._run(self._update, terms["loss"])}, True
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
         check_finite(terms["loss"], norm, where, self.compute.precision)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {**terms, "gradient_norm": norm}, True
+
+    def _run(
+        self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
+    ) -> dict[str, Tensor]:
+        if self.replay is None:
+            return function(*tensors, **fixed)
+        return self.replay(function, *tensors, **fixed)
 
     def _backward(self, images: Tensor, targets: Tensor, part: float) -> dict[str, Tensor]:
         """Adds the gradients of a batch, which is `part` of the step; returns that of its terms."""
@@ -101,7 +107,9 @@ class Step:
         finite = torch.isfinite(loss + norm)
         torch.maximum(self.stopped, (~finite).float(), out=self.stopped)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=not self.replays)  # a replay adds to the same tensors
+        self.optimizer.zero_grad(
+            set_to_none=self.replay is None
+        )  # a replay adds to the same tensors
         return {"gradient_norm": norm}
 
     def _scaled_step(self, terms: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], bool]:
@@ -117,6 +125,22 @@ class Step:
         self.scaler.update()
         self.optimizer.zero_grad()
         return {**terms, "gradient_norm": norm}, self.scaler.get_scale() >= scale
+
+
+def build_step(
+    classifier: Classifier,
+    criterion: Criterion,
+    compute: Compute,
+    optimizer: OptimizerConfig,
+    trainer: TrainerConfig,
+    say: Callable[[str], None],
+) -> Step:
+    """A step that trains what the classifier trains; `say` is told where it cannot be recorded."""
+    replay = replay_for(trainer.compile, compute, say)
+    adamw = build_optimizer(
+        classifier.parameter_groups(), optimizer, compute.device, replayed=replay is not None
+    )
+    return Step(classifier, criterion, adamw, compute, trainer.clip_norm, replay)
 
 
 def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:

@@ -160,6 +160,7 @@ def _train(
         return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
 
     # training; the best epoch's weights are kept, or without a val split the last
+    inferred: dict[str, Tensor | None] = {}  # logits that these weights gave already
     if classifier.mode in FROZEN:  # the head is what it will be
         checkpoint.save_weights(run.best, classifier.trainable_state())
         run.write_lines("metrics.jsonl", [])
@@ -171,7 +172,7 @@ def _train(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
         batches = build.training_batches(config, labels["train"])
-        course = train(
+        course, inferred["val"] = train(
             build_step(
                 classifier, build.build_criterion(config.loss), compute, config.optimizer, settings,
                 console.say,
@@ -181,7 +182,7 @@ def _train(
                 batches, config.seed,
             ),
             settings, run,
-            (lambda: measure(evaluate("val").logits, labels["val"])) if "val" in labels else None,
+            (lambda: evaluate("val").logits) if "val" in labels else None, labels.get("val"),
             console,
         )  # fmt: skip
 
@@ -190,7 +191,8 @@ def _train(
     classifier.load_trainable_state(checkpoint.load_weights(run.best))
     measured = {}
     for name, each in photos.splits.items():
-        logits = evaluate(name).logits
+        known = inferred.get(name)
+        logits = evaluate(name).logits if known is None else known
         metrics = measure(logits, labels[name])
         if not math.isfinite(metrics.loss):
             raise TrainingFailed(not_finite(f"loss on {name}", compute.precision))

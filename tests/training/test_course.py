@@ -1,0 +1,53 @@
+"""What a training leaves for what comes after it."""
+
+import pytest
+import torch
+
+from flowertune.inference import infer
+from flowertune.losses.criteria import cross_entropy
+from flowertune.report.console import RunConsole
+from flowertune.runs import Run
+from flowertune.training import checkpoint
+from flowertune.training.course import train
+from flowertune.training.step import Step
+
+
+@pytest.fixture
+def course(prepare, tmp_path):
+    """`course(**settings)`: the training, its course, the logits beside it, and its run."""
+
+    def course(**settings):
+        made = prepare(**settings)
+        run = Run(tmp_path)
+        run.best.parent.mkdir(parents=True)
+        photos = made.photos
+
+        def infer_val():
+            outputs = infer(
+                made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute
+            )
+            return outputs.logits
+
+        def criterion(embedding, logits, targets):
+            return cross_entropy(embedding, logits, targets, label_smoothing=0.0)
+
+        step = Step(made.classifier, criterion, made.optimizer, made.compute, 1.0, None)
+        found, logits = train(
+            step, photos, made.settings, run, infer_val, photos.labels, RunConsole()
+        )
+        made.classifier.load_trainable_state(checkpoint.load_weights(run.best))
+        return found, logits, infer_val()
+
+    return course
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_logits_that_come_with_the_kept_weights_are_theirs_bit_for_bit(course, ema):
+    found, logits, again = course(epochs=3, ema=ema, min_delta=1.0)
+    assert torch.equal(logits, again)
+    assert found.best_epoch < found.epochs_run  # so they are not simply the last ones
+
+
+def test_where_another_scale_of_the_adapter_was_tried_last_none_come(course):
+    _, logits, _ = course(epochs=2, adapter_scales=[0.0, 0.5])
+    assert logits is None

@@ -107,9 +107,8 @@ class Step:
         finite = torch.isfinite(loss + norm)
         torch.maximum(self.stopped, (~finite).float(), out=self.stopped)
         self.optimizer.step()
-        self.optimizer.zero_grad(
-            set_to_none=self.replay is None
-        )  # a replay adds to the same tensors
+        # a replay adds to the very tensors that it was recorded with
+        self.optimizer.zero_grad(set_to_none=self.replay is None)
         return {"gradient_norm": norm}
 
     def _scaled_step(self, terms: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], bool]:

@@ -29,14 +29,18 @@ class MemoryWatch:
         """Bytes at the peak of each kind of memory, each at its own moment. Ends the watch."""
         self._ended.set()
         self._thread.join()
+        self._look()  # the thread may have had no turn for long
         return self._most
 
     def _watch(self) -> None:
-        while STATUS.exists():
+        self._look()
+        while not self._ended.wait(LOOK_EVERY):
+            self._look()
+
+    def _look(self) -> None:
+        if STATUS.exists():
             for kind, found in resident().items():
                 self._most[kind] = max(self._most[kind], found)
-            if self._ended.wait(LOOK_EVERY):
-                break
 
 
 def resident() -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,11 +14,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowertune import config_file
+from flowertune import config_file, files
 from flowertune.claims import begun, claim, locked
 from flowertune.config import Config
 from flowertune.errors import Refused
-from flowertune.runs import Run
+from flowertune.runs import FORMAT, Run
+from flowertune.unchanged import MACHINE, TASK
+
+ENVIRONMENT = {"format": FORMAT, **dict.fromkeys((*TASK, *MACHINE), "same")}
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]
@@ -149,7 +153,8 @@ def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
     assert (run.path / "metrics.jsonl").read_text() == "old"
     with begun(run, asdict(config), {"who": "new"}) as before:
         assert before is not None
-        assert "(a reason)" in before
+        assert "(a reason)" in before.words
+        assert before.checkpoint is None
         assert not (run.path / "metrics.jsonl").exists()
         assert run.status() == ("running", None)
         run.write_results({})
@@ -157,6 +162,97 @@ def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
     assert claim(tmp_path, "first", asdict(config))[1]
     assert {path.name for path in tmp_path.iterdir()} == {"first", ".locks"}
     assert [path.suffix for path in (tmp_path / ".locks").iterdir()] == [".lock"]
+
+
+def resumable(root: Path, config: Config, state: str = "interrupted") -> Run:
+    """A run that left a checkpoint, and half a file."""
+    run = left_over(root, config, state)
+    files.write_json(run.path / "environment.json", ENVIRONMENT)
+    run.checkpoint(1, 5).parent.mkdir()
+    files.write_folder(run.checkpoint(1, 5), {"state.json": b"{}"})
+    (run.path / ".metrics.jsonl.x1").write_text("half")
+    (run.checkpoint(1, 5).parent / ".epoch.x2").mkdir()
+    return run
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
+    tmp_path: Path, config: Config, state: str
+) -> None:
+    resumable(tmp_path, config, state)
+    run, is_finished = claim(tmp_path, "first", asdict(config))
+    assert not is_finished
+    now = {**ENVIRONMENT, "cpu_threads": 8}
+    with begun(run, asdict(config), now) as before:
+        assert before is not None
+        assert before.checkpoint == run.checkpoint(1, 5)
+        assert "(a reason)" in before.words
+        (note,) = before.notes
+        assert "another cpu_threads" in note
+        assert (run.path / "metrics.jsonl").read_text() == "old"
+        assert run.status() == ("running", None)
+    assert not list(run.path.rglob(".*"))
+    assert run.environment() == {**ENVIRONMENT, "resumed": [{"cpu_threads": 8}]}
+
+
+def test_of_damaged_checkpoints_alone_nothing_is_taken_up(tmp_path: Path, config: Config) -> None:
+    run = resumable(tmp_path, config)
+    (run.checkpoint(1, 5) / "state.json").write_text("[]")
+    with begun(run, asdict(config), ENVIRONMENT) as before:
+        assert before is not None
+        assert before.checkpoint is None
+        assert "state.json is damaged" in before.notes[0]
+        assert not (run.path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("key", ["data_fingerprint", "weights_sha256", "preprocessing"])
+def test_nothing_goes_on_with_other_photos_or_weights(
+    tmp_path: Path, config: Config, key: str
+) -> None:
+    run = resumable(tmp_path, config)
+    changed = {**ENVIRONMENT, key: "other"}
+    with pytest.raises(Refused, match=f"cannot go on, as {key} changed"):  # noqa: SIM117
+        with begun(run, asdict(config), changed):
+            pass
+    assert run.status() == ("interrupted", "a reason")
+    assert run.checkpoint(1, 5).exists()
+    with begun(run, asdict(config), changed, "restart") as before:
+        assert before is not None
+        assert before.checkpoint is None
+
+
+def test_never_refuses_what_is_there_and_restart_replaces_it_whatever_its_config(
+    tmp_path: Path, config: Config, compose: Compose, finished: Finished
+) -> None:
+    plain, other = asdict(config), asdict(compose("method=lora", "seed=7"))
+    for make in (resumable, finished):
+        run = make(tmp_path, config)
+        with pytest.raises(Refused, match=r"run\.resume=never"):
+            claim(tmp_path, "first", plain, "never")
+        with pytest.raises(Refused, match="another config"):
+            claim(tmp_path, "first", other)
+        assert claim(tmp_path, "first", other, "restart") == (run, False)
+        with begun(run, other, {"who": "new"}, "restart") as before:
+            assert before is not None
+            assert run.status() == ("running", None)
+            assert not (run.path / "metrics.jsonl").exists()
+            assert not (run.path / "results.json").exists()
+        shutil.rmtree(run.path)
+    (tmp_path / "first").mkdir()
+    with pytest.raises(Refused, match="not a finished run"):  # nobody's run is replaced
+        claim(tmp_path, "first", plain, "restart")
+
+
+def test_what_a_newer_flowertune_made_is_left_alone(
+    tmp_path: Path, config: Config, finished: Finished
+) -> None:
+    newer = {**ENVIRONMENT, "format": FORMAT + 1, "flowertune": "99.0"}
+    for make in (resumable, finished):
+        run = make(tmp_path, config)
+        files.write_json(run.path / "environment.json", newer)
+        with pytest.raises(Refused, match=r"by flowertune 99\.0, which is newer than this one"):
+            claim(tmp_path, "first", asdict(config))
+        shutil.rmtree(run.path)
 
 
 def test_a_new_run_replaces_nothing(tmp_path: Path, config: Config) -> None:

@@ -19,6 +19,7 @@ from flowertune import composition
 from flowertune.errors import FlowertuneError, Interrupted, Refused, TrainingFailed
 from flowertune.recording import recorded
 from flowertune.runs import Run
+from flowertune.stopping import listening
 
 MEMORY = "out of memory on cpu: lower trainer.batch_size=32 and raise trainer.accumulation=1"
 
@@ -161,7 +162,7 @@ def test_a_second_signal_does_not_hide_the_first(run: Run, monkeypatch: pytest.M
         write(self, state, why)
 
     monkeypatch.setattr(Run, "write_status", impatient)
-    with pytest.raises(Interrupted) as interruption, recorded(run, MEMORY):
+    with pytest.raises(Interrupted) as interruption, listening(), recorded(run, MEMORY):
         signal.raise_signal(signal.SIGTERM)
     assert interruption.value.exit_code == 143
     assert status(run) == {"state": "interrupted", "why": "interrupted by SIGTERM"}
@@ -173,10 +174,11 @@ from pathlib import Path
 from flowertune.errors import Interrupted
 from flowertune.recording import recorded
 from flowertune.runs import Run
+from flowertune.stopping import listening
 
 run = Run(Path(sys.argv[1]))
 try:
-    with recorded(run, "memory"):
+    with listening(), recorded(run, "memory"):
         print("ready", flush=True)
         for _ in range(600):
             time.sleep(0.1)
@@ -187,7 +189,9 @@ except Interrupted as interruption:
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 @pytest.mark.parametrize(
-    ("sent", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+    ("sent", "exit_code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)],
+    ids=["TERM", "INT", "USR1"],
 )
 def test_a_real_signal_leaves_the_state_interrupted(
     run: Run, sent: signal.Signals, exit_code: int

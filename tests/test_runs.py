@@ -148,7 +148,7 @@ def test_config_yaml_is_enough_to_run_again(
     assert compose("--config-path", str(run.path)) == config
     again = compose("--config-path", str(run.path), "run.name=again", "seed=7")
     assert asdict(again) == {
-        **asdict(config), "seed": 7, "run": {"root": str(tmp_path), "name": "again"},
+        **asdict(config), "seed": 7, "run": {**asdict(config)["run"], "name": "again"},
     }  # fmt: skip
 
 

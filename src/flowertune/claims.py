@@ -3,31 +3,49 @@
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from flowertune import config_file
+from flowertune import config_file, unchanged
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.runs import BESIDE, Run, cannot_be_made, taken
 
 SWEEPS = "sweeps"  # beside the runs
-_LEFT_OVER = {
+_LEFT = {
+    "finished": "is finished",
     "failed": "failed before",
     "interrupted": "was interrupted before",
     "running": "was left by a process that died",
 }
 
 
-def claim(root: Path, name: str, config: Mapping[str, Any]) -> tuple[Run, bool]:
+@dataclass(frozen=True)
+class Before:
+    """What had become of a run: in `words`, and the `checkpoint` that it goes on from, if any.
+
+    `notes` are lines for a person: damaged checkpoints, another machine.
+    """
+
+    words: str
+    checkpoint: Path | None
+    notes: tuple[str, ...]
+
+
+def claim(
+    root: Path, name: str, config: Mapping[str, Any], resume: str = "auto"
+) -> tuple[Run, bool]:
     """The run of that name and whether it is finished already, with this very config.
 
-    One that failed, was interrupted or died is there for `begun` to replace.
+    One that failed, was interrupted or died is there for `begun` to go on with or to replace; with
+    `resume` "restart" a finished one is, too, whatever its config.
 
     Raises:
-        Refused: another process is at it, it had another config, or it is no run.
+        Refused: another process is at it, it had another config, it is no run, or `resume` is
+            "never" and it is one.
     """
     if not name.strip(". ") or Path(name).name != name:
         raise Refused(f"run.name={name}: must be the name of one directory")
@@ -39,46 +57,47 @@ def claim(root: Path, name: str, config: Mapping[str, Any]) -> tuple[Run, bool]:
             return run, False
     except OSError as error:
         raise Refused(cannot_be_made(run.path, error)) from error
-    if run.status()[0] == "finished":
-        _check_config(run, config)
-        return run, True
-    _check_left_over(run, config)
-    if _locks(run.path).exists():
+    finished = run.status()[0] == "finished" and resume != "restart"
+    _check_left(run, config, resume)
+    if not finished and _locks(run.path).exists():
         with locked(run.path):
             pass
-    return run, False
+    return run, finished
 
 
 @contextmanager
 def begun(
-    run: Run, config: Mapping[str, Any], environment: Mapping[str, Any]
-) -> Iterator[str | None]:
-    """Makes the directory of a claimed run; while it is open nobody else has it.
+    run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str = "auto"
+) -> Iterator[Before | None]:
+    """Makes the directory of a claimed run or takes it up; while it is open nobody else has it.
 
-    What an unfinished run left is kept until the new directory is there, and then gone: nothing
-    could go on from it. Yields what had become of that run, or None.
+    A run that left a checkpoint keeps its directory. What another left is kept until the new
+    directory is there, and then gone. Yields what had become of that run, or None.
 
     Raises:
-        Refused: another process is at it or was faster, or it cannot be made.
+        Refused: another process is at it or was faster, it cannot be made, or the photos or the
+            backbone have changed since it was left.
     """
     with locked(run.path):
-        before = None
         replaced = _locks(run.path) / f"{run.path.name}.replaced"
+        before = None
         try:
             if replaced.exists():  # by a process that was killed just below
                 shutil.rmtree(replaced)
             if run.path.exists():
-                before = _check_left_over(run, config)
-                run.path.rename(replaced)
+                before = _taken_up(run, config, environment, resume)
+                if before.checkpoint is None:
+                    run.path.rename(replaced)
         except OSError as error:
             raise Refused(cannot_be_made(run.path, error)) from error
-        try:
-            run.create(config, environment)
-        except Refused:
-            if replaced.exists():
-                replaced.rename(run.path)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        if before is None or before.checkpoint is None:
+            try:
+                run.create(config, environment)
+            except Refused:
+                if replaced.exists():
+                    replaced.rename(run.path)
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
         yield before
 
 
@@ -107,15 +126,44 @@ def _locks(path: Path) -> Path:
     return path.parent / BESIDE  # a lock must outlast what it guards
 
 
-def _check_left_over(run: Run, config: Mapping[str, Any]) -> str:
-    """What became of it, in words."""
+def _taken_up(
+    run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str
+) -> Before:
+    """What a run left; ready to go on with where that has a checkpoint."""
     state, why = run.status()
-    if state == "finished":
+    if state == "finished" and resume != "restart":
         raise Refused(f"{run.path}: another process has finished it in the meantime")
-    if state not in _LEFT_OVER:
+    _check_left(run, config, resume)
+    words = _LEFT[state] + (f" ({why})" if why else "")
+    if resume == "restart":
+        return Before(words, None, ())
+    checkpoint, damaged = run.newest_checkpoint()
+    if checkpoint is None:
+        return Before(words, None, damaged)
+    others = unchanged.differences(run, environment)
+    run.take_up(others)
+    notes = (
+        [f"it had another {', another '.join(others)}: its bits may differ from those of one run"]
+        if others
+        else []
+    )
+    return Before(words, checkpoint, (*damaged, *notes))
+
+
+def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
+    """Refuses what is no run of ours, and what this config or `resume` has nothing to do with."""
+    state, _ = run.status()
+    if state not in _LEFT:
         raise Refused(taken(run.path))
+    if resume == "restart":
+        return
+    if resume == "never":
+        raise Refused(
+            f"{run.path}: {_LEFT[state]}, and run.resume=never; choose another run.name, or "
+            "run.resume=auto or restart"
+        )
+    unchanged.check_version(run)
     _check_config(run, config)
-    return _LEFT_OVER[state] + (f" ({why})" if why else "")
 
 
 def _check_config(run: Run, config: Mapping[str, Any]) -> None:
@@ -127,7 +175,7 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
     if differing:
         raise Refused(
             f"{run.path}: is a run with another config ({', '.join(differing)}); "
-            "choose another run.name or remove the directory"
+            "choose another run.name, or run.resume=restart to replace it"
         )
 
 

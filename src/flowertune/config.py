@@ -99,6 +99,9 @@ class TrainerConfig:
         None, "stop after so many epochs without improvement; null: never", at_least=1
     )
     min_delta: float = key(0.0, "the least change that counts as improvement", at_least=0)
+    checkpoint_minutes: float | None = key(
+        10.0, "between savings, besides that at each epoch's end; null: that alone", above=0
+    )
     adapter_scales: list[float] = key(
         [], "tried on val after training, beside 1 (WiSE-FT); []: none", at_least=0
     )
@@ -169,6 +172,12 @@ class RunConfig:
 
     root: str = key("runs", "parent of the run directories")
     name: str | None = key(None, "the directory's name; null: made from what was typed")
+    resume: str = key(
+        "auto",
+        "auto: an unfinished run goes on, a finished one is reported; never: both are refused; "
+        "restart: both are replaced",
+        choices=("auto", "never", "restart"),
+    )
 
 
 @dataclass
@@ -199,7 +208,7 @@ def needs_probe(config: Config) -> bool:
 
 
 # Keys and groups that no result depends on: the same run, whatever they are.
-NO_RESULT = ("run.", "data.residency")
+NO_RESULT = ("run.", "data.residency", "trainer.checkpoint_minutes")
 
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {

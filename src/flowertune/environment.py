@@ -9,6 +9,7 @@ from typing import Any
 from flowertune import __version__
 from flowertune.data.cache import CachedPhotos
 from flowertune.models.backbone import Backbone
+from flowertune.runs import FORMAT
 from flowertune.training.device import Compute
 
 PACKAGES = (
@@ -20,6 +21,7 @@ PACKAGES = (
 def describe(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict[str, Any]:
     """Versions, platform, git commit, device, and the hashes of weights and photos."""
     return {
+        "format": FORMAT,
         "flowertune": __version__,
         "git_commit": _git_commit(),
         "python": platform.python_version(),

@@ -33,7 +33,9 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(f"interrupted by {received.name}")
         self.received = received
-        self.exit_code = 128 + received
+        # Slurm's warning is a SIGTERM that comes early
+        warned = received is getattr(signal, "SIGUSR1", None)
+        self.exit_code = 128 + (signal.SIGTERM if warned else received)
 
     def __reduce__(self) -> tuple[type, tuple[signal.Signals]]:
         return Interrupted, (self.received,)  # what a sweep's job raises may cross processes

@@ -1,18 +1,34 @@
 """Files that are whole or absent: written under a temporary name, flushed, renamed; their hash."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+SUMS = "SHA256SUMS"  # as sha256sum writes and reads it
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFull(OSError):
+    """A file did not fit; `strerror` says how much was needed where."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` so that a reader sees the old content or the new, never a part."""
+    """Puts `data` at `path` so that a reader sees the old content or the new, never a part.
+
+    Raises DiskFull, or another OSError; what was at `path` is there then.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with _fitting(path, len(data)), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -22,6 +38,63 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Puts a new folder of such files at `path`, whole or not at all, with their SHA-256 beside.
+
+    Raises DiskFull, or another OSError.
+    """
+    sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
+    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        needed = sum(map(len, contents.values()))
+        for name, data in {**contents, SUMS: sums.encode()}.items():
+            with _fitting(path, needed), (new / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(new, 0o777 & ~_umask())
+        flush_folder(new)
+        new.rename(path)
+        flush_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def flaw(folder: Path) -> str | None:
+    """What is wrong with a folder that `write_folder` wrote; None where it is as it was then."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
+        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        for name in sums.keys() | {path.name for path in folder.iterdir()} - {SUMS}:
+            if name not in sums or sha256_of(folder / name) != sums[name]:
+                return f"{name} is damaged"
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or f"{SUMS} is damaged")
+    return None if sums else f"{SUMS} is damaged"
+
+
+@contextmanager
+def _fitting(path: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        why = f"{os.strerror(error.errno)}: {size(needed)} needed, {size(free)} free"
+        raise DiskFull(error.errno, why, str(path)) from error
+
+
+def size(count: float) -> str:
+    """So many bytes in words: 12 kB, 3.4 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
 
 
 def flush_folder(folder: Path) -> None:
@@ -43,6 +116,10 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text; a file name's bytes that are no UTF-8 become `\\udcXX`."""
     write_bytes(path, text.encode(errors="backslashreplace"))
@@ -50,7 +127,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of readable JSON. NaN and infinity are errors: JSON has no such numbers."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def _umask() -> int:

@@ -3,16 +3,16 @@
 import logging
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 
 import torch
 
 from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with_type
+from flowertune.files import NO_ROOM
 from flowertune.runs import Run
+from flowertune.stopping import on_signals
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +32,14 @@ OUT_OF_MEMORY = (
 def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
     """Keeps status.json and run.log true while the body runs.
 
-    A termination signal ends the body like Ctrl-C does. `out_of_memory` is what a person reads
-    when the device has no more. Anything else that is not meant for people becomes a
-    TrainingFailed that names the log; the traceback is there.
+    `out_of_memory` is what a person reads when the device has no more. Anything else that is not
+    meant for people becomes a TrainingFailed that names the log; the traceback is there.
 
     Raises:
         FlowertuneError: what happened, in one line.
-        Interrupted: after SIGINT, SIGTERM or SIGHUP.
+        Interrupted: what the body raised.
     """
-    with _logging_to(run), _on_signals(_interrupt):
+    with _logging_to(run):
         try:
             yield
         except Interrupted as interruption:
@@ -50,20 +49,28 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
             _write_status(run, "failed", str(error))
             raise
         except Exception as error:
-            why = out_of_memory if is_out_of_memory(error) else with_type(error)
+            why, is_known = _why(error, out_of_memory)
             log.debug("%s\n%s", why, traceback.format_exc())
             _write_status(run, "failed", why)
-            raise TrainingFailed(
-                why if why == out_of_memory else f"{why} (see {run.log})"
-            ) from error
+            raise TrainingFailed(why if is_known else f"{why} (see {run.log})") from error
         except BaseException as error:  # SystemExit, say, from a library
             _write_status(run, "failed", with_type(error))
             raise
 
 
+def _why(error: Exception, out_of_memory: str) -> tuple[str, bool]:
+    """In one line, and whether it says what to do."""
+    if is_out_of_memory(error):
+        return out_of_memory, True
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; make room, and the same command goes on", True
+    return with_type(error), False
+
+
 def _write_status(run: Run, state: str, why: str) -> None:
     """What ended the run must not be hidden: not by a second signal, not by a full disk."""
-    with _on_signals(signal.SIG_IGN):
+    with on_signals(signal.SIG_IGN):
         try:
             run.write_status(state, why)
         except OSError as error:
@@ -108,30 +115,6 @@ def _logging_to(run: Run) -> Iterator[None]:
         root.removeHandler(screen)
         root.removeHandler(file)
         file.close()
-
-
-@contextmanager
-def _on_signals(
-    action: Callable[[int, FrameType | None], None] | signal.Handlers,
-) -> Iterator[None]:
-    """What SIGINT, SIGTERM and SIGHUP do in the main thread; Python lets no other handle them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    watched = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as under nohup
-        watched.append(hang_up)
-    before = {number: signal.signal(number, action) for number in watched}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(signal.Signals(number))
 
 
 def is_out_of_memory(error: Exception) -> bool:

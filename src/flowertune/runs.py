@@ -9,19 +9,18 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowertune import config_file, files
 from flowertune.config import NO_RESULT
-from flowertune.data.photos import PhotoSet
 from flowertune.errors import Refused
 
-Progress = Callable[[str, int, int | None], None]
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
+FORMAT = 1  # of a run directory; to be raised when an older flowertune could misread one
+CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
 BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
 # words that say nothing about the result
 _SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
@@ -68,6 +67,23 @@ class Run:
         """The trained weights of the best epoch on val, or of the last where nothing selects."""
         return self.path / "checkpoints" / "best" / "model.safetensors"
 
+    def checkpoint(self, epochs: int, step: int) -> Path:
+        """All that the training goes on from after so many whole epochs and so many steps."""
+        return self._last / f"epoch-{epochs:05}-step-{step:09}"
+
+    def checkpoints(self) -> list[Path]:
+        """Those there are, the newest first."""
+        return sorted(self._last.glob("epoch-*-step-*"), reverse=True)
+
+    @property
+    def _last(self) -> Path:
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def failed_batch(self) -> Path:
+        """The photos at which a loss or gradient was not finite."""
+        return self.path / "failed_batch"
+
     @property
     def adapter(self) -> Path:
         """What later use needs: adapter, head, labels, preprocessing."""
@@ -100,6 +116,32 @@ class Run:
             shutil.rmtree(new.path, ignore_errors=True)
             raise Refused(cannot_be_made(self.path, error)) from error
 
+    def newest_checkpoint(self) -> tuple[Path | None, tuple[str, ...]]:
+        """The newest that is whole; those that are not are gone, and told of in lines."""
+        damaged: list[str] = []
+        for path in self.checkpoints():
+            flaw = files.flaw(path)
+            if flaw is None:
+                return path, tuple(damaged)
+            damaged.append(f"{path} is passed over: {flaw}")
+            shutil.rmtree(path)
+        return None, tuple(damaged)
+
+    def take_up(self, others: Mapping[str, Any]) -> None:
+        """Makes the directory of an unfinished run one at work again.
+
+        `others`: what is another than it was; environment.json gets it under "resumed".
+        """
+        before = self.environment()
+        resumed = [*before.get("resumed", []), others]
+        for left in list(self.path.rglob(".*")):  # half a file of a process that was killed
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+        files.write_json(self.path / "environment.json", {**before, "resumed": resumed})
+        self.write_status("running")
+
     def status(self) -> tuple[str, str | None]:
         """(state, why) as `write_status` got them; ("unknown", None) where no file says so."""
         try:
@@ -122,51 +164,10 @@ class Run:
         files.write_text(self.path / name, to_csv(header, rows))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """results.json, the end, for tables; then the run is finished."""
+        """results.json, the end, for tables; then the run is finished, and never goes on."""
         files.write_json(self.path / "results.json", results)
         self.write_status("finished")
-
-    def check_backbone(self, facts: Mapping[str, Any]) -> None:
-        """Refuses where one of the backbone's facts is not what environment.json has."""
-        before = self.environment()
-        now = json.loads(json.dumps(facts))  # whose lists were tuples
-        changed = [name for name, fact in now.items() if before[name] != fact]
-        if changed:
-            raise Refused(
-                f"{self.path}: is finished, but the backbone has changed since "
-                f"({', '.join(changed)}); choose another run.name"
-            )
-
-    def check_photos(self, photo_set: PhotoSet, progress: Progress) -> None:
-        """Refuses where photos came, went or changed since this run: its result is not theirs.
-
-        Every file is read: a folder that took another's place does not show in its files' times.
-        """
-        with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-            before = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
-        now = {
-            (name, path.relative_to(photo_set.root).as_posix()): path
-            for name, split in photo_set.splits.items()
-            for path in split.paths
-        }
-        left_out = {path for _, path in now.keys() - before} & self._left_out(photo_set.root)
-        changed = {entry for entry in before.keys() ^ now.keys() if entry[1] not in left_out}
-        kept = [entry for entry in before if entry in now]
-        with ThreadPoolExecutor() as pool:
-            hashes = pool.map(_sha256_or_none, (now[entry] for entry in kept))
-            for done, (entry, sha256) in enumerate(zip(kept, hashes, strict=True), start=1):
-                progress("comparing photos", done, len(kept))
-                if sha256 != before[entry]:
-                    changed.add(entry)
-        if changed:
-            raise Refused(
-                f"{self.path}: is finished, but the photos have changed since "
-                f"({len(changed)} came, went or are others); choose another run.name"
-            )
-
-    def _left_out(self, root: Path) -> set[str]:
-        left_out = self.environment()["left_out"]
-        return {Path(path).relative_to(root).as_posix() for path, _ in left_out}
+        shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
         """environment.json."""
@@ -179,14 +180,6 @@ class Run:
         text = (self.path / "results.json").read_text(encoding="utf-8")
         results: dict[str, Any] = json.loads(text)
         return results
-
-
-def _sha256_or_none(path: Path) -> str | None:
-    """None for what cannot be read any more: a link to nowhere, a folder in a photo's place."""
-    try:
-        return files.sha256_of(path)
-    except OSError:
-        return None
 
 
 def taken(path: Path) -> str:

@@ -28,6 +28,7 @@ from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import Replay
+from flowertune.training.standing import Progress
 from flowertune.training.step import Criterion, Step
 
 CLASSES = 4
@@ -59,6 +60,8 @@ class Training:
     best: BestEpoch
     average: AveragedWeights | None
     replay: Replay | None = None
+    progress: Progress = field(default_factory=Progress)
+    pause: Callable[[], bool] = lambda: False
     records: list[EpochRecord] = field(default_factory=list)
 
     def validate(self) -> SplitMetrics:
@@ -85,9 +88,10 @@ class Training:
             validate or self.validate,
             on_step,
             self.average,
+            self.progress,
+            self.pause,
         )
-        for record in epochs:
-            self.records.append(record)
+        self.records += [record for record in epochs if record is not None]
         return self
 
     @property

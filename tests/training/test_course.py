@@ -7,6 +7,7 @@ from flowertune.inference import infer
 from flowertune.losses.criteria import cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
+from flowertune.stopping import Stop
 from flowertune.training import checkpoint
 from flowertune.training.course import train
 from flowertune.training.step import Step
@@ -33,7 +34,15 @@ def course(prepare, tmp_path):
 
         step = Step(made.classifier, criterion, made.optimizer, made.compute, 1.0, None)
         found, logits = train(
-            step, photos, made.settings, run, infer_val, photos.labels, RunConsole()
+            step,
+            photos,
+            made.settings,
+            run,
+            infer_val,
+            photos.labels,
+            RunConsole(),
+            Stop(),
+            None,
         )
         made.classifier.load_trainable_state(checkpoint.load_weights(run.best))
         return found, logits, infer_val()

@@ -1,9 +1,8 @@
 """`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
 
-import hashlib
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowertune import build, claims, environment, memory, recording, runs, saved_model
+from flowertune import (
+    build,
+    claims,
+    environment,
+    frozen,
+    memory,
+    recording,
+    runs,
+    saved_model,
+    space,
+    unchanged,
+)
 from flowertune.baselines import comparison, prompts
-from flowertune.baselines.features import FeatureKey, frozen_features
+from flowertune.baselines.features import frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config import Config, needs_probe
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
-from flowertune.data.cache import CachedPhotos, CachedSplit, bad_file_lines, cache_photos
+from flowertune.data.cache import CachedPhotos, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import training_photos
 from flowertune.errors import EXIT_DONE, TrainingFailed
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
-from flowertune.method_config import LinearHeadConfig, LinearProbeConfig, TextHeadConfig
+from flowertune.method_config import LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
+from flowertune.stopping import Stop, listening
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
@@ -43,17 +54,25 @@ def execute(config: Config) -> int:
         Refused: before anything was started; no run directory is left behind.
         TrainingFailed, Interrupted: afterwards; the run directory says so too.
     """
+    with listening() as stop:
+        return _execute(config, stop)
+
+
+def _execute(config: Config, stop: Stop) -> int:
     console = RunConsole()
     assert config.run.name is not None
-    cache = cache_root()
-    run, finished = claims.claim(Path(config.run.root), config.run.name, asdict(config))
+    cache, resume = cache_root(), config.run.resume
+    # what is written down is for the next time, and restarts nothing then
+    plain = asdict(replace(config, run=replace(config.run, resume="auto")))
+    run, finished = claims.claim(Path(config.run.root), config.run.name, plain, resume)
     if finished:
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 photo_set = build.list_photos(config.data, cache, console.advance)
-                run.check_photos(photo_set, console.advance)
+                unchanged.check_photos(run, photo_set, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
-            run.check_backbone(build.load_backbone(config.backbone, config.seed).facts())
+            facts = build.load_backbone(config.backbone, config.seed).facts()
+            unchanged.check_backbone(run, facts)
         console.say(f"{run.path} is finished already; this is its result")
         console.results(run.results(), str(run.path))
         return EXIT_DONE
@@ -78,6 +97,7 @@ def execute(config: Config) -> int:
             progress=console.advance,
         )
     build.check_loss(config.loss, photos.photo_set.splits["train"].labels)
+    space.check_room(config, backbone, photos)
     for line in bad_file_lines(photo_set, photos.bad):
         console.say(f"left out: {line}")
     console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
@@ -87,11 +107,18 @@ def execute(config: Config) -> int:
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
-    begun = claims.begun(run, asdict(config), environment.describe(compute, backbone, photos))
+    made_in = environment.describe(compute, backbone, photos)
+    begun = claims.begun(run, plain, made_in, resume)
     with begun as before, recording.recorded(run, out_of_memory):
         if before is not None:
-            console.say(f"{run.path} {before}; it is started over")
-        results = _train(config, run, compute, backbone, photos, class_prompts, cache, console)
+            for note in before.notes:
+                console.say(note)
+            then = "it is started over" if before.checkpoint is None else "it goes on"
+            console.say(f"{run.path} {before.words}; {then}")
+        saved = None if before is None else before.checkpoint
+        results = _train(
+            config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved
+        )
         run.write_results(results)
     console.results(results, str(run.path))
     return EXIT_DONE
@@ -106,6 +133,8 @@ def _train(
     class_prompts: list[list[str]],
     cache: Path,
     console: RunConsole,
+    stop: Stop,
+    saved: Path | None,
 ) -> dict[str, Any]:
     # pixels and labels
     device, settings = compute.device, config.trainer
@@ -131,8 +160,8 @@ def _train(
 
     features = {}
     with console.progress():
-        for name in _features_wanted(config, list(photos.splits)):
-            key = _feature_key(backbone, photos.splits[name], compute, settings.eval_batch_size)
+        for name in frozen.wanted(config, list(photos.splits)):
+            key = frozen.key(backbone, photos.splits[name], compute, settings.eval_batch_size)
             advance = partial(console.advance, f"frozen features of {name}")
             features[name] = frozen_features(pixels[name], encode, key, cache, advance)
     vectors, probe = None, None
@@ -157,7 +186,10 @@ def _train(
     def evaluate(split: str) -> Outputs:
         if classifier.mode in FROZEN:
             return infer_features(classifier, features[split], settings.eval_batch_size)
-        return infer(classifier, pixels[split], mean, std, settings.eval_batch_size, compute)
+        return infer(
+            classifier, pixels[split], mean, std, settings.eval_batch_size, compute,
+            lambda done, total: stop.check(),
+        )  # fmt: skip
 
     # training; the best epoch's weights are kept, or without a val split the last
     inferred: dict[str, Tensor | None] = {}  # logits that these weights gave already
@@ -183,7 +215,7 @@ def _train(
             ),
             settings, run,
             (lambda: evaluate("val").logits) if "val" in labels else None, labels.get("val"),
-            console,
+            console, stop, saved,
         )  # fmt: skip
 
     # the kept weights' result, by the code that every later use goes through; the trained model
@@ -226,27 +258,3 @@ def _train(
             config.baselines, config.model.name, backbone.has_text, measured, baselines
         ),
     }
-
-
-def _features_wanted(config: Config, splits: list[str]) -> list[str]:
-    """The splits whose frozen features something rests on."""
-    if config.baselines or config.model.name in FROZEN:
-        return splits
-    if needs_probe(config):
-        return [name for name in splits if name != "test"]
-    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
-    return ["train"] if standardize else []
-
-
-def _feature_key(
-    backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
-) -> FeatureKey:
-    return FeatureKey(
-        weights_sha256=backbone.weights_sha256,
-        activation=backbone.activation,
-        split_fingerprint=hashlib.sha256("".join(split.sha256).encode()).hexdigest(),
-        preprocessing=str(backbone.preprocessing.to_dict()),
-        precision=compute.precision,
-        device=compute.device_name,
-        batch_size=batch_size,
-    )

@@ -9,9 +9,10 @@ from pathlib import Path
 import peft
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from flowertune import files
 from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
 from flowertune.models.attention import is_opened
@@ -121,7 +122,7 @@ def save_adapter(visual: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config: peft.LoraConfig = visual.__dict__["peft_config"]["default"]
     config.save_pretrained(str(folder))
-    save_file(_state(visual), folder / ADAPTER_FILES[1], metadata={"format": "pt"})
+    files.write_bytes(folder / ADAPTER_FILES[1], save(_state(visual), metadata={"format": "pt"}))
 
 
 def load_adapter(backbone: Backbone, folder: Path) -> None:

@@ -1,21 +1,56 @@
-"""Trained weights on disk: safetensors, never a pickle, whole or absent."""
+"""Weights, and all that a training goes on from, on disk: safetensors and JSON, never a pickle."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
 from flowertune import files
+from flowertune.runs import CHECKPOINTS_KEPT, Run
+
+STATE, TENSORS = "state.json", "tensors.safetensors"
+
+State = tuple[dict[str, Any], dict[str, Tensor]]  # plain values, and tensors on the CPU by name
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Writes CPU tensors by name."""
-    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    files.write_bytes(path, safetensors.torch.save(contiguous))
+    files.write_bytes(path, _packed(state))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Reads what `save_weights` wrote, on the CPU."""
     tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     return tensors
+
+
+def save(run: Run, epochs: int, step: int, state: State) -> None:
+    """Puts the state after so many epochs and steps into the run; older ones but one go.
+
+    Raises files.DiskFull, or another OSError; what was saved before is there then.
+    """
+    values, tensors = state
+    path = run.checkpoint(epochs, step)
+    if path.exists():  # gone on from, and stopped before the next step
+        return
+    path.parent.mkdir(exist_ok=True)
+    contents = {STATE: files.json_bytes(values), TENSORS: _packed(tensors)}
+    files.write_folder(path, contents)
+    for old in run.checkpoints()[CHECKPOINTS_KEPT:]:
+        shutil.rmtree(old)
+
+
+def load(path: Path) -> State:
+    """Reads what `save` wrote; whoever names the path has seen that it is whole."""
+    values = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return values, load_weights(path / TENSORS)
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    data: bytes = safetensors.torch.save(contiguous)
+    return data

@@ -1,22 +1,28 @@
 """A whole training: the loop's epochs, what is kept of them, and what is written down."""
 
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
+from flowertune.errors import Interrupted, TrainingFailed
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.report.console import RunConsole
-from flowertune.runs import Metrics, Run
+from flowertune.runs import Run
+from flowertune.stopping import Stop
 from flowertune.training import checkpoint
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
+from flowertune.training.failed_batch import explained
 from flowertune.training.interpolation import choose_scale
-from flowertune.training.loop import fit
-from flowertune.training.step import Step
+from flowertune.training.loop import EpochRecord, fit
+from flowertune.training.standing import Standing
+from flowertune.training.step import NotFinite, Step
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,29 @@ def train(
     infer_val: Callable[[], Tensor] | None,
     val_labels: Tensor | None,
     console: RunConsole,
+    stop: Stop,
+    saved: Path | None,
 ) -> tuple[Course, Tensor | None]:
     """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
 
-    The run's files are true after each epoch. `infer_val` gives the logits (N, C) of the classifier
-    as it is, for `val_labels` (N,); both None without a val split. Beside the course those of the
-    weights that are left, where they were inferred. Raises TrainingFailed as `loop.fit` does.
+    The run's files are true after each epoch, and then, every `settings.checkpoint_minutes` and
+    when `stop` has been asked for, all that a training goes on from is saved there. `saved`: the
+    checkpoint that this one goes on from. `infer_val` gives the logits (N, C) of the classifier as
+    it is, for `val_labels` (N,); both None without a val split. Beside the course those of the
+    weights that are left, where they were inferred.
+
+    Raises:
+        TrainingFailed: as `loop.fit` does; the step's photos are in run.failed_batch then.
+        Interrupted: after saving.
+        files.DiskFull: what was saved before is there.
     """
     classifier = step.classifier
     average = None if settings.ema is None else AveragedWeights(step.trained, settings.ema)
     initial = classifier.trainable_state() if settings.adapter_scales else {}
+    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
+    standing = Standing(step, best, average)
+    steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
+    saved_at = time.monotonic()
 
     def averaged() -> AbstractContextManager[None]:
         return nullcontext() if average is None else average.in_place()
@@ -67,11 +86,53 @@ def train(
         return measure(latest, val_labels)
 
     def validate_averaged() -> SplitMetrics:
-        with averaged():
-            return validate()
+        try:
+            with averaged():
+                return validate()
+        except Interrupted:
+            if not stop.hurried:
+                save()
+            raise
 
-    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
-    epochs = fit(
+    def must_save() -> bool:
+        minutes = settings.checkpoint_minutes
+        due = minutes is not None and time.monotonic() - saved_at >= 60 * minutes
+        return due or stop.received is not None
+
+    def save() -> None:
+        nonlocal saved_at
+        progress = standing.progress
+        done = (progress.epoch - 1) * steps_per_epoch + progress.done
+        checkpoint.save(run, progress.epoch - 1, done, standing.state())
+        saved_at = time.monotonic()
+        if stop.received is not None:
+            console.say(
+                f"saved after {_where(standing, steps_per_epoch)}; the same command goes on"
+            )
+
+    def write_lines() -> None:
+        run.write_lines("metrics.jsonl", standing.lines)
+        run.write_lines("timings.jsonl", standing.timings)
+
+    def take_in(record: EpochRecord) -> None:
+        nonlocal kept
+        if record.keep:
+            with averaged():
+                standing.kept = classifier.trainable_state()
+            checkpoint.save_weights(run.best, standing.kept)
+            kept = latest
+        standing.lines += record.lines
+        standing.timings.append(record.timing)
+        write_lines()
+        console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
+
+    if saved is not None:
+        standing.restore(checkpoint.load(saved))
+        if standing.kept is not None:  # an epoch that is to come again may have left others
+            checkpoint.save_weights(run.best, standing.kept)
+        write_lines()
+        console.say(f"going on after {_where(standing, steps_per_epoch)}")
+    records = fit(
         step,
         photos,
         settings,
@@ -79,32 +140,35 @@ def train(
         validate=None if infer_val is None else validate_averaged,
         on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
         average=average,
+        progress=standing.progress,
+        pause=must_save,
     )
-    lines: list[Metrics] = []
-    timings: list[Metrics] = []
-    with console.progress():
-        for record in epochs:
-            if record.keep:
-                with averaged():
-                    checkpoint.save_weights(run.best, classifier.trainable_state())
-                kept = latest
-            lines += record.lines
-            timings.append(record.timing)
-            run.write_lines("metrics.jsonl", lines)
-            run.write_lines("timings.jsonl", timings)
-            console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
+    try:
+        with console.progress(), stop.deferred(), closing(records):
+            for record in records:
+                if record is not None:
+                    take_in(record)
+                save()
+                stop.check()
+    except NotFinite as error:
+        standing.lines += standing.progress.lines
+        write_lines()
+        why = explained(error, step, photos, settings, standing.progress, run)
+        raise TrainingFailed(why) from error
 
     # how much of the adapter is best on val
     scale = None
     if settings.adapter_scales and infer_val is not None:
-        whole, scales = checkpoint.load_weights(run.best), settings.adapter_scales
+        assert standing.kept is not None
+        scales = settings.adapter_scales
         console.say(f"measuring val with the adapter at {', '.join(map(str, scales))} of its size")
         scale, state = choose_scale(
-            classifier, initial, whole, scales, lambda: best.score(validate())
+            classifier, initial, standing.kept, scales, lambda: best.score(validate())
         )
         checkpoint.save_weights(run.best, state)
         kept = None  # of those tried, another may have been the last
 
+    timings = standing.timings
     train_seconds = sum(timing["train_seconds"] for timing in timings)
     course = Course(
         epochs_run=len(timings),
@@ -114,3 +178,12 @@ def train(
         images_per_second=sum(map(len, photos.batches(1))) * len(timings) / train_seconds,
     )
     return course, kept
+
+
+def _where(standing: Standing, steps_per_epoch: int) -> str:
+    progress = standing.progress
+    if progress.done == 0:
+        return f"epoch {progress.epoch - 1}"
+    if progress.done == steps_per_epoch:
+        return f"the steps of epoch {progress.epoch}, before its validation"
+    return f"epoch {progress.epoch}, step {progress.done}"

@@ -1,7 +1,9 @@
 """Which epoch was best, and when there is no point in going on."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flowertune.metrics import SplitMetrics
 
@@ -42,6 +44,26 @@ class BestEpoch:
         """The monitored metric, the higher the better."""
         value = float(getattr(metrics, self.monitor))
         return -value if self.monitor == "loss" else value
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, in JSON's values."""
+        best, milestone = (
+            score if math.isfinite(score) else None for score in (self._best, self._milestone)
+        )
+        return {
+            "epoch": self.epoch,
+            "value": self.value,
+            "waited": self.waited,
+            "best": best,
+            "milestone": milestone,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up where `state` was given."""
+        self.epoch, self.value, self.waited = (state[key] for key in ("epoch", "value", "waited"))
+        self._best, self._milestone = (
+            -math.inf if state[key] is None else state[key] for key in ("best", "milestone")
+        )
 
     @property
     def should_stop(self) -> bool:

@@ -3,11 +3,10 @@
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -16,12 +15,12 @@ from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.metrics import SplitMetrics
+from flowertune.runs import Metrics
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates
+from flowertune.training.standing import Progress
 from flowertune.training.step import Step, check_finite, loaded, not_finite
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class EpochRecord:
     """
 
     epoch: int
-    lines: list[Line]
+    lines: list[Metrics]
     train_loss: float
-    val: Line | None
+    val: Metrics | None
     keep: bool
-    timing: Line
+    timing: Metrics
 
 
 def fit(
@@ -48,63 +47,70 @@ def fit(
     validate: Callable[[], SplitMetrics] | None,
     on_step: Callable[[int, int, int], None],
     average: AveragedWeights | None,
-) -> Iterator[EpochRecord]:
+    progress: Progress,
+    pause: Callable[[], bool],
+) -> Generator[EpochRecord | None, None, None]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
 
     `validate` None: no val split, so no best epoch and no early end. `on_step(epoch, done, total)`
     counts the epoch's steps. `average` takes in the weights of each step; the step's classifier
-    keeps its own.
+    keeps its own. It goes on from `progress`, which it keeps true: where `pause()` is true after a
+    step it yields None, and all that it would go on from can be saved, as it can during a
+    validation and after an epoch.
 
     Raises:
-        TrainingFailed: a loss or gradient that is not finite, before it touches a weight (on a GPU
-            at the end of its epoch, with fp16 at once); a validation loss that is not.
+        NotFinite: a loss or gradient, before it touches a weight (on a GPU at the end of its
+            epoch or the next pause, with fp16 at once). `progress` has the lines before it.
+        TrainingFailed: a validation loss that is not finite.
     """
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
-    applied = 0  # steps that changed the weights: fp16's scaler skips some, the schedule with them
 
-    for epoch in range(1, settings.epochs + 1):
-        started = time.perf_counter()
+    while progress.epoch <= settings.epochs and not best.should_stop:
+        epoch, started = progress.epoch, time.perf_counter()
         step.classifier.train()
-        lines: list[Line] = []
-        measured: list[dict[str, Tensor]] = []
-        photos_seen: list[int] = []
-        batches = list(enumerate(photos.batches(epoch)))
-        with closing(loaded(photos, batches, epoch)) as stream:
-            for done, first in enumerate(range(0, len(batches), settings.accumulation), start=1):
+        queued: list[tuple[Metrics, dict[str, Tensor]]] = []
+        steps = _steps(photos.batches(epoch), settings.accumulation)
+        rest = list(chain.from_iterable(steps[progress.done :]))
+        with closing(loaded(photos, rest, epoch)) as stream:
+            for step_batches in steps[progress.done :]:
                 # schedule
-                share = schedule(applied, total_steps, warmup_steps, settings.final_lr)
+                share = schedule(progress.applied, total_steps, warmup_steps, settings.final_lr)
                 rates = set_learning_rates(step.optimizer, share)
 
                 # forward, loss, backward, guard, step
-                step_batches = batches[first : first + settings.accumulation]
-                in_step = sum(len(indices) for _, indices in step_batches)
+                progress.done += 1
                 terms, stepped = step.take(
-                    islice(stream, len(step_batches)), in_step, _place(epoch, done)
+                    islice(stream, len(step_batches)),
+                    _photos(step_batches),
+                    _place(epoch, progress.done),
                 )
-                applied += stepped
+                progress.applied += stepped
                 if stepped and average is not None:
                     average.update()
 
                 # log
-                measured.append(terms)
-                photos_seen.append(in_step)
-                lines.append({"step": (epoch - 1) * steps_per_epoch + done, "epoch": epoch,
-                              "split": "train", **_named(rates)})  # fmt: skip
-                on_step(epoch, done, steps_per_epoch)
+                at = (epoch - 1) * steps_per_epoch + progress.done
+                line = {"step": at, "epoch": epoch, "split": "train", **_named(rates)}
+                queued.append((line, terms))
+                if not step.deferred:  # the host has waited for the step in any case
+                    _settle(queued, progress.lines, step)
+                on_step(epoch, progress.done, steps_per_epoch)
+
+                # save, end
+                if pause():
+                    _settle(queued, progress.lines, step)
+                    progress.train_seconds += time.perf_counter() - started
+                    yield None
+                    started = time.perf_counter()
 
         # validate, keep, stop
-        for done, (line, values) in enumerate(zip(lines, _values(measured), strict=True), start=1):
-            line.update(values)
-            if step.deferred:
-                check_finite(values["loss"], values["gradient_norm"], _place(epoch, done),
-                             step.compute.precision)  # fmt: skip
-            if not math.isfinite(values["gradient_norm"]):  # fp16's scaler skipped the step
-                line["gradient_norm"] = None
-        train_losses = [line["loss"] for line in lines]
+        _settle(queued, progress.lines, step)
         trained_at = time.perf_counter()
+        progress.train_seconds += trained_at - started
         val = None if validate is None else validate()
+        lines, train_losses = progress.lines, [line["loss"] for line in progress.lines]
         if val is not None:
             if not math.isfinite(val.loss):
                 raise TrainingFailed(
@@ -113,31 +119,55 @@ def fit(
             lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
                           "loss": val.loss, "top1": val.top1, "top5": val.top5,
                           "mean_per_class": val.mean_per_class})  # fmt: skip
+        timing = {
+            "epoch": epoch,
+            "train_seconds": progress.train_seconds,
+            "val_seconds": time.perf_counter() - trained_at,
+        }
+        progress.epoch, progress.done, progress.lines, progress.train_seconds = epoch + 1, 0, [], 0
+        seen = list(map(_photos, steps))
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
-            train_loss=sum(map(operator.mul, train_losses, photos_seen)) / sum(photos_seen),
+            train_loss=sum(map(operator.mul, train_losses, seen)) / sum(seen),
             val=None if val is None else lines[-1],
             keep=val is None or best.update(epoch, val),
-            timing={
-                "epoch": epoch,
-                "train_seconds": trained_at - started,
-                "val_seconds": time.perf_counter() - trained_at,
-            },
+            timing=timing,
         )
-        if best.should_stop:
-            return
 
 
-def _values(measured: list[dict[str, Tensor]]) -> list[dict[str, float]]:
-    """The scalars of an epoch's steps, brought from the device in one piece."""
-    table = torch.stack([torch.stack(list(scalars.values())) for scalars in measured]).tolist()
-    return [dict(zip(measured[0], values, strict=True)) for values in table]
+def _steps(batches: list[Tensor], accumulation: int) -> list[list[tuple[int, Tensor]]]:
+    """The batches of each step, with their numbers in the epoch."""
+    numbered = list(enumerate(batches))
+    return [numbered[at : at + accumulation] for at in range(0, len(numbered), accumulation)]
+
+
+def _photos(step_batches: list[tuple[int, Tensor]]) -> int:
+    return sum(len(indices) for _, indices in step_batches)
+
+
+def _settle(
+    queued: list[tuple[Metrics, dict[str, Tensor]]], lines: list[Metrics], step: Step
+) -> None:
+    """Brings the terms of the queued steps from the device, in one piece, and into the lines."""
+    if not queued:
+        return
+    names = list(queued[0][1])
+    table = torch.stack([torch.stack(list(terms.values())) for _, terms in queued]).tolist()
+    for (line, _), values in zip(queued, table, strict=True):
+        line.update(zip(names, values, strict=True))
+        if step.deferred:
+            where = _place(line["epoch"], len(lines) + 1)
+            check_finite(line["loss"], line["gradient_norm"], where, step.compute.precision)
+        if not math.isfinite(line["gradient_norm"]):  # fp16's scaler skipped the step
+            line["gradient_norm"] = None
+        lines.append(line)
+    queued.clear()
 
 
 def _place(epoch: int, step: int) -> str:
     return f"epoch {epoch}, step {step}"
 
 
-def _named(rates: dict[str, float]) -> Line:
+def _named(rates: dict[str, float]) -> Metrics:
     return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}

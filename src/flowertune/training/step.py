@@ -64,8 +64,7 @@ class Step:
         the step in an error.
 
         Raises:
-            TrainingFailed: a loss or gradient that is not finite, before it touches a weight; not
-                where `deferred`.
+            NotFinite: a loss or gradient, before it touches a weight; not where `deferred`.
         """
         # forward, loss, backward
         terms: dict[str, Tensor] = {}
@@ -142,11 +141,15 @@ def build_step(
     return Step(classifier, criterion, adamw, compute, trainer.clip_norm, replay)
 
 
+class NotFinite(TrainingFailed):
+    """A step's loss or gradient is not; the weights are those that it began with."""
+
+
 def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:
-    """Raises TrainingFailed, naming the step `where`, unless its loss and gradient are finite."""
+    """Raises NotFinite, naming the step `where`, unless its loss and gradient are finite."""
     if not math.isfinite(loss + norm):
         what = "gradient" if math.isfinite(loss) else "loss"
-        raise TrainingFailed(
+        raise NotFinite(
             not_finite(f"{what} of {where}", precision)
             + "; the weights were left as they were before it"
         )

@@ -1,0 +1,68 @@
+"""Whether the disk has room for what a run will leave, asked before it is begun."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from flowertune.config import Config
+from flowertune.data.cache import CachedPhotos
+from flowertune.errors import Refused
+from flowertune.files import size
+from flowertune.method_config import LoraConfig, VptConfig
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import FROZEN
+from flowertune.models.lora import TARGETS, adapted_layers
+from flowertune.models.vpt import prompted_blocks
+from flowertune.runs import CHECKPOINTS_KEPT
+
+PHOTO_BYTES = 500  # of a photo's rows in photos.csv and in its predictions
+LINE_BYTES = 250  # of a step in metrics.jsonl
+
+
+def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None:
+    """Refuses a run that the disk of `run.root` has no room for.
+
+    Counted are the weights, the checkpoints and the one that is being written, and the lines of
+    photos and steps. The adapter has been checked (`build.check_adapter`).
+    """
+    settings = config.trainer
+    sizes = {name: len(each.split) for name, each in photos.splits.items()}
+    weights = 4 * _trained(config, backbone, len(photos.photo_set.class_names))
+    needed = 2 * weights + PHOTO_BYTES * sum(sizes.values())  # best/ and adapter/
+    if config.model.name not in FROZEN:
+        lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
+        averaged = 0 if settings.ema is None else 1
+        checkpoint = (4 + averaged) * weights + lines  # trained, AdamW's two, kept
+        needed += lines + (CHECKPOINTS_KEPT + 1) * checkpoint
+    root = Path(config.run.root).expanduser().absolute()
+    while not root.exists():
+        root = root.parent
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise Refused(
+            f"run.root={config.run.root}: the run needs about {size(needed)} there, and "
+            f"{size(free)} are free; make room, or give another run.root"
+        )
+
+
+def _trained(config: Config, backbone: Backbone, classes: int) -> int:
+    """How many numbers are trained, the head's fixed ones counted too."""
+    model = config.model
+    visual: Any = backbone.visual  # open_clip is not typed
+    head = (classes + 2) * (backbone.embedding_dim + 1)
+    if model.name == "full":
+        return head + sum(int(tensor.numel()) for tensor in visual.state_dict().values())
+    if isinstance(model, VptConfig):
+        blocks = 1 if model.shared else prompted_blocks(backbone, model.depth)
+        return head + blocks * model.num_prompts * int(visual.transformer.width)
+    if isinstance(model, LoraConfig):
+        linears = [
+            visual.transformer.resblocks[layer].get_submodule(part)
+            for layer in adapted_layers(backbone, model.layers)
+            for target in set(model.targets)
+            for part in TARGETS[target]
+        ]
+        return head + model.rank * sum(
+            int(each.in_features + each.out_features) for each in linears
+        )
+    return head

@@ -1,0 +1,90 @@
+"""The batch at which a training ran away: made again from (seed, epoch, step), for inspection."""
+
+import math
+from typing import Any
+
+import torch
+
+from flowertune import files
+from flowertune.config import TrainerConfig
+from flowertune.data.training_photos import TrainingPhotos
+from flowertune.runs import Run
+from flowertune.training import checkpoint
+from flowertune.training.standing import Progress
+from flowertune.training.step import Batch, NotFinite, Step, loaded
+
+
+def explained(
+    error: NotFinite,
+    step: Step,
+    photos: TrainingPhotos,
+    settings: TrainerConfig,
+    progress: Progress,
+    run: Run,
+) -> str:
+    """What happened and why, in one line; puts the step's photos into the run.
+
+    `progress` has a line for each step of its epoch before the one that failed, and the step's
+    classifier the weights of then. run.failed_batch gets batch.safetensors with "images"
+    (N, 3, H, W) as the model got them, "targets" (N, C) and "photos" (N,), their rows among the
+    train photos of photos.csv, and facts.json.
+    """
+    at = len(progress.lines)
+    numbered = list(enumerate(photos.batches(progress.epoch)))
+    numbered = numbered[at * settings.accumulation :][: settings.accumulation]
+    batches = list(loaded(photos, numbered, progress.epoch))
+    exact = _in_full_precision(step, batches)
+    cause = _cause(step, exact)
+    run.failed_batch.mkdir(exist_ok=True)
+    checkpoint.save_weights(
+        run.failed_batch / "batch.safetensors",
+        {
+            "images": torch.cat([images for images, _ in batches]).cpu(),
+            "targets": torch.cat([targets for _, targets in batches]).cpu(),
+            "photos": torch.cat([indices for _, indices in numbered]),
+        },
+    )
+    facts = {
+        "epoch": progress.epoch,
+        "step": at + 1,
+        "error": str(error),
+        "likely_cause": cause,
+        "precision": step.compute.precision,
+        "peak_learning_rates": _peak_rates(step),
+        "in_full_precision": {
+            name: value if math.isfinite(value) else None for name, value in exact.items()
+        },
+        "largest_weight": max(float(weight.detach().abs().max()) for weight in step.trained),
+    }
+    files.write_json(run.failed_batch / "facts.json", facts)
+    return f"{error}; likely cause: {cause}; its photos are in {run.failed_batch}"
+
+
+def _cause(step: Step, exact: dict[str, float]) -> str:
+    precision = step.compute.precision
+    if precision != "fp32" and all(map(math.isfinite, exact.values())):
+        return f"trainer.precision={precision}, as in fp32 the loss is {exact['loss']:.4g}"
+    rates = " and ".join(f"{key}={rate:g}" for key, rate in _peak_rates(step).items())
+    return f"a learning rate that is too high, with {rates}"
+
+
+def _peak_rates(step: Step) -> dict[str, Any]:
+    """By their config keys."""
+    keys = {"adapter": "optimizer.lr", "head": "optimizer.head_lr"}
+    return {keys[group["name"]]: group["peak_lr"] for group in step.optimizer.param_groups}
+
+
+def _in_full_precision(step: Step, batches: list[Batch]) -> dict[str, float]:
+    """The mean loss and the norm of its gradient in float32, with the present weights."""
+    photos = sum(len(images) for images, _ in batches)
+    loss, gradients = 0.0, [torch.zeros_like(weight) for weight in step.trained]
+    for images, targets in batches:
+        embedding, logits = step.classifier(images)
+        part = step.criterion(embedding, logits, targets)["loss"] * (len(images) / photos)
+        loss += float(part.detach())
+        parts = torch.autograd.grad(part, step.trained, allow_unused=True)
+        for whole, gradient in zip(gradients, parts, strict=True):
+            if gradient is not None:
+                whole += gradient
+    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
+    return {"loss": loss, "gradient_norm": float(norm)}

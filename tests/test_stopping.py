@@ -1,0 +1,74 @@
+"""What a signal does, and when."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from flowertune.errors import Interrupted
+from flowertune.stopping import listening
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143), ("SIGHUP", 129)]
+)
+def test_a_signal_ends_the_work_where_it_is(name: str, exit_code: int) -> None:
+    before = signal.getsignal(signal.Signals[name])
+    with pytest.raises(Interrupted, match=name) as interruption, listening():  # noqa: PT012
+        signal.raise_signal(signal.Signals[name])
+        raise AssertionError("it went on")
+    assert interruption.value.exit_code == exit_code
+    assert signal.getsignal(signal.Signals[name]) is before
+
+
+def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with listening() as stop, stop.deferred():
+        stop.check()
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.received is signal.SIGUSR1
+        assert not stop.hurried
+        assert "once more ends it at once" in capfd.readouterr().err
+        with pytest.raises(Interrupted, match="SIGUSR1"):
+            stop.check()
+        with pytest.raises(Interrupted, match="SIGINT"):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.hurried
+
+
+def test_hanging_up_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_child_that_was_forked_ends_and_saves_nothing() -> None:
+    with listening() as stop, stop.deferred():
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 143
+        assert stop.received is None
+
+
+def test_outside_the_main_thread_nobody_listens() -> None:
+    handlers: list[object] = []
+
+    def work() -> None:
+        with listening():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [before]

@@ -1,0 +1,84 @@
+"""What is left for inspection where a training ran away."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flowertune.errors import TrainingFailed
+from flowertune.losses.criteria import cross_entropy
+from flowertune.report.console import RunConsole
+from flowertune.runs import Run
+from flowertune.stopping import Stop
+from flowertune.training.course import train
+from flowertune.training.device import Compute
+from flowertune.training.step import Step
+
+
+@pytest.fixture
+def run_away(prepare, mixup, tmp_path):
+    """`run_away(at, factor, **settings)`: the loss of call `at` times `factor` in low precision, or
+    in any where `always`; gives the run, the failure and the images of the call."""
+
+    def run_away(at, factor, always=True, **settings):
+        made = prepare(count=20, recipe=mixup, epochs=2, **settings)
+        run, calls, seen = Run(tmp_path), 0, []
+        run.best.parent.mkdir(parents=True)
+
+        def criterion(embedding, logits, targets):
+            nonlocal calls
+            calls += 1
+            terms = cross_entropy(embedding, logits, targets, label_smoothing=0.0)
+            low = torch.is_autocast_enabled("cpu")
+            return {"loss": terms["loss"] * factor} if calls >= at and (low or always) else terms
+
+        forward = made.classifier.forward
+        made.classifier.forward = lambda images: (seen.append(images.clone()), forward(images))[1]
+        step = Step(made.classifier, criterion, made.optimizer, made.compute, None, None)
+        with pytest.raises(TrainingFailed) as failure:
+            train(step, made.photos, made.settings, run, None, None, RunConsole(), Stop(), None)
+        return run, str(failure.value), seen, made
+
+    return run_away
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_very_batch_is_in_the_run_and_the_lines_before_it(
+    run_away, accumulation, asynchronous, monkeypatch
+):
+    monkeypatch.setattr(Compute, "asynchronous", asynchronous)
+    at = 5 + accumulation + 1  # a call for each of 5 batches: the second step of epoch 2
+    run, message, seen, made = run_away(at, float("nan"), accumulation=accumulation)
+    assert "loss of epoch 2, step 2 is not finite" in message
+    assert "too high, with optimizer.lr=0.001 and optimizer.head_lr=0.005;" in message
+    assert message.endswith(f"its photos are in {run.failed_batch}")
+    batch = load_file(run.failed_batch / "batch.safetensors")
+    assert torch.equal(batch["images"], torch.cat(seen[at - 1 :][:accumulation]))
+    photos = torch.cat(made.photos.batches(2)[accumulation : 2 * accumulation])
+    assert torch.equal(batch["photos"], photos)
+    assert batch["targets"].sum(1) == pytest.approx(1.0)
+    facts = json.loads((run.failed_batch / "facts.json").read_text())
+    assert (facts["epoch"], facts["step"]) == (2, 2)
+    assert facts["in_full_precision"]["loss"] is None
+    steps = -(-5 // accumulation)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, steps + 2))
+
+
+def test_what_is_finite_in_full_precision_is_laid_to_the_precision(run_away):
+    run, message, *_ = run_away(3, float("inf"), always=False, precision="bf16")
+    assert "likely cause: trainer.precision=bf16, as in fp32 the loss is 1." in message
+    assert "learning rate" not in message.partition("likely cause")[2]
+    facts = json.loads((run.failed_batch / "facts.json").read_text())
+    assert 1 < facts["in_full_precision"]["loss"] < 2
+    assert facts["in_full_precision"]["gradient_norm"] > 0
+
+
+def test_nothing_was_updated_and_the_run_can_go_on_from_the_epoch_before(run_away):
+    run, _, _, made = run_away(8, float("nan"))
+    newest, _ = run.newest_checkpoint()
+    assert newest == run.checkpoint(1, 5)
+    weights = made.classifier.trainable_state()
+    assert all(tensor.isfinite().all() for tensor in weights.values())

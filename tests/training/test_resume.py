@@ -1,0 +1,170 @@
+"""A training that was stopped goes on as if it had not been."""
+
+import json
+import signal
+from functools import partial
+
+import pytest
+import torch
+
+from flowertune.errors import Interrupted
+from flowertune.inference import infer
+from flowertune.losses.criteria import cross_entropy, triplet_cross_entropy
+from flowertune.report.console import RunConsole
+from flowertune.runs import Run
+from flowertune.stopping import Stop, listening
+from flowertune.training.course import train
+from flowertune.training.device import Compute
+from flowertune.training.step import Step
+
+HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_norm": 1.0}
+
+
+@pytest.fixture
+def life(prepare, mixup, tmp_path):
+    """`life(name, stop_after=None, **settings)`: a training in the run `name`, from its newest
+    checkpoint, with objects of its own; it is asked to end after so many of its own steps."""
+
+    def life(name, stop_after=None, in_validation=False, criterion=cross_entropy, stop=None,
+             **settings):  # fmt: skip
+        made = prepare(**{"recipe": mixup, "count": 20, **settings})
+        run = Run(tmp_path / name)
+        run.best.parent.mkdir(parents=True, exist_ok=True)
+        photos, stop, taken = made.photos, stop or Stop(), 0
+
+        def infer_val():
+            if in_validation and taken >= stop_after:
+                stop.handle(signal.SIGTERM, None)
+            return infer(
+                made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute,
+                lambda done, total: stop.check(),
+            ).logits  # fmt: skip
+
+        step = Step(made.classifier, partial(criterion, label_smoothing=0.0), made.optimizer,
+                    made.compute, made.settings.clip_norm, None)  # fmt: skip
+        take = step.take
+
+        def counted(*args):
+            nonlocal taken
+            taken += 1
+            if taken == stop_after and not in_validation:
+                stop.handle(signal.SIGTERM, None)
+            return take(*args)
+
+        step.take = counted
+        saved, damaged = run.newest_checkpoint()
+        assert not damaged
+        course, _ = train(step, photos, made.settings, run, infer_val, photos.labels, RunConsole(),
+                          stop, saved)  # fmt: skip
+        return course, made.classifier.state_dict(), made.average
+
+    return life
+
+
+def files_of(tmp_path, name):
+    run = Run(tmp_path / name)
+    return run.best.read_bytes(), (run.path / "metrics.jsonl").read_bytes()
+
+
+def lives(life, name, stops, **settings):
+    """As many lives as it takes; each but the last is stopped after so many of its steps."""
+    for stop_after in stops:
+        with pytest.raises(Interrupted):
+            life(name, stop_after, **settings)
+    return life(name, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        HARD,
+        {**HARD, "model": "full", "dropout": 0.0, "lr": 1e-4},
+        {**HARD, "accumulation": 2, "resident": False, "precision": "bf16"},
+        {**HARD, "precision": "fp16"},
+        {**HARD, "epochs": 8, "patience": 2, "monitor": "loss", "lr": 2e-2},
+    ],
+    ids=["lora", "full", "accumulated, streamed, bf16", "fp16", "early stopping"],
+)
+def test_stopped_anywhere_it_ends_in_the_same_bits(life, tmp_path, settings):
+    whole, weights, average = life("whole", **settings)
+    cut, after, averaged = lives(life, "cut", [1, 3, 2, 1], **settings)
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+    assert (cut.epochs_run, cut.best_epoch) == (whole.epochs_run, whole.best_epoch)
+    for name, weight in weights.items():
+        assert torch.equal(after[name], weight), name
+    assert averaged.updates == average.updates
+    for one, other in zip(averaged.averaged, average.averaged, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_where_the_host_does_not_wait_it_is_the_same(life, tmp_path, monkeypatch):
+    monkeypatch.setattr(Compute, "asynchronous", True)
+    life("whole", **HARD)
+    lives(life, "cut", [2, 4, 5], **HARD)
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+
+
+def test_stopped_in_a_validation_it_goes_on_with_that(life, tmp_path):
+    life("whole", **HARD)
+    with pytest.raises(Interrupted):
+        life("cut", 5, in_validation=True, **HARD)  # 5 steps are an epoch
+    (saved,) = Run(tmp_path / "cut").checkpoints()
+    progress = json.loads((saved / "state.json").read_text())["progress"]
+    assert (progress["epoch"], progress["done"]) == (1, 5)
+    life("cut", **HARD)
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+
+
+def test_another_loss_with_terms_of_its_own_goes_on_too(life, tmp_path):
+    triplets = partial(
+        triplet_cross_entropy, margin=1.0, weight=0.3, distance="euclidean", normalize=False,
+        reduction="mean",
+    )  # fmt: skip
+    settings = {**HARD, "recipe": None, "criterion": triplets}
+    life("whole", **settings)
+    lives(life, "cut", [2, 2], **settings)
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+
+
+def test_the_adapters_size_is_chosen_from_the_same_beginning(life, tmp_path):
+    settings = {**HARD, "adapter_scales": [0.0, 0.5]}
+    whole, *_ = life("whole", **settings)
+    cut, *_ = lives(life, "cut", [7], **settings)
+    assert cut.adapter_scale == whole.adapter_scale
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+
+
+def test_it_saves_as_often_as_asked_and_keeps_two(life, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(
+        "flowertune.training.checkpoint.save",
+        lambda run, epochs, step, state: saved.append((epochs, step)),
+    )
+    life("epochs", **HARD)
+    assert saved == [(1, 5), (2, 10), (3, 15)]
+    saved.clear()
+    life("steps", **HARD, checkpoint_minutes=1e-9)
+    assert saved[:7] == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 5), (1, 6)]
+    monkeypatch.undo()
+    life("kept", **HARD, checkpoint_minutes=1e-9)
+    names = [path.name for path in Run(tmp_path / "kept").checkpoints()]
+    assert names == ["epoch-00003-step-000000015", "epoch-00002-step-000000015"]
+
+
+def test_a_second_signal_ends_it_at_once_and_what_was_saved_stands(life, tmp_path):
+    with pytest.raises(Interrupted):
+        life("cut", 6, **HARD)
+    (saved, *_) = Run(tmp_path / "cut").checkpoints()
+
+    def impatient(embedding, logits, targets, label_smoothing):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    with listening() as stop, pytest.raises(Interrupted) as interruption:
+        life("cut", criterion=impatient, stop=stop, **HARD)
+    assert interruption.value.exit_code == 130
+    assert Run(tmp_path / "cut").checkpoints()[0] == saved
+    life("cut", **HARD)
+    life("whole", **HARD)
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -28,8 +27,6 @@ from flowertune.errors import Refused
 
 FORMAT = 2
 EVAL_FILE, TRAIN_FILE, INDEX_FILE = "eval.u8", "train.u8", "index.json"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,10 @@ class StoredPixels:
 
 class _DamagedError(Refused):
     """A store's index is damaged, or a file of it has the wrong length."""
+
+    def __init__(self, directory: Path, reason: str) -> None:
+        super().__init__(f"the photo cache {directory} is damaged ({reason})")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ def _opened_or_built(wanted: _Wanted, others: int, progress: Progress) -> Stored
                 if wanted.directory.is_dir():  # by another process in the meantime, or damaged
                     return _open(wanted)
             except _DamagedError as error:
-                log.warning("%s: the photos of %s are decoded anew", error, wanted.name)
+                progress(
+                    f"{wanted.name}: the cache is damaged ({error.reason}) and made anew",
+                    0, len(wanted.paths),
+                )  # fmt: skip
                 shutil.rmtree(wanted.directory)
             _remove_orphans(folder, wanted.key)
             _build(wanted, others, progress)
@@ -183,8 +187,7 @@ def _open(wanted: _Wanted) -> StoredPixels:
             if (directory / file).stat().st_size != len(index.kept) * 3 * height * width:
                 raise ValueError(f"{file} has the wrong length")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise _DamagedError(f"the photo cache {directory} is damaged ({reason})") from error
+        raise _DamagedError(directory, str(getattr(error, "strerror", error))) from error
     paths = tuple(wanted.paths[place] for place in index.kept)
     return StoredPixels(directory, wanted.key, wanted.preprocessing, paths, index)
 

@@ -60,14 +60,14 @@ def store_of(folder: Path, photos, split="train") -> Path:
     "damage", [shorten, lose_a_form, flip_in_index, take_the_others_index], ids=lambda d: d.__name__
 )
 def test_a_damaged_store_is_said_and_made_anew(
-    damage, photos, root, tmp_path, cached, decoded, assert_same_pixels, caplog
+    damage, photos, root, tmp_path, cached, decoded, assert_same_pixels
 ):
     whole = {name: np.array(split.eval_pixels) for name, split in photos.splits.items()}
     store, other = (store_of(tmp_path / "cache", photos, name) for name in ("train", "val"))
     damage(store, other)
-    again = cached(root, tmp_path / "cache")
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert f"{store} is damaged" in caplog.text
+    said: list[str] = []
+    again = cached(root, tmp_path / "cache", progress=lambda text, *_: said.append(text))
+    assert said[0].startswith("train: the cache is damaged (")
     assert len(decoded) == 10  # train, and not val
     for name, pixels in whole.items():
         assert np.array_equal(again.splits[name].eval_pixels, pixels)

@@ -117,6 +117,15 @@ def test_bad_files_of_all_splits_are_refused_in_one_list(root, tmp_path, start, 
     assert "data.bad_files=skip" in last
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows forbids such names")
+def test_a_bad_file_is_one_line_whatever_it_is_called(root, tmp_path, cached):
+    (root / "train" / "rose" / "a\r\nb\x1b[2J.jpg").touch()
+    with pytest.raises(Refused) as refused:
+        cached(root, tmp_path / "cache")
+    _, line, _ = str(refused.value).split("\n")
+    assert line == r"  train/rose/a\r\nb\x1b[2J.jpg: an empty file"
+
+
 def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cached):
     good = cached(root, tmp_path / "cache").splits["train"]
     spoil(root)

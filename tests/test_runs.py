@@ -116,7 +116,7 @@ def test_lines_and_tables_come_back_as_they_were(tmp_path: Path) -> None:
     run.write_lines("metrics.jsonl", lines)
     text = (tmp_path / "metrics.jsonl").read_text()
     assert [json.loads(line) for line in text.splitlines()] == lines
-    rows = [['a, "b".jpg', "rosé"], ["c\nd.jpg", "x"]]
+    rows = [['a, "b".jpg', "rosé"], ["c\nd.jpg", "x"], ["e\rf.jpg", "\r\n"]]
     run.write_table("p.csv", ["path", "label"], rows)
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["path", "label"], *rows]

@@ -1,13 +1,11 @@
 """What bench_growth.py measures, in this process: a cache being built, steps and validation."""
 
-import mmap
 import time
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from flowertune import build
 from flowertune.config import Config
@@ -55,7 +53,7 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
     for split in training.cached.splits.values():
         for pixels in (split.train_pixels, split.eval_pixels):
             if pixels is not None:
-                _touch(pixels)
+                pixels.verify_all()
     touched = time.perf_counter() - touched
 
     watch = MemoryWatch()
@@ -111,11 +109,6 @@ def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:
         )  # fmt: skip
         seconds += time.perf_counter() - began if call else 0.0
     return 1000 * seconds / (VAL_CALLS * photos)
-
-
-def _touch(pixels: NDArray[np.uint8]) -> None:
-    """Reads a byte of each page of a memory map (N, 3, H, W)."""
-    pixels.reshape(-1)[:: mmap.PAGESIZE].max()
 
 
 def _unseen(description: str, done: int, total: int | None) -> None:

@@ -102,7 +102,7 @@ def pixels_are_resident(
     They are the evaluation form of all photos, and the training form of `train` if it has one.
     """
     photos = sum(len(split) for split in photo_set.splits.values())
-    total = photos * train.eval_pixels[0].nbytes
+    total = photos * train.eval_pixels.nbytes // len(train.eval_pixels)
     if train.train_pixels is not None:
         total += train.train_pixels.nbytes
     residency = cast("Residency", data.residency)  # its choices are checked

@@ -49,11 +49,13 @@ def run_name(method: str, overrides: Sequence[str]) -> str:
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """The text of a .csv file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    lines = []
+    for row in (header, *rows):
+        line = io.StringIO()
+        # with "\n" alone, older Pythons do not quote a name that holds "\r", and cannot read it
+        csv.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 @dataclass(frozen=True)

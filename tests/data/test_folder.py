@@ -199,6 +199,29 @@ def test_refused_when_a_class_links_to_nothing(tmp_path: Path) -> None:
     assert "tulip links to nothing" in refusal(root)
 
 
+def test_links_in_a_circle_are_refused_as_folders_and_listed_as_photos(tmp_path: Path) -> None:
+    root = make(tmp_path, {"iris": 3, "rose": 3})
+    (root / "rose" / "round.jpg").symlink_to("round.jpg")
+    photos = folder.photo_set(root, seed=0)
+    assert sum(map(len, photos.splits.values())) == 7
+    (root / "tulip").symlink_to("tulip")
+    assert "tulip links to nothing" in refusal(root)
+    (root / "tulip").unlink()
+    (root / "tulip").symlink_to(root, target_is_directory=True)
+    assert "tulip/ holds folders and no files" in refusal(root)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows forbids such names")
+def test_no_name_breaks_a_line_or_reaches_the_terminal(tmp_path: Path) -> None:
+    root = make(tmp_path / "my\nphotos", {"ro\nse": 9, "i\x1b[31mris\x07": 1})
+    message = refusal(root)
+    assert message.isprintable()
+    assert r"my\nphotos: too few photos to split: i\x1b[31mris\x07 (1)" in message
+    for number in range(1, 9):
+        (root / "i\x1b[31mris\x07" / f"{number:03d}.jpg").touch()
+    assert folder.photo_set(root, seed=0).class_names == ("i\x1b[31mris\x07", "ro\nse")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take only Unicode names")
 def test_refused_when_a_name_is_not_text(tmp_path: Path) -> None:
     root = make(tmp_path, {"iris": 3, "rose": 3})

@@ -1,7 +1,9 @@
 """Pixels against open_clip's and PIL's own way from file to tensor."""
 
+import errno
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,15 +214,27 @@ def test_damage_anywhere_is_a_picture_or_a_reason_never_a_crash():
 def test_files_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "round.jpg").symlink_to(tmp_path / "round.jpg")
     for name, reason in [
         ("folder.jpg", "a folder"),
         ("link.jpg", "a link that leads nowhere"),
+        ("round.jpg", "cannot be read: Too many levels of symbolic links"),
         ("missing.jpg", "no such file"),
     ]:
         with pytest.raises(NotAPhoto, match=reason):
             photo_bytes(tmp_path / name)
         with pytest.raises(NotAPhoto, match=reason):
             upright_size(tmp_path / name)
+
+
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, monkeypatch):
+    def unreadable(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "photo.jpg").write_bytes(PHOTOS["1 x 1"])
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    with pytest.raises(NotAPhoto, match=r"cannot be read: Input/output error"):
+        photo_bytes(tmp_path / "photo.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")

@@ -214,11 +214,10 @@ def _cache_building(config: Config, training: Rehearsal) -> Timing:
         with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as folder:
             began = time.perf_counter()
             open_or_build(
-                paths,
+                {"train": paths},
                 training.backbone.preprocessing,
-                train_form=config.augmentation.name != "none",
+                train_form=[] if config.augmentation.name == "none" else ["train"],
                 folder=Path(folder),
-                name="train",
                 progress=lambda description, done, total: None,
             )
             return time.perf_counter() - began

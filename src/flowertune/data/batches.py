@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowertune import draws
+from flowertune.data.stored_rows import StoredRows
 
 Residency = Literal["auto", "device", "stream"]
 
@@ -61,16 +62,21 @@ class PixelStore:
 
     `resident`: the pixels are moved there once, where on the CPU the memory map is used as it is.
     Else each batch is read from the map while the device works on those before it. No result
-    depends on it.
+    depends on it. Stored rows are verified when they are first read; their TrainingFailed comes
+    out of every method, and of the constructor where all are read.
     """
 
     def __init__(
-        self, pixels: npt.NDArray[np.uint8], device: torch.device, *, resident: bool
+        self, pixels: StoredRows | npt.NDArray[np.uint8], device: torch.device, *, resident: bool
     ) -> None:
         self.device = device
         self.resident = resident
-        self.mapped = pixels
-        self._pixels = _tensor_of(pixels).to(device) if resident else None
+        self._stored = pixels if isinstance(pixels, StoredRows) else None
+        self.mapped = pixels.mapped if isinstance(pixels, StoredRows) else pixels
+        if self._stored is not None and resident and device.type != "cpu":
+            self._stored.verify_all()
+            self._stored = None
+        self._pixels = _tensor_of(self.mapped).to(device) if resident else None
 
     def __len__(self) -> int:
         return len(self.mapped)
@@ -83,6 +89,7 @@ class PixelStore:
         """
         if self._pixels is not None:
             for each in indices:
+                self._verify(each)
                 yield self._pixels.index_select(0, send(each, self.device))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="photos") as reader:
@@ -107,12 +114,18 @@ class PixelStore:
             yield from self.batches(indices)
             return
         for each in indices:
+            self._verify(each)
             yield [self._pixels[place] for place in each.tolist()]
+
+    def _verify(self, indices: Tensor) -> None:
+        if self._stored is not None:
+            self._stored.verify(indices.tolist())
 
     def _read(self, indices: Tensor) -> Tensor:
         """By NumPy, in one thread: torch would start as many again as compute beside it."""
         if not all(0 <= photo < len(self.mapped) for photo in indices.tolist()):
             raise IndexError(f"not all of {indices.tolist()} are below {len(self.mapped)}")
+        self._verify(indices)
         batch = torch.empty(
             len(indices),
             *self.mapped.shape[1:],

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.data.decoding import Progress
-from flowertune.data.photos import PhotoSet, Split
+from flowertune.data.photos import PhotoSet, Split, shown
 from flowertune.data.pixels import Preprocessing
 from flowertune.data.stored_pixels import StoredPixels, open_or_build
+from flowertune.data.stored_rows import StoredRows
 from flowertune.errors import Refused
 
 BadFile = tuple[Path, str]
@@ -29,8 +30,8 @@ class CachedSplit:
     """
 
     split: Split
-    eval_pixels: NDArray[np.uint8]
-    train_pixels: NDArray[np.uint8] | None
+    eval_pixels: StoredRows
+    train_pixels: StoredRows | None
     train_sizes: NDArray[np.int32] | None
     sha256: tuple[str, ...]
     key: str
@@ -82,26 +83,22 @@ def cache_photos(
     `progress(description, done, total)` is called for every photo. Raises Refused: bad files, a
     class that loses its last photo of a split by leaving them out, a folder that cannot be written.
     """
-    stores = {
-        name: open_or_build(
-            split.paths,
-            preprocessing,
-            train_form=train_form and name == "train",
-            folder=folder / "pixels",
-            name=name,
-            progress=progress,
-        )
-        for name, split in photo_set.splits.items()
-    }
+    stores = open_or_build(
+        {name: split.paths for name, split in photo_set.splits.items()},
+        preprocessing,
+        train_form=["train"] if train_form else [],
+        folder=folder / "pixels",
+        progress=progress,
+    )
     bad = tuple(
         (split.paths[place], reason)
         for name, split in photo_set.splits.items()
-        for place, reason in sorted(stores[name].bad.items())
+        for place, reason in sorted(stores[name].index.bad.items())
     )
     if bad and bad_files == "stop":
         raise Refused(_bad_files_message(photo_set, bad))
     kept_splits = {
-        name: _kept(split, stores[name].kept) for name, split in photo_set.splits.items()
+        name: _kept(split, stores[name].index.kept) for name, split in photo_set.splits.items()
     }
     for name, split in photo_set.splits.items():
         lost = sorted(set(split.labels) - set(kept_splits[name].labels))
@@ -118,12 +115,13 @@ def cache_photos(
 
 def bad_file_lines(photo_set: PhotoSet, bad: Sequence[BadFile]) -> list[str]:
     """One line for each bad file: its name below the root and the reason."""
-    return [f"{path.relative_to(photo_set.root).as_posix()}: {reason}" for path, reason in bad]
+    root = photo_set.root
+    return [f"{shown(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
 
 
 def _bad_files_message(photo_set: PhotoSet, bad: Sequence[BadFile]) -> str:
     total = sum(len(split) for split in photo_set.splits.values())
-    first = f"{len(bad):,} of {total:,} files in {photo_set.root} give no picture:"
+    first = f"{len(bad):,} of {total:,} files in {shown(photo_set.root)} give no picture:"
     last = "Repair or remove them, or go on without them: data.bad_files=skip"
     return _message(first, bad_file_lines(photo_set, bad), last)
 
@@ -153,7 +151,7 @@ def _cached(split: Split, store: StoredPixels) -> CachedSplit:
         eval_pixels=store.eval_pixels(),
         train_pixels=store.train_pixels(),
         train_sizes=store.train_sizes(),
-        sha256=store.sha256,
+        sha256=store.index.sha256,
         key=store.key,
     )
 
@@ -165,7 +163,7 @@ def _fingerprint(
         name: [
             (path.relative_to(photo_set.root).as_posix(), label, sha256)
             for path, label, sha256 in zip(
-                split.paths, split.labels, stores[name].sha256, strict=True
+                split.paths, split.labels, stores[name].index.sha256, strict=True
             )
         ]
         for name, split in splits.items()

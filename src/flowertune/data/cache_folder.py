@@ -1,8 +1,11 @@
 """Where decoded photos, frozen features and drawn flowers are kept between runs."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
+
+from flowertune.errors import Refused
 
 MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
@@ -20,3 +23,18 @@ def cache_root() -> Path:
         xdg = os.environ.get("XDG_CACHE_HOME")
         parent = Path(xdg) if xdg else Path.home() / ".cache"
     return parent / "flowertune"
+
+
+def check_space(what: str, needed: int, folder: Path) -> None:
+    """Refuses where `what` takes more bytes than are free in `folder`."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Refused(
+            f"{what} takes {in_words(needed)} in {folder}, where {in_words(free)} are free; "
+            f"{MOVE_HINT}"
+        )
+
+
+def in_words(size: int) -> str:
+    """Bytes for a person, rounded up: "12 MB", "3.1 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{-(-size // 10**6)} MB"

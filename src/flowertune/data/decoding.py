@@ -3,6 +3,7 @@
 import hashlib
 import os
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,25 +34,37 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What was written. `kept` are the places in the list of the photos that gave a row.
+class RowFacts:
+    """A hash of the photo's content, a checksum of its pixels in each form.
 
-    `sha256` and `train_sizes` (height, width; empty without a training form) go with `kept`; `bad`
-    maps the other places to the reason.
+    Also the true (height, width) of the training pixels; (0, 0) without a training form.
     """
 
-    kept: list[int]
-    sha256: list[str]
-    train_sizes: list[tuple[int, int]]
-    bad: dict[int, str]
+    sha256: str
+    eval_crc32: int
+    train_crc32: int
+    train_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Row:
-    sha256: str
+class Row:
+    """The pixels of one photo as they are stored: (3, H, W) and (3, *canvas) uint8."""
+
+    facts: RowFacts
     eval_pixels: NDArray[np.uint8]
     train_pixels: NDArray[np.uint8] | None
-    train_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was written. `kept` are the places in the list of the photos that gave a row.
+
+    `rows` go with `kept`; `bad` maps the other places to the reason.
+    """
+
+    kept: list[int]
+    rows: list[RowFacts]
+    bad: dict[int, str]
 
 
 def train_canvas(
@@ -78,7 +91,7 @@ def decode_into(
     train_file: BinaryIO | None,
     paths: Sequence[Path],
     preprocessing: Preprocessing,
-    canvas: tuple[int, int],
+    canvas: tuple[int, int] | None,
     name: str,
     progress: Progress,
 ) -> Decoded:
@@ -88,13 +101,13 @@ def decode_into(
     the training pixels in the top left corner, the rest zero. Each file is read once.
     """
 
-    def row(path: Path) -> _Row | NotAPhoto:
+    def row(path: Path) -> Row | NotAPhoto:
         try:
-            return _read_row(path, preprocessing, canvas if train_file is not None else None)
+            return read_row(path, preprocessing, canvas)
         except NotAPhoto as reason:
             return reason
 
-    result = Decoded([], [], [], {})
+    result = Decoded([], [], {})
     # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
     with quiet_pil(), closing(in_order(row, paths)) as rows:
         for place, photo in enumerate(rows):
@@ -102,28 +115,31 @@ def decode_into(
                 result.bad[place] = str(photo)
             else:
                 result.kept.append(place)
-                result.sha256.append(photo.sha256)
+                result.rows.append(photo.facts)
                 eval_file.write(photo.eval_pixels.data)
                 if train_file is not None and photo.train_pixels is not None:
                     train_file.write(photo.train_pixels.data)
-                    result.train_sizes.append(photo.train_size)
             progress(f"{name}: decoding photos", place + 1, len(paths))
     return result
 
 
-def _read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None) -> _Row:
+def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None) -> Row:
+    """One photo from its file to what is stored of it. Raises NotAPhoto."""
     data = photo_bytes(path)
     image = read_photo(data)
     sha256 = hashlib.sha256(data).hexdigest()
+    evaluation = eval_pixels(image, preprocessing)
+    eval_crc32 = zlib.crc32(evaluation.data)
     if canvas is None:
-        return _Row(sha256, eval_pixels(image, preprocessing), None, (0, 0))
+        return Row(RowFacts(sha256, eval_crc32, 0, (0, 0)), evaluation, None)
     pixels = train_pixels(image, preprocessing)
     height, width = pixels.shape[1:]
     if height > canvas[0] or width > canvas[1]:
         raise NotAPhoto("changed while it was read")
     padded = np.zeros((3, *canvas), dtype=np.uint8)
     padded[:, :height, :width] = pixels
-    return _Row(sha256, eval_pixels(image, preprocessing), padded, (height, width))
+    facts = RowFacts(sha256, eval_crc32, zlib.crc32(padded.data), (height, width))
+    return Row(facts, evaluation, padded)
 
 
 def in_order(

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from flowertune.data.photos import shown
+
 # Told apart by content, never by the file's ending. A list, because some of PIL's other readers
 # start programs (EPS calls Ghostscript) or hold no photo at all.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -250,5 +252,5 @@ def _reason(error: Exception, head: bytes) -> str:
         return f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     if "truncated" in str(error).lower():
         return "cut short (truncated)"
-    detail = " ".join(str(error).split())[:100] or type(error).__name__
+    detail = shown(" ".join(str(error).split())[:100]) or type(error).__name__
     return f"damaged: {detail}"

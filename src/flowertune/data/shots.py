@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from flowertune.data.photos import PhotoSet, Split
+from flowertune.data.photos import PhotoSet, Split, shown
 from flowertune.draws import derive_seed
 from flowertune.errors import Refused
 
@@ -28,7 +28,7 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
     if short:
         raise Refused(
             f"data.shots={shots}: {len(short)} of {len(photo_set.class_names)} classes of"
-            f" {photo_set.root} have fewer training photos: {', '.join(short[:5])}"
+            f" {shown(photo_set.root)} have fewer training photos: {shown(', '.join(short[:5]))}"
             f"{' ...' if len(short) > 5 else ''}; lower data.shots or add photos"
         )
 

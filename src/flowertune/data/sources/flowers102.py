@@ -5,15 +5,12 @@ https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from flowertune import files
 from flowertune.data.download import Progress, fetch, md5_of, unpack
+from flowertune.data.lock import held
 from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.sources.flowers102_names import CLASS_NAMES
 from flowertune.errors import Refused
@@ -130,7 +127,12 @@ def _complete(root: Path, url: str, progress: Progress, release: Release) -> Non
         f"go on with data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
         f" into {root} by hand"
     )
-    with _alone_in(root, progress):
+    root.mkdir(parents=True, exist_ok=True)
+
+    def waiting() -> None:
+        progress("waiting for another process that fetches the same files", 0, None)
+
+    with held(root / ".lock", waiting):
         missing = _missing(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:
@@ -168,19 +170,3 @@ def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
         files.flush_folder(root)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _alone_in(root: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder's lock; it falls with the process, however that ends."""
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress("waiting for another process that fetches the same files", 0, None)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -11,7 +11,7 @@ and class folders, such as a README.
 import os
 from pathlib import Path
 
-from flowertune.data.photos import SPLITS, PhotoSet, Split
+from flowertune.data.photos import SPLITS, PhotoSet, Split, shown
 from flowertune.draws import derive_seed
 from flowertune.errors import Refused
 
@@ -48,7 +48,7 @@ def photo_set(root: Path, *, seed: int) -> PhotoSet:
     others = sorted(folders.keys() - split_folders.keys())
     holds_folders = {name: bool(_folders(path)) for name, path in split_folders.items()}
     if others and any(holds_folders.values()):
-        raise Refused(
+        raise _refusal(
             f"{root} holds {_names(sorted(split_folders))} with class folders and also"
             f" {_names(others)}: keep the one or the other"
         )
@@ -75,15 +75,15 @@ def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassF
     for name, path in split_folders.items():
         split = SPLIT_OF_FOLDER[name.lower()]
         if split in place:
-            raise Refused(f"{root} holds both {place[split].name}/ and {name}/: keep one of them")
+            raise _refusal(f"{root} holds both {place[split].name}/ and {name}/: keep one of them")
         place[split] = path
     if "train" not in place:
-        raise Refused(
+        raise _refusal(
             f"{root} holds {_names(sorted(split_folders))} and no train/: put the training photos"
             " into train/, one folder for each class"
         )
     if "val" not in place:
-        raise Refused(
+        raise _refusal(
             f"{root} holds train/ and no val/ beside it: add val/ with the same class folders, or"
             f" give data.root={place['train']} to have it split 60/20/20"
         )
@@ -91,13 +91,13 @@ def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassF
     for split, classes in splits.items():
         missing = splits["train"].keys() - classes.keys()
         if missing:
-            raise Refused(
+            raise _refusal(
                 f"{place[split]} lacks {_names(sorted(missing))}, known from train/: every split"
                 " must hold photos of every class"
             )
         unknown = classes.keys() - splits["train"].keys()
         if unknown:
-            raise Refused(
+            raise _refusal(
                 f"{place[split]} holds {_names(sorted(unknown))}, unknown to train/: add the same"
                 " class folders to train/, or remove them here"
             )
@@ -108,7 +108,7 @@ def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, Clas
     """One level of class folders, cut 60/20/20 class by class."""
     small = [f"{n} ({len(f)})" for n, f in classes.items() if len(f) < SMALLEST_CLASS_TO_SPLIT]
     if small:
-        raise Refused(
+        raise _refusal(
             f"{root}: too few photos to split: {_some(small)}; every class needs at least"
             f" {SMALLEST_CLASS_TO_SPLIT} (train, val and test), so add photos or remove the class"
         )
@@ -130,23 +130,23 @@ def _classes(folder: Path) -> ClassFiles:
     """The class folders of `folder` and their files, at least two classes, none empty."""
     folders = _folders(folder)
     if not folders:
-        raise Refused(
+        raise _refusal(
             f"{folder} holds no class folders: put the photos into one folder for each class"
         )
     classes = {name: list(_entries(path).values()) for name, path in folders.items()}
     empty = [name for name, files in classes.items() if not files]
     if empty:
-        raise Refused(
+        raise _refusal(
             f"{folder}: no photos in {_names(empty)}: add photos there or remove the folder"
         )
     nested = [name for name, files in classes.items() if all(file.is_dir() for file in files)]
     if nested:
-        raise Refused(
+        raise _refusal(
             f"{folder}: {_names(nested)} holds folders and no files: photos must lie directly in"
             " their class folder"
         )
     if len(classes) == 1:
-        raise Refused(
+        raise _refusal(
             f"{folder} holds only one class, {_names(list(classes))}: a classifier needs at least"
             " two class folders"
         )
@@ -160,7 +160,7 @@ def _folders(folder: Path) -> dict[str, Path]:
         name for name, path in entries.items() if os.path.islink(path) and not os.path.exists(path)
     ]
     if lost:
-        raise Refused(f"{folder}: {_some(lost)} links to nothing: mend or remove the link")
+        raise _refusal(f"{folder}: {_some(lost)} links to nothing: mend or remove the link")
     return {name: path for name, path in entries.items() if os.path.isdir(path)}
 
 
@@ -169,11 +169,11 @@ def _entries(folder: Path) -> dict[str, Path]:
     try:
         found = os.listdir(folder)
     except FileNotFoundError:
-        raise Refused(f"data.root: there is no folder {folder}") from None
+        raise _refusal(f"data.root: there is no folder {folder}") from None
     except NotADirectoryError:
-        raise Refused(f"data.root: {folder} is a file, not a folder of class folders") from None
+        raise _refusal(f"data.root: {folder} is a file, not a folder of class folders") from None
     except OSError as error:
-        raise Refused(f"data.root: cannot list {folder}: {error.strerror}") from None
+        raise _refusal(f"data.root: cannot list {folder}: {error.strerror}") from None
     names = sorted(
         name
         for name in found
@@ -182,7 +182,7 @@ def _entries(folder: Path) -> dict[str, Path]:
     for name in names:
         # Results name classes and photos, in JSON and CSV, which are UTF-8.
         if not _is_text(name):
-            raise Refused(f"{folder}: the name {name!a} is not valid UTF-8: rename it")
+            raise _refusal(f"{folder}: the name {name!a} is not valid UTF-8: rename it")
     return {name: folder / name for name in names}
 
 
@@ -199,10 +199,15 @@ def _numbered(classes: ClassFiles) -> Split:
     return Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
 
 
+def _refusal(message: str) -> Refused:
+    """One line, whatever files and folders are called."""
+    return Refused(shown(message))
+
+
 def _names(folders: list[str]) -> str:
     return _some([f"{name}/" for name in folders])
 
 
 def _some(things: list[str]) -> str:
-    shown = ", ".join(things[:5])
-    return shown if len(things) <= 5 else f"{shown} and {len(things) - 5} more"
+    some = ", ".join(things[:5])
+    return some if len(things) <= 5 else f"{some} and {len(things) - 5} more"

@@ -1,0 +1,53 @@
+"""What a store of pixels holds, in a file that knows when it is damaged."""
+
+import json
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """Rows are the photos that decoded, in the order they were listed.
+
+    `kept[row]` is the photo's place in the list, `bad` maps the other places to the reason,
+    `sha256[row]` is the hash of the file's content. `canvas` is the (height, width) that holds
+    every training picture, `train_sizes[row]` the true (height, width) of one; None and empty
+    without a training form. `eval_crc32` and `train_crc32` are checksums of each row's pixels.
+    """
+
+    kept: tuple[int, ...]
+    bad: dict[int, str]
+    sha256: tuple[str, ...]
+    canvas: tuple[int, int] | None
+    train_sizes: tuple[tuple[int, int], ...]
+    eval_crc32: tuple[int, ...]
+    train_crc32: tuple[int, ...]
+
+    def to_json(self, key: str) -> str:
+        """The text of the file, for the store of this key."""
+        content = json.loads(json.dumps({"key": key, **asdict(self)}))
+        return json.dumps({**content, "crc32": _crc32_of(content)})
+
+
+def read_index(path: Path, key: str) -> StoreIndex:
+    """What `to_json` wrote there. Raises OSError, or ValueError where it is damaged."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop("crc32", None) != _crc32_of(content):
+        raise ValueError(f"the checksum of {path.name} is wrong")
+    if content.pop("key") != key:
+        raise ValueError(f"{path.name} is another cache's")
+    return StoreIndex(
+        kept=tuple(content["kept"]),
+        bad={int(place): reason for place, reason in content["bad"].items()},
+        sha256=tuple(content["sha256"]),
+        canvas=None if content["canvas"] is None else tuple(content["canvas"]),
+        train_sizes=tuple((height, width) for height, width in content["train_sizes"]),
+        eval_crc32=tuple(content["eval_crc32"]),
+        train_crc32=tuple(content["train_crc32"]),
+    )
+
+
+def _crc32_of(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content).encode())

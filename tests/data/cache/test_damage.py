@@ -1,0 +1,167 @@
+"""A cache whose files were damaged after they were written: made anew, in whole or row by row."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowertune.data.batches import PixelStore
+from flowertune.errors import Refused, TrainingFailed
+
+CPU = torch.device("cpu")
+
+
+def flip(file: Path, place: int) -> None:
+    """In place, as a disk does it: the file may be mapped."""
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        (byte,) = opened.read(1)
+        opened.seek(place)
+        opened.write(bytes([byte ^ 0x10]))
+
+
+def shorten(store: Path, other: Path) -> None:
+    """A new file: to cut one that is mapped ends the process."""
+    data = (store / "eval.u8").read_bytes()
+    (store / "eval.u8").unlink()
+    (store / "eval.u8").write_bytes(data[:100])
+
+
+def lose_a_form(store: Path, other: Path) -> None:
+    (store / "train.u8").unlink()
+
+
+def flip_in_index(store: Path, other: Path) -> None:
+    """A digit of a picture's size, which the pixels themselves do not tell."""
+    text = (store / "index.json").read_text()
+    flip(store / "index.json", text.index("[37, ") + 1)
+
+
+def take_the_others_index(store: Path, other: Path) -> None:
+    shutil.copy(other / "index.json", store / "index.json")
+
+
+@pytest.fixture
+def photos(root, tmp_path, cached):
+    """The photos' cache as it was written."""
+    return cached(root, tmp_path / "cache")
+
+
+def store_of(folder: Path, photos, split="train") -> Path:
+    return folder / "pixels" / photos.splits[split].key
+
+
+@pytest.mark.parametrize(
+    "damage", [shorten, lose_a_form, flip_in_index, take_the_others_index], ids=lambda d: d.__name__
+)
+def test_a_damaged_store_is_said_and_made_anew(
+    damage, photos, root, tmp_path, cached, decoded, assert_same_pixels
+):
+    whole = {name: np.array(split.eval_pixels) for name, split in photos.splits.items()}
+    store, other = (store_of(tmp_path / "cache", photos, name) for name in ("train", "val"))
+    damage(store, other)
+    said: list[str] = []
+    again = cached(root, tmp_path / "cache", progress=lambda text, *_: said.append(text))
+    assert said[0].startswith("train: the cache is damaged (")
+    assert len(decoded) == 10  # train, and not val
+    for name, pixels in whole.items():
+        assert np.array_equal(again.splits[name].eval_pixels, pixels)
+    assert_same_pixels(again, cached(root, tmp_path / "other"))
+
+
+def test_a_damaged_store_that_cannot_be_made_anew_is_refused(photos, root, tmp_path, cached):
+    store = store_of(tmp_path / "cache", photos)
+    shorten(store, store)
+    lock = store.with_name(f"{store.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # no more to be opened than on a disk for reading only
+    with pytest.raises(Refused, match=r"is damaged \(.*\) and cannot be written.*CACHE") as refused:
+        cached(root, tmp_path / "cache")
+    assert "\n" not in str(refused.value)
+    assert str(store) in str(refused.value)
+
+
+@pytest.mark.parametrize("how", ["resident", "streamed", "in part"])
+@pytest.mark.parametrize("form", ["eval", "train"])
+def test_a_damaged_row_is_decoded_anew_when_it_is_first_read(
+    form, how, photos, root, tmp_path, cached, decoded, caplog
+):
+    expected = np.array(getattr(photos.splits["train"], f"{form}_pixels"))
+    file = store_of(tmp_path / "cache", photos) / f"{form}.u8"
+    intact = file.read_bytes()
+    flip(file, 7 * expected[0].nbytes + 20)
+    again = cached(root, tmp_path / "cache").splits["train"]
+    assert decoded == []
+    store = PixelStore(getattr(again, f"{form}_pixels"), CPU, resident=how != "streamed")
+
+    def read(*rows: int) -> list[np.ndarray]:
+        gather = store.photos if how == "in part" else store.batches
+        (batch,) = gather([torch.tensor(rows)])
+        return [photo.numpy() for photo in batch]
+
+    read(0, 1)
+    assert decoded == []
+    for _ in range(2):
+        for photo, row in zip(read(2, 7, 9), (2, 7, 9), strict=True):
+            assert np.array_equal(photo, expected[row])
+    assert len(decoded) == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert str(again.split.paths[7]) in caplog.text
+    assert file.read_bytes() == intact  # so that the next process finds it whole
+
+
+def test_pixels_that_go_to_another_device_are_all_looked_at_before(photos, root, tmp_path, cached):
+    """On torch's "meta" device, which has shapes and no memory."""
+    file = store_of(tmp_path / "cache", photos) / "eval.u8"
+    intact = file.read_bytes()
+    flip(file, 9 * 3 * 32 * 32)
+    rows = cached(root, tmp_path / "cache").splits["train"].eval_pixels
+    PixelStore(rows, torch.device("meta"), resident=True)
+    assert file.read_bytes() == intact
+
+
+def lose(photo: Path, file: Path) -> None:
+    photo.unlink()
+
+
+def replace(photo: Path, file: Path) -> None:
+    """By another one of the same length, with the same time."""
+    status = photo.stat()
+    Image.new("RGB", (50, 50), "red").save(photo)
+    os.truncate(photo, status.st_size)
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def forbid_writing(photo: Path, file: Path) -> None:
+    """As on a disk for reading only; root may write everywhere else."""
+    kept = file.with_suffix(".map")
+    file.rename(kept)
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (lose, r"cannot be decoded anew \(no such file\)"),
+        (replace, "the photo is another one now"),
+        (forbid_writing, "the file cannot be written"),
+    ],
+)
+def test_a_damaged_row_that_cannot_be_mended_ends_in_one_line(
+    happens, why, photos, root, tmp_path, cached
+):
+    store = store_of(tmp_path / "cache", photos)
+    flip(store / "eval.u8", 7 * 3 * 32 * 32)
+    train = cached(root, tmp_path / "cache").splits["train"]
+    happens(train.split.paths[7], store / "eval.u8")
+    with pytest.raises(TrainingFailed, match=why) as failed:
+        train.eval_pixels.verify([6, 7])
+    message = str(failed.value)
+    assert "\n" not in message
+    assert str(train.split.paths[7]) in message
+    assert f"remove {store} and start again" in message

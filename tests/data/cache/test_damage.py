@@ -1,5 +1,6 @@
 """A cache whose files were damaged after they were written: made anew, in whole or row by row."""
 
+import errno
 import logging
 import os
 import shutil
@@ -69,7 +70,7 @@ def test_a_damaged_store_is_said_and_made_anew(
     damage(*(store_of(tmp_path / "cache", each) for each in (photos, without_form)))
     said: list[str] = []
     again = cached(root, tmp_path / "cache", progress=lambda text, *_: said.append(text))
-    assert said[0].startswith("train: the cache is damaged (")
+    assert said[0].startswith("train: the cache has to be made anew (")
     assert len(decoded) == 10  # train, and not val
     for name, pixels in whole.items():
         assert np.array_equal(again.splits[name].eval_pixels, pixels)
@@ -82,10 +83,31 @@ def test_a_damaged_store_that_cannot_be_made_anew_is_refused(photos, root, tmp_p
     lock = store.with_name(f"{store.name}.lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()  # no more to be opened than on a disk for reading only
-    with pytest.raises(Refused, match=r"is damaged \(.*\) and cannot be written.*CACHE") as refused:
+    with pytest.raises(Refused, match=r"made anew \(.*\) and cannot be written.*CACHE") as refused:
         cached(root, tmp_path / "cache")
     assert "\n" not in str(refused.value)
     assert str(store) in str(refused.value)
+
+
+def test_a_photo_that_can_be_read_again_comes_back(
+    root, tmp_path, cached, monkeypatch, assert_same_pixels
+):
+    """To mend a file's permissions changes neither its length nor its time."""
+    read_bytes, locked = Path.read_bytes, root / "train" / "rose" / "1.jpg"
+
+    def unreadable(path):
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", unreadable)
+        for _ in range(2):
+            without = cached(root, tmp_path / "cache", bad_files="skip")
+            assert without.bad == ((locked, "cannot be read: Permission denied"),)
+    photos = cached(root, tmp_path / "cache")
+    assert_same_pixels(photos, cached(root, tmp_path / "other"))
+    assert len(photos.splits["train"].split) == 10
 
 
 @pytest.mark.parametrize("how", ["resident", "streamed", "in part"])

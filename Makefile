@@ -54,7 +54,7 @@ test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-test-faults: $(TEST_INSTALLED) ## run the tests of many of what can go wrong
+test-faults: $(TEST_INSTALLED) ## kill trainings, damage files, draw configs, by the hundred, and see what becomes of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m faults
 
 lint: $(TEST_INSTALLED) ## check style

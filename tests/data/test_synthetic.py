@@ -1,5 +1,6 @@
 """The built-in flowers: the same everywhere, different where they should be, drawn once."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import astuple, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from flowertune.data.photos import PhotoSet
@@ -126,6 +128,76 @@ def test_an_interrupted_drawing_leaves_no_half_set(
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     flowers = synthetic.photo_set(tmp_path, **counts)
     assert all(path.is_file() for split in flowers.splits.values() for path in split.paths)
+
+
+def contents(flowers: PhotoSet) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for split in flowers.splits.values() for path in split.paths}
+
+
+@pytest.mark.parametrize("checksums", ["whole", "one wrong", "cut short", "gone"])
+def test_damaged_pictures_are_drawn_anew_and_no_others(tmp_path: Path, checksums: str) -> None:
+    counts: dict[str, Any] = {"train_per_class": 2, "val_per_class": 0, "test_per_class": 0}
+    flowers = synthetic.photo_set(tmp_path, **counts, seed=0, progress=ignore)
+    before = contents(flowers)
+    flipped, cut, gone, doubted, *others = flowers.splits["train"].paths
+    data = bytearray(before[flipped])
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    cut.write_bytes(before[cut][:500])
+    gone.unlink()
+    file = flowers.root / "crc32.json"
+    text = file.read_text()
+    if checksums == "one wrong":
+        name = doubted.relative_to(flowers.root).as_posix()
+        file.write_text(text.replace(f'"{name}": ', f'"{name}": 1'))
+    elif checksums == "cut short":
+        file.write_text(text[:-20])
+    elif checksums == "gone":
+        file.unlink()
+    times = {path: path.stat().st_mtime_ns for path in others}
+
+    said: list[str] = []
+    again = synthetic.photo_set(
+        tmp_path, **counts, seed=0, progress=lambda text, *_: said.append(text)
+    )
+    assert again == flowers
+    assert contents(again) == before
+    assert file.read_text() == text
+    if checksums in ("whole", "one wrong"):
+        count = 3 if checksums == "whole" else 4
+        assert said == ["drawing damaged flowers anew"] * count
+        assert times == {path: path.stat().st_mtime_ns for path in others}
+
+
+def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
+    flowers = synthetic.photo_set(
+        tmp_path, train_per_class=1, val_per_class=0, test_per_class=0, seed=0, progress=ignore
+    )
+    flowers.splits["train"].paths[0].unlink()
+    other = FileLock(tmp_path / f"{flowers.root.name}.lock")
+    other.acquire()
+    said: list[str] = []
+
+    def progress(description: str, done: int, total: int | None) -> None:
+        said.append(description)
+        other.release()
+
+    synthetic.photo_set(
+        tmp_path, train_per_class=1, val_per_class=0, test_per_class=0, seed=0, progress=progress
+    )
+    assert said[0] == "waiting for another process that draws the flowers"
+
+
+def test_too_little_space_is_said_before_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(Refused, match=rf"takes 1 MB in {tmp_path}.*FLOWERTUNE_CACHE"):
+        synthetic.photo_set(
+            tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=0, progress=ignore
+        )
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_two_processes_at_once_see_the_same_complete_set(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 # A file is read whole: more than any photo has, less than a film that lies in the folder.
 MAX_BYTES = 512 * 2**20
 
+# The reason where the disk did not give a file. It may do so later, and the file is then the same.
+UNREADABLE = "cannot be read"
+
 # Training pixels keep this much more than the input size, so that a random crop is a real crop.
 TRAIN_MARGIN = 256 / 224
 TRAIN_MAX_ASPECT = 2
@@ -88,7 +91,7 @@ def photo_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise NotAPhoto(f"cannot be read: {error.strerror or error}") from error
+        raise NotAPhoto(f"{UNREADABLE}: {error.strerror or error}") from error
 
 
 def read_photo(data: bytes) -> Image.Image:
@@ -200,7 +203,7 @@ def _check_file(path: Path) -> None:
         reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
         raise NotAPhoto(reason) from None
     except OSError as error:
-        raise NotAPhoto(f"cannot be read: {error.strerror or error}") from error
+        raise NotAPhoto(f"{UNREADABLE}: {error.strerror or error}") from error
     if stat.S_ISDIR(status.st_mode):
         raise NotAPhoto("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):

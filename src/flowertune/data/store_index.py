@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+# of a store's directory
+EVAL_FILE, TRAIN_FILE, INDEX_FILE = "eval.u8", "train.u8", "index.json"
+
 
 @dataclass(frozen=True)
 class StoreIndex:

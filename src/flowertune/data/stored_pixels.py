@@ -5,28 +5,25 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune import files
-from flowertune.data.cache_folder import MOVE_HINT, check_space, in_words
-from flowertune.data.decoding import Progress, decode_into, read_row, train_canvas
+from flowertune.data.cache_folder import MOVE_HINT
+from flowertune.data.decoding import Progress, read_row
 from flowertune.data.lock import held
-from flowertune.data.pixels import Preprocessing, eval_transform
-from flowertune.data.store_index import StoreIndex, read_index
+from flowertune.data.photos import shown
+from flowertune.data.pixels import UNREADABLE, NotAPhoto, Preprocessing, photo_bytes
+from flowertune.data.store_building import PlannedStore, build, remove_orphans
+from flowertune.data.store_index import EVAL_FILE, INDEX_FILE, TRAIN_FILE, StoreIndex, read_index
 from flowertune.data.stored_rows import StoredRows
 from flowertune.errors import Refused
 
 FORMAT = 2
-EVAL_FILE, TRAIN_FILE, INDEX_FILE = "eval.u8", "train.u8", "index.json"
 
 
 @dataclass(frozen=True)
@@ -70,33 +67,12 @@ class StoredPixels:
         return pixels
 
 
-class _DamagedError(Refused):
-    """A store's index is damaged, or a file of it has the wrong length."""
+class _UnusableError(Refused):
+    """A store is damaged, or lacks a photo that could not be read and now can."""
 
     def __init__(self, directory: Path, reason: str) -> None:
-        super().__init__(f"the photo cache {directory} is damaged ({reason})")
+        super().__init__(f"the photo cache {directory} has to be made anew ({reason})")
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """The store that a split's photos should have."""
-
-    name: str
-    paths: Sequence[Path]
-    preprocessing: Preprocessing
-    train_form: bool
-    folder: Path
-    key: str
-
-    @property
-    def directory(self) -> Path:
-        return self.folder / self.key
-
-    @property
-    def eval_bytes(self) -> int:
-        height, width = self.preprocessing.size
-        return 3 * height * width * len(self.paths)
 
 
 def open_or_build(
@@ -115,50 +91,50 @@ def open_or_build(
     removes. A damaged store is built anew; of its pixels it is only seen how many there are.
     Raises Refused where the folder cannot be written or lacks the space for all of them.
     """
-    wanted = []
+    planned = []
     for name, paths in splits.items():
         key = store_key(paths, preprocessing, name in train_form)
-        wanted.append(_Wanted(name, paths, preprocessing, name in train_form, folder, key))
+        planned.append(PlannedStore(name, paths, preprocessing, name in train_form, folder, key))
     stores = {}
-    for each in wanted:
+    for each in planned:
         others = sum(
             other.eval_bytes
-            for other in wanted
+            for other in planned
             if other is not each and not other.directory.is_dir()
         )
         stores[each.name] = _opened_or_built(each, others, progress)
     return stores
 
 
-def _opened_or_built(wanted: _Wanted, others: int, progress: Progress) -> StoredPixels:
+def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> StoredPixels:
     """others: how many bytes the stores that are still missing will take."""
-    folder, damaged = wanted.folder, None
+    folder, unusable = planned.folder, None
     try:
-        if wanted.directory.is_dir():
-            return _open(wanted)
-    except _DamagedError as error:
-        damaged = error
-    waiting = f"{wanted.name}: waiting for another process that decodes them"
+        if planned.directory.is_dir():
+            return _open_again(planned)
+    except _UnusableError as error:
+        unusable = error
+    waiting = f"{planned.name}: waiting for another process that decodes them"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = folder / f"{wanted.key}.lock"
-        with held(lock, partial(progress, waiting, 0, len(wanted.paths))):
+        lock = folder / f"{planned.key}.lock"
+        with held(lock, partial(progress, waiting, 0, len(planned.paths))):
             try:
-                if wanted.directory.is_dir():  # by another process in the meantime, or damaged
-                    return _open(wanted)
-            except _DamagedError as error:
+                if planned.directory.is_dir():  # by another process in the meantime
+                    return _open_again(planned)
+            except _UnusableError as error:
                 progress(
-                    f"{wanted.name}: the cache is damaged ({error.reason}) and made anew",
-                    0, len(wanted.paths),
+                    f"{planned.name}: the cache has to be made anew ({error.reason})",
+                    0, len(planned.paths),
                 )  # fmt: skip
-                shutil.rmtree(wanted.directory)
-            _remove_orphans(folder, wanted.key)
-            _build(wanted, others, progress)
+                shutil.rmtree(planned.directory)
+            remove_orphans(folder, planned.key)
+            build(planned, others, progress)
     except OSError as error:
-        cannot = f"{damaged} and" if damaged else f"the photo cache in {folder}"
+        cannot = f"{unusable} and" if unusable else f"the photo cache in {folder}"
         reason = error.strerror or error
         raise Refused(f"{cannot} cannot be written: {reason}; {MOVE_HINT}") from error
-    return _open(wanted)
+    return _open(planned)
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
@@ -176,94 +152,35 @@ def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: b
     return digest.hexdigest()[:32]
 
 
-def _open(wanted: _Wanted) -> StoredPixels:
-    directory = wanted.directory
+def _open(planned: PlannedStore) -> StoredPixels:
+    directory = planned.directory
     try:
-        index = read_index(directory / INDEX_FILE, wanted.key)
-        lengths = {EVAL_FILE: wanted.preprocessing.size}
+        index = read_index(directory / INDEX_FILE, planned.key)
+        lengths = {EVAL_FILE: planned.preprocessing.size}
         if index.canvas is not None:
             lengths[TRAIN_FILE] = index.canvas
         for file, (height, width) in lengths.items():
             if (directory / file).stat().st_size != len(index.kept) * 3 * height * width:
                 raise ValueError(f"{file} has the wrong length")
     except (OSError, ValueError) as error:
-        raise _DamagedError(directory, str(getattr(error, "strerror", error))) from error
-    paths = tuple(wanted.paths[place] for place in index.kept)
-    return StoredPixels(directory, wanted.key, wanted.preprocessing, paths, index)
+        raise _UnusableError(directory, str(getattr(error, "strerror", error))) from error
+    paths = tuple(planned.paths[place] for place in index.kept)
+    return StoredPixels(directory, planned.key, planned.preprocessing, paths, index)
 
 
-def _build(wanted: _Wanted, others: int, progress: Progress) -> None:
-    """Write the store beside, then rename it. Memory holds a few photos a core, not the split."""
-    name, paths, preprocessing = wanted.name, wanted.paths, wanted.preprocessing
-    progress(f"{name}: decoding photos", 0, len(paths))
-    eval_transform(preprocessing)  # imports open_clip, once, before the threads do
-    canvas, needed = None, wanted.eval_bytes
-    if wanted.train_form:
-        canvas = train_canvas(paths, preprocessing, name, progress)
-        needed += 3 * canvas[0] * canvas[1] * len(paths)
-    check_space("the photo cache", needed + others, wanted.folder)
+def _open_again(planned: PlannedStore) -> StoredPixels:
+    """Of an earlier start, when photos may have been unreadable that are not any more."""
+    store = _open(planned)
+    for place, reason in store.index.bad.items():
+        path = planned.paths[place]
+        if reason.startswith(UNREADABLE) and _can_be_read(path):
+            raise _UnusableError(store.directory, f"{shown(path.name)} can be read now")
+    return store
 
-    building = wanted.directory.with_name(f"{wanted.key}.building")
-    building.mkdir()
+
+def _can_be_read(path: Path) -> bool:
     try:
-        index = _write_pixels(building, wanted, canvas, progress)
-        with (building / INDEX_FILE).open("wb") as file:
-            file.write(index.to_json(wanted.key).encode())
-            _flush(file)
-        files.flush_folder(building)
-        building.rename(wanted.directory)
-        files.flush_folder(wanted.folder)
-    except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
-        raise Refused(
-            f"the photo cache of {name} takes {in_words(needed)} and cannot be written in "
-            f"{wanted.folder}: {error.strerror or error}; {MOVE_HINT}"
-        ) from error
-    except BaseException:  # Ctrl-C too: no half cache stays
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-
-
-def _write_pixels(
-    building: Path, wanted: _Wanted, canvas: tuple[int, int] | None, progress: Progress
-) -> StoreIndex:
-    with ExitStack() as opened:
-        eval_file = opened.enter_context((building / EVAL_FILE).open("wb"))
-        train_file = None
-        if canvas is not None:
-            train_file = opened.enter_context((building / TRAIN_FILE).open("wb"))
-        decoded = decode_into(
-            eval_file, train_file, wanted.paths, wanted.preprocessing, canvas, wanted.name, progress
-        )
-        for file in (eval_file, train_file):
-            if file is not None:
-                _flush(file)
-    with_train = [] if canvas is None else decoded.rows
-    return StoreIndex(
-        kept=tuple(decoded.kept),
-        bad=decoded.bad,
-        sha256=tuple(row.sha256 for row in decoded.rows),
-        canvas=canvas,
-        train_sizes=tuple(row.train_size for row in with_train),
-        eval_crc32=tuple(row.eval_crc32 for row in decoded.rows),
-        train_crc32=tuple(row.train_crc32 for row in with_train),
-    )
-
-
-def _remove_orphans(folder: Path, own_key: str) -> None:
-    """Remove what builders left that died in the middle; a living one holds its key's lock."""
-    for building in folder.glob("*.building"):
-        key = building.name.removesuffix(".building")
-        if key == own_key:
-            shutil.rmtree(building)
-            continue
-        try:
-            with filelock.FileLock(folder / f"{key}.lock", timeout=0):
-                shutil.rmtree(building, ignore_errors=True)
-        except filelock.Timeout:
-            continue
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+        photo_bytes(path)
+    except NotAPhoto:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """A cache whose files were damaged after they were written: made anew, in whole or row by row."""
 
+import errno
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ def flip(file: Path, place: int) -> None:
         opened.seek(place)
         (byte,) = opened.read(1)
         opened.seek(place)
-        opened.write(bytes([byte ^ 0x10]))
+        opened.write(bytes([byte ^ 1]))
 
 
 def shorten(store: Path, other: Path) -> None:
@@ -42,7 +43,8 @@ def flip_in_index(store: Path, other: Path) -> None:
     flip(store / "index.json", text.index("[37, ") + 1)
 
 
-def take_the_others_index(store: Path, other: Path) -> None:
+def take_anothers_index(store: Path, other: Path) -> None:
+    """Of a store of the same photos, so that no length tells."""
     shutil.copy(other / "index.json", store / "index.json")
 
 
@@ -52,22 +54,23 @@ def photos(root, tmp_path, cached):
     return cached(root, tmp_path / "cache")
 
 
-def store_of(folder: Path, photos, split="train") -> Path:
-    return folder / "pixels" / photos.splits[split].key
+def store_of(folder: Path, photos) -> Path:
+    return folder / "pixels" / photos.splits["train"].key
 
 
 @pytest.mark.parametrize(
-    "damage", [shorten, lose_a_form, flip_in_index, take_the_others_index], ids=lambda d: d.__name__
+    "damage", [shorten, lose_a_form, flip_in_index, take_anothers_index], ids=lambda d: d.__name__
 )
 def test_a_damaged_store_is_said_and_made_anew(
     damage, photos, root, tmp_path, cached, decoded, assert_same_pixels
 ):
     whole = {name: np.array(split.eval_pixels) for name, split in photos.splits.items()}
-    store, other = (store_of(tmp_path / "cache", photos, name) for name in ("train", "val"))
-    damage(store, other)
+    without_form = cached(root, tmp_path / "cache", train_form=False)
+    decoded.clear()
+    damage(*(store_of(tmp_path / "cache", each) for each in (photos, without_form)))
     said: list[str] = []
     again = cached(root, tmp_path / "cache", progress=lambda text, *_: said.append(text))
-    assert said[0].startswith("train: the cache is damaged (")
+    assert said[0].startswith("train: the cache has to be made anew (")
     assert len(decoded) == 10  # train, and not val
     for name, pixels in whole.items():
         assert np.array_equal(again.splits[name].eval_pixels, pixels)
@@ -80,10 +83,31 @@ def test_a_damaged_store_that_cannot_be_made_anew_is_refused(photos, root, tmp_p
     lock = store.with_name(f"{store.name}.lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()  # no more to be opened than on a disk for reading only
-    with pytest.raises(Refused, match=r"is damaged \(.*\) and cannot be written.*CACHE") as refused:
+    with pytest.raises(Refused, match=r"made anew \(.*\) and cannot be written.*CACHE") as refused:
         cached(root, tmp_path / "cache")
     assert "\n" not in str(refused.value)
     assert str(store) in str(refused.value)
+
+
+def test_a_photo_that_can_be_read_again_comes_back(
+    root, tmp_path, cached, monkeypatch, assert_same_pixels
+):
+    """To mend a file's permissions changes neither its length nor its time."""
+    read_bytes, locked = Path.read_bytes, root / "train" / "rose" / "1.jpg"
+
+    def unreadable(path):
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", unreadable)
+        for _ in range(2):
+            without = cached(root, tmp_path / "cache", bad_files="skip")
+            assert without.bad == ((locked, "cannot be read: Permission denied"),)
+    photos = cached(root, tmp_path / "cache")
+    assert_same_pixels(photos, cached(root, tmp_path / "other"))
+    assert len(photos.splits["train"].split) == 10
 
 
 @pytest.mark.parametrize("how", ["resident", "streamed", "in part"])
@@ -113,6 +137,17 @@ def test_a_damaged_row_is_decoded_anew_when_it_is_first_read(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(again.split.paths[7]) in caplog.text
     assert file.read_bytes() == intact  # so that the next process finds it whole
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_no_row_is_looked_at_twice(resident, photos, monkeypatch):
+    rows, looked = photos.splits["train"].eval_pixels, []
+    is_intact = rows._is_intact
+    monkeypatch.setattr(rows, "_is_intact", lambda row: looked.append(row) or is_intact(row))
+    store = PixelStore(rows, CPU, resident=resident)
+    for _ in store.batches([torch.tensor([3, 1, 3]), torch.tensor([1, 2]), torch.tensor([3])]):
+        pass
+    assert looked == [3, 1, 2]
 
 
 def test_pixels_that_go_to_another_device_are_all_looked_at_before(photos, root, tmp_path, cached):

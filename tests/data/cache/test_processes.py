@@ -16,7 +16,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{src!r}, {tests!r}]
 from conftest import cache_of
-from flowertune.data import stored_pixels, pixels
+from flowertune.data import store_building, pixels
 from flowertune.errors import Refused
 
 def run(progress=None):
@@ -27,7 +27,7 @@ def run(progress=None):
 WITHOUT_OPEN_CLIP = """
 def resize(image):
     return image.resize((32, 32), pixels.Image.Resampling.BICUBIC)
-pixels.eval_transform = stored_pixels.eval_transform = lambda preprocessing: resize
+pixels.eval_transform = store_building.eval_transform = lambda preprocessing: resize
 """
 
 

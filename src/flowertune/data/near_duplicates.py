@@ -123,7 +123,7 @@ def _compared(grey: Floats, colour: Floats) -> _Compared:
     return _Compared(
         hashes=np.where(lowest > 0, 1, -1).astype(np.float32),
         details=higher / np.maximum(lengths, LEAST_DETAIL),
-        colours=colour.reshape(count, -1) / SIDE,
+        colours=colour.reshape(count, -1) / np.float32(SIDE),
     )
 
 

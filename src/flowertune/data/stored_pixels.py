@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune import files
-from flowertune.data.cache_folder import MOVE_HINT
+from flowertune.data.cache_folder import MOVE_HINT, mark_used
 from flowertune.data.decoding import Progress, decode_into, train_canvas
 from flowertune.data.pixels import Preprocessing, eval_transform
 from flowertune.errors import Refused
@@ -133,6 +133,7 @@ def _open(directory: Path, key: str, preprocessing: Preprocessing) -> StoredPixe
                 raise ValueError(f"{file} has the wrong size")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"the photo cache {directory} is damaged ({error}): delete it") from error
+    mark_used(directory)
     return store
 
 
@@ -174,6 +175,9 @@ def _build(
             "bad": decoded.bad,
             "sha256": decoded.sha256,
             "canvas": canvas if train_form else None,
+            # for people, who see the key alone
+            "split": name,
+            "folder": os.path.commonpath([path.parent for path in paths]),
         }
         with (building / "index.json").open("wb") as file:
             file.write(json.dumps(index).encode())

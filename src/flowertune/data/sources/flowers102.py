@@ -20,6 +20,7 @@ from flowertune.errors import Refused
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 PHOTOS = "jpg"  # the folder inside the archive
+ASIDE, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
@@ -152,7 +153,7 @@ def _fetch(target: Path, url: str, progress: Progress, release: Release, otherwi
 
 def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
     """jpg/ appears with one rename, after every photo of it has been counted."""
-    aside = root / ".unpacking"
+    aside = root / ASIDE
     try:
         if aside.exists():  # of a process that was killed
             shutil.rmtree(aside)
@@ -174,7 +175,7 @@ def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
 def _alone_in(root: Path, progress: Progress) -> Iterator[None]:
     """Hold the folder's lock; it falls with the process, however that ends."""
     root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / ".lock")
+    lock = FileLock(root / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -28,16 +28,41 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert command.summary in text
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if cli.COMMANDS[name].composes])
 def test_every_command_has_help_with_groups_and_three_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([command, "--help"]) == 0
+    assert cli.main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert text.count(f"  flowertune {command}") == 3
     for group in ("method", "backbone", "data", "augmentation", "trainer"):
         assert f"\n  {group} " in text
     assert "lora, mixup" in text
+
+
+def test_a_command_without_a_config_has_help_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["data", "cache", "clear", "--older-than", "3", "-h"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: flowertune data cache clear [--older-than DAYS] [--yes]\n")
+    assert "  flowertune data cache clear --older-than 30 " in text
+    assert "group=option" not in text
+
+
+@pytest.mark.parametrize(
+    ("family", "others"), [("data", ()), ("data cache", ("data prepare", "data check"))]
+)
+def test_help_of_several_commands_lists_these(
+    family: str, others: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*family.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert cli.main(family.split()) == 2
+    assert capsys.readouterr().out == text
+    for name, command in cli.COMMANDS.items():
+        belongs = name.startswith(family) and name not in others
+        assert (f"  {name} " in text) == (command.summary in text) == belongs
 
 
 def test_help_names_a_commands_own_flags_and_no_sweep_where_there_is_none(
@@ -54,14 +79,22 @@ def test_help_names_a_commands_own_flags_and_no_sweep_where_there_is_none(
     assert "--json" not in text
 
 
-def test_help_loads_neither_torch_nor_hydra() -> None:
+def test_neither_help_nor_listing_the_cache_loads_torch_or_hydra(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom flowertune import cli\ncli.main(['--help'])\ncli.main(['train', '-h'])\n"
         "cli.main(['bench', '-h'])\n"
         "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'open_clip', 'rich'}\n"
-        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
+        "loaded = heavy & sys.modules.keys()\n"
+        "assert cli.main(['data', 'cache', 'list']) == 0\n"  # prints a table, of nothing here
+        "loaded |= (heavy - {'numpy', 'rich'}) & sys.modules.keys()\n"
+        "sys.exit(', '.join(loaded) or 0)"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FLOWERTUNE_CACHE": str(tmp_path)},
+    )
     assert process.returncode == 0, process.stderr
 
 
@@ -71,7 +104,12 @@ def test_help_loads_neither_torch_nor_hydra() -> None:
         (["trian"], "'trian' is not a command; did you mean train?"),
         (["method=lora"], "for example: flowertune train method=lora"),
         (["-m"], "the command comes first"),
-        (["qqq"], "the commands are: train"),
+        (["qqq"], "the commands are: train, bench, data\n"),
+        (["data", "chek"], "flowertune data: 'chek' is not a command; did you mean check?"),
+        (["data", "cache", "qqq"], "the commands are: list, clear\n"),
+        (["data", "data=folder"], "for example: flowertune data prepare data=folder"),
+        (["data", "cache", "a=1"], "'a=1' is not a command; the commands are: list, clear\n"),
+        (["data", "cache", "list", "a=1"], "'a=1' is not understood"),
     ],
 )
 def test_what_is_no_command_says_what_is(
@@ -90,9 +128,8 @@ def test_cfg_prints_the_whole_config_and_runs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("flowertune tr", {"train"}),
-        ("flowertune ", set(cli.COMMANDS)),
         ("flowertune train method=mi", {"method=mixup"}),
+        ("flowertune data  check --json data=fo", {"data=folder"}),
         ("flowertune bench method=mi", {"method=mixup"}),
         ("flowertune bench --json method=mi", {"method=mixup"}),
         ("flowertune train method=mixup augmentation.al", {"augmentation.alpha="}),
@@ -107,6 +144,30 @@ def test_completion_works_behind_the_command(line: str, expected: set[str], shel
     process = flowertune("-sc", f"query={shell}", COMP_LINE=line, COMP_POINT=str(len(line)))
     assert process.returncode == 0, process.stderr
     assert set(process.stdout.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flowertune tr", ["train"]),
+        ("flowertune ", ["train", "bench", "data"]),
+        ("flowertune data", ["data"]),
+        ("flowertune data ", ["prepare", "check", "cache"]),
+        ("flowertune data  c", ["check", "cache"]),
+        ("flowertune data cache ", ["list", "clear"]),
+        ("flowertune data cache list ", []),
+        ("flowertune data chek ", []),
+    ],
+)
+def test_the_words_of_a_command_are_completed_one_by_one(
+    line: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert cli.main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.split() == expected
 
 
 def test_bash_itself_completes(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import Residency, are_resident, epoch_batches
 from flowertune.data.cache import CachedSplit
+from flowertune.data.cache_folder import mark_used
 from flowertune.data.class_batches import class_batches
 from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
@@ -51,11 +52,14 @@ def _folder(data: Any, cache: Path, progress: Progress) -> PhotoSet:
 
 def _flowers102(data: Any, cache: Path, progress: Progress) -> PhotoSet:
     root = cache / "flowers102" if data.root is None else Path(data.root)
-    return flowers102.photo_set(root, url=data.url, progress=progress)
+    photo_set = flowers102.photo_set(root, url=data.url, progress=progress)
+    if data.root is None:
+        mark_used(root)
+    return photo_set
 
 
 def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
-    return synthetic.photo_set(
+    photo_set = synthetic.photo_set(
         cache / "synthetic",
         train_per_class=data.train_per_class,
         val_per_class=data.val_per_class,
@@ -63,6 +67,8 @@ def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
         seed=data.seed,
         progress=progress,
     )
+    mark_used(photo_set.root)
+    return photo_set
 
 
 _SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from flowertune import __version__
 from flowertune.errors import (
@@ -15,7 +16,14 @@ from flowertune.errors import (
     FlowertuneError,
     Interrupted,
 )
-from flowertune.help_text import COMMANDS, command_help, program_help
+from flowertune.help_text import (
+    COMMANDS,
+    FAMILIES,
+    command_help,
+    family_help,
+    next_words,
+    program_help,
+)
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some
 # hundred thousand times, takes the cores from whatever else runs there: a training step beside one
@@ -41,7 +49,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if not words:
         print(program_help())
         return EXIT_REFUSED
-    first, rest = words[0], words[1:]
+    first = words[0]
     if first in ("-h", "--help"):
         print(program_help())
         return EXIT_DONE
@@ -50,31 +58,37 @@ def _dispatch(words: Sequence[str]) -> int:
         return EXIT_DONE
     if first in COMPLETION:
         return _complete(words)
-    if first not in COMMANDS:
-        return _unknown(first)
-    if {"-h", "--help"} & set(rest):
-        print(command_help(first))
-        return EXIT_DONE
-    return _run(first, rest)
+    name, rest = _named(words)
+    if name in COMMANDS:
+        if {"-h", "--help"} & set(rest):
+            print(command_help(name))
+            return EXIT_DONE
+        return _run(name, rest)
+    if rest and rest[0] not in ("-h", "--help"):
+        return _unknown(name, rest[0])
+    print(family_help(name))
+    return EXIT_DONE if rest else EXIT_REFUSED
+
+
+def _named(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command, or the family of commands, that the words begin with; and the other words."""
+    name = ""
+    for place, word in enumerate(words):
+        longer = f"{name} {word}".lstrip()
+        if not word or (longer not in COMMANDS and longer not in FAMILIES):
+            return name, words[place:]
+        name = longer
+    return name, []
 
 
 def _run(command: str, words: Sequence[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported, and so not later
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    from flowertune import composition  # Hydra takes a third of a second: only where it is needed
-    from flowertune.config import Config
-
-    flags = [word for word in words if word in COMMANDS[command].flags]
-    settings = {f"as_{flag.lstrip('-')}": flag in flags for flag in COMMANDS[command].flags}
-
-    def execute(config: Config) -> int:
-        module = importlib.import_module(f"flowertune.commands.{command}")
-        exit_code: int = module.execute(config, **settings)
-        return exit_code
-
     try:
-        others = [word for word in words if word not in flags]
-        return composition.run(others, execute, sweeps=COMMANDS[command].sweeps)
+        if COMMANDS[command].composes:
+            return _compose_and_execute(command, words)
+        exit_code: int = _module(command).execute(words)
+        return exit_code
     except FlowertuneError as error:
         print(f"flowertune {command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -83,15 +97,38 @@ def _run(command: str, words: Sequence[str]) -> int:
         return interruption.exit_code if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED
 
 
-def _unknown(word: str) -> int:
-    near = difflib.get_close_matches(word, COMMANDS, n=1)
-    if "=" in word or word.startswith("-"):
-        hint = f"the command comes first, for example: flowertune train {word}"
+def _compose_and_execute(command: str, words: Sequence[str]) -> int:
+    from flowertune import composition  # Hydra takes a third of a second: only where it is needed
+    from flowertune.config import Config
+
+    flags = [word for word in words if word in COMMANDS[command].flags]
+    settings = {f"as_{flag.lstrip('-')}": flag in flags for flag in COMMANDS[command].flags}
+
+    def execute(config: Config) -> int:
+        exit_code: int = _module(command).execute(config, **settings)
+        return exit_code
+
+    others = [word for word in words if word not in flags]
+    return composition.run(others, execute, sweeps=COMMANDS[command].sweeps)
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"flowertune.commands.{command.replace(' ', '_')}")
+
+
+def _unknown(family: str, word: str) -> int:
+    known = next_words(family)
+    near = difflib.get_close_matches(word, known, n=1)
+    first = f"{family} {known[0]}".lstrip()
+    composes = first in COMMANDS and COMMANDS[first].composes
+    if composes and ("=" in word or word.startswith("-")):
+        hint = f"the command comes first, for example: flowertune {first} {word}"
     elif near:
         hint = f"did you mean {near[0]}?"
     else:
-        hint = f"the commands are: {', '.join(COMMANDS)}"
-    print(f"flowertune: {word!r} is not a command; {hint}", file=sys.stderr)
+        hint = f"the commands are: {', '.join(known)}"
+    program = f"flowertune {family}".rstrip()
+    print(f"{program}: {word!r} is not a command; {hint}", file=sys.stderr)
     return EXIT_REFUSED
 
 
@@ -100,18 +137,20 @@ def _complete(words: Sequence[str]) -> int:
 
     The shell asks with the whole line in COMP_LINE; Hydra must see it without the command.
     """
-    from flowertune import composition
-
     if any(word.startswith("query=") for word in words):
-        typed = os.environ.get("COMP_LINE", "")
-        program, _, after = typed.partition(" ")
-        command, space, rest = after.lstrip().partition(" ")
-        if not space:
-            print("\n".join(name for name in COMMANDS if name.startswith(command)))
+        program, *typed = os.environ.get("COMP_LINE", "").split(" ")
+        before, last = [word for word in typed[:-1] if word], typed[-1] if typed else ""
+        name, rest = _named(before)
+        if name not in COMMANDS:
+            known = [] if rest else next_words(name)
+            print("\n".join(word for word in known if word.startswith(last)))
             return EXIT_DONE
-        if command not in COMMANDS:
+        command = COMMANDS[name]
+        if not command.composes:
             return EXIT_DONE
-        others = [word for word in rest.lstrip().split(" ") if word not in COMMANDS[command].flags]
-        os.environ["COMP_LINE"] = " ".join([program, *others])
+        others = [word for word in rest if word not in command.flags]
+        os.environ["COMP_LINE"] = " ".join([program, *others, last])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    from flowertune import composition  # as above
+
     return composition.run(words, lambda config: EXIT_DONE)

@@ -14,19 +14,22 @@ from flowertune.keys import MISSING, rule
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it does in one line and in some, and three examples of its use.
+    """A command: what it does in one line and in some, and examples of its use.
 
-    `flags`: words of its own, such as --json, with their meaning; each is an argument of the
-    command's `execute`. `sweeps`: whether -m makes several of it.
+    `flags`: words of its own, such as --json, with their meaning. `composes`: whether a config is
+    made of the other words; then each flag is an argument of the command's `execute`, which else
+    gets the words as they are. `sweeps`: whether -m makes several of it.
     """
 
     summary: str
     description: str
     examples: tuple[tuple[str, str], ...]
     flags: Mapping[str, str] = field(default_factory=dict)
-    sweeps: bool = True
+    composes: bool = True
+    sweeps: bool = False
 
 
+# By the words that name them; the module is commands/<words joined by _>.py.
 COMMANDS = {
     "train": Command(
         summary="train one model, or with -m several, and test it",
@@ -42,6 +45,7 @@ the same backbone stand beside the result. The default is method=lora on Flowers
                 "six runs",
             ),
         ),
+        sweeps=True,
     ),
     "bench": Command(
         summary="time the steps of a training on this machine",
@@ -59,9 +63,73 @@ the photos of `data`, and leaves no run directory. Random weights take as long a
             ("flowertune bench --json data=folder data.root=PHOTOS", "for a program to read"),
         ),
         flags={"--json": "the numbers as JSON on stdout, everything else on stderr"},
-        sweeps=False,
+    ),
+    "data prepare": Command(
+        summary="fetch and decode the photos and weights of a training beforehand",
+        description="""\
+Takes the words that `flowertune train` takes, and does what comes before the training: photos are
+downloaded or drawn where they are missing, weights are fetched, and every photo is decoded into
+the cache. The same words behind `flowertune train` then start at once and need no network.""",
+        examples=(
+            ("flowertune data prepare", "Flowers-102 and ViT-B/32, as train has them"),
+            ("flowertune data prepare data=folder data.root=PHOTOS", "your own photos"),
+            ("flowertune data prepare experiment=quickstart", "no network, no photos needed"),
+        ),
+    ),
+    "data check": Command(
+        summary="find what is wrong with the photos",
+        description="""\
+Reads every photo of `data` and reports: the same picture in two classes, in two splits or more
+than once in a split, also where it was resized, recompressed, cropped a little or mirrored; files
+that give no picture; classes with few photos, or of very different sizes; endings that name
+another format. Needs no weights and changes nothing. Exit code 0: nothing found, 1: something.""",
+        examples=(
+            ("flowertune data check data=folder data.root=PHOTOS", "your own photos"),
+            ("flowertune data check --json data=folder data.root=PHOTOS", "for a program to read"),
+            ("flowertune data check", "Flowers-102"),
+        ),
+        flags={"--json": "the findings as JSON on stdout, everything else on stderr"},
+    ),
+    "data cache list": Command(
+        summary="list what is kept between runs, with size and last use",
+        description="""\
+Lists decoded photos, frozen features, drawn flowers and downloads in the cache folder
+(FLOWERTUNE_CACHE names another one), those longest unused first.""",
+        examples=(("flowertune data cache list", "everything, and the total"),),
+        composes=False,
+    ),
+    "data cache clear": Command(
+        summary="remove what is kept between runs",
+        description="""\
+Removes what `flowertune data cache list` lists, after asking. It is made or fetched again when it
+is wanted. What another process is building is left, and so is what flowertune did not make.""",
+        examples=(
+            ("flowertune data cache clear", "everything, if you say yes"),
+            ("flowertune data cache clear --older-than 30", "what no run used for 30 days"),
+            ("flowertune data cache clear --older-than 30 --yes", "without asking, for scripts"),
+        ),
+        flags={
+            "--older-than DAYS": "only what was not used for so many days",
+            "--yes": "without asking",
+        },
+        composes=False,
     ),
 }
+
+# What several commands have in common, by the words that their names begin with.
+FAMILIES = {
+    "": "",
+    "data": "The photos of a training, and what is kept of them between runs.",
+    "data cache": "What is kept between runs: decoded photos, features, drawn flowers, downloads.",
+}
+
+
+def next_words(family: str) -> list[str]:
+    """The words that may follow those of a family of commands, each once."""
+    depth = len(family.split())
+    names = [name.split() for name in COMMANDS if name.startswith(family)]
+    return list(dict.fromkeys(name[depth] for name in names))
+
 
 _SWEEP = """
   -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
@@ -70,18 +138,35 @@ _SWEEP = """
 
 def program_help() -> str:
     """The commands, and how to learn more."""
-    lines = "\n".join(f"  {name:<10} {each.summary}" for name, each in COMMANDS.items())
     return f"""\
 flowertune {__version__}: adapts CLIP to fine-grained image classification from a few photos a class
 
 usage: flowertune COMMAND [group=option ...] [key=value ...]
 
 commands:
-{lines}
+{_summaries("")}
 
 flowertune COMMAND --help    what a command does, its options, keys and examples
 flowertune --version
 eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fish)"""
+
+
+def family_help(family: str) -> str:
+    """The commands of a family, and how to learn more."""
+    return f"""\
+usage: flowertune {family} {{{",".join(next_words(family))}}} ...
+
+{FAMILIES[family]}
+
+commands:
+{_summaries(family)}
+
+flowertune COMMAND --help    what a command does, its options, keys and examples"""
+
+
+def _summaries(family: str) -> str:
+    named = {name: each.summary for name, each in COMMANDS.items() if name.startswith(family)}
+    return "\n".join(f"  {name:<16}  {summary}" for name, summary in named.items())
 
 
 def command_help(name: str) -> str:
@@ -89,19 +174,24 @@ def command_help(name: str) -> str:
     command = COMMANDS[name]
     width = max(len(line) for line, _ in command.examples)
     examples = "\n".join(f"  {line:<{width}}  {why}" for line, why in command.examples)
-    groups = "\n".join(
-        f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()
-    )
     more = "".join(f"\n  {flag:<18} {meaning}" for flag, meaning in command.flags.items())
     more += _SWEEP if command.sweeps else ""
     options = "".join(f" [{flag}]" for flag in (*command.flags, *(["-m"] * command.sweeps)))
-    return f"""\
-usage: flowertune {name}{options} [group=option ...] [key=value ...]
+    words = " [group=option ...] [key=value ...]" if command.composes else ""
+    head = f"""\
+usage: flowertune {name}{options}{words}
 
 {command.description}
 
 examples:
-{examples}
+{examples}"""
+    if not command.composes:
+        return f"{head}\n{more}".rstrip()
+    groups = "\n".join(
+        f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()
+    )
+    return f"""\
+{head}
 
 groups (group=option):
 {groups}

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from flowertune.data.cache_folder import mark_used
 from flowertune.data.stored_pixels import FORMAT
 from flowertune.errors import TrainingFailed
 from flowertune.files import write_bytes
@@ -93,6 +94,7 @@ def frozen_features(
     path = folder / "features" / f"{name}.safetensors"
     found = _read(path, description, len(pixels))
     if found is not None:
+        mark_used(path)
         return found
     features = _compute(pixels, encode, key.batch_size, progress)
     if not features.isfinite().all():

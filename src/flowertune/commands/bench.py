@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from flowertune import config_file, recording, timing
 from flowertune.config import Config
@@ -23,7 +22,7 @@ from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report import bench as report
-from flowertune.report.console import RunConsole
+from flowertune.report.console import RunConsole, error_console
 from flowertune.timing import Timing, timed, timed_in_turn
 from flowertune.training.step import loaded
 
@@ -52,7 +51,7 @@ def execute(config: Config, as_json: bool) -> int:
     if config.model.name in FROZEN:
         raise Refused(f"model={config.model.name}: takes no training steps, so none can be timed")
     # JSON has stdout alone
-    console = _error_console() if as_json else RunConsole()
+    console = error_console() if as_json else RunConsole()
     try:
         measured = _measure(config, console)
     except Exception as error:
@@ -71,7 +70,7 @@ def execute(config: Config, as_json: bool) -> int:
 
 def first_step(config: Config) -> int:
     """What the timed process does: all that comes before the first step, and that step."""
-    training = prepare(config, _error_console())
+    training = prepare(config, error_console())
     training.classifier.train()
     batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
     training.take(loaded(training.photos, batches, 1), photos)
@@ -231,7 +230,3 @@ def _piece(measured: Timing, holds: str) -> dict[str, Any]:
 
 def _memory_of(device: torch.device) -> str:
     return "of tensors on the GPU" if device.type == "cuda" else "resident, the whole process"
-
-
-def _error_console() -> RunConsole:
-    return RunConsole(Console(stderr=True, highlight=False, soft_wrap=True))

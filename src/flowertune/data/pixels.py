@@ -104,7 +104,7 @@ def read_photo(data: bytes) -> Image.Image:
     if not data:
         raise NotAPhoto("an empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             image.load()
             upright = _UPRIGHT.get(_orientation(image))
             # PIL would work out a transparent colour, and warn about it; it is not kept anyway.
@@ -130,7 +130,7 @@ def upright_size(path: Path) -> tuple[int, int]:
             head = file.read(32)
             if head.startswith(b"\xff\xd8\xff"):
                 file.seek(0)
-                with Image.open(file, formats=_formats()) as image:
+                with Image.open(file, formats=readable_formats()) as image:
                     width, height = image.size
                     turned = _orientation(image) in (5, 6, 7, 8)
                 return (height, width) if turned else (width, height)
@@ -229,7 +229,7 @@ def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
 
 
 @lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """FORMATS that this build of PIL reads: AVIF needs a library that not every build has."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)

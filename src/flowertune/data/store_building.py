@@ -88,6 +88,8 @@ def _write_pixels(
                 _flush(file)
     with_train = [] if canvas is None else decoded.rows
     return StoreIndex(
+        split=planned.name,
+        folder=os.path.commonpath([path.parent for path in planned.paths]),
         kept=tuple(decoded.kept),
         bad=decoded.bad,
         sha256=tuple(row.sha256 for row in decoded.rows),

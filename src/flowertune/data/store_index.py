@@ -18,8 +18,11 @@ class StoreIndex:
     `sha256[row]` is the hash of the file's content. `canvas` is the (height, width) that holds
     every training picture, `train_sizes[row]` the true (height, width) of one; None and empty
     without a training form. `eval_crc32` and `train_crc32` are checksums of each row's pixels.
+    `split` and `folder` say to people what it is of: they see the key alone.
     """
 
+    split: str
+    folder: str
     kept: tuple[int, ...]
     bad: dict[int, str]
     sha256: tuple[str, ...]
@@ -42,6 +45,8 @@ def read_index(path: Path, key: str) -> StoreIndex:
     if content.pop("key") != key:
         raise ValueError(f"{path.name} is another cache's")
     return StoreIndex(
+        split=content["split"],
+        folder=content["folder"],
         kept=tuple(content["kept"]),
         bad={int(place): reason for place, reason in content["bad"].items()},
         sha256=tuple(content["sha256"]),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.data.cache_folder import MOVE_HINT
+from flowertune.data.cache_folder import MOVE_HINT, mark_used
 from flowertune.data.decoding import Progress, read_row
 from flowertune.data.lock import held
 from flowertune.data.photos import shown
@@ -164,6 +164,7 @@ def _open(planned: PlannedStore) -> StoredPixels:
                 raise ValueError(f"{file} has the wrong length")
     except (OSError, ValueError) as error:
         raise _UnusableError(directory, str(getattr(error, "strerror", error))) from error
+    mark_used(directory)
     paths = tuple(planned.paths[place] for place in index.kept)
     return StoredPixels(directory, planned.key, planned.preprocessing, paths, index)
 

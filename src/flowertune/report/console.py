@@ -15,6 +15,13 @@ from rich.text import Text
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
 
 
+def printable(text: str) -> str:
+    r"""Names of files may hold anything: what would break a line or move the cursor becomes \n."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 class _LastingConsole(Console):
     """A reader that goes away (`| head`) costs the lines that nobody reads, and not the run."""
 
@@ -109,6 +116,11 @@ class RunConsole:
         self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
                  f"seed {results['seed']}")  # fmt: skip
         self.say(directory)
+
+
+def error_console() -> RunConsole:
+    """For a command whose stdout a program reads."""
+    return RunConsole(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def _course(results: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from flowertune.errors import Refused
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 PHOTOS = "jpg"  # the folder inside the archive
+ASIDE, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
@@ -132,7 +133,7 @@ def _complete(root: Path, url: str, progress: Progress, release: Release) -> Non
     def waiting() -> None:
         progress("waiting for another process that fetches the same files", 0, None)
 
-    with held(root / ".lock", waiting):
+    with held(root / LOCK, waiting):
         missing = _missing(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:
@@ -154,7 +155,7 @@ def _fetch(target: Path, url: str, progress: Progress, release: Release, otherwi
 
 def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
     """jpg/ appears with one rename, after every photo of it has been counted."""
-    aside = root / ".unpacking"
+    aside = root / ASIDE
     try:
         if aside.exists():  # of a process that was killed
             shutil.rmtree(aside)

@@ -1,0 +1,33 @@
+"""`flowertune data check`: what is wrong with the photos. Reads from top to bottom."""
+
+import dataclasses
+import json
+
+from flowertune import build
+from flowertune.config import Config
+from flowertune.data.cache_folder import cache_root
+from flowertune.data.check import check
+from flowertune.errors import EXIT_DONE, EXIT_FAILED
+from flowertune.report import data_check as report
+from flowertune.report.console import RunConsole, error_console
+
+
+def execute(config: Config, as_json: bool) -> int:
+    """Prints what was found and returns 1, or 0 where nothing was.
+
+    Raises:
+        Refused: there are no photos, or their folder cannot be understood.
+    """
+    # JSON has stdout alone
+    console = error_console() if as_json else RunConsole()
+    data = dataclasses.replace(config.data, shots=None)  # all photos, whichever are drawn later
+    with console.progress():
+        photo_set = build.list_photos(data, cache_root(), console.advance)
+        findings = check(photo_set, console.advance)
+    console.say(f"{photo_set.protocol}; {len(photo_set.class_names):,} classes")
+    if as_json:
+        described = {"protocol": photo_set.protocol, "classes": len(photo_set.class_names)}
+        print(json.dumps(described | findings.to_dict(), indent=2))
+    else:
+        report.show(console, findings)
+    return EXIT_FAILED if len(findings) else EXIT_DONE

@@ -1,0 +1,46 @@
+"""`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
+
+from flowertune import build
+from flowertune.config import Config
+from flowertune.data.cache import bad_file_lines, cache_photos
+from flowertune.data.cache_folder import cache_root
+from flowertune.data.cache_listing import bytes_in, in_words
+from flowertune.data.stored_pixels import store_key
+from flowertune.errors import EXIT_DONE
+from flowertune.report.console import RunConsole, printable
+
+
+def execute(config: Config) -> int:
+    """Builds the stores that a training of this config opens, and says where they are.
+
+    Raises:
+        Refused: no photos or bad ones, no weights, or a cache folder that cannot be written.
+    """
+    console = RunConsole()
+    cache = cache_root()
+    with console.progress():
+        backbone = build.load_backbone(config.backbone, config.seed)
+        photo_set = build.list_photos(config.data, cache, console.advance)
+        train_form = config.augmentation.name != "none"
+        keys = {
+            name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")
+            for name, split in photo_set.splits.items()
+        }
+        there = {name for name, key in keys.items() if (cache / "pixels" / key).is_dir()}
+        photos = cache_photos(
+            photo_set,
+            backbone.preprocessing,
+            train_form=train_form,
+            folder=cache,
+            bad_files=config.data.bad_files,
+            progress=console.advance,
+        )
+    for line in bad_file_lines(photo_set, photos.bad):
+        console.say(f"left out: {printable(line)}")
+    console.say(f"{backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
+    for name, split in photos.splits.items():
+        store = cache / "pixels" / split.key
+        done = "was there already" if name in there else "decoded now"
+        console.say(f"{name}: {len(split.split):,} photos, {in_words(bytes_in(store))}, {done}")
+        console.say(f"  {store}")
+    return EXIT_DONE

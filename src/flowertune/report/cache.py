@@ -1,0 +1,44 @@
+"""What `flowertune data cache` says."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from flowertune.data.cache_listing import Kept, in_words
+from flowertune.report.console import RunConsole, printable
+
+DAY = 86_400  # seconds
+
+
+def show(console: RunConsole, kept: Sequence[Kept], root: Path) -> None:
+    """A row for each, then the total and where they are."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("of", overflow="fold", ratio=1)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("last used", justify="right", no_wrap=True)
+    for each in kept:
+        of = Text(printable(each.of))
+        table.add_row(each.kind, of, in_words(each.bytes), _ago(each.last_used))
+    if kept:
+        console.console.print(table)
+        console.say("")
+    console.say(f"{total(kept)} in {printable(str(root))}")
+
+
+def total(kept: Sequence[Kept]) -> str:
+    """How many, and how much they take together."""
+    if not kept:
+        return "nothing"
+    return f"{len(kept):,} kept, {in_words(sum(each.bytes for each in kept))}"
+
+
+def _ago(moment: float) -> str:
+    days = int((time.time() - moment) // DAY)
+    if days < 1:
+        return "within a day"
+    return "1 day ago" if days == 1 else f"{days:,} days ago"

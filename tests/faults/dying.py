@@ -1,8 +1,8 @@
-"""flowertune in a process that ends itself with kill -9: python dying.py KIND N WORD...
+"""flowertune in a process that gets a signal from itself: python dying.py SIGNAL KIND N WORD...
 
-It dies at the Nth moment of a kind: after a `step`; when a file or folder is to be `flush`ed to the
-disk, with its content half-way there; before something gets its name (`rename`); in the middle of a
-`validation`, of `decoding` photos, of computing frozen `features`.
+It comes at the Nth moment of a kind: after a `step`; when a file or folder is to be `flush`ed to
+the disk, with its content half-way there; before something gets its name (`rename`); in the middle
+of a `validation`, of `decoding` photos, of computing frozen `features`. "never" is no such moment.
 """
 
 import os
@@ -16,7 +16,7 @@ from flowertune import cli, inference
 from flowertune.report.console import RunConsole
 from flowertune.training.step import Step
 
-KIND, AT, WORDS = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+SIGNAL, KIND, AT, WORDS = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 seen = 0
 
 
@@ -25,7 +25,7 @@ def moment(kind: str) -> None:
     if kind == KIND:
         seen += 1
         if seen == AT:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), SIGNAL)
 
 
 def before(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,13 +36,10 @@ def before(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return dying
 
 
-def after(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def dying(*arguments: Any, **named: Any) -> Any:
-        result = function(*arguments, **named)
-        moment(kind)
-        return result
-
-    return dying
+def take(*arguments: Any) -> Any:
+    result = taken(*arguments)
+    moment("step")
+    return result
 
 
 def advance(self: RunConsole, description: str, done: int, total: "int | None") -> None:
@@ -52,9 +49,8 @@ def advance(self: RunConsole, description: str, done: int, total: "int | None") 
     shown(self, description, done, total)
 
 
-shown = RunConsole.advance
-RunConsole.advance = advance  # type: ignore[method-assign]
-Step.take = after("step", Step.take)  # type: ignore[method-assign]
+shown, taken = RunConsole.advance, Step.take
+RunConsole.advance, Step.take = advance, take  # type: ignore[method-assign]
 inference.normalise = before("validation", inference.normalise)  # a batch of pixels is inferred
 os.fsync = before("flush", os.fsync)
 os.replace = before("rename", os.replace)

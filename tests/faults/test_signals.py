@@ -1,0 +1,41 @@
+"""A training that is asked to end saves, says so, and goes on when it is started again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def status(folder: Path) -> Any:
+    return json.loads((folder / "runs/r/status.json").read_text())
+
+
+@pytest.mark.faults
+def test_asked_to_end_in_each_of_its_parts(
+    live: Any, results: Any, whole: Any, tmp_path: Path
+) -> None:
+    words = ["method=vpt", "trainer.checkpoint_minutes=null"]
+    exit_code, output = live(tmp_path, words, "decoding", 5, "SIGTERM")
+    assert exit_code == 143
+    assert output.endswith("flowertune train: interrupted by SIGTERM\n")
+    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "cache").rglob("*.building"))
+
+    for kind, at, by, expected, where in (
+        ("features", 2, "SIGINT", 130, None),
+        ("step", 3, "SIGUSR1", 143, "epoch 1, step 3"),
+        ("validation", 2, "SIGINT", 130, "the steps of epoch 1, before its validation"),
+        ("step", 3, "SIGTERM", 143, "epoch 2, step 3"),
+    ):
+        exit_code, output = live(tmp_path, words, kind, at, by)
+        assert exit_code == expected, output
+        assert status(tmp_path) == {"state": "interrupted", "why": f"interrupted by {by}"}
+        if where is not None:
+            assert f"saved after {where}; the same command goes on" in output
+
+    exit_code, output = live(tmp_path, words)
+    assert exit_code == 0
+    assert "going on after epoch 2, step 3" in output
+    assert results(tmp_path) == whole("vpt")
+    assert status(tmp_path) == {"state": "finished", "why": None}

@@ -43,7 +43,7 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
     """Milliseconds an image of training and of validation, and the memory that both take.
 
     The memory of preparing (weights are read, the model is built) stands apart from theirs, and so
-    do the seconds of the first touch of all pages of the pixels.
+    do the seconds of the first look at all pixels, which maps their pages and verifies them.
     """
     watch = MemoryWatch()
     training = prepare(config, RunConsole())

@@ -213,13 +213,13 @@ def test_links_in_a_circle_are_refused_as_folders_and_listed_as_photos(tmp_path:
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows forbids such names")
 def test_no_name_breaks_a_line_or_reaches_the_terminal(tmp_path: Path) -> None:
-    root = make(tmp_path / "my\nphotos", {"ro\nse": 9, "i\x1b[31mris\x07": 1})
+    root = make(tmp_path / "my\nphotos", {"ro\nse": 9, "i\x1b[31mris\x07": 1, "a\u202eb": 9})
     message = refusal(root)
     assert message.isprintable()
     assert r"my\nphotos: too few photos to split: i\x1b[31mris\x07 (1)" in message
     for number in range(1, 9):
         (root / "i\x1b[31mris\x07" / f"{number:03d}.jpg").touch()
-    assert folder.photo_set(root, seed=0).class_names == ("i\x1b[31mris\x07", "ro\nse")
+    assert folder.photo_set(root, seed=0).class_names == ("a\u202eb", "i\x1b[31mris\x07", "ro\nse")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take only Unicode names")

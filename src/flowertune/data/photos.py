@@ -6,8 +6,8 @@ from pathlib import Path
 
 SPLITS = ("train", "val", "test")
 
-# What a name may hold and a line may not: it would break it, or take over the terminal.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# What a name may hold and a line may not: it would break or turn it, or take over the terminal.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)

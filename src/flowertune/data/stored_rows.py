@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowertune.data.cache_folder import MOVE_HINT
 from flowertune.data.decoding import in_order
 from flowertune.data.photos import shown
 from flowertune.data.pixels import NotAPhoto
@@ -111,5 +112,5 @@ class StoredRows:
     def _lost(self, row: int, why: str) -> TrainingFailed:
         return TrainingFailed(
             f"{self.file}: the stored pixels of {shown(self._paths[row])} are damaged, {why}; "
-            f"remove {self.file.parent} and start again"
+            f"remove {self.file.parent} and start again; {MOVE_HINT}"
         )

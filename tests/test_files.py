@@ -80,3 +80,11 @@ def test_a_file_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None
     assert (tmp_path / "photos.csv").read_text(encoding="utf-8") == "caf\\udce9.jpg"
     files.write_json(tmp_path / "a.json", [name])
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [name]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0.0 kB"), (1234, "1.2 kB"), (56_780_000, "56.8 MB"), (3e12, "3,000.0 GB")],
+)
+def test_sizes_are_said_in_the_unit_that_fits(size: int, words: str) -> None:
+    assert files.in_words(size) == words

@@ -84,17 +84,16 @@ def _fitting(path: Path, needed: int) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         free = shutil.disk_usage(path.parent).free
-        why = f"{os.strerror(error.errno)}: {size(needed)} needed, {size(free)} free"
+        why = f"{os.strerror(error.errno)}: {in_words(needed)} needed, {in_words(free)} free"
         raise DiskFull(error.errno, why, str(path)) from error
 
 
-def size(count: float) -> str:
-    """So many bytes in words: 12 kB, 3.4 MB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
+def in_words(size: int) -> str:
+    """Bytes as people say them: 1.2 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 1000:,.1f} kB"
 
 
 def flush_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flowertune.config import Config
 from flowertune.data.cache import CachedPhotos
 from flowertune.errors import Refused
-from flowertune.files import size
+from flowertune.files import in_words
 from flowertune.method_config import LoraConfig, VptConfig
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
@@ -40,8 +40,8 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
     free = shutil.disk_usage(root).free
     if needed > free:
         raise Refused(
-            f"run.root={config.run.root}: the run needs about {size(needed)} there, and "
-            f"{size(free)} are free; make room, or give another run.root"
+            f"run.root={config.run.root}: the run needs about {in_words(needed)} there, and "
+            f"{in_words(free)} are free; make room, or give another run.root"
         )
 
 

@@ -193,7 +193,7 @@ def test_too_little_space_is_said_before_drawing(
 ) -> None:
     full = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(Refused, match=rf"takes 1 MB in {tmp_path}.*FLOWERTUNE_CACHE"):
+    with pytest.raises(Refused, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
         synthetic.photo_set(
             tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=0, progress=ignore
         )

@@ -4,10 +4,12 @@ from flowertune import build
 from flowertune.config import Config
 from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
-from flowertune.data.cache_listing import bytes_in, in_words
+from flowertune.data.cache_listing import bytes_in
+from flowertune.data.photos import shown
 from flowertune.data.stored_pixels import store_key
 from flowertune.errors import EXIT_DONE
-from flowertune.report.console import RunConsole, printable
+from flowertune.files import in_words
+from flowertune.report.console import RunConsole
 
 
 def execute(config: Config) -> int:
@@ -36,7 +38,7 @@ def execute(config: Config) -> int:
             progress=console.advance,
         )
     for line in bad_file_lines(photo_set, photos.bad):
-        console.say(f"left out: {printable(line)}")
+        console.say(f"left out: {shown(line)}")
     console.say(f"{backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
     for name, split in photos.splits.items():
         store = cache / "pixels" / split.key

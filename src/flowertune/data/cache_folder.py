@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from flowertune.errors import Refused
+from flowertune.files import in_words
 
 MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
@@ -34,11 +35,6 @@ def check_space(what: str, needed: int, folder: Path) -> None:
             f"{what} takes {in_words(needed)} in {folder}, where {in_words(free)} are free; "
             f"{MOVE_HINT}"
         )
-
-
-def in_words(size: int) -> str:
-    """Bytes for a person, rounded up: "12 MB", "3.1 GB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{-(-size // 10**6)} MB"
 
 
 def mark_used(path: Path) -> None:

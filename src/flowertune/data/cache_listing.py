@@ -76,14 +76,6 @@ def bytes_in(path: Path) -> int:
     )
 
 
-def in_words(size: int) -> str:
-    """Bytes as people say them: 1.2 GB."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size / 1000:,.1f} kB"
-
-
 def _named(folder: Path, pattern: str) -> Iterator[tuple[Path, str]]:
     """What lies in a folder under a name of this pattern, and the first group of the match.
 

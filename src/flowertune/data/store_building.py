@@ -11,11 +11,12 @@ from typing import IO
 import filelock
 
 from flowertune import files
-from flowertune.data.cache_folder import MOVE_HINT, check_space, in_words
+from flowertune.data.cache_folder import MOVE_HINT, check_space
 from flowertune.data.decoding import Progress, decode_into, train_canvas
 from flowertune.data.pixels import Preprocessing, eval_transform
 from flowertune.data.store_index import EVAL_FILE, INDEX_FILE, TRAIN_FILE, StoreIndex
 from flowertune.errors import Refused
+from flowertune.files import in_words
 
 
 @dataclass(frozen=True)

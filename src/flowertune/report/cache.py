@@ -8,8 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.data.cache_listing import Kept, in_words
-from flowertune.report.console import RunConsole, printable
+from flowertune.data.cache_listing import Kept
+from flowertune.data.photos import shown
+from flowertune.files import in_words
+from flowertune.report.console import RunConsole
 
 DAY = 86_400  # seconds
 
@@ -22,12 +24,12 @@ def show(console: RunConsole, kept: Sequence[Kept], root: Path) -> None:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("last used", justify="right", no_wrap=True)
     for each in kept:
-        of = Text(printable(each.of))
+        of = Text(shown(each.of))
         table.add_row(each.kind, of, in_words(each.bytes), _ago(each.last_used))
     if kept:
         console.console.print(table)
         console.say("")
-    console.say(f"{total(kept)} in {printable(str(root))}")
+    console.say(f"{total(kept)} in {shown(str(root))}")
 
 
 def total(kept: Sequence[Kept]) -> str:

@@ -15,13 +15,6 @@ from rich.text import Text
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
 
 
-def printable(text: str) -> str:
-    r"""Names of files may hold anything: what would break a line or move the cursor becomes \n."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
-
-
 class _LastingConsole(Console):
     """A reader that goes away (`| head`) costs the lines that nobody reads, and not the run."""
 

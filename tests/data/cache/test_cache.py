@@ -167,7 +167,7 @@ def test_too_little_space_for_all_splits_is_said_before_decoding(
         monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
 
     free(train + val - 1)
-    with pytest.raises(Refused, match=r"takes .* MB .*FLOWERTUNE_CACHE"):
+    with pytest.raises(Refused, match=r"takes 130.9 kB in .* 130.9 kB are free.*FLOWERTUNE_CACHE"):
         cached(root, tmp_path / "cache")
     assert decoded == []
     free(train + val)

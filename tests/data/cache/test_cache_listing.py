@@ -12,7 +12,7 @@ import torch
 
 from flowertune.baselines.features import FeatureKey, frozen_features
 from flowertune.data.cache import CachedPhotos
-from flowertune.data.cache_listing import Kept, bytes_in, in_words, kept_in, remove
+from flowertune.data.cache_listing import Kept, bytes_in, kept_in, remove
 from flowertune.data.sources import synthetic
 
 KEY = FeatureKey("c0ffee" * 8, "gelu", "photos", "32 x 32", "fp32", "cpu", 4)
@@ -168,14 +168,6 @@ def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
     kinds = by_kind(filled)
     assert [each.of for each in kinds["photos"] + kinds["features"]] == ["damaged"] * 3
     assert [remove(each) for each in kept_in(filled)] == [None] * 5
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [(0, "0.0 kB"), (1234, "1.2 kB"), (56_780_000, "56.8 MB"), (3e12, "3,000.0 GB")],
-)
-def test_sizes_are_said_in_the_unit_that_fits(size: int, words: str) -> None:
-    assert in_words(size) == words
 
 
 def test_the_size_of_a_folder_does_not_count_what_a_link_leads_to(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ except Refused as refused:
     print(refused)
 """
     output = output_of(root, tmp_path / "cache", WITHOUT_OPEN_CLIP + code)
-    assert f"takes 1 MB and cannot be written in {tmp_path / 'cache' / 'pixels'}: " in output
+    assert f"takes 124.8 kB and cannot be written in {tmp_path / 'cache' / 'pixels'}: " in output
     assert output.count("\n") == 1
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 

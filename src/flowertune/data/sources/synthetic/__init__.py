@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from flowertune import files
-from flowertune.data.cache_folder import MOVE_HINT, check_space, in_words
+from flowertune.data.cache_folder import MOVE_HINT, check_space
 from flowertune.data.download import Progress
 from flowertune.data.lock import held
 from flowertune.data.photos import PhotoSet, Split
@@ -23,6 +23,7 @@ from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
 from flowertune.data.sources.synthetic.species import SPECIES
 from flowertune.errors import Refused
+from flowertune.files import in_words
 
 NAME = "synthetic"
 CHECKSUMS = "crc32.json"

@@ -39,12 +39,13 @@ def read(path: Path) -> dict[str, Any]:
     Raises OSError, or ValueError for a file that is no such config.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path))
-    except YAMLError as error:
-        raise ValueError(f"{path}: is not YAML") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: is not a config") from error
     if not isinstance(plain, dict):
         raise ValueError(f"{path}: is not a config")
     return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}

@@ -1,0 +1,78 @@
+"""The YAML files that Hydra composes, each looked at before it is read: they may be anybody's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowertune.conf_dir import conf_dir
+from flowertune.errors import Refused, first_line
+from flowertune.keys import shown
+
+LARGEST = 100_000  # bytes; a run's config.yaml has 2,000
+MOST = 10_000  # values, those that an alias repeats counted each time
+
+
+class CheckedFiles(FileConfigSource):
+    """A folder of config files, as Hydra has it; a file of it that is no config is refused."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        if not path.is_relative_to(conf_dir()):
+            check(path)
+        return super().load_config(config_path)
+
+
+def register() -> None:
+    """From here on Hydra's file:// are CheckedFiles."""
+    Plugins.instance()  # which registers Hydra's own
+    SourcesRegistry.instance().types["file"] = CheckedFiles
+
+
+def check(path: Path) -> None:
+    """
+    Raises:
+        Refused: it is no YAML in UTF-8, no keys with values, too large, or names Python code.
+    """
+    said = shown(str(path))
+    try:
+        if path.stat().st_size > LARGEST:
+            raise Refused(f"{said}: has more than {LARGEST:,} bytes, and is no config")
+        text = path.read_text(encoding="utf-8")
+        for number, node in enumerate(_nodes(yaml.compose(text, Loader=yaml.SafeLoader))):
+            if number == MOST:
+                raise Refused(f"{said}: has more than {MOST:,} values, and is no config")
+            if "python" in node.tag:
+                line = node.start_mark.line + 1
+                raise Refused(f"{said}, line {line}: {node.tag}: a config cannot name Python code")
+        config = OmegaConf.load(path)
+    except UnicodeDecodeError as error:
+        raise Refused(f"{said}: is not text in UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise Refused(f"{said}{line}: is not YAML ({shown(error.problem)})") from error
+    except OSError as error:
+        raise Refused(f"{said}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise Refused(f"{said}: is no config ({shown(first_line(error))})") from error
+    if not isinstance(config, DictConfig):
+        raise Refused(f"{said}: is a list; a config has keys with values")
+
+
+def _nodes(root: Any) -> Iterator[yaml.Node]:
+    """All of it, as often as aliases repeat it; without end where one is within itself."""
+    waiting = [root] if root else []
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value

@@ -28,7 +28,7 @@ from flowertune.composed import to_named_config, without_hydra
 from flowertune.conf_dir import conf_dir
 from flowertune.config import SCHEMAS, Config
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.keys import shown
+from flowertune.keys import on_one_line
 from flowertune.refusals import composing, in_one_line
 from flowertune.sweep_composition import run_sweep
 
@@ -126,7 +126,7 @@ def _composer(options: Namespace) -> Iterator[Hydra]:
         folders.append(more)
     name = f"{(options.config_name or 'config').removesuffix('.yaml')}.yaml"
     if not any((folder / name).is_file() for folder in folders):
-        raise Refused(f"{shown(str(folders[-1] / name))}: there is no such config")
+        raise Refused(f"{on_one_line(str(folders[-1] / name))}: there is no such config")
     try:
         yield Hydra.create_main_hydra2("flowertune", search_path)
     finally:
@@ -136,7 +136,7 @@ def _composer(options: Namespace) -> Iterator[Hydra]:
 def _folder(option: str, path: str) -> Path:
     folder = Path(path).absolute()
     if not path or not folder.is_dir():
-        raise Refused(f"{option} {shown(path)}: is no folder")
+        raise Refused(f"{option} {on_one_line(path)}: is no folder")
     return folder
 
 

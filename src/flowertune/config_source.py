@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from flowertune.conf_dir import conf_dir
 from flowertune.errors import Refused, first_line
-from flowertune.keys import shown
+from flowertune.keys import on_one_line, shown
 
 LARGEST = 100_000  # bytes; a run's config.yaml has 2,000
 MOST = 10_000  # values, those that an alias repeats counted each time
@@ -41,7 +41,7 @@ def check(path: Path) -> None:
     Raises:
         Refused: it is no YAML in UTF-8, no keys with values, too large, or names Python code.
     """
-    said = shown(str(path))
+    said = on_one_line(str(path))
     try:
         if path.stat().st_size > LARGEST:
             raise Refused(f"{said}: has more than {LARGEST:,} bytes, and is no config")

@@ -65,9 +65,10 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, "Field[Any] | None", An
         yield f"{prefix}{name}", None, getattr(node, name)
     for declared in fields(node):
         value = getattr(node, declared.name)
-        if is_dataclass(value):
+        is_part = isinstance(declared.type, type) and isinstance(value, declared.type)
+        if is_part and is_dataclass(value):
             yield from _walk(value, f"{prefix}{declared.name}.")
-        elif declared.metadata:
+        else:
             yield f"{prefix}{declared.name}", declared, value
 
 
@@ -118,6 +119,8 @@ def rule(declared: "Field[Any]") -> str:
 
 def kind(declared: "Field[Any]") -> str:
     """The type of a key's value, in words, with its range."""
+    if is_dataclass(declared.type):
+        return f"keys with values, as in {declared.name}.{fields(declared.type)[0].name}=..."
     is_union = get_origin(declared.type) in (UnionType, Union)
     options = get_args(declared.type) if is_union else (declared.type,)
     lists = [get_args(each)[0] for each in options if get_origin(each) is list]
@@ -126,7 +129,9 @@ def kind(declared: "Field[Any]") -> str:
     ]
     if float in options and int in options:
         words.remove(_KINDS[int])
-    allowed = rule(declared) if declared.metadata else ""  # Hydra's own have no range
+    if not words:  # of Hydra's own keys
+        return ""
+    allowed = rule(declared) if declared.metadata else ""
     if declared.metadata.get("choices") and str in options:
         words.remove(_KINDS[str])  # the rule lists the words
     parts = [" or ".join(words), f"each {allowed}" if lists and allowed else allowed]
@@ -135,12 +140,13 @@ def kind(declared: "Field[Any]") -> str:
 
 def shown(value: Any) -> str:
     """A value as one would type it, shortened where it is long."""
-    text = "".join(map(_printable, _typed(value)))
+    text = on_one_line(_typed(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def _printable(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
+def on_one_line(text: str) -> str:
+    """Text with what does not print, line ends too, as Python would write it."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _typed(value: Any) -> str:

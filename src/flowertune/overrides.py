@@ -54,6 +54,8 @@ def _check(override: Override, repository: IConfigRepository) -> None:
         raise Refused(f"{shown(word)}: has an @, which is for defaults lists; give key=value")
     hydra_settings.check_key(key, word)
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
+    if is_hydra and override.is_sweep_override():
+        raise Refused(f"{shown(word)}: has one value for a whole sweep")
     if override.is_delete() and not is_hydra:
         raise Refused(f"{shown(word)}: nothing can be taken away; give it another value")
     is_new = override.is_add() or override.is_force_add()

@@ -123,7 +123,13 @@ def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
         parent, _, last = key.rpartition(".")
         known = sorted(each.name for each in _fields_of(error.object_type))
         there = f"; {parent or 'the config'} has {', '.join(known)}" if known else ""
-        return f"{shown(key)}: there is no such key{there}{_near(last, known)}"
+        with_it = [
+            f"{parent}={option}"
+            for option, schema in SCHEMAS.get(parent, {}).items()
+            if last in {each.name for each in _fields_of(schema)}
+        ]
+        hint = f"; it goes with {' or '.join(with_it)}" if with_it else _near(last, known)
+        return f"{shown(key)}: there is no such key{there}{hint}"
     declared = _declared(error, key)
     allowed = declared and kind(declared)
     whole = _whole(key)
@@ -139,9 +145,8 @@ def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
         key = whole
     else:
         typed = shown(error.value)
-    if declared is not None and is_dataclass(declared.type):
-        first = fields(declared.type)[0].name
-        return f"{key}={shown(typed)}: has keys of its own; set those, as in {key}.{first}=..."
+    if reason.startswith("Cannot merge"):
+        reason = "is a list where keys with values belong, or the reverse"
     return f"{key}={shown(typed)}: " + (f"must be {allowed}" if allowed else shown(reason))
 
 

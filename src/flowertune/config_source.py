@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -20,20 +20,23 @@ LARGEST = 100_000  # bytes; a run's config.yaml has 2,000
 MOST = 10_000  # values, those that an alias repeats counted each time
 
 
-class CheckedFiles(FileConfigSource):
-    """A folder of config files, as Hydra has it; a file of it that is no config is refused."""
+class FileConfigSource(file_config_source.FileConfigSource):
+    """A folder of config files, as Hydra has it; a file of it that is no config is refused.
+
+    Of Hydra's own name, by which a launcher's other processes know what file:// is.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path) / self._normalize_file_name(config_path)
-        if not path.is_relative_to(conf_dir()):
+        if not path.resolve().is_relative_to(conf_dir()):
             check(path)
         return super().load_config(config_path)
 
 
 def register() -> None:
-    """From here on Hydra's file:// are CheckedFiles."""
+    """From here on Hydra's file:// are looked at."""
     Plugins.instance()  # which registers Hydra's own
-    SourcesRegistry.instance().types["file"] = CheckedFiles
+    SourcesRegistry.instance().types["file"] = FileConfigSource
 
 
 def check(path: Path) -> None:

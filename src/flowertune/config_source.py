@@ -40,7 +40,8 @@ def register() -> None:
 
 
 def check(path: Path) -> None:
-    """
+    """Whether the file is a config at all; what its keys may be is seen when it is composed.
+
     Raises:
         Refused: it is no YAML in UTF-8, no keys with values, too large, or names Python code.
     """

@@ -33,7 +33,8 @@ _PLUGIN = re.compile(
 
 
 def check_key(key: str, word: str) -> None:
-    """
+    """Whether a typed word may be: nothing where it is not about hydra.
+
     Raises:
         Refused: the typed word sets a key or a group of `hydra` that is not for setting.
     """
@@ -43,7 +44,8 @@ def check_key(key: str, word: str) -> None:
 
 
 def check(hydra: DictConfig) -> None:
-    """
+    """The settings that were composed, from whatever files.
+
     Raises:
         Refused: a setting is not what it always is, or names code that is no plugin of Hydra's.
     """
@@ -63,7 +65,7 @@ def check(hydra: DictConfig) -> None:
 
 
 def _closed(what: str) -> str:
-    return f"{what}: is not for setting; of hydra, {', '.join(_OPEN)} are"
+    return f"{what}: is not for setting; of hydra, only {', '.join(_OPEN)} are"
 
 
 def _at(node: Any, path: str) -> Any:

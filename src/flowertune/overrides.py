@@ -98,7 +98,8 @@ def _options_of(group: str, repository: IConfigRepository) -> list[str]:
 
 
 def check_one_job(overrides: Iterable[Override]) -> None:
-    """
+    """What is no sweep has one value for each key.
+
     Raises:
         Refused: a key has several values.
     """
@@ -109,7 +110,8 @@ def check_one_job(overrides: Iterable[Override]) -> None:
 
 
 def check_number_of_jobs(overrides: Iterable[Override]) -> None:
-    """
+    """Before they are counted out in memory: range(1,1000000000) is typed quickly.
+
     Raises:
         Refused: a key has no value at all, or the sweep has more jobs than anybody waits for.
     """

@@ -135,7 +135,8 @@ def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
     whole = _whole(key)
     typed_key, _, typed = word.lstrip("+").partition("=")
     if typed_key.startswith(f"{whole}."):
-        return f"{shown(word)}: {whole} is set as a whole; it must be {allowed}"
+        rest = f"; it must be {allowed}" if allowed else ""
+        return f"{shown(word)}: {whole} is set as a whole{rest}"
     if isinstance(error, InterpolationResolutionError):
         typed = str(error.parent_node._get_node(error.key)._value())
         if not isinstance(error, InterpolationValidationError):

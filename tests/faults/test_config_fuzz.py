@@ -232,6 +232,7 @@ hydra.job.env_copy=[NOPE]
 hydra.mode=???
 hydra.sweeper.params={a:b}
 hydra=null
+hydra.mode.x=1
 hydra/launcher=null
 -m seed=1,2 hydra.sweeper=null
 -m seed=1,2 hydra.launcher=null

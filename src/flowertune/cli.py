@@ -53,7 +53,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if first in ("-h", "--help"):
         print(program_help())
         return EXIT_DONE
-    if first == "--version":
+    if "--version" in words:
         print(f"flowertune {__version__}")
         return EXIT_DONE
     if first in COMPLETION:

@@ -37,7 +37,8 @@ def _check_together(config: Config) -> None:
         raise Refused("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
     if config.backbone.source != "directory" and config.backbone.path is not None:
         raise Refused(
-            f"backbone.path={config.backbone.path}: is read with backbone=local alone; add that"
+            f"backbone.path={shown(config.backbone.path)}: "
+            "is read with backbone=local alone; add that"
         )
     if getattr(config.data, "root", None) == "":
         raise Refused("data.root: empty; give a folder (data.root=DIR)")

@@ -4,6 +4,7 @@
 takes further overrides, which are checked as ever. Hydra wants that path absolute.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,7 @@ def to_yaml(config: Mapping[str, Any]) -> str:
     """The text of config.yaml for a whole config as plain values."""
     from omegaconf import OmegaConf
 
-    node = {"defaults": _defaults(config), "hydra": HYDRA, **config}
+    node = {"defaults": _defaults(config), "hydra": HYDRA, **_literal(config)}
     return _HEADER + OmegaConf.to_yaml(OmegaConf.create(node))
 
 
@@ -39,15 +40,27 @@ def read(path: Path) -> dict[str, Any]:
     Raises OSError, or ValueError for a file that is no such config.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(path))
-    except YAMLError as error:
-        raise ValueError(f"{path}: is not YAML") from error
+        plain = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: is not a config") from error
     if not isinstance(plain, dict):
         raise ValueError(f"{path}: is not a config")
     return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}
+
+
+def _literal(value: Any) -> Any:
+    """With each ${ so that OmegaConf reads it as it stands, and looks for nothing of that name."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, list):
+        return [_literal(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _literal(each) for key, each in value.items()}
+    return value
 
 
 def schema_values(config: Mapping[str, Any]) -> dict[str, Any]:

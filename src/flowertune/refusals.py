@@ -2,50 +2,99 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import Field, fields, is_dataclass
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    InterpolationValidationError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
-from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS
-from flowertune.errors import Refused, first_line
+from flowertune.config import SCHEMAS, Config
+from flowertune.errors import Refused, first_line, with_type
+from flowertune.keys import kind, shown
 
 _EXTRA = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # come with flowertune[sweep]
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turns what the body's config composition raises into a Refused."""
+    """Turns what Hydra and OmegaConf raise in the body into a Refused."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise Refused(explain(error)) from error
 
 
+@contextmanager
+def composing(words: Sequence[str] = ()) -> Iterator[None]:
+    """The same for what does nothing but compose: whatever Hydra raises, it is for what it got."""
+    try:
+        with in_one_line():
+            yield
+    except Refused:
+        raise
+    except Exception as error:
+        typed = shown(" ".join(words) or "the config")
+        raise Refused(f"{typed}: cannot be composed ({shown(with_type(error))})") from error
+
+
 def explain(error: BaseException) -> str:
     """One line for a person from what Hydra or OmegaConf raised."""
-    for link in _chain(error):
+    chain = _chain(error)
+    word, place = _typed_word(chain), next(filter(None, map(_place, chain)), "")
+    for link in chain:
         if isinstance(link, Refused):
             return str(link)
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            return _no_such_option(link)
+            group, _, name = str(link.missing_cfg_file).removeprefix("schema/").rpartition("/")
+            return no_such_option(group, name, link.options or [])
         if isinstance(link, OverrideParseException):
-            word = str(link.override)
-            return f"{word}: cannot be read as key=value{_quoting_hint(word)}"
-        if isinstance(link, MissingMandatoryValue):
-            return f"{link.full_key}: missing; give it a value ({link.full_key}=...)"
+            return unreadable(str(link.override))
+        if isinstance(link, MissingMandatoryValue) and link.full_key:
+            return f"{link.full_key}: missing; give it a value ({_whole(link.full_key)}=...)"
         if isinstance(link, OmegaConfBaseException) and link.full_key:
-            return _wrong_key_or_value(link)
-    several = re.match(r"Ambiguous value for argument '(.*)'$", first_line(error))
-    if several:
-        return f"{several[1]}: several values; -m makes a run of each, quotes make them one value"
+            return _wrong_key_or_value(link, word) + place
     if "does not support sweep type" in first_line(error):
         return "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
-    if "Config group override must be a string" in first_line(error):
-        return "null is no option of a config group"
-    return first_line(error)
+    not_there = re.match(r"Could not override '([^']*)'", first_line(error))
+    if not_there:
+        return f"{not_there[1]}: no defaults list has it; +{not_there[1]}=OPTION adds it"
+    if word:
+        return f"{shown(word)}: {shown(first_line(chain[-2]))}"  # the last only names the word
+    lines = str(error).splitlines()
+    return f"{shown(lines[1] if place and lines[1:] else first_line(error))}{place}"
+
+
+def unreadable(word: str) -> str:
+    """Hydra's grammar gives meaning to ( ) [ ] { } , : in a value; quotes take it away."""
+    key, _, value = word.partition("=")
+    hint = f"; quote the value: '{shown(key)}=\"{shown(value)}\"'" if value else ""
+    return f"{shown(word)}: cannot be read as key=value{hint}"
+
+
+def no_such_option(group: str, name: str, options: Iterable[str]) -> str:
+    """Which options there are instead."""
+    if not group:
+        return f"{shown(name)}: there is no such config"
+    said = f"{group}={shown(name)}"
+    if _EXTRA.get(group) == name:
+        return f"{said}: is not installed; pip install 'flowertune[sweep]'"
+    there = sorted(options)
+    listed = f"; there are {', '.join(there)}" if there else ""
+    return f"{said}: there is no such {group}{listed}{_near(name, there)}"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -56,62 +105,65 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return links[::-1]
 
 
-def _no_such_option(error: MissingConfigException) -> str:
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
-    options = sorted(error.options or [])
-    if not group:
-        return f"{name}: there is no such config"
-    if "/" in group and not group.startswith("hydra/"):  # an option in a folder of its group
-        group, _, folder = group.partition("/")
-        name = f"{folder}/{name}"
-        shipped = conf_dir() / group
-        nested = {path.relative_to(shipped).with_suffix("") for path in shipped.rglob("*.yaml")}
-        options = sorted({*options, *(option.as_posix() for option in nested)})
-    if _EXTRA.get(group) == name:
-        return f"{group}={name}: is not installed; pip install 'flowertune[sweep]'"
-    near = difflib.get_close_matches(name, options, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{group}={name}: there is no such {group}; there are {', '.join(options)}{hint}"
+def _place(link: BaseException) -> str:
+    """Which config file it was, where it was none of the typed words."""
+    place = re.match(r"In '([^']+)': ", str(link))
+    return f"; {place[1]}.yaml sets it" if place else ""
 
 
-def _wrong_key_or_value(error: OmegaConfBaseException) -> str:
-    key = str(error.full_key)
-    reason = first_line(error)
-    if "not in" in reason:  # an unknown key
+def _typed_word(chain: Sequence[BaseException]) -> str:
+    """Which of the typed words it was; empty where it was none of them."""
+    words = (re.fullmatch(r"Error merging override (.*)", str(link), re.S) for link in chain)
+    return next((word[1] for word in words if word), "")
+
+
+def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
+    key, reason = str(error.full_key), first_line(error)
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):  # an unknown key
         parent, _, last = key.rpartition(".")
-        known = _fields_of(error)
-        near = difflib.get_close_matches(last, known, n=1)
-        place = parent or "the config"
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{key}: there is no such key; {place} has {', '.join(known)}{hint}"
-    value = re.match(
-        r"Value '(.*)' of type '\w+' (?:could not be converted to|is incompatible with type hint)"
-        r" '?([\w\[\], ]+)",
-        reason,
-    )
-    if value:
-        kinds = {
-            "Integer": "a whole number",
-            "Float": "a number",
-            "Boolean": "true or false",
-            "Union[int, str]": "a whole number or a word",
-            "Union[float, int, str]": "a number or a word",
-        }
-        return f"{key}={value[1]}: must be {kinds.get(value[2], value[2])}"
-    if "is not Optional" in reason:
-        return f"{key}=null: must have a value"
-    if "is not a ListConfig, list or tuple" in reason:
-        return f"{key}: must be a list, such as {key}=[1,2]"
-    return f"{key}: {reason}"
+        known = sorted(each.name for each in _fields_of(error.object_type))
+        there = f"; {parent or 'the config'} has {', '.join(known)}" if known else ""
+        with_it = [
+            f"{parent}={option}"
+            for option, schema in SCHEMAS.get(parent, {}).items()
+            if last in {each.name for each in _fields_of(schema)}
+        ]
+        hint = f"; it goes with {' or '.join(with_it)}" if with_it else _near(last, known)
+        return f"{shown(key)}: there is no such key{there}{hint}"
+    declared = _declared(error, key)
+    allowed = declared and kind(declared)
+    whole = _whole(key)
+    typed_key, _, typed = word.lstrip("+").partition("=")
+    if typed_key.startswith(f"{whole}."):
+        rest = f"; it must be {allowed}" if allowed else ""
+        return f"{shown(word)}: {whole} is set as a whole{rest}"
+    if isinstance(error, InterpolationResolutionError):
+        typed = str(error.parent_node._get_node(error.key)._value())
+        if not isinstance(error, InterpolationValidationError):
+            why = re.sub(r"^\w+ raised while resolving interpolation: ", "", reason)
+            return f"{key}={shown(typed)}: cannot be resolved ({shown(why)})"
+    elif typed_key == whole:
+        key = whole
+    else:
+        typed = shown(error.value)
+    if reason.startswith("Cannot merge"):
+        reason = "is a list where keys with values belong, or the reverse"
+    return f"{key}={shown(typed)}: " + (f"must be {allowed}" if allowed else shown(reason))
 
 
-def _fields_of(error: OmegaConfBaseException) -> list[str]:
-    schema = error.object_type
-    declared = getattr(schema, "__dataclass_fields__", None)
-    return sorted(declared) if declared else sorted(SCHEMAS)
+def _fields_of(schema: Any) -> "tuple[Field[Any], ...]":
+    return fields(schema) if schema is not None and is_dataclass(schema) else ()
 
 
-def _quoting_hint(word: str) -> str:
-    """Hydra's grammar gives meaning to ( ) [ ] { } , : in a value; quotes take it away."""
-    key, _, value = word.partition("=")
-    return f"; quote the value: '{key}=\"{value}\"'" if value else ""
+def _whole(key: str) -> str:
+    """The key of a list for the place of one of its elements."""
+    return key.partition("[")[0]
+
+
+def _declared(error: OmegaConfBaseException, key: str) -> "Field[Any] | None":
+    """The key's declaration, where a schema of the config or of Hydra has it."""
+    *groups, name = _whole(key).split(".")
+    schemas = [error.object_type, *SCHEMAS.get("".join(groups[:1]), {}).values()]
+    if not groups:
+        schemas.append(Config)
+    return next((each for one in schemas for each in _fields_of(one) if each.name == name), None)

@@ -1,0 +1,48 @@
+"""What Hydra composed, as the checked dataclasses that everything else sees."""
+
+import copy
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from flowertune.config import Config
+from flowertune.config_checks import check
+from flowertune.refusals import composing
+from flowertune.runs import run_name
+
+
+def to_config(node: DictConfig) -> Config:
+    """The composed node as checked dataclasses.
+
+    Raises:
+        Refused: for a key without a value or a value out of its range.
+    """
+    with composing():
+        config = OmegaConf.to_object(node)
+    assert isinstance(config, Config)
+    check(config)
+    _make_absolute(config)
+    return config
+
+
+def to_named_config(node: DictConfig) -> Config:
+    config = to_config(node)
+    if config.run.name is None:
+        config.run.name = run_name(config.method, HydraConfig.get().overrides.task)
+    return config
+
+
+def without_hydra(node: DictConfig) -> DictConfig:
+    ours = copy.deepcopy(node)
+    with read_write(ours), open_dict(ours):
+        del ours["hydra"]
+    return ours
+
+
+def _make_absolute(config: Config) -> None:
+    """What a run records must hold from any directory, so paths are anchored where they enter."""
+    for holder, name in ((config.data, "root"), (config.backbone, "path")):
+        path = getattr(holder, name, None)
+        if path is not None:
+            setattr(holder, name, str(Path(path).expanduser().absolute()))

@@ -1,0 +1,138 @@
+"""The words of the command line one by one: what can be no override is refused in our own words.
+
+What a key's value must be shows when the config is composed. Here is what Hydra would take and do
+something else with, or refuse without saying what to type instead.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    QuotedString,
+    RangeSweep,
+)
+
+from flowertune import hydra_settings
+from flowertune.conf_dir import conf_dir
+from flowertune.errors import Refused
+from flowertune.keys import is_text, shown
+from flowertune.refusals import no_such_option, unreadable
+
+MOST_JOBS = 10_000  # all of a sweep are composed before the first starts
+
+
+def check(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
+    """The words, read.
+
+    Raises:
+        Refused: a word is no override, or one that a run has no use for.
+        OverrideParseException: for Hydra a word says nothing.
+    """
+    for word in words:
+        if not is_text(word):
+            raise Refused(f"{shown(word)}: is not text in UTF-8")
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only one
+    for override in overrides:
+        _check(override, loader.repository)
+    return overrides
+
+
+def _check(override: Override, repository: IConfigRepository) -> None:
+    key, word = override.key_or_group, str(override.input_line)
+    if not key:
+        raise Refused(unreadable(word))
+    if override.package is not None:
+        raise Refused(f"{shown(word)}: has an @, which is for defaults lists; give key=value")
+    hydra_settings.check_key(key, word)
+    is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
+    if is_hydra and override.is_sweep_override():
+        raise Refused(f"{shown(word)}: has one value for a whole sweep")
+    if override.is_delete() and not is_hydra:
+        raise Refused(f"{shown(word)}: nothing can be taken away; give it another value")
+    is_new = override.is_add() or override.is_force_add()
+    if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
+        raise Refused(f"{shown(word)}: nothing can be added; without + it sets what is there")
+    if key.startswith("schema"):  # where the dataclasses are registered
+        raise Refused(f"{shown(word)}: there is no such key")
+    if is_group and not override.is_delete():
+        _check_options(override, repository)
+    elif key == "method":
+        raise Refused(f"{shown(word)}: --config-path has chosen the method; set its keys instead")
+
+
+def _check_options(override: Override, repository: IConfigRepository) -> None:
+    """Of a group one option is chosen; experiments add up, so that of them a list may be."""
+    group, value = override.key_or_group, override.value()
+    typed = str(override.input_line).partition("=")[2]
+    options = _options_of(group, repository)
+    chosen: Iterable[object] = [value]
+    if isinstance(value, dict):  # keys of the group, as in model={rank:4}
+        return
+    if isinstance(value, list) and group == "experiment":
+        chosen = value
+    elif isinstance(value, ChoiceSweep):
+        chosen = [each.text if isinstance(each, QuotedString) else each for each in value.list]
+    elif isinstance(value, Glob):
+        chosen = value.filter(options) or [typed]
+    for each in chosen:
+        if each not in options:
+            name = each if isinstance(each, str) else typed
+            raise Refused(no_such_option(group, name, options))
+
+
+def _options_of(group: str, repository: IConfigRepository) -> list[str]:
+    """Those in folders of the group too, as experiment=sweep/alpha."""
+    names = repository.get_group_options(group, ObjectType.CONFIG)
+    for folder in repository.get_group_options(group, ObjectType.GROUP):
+        names += [f"{folder}/{name}" for name in _options_of(f"{group}/{folder}", repository)]
+    return sorted(names)
+
+
+def check_one_job(overrides: Iterable[Override]) -> None:
+    """What is no sweep has one value for each key.
+
+    Raises:
+        Refused: a key has several values.
+    """
+    for override in overrides:
+        if override.is_sweep_override():
+            hint = "; -m makes a run of each, quotes make them one value"
+            raise Refused(f"{shown(override.input_line)}: several values{hint}")
+
+
+def check_number_of_jobs(overrides: Iterable[Override]) -> None:
+    """Before they are counted out in memory: range(1,1000000000) is typed quickly.
+
+    Raises:
+        Refused: a key has no value at all, or the sweep has more jobs than anybody waits for.
+    """
+    several = [each for each in overrides if each.is_sweep_override()]
+    if math.prod(map(_number_of_values, several)) > MOST_JOBS:
+        words = shown(" ".join(str(override.input_line) for override in several))
+        raise Refused(f"{words}: more than {MOST_JOBS:,} jobs; list fewer values")
+
+
+def _number_of_values(override: Override) -> float:
+    value = override.value()
+    number: float = 1
+    if isinstance(value, ChoiceSweep):
+        number = len(value.list)
+    elif isinstance(value, RangeSweep):
+        start, stop, step = (float(each or 0) for each in (value.start, value.stop, value.step))
+        number = (stop - start) / step if step else 0
+        number = math.ceil(number) if math.isfinite(number) else math.inf
+    elif isinstance(value, Glob):
+        names = override.config_loader.get_group_options(override.key_or_group)
+        number = len(value.filter(names))
+    if number < 1:
+        raise Refused(f"{shown(override.input_line)}: there is no value in it")
+    return number

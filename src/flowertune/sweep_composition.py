@@ -1,0 +1,119 @@
+"""A sweep's jobs, all composed and checked before the first starts, and handed to a launcher."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from flowertune import overrides
+from flowertune.claims import SWEEPS
+from flowertune.composed import to_config, to_named_config, without_hydra
+from flowertune.config import Config
+from flowertune.errors import EXIT_FAILED, Refused, first_line
+from flowertune.refusals import composing, in_one_line
+from flowertune.runs import run_name
+from flowertune.sweep_table import Job
+from flowertune.sweeps import Sweep, check_apart
+
+
+def run_sweep(
+    composer: Hydra,
+    node: DictConfig,
+    name: str,
+    words: Sequence[str],
+    execute: Callable[[Config], int],
+) -> int:
+    """Has all jobs of the sweep done that `node` is the master config of. -> exit code.
+
+    Raises:
+        Refused: a job's config is wrong, two are the same run, or the sweep's directory is in use.
+    """
+    with in_one_line():
+        swept = _sweep_overrides(composer, node)
+        jobs = _planned(composer, node, swept)
+        sweep = _sweep(node, swept, jobs)
+
+    def job(node: DictConfig) -> float | None:
+        """Called in this process, or by a launcher in another one or on another machine."""
+        this = _job(node, HydraConfig.get().job.num + 1)
+        return sweep.perform(this, lambda: execute(to_named_config(node)))
+
+    folder = str(sweep.path).replace('"', '\\"')
+    more = ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
+    with sweep.held(jobs):
+        try:
+            with in_one_line():
+                composer.multirun(name, job, [*words, *more])
+        except Exception as error:  # the launcher's or the sweeper's: jobs keep their own
+            if not sweep.has_begun():
+                raise
+            print(f"the sweep ended early: {first_line(error)}", file=sys.stderr)
+            return EXIT_FAILED
+    return sweep.exit_code()
+
+
+def _sweep_overrides(composer: Hydra, node: DictConfig) -> list[Override]:
+    """What a sweeper goes by: hydra.sweeper.params, then the typed words; the later wins."""
+    params = OmegaConf.select(node, "hydra.sweeper.params") or {}
+    words = [f"{key}={value}" for key, value in params.items()]
+    parser = OverridesParser.create(config_loader=composer.config_loader)
+    parsed = parser.parse_overrides([*words, *node.hydra.overrides.task])
+    return list({override.get_key_element(): override for override in parsed}.values())
+
+
+def _planned(composer: Hydra, node: DictConfig, swept: list[Override]) -> list[Job]:
+    """All jobs, each composed and checked; none where a sweeper decides them as it goes."""
+    if node.hydra.sweeper._target_ != BasicSweeperConf._target_:
+        _check_search(node)
+        return []
+    overrides.check_number_of_jobs(swept)
+    jobs = []
+    (batch,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+    for index, words in enumerate(batch):
+        with composing(words):
+            each = composer.config_loader.load_sweep_config(node, list(words))
+        with open_dict(each.hydra.job):
+            each.hydra.job.id = each.hydra.job.num = index
+        HydraConfig.instance().set_config(each)
+        to_named_config(without_hydra(each))
+        jobs.append(_job(each, index + 1))
+    check_apart(jobs)
+    return jobs
+
+
+def _check_search(node: DictConfig) -> None:
+    direction = OmegaConf.select(node, "hydra.sweeper.direction")
+    if direction is not None and str(direction).rpartition(".")[2] != "maximize":
+        raise Refused(
+            "hydra.sweeper.direction: must be maximize; a job's value is its top-1 on val"
+        )
+    if to_config(without_hydra(node)).data.protocol == "trainval":
+        raise Refused("data.protocol=trainval: has no val for a search to go by")
+
+
+def _sweep(node: DictConfig, swept: list[Override], jobs: list[Job]) -> Sweep:
+    methods = {job.method: None for job in jobs} or {node.method: None}
+    name = run_name("_".join(methods), node.hydra.overrides.task)
+    return Sweep(
+        path=Path(node.run.root).expanduser() / SWEEPS / name,
+        swept=tuple(o.get_key_element().lstrip("+") for o in swept if o.is_sweep_override()),
+        total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
+    )
+
+
+def _job(node: DictConfig, number: int) -> Job:
+    words = list(HydraConfig.get().overrides.task)
+    name = node.run.name or run_name(node.method, words)
+    return Job(
+        number=number,
+        run=str(Path(node.run.root).expanduser() / name),
+        method=node.method,
+        seed=node.seed,
+        words=dict(word.lstrip("+").split("=", maxsplit=1) for word in words if "=" in word),
+    )

@@ -24,6 +24,7 @@ from flowertune.help_text import (
     next_words,
     program_help,
 )
+from flowertune.stopping import listening
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some
 # hundred thousand times, takes the cores from whatever else runs there: a training step beside one
@@ -85,10 +86,11 @@ def _run(command: str, words: Sequence[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported, and so not later
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
-        if COMMANDS[command].composes:
-            return _compose_and_execute(command, words)
-        exit_code: int = _module(command).execute(words)
-        return exit_code
+        with listening():
+            if COMMANDS[command].composes:
+                return _compose_and_execute(command, words)
+            exit_code: int = _module(command).execute(words)
+            return exit_code
     except FlowertuneError as error:
         print(f"flowertune {command}: {error}", file=sys.stderr)
         return error.exit_code

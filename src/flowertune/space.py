@@ -27,7 +27,7 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
     """
     settings = config.trainer
     sizes = {name: len(each.split) for name, each in photos.splits.items()}
-    weights = 4 * _trained(config, backbone, len(photos.photo_set.class_names))
+    weights = 4 * numbers_kept(config, backbone, len(photos.photo_set.class_names))
     needed = 2 * weights + PHOTO_BYTES * sum(sizes.values())  # best/ and adapter/
     if config.model.name not in FROZEN:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
@@ -45,8 +45,8 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
         )
 
 
-def _trained(config: Config, backbone: Backbone, classes: int) -> int:
-    """How many numbers are trained, the head's fixed ones counted too."""
+def numbers_kept(config: Config, backbone: Backbone, classes: int) -> int:
+    """How many numbers a trained classifier is kept by: the adapter, and the head or more."""
     model = config.model
     visual: Any = backbone.visual  # open_clip is not typed
     head = (classes + 2) * (backbone.embedding_dim + 1)
@@ -62,7 +62,6 @@ def _trained(config: Config, backbone: Backbone, classes: int) -> int:
             for target in set(model.targets)
             for part in TARGETS[target]
         ]
-        return head + model.rank * sum(
-            int(each.in_features + each.out_features) for each in linears
-        )
+        sides = sum(int(each.in_features + each.out_features) for each in linears)
+        return head + model.rank * sides
     return head

@@ -1,0 +1,74 @@
+"""Whether there is room for a run, before it is begun."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from flowertune import build, space
+from flowertune.baselines.linear_probe import LinearProbe
+from flowertune.config import Config
+from flowertune.errors import Refused
+
+CLASSES = 5
+PHOTOS: Any = SimpleNamespace(
+    splits={"train": SimpleNamespace(split=range(100)), "val": SimpleNamespace(split=range(50))},
+    photo_set=SimpleNamespace(class_names=["a"] * CLASSES),
+)
+METHODS = (
+    ("method=lora", "model.rank=4", "model.targets=[q,mlp]", "model.layers=[1,3]"),
+    ("method=lora", "trainer.ema=0.9"),
+    ("method=vpt",),
+    ("method=vpt_deep", "model.depth=2"),
+    ("method=full",),
+    ("method=linear_probe",),
+)
+
+
+@pytest.mark.parametrize("words", METHODS, ids=" ".join)
+def test_what_it_counts_is_what_a_run_of_that_method_keeps(
+    words: tuple[str, ...], compose: Callable[..., Config]
+) -> None:
+    config = compose("experiment=quickstart", *words)
+    backbone = build.load_backbone(config.backbone, config.seed)
+    counted = space.numbers_kept(config, backbone, CLASSES)
+    width = backbone.embedding_dim
+    probe = LinearProbe(
+        weight=torch.zeros(CLASSES, width).double(), bias=torch.zeros(CLASSES).double(),
+        mean=torch.zeros(width).double(), std=torch.ones(width).double(), weight_decay=1.0,
+        unreached=None,
+    )  # fmt: skip
+    features = torch.randn(9, width)
+    classifier = build.build_classifier(config, backbone, CLASSES, features, None, probe)
+    real = sum(tensor.numel() for tensor in classifier.trainable_state().values())
+    assert real <= counted <= real + 4
+
+
+def test_a_run_that_does_not_fit_is_refused_and_one_that_fits_is_not(
+    compose: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "not" / "yet"
+    config = compose("experiment=quickstart", "method=full", f"run.root={root}")
+    backbone = build.load_backbone(config.backbone, config.seed)
+
+    def free(size: int) -> None:
+        disk = shutil._ntuple_diskusage(10**12, 10**12 - size, size)
+
+        def usage(path: Path) -> Any:
+            assert path == tmp_path  # the disk that it will be on
+            return disk
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+
+    numbers = sum(tensor.numel() for tensor in backbone.visual.state_dict().values())
+    # best/ and adapter/; two checkpoints and a third in work, each of weights, AdamW's two, kept
+    free(4 * numbers * (2 + 3 * 4))
+    with pytest.raises(Refused, match=r"run\.root=.*: the run needs about .* MB are free") as said:
+        space.check_room(config, backbone, PHOTOS)
+    assert "\n" not in str(said.value)
+    free(4 * numbers * (2 + 3 * 4) + 10**6)
+    space.check_room(config, backbone, PHOTOS)

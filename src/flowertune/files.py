@@ -126,13 +126,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of readable JSON. NaN and infinity are errors: JSON has no such numbers."""
-    write_bytes(path, json_bytes(value))
-
-
-def json_bytes(value: Any) -> bytes:
-    """What `write_json` writes."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode(errors="backslashreplace")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _umask() -> int:

@@ -38,8 +38,8 @@ def save(run: Run, epochs: int, step: int, state: State) -> None:
     if path.exists():  # gone on from, and stopped before the next step
         return
     path.parent.mkdir(exist_ok=True)
-    contents = {STATE: files.json_bytes(values), TENSORS: _packed(tensors)}
-    files.write_folder(path, contents)
+    state_file = json.dumps(values, allow_nan=False).encode()  # long: without indents it is quick
+    files.write_folder(path, {STATE: state_file, TENSORS: _packed(tensors)})
     for old in run.checkpoints()[CHECKPOINTS_KEPT:]:
         shutil.rmtree(old)
 

@@ -150,11 +150,13 @@ def train(
                     take_in(record)
                 save()
                 stop.check()
-    except NotFinite as error:
+    except TrainingFailed as error:
         standing.lines += standing.progress.lines
         write_lines()
-        why = explained(error, step, photos, settings, standing.progress, run)
-        raise TrainingFailed(why) from error
+        if isinstance(error, NotFinite):
+            why = explained(error, step, photos, settings, standing.progress, run)
+            raise TrainingFailed(why) from error
+        raise
 
     # how much of the adapter is best on val
     scale = None

@@ -151,6 +151,17 @@ def test_it_saves_as_often_as_asked_and_keeps_two(life, tmp_path, monkeypatch):
     assert names == ["epoch-00003-step-000000015", "epoch-00002-step-000000015"]
 
 
+def test_from_the_one_before_a_damaged_checkpoint_it_ends_in_the_same_bits_too(life, tmp_path):
+    life("whole", **HARD)
+    with pytest.raises(Interrupted):
+        life("cut", 8, checkpoint_minutes=1e-9, **HARD)
+    newest, before = Run(tmp_path / "cut").checkpoints()
+    (newest / "tensors.safetensors").write_bytes(b"torn")
+    assert Run(tmp_path / "cut").newest_checkpoint()[0] == before
+    life("cut", **HARD)
+    assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+
+
 def test_a_second_signal_ends_it_at_once_and_what_was_saved_stands(life, tmp_path):
     with pytest.raises(Interrupted):
         life("cut", 6, **HARD)

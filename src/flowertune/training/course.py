@@ -1,6 +1,5 @@
 """A whole training: the loop's epochs, what is kept of them, and what is written down."""
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from flowertune.training.ema import AveragedWeights
 from flowertune.training.failed_batch import explained
 from flowertune.training.interpolation import choose_scale
 from flowertune.training.loop import EpochRecord, fit
+from flowertune.training.saving import Saving
 from flowertune.training.standing import Standing
 from flowertune.training.step import NotFinite, Step
 
@@ -70,7 +70,7 @@ def train(
     best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
     standing = Standing(step, best, average)
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
-    saved_at = time.monotonic()
+    saving = Saving(run, standing, steps_per_epoch, settings.checkpoint_minutes, stop, console)
 
     def averaged() -> AbstractContextManager[None]:
         return nullcontext() if average is None else average.in_place()
@@ -91,24 +91,8 @@ def train(
                 return validate()
         except Interrupted:
             if not stop.hurried:
-                save()
+                saving.save()
             raise
-
-    def must_save() -> bool:
-        minutes = settings.checkpoint_minutes
-        due = minutes is not None and time.monotonic() - saved_at >= 60 * minutes
-        return due or stop.received is not None
-
-    def save() -> None:
-        nonlocal saved_at
-        progress = standing.progress
-        done = (progress.epoch - 1) * steps_per_epoch + progress.done
-        checkpoint.save(run, progress.epoch - 1, done, standing.state())
-        saved_at = time.monotonic()
-        if stop.received is not None:
-            console.say(
-                f"saved after {_where(standing, steps_per_epoch)}; the same command goes on"
-            )
 
     def write_lines() -> None:
         run.write_lines("metrics.jsonl", standing.lines)
@@ -131,7 +115,7 @@ def train(
         if standing.kept is not None:  # an epoch that is to come again may have left others
             checkpoint.save_weights(run.best, standing.kept)
         write_lines()
-        console.say(f"going on after {_where(standing, steps_per_epoch)}")
+        console.say(f"going on after {saving.place()}")
     records = fit(
         step,
         photos,
@@ -141,14 +125,14 @@ def train(
         on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
         average=average,
         progress=standing.progress,
-        pause=must_save,
+        pause=saving.due,
     )
     try:
         with console.progress(), stop.deferred(), closing(records):
             for record in records:
                 if record is not None:
                     take_in(record)
-                save()
+                saving.save()
                 stop.check()
     except TrainingFailed as error:
         standing.lines += standing.progress.lines
@@ -180,12 +164,3 @@ def train(
         images_per_second=sum(map(len, photos.batches(1))) * len(timings) / train_seconds,
     )
     return course, kept
-
-
-def _where(standing: Standing, steps_per_epoch: int) -> str:
-    progress = standing.progress
-    if progress.done == 0:
-        return f"epoch {progress.epoch - 1}"
-    if progress.done == steps_per_epoch:
-        return f"the steps of epoch {progress.epoch}, before its validation"
-    return f"epoch {progress.epoch}, step {progress.done}"

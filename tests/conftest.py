@@ -43,7 +43,8 @@ PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 
 @pytest.fixture(autouse=True)
 def _loggers_speak() -> None:
-    """Hydra disables the loggers that it finds, for every test that comes after."""
+    """Hydra quietens the loggers that it finds, for every test that comes after."""
+    logging.getLogger().setLevel(logging.WARNING)
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger):
             logger.disabled = False

@@ -89,9 +89,9 @@ def test_it_leaves_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("method=vpt", "trainer.precision=bf16"),
+        pytest.param(("method=vpt", "trainer.precision=bf16"), marks=pytest.mark.slow),
         ("method=best", "head.from_probe=true"),
-        ("method=triplet", "head=text"),
+        pytest.param(("method=triplet", "head=text"), marks=pytest.mark.slow),
     ],
 )
 def test_methods_are_timed_and_shown(words: tuple[str, ...], bench: Any, small: Any) -> None:

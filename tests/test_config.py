@@ -1,5 +1,6 @@
 """The config boundary: every shipped YAML composes, and what is wrong dies in one clear line."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,3 +261,12 @@ def test_the_same_words_give_the_same_run_name_in_any_order(compose: Compose) ->
     assert first.startswith("mixup-seed_3-alpha_0.4-")
     assert compose("method=mixup").run.name == "mixup"
     assert compose("run.name=mine", "seed=3").run.name == "mine"
+
+
+def test_our_warnings_are_heard_before_a_run_has_its_log(
+    compose: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    compose("experiment=quickstart")  # as Hydra configures logging then
+    logging.getLogger("flowertune.data.later").warning("a photo is strange")
+    assert capsys.readouterr().err == "a photo is strange\n"

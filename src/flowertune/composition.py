@@ -5,6 +5,7 @@ Hydra composes, this module hands each job to a function as plain dataclasses.
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -143,6 +144,7 @@ def _folder(option: str, path: str) -> Path:
 def _one_config(node: DictConfig) -> Config:
     """Of the one job that is no sweep's. Hydra's own run would compose it once more."""
     configure_log(node.hydra.job_logging)
+    logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has just quietened
     HydraConfig.instance().set_config(node)
     return to_named_config(without_hydra(node))
 

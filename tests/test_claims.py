@@ -332,3 +332,31 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
             pass
     with locked(tmp_path / "x"):
         pass
+
+
+@pytest.mark.parametrize("name", ["environment.json", "config.yaml"])
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00\xff"])
+def test_a_run_whose_files_are_damaged_is_refused_by_name_and_may_be_replaced(
+    tmp_path: Path, config: Config, finished: Finished, name: str, content: str | None
+) -> None:
+    for make in (finished, resumable):
+        run = make(tmp_path, config)
+        (run.path / name).unlink()
+        if content is not None:
+            (run.path / name).write_text(content, encoding="latin-1")
+        with pytest.raises(Refused, match=rf"{name} is missing or damaged.*run\.resume=restart"):
+            claim(tmp_path, "first", asdict(config))
+        assert claim(tmp_path, "first", asdict(config), "restart") == (run, False)
+        shutil.rmtree(run.path)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00\xff"])
+def test_results_that_are_damaged_are_refused(
+    tmp_path: Path, config: Config, finished: Finished, content: str | None
+) -> None:
+    run = finished(tmp_path, config)
+    (run.path / "results.json").unlink()
+    if content is not None:
+        (run.path / "results.json").write_text(content, encoding="latin-1")
+    with pytest.raises(Refused, match=r"results\.json is missing or damaged"):
+        run.results()

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from flowertune import config_file, unchanged
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
-from flowertune.runs import BESIDE, Run, cannot_be_made, taken
+from flowertune.runs import BESIDE, Run, cannot_be_made, damaged, taken
 
 SWEEPS = "sweeps"  # beside the runs
 _LEFT = {
@@ -170,7 +170,7 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
     try:
         before = config_file.read(run.path / "config.yaml")
     except (OSError, ValueError):
-        raise Refused(taken(run.path)) from None
+        raise Refused(damaged(run.path, "config.yaml")) from None
     differing = _differing_keys(before, config)
     if differing:
         raise Refused(

@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path}: is not a config") from error
-    if not isinstance(plain, dict):
+    if not isinstance(plain, dict) or not plain:
         raise ValueError(f"{path}: is not a config")
     return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}
 

@@ -172,16 +172,29 @@ class Run:
         shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
-        """environment.json."""
-        text = (self.path / "environment.json").read_text(encoding="utf-8")
-        environment: dict[str, Any] = json.loads(text)
-        return environment
+        """environment.json. Raises Refused where it is missing or damaged."""
+        return self._read("environment.json")
 
     def results(self) -> dict[str, Any]:
-        """results.json of a finished run."""
-        text = (self.path / "results.json").read_text(encoding="utf-8")
-        results: dict[str, Any] = json.loads(text)
-        return results
+        """results.json of a finished run. Raises Refused where it is missing or damaged."""
+        return self._read("results.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Refused(damaged(self.path, name)) from error
+        if not isinstance(values, dict):
+            raise Refused(damaged(self.path, name))
+        return values
+
+
+def damaged(path: Path, name: str) -> str:
+    """Why nothing can be said of the run at `path`."""
+    return (
+        f"{path}: {name} is missing or damaged; choose another run.name, or run.resume=restart to "
+        "replace the run"
+    )
 
 
 def taken(path: Path) -> str:

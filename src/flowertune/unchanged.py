@@ -10,7 +10,7 @@ from typing import Any
 from flowertune import files
 from flowertune.data.photos import PhotoSet
 from flowertune.errors import Refused
-from flowertune.runs import FORMAT, Run, taken
+from flowertune.runs import FORMAT, Run, damaged
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -20,10 +20,7 @@ MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precisio
 
 def check_version(run: Run) -> None:
     """Refuses what a newer flowertune has written, which this one might misread."""
-    try:
-        environment = run.environment()
-    except (OSError, ValueError):
-        raise Refused(taken(run.path)) from None
+    environment = run.environment()
     if environment.get("format", 0) > FORMAT:  # the first ones had none
         raise Refused(
             f"{run.path}: was made by flowertune {environment['flowertune']}, which is newer than "
@@ -64,8 +61,11 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
 
     Every file is read: a folder that took another's place does not show in its files' times.
     """
-    with (run.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-        before = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
+    try:
+        with (run.path / "photos.csv").open(encoding="utf-8", newline="") as file:
+            before = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise Refused(damaged(run.path, "photos.csv")) from error
     now = {
         (name, path.relative_to(photo_set.root).as_posix()): path
         for name, split in photo_set.splits.items()
@@ -88,7 +88,7 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
 
 
 def _left_out(run: Run, root: Path) -> set[str]:
-    left_out = run.environment()["left_out"]
+    left_out = run.environment().get("left_out", [])
     return {Path(path).relative_to(root).as_posix() for path, _ in left_out}
 
 

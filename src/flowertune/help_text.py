@@ -94,7 +94,8 @@ another format. Needs no weights and changes nothing. Exit code 0: nothing found
         summary="list what is kept between runs, with size and last use",
         description="""\
 Lists decoded photos, frozen features, drawn flowers and downloads in the cache folder
-(FLOWERTUNE_CACHE names another one), those longest unused first.""",
+(FLOWERTUNE_CACHE names another one), those longest unused first. The weights that open_clip
+fetches are in Hugging Face's own cache, and not listed.""",
         examples=(("flowertune data cache list", "everything, and the total"),),
         composes=False,
     ),

@@ -151,7 +151,7 @@ def test_the_cache_is_listed_longest_unused_first(
     assert [row[-3:] for row in rows] == [
         ["100", "days", "ago"], ["10", "days", "ago"], ["within", "a", "day"],
     ]  # fmt: skip
-    assert lines[-1] == f"3 kept, 4.5 MB in {filled}"
+    assert lines[-1] == f"3 entries, 4.5 MB in {filled}"
 
 
 class Terminal(io.StringIO):
@@ -191,7 +191,7 @@ def test_nothing_is_removed_that_was_not_agreed_to(
         assert printed.err.startswith("flowertune data cache clear: ")
         assert printed.err.count("\n") == 1
     if answer is not None:
-        assert "3 kept, 4.5 MB in" in printed.out  # what the question is about
+        assert "3 entries, 4.5 MB in" in printed.out  # what the question is about
 
 
 def test_what_has_to_stay_is_said_and_is_exit_code_1(
@@ -209,5 +209,5 @@ def test_what_has_to_stay_is_said_and_is_exit_code_1(
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "left: features, damaged: cannot be removed: Permission denied",
-        "removed: 2 kept, 3.0 MB",
+        "removed: 2 entries, 3.0 MB",
     ]

@@ -36,7 +36,8 @@ def total(kept: Sequence[Kept]) -> str:
     """How many, and how much they take together."""
     if not kept:
         return "nothing"
-    return f"{len(kept):,} kept, {in_words(sum(each.bytes for each in kept))}"
+    number = "1 entry" if len(kept) == 1 else f"{len(kept):,} entries"
+    return f"{number}, {in_words(sum(each.bytes for each in kept))}"
 
 
 def _ago(moment: float) -> str:

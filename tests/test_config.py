@@ -158,6 +158,7 @@ WRONG = [
     ("seed", "", "seed: cannot be read as key=value"),
     ("method=null", "", "method=null: there is no such method; there are best, "),
     ("~model", "", "~model: nothing can be taken away; give it another value"),
+    ("~hydra/launcher=", "", "~hydra/launcher=: nothing can be taken away; give it another value"),
     ("seed=1,2", "", "seed=1,2: several values; -m makes a run of each"),
     ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: there is no such key"),
     ("--resolve", "", "--package and --resolve go with --cfg"),

@@ -56,14 +56,14 @@ def _check(override: Override, repository: IConfigRepository) -> None:
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
         raise Refused(f"{shown(word)}: has one value for a whole sweep")
-    if override.is_delete() and not is_hydra:
+    if override.is_delete():
         raise Refused(f"{shown(word)}: nothing can be taken away; give it another value")
     is_new = override.is_add() or override.is_force_add()
     if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
         raise Refused(f"{shown(word)}: nothing can be added; without + it sets what is there")
     if key.startswith("schema"):  # where the dataclasses are registered
         raise Refused(f"{shown(word)}: there is no such key")
-    if is_group and not override.is_delete():
+    if is_group:
         _check_options(override, repository)
     elif key == "method":
         raise Refused(f"{shown(word)}: --config-path has chosen the method; set its keys instead")

@@ -66,6 +66,7 @@ def _execute(config: Config, stop: Stop) -> int:
     plain = asdict(replace(config, run=replace(config.run, resume="auto")))
     run, finished = claims.claim(Path(config.run.root), config.run.name, plain, resume)
     if finished:
+        results = run.results()
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 photo_set = build.list_photos(config.data, cache, console.advance)
@@ -74,7 +75,7 @@ def _execute(config: Config, stop: Stop) -> int:
             facts = build.load_backbone(config.backbone, config.seed).facts()
             unchanged.check_backbone(run, facts)
         console.say(f"{run.path} is finished already; this is its result")
-        console.results(run.results(), str(run.path))
+        console.results(results, str(run.path))
         return EXIT_DONE
 
     # what can be refused comes before the run directory, and what is quick to refuse comes first

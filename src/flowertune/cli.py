@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from flowertune import __version__
 from flowertune.errors import (
     EXIT_DONE,
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
     FlowertuneError,
@@ -24,6 +24,7 @@ from flowertune.help_text import (
     next_words,
     program_help,
 )
+from flowertune.lasting import lasting_output
 from flowertune.stopping import listening
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some
@@ -36,14 +37,13 @@ COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code (0 done, 1 failed, 2 refused, 130 interrupted)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # any class name on any terminal
-    try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
+    with lasting_output() as lost:
+        exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    if not lost:
+        return exit_code
+    print(f"flowertune: not all of the output could be written: {lost[0].strerror}",
+          file=sys.stderr)  # fmt: skip
+    return exit_code or EXIT_FAILED
 
 
 def _dispatch(words: Sequence[str]) -> int:

@@ -1,7 +1,5 @@
 """What a person sees while a run goes on, and the table at its end."""
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,19 +13,11 @@ from rich.text import Text
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
 
 
-class _LastingConsole(Console):
-    """A reader that goes away (`| head`) costs the lines that nobody reads, and not the run."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 class RunConsole:
     """Progress bars and one line an epoch on a terminal; plain lines elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or _LastingConsole(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
 

@@ -1,0 +1,77 @@
+"""stdout and stderr that end no work when nobody reads them any more, or their disk is full."""
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+# `| head` has seen enough, or the terminal is closed: nobody would miss what comes now
+NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)
+
+
+class _Output(io.FileIO):
+    """A descriptor for writing; after the first error what is written to it is thrown away.
+
+    `lost` is that error, unless nobody was there to read.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.lost: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno not in NOBODY_READS:
+                self.lost = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # for whatever else writes there
+            os.close(nowhere)
+            return memoryview(data).nbytes
+
+
+@contextmanager
+def lasting_output() -> Iterator[list[OSError]]:
+    """While it is open, writing to stdout and stderr raises nothing (Windows: as ever).
+
+    What it gives holds, once it is closed, why anything was lost that somebody would have read.
+    Streams that are no descriptor's (a notebook's, a test's) are left as they are.
+    """
+    lost: list[OSError] = []
+    with ExitStack() as opened:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if type(stream) is io.TextIOWrapper:
+                opened.enter_context(_in_place_of(name, stream, lost))
+        yield lost
+
+
+@contextmanager
+def _in_place_of(name: str, stream: io.TextIOWrapper, lost: list[OSError]) -> Iterator[None]:
+    stream.reconfigure(errors="backslashreplace")  # any class name on any terminal
+    if os.name != "posix":
+        yield
+        return
+    stream.flush()
+    output = _Output(stream.fileno())
+    text = io.TextIOWrapper(
+        io.BufferedWriter(output),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    setattr(sys, name, text)
+    try:
+        yield
+    finally:
+        setattr(sys, name, stream)
+        text.flush()
+        if output.lost is not None:
+            lost.append(output.lost)

@@ -40,6 +40,31 @@ def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
         assert stop.hurried
 
 
+def test_a_signal_that_nobody_can_be_told_of_is_noted_all_the_same() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # `2>&1 | tee`, which the same Ctrl-C has ended
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        with listening() as stop, stop.deferred():
+            signal.raise_signal(signal.SIGINT)
+            assert stop.received is signal.SIGINT
+    finally:
+        os.dup2(stderr, 2)
+        for descriptor in (stderr, writer):
+            os.close(descriptor)
+
+
+def test_the_first_is_passed_on_and_a_warning_that_comes_back_hurries_nobody() -> None:
+    passed = []
+    with listening() as stop, stop.deferred(lambda: passed.append(stop.received)):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGUSR1)
+        assert passed == [signal.SIGINT]
+        assert stop.received is signal.SIGINT
+        assert not stop.hurried
+
+
 def test_hanging_up_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

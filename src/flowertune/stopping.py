@@ -4,26 +4,27 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from flowertune.errors import Interrupted
 
-FINISHING = b"the step is finished and saved first; once more ends it at once\n"
+FINISHING = b"what is begun is finished and saved first; once more ends it at once\n"
 
 
 class Stop:
     """What SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) and SIGHUP ask for.
 
     A signal raises Interrupted where the process is. While `deferred` is open the first one only
-    notes it, and `check` raises it at the next place where nothing is half done; a second one ends
-    the process's work at once (`hurried`).
+    notes it, and `check` raises it at the next place where nothing is half done; a second one
+    ends the process's work at once (`hurried`), unless it is SIGUSR1, a warning.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.hurried = False
         self._deferred = False
+        self._pass_on: Callable[[], None] | None = None
         self._pid = os.getpid()
 
     def check(self) -> None:
@@ -32,9 +33,12 @@ class Stop:
             raise Interrupted(self.received)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """While it is open, whoever works here asks `check` or `received` often enough."""
-        self._deferred = True
+    def deferred(self, pass_on: Callable[[], None] | None = None) -> Iterator[None]:
+        """While it is open, whoever works here asks `check` or `received` often enough.
+
+        The first signal calls `pass_on`, too, for other processes.
+        """
+        self._deferred, self._pass_on = True, pass_on
         try:
             yield
         finally:
@@ -44,9 +48,15 @@ class Stop:
         """The handler of all these signals."""
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
-        first, self.received = self.received is None, signal.Signals(number)
+        first = self.received is None
+        if not first and number == getattr(signal, "SIGUSR1", None):
+            return
+        self.received = signal.Signals(number)
         if self._deferred and first:
-            os.write(2, FINISHING)  # print is not for handlers: it may be in the middle of a line
+            with suppress(OSError):  # `2>&1 | tee`, whose tee the same Ctrl-C has ended
+                os.write(2, FINISHING)  # print is not for handlers: it may be in a line's middle
+            if self._pass_on is not None:
+                self._pass_on()
             return
         self.hurried = True
         raise Interrupted(self.received)

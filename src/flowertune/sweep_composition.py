@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
@@ -46,7 +48,8 @@ def run_sweep(
 
     folder = str(sweep.path).replace('"', '\\"')
     more = ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
-    with sweep.held(jobs):
+    beside = node.hydra.launcher._target_ != BasicLauncherConf._target_
+    with sweep.held(jobs), sweep.workers.told() if beside else nullcontext():
         try:
             with in_one_line():
                 composer.multirun(name, job, [*words, *more])

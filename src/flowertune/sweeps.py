@@ -36,6 +36,7 @@ from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
 from flowertune.runs import cannot_be_made, to_csv
 from flowertune.sweep_table import Job, job_rows, measured, setting_rows, settings
+from flowertune.worker_processes import WorkerProcesses
 
 
 def check_apart(jobs: Sequence[Job]) -> None:
@@ -91,18 +92,20 @@ class Sweep:
         """Has one job done and keeps what became of it. -> top-1 on val, for a search.
 
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
-        the sweep.
+        the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
-        title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
-        console, elsewhere = RunConsole(), os.getpid() != self.pid
-        console.say(f"{title}: {report.label(job, self.swept)}")
-        self._write(replace(job, state="running"))
+        title, elsewhere = self._title(job), os.getpid() != self.pid
         try:
-            with self._printing_to_log(job, elsewhere):
+            with self._begun(job, elsewhere) as may_begin:
+                if not may_begin:
+                    return None
                 state, why = _outcome(action)
         except KeyboardInterrupt as interruption:
             self._write(replace(job, state="interrupted", why=str(interruption) or None))
-            raise
+            if not elsewhere:
+                raise
+            self.workers.end()
+            return None
         job = replace(job, state=state, why=why)
         self._write(job)
         self._write_tables()
@@ -113,7 +116,9 @@ class Sweep:
             return None
         top1 = measured(results).get("val_top1")
         if elsewhere:
-            console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
+            RunConsole().say(
+                f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}")
+            )
         return top1
 
     def has_begun(self) -> bool:
@@ -157,16 +162,34 @@ class Sweep:
         self._write_tables()
         report.show(RunConsole(), self.path, self.jobs(), self.swept)
 
+    @property
+    def workers(self) -> WorkerProcesses:
+        """Those of its jobs, where they have processes of their own."""
+        return WorkerProcesses(self.path / "jobs")
+
     @contextmanager
-    def _printing_to_log(self, job: Job, elsewhere: bool) -> Iterator[None]:
-        """Of jobs that run side by side, each has a log of its own; people see where they are."""
+    def _begun(self, job: Job, elsewhere: bool) -> Iterator[bool]:
+        """Whether a job may begin. Of those side by side, each prints to a log of its own."""
         if not elsewhere:
-            yield
+            self._announce(job)
+            yield True
             return
-        path = self.path / "jobs" / f"{job.number}.log"
-        log = path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
-        with log, redirect_stdout(log), redirect_stderr(log):
-            yield
+        with self.workers.at_work(job.number) as may_begin:
+            if not may_begin:
+                yield False
+                return
+            self._announce(job)
+            path = self.path / "jobs" / f"{job.number}.log"
+            log = path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
+            with log, redirect_stdout(log), redirect_stderr(log):
+                yield True
+
+    def _announce(self, job: Job) -> None:
+        RunConsole().say(f"{self._title(job)}: {report.label(job, self.swept)}")
+        self._write(replace(job, state="running"))
+
+    def _title(self, job: Job) -> str:
+        return f"job {job.number}" + (f" of {self.total}" if self.total else "")
 
 
 def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:

@@ -1,6 +1,7 @@
 """A training that is asked to end saves, says so, and goes on when it is started again."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +39,21 @@ def test_asked_to_end_in_each_of_its_parts(
     assert exit_code == 0
     assert "going on after epoch 2, step 3" in output
     assert results(tmp_path) == whole("vpt")
-    assert status(tmp_path) == {"state": "finished", "why": None}
+    assert status(tmp_path)["state"] == "finished"
+
+
+def test_asked_to_end_while_nobody_reads_what_it_says_it_saves_and_goes_on(
+    start: Any, live: Any, tmp_path: Path
+) -> None:
+    # `2>&1 | tee log`: the Ctrl-C that it gets has ended the tee as well
+    words = ["method=lora", "trainer.checkpoint_minutes=null", "baselines=false"]
+    process = start(tmp_path, *words)
+    while "epoch" not in process.stdout.readline():
+        pass
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert status(tmp_path) == {"state": "interrupted", "why": "interrupted by SIGINT"}
+    exit_code, output = live(tmp_path, words)
+    assert exit_code == 0
+    assert "going on after epoch" in output

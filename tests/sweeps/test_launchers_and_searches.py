@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import pytest
 
 from flowertune import composition
 from flowertune.config import Config
-from flowertune.errors import Refused, TrainingFailed
+from flowertune.errors import Interrupted, Refused, TrainingFailed
+from flowertune.stopping import listening
 
 Finish = Callable[..., int]
 Table = Callable[..., list[dict[str, str]]]
@@ -64,6 +67,37 @@ def test_a_worker_that_dies_costs_its_job_and_is_not_waited_for(
     assert column("state")[1] == "failed"
     assert column("why")[1] == "its process ended"
     assert "the sweep ended early" in capfd.readouterr().err
+
+
+def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
+    finish: Finish, column: Column, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs flowertune[sweep]")
+    root = Path("my runs").absolute()
+
+    def execute(config: Config) -> int:
+        with listening() as stop, stop.deferred():
+            (root / f"begun {config.seed}").touch()
+            while stop.received is None:
+                time.sleep(0.01)
+            time.sleep(0.5)  # to save: the other must not be killed as this one ends
+            (root / f"saved {config.seed}").touch()
+            stop.check()
+        return finish(config)
+
+    def end_both() -> None:
+        while len(list(root.glob("begun *"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    root.mkdir()
+    threading.Thread(target=end_both, daemon=True).start()
+    words = ["-m", f"run.root={root}", "seed=1,2,3,4", "hydra/launcher=joblib"]
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        composition.run([*words, "hydra.launcher.n_jobs=2"], execute)
+    assert sorted(path.name for path in root.glob("saved *")) == ["saved 1", "saved 2"]
+    assert column("state") == ["interrupted", "interrupted", "not started", "not started"]
+    assert "0 of 4 runs finished" in capfd.readouterr().out
 
 
 def search(*words: str) -> list[str]:

@@ -1,0 +1,60 @@
+"""Jobs of a sweep in processes of their own, and how they hear that the sweep is to end.
+
+A launcher that loses one of its processes kills the others. So each is told, saves, and comes back
+as if its job were done; the jobs that still wait see the sign and are not begun.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowertune.stopping import listening
+
+
+@dataclass(frozen=True)
+class WorkerProcesses:
+    """What the sweep and the processes of its jobs leave for each other in its jobs' folder."""
+
+    folder: Path
+
+    @property
+    def _sign(self) -> Path:
+        return self.folder / "ending"
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """In the sweep's process: the first signal is passed on, and the body goes on.
+
+        Raises Interrupted after it. A second signal raises it at once.
+        """
+        with listening() as stop, stop.deferred(self.end):
+            try:
+                yield
+            finally:
+                stop.check()
+
+    def end(self) -> None:
+        """No further job is begun, and those at work here hear of it."""
+        self._sign.touch()
+        for file in self.folder.glob("*.pid"):
+            with suppress(OSError, ValueError):  # it has just ended, or begins and sees the sign
+                host, pid = file.read_text().split()
+                if host == socket.gethostname():
+                    os.kill(int(pid), signal.SIGUSR1)
+
+    @contextmanager
+    def at_work(self, number: int) -> Iterator[bool]:
+        """In a process of job `number`: whether it may begin. Signals raise Interrupted."""
+        for ours in (signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)):
+            signal.signal(ours, signal.SIG_IGN)  # between two jobs; the launcher needs it alive
+        file = self.folder / f"{number}.pid"
+        with listening():
+            file.write_text(f"{socket.gethostname()} {os.getpid()}")
+            try:
+                yield not self._sign.exists()
+            finally:
+                file.unlink()

@@ -4,16 +4,15 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and reads it
-
-
+NO_LOCKS = "its file system has no locks (flock), which keep processes out of each other's way"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -26,17 +25,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises DiskFull, or another OSError; what was at `path` is there then.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = _beside(path)
     try:
-        with _fitting(path, len(data)), os.fdopen(descriptor, "wb") as file:
+        with _fitting(path, len(data)), new.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        os.replace(new, path)
         flush_folder(path.parent)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 
@@ -46,21 +44,26 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     Raises DiskFull, or another OSError.
     """
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
-    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    needed = sum(map(len, contents.values()))
+    new = _beside(path)
     try:
-        needed = sum(map(len, contents.values()))
+        with _fitting(path, needed):
+            new.mkdir()
         for name, data in {**contents, SUMS: sums.encode()}.items():
             with _fitting(path, needed), (new / name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(new, 0o777 & ~_umask())
         flush_folder(new)
         new.rename(path)
         flush_folder(path.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def flaw(folder: Path) -> str | None:
@@ -72,6 +75,8 @@ def flaw(folder: Path) -> str | None:
         lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         for name in sums.keys() | {path.name for path in folder.iterdir()} - {SUMS}:
+            if not name:
+                return f"{SUMS} is damaged"
             if name not in sums or sha256_of(folder / name) != sums[name]:
                 return f"{name} is damaged"
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -99,6 +104,17 @@ def in_words(size: int) -> str:
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size / 1000:,.1f} kB"
+
+
+def bytes_in(path: Path) -> int:
+    """The size of a file, or of all files below a folder."""
+    if not path.is_dir():
+        return path.lstat().st_size
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
 
 
 def flush_folder(folder: Path) -> None:
@@ -135,9 +151,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of readable JSON. NaN and infinity are errors: JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

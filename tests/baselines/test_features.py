@@ -2,7 +2,9 @@
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ def features_of(
 
 
 def cached_file(folder: Path) -> Path:
-    (path,) = (folder / "features").iterdir()
+    (path,) = (folder / "features").glob("*.safetensors")
     return path
 
 
@@ -164,4 +166,24 @@ def test_a_cache_that_cannot_be_written_is_reported_and_the_features_are_there(
 def test_embeddings_that_are_not_finite_end_in_a_message_and_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"trainer\.precision=fp32"):
         features_of(lambda pixels: pixels.flatten(1).float() / 0, tmp_path)
-    assert not (tmp_path / "features").exists()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_of_two_that_want_the_same_features_one_computes_them(tmp_path: Path) -> None:
+    first, second = Encoder(), Encoder()
+    begun, waited = threading.Event(), threading.Event()
+
+    def slow(pixels: Tensor) -> Tensor:
+        begun.set()
+        assert waited.wait(30)
+        return first(pixels)
+
+    with ThreadPoolExecutor() as pool:
+        one = pool.submit(features_of, slow, tmp_path)
+        assert begun.wait(30)
+        other = pool.submit(features_of, second, tmp_path)
+        done, _ = wait([other], timeout=0.3)
+        assert not done
+        waited.set()
+        assert torch.equal(one.result()[0], other.result()[0])
+    assert second.batches == []

@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowertune.data.cache_folder import mark_used
+from flowertune.data.lock import held
 from flowertune.data.stored_pixels import FORMAT
 from flowertune.errors import TrainingFailed
 from flowertune.files import write_bytes
@@ -94,16 +97,33 @@ def frozen_features(
     path = folder / "features" / f"{name}.safetensors"
     found = _read(path, description, len(pixels))
     if found is not None:
-        mark_used(path)
         return found
-    features = _compute(pixels, encode, key.batch_size, progress)
-    if not features.isfinite().all():
-        raise TrainingFailed(
-            f"the frozen backbone gives embeddings that are not finite in precision "
-            f"{key.precision}: try trainer.precision=fp32"
-        )
-    _write(path, description, features)
+    with _alone(path):
+        found = _read(path, description, len(pixels))  # by another process in the meantime
+        if found is not None:
+            return found
+        features = _compute(pixels, encode, key.batch_size, progress)
+        if not features.isfinite().all():
+            raise TrainingFailed(
+                f"the frozen backbone gives embeddings that are not finite in precision "
+                f"{key.precision}: try trainer.precision=fp32"
+            )
+        _write(path, description, features)
     return features
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of several processes that want the same features, one computes them and the others wait."""
+    with ExitStack() as opened:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.with_suffix(".lock")
+            waiting = partial(log.warning, "waiting for another process that computes %s", path)
+            opened.enter_context(held(lock, waiting))
+        except OSError as error:  # nothing can be kept there, so nobody waits for it either
+            log.info("%s cannot be locked: %s", path, error)
+        yield
 
 
 def _compute(
@@ -143,6 +163,7 @@ def _read(path: Path, description: str, total: int) -> Tensor | None:
     if not intact:
         log.warning("%s is damaged: the features are computed again", path)
         return None
+    mark_used(path)
     return features
 
 

@@ -148,8 +148,8 @@ def _kept(split: Split, kept: Sequence[int]) -> Split:
 def _cached(split: Split, store: StoredPixels) -> CachedSplit:
     return CachedSplit(
         split=split,
-        eval_pixels=store.eval_pixels(),
-        train_pixels=store.train_pixels(),
+        eval_pixels=store.eval_pixels,
+        train_pixels=store.train_pixels,
         train_sizes=store.train_sizes(),
         sha256=store.index.sha256,
         key=store.key,

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from flowertune.data.sources import flowers102
+from flowertune.files import bytes_in
 
 HALF_MADE = "half made, or being made now"
 
@@ -35,7 +35,7 @@ class Kept:
     pieces: tuple[Path, ...]
     bytes: int
     last_used: float
-    lock: Path | None
+    lock: Path
     aside: Path | None
 
 
@@ -48,7 +48,7 @@ def kept_in(root: Path) -> list[Kept]:
 def remove(kept: Kept) -> str | None:
     """Removes it; where that cannot be done now, leaves it and returns the reason."""
     try:
-        with nullcontext() if kept.lock is None else FileLock(kept.lock, timeout=0):
+        with FileLock(kept.lock, timeout=0):
             for piece in kept.pieces:
                 if not piece.is_dir():
                     piece.unlink(missing_ok=True)
@@ -63,17 +63,6 @@ def remove(kept: Kept) -> str | None:
     except OSError as error:
         return f"cannot be removed: {error.strerror or error}"
     return None
-
-
-def bytes_in(path: Path) -> int:
-    """The size of a file, or of all files below a folder."""
-    if not path.is_dir():
-        return path.lstat().st_size
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size
-        for folder, _, names in os.walk(path)
-        for name in names
-    )
 
 
 def _named(folder: Path, pattern: str) -> Iterator[tuple[Path, str]]:
@@ -122,7 +111,7 @@ def _features(root: Path) -> Iterator[Kept]:
             pieces=(path,),
             bytes=bytes_in(path),
             last_used=path.stat().st_mtime,
-            lock=None,
+            lock=path.with_suffix(".lock"),
             aside=None,
         )
 

@@ -28,43 +28,24 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class StoredPixels:
-    """A complete store of pixels; `paths` are the photos of its rows."""
+    """A complete store of pixels, open: should it be removed, who has it here goes on with it.
+
+    `eval_pixels` (N, 3, H, W) uint8 and `train_pixels` (N, 3, Hc, Wc) uint8, each picture in the
+    top left corner of the canvas and zero beside it, are read from the disk as they are used.
+    `train_pixels` is None without a training form.
+    """
 
     directory: Path
     key: str
-    preprocessing: Preprocessing
-    paths: tuple[Path, ...]
     index: StoreIndex
-
-    def eval_pixels(self) -> StoredRows:
-        """(N, 3, H, W) uint8, read from the disk as it is used."""
-        shape, crc32 = (3, *self.preprocessing.size), self.index.eval_crc32
-        return StoredRows(
-            self.directory / EVAL_FILE, shape, crc32, self.paths, self._decoded_eval_pixels
-        )
-
-    def train_pixels(self) -> StoredRows | None:
-        """(N, 3, Hc, Wc) uint8: each picture in the top left corner of the canvas, rest zero."""
-        if self.index.canvas is None:
-            return None
-        shape, crc32 = (3, *self.index.canvas), self.index.train_crc32
-        return StoredRows(
-            self.directory / TRAIN_FILE, shape, crc32, self.paths, self._decoded_train_pixels
-        )
+    eval_pixels: StoredRows
+    train_pixels: StoredRows | None
 
     def train_sizes(self) -> NDArray[np.int32] | None:
         """(N, 2) int32: the true (height, width) of each training picture."""
         if self.index.canvas is None:
             return None
         return np.array(self.index.train_sizes, dtype=np.int32).reshape(-1, 2)
-
-    def _decoded_eval_pixels(self, row: int) -> NDArray[np.uint8]:
-        return read_row(self.paths[row], self.preprocessing, None).eval_pixels
-
-    def _decoded_train_pixels(self, row: int) -> NDArray[np.uint8]:
-        pixels = read_row(self.paths[row], self.preprocessing, self.index.canvas).train_pixels
-        assert pixels is not None
-        return pixels
 
 
 class _UnusableError(Refused):
@@ -130,11 +111,11 @@ def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> 
                 shutil.rmtree(planned.directory)
             remove_orphans(folder, planned.key)
             build(planned, others, progress)
+            return _open(planned)
     except OSError as error:
         cannot = f"{unusable} and" if unusable else f"the photo cache in {folder}"
         reason = error.strerror or error
         raise Refused(f"{cannot} cannot be written: {reason}; {MOVE_HINT}") from error
-    return _open(planned)
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
@@ -162,11 +143,34 @@ def _open(planned: PlannedStore) -> StoredPixels:
         for file, (height, width) in lengths.items():
             if (directory / file).stat().st_size != len(index.kept) * 3 * height * width:
                 raise ValueError(f"{file} has the wrong length")
+        rows = _rows(planned, index)
     except (OSError, ValueError) as error:
         raise _UnusableError(directory, str(getattr(error, "strerror", error))) from error
     mark_used(directory)
-    paths = tuple(planned.paths[place] for place in index.kept)
-    return StoredPixels(directory, planned.key, planned.preprocessing, paths, index)
+    return StoredPixels(directory, planned.key, index, *rows)
+
+
+def _rows(planned: PlannedStore, index: StoreIndex) -> tuple[StoredRows, StoredRows | None]:
+    directory, preprocessing = planned.directory, planned.preprocessing
+    paths = [planned.paths[place] for place in index.kept]
+
+    def decoded_eval_pixels(row: int) -> NDArray[np.uint8]:
+        return read_row(paths[row], preprocessing, None).eval_pixels
+
+    def decoded_train_pixels(row: int) -> NDArray[np.uint8]:
+        pixels = read_row(paths[row], preprocessing, index.canvas).train_pixels
+        assert pixels is not None
+        return pixels
+
+    size = preprocessing.size
+    eval_pixels = StoredRows(
+        directory / EVAL_FILE, (3, *size), index.eval_crc32, paths, decoded_eval_pixels
+    )
+    if index.canvas is None:
+        return eval_pixels, None
+    return eval_pixels, StoredRows(
+        directory / TRAIN_FILE, (3, *index.canvas), index.train_crc32, paths, decoded_train_pixels
+    )
 
 
 def _open_again(planned: PlannedStore) -> StoredPixels:

@@ -39,8 +39,11 @@ class StoredRows:
         decode: Callable[[int], NDArray[np.uint8]],
     ) -> None:
         self.file = file
-        self.mapped: NDArray[np.uint8] = np.memmap(
-            file, np.uint8, mode="r", shape=(len(crc32), *shape)
+        whole = (len(crc32), *shape)
+        self.mapped: NDArray[np.uint8] = (
+            np.memmap(file, np.uint8, mode="r", shape=whole)
+            if crc32
+            else np.zeros(whole, np.uint8)  # nothing cannot be mapped
         )
         self._crc32 = crc32
         self._paths = paths

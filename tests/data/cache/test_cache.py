@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from flowertune.data.cache_folder import cache_root
+from flowertune.data.cache_listing import kept_in, remove
 from flowertune.data.pixels import eval_pixels, read_photo, train_pixels
 from flowertune.errors import Refused
 
@@ -186,3 +187,17 @@ def test_the_cache_root_is_the_users_choice_or_the_platforms(monkeypatch, tmp_pa
     assert cache_root() == tmp_path / ".cache" / "flowertune"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_root() == tmp_path / "Library" / "Caches" / "flowertune"
+
+
+def test_what_is_removed_while_the_next_split_is_decoded_stays_open(
+    root, tmp_path, cached, assert_same_pixels
+):
+    whole = cached(root, tmp_path / "whole")
+
+    def clear(description, done, total):
+        if description.startswith("val: decoding"):  # flowertune data cache clear, elsewhere
+            for kept in kept_in(tmp_path / "cleared"):
+                remove(kept)
+
+    photos = cached(root, tmp_path / "cleared", progress=clear)
+    assert_same_pixels(whole, photos)

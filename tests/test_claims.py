@@ -90,7 +90,19 @@ def test_a_key_that_came_after_a_run_had_its_default_in_it(
 
 
 @pytest.mark.parametrize("torn", ["status.json", "config.yaml"])
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"state": []}',
+        '{"state": "finished", "why": 3}',
+        "model: {name: []}",
+        None,
+    ],
+)
 def test_torn_files_are_refused_and_no_traceback(
     tmp_path: Path, config: Config, torn: str, content: str | None, finished: Finished
 ) -> None:
@@ -200,6 +212,20 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
     assert run.environment() == {**ENVIRONMENT, "resumed": [{"cpu_threads": 8}]}
 
 
+def test_a_missing_folder_is_made_again_and_what_is_no_checkpoint_is_left(
+    tmp_path: Path, config: Config
+) -> None:
+    run = resumable(tmp_path, config)
+    run.best.parent.rmdir()
+    run.adapter.rmdir()
+    (run.checkpoint(9, 9)).write_text("a person's")
+    with begun(run, asdict(config), ENVIRONMENT) as before:
+        assert before is not None
+        assert before.checkpoint == run.checkpoint(1, 5)
+        assert run.best.parent.is_dir()
+        assert run.adapter.is_dir()
+
+
 def test_of_damaged_checkpoints_alone_nothing_is_taken_up(tmp_path: Path, config: Config) -> None:
     run = resumable(tmp_path, config)
     (run.checkpoint(1, 5) / "state.json").write_text("[]")
@@ -215,12 +241,19 @@ def test_nothing_goes_on_with_other_photos_or_weights(
     tmp_path: Path, config: Config, key: str
 ) -> None:
     run = resumable(tmp_path, config)
-    changed = {**ENVIRONMENT, key: "other"}
+    changed, damaged = {**ENVIRONMENT, key: "other"}, run.checkpoint(1, 6)
+    files.write_folder(damaged, {"state.json": b"{}"})
+    (damaged / "state.json").write_text("[]")
     with pytest.raises(Refused, match=f"cannot go on, as {key} changed"):  # noqa: SIM117
         with begun(run, asdict(config), changed):
             pass
     assert run.status() == ("interrupted", "a reason")
     assert run.checkpoint(1, 5).exists()
+    assert damaged.exists()  # and is told of when the run goes on
+    with begun(run, asdict(config), ENVIRONMENT) as before:
+        assert before is not None
+        assert before.notes == (f"{damaged} is passed over: state.json is damaged",)
+    assert not damaged.exists()
     with begun(run, asdict(config), changed, "restart") as before:
         assert before is not None
         assert before.checkpoint is None
@@ -274,9 +307,37 @@ def test_an_unfinished_run_of_another_config_or_of_no_state_is_refused_and_kept(
     with pytest.raises(Refused, match=r"another config \(seed\)"):
         claim(tmp_path, "first", asdict(other))
     (run.path / "status.json").unlink()
-    with pytest.raises(Refused, match="exists and is not a finished run"):
+    with pytest.raises(Refused, match=r"status\.json is missing or damaged; .*resume=restart"):
         claim(tmp_path, "first", asdict(config))
     assert (run.path / "metrics.jsonl").exists()
+    assert claim(tmp_path, "first", asdict(config), "restart") == (run, False)
+    with begun(run, asdict(config), {}, "restart") as before:
+        assert before is not None
+        assert not (run.path / "metrics.jsonl").exists()
+
+
+def test_results_that_are_not_what_the_run_wrote_are_not_shown(
+    tmp_path: Path, config: Config, finished: Finished
+) -> None:
+    run = finished(tmp_path, config)
+    for content in ('{"run": "other"}', "{}", "[]", ""):
+        (run.path / "results.json").write_text(content)
+        with pytest.raises(Refused, match=r"results\.json is missing or damaged"):
+            run.results()
+
+
+def test_of_a_link_the_directory_it_leads_to_is_the_run(tmp_path: Path, config: Config) -> None:
+    run = left_over(tmp_path / "large disk", config, "failed")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "linked").symlink_to(run.path)
+    for _ in range(2):
+        assert claim(tmp_path / "runs", "linked", asdict(config), "restart") == (run, False)
+        with begun(run, asdict(config), {}, "restart") as before:
+            assert before is not None
+        assert (tmp_path / "runs" / "linked" / "config.yaml").is_file()
+    (tmp_path / "runs" / "circle").symlink_to(tmp_path / "runs" / "circle")
+    with pytest.raises(Refused, match="circle: the directory cannot be made"):
+        claim(tmp_path / "runs", "circle", asdict(config))
 
 
 HOLDER = """
@@ -380,7 +441,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_left_where_it_is(
         with pytest.raises(Refused, match=r"cannot be used .*error"):  # noqa: SIM117
             with begun(run, asdict(config), ENVIRONMENT):
                 pass
-    assert run.newest_checkpoint() == (run.checkpoint(1, 5), ())
+    assert run.newest_checkpoint() == (run.checkpoint(1, 5), {})
 
 
 def test_what_was_moved_aside_by_a_process_that_was_killed_comes_back(

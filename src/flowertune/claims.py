@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from flowertune import config_file, unchanged
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
+from flowertune.files import NO_LOCKS
 from flowertune.runs import BESIDE, Run, cannot_be_made, damaged, taken
 
 SWEEPS = "sweeps"  # beside the runs
@@ -51,15 +52,21 @@ def claim(
         raise Refused(f"run.name={name}: must be the name of one directory")
     if name == SWEEPS:
         raise Refused(f"run.name={name}: is where sweeps lie; choose another")
-    run = Run(root.expanduser() / name)
+    path = root.expanduser() / name
     try:
+        # of a link, what it leads to is the run: two names of one directory are one run
+        run = Run(path.resolve() if path.is_symlink() else path)
         if not run.path.exists():
             return run, False
     except OSError as error:
-        raise Refused(cannot_be_made(run.path, error)) from error
+        raise Refused(cannot_be_made(path, error)) from error
+    except RuntimeError as error:  # before Python 3.13: links in a circle
+        raise Refused(f"{path}: the directory cannot be made (links in a circle)") from error
     finished = run.status()[0] == "finished" and resume != "restart"
     _check_left(run, config, resume)
-    if not finished and _locks(run.path).exists():
+    if finished:
+        run.remove_checkpoints()  # where it was killed just after it had finished
+    elif _locks(run.path).exists():
         with locked(run.path):
             pass
     return run, finished
@@ -92,7 +99,8 @@ def begun(
                 if before.checkpoint is None:
                     run.path.rename(replaced)
         except OSError as error:
-            why = f"{run.path}: cannot be used ({error.strerror or error})"
+            where = "" if error.filename is None else f"{error.filename}: "
+            why = f"{run.path}: cannot be used ({where}{error.strerror or error})"
             raise Refused(why) from error
         if before is None or before.checkpoint is None:
             try:
@@ -120,6 +128,8 @@ def locked(path: Path) -> Iterator[None]:
         raise Refused(f"{path}: another process is at work on it") from None
     except OSError as error:
         raise Refused(cannot_be_made(path, error)) from error
+    except NotImplementedError as error:
+        raise Refused(f"{path}: {NO_LOCKS}") from error
     try:
         yield
     finally:
@@ -138,29 +148,32 @@ def _taken_up(
     if state == "finished" and resume != "restart":
         raise Refused(f"{run.path}: another process has finished it in the meantime")
     _check_left(run, config, resume)
-    words = _LEFT[state] + (f" ({why})" if why else "")
+    words = _LEFT.get(state, "has no readable status.json") + (f" ({why})" if why else "")
     if resume == "restart":
         return Before(words, None, ())
-    checkpoint, damaged = run.newest_checkpoint()
+    checkpoint, flaws = run.newest_checkpoint()
+    passed_over = [f"{path} is passed over: {flaw}" for path, flaw in flaws.items()]
     if checkpoint is None:
-        return Before(words, None, damaged)
+        return Before(words, None, tuple(passed_over))
     others = unchanged.differences(run, environment)
-    run.take_up(others)
+    run.take_up(others, flaws)
     notes = (
         [f"it had another {', another '.join(others)}: its bits may differ from those of one run"]
         if others
         else []
     )
-    return Before(words, checkpoint, (*damaged, *notes))
+    return Before(words, checkpoint, (*passed_over, *notes))
 
 
 def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
     """Refuses what is no run of ours, and what this config or `resume` has nothing to do with."""
     state, _ = run.status()
-    if state not in _LEFT:
+    if state not in _LEFT and not run.is_one():
         raise Refused(taken(run.path))
     if resume == "restart":
         return
+    if state not in _LEFT:
+        raise Refused(damaged(run.path, "status.json"))
     if resume == "never":
         raise Refused(
             f"{run.path}: {_LEFT[state]}, and run.resume=never; choose another run.name, or "

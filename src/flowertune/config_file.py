@@ -75,7 +75,8 @@ def schema_values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _option(group: str, values: Mapping[str, Any]) -> str:
     name, options = values.get("name"), SCHEMAS[group]
-    return name if name in options else next(iter(options))  # groups of one schema
+    # the others are groups of one schema
+    return name if isinstance(name, str) and name in options else next(iter(options))
 
 
 def _defaults(config: Mapping[str, Any]) -> list[Any]:

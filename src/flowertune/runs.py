@@ -22,7 +22,7 @@ Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
 FORMAT = 1  # of a run directory; to be raised when an older flowertune could misread one
 CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
 BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
-_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile names what files.py writes
+_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
 # words that say nothing about the result
 _SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
 
@@ -76,7 +76,8 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Those there are, the newest first."""
-        return sorted(self._last.glob("epoch-*-step-*"), reverse=True)
+        found = self._last.glob("epoch-*-step-*")
+        return sorted((path for path in found if path.is_dir()), reverse=True)
 
     @property
     def _last(self) -> Path:
@@ -115,46 +116,62 @@ class Run:
             files.write_json(new.path / "environment.json", environment)
             new.write_status("running")
             new.path.rename(self.path)
+            files.flush_folder(self.path.parent)
         except OSError as error:
             shutil.rmtree(new.path, ignore_errors=True)
             raise Refused(cannot_be_made(self.path, error)) from error
 
-    def newest_checkpoint(self) -> tuple[Path | None, tuple[str, ...]]:
-        """The newest that is whole; those that are not are gone, and told of in lines."""
-        damaged: list[str] = []
+    def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
+        """The newest that is whole, and of newer ones what is wrong with each."""
+        flaws: dict[Path, str] = {}
         for path in self.checkpoints():
             flaw = files.flaw(path)
             if flaw is None:
-                return path, tuple(damaged)
-            damaged.append(f"{path} is passed over: {flaw}")
-            shutil.rmtree(path)
-        return None, tuple(damaged)
+                return path, flaws
+            flaws[path] = flaw
+        return None, flaws
 
-    def take_up(self, others: Mapping[str, Any]) -> None:
+    def take_up(self, others: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
         """Makes the directory of an unfinished run one at work again.
 
-        `others`: what is another than it was; environment.json gets it under "resumed".
+        `others`: what is another than it was; environment.json gets it under "resumed". The
+        damaged checkpoints go.
         """
         before = self.environment()
-        resumed = [*before.get("resumed", []), others]
+        resumed = before.get("resumed", [])
+        if not isinstance(resumed, list):
+            raise Refused(damaged(self.path, "environment.json"))
+        for path in damaged_checkpoints:
+            shutil.rmtree(path)
+        for folder in (self.best.parent, self.adapter):
+            folder.mkdir(parents=True, exist_ok=True)
         for left in list(self.path.rglob(".*")):  # half a file of a process that was killed
             if _HALF_WRITTEN.fullmatch(left.name) and not left.is_symlink():
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         shutil.rmtree(self.failed_batch, ignore_errors=True)
-        files.write_json(self.path / "environment.json", {**before, "resumed": resumed})
+        files.write_json(self.path / "environment.json", {**before, "resumed": [*resumed, others]})
         self.write_status("running")
 
     def status(self) -> tuple[str, str | None]:
         """(state, why) as `write_status` got them; ("unknown", None) where no file says so."""
-        try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-            return status["state"], status["why"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return "unknown", None
+        status = self._status()
+        return status.get("state") or "unknown", status.get("why")
 
-    def write_status(self, state: str, why: str | None = None) -> None:
+    def _status(self) -> dict[str, str | None]:
+        try:
+            status = self._read("status.json")
+        except Refused:
+            return {}
+        is_one = all(value is None or isinstance(value, str) for value in status.values())
+        return status if is_one and isinstance(status.get("state"), str) else {}
+
+    def write_status(self, state: str, why: str | None = None, **more: str) -> None:
         """`state`: running, finished, failed or interrupted; `why` for the last two."""
-        files.write_json(self.path / "status.json", {"state": state, "why": why})
+        files.write_json(self.path / "status.json", {"state": state, "why": why, **more})
+
+    def is_one(self) -> bool:
+        """Whether a directory is a run, though its status.json does not say so."""
+        return all((self.path / name).is_file() for name in ("config.yaml", "environment.json"))
 
     def write_lines(self, name: str, lines: Iterable[Metrics]) -> None:
         """A .jsonl file, whole: rewritten each epoch, so that no reader sees half a line."""
@@ -167,8 +184,13 @@ class Run:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """results.json, the end, for tables; then the run is finished, and never goes on."""
-        files.write_json(self.path / "results.json", results)
-        self.write_status("finished")
+        path = self.path / "results.json"
+        files.write_json(path, results)
+        self.write_status("finished", results_sha256=files.sha256_of(path))
+        self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """What nobody goes on from any more."""
         shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
@@ -177,7 +199,10 @@ class Run:
 
     def results(self) -> dict[str, Any]:
         """results.json of a finished run. Raises Refused where it is missing or damaged."""
-        return self._read("results.json")
+        values, sha256 = self._read("results.json"), self._status().get("results_sha256")
+        if sha256 not in (None, files.sha256_of(self.path / "results.json")):  # earlier runs: none
+            raise Refused(damaged(self.path, "results.json"))
+        return values
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

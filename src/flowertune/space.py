@@ -7,13 +7,13 @@ from typing import Any
 from flowertune.config import Config
 from flowertune.data.cache import CachedPhotos
 from flowertune.errors import Refused
-from flowertune.files import in_words
+from flowertune.files import bytes_in, in_words
 from flowertune.method_config import LoraConfig, VptConfig
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.models.lora import TARGETS, adapted_layers
 from flowertune.models.vpt import prompted_blocks
-from flowertune.runs import CHECKPOINTS_KEPT
+from flowertune.runs import CHECKPOINTS_KEPT, cannot_be_made
 
 PHOTO_BYTES = 500  # of a photo's rows in photos.csv and in its predictions
 LINE_BYTES = 250  # of a step in metrics.jsonl
@@ -35,11 +35,14 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
         checkpoint = (4 + averaged) * weights + lines  # trained, AdamW's two, kept
         needed += lines + (CHECKPOINTS_KEPT + 1) * checkpoint
     root = Path(config.run.root).expanduser().absolute()
-    while not root.exists():
-        root = root.parent
-    there = (Path(config.run.root).expanduser() / str(config.run.name)).rglob("*")
-    needed -= sum(path.stat().st_size for path in there if path.is_file())  # of an unfinished run
-    free = shutil.disk_usage(root).free
+    path = root / str(config.run.name)
+    try:
+        needed -= bytes_in(path) if path.exists() else 0  # of an unfinished run
+        while not root.exists():
+            root = root.parent
+        free = shutil.disk_usage(root).free
+    except OSError as error:
+        raise Refused(cannot_be_made(path, error)) from error
     if needed > free:
         raise Refused(
             f"run.root={config.run.root}: the run needs about {in_words(needed)} there, and "

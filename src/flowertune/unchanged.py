@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import files
-from flowertune.data.photos import PhotoSet
+from flowertune.data.photos import PhotoSet, shown
 from flowertune.errors import Refused
 from flowertune.runs import FORMAT, Run, damaged
 
@@ -84,15 +84,22 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
             if sha256 != before[entry]:
                 changed.add(entry)
     if changed:
+        first = shown(min(changed)[1])
+        others = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise Refused(
-            f"{run.path}: is finished, but the photos have changed since "
-            f"({len(changed)} came, went or are others); choose another run.name"
+            f"{run.path}: is finished, but the photos have changed since ({first}{others}: came, "
+            "went or is another); choose another run.name, and if one was replaced with its size "
+            "and time kept, flowertune data cache clear first"
         )
 
 
 def _left_out(run: Run, root: Path) -> set[str]:
     left_out = run.environment().get("left_out", [])
-    return {Path(path).relative_to(root).as_posix() for path, _ in left_out}
+    try:
+        paths = [Path(path) for path, _ in left_out]
+    except (TypeError, ValueError) as error:
+        raise Refused(damaged(run.path, "environment.json")) from error
+    return {path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)}
 
 
 def _sha256_or_none(path: Path) -> str | None:

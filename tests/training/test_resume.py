@@ -1,6 +1,7 @@
 """A training that was stopped goes on as if it had not been."""
 
 import json
+import shutil
 import signal
 from functools import partial
 
@@ -52,8 +53,8 @@ def life(prepare, mixup, tmp_path):
             return take(*args)
 
         step.take = counted
-        saved, damaged = run.newest_checkpoint()
-        assert not damaged
+        saved, flaws = run.newest_checkpoint()
+        assert not flaws
         course, _ = train(step, photos, made.settings, run, infer_val, photos.labels, RunConsole(),
                           stop, saved)  # fmt: skip
         return course, made.classifier.state_dict(), made.average
@@ -158,6 +159,7 @@ def test_from_the_one_before_a_damaged_checkpoint_it_ends_in_the_same_bits_too(l
     newest, before = Run(tmp_path / "cut").checkpoints()
     (newest / "tensors.safetensors").write_bytes(b"torn")
     assert Run(tmp_path / "cut").newest_checkpoint()[0] == before
+    shutil.rmtree(newest)  # as taking the run up does
     life("cut", **HARD)
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
 

@@ -27,7 +27,7 @@ def status_of(run: Path) -> Any:
 def test_a_loss_that_explodes_fails_the_run_and_says_so(
     words: tuple[str, ...], small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:
-    rates = ("optimizer.lr=1e38", "optimizer.head_lr=1e38")
+    rates = ("optimizer.lr=3.4e38", "optimizer.head_lr=1e38")
     process = flowertune("train", *small, *words, *rates, "run.name=r", cwd=tmp_path)
     assert process.returncode == 1
     status = status_of(tmp_path / "runs/r")

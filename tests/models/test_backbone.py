@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from flowertune.files import sha256_of
 from flowertune.models import backbone as backbone_module
 from flowertune.models import names, weights
-from flowertune.models.backbone import load_directory, load_pretrained, load_random
+from flowertune.models.backbone import NO_TENSORS, load_directory, load_pretrained, load_random
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -113,7 +113,11 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(broken, tmp_path, refus
 
     (broken / WEIGHTS).unlink()
     torch.save({"visual.proj": Harmful()}, broken / "open_clip_pytorch_model.bin")
-    assert "open_clip_pytorch_model.bin" in refusal(lambda: load_directory(broken, text=True))
+    said = refusal(lambda: load_directory(broken, text=True))
+    assert said.endswith("open_clip_pytorch_model.bin: " + NO_TENSORS)  # not how to run it
+    (broken / "open_clip_pytorch_model.bin").write_text("just a text\n")
+    said = refusal(lambda: load_directory(broken, text=True))
+    assert said.endswith("open_clip_pytorch_model.bin: " + NO_TENSORS)
     assert not (tmp_path / "harm").exists()
 
 

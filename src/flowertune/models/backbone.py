@@ -8,6 +8,7 @@ from typing import Any
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flowertune import files
@@ -30,6 +31,7 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
+NO_TENSORS = "it is damaged, or a pickle of more than tensors, which is never run"
 Tokenizer = Callable[[Sequence[str]], Tensor]  # n strings -> token ids (n, context length)
 TEXT_BATCH = 256  # strings at once through the text tower, to bound its memory
 
@@ -171,7 +173,9 @@ def _read_weights(model: nn.Module, path: Path) -> None:
     # Cut, not a weights file, a pickle with code in it, other tensors than the model's: each has
     # a type of its own in safetensors, pickle, zipfile and torch.
     except Exception as error:
-        raise Refused(f"cannot read the weights {path}: {one_line(error)}") from error
+        said = isinstance(error, (OSError, RuntimeError, SafetensorError))
+        reason = one_line(error) if said else NO_TENSORS  # not torch's advice to run its code
+        raise Refused(f"cannot read the weights {path}: {reason}") from error
 
 
 def _tokenizer(source: str, text: bool) -> Tokenizer | None:

@@ -51,13 +51,17 @@ def explained(
         "likely_cause": cause,
         "precision": step.compute.precision,
         "peak_learning_rates": _peak_rates(step),
-        "in_full_precision": {
-            name: value if math.isfinite(value) else None for name, value in exact.items()
-        },
-        "largest_weight": max(float(weight.detach().abs().max()) for weight in step.trained),
+        "in_full_precision": {name: _finite(value) for name, value in exact.items()},
+        "largest_weight": _finite(
+            max(float(weight.detach().abs().max()) for weight in step.trained)
+        ),
     }
     files.write_json(run.failed_batch / "facts.json", facts)
     return f"{error}; likely cause: {cause}; its photos are in {run.failed_batch}"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no such numbers
 
 
 def _cause(step: Step, exact: dict[str, float]) -> str:

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers bench-growth test test-slow test-faults lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth test test-slow test-faults lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ sweep-margin: $(INSTALLED) ## try the triplet loss's margin
 
 sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
 	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
+
+reproduce: $(INSTALLED) ## train all methods with three seeds and compare them (PRESET=quickstart: no network, minutes; keeps what is finished)
+	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))
 
 bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with random weights, drawn flowers)
 	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random

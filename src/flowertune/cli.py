@@ -111,7 +111,8 @@ def _compose_and_execute(command: str, words: Sequence[str]) -> int:
         return exit_code
 
     others = [word for word in words if word not in flags]
-    return composition.run(others, execute, sweeps=COMMANDS[command].sweeps)
+    kind = COMMANDS[command]
+    return composition.run(others, execute, sweeps=kind.sweeps, reproduces=kind.reproduces)
 
 
 def _module(command: str) -> Any:

@@ -18,7 +18,8 @@ class Command:
 
     `flags`: words of its own, such as --json, with their meaning. `composes`: whether a config is
     made of the other words; then each flag is an argument of the command's `execute`, which else
-    gets the words as they are. `sweeps`: whether -m makes several of it.
+    gets the words as they are. `sweeps`: whether -m makes several of it. `reproduces`: whether it
+    makes several by itself.
     """
 
     summary: str
@@ -27,6 +28,7 @@ class Command:
     flags: Mapping[str, str] = field(default_factory=dict)
     composes: bool = True
     sweeps: bool = False
+    reproduces: bool = False
 
 
 # By the words that name them; the module is commands/<words joined by _>.py.
@@ -46,6 +48,21 @@ the same backbone stand beside the result. The default is method=lora on Flowers
             ),
         ),
         sweeps=True,
+    ),
+    "reproduce": Command(
+        summary="train all methods with three seeds and compare them",
+        description="""\
+Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
+on Flowers-102 with ViT-B/32, or on what the words say, and compares them: mean, deviation and 95 %
+interval on val and test, and beside them the numbers of the notebooks that flowertune grew out of.
+Finished runs are kept, so it can be stopped and started. method=A,B and seed=1,2 choose among
+them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, reproduce.html.""",
+        examples=(
+            ("flowertune reproduce", "Flowers-102; hours without a GPU"),
+            ("flowertune reproduce experiment=quickstart", "no network, no photos needed"),
+            ("flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS", "your photos"),
+        ),
+        reproduces=True,
     ),
     "bench": Command(
         summary="time the steps of a training on this machine",

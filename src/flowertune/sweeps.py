@@ -7,6 +7,7 @@
       jobs/<number>.log     what it printed, where it ran in a process of its own
       multirun.yaml         what Hydra went by
 
+A reproduction is one in runs/reproduce/<name>/, with tables of its own: report/reproduction.py.
 The runs lie beside it, where they would lie without the sweep. A launcher may start a job in
 another process or on another machine: all that is known of it passes through its file.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from flowertune import files
 from flowertune.claims import locked
@@ -35,7 +37,7 @@ from flowertune.errors import (
 from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
 from flowertune.runs import cannot_be_made, to_csv
-from flowertune.sweep_table import Job, job_rows, measured, setting_rows, settings
+from flowertune.sweep_table import Job, job_rows, measured, seconds_left, setting_rows, settings
 
 
 def check_apart(jobs: Sequence[Job]) -> None:
@@ -52,6 +54,31 @@ def check_apart(jobs: Sequence[Job]) -> None:
             )
 
 
+class Tables(Protocol):
+    """What is made of the jobs, in the directory of the sweep."""
+
+    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """The tables, after each job."""
+
+    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """What a person reads at the end."""
+
+
+@dataclass(frozen=True)
+class SweepTables:
+    """sweep.csv and summary.csv."""
+
+    swept: tuple[str, ...]
+
+    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
+        files.write_text(folder / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
+        groups = settings(jobs, self.swept)
+        files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
+
+    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+        report.show(RunConsole(), folder, jobs, self.swept)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """The directory of one sweep. `swept`: the keys of several values; `total`: jobs, if known."""
@@ -59,6 +86,7 @@ class Sweep:
     path: Path
     swept: tuple[str, ...]
     total: int | None
+    tables: Tables
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
@@ -105,15 +133,17 @@ class Sweep:
             raise
         job = replace(job, state=state, why=why)
         self._write(job)
-        self._write_tables()
+        jobs = self.jobs()
+        self.tables.write(self.path, jobs)
         gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
         results = job.results()
+        top1 = None if results is None else measured(results).get("val_top1")
         if results is None:
             print(f"{title}: {state}: {why}", file=sys.stderr)
-            return None
-        top1 = measured(results).get("val_top1")
-        if elsewhere:
+        elif elsewhere:
             console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
+        if left := seconds_left(jobs):
+            console.say(f"about {report.in_words(left)} of training left")
         return top1
 
     def has_begun(self) -> bool:
@@ -138,12 +168,6 @@ class Sweep:
     def _write(self, job: Job) -> None:
         files.write_json(self.path / "jobs" / f"{job.number}.json", asdict(job))
 
-    def _write_tables(self) -> None:
-        jobs = self.jobs()
-        files.write_text(self.path / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
-        groups = settings(jobs, self.swept)
-        files.write_text(self.path / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
-
     def _close(self, still_running: str) -> None:
         """Leaves nothing of a sweep whose jobs were never begun."""
         if not self.has_begun():
@@ -154,8 +178,9 @@ class Sweep:
         for job in self.jobs():
             if job.state == "running":
                 self._write(replace(job, state=still_running, why="its process ended"))
-        self._write_tables()
-        report.show(RunConsole(), self.path, self.jobs(), self.swept)
+        jobs = self.jobs()
+        self.tables.write(self.path, jobs)
+        self.tables.show(self.path, jobs)
 
     @contextmanager
     def _printing_to_log(self, job: Job, elsewhere: bool) -> Iterator[None]:

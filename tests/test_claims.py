@@ -1,6 +1,8 @@
 """Whose a run directory is."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -170,8 +172,10 @@ def resumable(root: Path, config: Config, state: str = "interrupted") -> Run:
     files.write_json(run.path / "environment.json", ENVIRONMENT)
     run.checkpoint(1, 5).parent.mkdir()
     files.write_folder(run.checkpoint(1, 5), {"state.json": b"{}"})
-    (run.path / ".metrics.jsonl.x1").write_text("half")
-    (run.checkpoint(1, 5).parent / ".epoch.x2").mkdir()
+    (run.path / ".mine").write_text("a person's")
+    run.failed_batch.mkdir()
+    (run.path / ".metrics.jsonl.a1b2c3_4").write_text("half")
+    (run.checkpoint(1, 5).parent / ".epoch-00001-step-000000006.k3_4d5e6").mkdir()
     return run
 
 
@@ -191,7 +195,8 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
         assert "another cpu_threads" in note
         assert (run.path / "metrics.jsonl").read_text() == "old"
         assert run.status() == ("running", None)
-    assert not list(run.path.rglob(".*"))
+    assert [path.name for path in run.path.rglob(".*")] == [".mine"]
+    assert not run.failed_batch.exists()
     assert run.environment() == {**ENVIRONMENT, "resumed": [{"cpu_threads": 8}]}
 
 
@@ -360,3 +365,30 @@ def test_results_that_are_damaged_are_refused(
         (run.path / "results.json").write_text(content, encoding="latin-1")
     with pytest.raises(Refused, match=r"results\.json is missing or damaged"):
         run.results()
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_left_where_it_is(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resumable(tmp_path, config)
+
+    def unreadable(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "sha256_of", unreadable)
+        with pytest.raises(Refused, match=r"cannot be used .*error"):  # noqa: SIM117
+            with begun(run, asdict(config), ENVIRONMENT):
+                pass
+    assert run.newest_checkpoint() == (run.checkpoint(1, 5), ())
+
+
+def test_what_was_moved_aside_by_a_process_that_was_killed_comes_back(
+    tmp_path: Path, config: Config
+) -> None:
+    run = resumable(tmp_path, config)
+    (tmp_path / ".locks").mkdir(exist_ok=True)
+    run.path.rename(tmp_path / ".locks" / "first.replaced")
+    with begun(run, asdict(config), ENVIRONMENT) as before:
+        assert before is not None
+        assert before.checkpoint == run.checkpoint(1, 5)

@@ -70,5 +70,11 @@ def test_a_run_that_does_not_fit_is_refused_and_one_that_fits_is_not(
     with pytest.raises(Refused, match=r"run\.root=.*: the run needs about .* MB are free") as said:
         space.check_room(config, backbone, PHOTOS)
     assert "\n" not in str(said.value)
+    (root / str(config.run.name)).mkdir(parents=True)
+    (root / str(config.run.name) / "kept").write_bytes(bytes(10**6))  # of an unfinished run
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(
+        10**12, 10**12, 4 * numbers * (2 + 3 * 4)))  # fmt: skip
+    space.check_room(config, backbone, PHOTOS)
+    shutil.rmtree(tmp_path / "not")
     free(4 * numbers * (2 + 3 * 4) + 10**6)
     space.check_room(config, backbone, PHOTOS)

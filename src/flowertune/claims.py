@@ -84,18 +84,22 @@ def begun(
         before = None
         try:
             if replaced.exists():  # by a process that was killed just below
-                shutil.rmtree(replaced)
+                if run.path.exists():
+                    shutil.rmtree(replaced)
+                else:
+                    replaced.rename(run.path)
             if run.path.exists():
                 before = _taken_up(run, config, environment, resume)
                 if before.checkpoint is None:
                     run.path.rename(replaced)
         except OSError as error:
-            raise Refused(cannot_be_made(run.path, error)) from error
+            why = f"{run.path}: cannot be used ({error.strerror or error})"
+            raise Refused(why) from error
         if before is None or before.checkpoint is None:
             try:
                 run.create(config, environment)
-            except Refused:
-                if replaced.exists():
+            except BaseException:  # Ctrl-C too
+                if replaced.exists() and not run.path.exists():
                     replaced.rename(run.path)
                 raise
             shutil.rmtree(replaced, ignore_errors=True)

@@ -64,15 +64,20 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def flaw(folder: Path) -> str | None:
-    """What is wrong with a folder that `write_folder` wrote; None where it is as it was then."""
+    """What is wrong with a folder that `write_folder` wrote; None where it is as it was then.
+
+    Raises OSError where it cannot be read just now, which says nothing about it.
+    """
     try:
         lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         for name in sums.keys() | {path.name for path in folder.iterdir()} - {SUMS}:
             if name not in sums or sha256_of(folder / name) != sums[name]:
                 return f"{name} is damaged"
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "strerror", None) or f"{SUMS} is damaged")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        return f"{Path(str(error.filename)).name}: {error.strerror}"
+    except ValueError:
+        return f"{SUMS} is damaged"
     return None if sums else f"{SUMS} is damaged"
 
 
@@ -102,6 +107,9 @@ def flush_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+                raise
         finally:
             os.close(descriptor)
 

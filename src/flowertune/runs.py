@@ -22,6 +22,7 @@ Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
 FORMAT = 1  # of a run directory; to be raised when an older flowertune could misread one
 CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
 BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
+_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile names what files.py writes
 # words that say nothing about the result
 _SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
 
@@ -137,10 +138,9 @@ class Run:
         before = self.environment()
         resumed = [*before.get("resumed", []), others]
         for left in list(self.path.rglob(".*")):  # half a file of a process that was killed
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink(missing_ok=True)
+            if _HALF_WRITTEN.fullmatch(left.name) and not left.is_symlink():
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        shutil.rmtree(self.failed_batch, ignore_errors=True)
         files.write_json(self.path / "environment.json", {**before, "resumed": resumed})
         self.write_status("running")
 

@@ -37,6 +37,8 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
     root = Path(config.run.root).expanduser().absolute()
     while not root.exists():
         root = root.parent
+    there = (Path(config.run.root).expanduser() / str(config.run.name)).rglob("*")
+    needed -= sum(path.stat().st_size for path in there if path.is_file())  # of an unfinished run
     free = shutil.disk_usage(root).free
     if needed > free:
         raise Refused(

@@ -21,10 +21,13 @@ MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precisio
 def check_version(run: Run) -> None:
     """Refuses what a newer flowertune has written, which this one might misread."""
     environment = run.environment()
-    if environment.get("format", 0) > FORMAT:  # the first ones had none
+    version = environment.get("format", 0)  # the first ones had none
+    if not isinstance(version, int):
+        raise Refused(damaged(run.path, "environment.json"))
+    if version > FORMAT:
         raise Refused(
-            f"{run.path}: was made by flowertune {environment['flowertune']}, which is newer than "
-            "this one; use that, or choose another run.name"
+            f"{run.path}: was made by flowertune {environment.get('flowertune')}, which is newer "
+            "than this one; use that, or choose another run.name"
         )
 
 

@@ -82,3 +82,13 @@ def test_nothing_was_updated_and_the_run_can_go_on_from_the_epoch_before(run_awa
     assert newest == run.checkpoint(1, 5)
     weights = made.classifier.trainable_state()
     assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_disk_that_is_full_by_then_does_not_hide_the_reason(run_away, monkeypatch):
+    def full(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flowertune.training.checkpoint.save_weights", full)
+    _, message, *_ = run_away(3, float("nan"))
+    assert "loss of epoch 1, step 3 is not finite" in message
+    assert "its photos could not be kept (OSError" in message

@@ -1,6 +1,7 @@
 """`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
 
 import math
+import signal
 import time
 from dataclasses import asdict, replace
 from functools import partial
@@ -39,7 +40,7 @@ from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
-from flowertune.stopping import Stop, listening
+from flowertune.stopping import Stop, listening, on_signals
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
@@ -120,7 +121,8 @@ def _execute(config: Config, stop: Stop) -> int:
         results = _train(
             config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved
         )
-        run.write_results(results)
+        with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
+            run.write_results(results)
     console.results(results, str(run.path))
     return EXIT_DONE
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
-from flowertune.errors import Interrupted, TrainingFailed
+from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
@@ -138,7 +138,10 @@ def train(
         standing.lines += standing.progress.lines
         write_lines()
         if isinstance(error, NotFinite):
-            why = explained(error, step, photos, settings, standing.progress, run)
+            try:
+                why = explained(error, step, photos, settings, standing.progress, run)
+            except (OSError, RuntimeError, MemoryError) as other:  # no room; the reason counts
+                why = f"{error}; its photos could not be kept ({with_type(other)})"
             raise TrainingFailed(why) from error
         raise
 

@@ -219,7 +219,7 @@ def percent(share: float) -> str:
 
 
 def signed(share: float) -> str:
-    return f"{100 * share:+.2f}"
+    return f"{100 * share + 0.0:+.2f}"  # no -0.00
 
 
 def probability(p: float) -> str:

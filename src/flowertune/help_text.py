@@ -16,7 +16,8 @@ from flowertune.keys import MISSING, rule
 class Command:
     """A command: what it does in one line and in some, and examples of its use.
 
-    `flags`: words of its own, such as --json, with their meaning. `composes`: whether a config is
+    `flags`: words of its own, such as --json, with their meaning. `operands`: what else it takes,
+    where it composes nothing. `composes`: whether a config is
     made of the other words; then each flag is an argument of the command's `execute`, which else
     gets the words as they are. `sweeps`: whether -m makes several of it. `reproduces`: whether it
     makes several by itself.
@@ -26,6 +27,7 @@ class Command:
     description: str
     examples: tuple[tuple[str, str], ...]
     flags: Mapping[str, str] = field(default_factory=dict)
+    operands: str = ""
     composes: bool = True
     sweeps: bool = False
     reproduces: bool = False
@@ -63,6 +65,22 @@ them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, rep
             ("flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS", "your photos"),
         ),
         reproduces=True,
+    ),
+    "report": Command(
+        summary="compare finished runs, in a table and as a page",
+        description="""\
+Puts finished runs beside each other: mean, deviation and 95 % interval over seeds, accuracy against
+trained parameters and against time, McNemar's test on the same photos, and of a sweep its curve or
+map. Runs on different photos or backbones are never in one table. The page is one HTML file that
+needs no network. Only run directories are read, so the photos need not be there.""",
+        examples=(
+            ("flowertune report runs/lora-* runs/mixup-*", "two methods, with all their seeds"),
+            ("flowertune report runs/sweeps/NAME", "what a sweep has finished"),
+            ("flowertune report runs/A runs/B --output ab.html", "somewhere else"),
+        ),
+        flags={"--output FILE": "where the page goes; report.html unless it is given"},
+        operands=" RUN RUN ...",
+        composes=False,
     ),
     "bench": Command(
         summary="time the steps of a training on this machine",
@@ -195,7 +213,7 @@ def command_help(name: str) -> str:
     more = "".join(f"\n  {flag:<18} {meaning}" for flag, meaning in command.flags.items())
     more += _SWEEP if command.sweeps else ""
     options = "".join(f" [{flag}]" for flag in (*command.flags, *(["-m"] * command.sweeps)))
-    words = " [group=option ...] [key=value ...]" if command.composes else ""
+    words = " [group=option ...] [key=value ...]" if command.composes else command.operands
     head = f"""\
 usage: flowertune {name}{options}{words}
 

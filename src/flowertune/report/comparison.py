@@ -164,17 +164,16 @@ def show(console: RunConsole, groups: Sequence[Group]) -> None:
 
 def pair_lines(group: Group) -> list[str]:
     """The best row on val against each other one, a line each."""
-    pairs = pairs_of_best(group)
-    if not pairs:
-        return []
-    best = best_first(group).rows[0]
-    said = [f"{best.label} is best on val; on the same photos of {group.judged_on}:"]
-    for pair in pairs:
+    said = []
+    for pair in pairs_of_best(group):
+        best = best_first(group).rows[0]
         other, sign = (pair.second, -1) if pair.first is best else (pair.first, 1)
         ps = ", ".join(probability(test.p) for test in pair.tests.values())
-        each = " (each seed)" if len(pair.tests) > 1 else ""
-        said.append(f"  {signed(sign * pair.difference)} points beside {other.label}, "
-                    f"McNemar's p {ps}{each}")  # fmt: skip
+        said.append(
+            f"{best.label} (best on val) beside {other.label}, on the same photos of "
+            f"{group.judged_on}: {signed(sign * pair.difference)} points, McNemar's p {ps}"
+            + (" (each seed)" if len(pair.tests) > 1 else "")
+        )
     return said
 
 

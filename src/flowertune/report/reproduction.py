@@ -12,6 +12,7 @@ from typing import Any
 
 from flowertune import files, reference
 from flowertune.compared import METRICS, SPLITS, Group, Row, groups, read
+from flowertune.report import comparison_page
 from flowertune.report.comparison import (
     APART,
     lines,
@@ -50,12 +51,16 @@ class ReproductionTables:
 
     def show(self, folder: Path, jobs: Sequence[Job]) -> None:
         console, found = RunConsole(), _groups(jobs)
-        finished = sum(job.state == "finished" for job in jobs)
-        console.say(f"\nreproduce: {finished} of {len(jobs)} runs finished")
+        console.say(f"\nreproduce: {_how_many(jobs)}")
         show(console, found)
         for line in (*_reference_lines(found), *_unfinished(jobs)):
             console.say(line)
-        console.say(str(folder / "reproduce.md"))
+        page = comparison_page.page(
+            TITLE, found, reference_table, reference_notes,
+            [_how_many(jobs), *_unfinished(jobs)],
+        )  # fmt: skip
+        files.write_text(folder / "reproduce.html", page)
+        console.say(f"{folder / 'reproduce.md'}, reproduce.csv, reproduce.html")
 
 
 def _groups(jobs: Sequence[Job]) -> list[Group]:
@@ -145,6 +150,11 @@ def _reference_lines(found: Sequence[Group]) -> list[str]:
     return said
 
 
+def _how_many(jobs: Sequence[Job]) -> str:
+    finished = sum(job.state == "finished" for job in jobs)
+    return f"{finished} of {len(jobs)} runs finished"
+
+
 def _unfinished(jobs: Sequence[Job]) -> list[str]:
     return [
         f"job {job.number} ({label(job, ('method', 'seed'))}): {job.state}"
@@ -155,8 +165,7 @@ def _unfinished(jobs: Sequence[Job]) -> list[str]:
 
 
 def _document(found: Sequence[Group], jobs: Sequence[Job]) -> str:
-    finished = sum(job.state == "finished" for job in jobs)
-    parts = [f"# {TITLE}\n", f"{finished} of {len(jobs)} runs finished. Accuracies in per cent.\n"]
+    parts = [f"# {TITLE}\n", f"{_how_many(jobs)}; accuracies in per cent.\n"]
     if len(found) > 1:
         parts.append(f"{APART.capitalize()}.\n")
     for group in found:

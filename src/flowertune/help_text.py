@@ -67,19 +67,23 @@ them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, rep
         reproduces=True,
     ),
     "report": Command(
-        summary="compare finished runs, in a table and as a page",
+        summary="show a finished run as a page, or compare several",
         description="""\
-Puts finished runs beside each other: mean, deviation and 95 % interval over seeds, accuracy against
-trained parameters and against time, McNemar's test on the same photos, and of a sweep its curve or
-map. Runs on different photos or backbones are never in one table. The page is one HTML file that
-needs no network. Only run directories are read, so the photos need not be there.""",
+Makes of a finished run one HTML file that needs no network: result, curves, what it takes for what,
+with the photos, classes, calibration, embeddings. Several runs it puts beside each other: mean,
+deviation and 95 % interval over seeds, accuracy against trained parameters and against time,
+McNemar's test on the same photos, and of a sweep its curve or map. Runs on different photos or
+backbones are never in one table. Only run directories are read; the photos need not be there.""",
         examples=(
+            ("flowertune report runs/A", "runs/A/report.html, as train makes it"),
             ("flowertune report runs/lora-* runs/mixup-*", "two methods, with all their seeds"),
             ("flowertune report runs/sweeps/NAME", "what a sweep has finished"),
             ("flowertune report runs/A runs/B --output ab.html", "somewhere else"),
         ),
-        flags={"--output FILE": "where the page goes; report.html unless it is given"},
-        operands=" RUN RUN ...",
+        flags={
+            "--output FILE": "where the page goes; else RUN/report.html, of several report.html"
+        },
+        operands=" RUN ...",
         composes=False,
     ),
     "bench": Command(

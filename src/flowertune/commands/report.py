@@ -1,40 +1,52 @@
-"""`flowertune report`: finished runs beside each other, in the console and as a page."""
+"""`flowertune report`: a finished run as a page; several beside each other, in the console too."""
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from flowertune import files
 from flowertune.compared import best_first, groups, read
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.report import comparison, comparison_page
+from flowertune.report import comparison, comparison_page, run_page
 from flowertune.report.console import RunConsole
 from flowertune.runs import damaged
 
+_T = TypeVar("_T")
+
 
 def execute(words: Sequence[str]) -> int:
-    """Compares two or more runs; a sweep's or a reproduction's directory stands for its runs.
+    """Makes the page of a run, or of several; a sweep's or a reproduction's directory stands for
+    its runs.
 
     Raises:
-        Refused: words that are not understood, what is no finished run, fewer than two runs, or a
-            place where nothing can be written.
+        Refused: words that are not understood, what is no finished run, or a place where nothing
+            can be written.
     """
     asked = _parse(words)
     paths = [run for path in asked.runs for run in _runs_of(path)]
-    if len(paths) < 2:
-        raise Refused("give two or more runs, or the directory of a sweep that has some finished")
+    if not paths:
+        raise Refused(f"{asked.runs[0]}: has no finished run yet")
+    console = RunConsole()
+    if len(paths) == 1:
+        console.say(str(_written(lambda: run_page.write(paths[0], asked.output))))
+        return EXIT_DONE
     found = [best_first(group) for group in groups(map(read, paths))]
     page = comparison_page.page("Runs beside each other", found)
-    try:
-        files.write_text(asked.output, page)
-    except OSError as error:
-        raise Refused(f"--output {asked.output}: cannot be written ({error.strerror})") from error
-    console = RunConsole()
+    output = asked.output or Path("report.html")
+    _written(lambda: files.write_text(output, page))
     comparison.show(console, found)
-    console.say(str(asked.output))
+    console.say(str(output))
     return EXIT_DONE
+
+
+def _written(write: Callable[[], _T]) -> _T:
+    try:
+        return write()
+    except OSError as error:
+        why = f"{error.filename}: cannot be written ({error.strerror})"
+        raise Refused(f"{why}; --output FILE chooses another place") from error
 
 
 def _runs_of(path: Path) -> list[Path]:
@@ -61,5 +73,5 @@ class _Parser(argparse.ArgumentParser):
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--output", type=Path, metavar="FILE", default=Path("report.html"))
+    parser.add_argument("--output", type=Path, metavar="FILE")
     return parser.parse_intermixed_args(words)

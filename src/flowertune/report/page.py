@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STYLE = Path(__file__).parent / "assets" / "page.css"
+_NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def document(title: str, lead: str, sections: Sequence[Section]) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_NO_NETWORK}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escaped(title)}</title>
 <style>
@@ -101,3 +103,11 @@ def figure(svg: str, caption: str, alternative: str) -> str:
 def folded(summary: str, body: str) -> str:
     """HTML that is seen when its summary is opened."""
     return f"<details>\n<summary>{escaped(summary)}</summary>\n{body}</details>\n"
+
+
+def enlargeable(id: str, body: str) -> str:
+    """A figure with a box that shows it in its own size, to be looked at part by part."""
+    return (
+        f'<div class="enlargeable">\n<input type="checkbox" id="{escaped(id)}">\n'
+        f'<label for="{escaped(id)}">larger</label>\n{body}</div>\n'
+    )

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ _SETTINGS: Any = {
     "svg.hashsalt": "flowertune",  # the same figure, the same file
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.parse_math": False,  # a name with dollars is a name
     "axes.spines.top": False,
     "axes.spines.right": False,
     **dict.fromkeys(
@@ -27,18 +31,58 @@ _SETTINGS: Any = {
 }
 
 
+@contextmanager
+def settings() -> Iterator[None]:
+    """While it is open, text that is put into a figure is as all its text; names need it."""
+    from matplotlib import rc_context
+
+    with warnings.catch_warnings(), rc_context(_SETTINGS):
+        # the page's reader has the letters that the font at hand lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
 def new_figure(width: float, height: float) -> "Figure":
     """A figure of so many inches with empty axes, `axes[0]`; needs no screen, keeps no state.
 
     Text that is put into it later is to be given INK.
     """
-    from matplotlib import rc_context
+    return new_figures(width, height)
+
+
+def new_figures(
+    width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
+) -> "Figure":
+    """As `new_figure`, with axes in rows and columns. ratios: the heights of the rows."""
     from matplotlib.figure import Figure
 
-    with rc_context(_SETTINGS):
+    with settings():
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.add_subplot()
+        figure.subplots(
+            rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
+        )
     return figure
+
+
+def whole_numbers(axes: "Axes") -> None:
+    """Whole numbers alone along the axis across."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], colour: str) -> None:
+    """A square about each (x, y), the denser the larger its share in (0, 1]."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    corners = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
+    axes.add_collection(
+        PolyCollection(
+            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in places],
+            facecolors=[to_rgba(colour, 0.2 + 0.8 * share) for _, _, share in places],
+        )
+    )
 
 
 def logarithmic(axes: "Axes") -> None:
@@ -67,10 +111,8 @@ def themed_svg(figure: "Figure") -> str:
 
 def save(figure: "Figure", folder: Path, name: str) -> None:
     """The figure as name.png and name.svg."""
-    from matplotlib import rc_context
-
     pixels = io.BytesIO()
-    with rc_context(_SETTINGS):
+    with settings():
         figure.savefig(
             pixels, format="png", dpi=150, facecolor="white", metadata={"Software": None}
         )
@@ -79,9 +121,7 @@ def save(figure: "Figure", folder: Path, name: str) -> None:
 
 
 def _svg(figure: "Figure") -> str:
-    from matplotlib import rc_context
-
     text = io.StringIO()
-    with rc_context(_SETTINGS):
+    with settings():
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return text.getvalue()

@@ -6,6 +6,8 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 INK = "#1d2329"  # of text and axes: the page's own, in light and in dark
 SERIES = ("#0b62b4", "#b3440b", "#17754a", "#7d3fa6", "#8a6a00", "#b0245f")
+DOTS = 120  # an inch
 _SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "flowertune",  # the same figure, the same file
@@ -97,7 +100,45 @@ def logarithmic(axes: "Axes") -> None:
 
 def themed_svg(figure: "Figure") -> str:
     """The figure as SVG to stand in a page: its colours are the page's."""
-    svg = _svg(figure)
+    return _themed(_svg(figure))
+
+
+def save(figure: "Figure", folder: Path, name: str) -> None:
+    """The figure as name.png and name.svg."""
+    Drawing(name, figure, "", "").save(folder)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with a name for its files, a caption, and what it shows in words."""
+
+    name: str
+    figure: "Figure"
+    caption: str
+    alternative: str
+
+    @cached_property
+    def svg(self) -> str:
+        """For a file; drawn once, which takes a tenth of a second."""
+        return _svg(self.figure)
+
+    @property
+    def themed_svg(self) -> str:
+        """For a page."""
+        return _themed(self.svg)
+
+    def save(self, folder: Path) -> None:
+        """As name.png and name.svg."""
+        pixels = io.BytesIO()
+        with settings():
+            self.figure.savefig(
+                pixels, format="png", dpi=DOTS, facecolor="white", metadata={"Software": None}
+            )
+        files.write_bytes(folder / f"{self.name}.png", pixels.getvalue())
+        files.write_text(folder / f"{self.name}.svg", self.svg)
+
+
+def _themed(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")
@@ -107,17 +148,6 @@ def themed_svg(figure: "Figure") -> str:
     prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
     return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
-
-
-def save(figure: "Figure", folder: Path, name: str) -> None:
-    """The figure as name.png and name.svg."""
-    pixels = io.BytesIO()
-    with settings():
-        figure.savefig(
-            pixels, format="png", dpi=150, facecolor="white", metadata={"Software": None}
-        )
-    files.write_bytes(folder / f"{name}.png", pixels.getvalue())
-    files.write_text(folder / f"{name}.svg", _svg(figure))
 
 
 def _svg(figure: "Figure") -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from flowertune import files, reference
 from flowertune.compared import METRICS
-from flowertune.report import plots, run_figures
+from flowertune.report import run_figures
 from flowertune.report.comparison import percent
 from flowertune.report.console import BASELINE_NAMES
+from flowertune.report.curves import curves
 from flowertune.report.gallery import augmented, gallery
 from flowertune.report.page import (
     Section,
@@ -20,7 +21,7 @@ from flowertune.report.page import (
     paragraph,
     table,
 )
-from flowertune.report.run_figures import Drawing
+from flowertune.report.plots import Drawing
 from flowertune.report.run_files import ReportedRun, read
 
 PAIRS_SHOWN = 15
@@ -43,7 +44,7 @@ def write(path: Path, output: Path | None = None) -> Path:
     if output is None:
         (path / "figures").mkdir(exist_ok=True)
         for drawing in drawings:
-            plots.save(drawing.figure, path / "figures", drawing.name)
+            drawing.save(path / "figures")
     return place
 
 
@@ -59,16 +60,16 @@ def _lead(run: ReportedRun) -> str:
 
 
 def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
-    curves = run_figures.curves(run)
+    course = curves(run)
     confusion = run_figures.confusion(run.predictions)
     accuracies = run_figures.class_accuracies(run.predictions)
     per_class = run_figures.per_class(accuracies)
     calibration = run_figures.calibration(run.predictions)
-    drawings = [*curves, confusion, per_class, calibration]
+    drawings = [*course, confusion, per_class, calibration]
 
     found = [Section("result", "Result", _result(run))]
-    if curves:
-        found.append(Section("curves", "Curves", "".join(map(_drawn, curves))))
+    if course:
+        found.append(Section("curves", "Curves", "".join(map(_drawn, course))))
     found += _photos(run)
     found.append(Section("confusion", "What is taken for what", _confusion(run, confusion)))
     rows = [[name, percent(hits / n), f"{hits} of {n}"] for name, hits, n in accuracies]
@@ -87,7 +88,7 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
 
 
 def _drawn(drawing: Drawing) -> str:
-    return figure(plots.themed_svg(drawing.figure), drawing.caption, drawing.alternative)
+    return figure(drawing.themed_svg, drawing.caption, drawing.alternative)
 
 
 def _result(run: ReportedRun) -> str:

@@ -97,7 +97,7 @@ def read(path: Path) -> ReportedRun:
         environment=finished.run.environment(),
         config_text=(path / "config.yaml").read_text(encoding="utf-8"),
         judged=judged,
-        predictions=_predictions(path, judged),
+        predictions=_predictions(path, judged, finished.results["splits"][judged]["n"]),
         steps=tuple(line for line in lines if line["split"] == "train"),
         validations=tuple(line for line in lines if line["split"] == "val"),
         photos=photos,
@@ -113,18 +113,22 @@ def _lines(path: Path, name: str) -> list[dict[str, Any]]:
         raise Refused(damaged(path, name)) from error
 
 
-def _predictions(path: Path, split: str) -> tuple[Prediction, ...]:
+def _predictions(path: Path, split: str, photos: int) -> tuple[Prediction, ...]:
     name = f"predictions-{split}.csv"
     try:
         with (path / name).open(encoding="utf-8", newline="") as file:
             _, *rows = csv.reader(file)
-        return tuple(_prediction(row) for row in rows)
-    except (OSError, ValueError, IndexError, csv.Error) as error:
+        found = tuple(_prediction(row) for row in rows)
+    except (OSError, ValueError, csv.Error) as error:
         raise Refused(damaged(path, name)) from error
+    if len(found) != photos:
+        raise Refused(damaged(path, name))
+    return found
 
 
 def _prediction(row: Sequence[str]) -> Prediction:
-    photo, label, *ranked = row
+    photo, label, answer, probability, *others = row
+    ranked = (answer, probability, *others)
     pairs = zip(ranked[::2], ranked[1::2], strict=True)
     answers = tuple((shown(name), float(probability)) for name, probability in pairs)
     return Prediction(shown(photo), shown(label), answers)

@@ -100,8 +100,9 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
     done: Done, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = done("seed=1")
+    Path("runs/sweeps/begun/jobs").mkdir(parents=True)
     for words, said in (
-        ([run], "give two or more runs"),
+        (["runs/sweeps/begun"], "has no finished run yet"),
         ([run, run], "are the same training"),
         ([run, "runs"], "runs: is no finished run"),
         ([run, done("seed=2"), "--output", "no/such/a.html"], "cannot be written"),

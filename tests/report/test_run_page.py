@@ -140,13 +140,19 @@ def test_each_figure_is_a_file_too(run: Path, page: Read) -> None:
     assert len(page.figures) == len(names)
 
 
-def test_it_stands_elsewhere_and_leaves_the_run_as_it_is(run: Path, tmp_path: Path) -> None:
+def test_it_stands_elsewhere_and_leaves_the_run_as_it_is(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("report.html", "figures"))
     before = sorted(copy.rglob("*"))
     assert cli.main(["report", str(copy), "--output", str(tmp_path / "page.html")]) == 0
     assert sorted(copy.rglob("*")) == before
     assert (tmp_path / "page.html").read_text().count("<svg") == 8
+    (copy / "figures").write_text("in the way")
+    assert cli.main(["report", str(copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{copy}: cannot be written (File exists); --output FILE" in line
 
 
 def test_the_reference_stands_beside_what_it_measured_alone(

@@ -30,22 +30,23 @@ def execute(words: Sequence[str]) -> int:
         raise Refused(f"{asked.runs[0]}: has no finished run yet")
     console = RunConsole()
     if len(paths) == 1:
-        console.say(str(_written(lambda: run_page.write(paths[0], asked.output))))
+        place = asked.output or paths[0]
+        console.say(str(_written(place, lambda: run_page.write(paths[0], asked.output))))
         return EXIT_DONE
     found = [best_first(group) for group in groups(map(read, paths))]
     page = comparison_page.page("Runs beside each other", found)
     output = asked.output or Path("report.html")
-    _written(lambda: files.write_text(output, page))
+    _written(output, lambda: files.write_text(output, page))
     comparison.show(console, found)
     console.say(str(output))
     return EXIT_DONE
 
 
-def _written(write: Callable[[], _T]) -> _T:
+def _written(place: Path, write: Callable[[], _T]) -> _T:
     try:
         return write()
     except OSError as error:
-        why = f"{error.filename}: cannot be written ({error.strerror})"
+        why = f"{place}: cannot be written ({error.strerror})"
         raise Refused(f"{why}; --output FILE chooses another place") from error
 
 

@@ -36,7 +36,7 @@ sweep-margin: $(INSTALLED) ## try the triplet loss's margin
 sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
 	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
 
-reproduce: $(INSTALLED) ## train all methods with three seeds and compare them (PRESET=quickstart: no network, minutes; keeps what is finished)
+reproduce: $(INSTALLED) ## train all methods with three seeds and compare them (PRESET=quickstart: no network; keeps what is finished)
 	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))
 
 bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with random weights, drawn flowers)

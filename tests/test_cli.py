@@ -150,7 +150,7 @@ def test_completion_works_behind_the_command(line: str, expected: set[str], shel
     ("line", "expected"),
     [
         ("flowertune tr", ["train"]),
-        ("flowertune ", ["train", "bench", "data"]),
+        ("flowertune ", ["train", "reproduce", "report", "bench", "data"]),
         ("flowertune data", ["data"]),
         ("flowertune data ", ["prepare", "check", "cache"]),
         ("flowertune data  c", ["check", "cache"]),

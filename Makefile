@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers bench-growth test test-slow test-faults lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth test test-slow test-faults test-browser lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ sweep-margin: $(INSTALLED) ## try the triplet loss's margin
 sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
 	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
 
+reproduce: $(INSTALLED) ## train all methods with three seeds and compare them (PRESET=quickstart: no network; keeps what is finished)
+	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))
+
 bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with random weights, drawn flowers)
 	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random
 
@@ -49,13 +52,17 @@ results-real: $(INSTALLED) ## train on real photos with three seeds and fill RES
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 test-faults: $(TEST_INSTALLED) ## kill trainings, damage files, draw configs, by the hundred, and see what becomes of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m faults
+
+test-browser: $(TEST_INSTALLED) ## open reports in Chromium (Debian: apt-get install chromium chromium-driver)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser
 
 lint: $(TEST_INSTALLED) ## check style
 	$(BIN)/ruff check .

@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flowertune.statistics_of_runs import t_interval
+
 METHODS = ("linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "vpt_shallow", "best")
 SEEDS = (42, 43, 44)
-T_95 = {2: 12.71, 3: 4.30}  # Student's t for the interval of a mean of so many runs
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results-real: begin -->\n", "<!-- results-real: end -->\n"
 
@@ -88,8 +89,8 @@ def row(method: str, found: list[dict[str, Any] | None]) -> str:
     probe = 100 * done[0]["baselines"]["linear_probe"]["splits"]["val"]["top1"]
     interval = "needs two runs"
     if len(top1) > 1:
-        half = T_95[len(top1)] * statistics.stdev(top1) / len(top1) ** 0.5
-        interval = f"{mean - half:.1f} to {min(mean + half, 100):.1f}"
+        low, high = t_interval([each / 100 for each in top1])
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
     minutes = statistics.mean(results["seconds"] for results in done) / 60
     cells = [
         method + (" (below its probe)" if mean < probe - 1e-9 else ""),

@@ -1,7 +1,7 @@
 """Whose a run directory is: free, finished, left over from an end too soon, or in work."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from flowertune.files import NO_LOCKS
 from flowertune.runs import BESIDE, Run, cannot_be_made, damaged, taken
 
 SWEEPS = "sweeps"  # beside the runs
+REPRODUCTIONS = "reproduce"  # beside them, too
 _LEFT = {
     "finished": "is finished",
     "failed": "failed before",
@@ -50,8 +51,8 @@ def claim(
     """
     if not name.strip(". ") or Path(name).name != name:
         raise Refused(f"run.name={name}: must be the name of one directory")
-    if name == SWEEPS:
-        raise Refused(f"run.name={name}: is where sweeps lie; choose another")
+    if name in (SWEEPS, REPRODUCTIONS):
+        raise Refused(f"run.name={name}: is where the tables of many runs lie; choose another")
     path = root.expanduser() / name
     try:
         # of a link, what it leads to is the run: two names of one directory are one run
@@ -197,16 +198,6 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    # A key that is younger than the run had its default, as that is what was done without it.
-    old = dict(_flat(config_file.schema_values(before))) | dict(_flat(before))
-    new = dict(_flat(now))
+    old, new = config_file.flat_values(before), config_file.flat_values(now)
     keys = sorted(old.keys() | new.keys())
     return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -103,15 +103,17 @@ def _compose_and_execute(command: str, words: Sequence[str]) -> int:
     from flowertune import composition  # Hydra takes a third of a second: only where it is needed
     from flowertune.config import Config
 
-    flags = [word for word in words if word in COMMANDS[command].flags]
-    settings = {f"as_{flag.lstrip('-')}": flag in flags for flag in COMMANDS[command].flags}
+    kind = COMMANDS[command]
+    flags = [word for word in words if word in kind.flags]
+    settings = {f"as_{flag.lstrip('-')}": flag in flags for flag in kind.flags}
+    doer = "train" if kind.reproduces else command  # what is reproduced are trainings
 
     def execute(config: Config) -> int:
-        exit_code: int = _module(command).execute(config, **settings)
+        exit_code: int = _module(doer).execute(config, **settings)
         return exit_code
 
     others = [word for word in words if word not in flags]
-    return composition.run(others, execute, sweeps=COMMANDS[command].sweeps)
+    return composition.run(others, execute, sweeps=kind.sweeps, reproduces=kind.reproduces)
 
 
 def _module(command: str) -> Any:

@@ -31,17 +31,21 @@ from flowertune.config import SCHEMAS, Config
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.keys import on_one_line
 from flowertune.refusals import composing, in_one_line
+from flowertune.reproduction_composition import run_reproduction
 from flowertune.sweep_composition import run_sweep
 
 Execute = Callable[[Config], int]
 
 
-def run(arguments: Sequence[str], execute: Execute, *, sweeps: bool = True) -> int:
+def run(
+    arguments: Sequence[str], execute: Execute, *, sweeps: bool = True, reproduces: bool = False
+) -> int:
     """Composes a config and calls `execute` with it, in a sweep with each of several.
 
     It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
-    composed and checked before the first job starts; without `sweeps` it is refused. Returns the
-    job's exit code; of a sweep 0 where all jobs were done, 2 where all were refused, else 1.
+    composed and checked before the first job starts; without `sweeps` it is refused. With
+    `reproduces` the jobs are a reproduction's. Returns the job's exit code; of several 0 where all
+    jobs were done, 2 where all were refused, else 1.
 
     Raises:
         Refused: for a config that does not compose or a value out of its range.
@@ -66,6 +70,8 @@ def run(arguments: Sequence[str], execute: Execute, *, sweeps: bool = True) -> i
             )
             is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
             hydra_settings.check(node.hydra)
+        if reproduces:
+            return run_reproduction(composer, node, name, words, execute)
         if not is_sweep:
             overrides.check_one_job(typed)
             return execute(_one_config(node))

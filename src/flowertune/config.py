@@ -178,6 +178,7 @@ class RunConfig:
         "restart: both are replaced",
         choices=("auto", "never", "restart"),
     )
+    report: bool = key(True, "make report.html at the end; flowertune report makes it, too")
 
 
 @dataclass

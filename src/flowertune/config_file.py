@@ -5,7 +5,7 @@ takes further overrides, which are checked as ever. Hydra wants that path absolu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,20 @@ def _literal(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _literal(each) for key, each in value.items()}
     return value
+
+
+def flat_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Its values by their whole keys. A key that is younger than the file has its default."""
+    # as that is what was done without it
+    return dict(_flat(schema_values(config))) | dict(_flat(config))
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def schema_values(config: Mapping[str, Any]) -> dict[str, Any]:

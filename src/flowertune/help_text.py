@@ -16,17 +16,21 @@ from flowertune.keys import MISSING, rule
 class Command:
     """A command: what it does in one line and in some, and examples of its use.
 
-    `flags`: words of its own, such as --json, with their meaning. `composes`: whether a config is
+    `flags`: words of its own, such as --json, with their meaning. `operands`: what else it takes,
+    where it composes nothing. `composes`: whether a config is
     made of the other words; then each flag is an argument of the command's `execute`, which else
-    gets the words as they are. `sweeps`: whether -m makes several of it.
+    gets the words as they are. `sweeps`: whether -m makes several of it. `reproduces`: whether it
+    makes several by itself.
     """
 
     summary: str
     description: str
     examples: tuple[tuple[str, str], ...]
     flags: Mapping[str, str] = field(default_factory=dict)
+    operands: str = ""
     composes: bool = True
     sweeps: bool = False
+    reproduces: bool = False
 
 
 # By the words that name them; the module is commands/<words joined by _>.py.
@@ -46,6 +50,41 @@ the same backbone stand beside the result. The default is method=lora on Flowers
             ),
         ),
         sweeps=True,
+    ),
+    "reproduce": Command(
+        summary="train all methods with three seeds and compare them",
+        description="""\
+Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
+on Flowers-102 with ViT-B/32, or on what the words say, and compares them: mean, deviation and 95 %
+interval on val and test, and beside them the numbers of the notebooks that flowertune grew out of.
+Finished runs are kept, so it can be stopped and started. method=A,B and seed=1,2 choose among
+them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, reproduce.html.""",
+        examples=(
+            ("flowertune reproduce", "Flowers-102; hours without a GPU"),
+            ("flowertune reproduce experiment=quickstart", "no network, no photos needed"),
+            ("flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS", "your photos"),
+        ),
+        reproduces=True,
+    ),
+    "report": Command(
+        summary="show a finished run as a page, or compare several",
+        description="""\
+Makes of a finished run one HTML file that needs no network: result, curves, what it takes for what,
+with the photos, classes, calibration, embeddings. Several runs it puts beside each other: mean,
+deviation and 95 % interval over seeds, accuracy against trained parameters and against time,
+McNemar's test on the same photos, and of a sweep its curve or map. Runs on different photos or
+backbones are never in one table. Only run directories are read; the photos need not be there.""",
+        examples=(
+            ("flowertune report runs/A", "runs/A/report.html, as train makes it"),
+            ("flowertune report runs/lora-* runs/mixup-*", "two methods, with all their seeds"),
+            ("flowertune report runs/sweeps/NAME", "what a sweep has finished"),
+            ("flowertune report runs/A runs/B --output ab.html", "somewhere else"),
+        ),
+        flags={
+            "--output FILE": "where the page goes; else RUN/report.html, of several report.html"
+        },
+        operands=" RUN ...",
+        composes=False,
     ),
     "bench": Command(
         summary="time the steps of a training on this machine",
@@ -178,7 +217,7 @@ def command_help(name: str) -> str:
     more = "".join(f"\n  {flag:<18} {meaning}" for flag, meaning in command.flags.items())
     more += _SWEEP if command.sweeps else ""
     options = "".join(f" [{flag}]" for flag in (*command.flags, *(["-m"] * command.sweeps)))
-    words = " [group=option ...] [key=value ...]" if command.composes else ""
+    words = " [group=option ...] [key=value ...]" if command.composes else command.operands
     head = f"""\
 usage: flowertune {name}{options}{words}
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from flowertune.statistics_of_runs import wilson_interval
 
 CALIBRATION_BINS = 15
 
@@ -74,21 +75,6 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
         per_class=per_class,
         ece=_calibration_error(logits, labels),
     )
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
-
-    E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
-    """
-    z = NormalDist().inv_cdf(0.975)
-    share = hits / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
-    low = 0.0 if hits == 0 else centre - half
-    high = 1.0 if hits == n else centre + half
-    return low, high
 
 
 def _calibration_error(logits: Tensor, labels: Tensor) -> float:

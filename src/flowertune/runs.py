@@ -20,6 +20,7 @@ from flowertune.errors import Refused
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
 FORMAT = 1  # of a run directory; to be raised when an older flowertune could misread one
+KEEPSAKES = "report"  # in a run: what its page shows of the photos
 CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
 BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
 _HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing

@@ -1,8 +1,7 @@
 """A sweep's jobs, all composed and checked before the first starts, and handed to a launcher."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
@@ -21,7 +20,7 @@ from flowertune.errors import EXIT_FAILED, Refused, first_line
 from flowertune.refusals import composing, in_one_line
 from flowertune.runs import run_name
 from flowertune.sweep_table import Job
-from flowertune.sweeps import Sweep, check_apart
+from flowertune.sweeps import Sweep, SweepTables, check_apart
 
 
 def run_sweep(
@@ -37,22 +36,36 @@ def run_sweep(
         Refused: a job's config is wrong, two are the same run, or the sweep's directory is in use.
     """
     with in_one_line():
-        swept = _sweep_overrides(composer, node)
+        # what a sweeper goes by: hydra.sweeper.params, then the typed words
+        params = OmegaConf.select(node, "hydra.sweeper.params") or {}
+        assigned = [f"{key}={value}" for key, value in params.items()]
+        swept = sweep_overrides(composer, [*assigned, *node.hydra.overrides.task])
         jobs = _planned(composer, node, swept)
         sweep = _sweep(node, swept, jobs)
+
+    def launch(job: Callable[[DictConfig], float | None]) -> None:
+        composer.multirun(name, job, [*words, *sweep_words(sweep)])
+
+    return perform_all(sweep, jobs, execute, launch)
+
+
+def perform_all(
+    sweep: Sweep,
+    jobs: list[Job],
+    execute: Callable[[Config], int],
+    launch: Callable[[Callable[[DictConfig], float | None]], None],
+) -> int:
+    """Has `launch` call the function it gets with each job's node. -> exit code."""
 
     def job(node: DictConfig) -> float | None:
         """Called in this process, or by a launcher in another one or on another machine."""
         this = _job(node, HydraConfig.get().job.num + 1)
         return sweep.perform(this, lambda: execute(to_named_config(node)))
 
-    folder = str(sweep.path).replace('"', '\\"')
-    more = ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
-    beside = node.hydra.launcher._target_ != BasicLauncherConf._target_
-    with sweep.held(jobs), sweep.workers.told() if beside else nullcontext():
+    with sweep.held(jobs):
         try:
             with in_one_line():
-                composer.multirun(name, job, [*words, *more])
+                launch(job)
         except Exception as error:  # the launcher's or the sweeper's: jobs keep their own
             if not sweep.has_begun():
                 raise
@@ -61,33 +74,58 @@ def run_sweep(
     return sweep.exit_code()
 
 
-def _sweep_overrides(composer: Hydra, node: DictConfig) -> list[Override]:
-    """What a sweeper goes by: hydra.sweeper.params, then the typed words; the later wins."""
-    params = OmegaConf.select(node, "hydra.sweeper.params") or {}
-    words = [f"{key}={value}" for key, value in params.items()]
+def sweep_words(sweep: Sweep) -> list[str]:
+    """What Hydra must know of it, as it would be typed."""
+    folder = str(sweep.path).replace('"', '\\"')
+    return ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
+
+
+def sweep_overrides(composer: Hydra, words: Sequence[str]) -> list[Override]:
+    """The words, read; of those for the same key the last one."""
     parser = OverridesParser.create(config_loader=composer.config_loader)
-    parsed = parser.parse_overrides([*words, *node.hydra.overrides.task])
+    parsed = parser.parse_overrides(list(words))
     return list({override.get_key_element(): override for override in parsed}.values())
 
 
 def _planned(composer: Hydra, node: DictConfig, swept: list[Override]) -> list[Job]:
     """All jobs, each composed and checked; none where a sweeper decides them as it goes."""
-    if node.hydra.sweeper._target_ != BasicSweeperConf._target_:
+    if is_search(node):
         _check_search(node)
         return []
+    jobs = [job for job, _ in composed_jobs(composer, node, batch_of(swept))]
+    check_apart(jobs)
+    return jobs
+
+
+def is_search(node: DictConfig) -> bool:
+    """Whether a sweeper decides the jobs as it goes."""
+    return bool(node.hydra.sweeper._target_ != BasicSweeperConf._target_)
+
+
+def is_beside(node: DictConfig) -> bool:
+    """Whether a launcher starts the jobs in processes of their own."""
+    return bool(node.hydra.launcher._target_ != BasicLauncherConf._target_)
+
+
+def batch_of(swept: list[Override]) -> list[list[str]]:
+    """Every combination of the values, each as the words of a job."""
     overrides.check_number_of_jobs(swept)
-    jobs = []
     (batch,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+    return batch
+
+
+def composed_jobs(
+    composer: Hydra, node: DictConfig, batch: Sequence[Sequence[str]]
+) -> Iterator[tuple[Job, Config]]:
+    """Each job with its checked config, in order."""
     for index, words in enumerate(batch):
         with composing(words):
             each = composer.config_loader.load_sweep_config(node, list(words))
         with open_dict(each.hydra.job):
             each.hydra.job.id = each.hydra.job.num = index
         HydraConfig.instance().set_config(each)
-        to_named_config(without_hydra(each))
-        jobs.append(_job(each, index + 1))
-    check_apart(jobs)
-    return jobs
+        config = to_named_config(without_hydra(each))
+        yield _job(each, index + 1), config
 
 
 def _check_search(node: DictConfig) -> None:
@@ -103,10 +141,13 @@ def _check_search(node: DictConfig) -> None:
 def _sweep(node: DictConfig, swept: list[Override], jobs: list[Job]) -> Sweep:
     methods = {job.method: None for job in jobs} or {node.method: None}
     name = run_name("_".join(methods), node.hydra.overrides.task)
+    keys = tuple(o.get_key_element().lstrip("+") for o in swept if o.is_sweep_override())
     return Sweep(
         path=Path(node.run.root).expanduser() / SWEEPS / name,
-        swept=tuple(o.get_key_element().lstrip("+") for o in swept if o.is_sweep_override()),
+        swept=keys,
         total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
+        tables=SweepTables(keys),
+        beside=is_beside(node),
     )
 
 

@@ -59,7 +59,7 @@ class Setting:
     @property
     def is_below_probe(self) -> bool:
         """Whether its mean is below its linear probe's, on test where there is one."""
-        if all(results["model"] == "linear_probe" for results in self.results):
+        if all(results["model"] in ("zeroshot", "linear_probe") for results in self.results):
             return False
         measure = f"{self.judged_on}_top1"
         probe = self.mean.get(f"linear_probe_{measure}")
@@ -77,6 +77,23 @@ def measured(results: dict[str, Any]) -> dict[str, float]:
         if split in model["splits"]
         for metric in ("top1", "mean_per_class")
     }
+
+
+def seconds_left(jobs: Sequence[Job]) -> float:
+    """Of training and validation, in the jobs that are not begun; 0 where none says how long.
+
+    By what the method's finished runs took, or where it has none, all trainings.
+    """
+    took: dict[str, list[float]] = {}
+    for results in filter(None, (job.results() for job in jobs)):
+        if results["epochs_run"]:
+            took.setdefault(results["method"], []).append(results["seconds"])
+    every = [seconds for found in took.values() for seconds in found]
+    return sum(
+        mean(took.get(job.method, every) or [0.0])
+        for job in jobs
+        if job.state == "not started" and Run(Path(job.run)).status()[0] != "finished"
+    )
 
 
 def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
@@ -103,12 +120,12 @@ def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
     for job in jobs:
         results = job.results()
         if results is not None:
-            group = comparable.setdefault(_conditions(results), {})
+            group = comparable.setdefault(conditions(results), {})
             group.setdefault(_values(job, keys), []).append(results)
     planned = [_values(job, keys) for job in jobs]
     groups = []
     for group in comparable.values():
-        found = [_setting(keys, v, planned.count(v), results) for v, results in group.items()]
+        found = [setting(keys, v, planned.count(v), results) for v, results in group.items()]
         if "val_top1" in found[0].mean:
             found.sort(key=lambda setting: -setting.mean["val_top1"])
         groups.append(found)
@@ -144,12 +161,13 @@ def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(job.method if key == "method" else job.words[key] for key in keys)
 
 
-def _conditions(results: dict[str, Any]) -> tuple[Any, ...]:
+def conditions(results: dict[str, Any]) -> tuple[Any, ...]:
+    """What two results have in common where their numbers compare."""
     names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
     return tuple(results[name] for name in names)
 
 
-def _setting(
+def setting(
     keys: Sequence[str], values: Sequence[str], jobs: int, found: list[dict[str, Any]]
 ) -> Setting:
     each = [measured(results) for results in found]

@@ -7,6 +7,7 @@
       jobs/<number>.log     what it printed, where it ran in a process of its own
       multirun.yaml         what Hydra went by
 
+A reproduction is one in runs/reproduce/<name>/, with tables of its own: report/reproduction.py.
 The runs lie beside it, where they would lie without the sweep. A launcher may start a job in
 another process or on another machine: all that is known of it passes through its file.
 """
@@ -18,9 +19,10 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from flowertune import files
 from flowertune.claims import locked
@@ -35,7 +37,7 @@ from flowertune.errors import (
 from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
 from flowertune.runs import cannot_be_made, to_csv
-from flowertune.sweep_table import Job, job_rows, measured, setting_rows, settings
+from flowertune.sweep_table import Job, job_rows, measured, seconds_left, setting_rows, settings
 from flowertune.worker_processes import WorkerProcesses
 
 
@@ -53,6 +55,31 @@ def check_apart(jobs: Sequence[Job]) -> None:
             )
 
 
+class Tables(Protocol):
+    """What is made of the jobs, in the directory of the sweep."""
+
+    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """The tables, after each job."""
+
+    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """What a person reads at the end."""
+
+
+@dataclass(frozen=True)
+class SweepTables:
+    """sweep.csv and summary.csv."""
+
+    swept: tuple[str, ...]
+
+    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
+        files.write_text(folder / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
+        groups = settings(jobs, self.swept)
+        files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
+
+    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+        report.show(RunConsole(), folder, jobs, self.swept)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """The directory of one sweep. `swept`: the keys of several values; `total`: jobs, if known."""
@@ -60,6 +87,8 @@ class Sweep:
     path: Path
     swept: tuple[str, ...]
     total: int | None
+    tables: Tables
+    beside: bool  # whether its jobs have processes of their own
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
@@ -81,7 +110,8 @@ class Sweep:
                 raise Refused(cannot_be_made(self.path, error)) from error
             still_running = "failed"  # the launcher came back without them: their process died
             try:
-                yield
+                with self.workers.told() if self.beside else nullcontext():
+                    yield
             except KeyboardInterrupt:
                 still_running = "interrupted"
                 raise
@@ -94,7 +124,8 @@ class Sweep:
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
         the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
-        title, elsewhere = self._title(job), os.getpid() != self.pid
+        title, console = self._title(job), RunConsole()
+        elsewhere = os.getpid() != self.pid
         try:
             with self._begun(job, elsewhere) as may_begin:
                 if not may_begin:
@@ -108,17 +139,17 @@ class Sweep:
             return None
         job = replace(job, state=state, why=why)
         self._write(job)
-        self._write_tables()
+        jobs = self.jobs()
+        self.tables.write(self.path, jobs)
         gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
         results = job.results()
+        top1 = None if results is None else measured(results).get("val_top1")
         if results is None:
             print(f"{title}: {state}: {why}", file=sys.stderr)
-            return None
-        top1 = measured(results).get("val_top1")
-        if elsewhere:
-            RunConsole().say(
-                f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}")
-            )
+        elif elsewhere:
+            console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
+        if left := seconds_left(jobs):
+            console.say(f"about {report.in_words(left)} of training left")
         return top1
 
     def has_begun(self) -> bool:
@@ -143,12 +174,6 @@ class Sweep:
     def _write(self, job: Job) -> None:
         files.write_json(self.path / "jobs" / f"{job.number}.json", asdict(job))
 
-    def _write_tables(self) -> None:
-        jobs = self.jobs()
-        files.write_text(self.path / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
-        groups = settings(jobs, self.swept)
-        files.write_text(self.path / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
-
     def _close(self, still_running: str) -> None:
         """Leaves nothing of a sweep whose jobs were never begun."""
         if not self.has_begun():
@@ -159,8 +184,9 @@ class Sweep:
         for job in self.jobs():
             if job.state == "running":
                 self._write(replace(job, state=still_running, why="its process ended"))
-        self._write_tables()
-        report.show(RunConsole(), self.path, self.jobs(), self.swept)
+        jobs = self.jobs()
+        self.tables.write(self.path, jobs)
+        self.tables.show(self.path, jobs)
 
     @property
     def workers(self) -> WorkerProcesses:

@@ -26,7 +26,7 @@ def files_below(folder: Path) -> set[str]:
 
 
 def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
-    assert files_below(trained) == {
+    assert {name for name in files_below(trained) if not name.startswith("figures/")} == {
         "config.yaml",
         "environment.json",
         "status.json",
@@ -43,12 +43,31 @@ def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
         "adapter/adapter_model.safetensors",
         "adapter/head.safetensors",
         "adapter/model.json",
+        "report.html",
+        "report/SHA256SUMS",
+        "report/photos.json",
+        "report/embeddings.safetensors",
     }
     assert read_json(trained / "status.json") == {"state": "finished", "why": None}
     environment = read_json(trained / "environment.json")
     assert environment["activation"] in ("gelu", "quickgelu")
     assert len(environment["data_fingerprint"]) == 64
     assert environment["packages"]["torch"] == metadata.version("torch")
+
+
+def test_its_report_is_of_its_photos_and_of_its_embeddings_before_and_after(trained: Path) -> None:
+    assert "mixup: " in (trained / "report.html").read_text()
+    photos = read_json(trained / "report" / "photos.json")
+    with (trained / "predictions-test.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    for photo in photos["mistakes"]:
+        row = predictions[photo["row"]]
+        assert row["path"] == photo["path"]
+        assert row["label"] != row["prediction"]
+    assert {photo["path"].split("/")[0] for photo in photos["augmented"]} == {"train"}
+    kept = load_file(trained / "report" / "embeddings.safetensors")
+    assert kept["before"].shape == kept["after"].shape == (len(predictions), 128)
+    assert not torch.equal(kept["before"], kept["after"])
 
 
 def test_results_hold_every_number_with_its_protocol(trained: Path) -> None:

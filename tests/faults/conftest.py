@@ -17,6 +17,7 @@ SMALL = (
     "experiment=quickstart", "trainer.epochs=3", "trainer.ema=0.9", "model.dropout=0.2",
     "trainer.eval_batch_size=16", "data.train_per_class=4", "data.val_per_class=2",
     "data.test_per_class=1", "run.name=r",
+    "run.report=false",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from flowertune.training.step import Step
 
 @pytest.fixture
 def course(prepare, tmp_path):
-    """`course(**settings)`: the training, its course, the logits beside it, and its run."""
+    """`course(**settings)`: how a training went, what its weights made of val, and make again."""
 
     def course(**settings):
         made = prepare(**settings)
@@ -24,16 +24,13 @@ def course(prepare, tmp_path):
         photos = made.photos
 
         def infer_val():
-            outputs = infer(
-                made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute
-            )
-            return outputs.logits
+            return infer(made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute)
 
         def criterion(embedding, logits, targets):
             return cross_entropy(embedding, logits, targets, label_smoothing=0.0)
 
         step = Step(made.classifier, criterion, made.optimizer, made.compute, 1.0, None)
-        found, logits = train(
+        found, outputs = train(
             step,
             photos,
             made.settings,
@@ -45,18 +42,19 @@ def course(prepare, tmp_path):
             None,
         )
         made.classifier.load_trainable_state(checkpoint.load_weights(run.best))
-        return found, logits, infer_val()
+        return found, outputs, infer_val()
 
     return course
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
-def test_the_logits_that_come_with_the_kept_weights_are_theirs_bit_for_bit(course, ema):
-    found, logits, again = course(epochs=3, ema=ema, min_delta=1.0)
-    assert torch.equal(logits, again)
+def test_the_outputs_that_come_with_the_kept_weights_are_theirs_bit_for_bit(course, ema):
+    found, outputs, again = course(epochs=3, ema=ema, min_delta=1.0)
+    assert torch.equal(outputs.logits, again.logits)
+    assert torch.equal(outputs.embedding, again.embedding)
     assert found.best_epoch < found.epochs_run  # so they are not simply the last ones
 
 
 def test_where_another_scale_of_the_adapter_was_tried_last_none_come(course):
-    _, logits, _ = course(epochs=2, adapter_scales=[0.0, 0.5])
-    assert logits is None
+    _, outputs, _ = course(epochs=2, adapter_scales=[0.0, 0.5])
+    assert outputs is None

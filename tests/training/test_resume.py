@@ -39,7 +39,7 @@ def life(prepare, mixup, tmp_path):
             return infer(
                 made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute,
                 lambda done, total: stop.check(),
-            ).logits  # fmt: skip
+            )  # fmt: skip
 
         step = Step(made.classifier, partial(criterion, label_smoothing=0.0), made.optimizer,
                     made.compute, made.settings.clip_norm, None)  # fmt: skip

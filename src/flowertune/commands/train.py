@@ -16,6 +16,7 @@ from flowertune import (
     claims,
     environment,
     frozen,
+    keepsakes,
     memory,
     recording,
     runs,
@@ -33,7 +34,7 @@ from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.training_photos import training_photos
-from flowertune.errors import EXIT_DONE, TrainingFailed
+from flowertune.errors import EXIT_DONE, TrainingFailed, with_type
 from flowertune.inference import Outputs, infer, infer_features, prediction_table
 from flowertune.method_config import LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
@@ -118,13 +119,26 @@ def _execute(config: Config, stop: Stop) -> int:
             then = "it is started over" if before.checkpoint is None else "it goes on"
             console.say(f"{run.path} {before.words}; {then}")
         saved = None if before is None else before.checkpoint
-        results = _train(
+        results, ending = _train(
             config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved
         )
         with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
             run.write_results(results)
     console.results(results, str(run.path))
+    _report(run, ending, config.run.report, console)
     return EXIT_DONE
+
+
+def _report(run: runs.Run, ending: keepsakes.Ending, page: bool, console: RunConsole) -> None:
+    """What the run's page is made of, and the page. The results stand, whatever comes of these."""
+    try:
+        keepsakes.leave(run, ending)
+        if page:
+            from flowertune.report import run_page  # matplotlib, which no training waits for
+
+            console.say(str(run_page.write(run.path)))
+    except Exception as error:
+        console.say(f"{run.path}: its report could not be made ({with_type(error)})")
 
 
 def _train(
@@ -138,7 +152,7 @@ def _train(
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], keepsakes.Ending]:
     # pixels and labels
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
@@ -195,7 +209,8 @@ def _train(
         )  # fmt: skip
 
     # training; the best epoch's weights are kept, or without a val split the last
-    inferred: dict[str, Tensor | None] = {}  # logits that these weights gave already
+    inferred: dict[str, Outputs | None] = {}  # what these weights made of a split already
+    training = None
     if classifier.mode in FROZEN:  # the head is what it will be
         checkpoint.save_weights(run.best, classifier.trainable_state())
         run.write_lines("metrics.jsonl", [])
@@ -206,28 +221,27 @@ def _train(
         recipe = build.augmentation_recipe(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
-        batches = build.training_batches(config, labels["train"])
+        training = training_photos(
+            photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
+            build.training_batches(config, labels["train"]), config.seed,
+        )  # fmt: skip
         course, inferred["val"] = train(
             build_step(
                 classifier, build.build_criterion(config.loss), compute, config.optimizer, settings,
                 console.say,
             ),
-            training_photos(
-                photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
-                batches, config.seed,
-            ),
-            settings, run,
-            (lambda: evaluate("val").logits) if "val" in labels else None, labels.get("val"),
+            training, settings, run,
+            (lambda: evaluate("val")) if "val" in labels else None, labels.get("val"),
             console, stop, saved,
         )  # fmt: skip
 
     # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test photos here and nowhere else
     classifier.load_trainable_state(checkpoint.load_weights(run.best))
-    measured = {}
+    measured, outputs = {}, {}
     for name, each in photos.splits.items():
-        known = inferred.get(name)
-        logits = evaluate(name).logits if known is None else known
+        outputs[name] = inferred.get(name) or evaluate(name)
+        logits = outputs[name].logits
         metrics = measure(logits, labels[name])
         if not math.isfinite(metrics.loss):
             raise TrainingFailed(not_finite(f"loss on {name}", compute.precision))
@@ -238,7 +252,7 @@ def _train(
         )
     saved_model.write(run.adapter, config, backbone, classifier, class_names)
 
-    return {
+    results = {
         "run": run.path.name,
         "method": config.method,
         "model": config.model.name,
@@ -261,3 +275,15 @@ def _train(
             config.baselines, config.model.name, backbone.has_text, measured, baselines
         ),
     }
+    judged = "test" if "test" in outputs else "val"
+    is_frozen = classifier.mode in FROZEN
+    return results, keepsakes.Ending(
+        photos=photos,
+        judged=judged,
+        outputs=outputs[judged],
+        trained=outputs["train"].embedding,
+        frozen=None if is_frozen else features.get(judged),
+        pixels=pixels,
+        training=training,
+        seed=config.seed,
+    )

@@ -35,6 +35,14 @@ def label(job: Job, swept: Sequence[str]) -> str:
     return " ".join(f"{key}={job.words[key]}" for key in swept) or job.run
 
 
+def in_words(seconds: float) -> str:
+    """How long, as people say it."""
+    minutes = max(round(seconds / 60), 1)
+    if minutes < 90:
+        return f"{minutes} minute" + ("s" if minutes > 1 else "")
+    return f"{minutes / 60:.1f} hours"
+
+
 def _show_group(console: RunConsole, group: Sequence[Setting], with_method: bool) -> None:
     first = group[0].results[0]
     console.say(f"{first['backbone']} {first['tag']}; {first['protocol']}")

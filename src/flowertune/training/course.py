@@ -10,6 +10,7 @@ from torch import Tensor
 from flowertune.config import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import Interrupted, TrainingFailed, with_type
+from flowertune.inference import Outputs
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
@@ -45,19 +46,19 @@ def train(
     photos: TrainingPhotos,
     settings: TrainerConfig,
     run: Run,
-    infer_val: Callable[[], Tensor] | None,
+    infer_val: Callable[[], Outputs] | None,
     val_labels: Tensor | None,
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
-) -> tuple[Course, Tensor | None]:
+) -> tuple[Course, Outputs | None]:
     """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
 
     The run's files are true after each epoch, and then, every `settings.checkpoint_minutes` and
     when `stop` has been asked for, all that a training goes on from is saved there. `saved`: the
-    checkpoint that this one goes on from. `infer_val` gives the logits (N, C) of the classifier as
-    it is, for `val_labels` (N,); both None without a val split. Beside the course those of the
-    weights that are left, where they were inferred.
+    checkpoint that this one goes on from. `infer_val` gives what the classifier as it is makes
+    of val, whose labels `val_labels` (N,) are; both None without a val split. Beside the course
+    what the weights that are left made of it, where they were asked.
 
     Raises:
         TrainingFailed: as `loop.fit` does; the step's photos are in run.failed_batch then.
@@ -75,15 +76,15 @@ def train(
     def averaged() -> AbstractContextManager[None]:
         return nullcontext() if average is None else average.in_place()
 
-    latest: Tensor | None = None
-    kept: Tensor | None = None
+    latest: Outputs | None = None
+    kept: Outputs | None = None
 
     def validate() -> SplitMetrics:
         nonlocal latest
         assert infer_val is not None
         assert val_labels is not None
         latest = infer_val()
-        return measure(latest, val_labels)
+        return measure(latest.logits, val_labels)
 
     def validate_averaged() -> SplitMetrics:
         try:

@@ -1,0 +1,78 @@
+"""`flowertune report`: a finished run as a page; several beside each other, in the console too."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from flowertune import files
+from flowertune.compared import best_first, groups, read
+from flowertune.errors import EXIT_DONE, Refused
+from flowertune.report import comparison, comparison_page, run_page
+from flowertune.report.console import RunConsole
+from flowertune.runs import damaged
+
+_T = TypeVar("_T")
+
+
+def execute(words: Sequence[str]) -> int:
+    """Makes the page of a run, or of several; a sweep's or a reproduction's directory stands for
+    its runs.
+
+    Raises:
+        Refused: words that are not understood, what is no finished run, or a place where nothing
+            can be written.
+    """
+    asked = _parse(words)
+    paths = [run for path in asked.runs for run in _runs_of(path)]
+    if not paths:
+        raise Refused(f"{asked.runs[0]}: has no finished run yet")
+    console = RunConsole()
+    if len(paths) == 1:
+        place = asked.output or paths[0]
+        console.say(str(_written(place, lambda: run_page.write(paths[0], asked.output))))
+        return EXIT_DONE
+    found = [best_first(group) for group in groups(map(read, paths))]
+    page = comparison_page.page("Runs beside each other", found)
+    output = asked.output or Path("report.html")
+    _written(output, lambda: files.write_text(output, page))
+    comparison.show(console, found)
+    console.say(str(output))
+    return EXIT_DONE
+
+
+def _written(place: Path, write: Callable[[], _T]) -> _T:
+    try:
+        return write()
+    except OSError as error:
+        why = f"{place}: cannot be written ({error.strerror})"
+        raise Refused(f"{why}; --output FILE chooses another place") from error
+
+
+def _runs_of(path: Path) -> list[Path]:
+    """The run itself; of a sweep those that it finished."""
+    if not (path / "jobs").is_dir():
+        return [path]
+    finished = []
+    for job in (path / "jobs").glob("[0-9]*.json"):
+        try:
+            known = json.loads(job.read_text(encoding="utf-8"))
+            number, name, state = known["number"], Path(known["run"]).name, known["state"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(damaged(path, f"jobs/{job.name}")) from error
+        if state == "finished":
+            finished.append((number, path.absolute().parents[1] / name))
+    return [run for _, run in sorted(finished)]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refused(message)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--output", type=Path, metavar="FILE")
+    return parser.parse_intermixed_args(words)

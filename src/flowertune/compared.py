@@ -1,0 +1,275 @@
+"""Finished runs beside each other: which may be compared, what tells them apart, what they reach.
+
+A row is a setting with its runs, which differ by their seed alone; a group holds the rows of one
+backbone, one protocol and the same photos. Accuracies are fractions in [0, 1].
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from flowertune import config_file
+from flowertune.config import NO_RESULT
+from flowertune.errors import Refused
+from flowertune.keys import shown
+from flowertune.runs import Run, damaged
+from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
+from flowertune.sweep_table import Setting, conditions, setting
+
+SPLITS = ("val", "test")
+METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with its results and its config: the values by their whole keys."""
+
+    run: Run
+    results: dict[str, Any]
+    values: dict[str, Any]
+
+    @property
+    def depends_on_seed(self) -> bool:
+        """Whether another seed would give another result."""
+        return seed_matters(self.values["model.name"], self.values["probe.solver"])
+
+    def hits(self, split: str) -> dict[str, bool]:
+        """Path of a photo -> whether it was taken for what it is.
+
+        Raises:
+            Refused: the run's predictions are missing or damaged.
+        """
+        name = f"predictions-{split}.csv"
+        try:
+            with (self.run.path / name).open(encoding="utf-8", newline="") as file:
+                return {
+                    row["path"]: row["label"] == row["prediction"] for row in csv.DictReader(file)
+                }
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise Refused(damaged(self.run.path, name)) from error
+
+
+def seed_matters(model: str, solver: str) -> bool:
+    """Zero-shot draws nothing, and L-BFGS comes to the same probe from wherever it starts."""
+    return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy of a setting. `deviation` (n - 1 in the denominator) is None for a single run.
+
+    The interval is of 95 %: of runs over seeds Student's t; of a single one Wilson's for its top-1,
+    and None for its mean per class.
+    """
+
+    mean: float
+    deviation: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting and its runs, by seed."""
+
+    setting: Setting
+    runs: tuple[FinishedRun, ...]
+
+    @property
+    def method(self) -> str:
+        """The preset's name."""
+        return self.setting.values["method"]
+
+    @property
+    def label(self) -> str:
+        """The method, and what else tells the setting from its group's others."""
+        others = [f"{key}={value}" for key, value in self.setting.values.items() if key != "method"]
+        return " ".join([self.method, *others])
+
+    @property
+    def basis(self) -> str:
+        """What the numbers rest on."""
+        if not self.runs[0].depends_on_seed:
+            return "1, any seed"
+        return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that were measured, without train."""
+        return [split for split in SPLITS if split in self.runs[0].results["splits"]]
+
+    @property
+    def trainable_parameters(self) -> int:
+        count: int = self.runs[0].results["trainable_parameters"]
+        return count
+
+    @property
+    def minutes(self) -> float:
+        """Of training and validation, the mean of the runs."""
+        seconds: list[float] = [one.results["seconds"] for one in self.runs]
+        return mean(seconds) / 60
+
+    def over_seeds(self, split: str, metric: str) -> list[float]:
+        """A value a run; one where the seed does not matter, however many runs there are."""
+        values = [one.results["splits"][split][metric] for one in self.runs]
+        return values if self.runs[0].depends_on_seed else values[:1]
+
+    def estimate(self, split: str, metric: str) -> Estimate:
+        values = self.over_seeds(split, metric)
+        if len(values) > 1:
+            return Estimate(mean(values), stdev(values), t_interval(values))
+        low_high = self.runs[0].results["splits"][split]["top1_interval"]
+        return Estimate(values[0], None, tuple(low_high) if metric == "top1" else None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows whose numbers compare. `keys`: what they are told apart by, `method` the first."""
+
+    keys: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def splits(self) -> list[str]:
+        return self.rows[0].splits
+
+    @property
+    def judged_on(self) -> str:
+        """The split that the rows are compared on, photo by photo."""
+        return self.splits[-1]
+
+    def photos(self, split: str) -> int:
+        """How many the split has."""
+        count: int = self.rows[0].runs[0].results["splits"][split]["n"]
+        return count
+
+    @property
+    def protocol(self) -> str:
+        """Backbone, weights and photos, in words."""
+        first = self.rows[0].runs[0].results
+        return f"{first['backbone']} {first['tag']}; {first['protocol']}"
+
+    @cached_property
+    def pairs(self) -> "list[Pair]":
+        """All rows against each other, on the photos of `judged_on`."""
+        hits = {
+            one.run.path: one.hits(self.judged_on)
+            for row in self.rows
+            for one in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
+        }
+        found = []
+        for first, second in combinations(self.rows, 2):
+            tests = {}
+            for seed, one, other in _beside(first, second):
+                before, after = hits[one.run.path], hits[other.run.path]
+                if before.keys() != after.keys():
+                    raise Refused(damaged(other.run.path, f"predictions-{self.judged_on}.csv"))
+                tests[seed] = mcnemar(list(before.values()), [after[path] for path in before])
+            if tests:
+                found.append(Pair(first, second, tests))
+        return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows on the same photos: McNemar's test for each seed that both have."""
+
+    first: Row
+    second: Row
+    tests: dict[int, Paired]
+
+    @property
+    def difference(self) -> float:
+        """The second's accuracy minus the first's, the mean over these seeds."""
+        return mean(test.difference.value for test in self.tests.values())
+
+    @property
+    def largest_p(self) -> float:
+        """What is small only where the seeds agree that chance alone is unlikely."""
+        return max(test.p for test in self.tests.values())
+
+
+def _beside(first: Row, second: Row) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
+    """Runs of the same seed; one that no seed matters to stands beside each of the other's."""
+    for one in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
+        for other in second.runs if second.runs[0].depends_on_seed else second.runs[:1]:
+            seeds = {each.results["seed"] for each in (one, other) if each.depends_on_seed}
+            if len(seeds) < 2:
+                yield next(iter(seeds), one.results["seed"]), one, other
+
+
+def read(path: Path) -> FinishedRun:
+    """A run directory, read.
+
+    Raises:
+        Refused: it is no finished run, or a file of it is damaged.
+    """
+    run = Run(path)
+    state, _ = run.status()
+    if state != "finished":
+        raise Refused(f"{path}: is no finished run" + ("" if state == "unknown" else f": {state}"))
+    try:
+        config = config_file.read(path / "config.yaml")
+        return FinishedRun(run, run.results(), config_file.flat_values(config))
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(damaged(path, "config.yaml")) from error
+
+
+def groups(runs: Iterable[FinishedRun]) -> list[Group]:
+    """The runs as rows, in the order they came in; those that do not compare are in other groups.
+
+    Raises:
+        Refused: two runs are the same training.
+    """
+    comparable: dict[tuple[Any, ...], list[FinishedRun]] = {}
+    for one in runs:
+        comparable.setdefault(conditions(one.results), []).append(one)
+    return [_group(found) for found in comparable.values()]
+
+
+def best_first(group: Group) -> Group:
+    """By mean top-1 on val; where there is no val nothing may select, and the order stays."""
+    if "val" not in group.splits:
+        return group
+    rows = sorted(group.rows, key=lambda row: -row.setting.mean["val_top1"])
+    return Group(group.keys, tuple(rows))
+
+
+def _group(runs: Sequence[FinishedRun]) -> Group:
+    keys = ("method", *_told_apart_by(runs))
+    found: dict[tuple[str, ...], dict[int, FinishedRun]] = {}  # by values, then by seed
+    for one in runs:
+        by_seed = found.setdefault(tuple(repr(one.values.get(key)) for key in keys), {})
+        other = by_seed.setdefault(one.results["seed"], one)
+        if other is not one:
+            raise Refused(f"{other.run.path} and {one.run.path}: are the same training; give one")
+    rows = []
+    for by_seed in found.values():
+        of_it = tuple(by_seed[seed] for seed in sorted(by_seed))
+        results = [one.results for one in of_it]
+        label = [shown(of_it[0].values.get(key)) for key in keys]
+        rows.append(Row(setting(keys, label, len(of_it), results), of_it))
+    return Group(keys, tuple(rows))
+
+
+def _told_apart_by(runs: Sequence[FinishedRun]) -> list[str]:
+    """The keys that differ among the runs of one method: what differs between methods is theirs."""
+    of_method: dict[str, list[FinishedRun]] = {}
+    for one in runs:
+        of_method.setdefault(one.results["method"], []).append(one)
+    return list(dict.fromkeys(key for found in of_method.values() for key in differing(found)))
+
+
+def differing(runs: Sequence[FinishedRun]) -> list[str]:
+    """The keys whose values are not the same in all runs, save seed and what changes nothing."""
+    keys = dict.fromkeys(key for one in runs for key in one.values)
+    silent = ("seed", *NO_RESULT)
+    return [
+        key
+        for key in keys
+        if not key.startswith(silent) and len({repr(one.values.get(key)) for one in runs}) > 1
+    ]

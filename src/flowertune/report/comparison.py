@@ -1,0 +1,225 @@
+"""Several runs beside each other, as tables: for the console, for Markdown, for a page.
+
+Numbers are in per cent; a cell is text, and empty where there is nothing to say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from flowertune.compared import METRICS, Estimate, Group, Pair, Row, best_first
+from flowertune.report.console import BASELINE_NAMES, RunConsole
+
+MARK = " *"  # below the linear probe
+APART = "not the same backbone or photos: numbers of different tables do not compare"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a group's tables: a row, or a baseline that its runs have beside them.
+
+    `estimates`: (split, metric) -> value. `row` is None for a baseline.
+    """
+
+    label: str
+    basis: str
+    estimates: dict[tuple[str, str], Estimate]
+    trainable_parameters: int
+    row: Row | None
+
+    @property
+    def minutes(self) -> str:
+        return "" if self.row is None else f"{self.row.minutes:.1f}"
+
+
+def lines(group: Group) -> list[Line]:
+    """The baselines that are no rows themselves, then the rows in their order."""
+    found = []
+    trained = {row.runs[0].results["model"] for row in group.rows}
+    for key, name in BASELINE_NAMES.items():
+        for row in group.rows:  # all have the same: it rests on photos and backbone alone
+            baseline = row.runs[0].results["baselines"][key]
+            if baseline is not None and key not in trained:
+                found.append(_baseline(name, baseline, group.splits))
+                break
+    for row in group.rows:
+        estimates = {(s, m): row.estimate(s, m) for s in group.splits for m in METRICS}
+        label = row.label + (MARK if row.setting.is_below_probe else "")
+        found.append(Line(label, row.basis, estimates, row.trainable_parameters, row))
+    return found
+
+
+def _baseline(name: str, results: dict[str, Any], splits: Sequence[str]) -> Line:
+    estimates = {}
+    for split in splits:
+        measured = results["splits"][split]
+        low, high = measured["top1_interval"]
+        estimates[split, "top1"] = Estimate(measured["top1"], None, (low, high))
+        estimates[split, "mean_per_class"] = Estimate(measured["mean_per_class"], None, None)
+    return Line(name, "1, any seed", estimates, results["trainable_parameters"], None)
+
+
+def notes(group: Group) -> list[str]:
+    """What a reader of the tables must know."""
+    found = [
+        "mean ± standard deviation over seeds [95 % interval of the mean: Student's t]; of a "
+        "single run its value [95 % Wilson interval]",
+        "the sampling error of the photos comes on top of the spread over seeds: about ± "
+        + " and ".join(f"{half:.1f} points on {split}" for split, half in _sampling(group)),
+    ]
+    if any(row.setting.is_below_probe for row in group.rows):
+        found.append(f"{MARK.strip()} below the linear probe of the same backbone on "
+                     f"{group.judged_on}")  # fmt: skip
+    devices = {one.results["device"] for row in group.rows for one in row.runs}
+    found.append(f"minutes: of training and validation, a run, on {', '.join(sorted(devices))}")
+    return found
+
+
+def _sampling(group: Group) -> list[tuple[str, float]]:
+    results = group.rows[0].runs[0].results["splits"]
+    intervals = [(split, results[split]["top1_interval"]) for split in group.splits]
+    return [(split, 50 * (high - low)) for split, (low, high) in intervals]
+
+
+def split_table(group: Group, split: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one split."""
+    header = ["method", "runs"]
+    for title in METRICS.values():
+        header += [title, "± deviation", "95 % interval"]
+    rows = []
+    for line in lines(group):
+        row = [line.label, line.basis]
+        for metric in METRICS:
+            row += estimate_cells(line.estimates[split, metric])
+        rows.append([*row, f"{line.trainable_parameters:,}", line.minutes])
+    return [*header, "trained parameters", "minutes"], rows
+
+
+def estimate_cells(estimate: Estimate) -> list[str]:
+    """Mean, deviation, interval."""
+    deviation, interval = estimate.deviation, estimate.interval
+    return [
+        percent(estimate.mean),
+        "" if deviation is None else percent(deviation),
+        "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
+    ]
+
+
+def pair_table(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: which photos one alone has right, and whether chance would explain it."""
+    header = [
+        "first", "second", "second minus first", "95 % interval, seed by seed",
+        "right by first alone", "by second alone", "McNemar's p, seed by seed",
+    ]  # fmt: skip
+    rows = []
+    for pair in pairs:
+        tests = pair.tests.values()
+        intervals = [f"{signed(t.difference.low)} to {signed(t.difference.high)}" for t in tests]
+        rows.append([
+            pair.first.label, pair.second.label, signed(pair.difference), ", ".join(intervals),
+            ", ".join(str(test.only_first) for test in tests),
+            ", ".join(str(test.only_second) for test in tests),
+            ", ".join(probability(test.p) for test in tests),
+        ])  # fmt: skip
+    return header, rows
+
+
+def pairs_of_best(group: Group) -> list[Pair]:
+    """The row that is best on val against each other one; none where there is no val."""
+    if "val" not in group.splits:
+        return []
+    best = best_first(group).rows[0]
+    return [pair for pair in group.pairs if best in (pair.first, pair.second)]
+
+
+def pairs_note(group: Group) -> str:
+    """How to read the p values of all pairs."""
+    count = sum(len(pair.tests) for pair in group.pairs)
+    return (
+        f"McNemar's exact test on the {group.photos(group.judged_on):,} photos of "
+        f"{group.judged_on}. Of {count} tests at 5 %, about {max(round(count / 20), 1)} would find"
+        f" a difference where there is none; below {0.05 / max(count, 1):.2g} none would "
+        "(Bonferroni)."
+    )
+
+
+def show(console: RunConsole, groups: Sequence[Group]) -> None:
+    """The tables of each group, and its best row against the others."""
+    if len(groups) > 1:
+        console.say(APART)
+    for group in groups:
+        console.say(group.protocol)
+        for split in group.splits:
+            console.console.print(_console_table(group, split))
+            console.say("")
+        for note in notes(group):
+            console.say(note)
+        for line in pair_lines(group):
+            console.say(line)
+
+
+def pair_lines(group: Group) -> list[str]:
+    """The best row on val against each other one, a line each."""
+    said = []
+    for pair in pairs_of_best(group):
+        best = best_first(group).rows[0]
+        other, sign = (pair.second, -1) if pair.first is best else (pair.first, 1)
+        ps = ", ".join(probability(test.p) for test in pair.tests.values())
+        said.append(
+            f"{best.label} (best on val) beside {other.label}, on the same photos of "
+            f"{group.judged_on}: {signed(sign * pair.difference)} points, McNemar's p {ps}"
+            + (" (each seed)" if len(pair.tests) > 1 else "")
+        )
+    return said
+
+
+def _console_table(group: Group, split: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(f"{split}\n{group.photos(split):,} photos", min_width=12, overflow="fold")
+    for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "runs",
+                  "trained\nparameters", "minutes"):  # fmt: skip
+        table.add_column(title, justify="right", no_wrap=True)
+    for line in lines(group):
+        top1, per_class = (line.estimates[split, metric] for metric in METRICS)
+        table.add_row(
+            Text(line.label, "bold" if line.row else ""),
+            Text(around(top1)),
+            percent(per_class.mean),
+            line.basis,
+            f"{line.trainable_parameters:,}",
+            line.minutes,
+        )
+    return table
+
+
+def around(estimate: Estimate) -> str:
+    """91.23 ± 0.31 [90.46, 92.00]"""
+    deviation, interval = estimate.deviation, estimate.interval
+    return (
+        percent(estimate.mean)
+        + ("" if deviation is None else f" ± {percent(deviation)}")
+        + ("" if interval is None else f" [{percent(interval[0])}, {percent(interval[1])}]")
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; only its first column is text."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (escaped[0], rule, *escaped[1:]))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def signed(share: float) -> str:
+    return f"{100 * share + 0.0:+.2f}"  # no -0.00
+
+
+def probability(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

@@ -1,0 +1,140 @@
+"""How a training went, step by step and epoch by epoch, as figures."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowertune.report import plots
+from flowertune.report.plots import Drawing
+from flowertune.report.run_files import ReportedRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DRAWN_STEPS = 800  # points of a line; of more steps, means
+_NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
+_MARKERS = "osD"
+
+
+def curves(run: ReportedRun) -> list[Drawing]:
+    """Loss, accuracy on val, each term of the loss, learning rates; empty without epochs."""
+    if not run.steps:
+        return []
+    last_step = {line["epoch"]: line["step"] for line in run.steps}
+    per_epoch = last_step[min(last_step)]
+    epochs = np.array([line["step"] for line in run.steps]) / per_epoch
+    found = [_loss(run, epochs)]
+    if run.validations:
+        found.append(_accuracy(run))
+    terms = [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
+    if terms:
+        found.append(_terms(run, epochs, [*terms, "gradient_norm"]))
+    found.append(_rates(run, epochs))
+    return found
+
+
+def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
+    figure = plots.new_figure(7, 3.4)
+    (axes,) = figure.axes
+    values = np.array([line["loss"] for line in run.steps])
+    axes.plot(*_thinned(epochs, values), color=plots.SERIES[0], linewidth=0.7, alpha=0.45)
+    of_epoch: dict[int, list[float]] = {}
+    for line in run.steps:
+        of_epoch.setdefault(line["epoch"], []).append(line["loss"])
+    means = {epoch: float(np.mean(losses)) for epoch, losses in of_epoch.items()}
+    axes.plot(
+        list(means), list(means.values()), color=plots.SERIES[0], marker="o", markersize=4,
+        label="train, mean of the epoch",
+    )  # fmt: skip
+    said = f"Train loss from {_first_last(list(means.values()))}"
+    if run.validations:
+        val = [line["loss"] for line in run.validations]
+        axes.plot(
+            [line["epoch"] for line in run.validations], val, color=plots.SERIES[1], marker="s",
+            markersize=4, linestyle="--", label="val",
+        )  # fmt: skip
+        said += f", val loss from {_first_last(val)}"
+    _mark_best(axes, run)
+    _over_epochs(axes, "loss")
+    caption = (
+        "Loss. The thin line is each step's. Train photos are augmented, and mixed where the "
+        "method mixes; val photos are not."
+    )
+    return Drawing("loss", figure, caption, f"{said}, over {len(means)} epochs.")
+
+
+def _accuracy(run: ReportedRun) -> Drawing:
+    figure = plots.new_figure(7, 3)
+    (axes,) = figure.axes
+    epochs = [line["epoch"] for line in run.validations]
+    for number, (key, label) in enumerate((("top1", "top-1"), ("mean_per_class", "mean per class"),
+                                           ("top5", "top-5"))):  # fmt: skip
+        axes.plot(
+            epochs, [100 * line[key] for line in run.validations], label=label, markersize=4,
+            color=plots.SERIES[number], marker=_MARKERS[number], linestyle=("-", "--", ":")[number],
+        )  # fmt: skip
+    _mark_best(axes, run)
+    _over_epochs(axes, "accuracy on val, %")
+    top1 = [100 * line["top1"] for line in run.validations]
+    said = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
+    return Drawing("accuracy", figure, "Accuracy on val after each epoch.", said)
+
+
+def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Drawing:
+    figure = plots.new_figures(7, 1.7 * len(names), rows=len(names))
+    said = []
+    for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
+        values = np.array([line[name] for line in run.steps])
+        axes.plot(
+            *_thinned(epochs, values), color=plots.SERIES[number % len(plots.SERIES)], linewidth=1
+        )
+        title = name.replace("_", " ")
+        axes.set_ylabel(title)
+        said.append(f"{title} from {_first_last(values)}")
+    plots.whole_numbers(figure.axes[-1])
+    figure.axes[-1].set_xlabel("epoch")
+    caption = "What the loss is made of, step by step, and the length of its gradient."
+    return Drawing("loss_terms", figure, caption, "; ".join(said) + ".")
+
+
+def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
+    figure = plots.new_figure(7, 2.6)
+    (axes,) = figure.axes
+    trained, said = "backbone" if run.results["model"] == "full" else "adapter", []
+    for number, (key, label) in enumerate((("lr", trained), ("head_lr", "head"))):
+        values = np.array([line[key] for line in run.steps])
+        axes.plot(
+            *_thinned(epochs, values), color=plots.SERIES[number], linestyle=("-", "--")[number],
+            label=label,
+        )  # fmt: skip
+        said.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
+    _over_epochs(axes, "learning rate")
+    return Drawing("learning_rate", figure, "Learning rates.", "; ".join(said) + ".")
+
+
+def _thinned(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Neighbouring points as their mean, so that not too many are left."""
+    size = math.ceil(len(x) / DRAWN_STEPS)
+    starts = np.arange(0, len(x), size)
+    counts = np.diff([*starts, len(x)])
+    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def _mark_best(axes: "Axes", run: ReportedRun) -> None:
+    best = run.results["best_epoch"]
+    if best is not None:
+        axes.axvline(best, color=plots.INK, linewidth=0.8, linestyle=":", label="kept")
+
+
+def _over_epochs(axes: "Axes", title: str) -> None:
+    plots.whole_numbers(axes)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(title)
+    axes.legend(labelcolor=plots.INK, frameon=False, fontsize=9)
+
+
+def _first_last(values: Sequence[float] | NDArray[Any]) -> str:
+    return f"{values[0]:.4g} to {values[-1]:.4g}"

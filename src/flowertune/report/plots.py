@@ -1,0 +1,157 @@
+"""Figures by matplotlib, whose colours follow the page that they stand in. Imported when drawn."""
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowertune import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1d2329"  # of text and axes: the page's own, in light and in dark
+SERIES = ("#0b62b4", "#b3440b", "#17754a", "#7d3fa6", "#8a6a00", "#b0245f")
+DOTS = 120  # an inch
+_SETTINGS: Any = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "flowertune",  # the same figure, the same file
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,  # a name with dollars is a name
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    ),
+}
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """While it is open, text that is put into a figure is as all its text; names need it."""
+    from matplotlib import rc_context
+
+    with warnings.catch_warnings(), rc_context(_SETTINGS):
+        # the page's reader has the letters that the font at hand lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches with empty axes, `axes[0]`; needs no screen, keeps no state.
+
+    Text that is put into it later is to be given INK.
+    """
+    return new_figures(width, height)
+
+
+def new_figures(
+    width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
+) -> "Figure":
+    """As `new_figure`, with axes in rows and columns. ratios: the heights of the rows."""
+    from matplotlib.figure import Figure
+
+    with settings():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.subplots(
+            rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
+        )
+    return figure
+
+
+def whole_numbers(axes: "Axes") -> None:
+    """Whole numbers alone along the axis across."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], colour: str) -> None:
+    """A square about each (x, y), the denser the larger its share in (0, 1]."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    corners = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
+    axes.add_collection(
+        PolyCollection(
+            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in places],
+            facecolors=[to_rgba(colour, 0.2 + 0.8 * share) for _, _, share in places],
+        )
+    )
+
+
+def logarithmic(axes: "Axes") -> None:
+    """A logarithmic axis across, its numbers written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: f"{x:,g}"))
+
+
+def themed_svg(figure: "Figure") -> str:
+    """The figure as SVG to stand in a page: its colours are the page's."""
+    return _themed(_svg(figure))
+
+
+def save(figure: "Figure", folder: Path, name: str) -> None:
+    """The figure as name.png and name.svg."""
+    Drawing(name, figure, "", "").save(folder)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with a name for its files, a caption, and what it shows in words."""
+
+    name: str
+    figure: "Figure"
+    caption: str
+    alternative: str
+
+    @cached_property
+    def svg(self) -> str:
+        """For a file; drawn once, which takes a tenth of a second."""
+        return _svg(self.figure)
+
+    @property
+    def themed_svg(self) -> str:
+        """For a page."""
+        return _themed(self.svg)
+
+    def save(self, folder: Path) -> None:
+        """As name.png and name.svg."""
+        pixels = io.BytesIO()
+        with settings():
+            self.figure.savefig(
+                pixels, format="png", dpi=DOTS, facecolor="white", metadata={"Software": None}
+            )
+        files.write_bytes(folder / f"{self.name}.png", pixels.getvalue())
+        files.write_text(folder / f"{self.name}.svg", self.svg)
+
+
+def _themed(svg: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace(INK, "currentColor")
+    for number, colour in enumerate(SERIES, start=1):
+        svg = svg.replace(colour, f"var(--series-{number})")
+    # several stand in one page, and matplotlib gives all the same names
+    prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
+    return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
+
+
+def _svg(figure: "Figure") -> str:
+    text = io.StringIO()
+    with settings():
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return text.getvalue()

@@ -1,0 +1,226 @@
+"""The tables of a reproduction: what every method reached, and beside it the published numbers.
+
+reproduce.md, reproduce.csv     after each job
+reproduce.html                  at the end
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from flowertune import files, reference
+from flowertune.compared import METRICS, SPLITS, Group, Row, groups, read
+from flowertune.report import comparison_page
+from flowertune.report.comparison import (
+    APART,
+    lines,
+    markdown,
+    notes,
+    pair_table,
+    pairs_note,
+    pairs_of_best,
+    percent,
+    show,
+    signed,
+    split_table,
+)
+from flowertune.report.console import RunConsole
+from flowertune.report.sweep import label
+from flowertune.runs import to_csv
+from flowertune.statistics_of_runs import (
+    Difference,
+    from_published,
+    half_of_t_interval,
+    sampling_error,
+)
+from flowertune.sweep_table import Job
+
+TITLE = "What every method reaches"
+
+
+@dataclass(frozen=True)
+class ReproductionTables:
+    """What a reproduction makes of its jobs."""
+
+    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
+        found = _groups(jobs)
+        files.write_text(folder / "reproduce.md", _document(found, jobs))
+        files.write_text(folder / "reproduce.csv", to_csv(*_csv(found)))
+
+    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+        console, found = RunConsole(), _groups(jobs)
+        console.say(f"\nreproduce: {_how_many(jobs)}")
+        show(console, found)
+        for line in (*_reference_lines(found), *_unfinished(jobs)):
+            console.say(line)
+        page = comparison_page.page(
+            TITLE, found, reference_table, reference_notes,
+            [_how_many(jobs), *_unfinished(jobs)],
+        )  # fmt: skip
+        files.write_text(folder / "reproduce.html", page)
+        console.say(f"{folder / 'reproduce.md'}, reproduce.csv, reproduce.html")
+
+
+def _groups(jobs: Sequence[Job]) -> list[Group]:
+    """By method as they were listed, and not seed by seed."""
+    done = [job for job in jobs if job.state == "finished"]
+    listed = list(dict.fromkeys(job.method for job in jobs))
+    done.sort(key=lambda job: listed.index(job.method))
+    return groups(read(Path(job.run)) for job in done)
+
+
+def from_reference(row: Row, split: str) -> tuple[float, Difference] | None:
+    """The published top-1, and how far ours is from it; None where there is none to compare."""
+    first = row.runs[0]
+    published = reference.published(row.method, split, first.values)
+    if published is None:
+        return None
+    n = first.results["splits"][split]["n"]
+    return published, from_published(row.over_seeds(split, "top1"), n, published)
+
+
+def reference_table(group: Group, split: str) -> tuple[list[str], list[list[str]]]:
+    """`split_table` with the reference's columns behind, empty where it has no such number."""
+    header, rows = split_table(group, split)
+    header = [*header, "reference top-1", "ours minus it", "95 % interval", "holds 0"]
+    for line, cells in zip(lines(group), rows, strict=True):
+        found = None if line.row is None else from_reference(line.row, split)
+        if found is None:
+            cells += [""] * 4
+            continue
+        published, difference = found
+        cells += [
+            percent(published), signed(difference.value),
+            f"{signed(difference.low)} to {signed(difference.high)}",
+            "yes" if difference.may_be_none else "no",
+        ]  # fmt: skip
+    return header, rows
+
+
+def reference_notes(group: Group) -> list[str]:
+    """Whether the reference applies, how it is compared, and the gap of VPT."""
+    if not reference.applies(group.rows[0].runs[0].values):
+        return [f"{reference.IN_WORDS}: its columns are empty here", *_gap(group)]
+    return [
+        "reference: notebooks with ViT-B/32 openai, seed 42, one run; the interval of the "
+        "difference has our spread over seeds and the reference's own sampling error in it, and "
+        "not the spread over its seeds, which nobody knows",
+        *_gap(group),
+    ]
+
+
+def _gap(group: Group) -> list[str]:
+    """The reference's VPT is 5.65 points better on val than on test, which is unusual."""
+    for row in group.rows:
+        if row.method == "vpt" and row.splits == list(SPLITS):
+            val, test = (row.over_seeds(split, "top1") for split in SPLITS)
+            gaps = [one - other for one, other in zip(val, test, strict=True)]
+            line = f"vpt, val minus test: {signed(mean(gaps))}"
+            if len(gaps) > 1:
+                line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(half_of_t_interval(gaps))}"
+            if reference.applies(row.runs[0].values):
+                published = reference.TOP1["vpt"]
+                half = sum(
+                    sampling_error(published[split], group.photos(split)) ** 2 for split in SPLITS
+                )
+                gap = signed(published["val"] - published["test"])
+                line += f"; the reference's is {gap}, 95 % ± {percent(half**0.5)} by sampling alone"
+            return [line]
+    return []
+
+
+def _reference_lines(found: Sequence[Group]) -> list[str]:
+    """For the console: each published number beside ours."""
+    said = []
+    for group in found:
+        for row in group.rows:
+            for split in row.splits:
+                compared = from_reference(row, split)
+                if compared is not None:
+                    published, difference = compared
+                    verdict = "within" if difference.may_be_none else "outside"
+                    said.append(
+                        f"{row.label} on {split}: reference {percent(published)}, ours "
+                        f"{signed(difference.value)} [{signed(difference.low)}, "
+                        f"{signed(difference.high)}]: {verdict} what chance explains"
+                    )
+        said += reference_notes(group)
+    return said
+
+
+def _how_many(jobs: Sequence[Job]) -> str:
+    finished = sum(job.state == "finished" for job in jobs)
+    return f"{finished} of {len(jobs)} runs finished"
+
+
+def _unfinished(jobs: Sequence[Job]) -> list[str]:
+    return [
+        f"job {job.number} ({label(job, ('method', 'seed'))}): {job.state}"
+        + (f": {job.why}" if job.why else "")
+        for job in jobs
+        if job.state != "finished"
+    ]
+
+
+def _document(found: Sequence[Group], jobs: Sequence[Job]) -> str:
+    parts = [f"# {TITLE}\n", f"{_how_many(jobs)}; accuracies in per cent.\n"]
+    if len(found) > 1:
+        parts.append(f"{APART.capitalize()}.\n")
+    for group in found:
+        parts.append(f"## {group.protocol}\n")
+        for split in reversed(group.splits):
+            parts.append(f"### {split}, {group.photos(split):,} photos\n")
+            parts.append(markdown(*reference_table(group, split)))
+        parts.append("".join(f"- {note}\n" for note in (*notes(group), *reference_notes(group))))
+        pairs = pairs_of_best(group)
+        if pairs:
+            parts.append(f"### The best on val against the others, on {group.judged_on}\n")
+            parts.append(markdown(*pair_table(pairs)))
+            parts.append(f"{pairs_note(group)}\n")
+    unfinished = _unfinished(jobs)
+    if unfinished:
+        parts.append("## Not finished\n")
+        parts.append("".join(f"- {line}\n" for line in unfinished))
+    return "\n".join(parts)
+
+
+def _csv(found: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
+    """A row a method; accuracies in [0, 1]."""
+    header = ["method", "seeds", "seed_matters", "trainable_parameters", "minutes"]
+    for split in SPLITS:
+        header.append(f"{split}_photos")
+        for metric in METRICS:
+            header += [f"{split}_{metric}_{what}" for what in ("mean", "std", "low", "high")]
+        difference = [f"difference_{what}" for what in ("", "low", "high")]
+        header += [f"{split}_{name}".rstrip("_") for name in ("reference", *difference)]
+        header.append(f"{split}_interval_holds_reference")
+    rows = []
+    for group in found:
+        for row in group.rows:
+            seeds = " ".join(str(one.results["seed"]) for one in row.runs)
+            cells: list[Any] = [row.label, seeds, row.runs[0].depends_on_seed]
+            cells += [row.trainable_parameters, row.minutes]
+            for split in SPLITS:
+                cells += _csv_of_split(group, row, split)
+            rows.append([*cells, *(row.runs[0].results[name] for name in _FACTS)])
+    return [*header, *_FACTS], rows
+
+
+_FACTS = ("backbone", "tag", "protocol", "device", "precision")
+
+
+def _csv_of_split(group: Group, row: Row, split: str) -> list[Any]:
+    if split not in row.splits:
+        return [None] * (1 + 4 * len(METRICS) + 5)
+    cells: list[Any] = [group.photos(split)]
+    for metric in METRICS:
+        estimate = row.estimate(split, metric)
+        cells += [estimate.mean, estimate.deviation, *(estimate.interval or (None, None))]
+    found = from_reference(row, split)
+    if found is None:
+        return [*cells, *[None] * 5]
+    published, difference = found
+    values = [difference.value, difference.low, difference.high]
+    return [*cells, published, *values, difference.may_be_none]

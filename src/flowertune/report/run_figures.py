@@ -1,0 +1,175 @@
+"""What a run takes for what, class by class and photo by photo, as figures."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowertune.report import plots
+from flowertune.report.plots import Drawing
+from flowertune.report.run_files import Embeddings, Prediction
+from flowertune.statistics_of_runs import wilson_interval
+
+MATRIX_CLASSES = 110  # with more, those that are confused most: names must stay apart
+BAR_CLASSES = 60  # with more, the lowest
+BINS = 15  # as metrics.py has them
+_MARKERS = "osD^vP"
+
+
+def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
+    """(what it is, what it was taken for, photos), the most photos first."""
+    counts = Counter((each.label, each.answer) for each in predictions if not each.is_hit)
+    return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
+
+
+def confusion(predictions: Sequence[Prediction]) -> Drawing:
+    """A square a pair of classes; more ink, a larger share of the class's photos."""
+    classes = sorted({each.label for each in predictions} | {each.answer for each in predictions})
+    caption = "Rows: what a photo is. Columns: what it was taken for."
+    if len(classes) > MATRIX_CLASSES:
+        involved: Counter[str] = Counter()
+        for label, answer, count in confused_pairs(predictions):
+            involved.update({label: count, answer: count})
+        most = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
+        classes = [name for name in classes if name in most]
+        caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
+    place = {name: number for number, name in enumerate(classes)}
+    photos = Counter(each.label for each in predictions)
+    pairs = Counter((each.label, each.answer) for each in predictions)
+    side = max(7.0, 2.2 + 0.16 * len(classes))
+    figure = plots.new_figure(side, side)
+    (axes,) = figure.axes
+    squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
+    for (label, answer), count in pairs.items():
+        if label in place and answer in place:
+            squares[label == answer].append((place[answer], place[label], count / photos[label]))
+    for is_hit, series in ((True, 0), (False, 1)):
+        plots.squares(axes, squares[is_hit], plots.SERIES[series])
+    with plots.settings():
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(classes)), classes, fontsize=7)
+    axes.set_xlim(-0.5, len(classes) - 0.5)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.set_aspect("equal")
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("is")
+    worst = "; ".join(f"{label} for {answer}: {n}" for label, answer, n in
+                      confused_pairs(predictions)[:5])  # fmt: skip
+    said = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
+    return Drawing("confusion", figure, caption, said)
+
+
+def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
+    """(class, hits, photos), the lowest accuracy first."""
+    photos = Counter(each.label for each in predictions)
+    hits = Counter(each.label for each in predictions if each.is_hit)
+    found = [(name, hits[name], count) for name, count in photos.items()]
+    return sorted(found, key=lambda each: (each[1] / each[2], each[0]))
+
+
+def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
+    """A bar a class, with the interval of its few photos."""
+    drawn = accuracies[:BAR_CLASSES]
+    figure = plots.new_figure(7, 1 + 0.19 * len(drawn))
+    (axes,) = figure.axes
+    values = np.array([100 * hits / photos for _, hits, photos in drawn])
+    ends = 100 * np.array([wilson_interval(hits, photos) for _, hits, photos in drawn])
+    axes.barh(
+        range(len(drawn)), values, color=plots.SERIES[0], alpha=0.75, height=0.7,
+        xerr=[np.maximum(values - ends[:, 0], 0), np.maximum(ends[:, 1] - values, 0)],
+        error_kw={"ecolor": plots.INK, "elinewidth": 0.8},
+    )  # fmt: skip
+    with plots.settings():
+        axes.set_yticks(range(len(drawn)), [name for name, _, _ in drawn], fontsize=8)
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("right, %")
+    caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
+    if len(drawn) < len(accuracies):
+        caption += f" The lowest {len(drawn)} of {len(accuracies)}."
+    said = ", ".join(
+        f"{name} {value:.0f}" for (name, _, _), value in zip(drawn, values, strict=True)
+    )
+    return Drawing("per_class", figure, caption, f"In per cent, the lowest first: {said}.")
+
+
+def calibration(predictions: Sequence[Prediction]) -> Drawing:
+    """How often a model is right, against how sure it is; and how many photos each bar holds."""
+    sureness = np.array([each.probability for each in predictions])
+    hits = np.array([each.is_hit for each in predictions])
+    bins = np.clip(np.ceil(sureness * BINS).astype(int) - 1, 0, BINS - 1)
+    figure = plots.new_figures(7, 5.5, rows=2, ratios=(3, 1))
+    shares, counts = figure.axes
+    shares.plot([0, 100], [0, 100], color=plots.INK, linewidth=0.8, linestyle="--")
+    said = []
+    for number in sorted(set(bins.tolist())):
+        inside = bins == number
+        right, sure = 100 * hits[inside].mean(), 100 * sureness[inside].mean()
+        centre = 100 * (number + 0.5) / BINS
+        shares.bar(centre, right, width=90 / BINS, color=plots.SERIES[0], alpha=0.75)
+        shares.plot([sure], [right], marker="o", markersize=4, color=plots.SERIES[1], clip_on=False)
+        counts.bar(centre, int(inside.sum()), width=90 / BINS, color=plots.SERIES[2], alpha=0.75)
+        said.append(f"{sure:.0f} sure, {right:.0f} right, {int(inside.sum())} photos")
+    for axes in (shares, counts):
+        axes.set_xlim(0, 100)
+    shares.set_ylabel("right, %")
+    shares.set_ylim(0, 100)
+    counts.set_ylabel("photos")
+    counts.set_xlabel("how sure the model is, %")
+    caption = (
+        "Bars: the share that is right of the photos in each band of sureness. On the dashed line "
+        "a model is as often right as it says; below it, it is too sure. Dots: the band's mean."
+    )
+    return Drawing("calibration", figure, caption, f"In per cent: {'; '.join(said)}.")
+
+
+def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> Drawing:
+    """The photos on their embeddings' two principal components, before and after."""
+    labels = [predictions[row].label for row in embeddings.rows.tolist()]
+    shown = _told_apart(labels, predictions)
+    panels = [("after training", embeddings.after)]
+    if embeddings.before is not None:
+        panels.insert(0, ("before training", embeddings.before))
+    figure = plots.new_figures(4.2 * len(panels), 4.6, columns=len(panels))
+    for axes, (title, points) in zip(figure.axes, panels, strict=True):
+        places, share = _principal(points)
+        named = np.array([shown.index(label) if label in shown else -1 for label in labels])
+        others = places[named < 0]
+        axes.scatter(others[:, 0], others[:, 1], s=9, color=plots.INK, alpha=0.25, linewidths=0)
+        for number, name in enumerate(shown):
+            x, y = places[named == number].T
+            colour, marker = plots.SERIES[number], _MARKERS[number]
+            axes.scatter(x, y, s=24, color=colour, marker=marker, linewidths=0, label=name)
+        if len(panels) > 1:
+            axes.set_title(title, fontsize=10, color=plots.INK)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel(f"{100 * share:.0f} % of the variance", fontsize=8)
+    with plots.settings():
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+            fontsize=8, labelcolor=plots.INK, frameon=False,
+        )  # fmt: skip
+    caption = f"{len(labels):,} photos on the two principal components of their embeddings."
+    if len(set(labels)) > len(shown):
+        caption += " In colour the classes of the pairs that are confused most."
+    said = f"A map of {len(labels):,} photos; in colour: {', '.join(shown)}."
+    return Drawing("embeddings", figure, caption, said)
+
+
+def _told_apart(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
+    """As many classes as there are colours: those most confused, then those with most photos."""
+    wanted = [name for label, answer, _ in confused_pairs(predictions) for name in (label, answer)]
+    wanted += [name for name, _ in Counter(labels).most_common()]
+    return [name for name in dict.fromkeys(wanted) if name in set(labels)][: len(plots.SERIES)]
+
+
+def _principal(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """(M, 2) on the two directions of most variance, and the share of it that they hold."""
+    centred = points - points.mean(0)
+    left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    places = np.zeros((len(points), 2), np.float32)
+    places[:, : len(lengths[:2])] = left[:, :2] * lengths[:2]
+    total = float((lengths**2).sum())
+    return places, float((lengths[:2] ** 2).sum()) / total if total else 1.0

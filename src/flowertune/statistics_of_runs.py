@@ -1,0 +1,115 @@
+"""How sure a number is: over seeds, beside another on the same photos, against a published one.
+
+Accuracies are fractions in [0, 1]; intervals are of 95 %.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, mean, stdev
+
+CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one number is from another, with its interval, which may pass 1."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def may_be_none(self) -> bool:
+        """Whether the interval holds 0: chance alone would explain the difference."""
+        return self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same photos: which photos one alone has right, and how likely by chance.
+
+    `difference` is the second's accuracy minus the first's; `p` is that of McNemar's exact test.
+    """
+
+    only_first: int
+    only_second: int
+    difference: Difference
+    p: float
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
+
+    E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    share = hits / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
+    low = 0.0 if hits == 0 else centre - half
+    high = 1.0 if hits == n else centre + half
+    return low, high
+
+
+def half_of_t_interval(values: Sequence[float]) -> float:
+    """Half of Student's t interval of the mean of two or more runs: 3 runs, t = 4.30."""
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    t = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+    return t * stdev(values) / math.sqrt(len(values))
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Of the mean accuracy of two or more runs over seeds, cut off at 0 and 1.
+
+    The spread over seeds alone: the sampling error of the photos, which they share, is not in it.
+    """
+    centre, half = mean(values), half_of_t_interval(values)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def from_published(values: Sequence[float], n: int, published: float) -> Difference:
+    """The mean of our runs minus a published accuracy of one run on as many photos (n).
+
+    Its half is the root of two squares: of the t interval of our mean over seeds, and of the
+    published number's own sampling error. One run of ours has, in place of the first, its own
+    sampling error. That the published number would be another with another seed is in neither.
+    """
+    centre = mean(values)
+    ours = half_of_t_interval(values) if len(values) > 1 else sampling_error(centre, n)
+    half = math.hypot(ours, sampling_error(published, n))
+    return Difference(centre - published, centre - published - half, centre - published + half)
+
+
+def sampling_error(accuracy: float, n: int) -> float:
+    """Half of the normal interval of an accuracy on n photos."""
+    return _Z * math.sqrt(accuracy * (1 - accuracy) / n)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+    """Two models' hits on the same photos, in the same order.
+
+    The p value is exact and two-sided: of the photos that one alone has right, either has each
+    with probability 1/2 (McNemar 1947, https://doi.org/10.1007/BF02295996). The interval of the
+    difference is Bonett and Price's (2012, https://doi.org/10.3102/1076998611411915).
+    """
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    n, discordant = len(first), only_first + only_second
+    one, other = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    half = _Z * math.sqrt((one + other - (other - one) ** 2) / (n + 2))
+    return Paired(
+        only_first,
+        only_second,
+        Difference((only_second - only_first) / n, other - one - half, other - one + half),
+        _two_sided(min(only_first, only_second), discordant),
+    )
+
+
+def _two_sided(fewer: int, n: int) -> float:
+    """The probability that n fair coins split at least as unevenly as into `fewer` and the rest."""
+    from scipy.special import bdtr
+
+    return min(2 * float(bdtr(fewer, n, 0.5)), 1.0)

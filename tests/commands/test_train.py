@@ -1,0 +1,42 @@
+"""`flowertune train` in this process, where what it rests on can be made to fail."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowertune.commands import train
+from flowertune.config import Config
+from flowertune.runs import Run
+
+SMALL = (
+    "method=zeroshot", "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",
+    "data.test_per_class=1", "run.name=r",
+)  # fmt: skip
+
+
+def test_a_report_that_the_disk_has_no_room_for_costs_no_result(
+    compose: Callable[..., Config],
+    fill_disk: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def write_results(run: Run, results: dict[str, Any]) -> None:
+        written(run, results)
+        fill_disk()
+
+    written = Run.write_results
+    monkeypatch.setattr(Run, "write_results", write_results)
+    monkeypatch.setattr(train, "make_deterministic", lambda enabled, device: None)
+    monkeypatch.setattr(train.memory, "keep_freed", lambda: True)
+    monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path / "cache"))
+    assert train.execute(compose(*SMALL, f"run.root={tmp_path}")) == 0
+    run = Run(tmp_path / "r")
+    assert run.status() == ("finished", None)
+    assert run.results()["method"] == "zeroshot"
+    *_, place, line = capsys.readouterr().out.splitlines()
+    assert place == str(run.path)
+    assert "its report could not be made (DiskFull: " in line
+    assert [path for path in run.path.rglob("*") if path.name.startswith((".", "report"))] == []

@@ -1,0 +1,177 @@
+"""Pages in a browser: whole without a network, on a phone, in the dark, and by keyboard."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowertune import cli, composition
+from flowertune.config import Config
+
+pytestmark = pytest.mark.browser
+
+WIDTHS = (1200, 390)
+SCHEMES = ("light", "dark")
+SWITCHES = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+MANY = tuple(f"class {number}" for number in range(102))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    places = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in places:
+        pytest.skip("there is no chromium or no chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = places[0]
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(places[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(
+    leave_run: Callable[..., Path],
+    finish: Callable[..., int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """One run with odd names, one with many classes, and several beside each other."""
+    folder = tmp_path_factory.mktemp("pages")
+    places = {name: folder / f"{name}.html" for name in ("odd", "many", "several")}
+    runs = {"odd": [leave_run(folder / "odd")], "many": [leave_run(folder / "many", classes=MANY)]}
+
+    def finished(config: Config) -> int:
+        return finish(config, val=0.5, test=0.4 if config.method == "lora" else 0.5)
+
+    for method in ("lora", "mixup"):
+        for seed in (1, 2):
+            words = (f"method={method}", f"seed={seed}", f"run.root={folder / 'several'}")
+            composition.run([*words, f"run.name={method}{seed}"], finished)
+    runs["several"] = sorted((folder / "several").glob("[lm]*"))
+    for name, place in places.items():
+        assert cli.main(["report", *map(str, runs[name]), "--output", str(place)]) == 0
+    return places
+
+
+def shown(browser: Any, page: Path, width: int = 1200, scheme: str = "light") -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # of the page before
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("name", ["odd", "many", "several"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_it_opens_whole_asks_for_nothing_and_never_scrolls_sideways(
+    browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
+) -> None:
+    shown(browser, pages[name], width, scheme)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(each["message"])["message"] for each in browser.get_log("performance")]
+    asked = [
+        each["params"]["request"]["url"]
+        for each in messages
+        if each["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked.count(pages[name].as_uri()) == 1  # so requests are seen here
+    assert [each for each in asked if not each.startswith(("data:", pages[name].as_uri()))] == []
+
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    figures = browser.find_elements("css selector", "figure svg")
+    assert len(figures) >= {"several": 2}.get(name, 8)
+    assert all(figure.rect["width"] > 300 and figure.rect["height"] > 100 for figure in figures)
+    broken = "return [...document.images].filter(i => !i.naturalWidth).length"
+    assert browser.execute_script(broken) == 0
+    unnamed = "return [...document.images].filter(i => !i.alt).length"
+    assert browser.execute_script(unnamed) == 0
+
+
+@pytest.mark.parametrize("name", ["odd", "several"])
+def test_text_and_figures_stand_out_in_light_and_in_dark(
+    browser: Any, pages: dict[str, Path], name: str
+) -> None:
+    def luminance(colour: str) -> float:
+        numbers = [float(each) / 255 for each in colour.split("(")[1].rstrip(")").split(",")[:3]]
+        linear = [n / 12.92 if n <= 0.04045 else ((n + 0.055) / 1.055) ** 2.4 for n in numbers]
+        return sum(w * n for w, n in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    grounds = []
+    for scheme in SCHEMES:
+        shown(browser, pages[name], scheme=scheme)
+        of = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+        ground = luminance(browser.execute_script(of, "body", "backgroundColor"))
+        grounds.append(ground)
+        for selector, what in (
+            ("p", "color"), ("a", "color"), ("figcaption", "color"), ("caption", "color"),
+            ("figure svg text", "fill"),
+        ):  # fmt: skip
+            colour = luminance(browser.execute_script(of, selector, what))
+            light, dark = max(colour, ground), min(colour, ground)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (scheme, selector)  # WCAG's AA
+    assert grounds[0] > 0.8 > 0.1 > grounds[1]
+
+
+def test_the_gallery_opens_by_click_and_by_keyboard(browser: Any, pages: dict[str, Path]) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    def focused() -> str:
+        text: str = browser.execute_script("return document.activeElement.textContent")
+        return text
+
+    shown(browser, pages["odd"])
+    card = browser.find_element("css selector", ".gallery button")
+    detail = browser.find_element("id", card.get_attribute("popovertarget"))
+    assert not detail.is_displayed()
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", card)
+    card.click()
+    assert detail.is_displayed()
+    assert len(detail.find_elements("css selector", "img")) == 2
+    assert "the nearest training photo" in detail.text
+    assert focused() == "Close"
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert not detail.is_displayed()
+    assert focused() == card.get_property("textContent")
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert detail.is_displayed()
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert not detail.is_displayed()
+
+
+def test_the_first_key_leads_past_the_links(browser: Any, pages: dict[str, Path]) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    shown(browser, pages["odd"], width=390)
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    skip = browser.switch_to.active_element
+    assert skip.text == "Skip to the content"
+    assert skip.rect["x"] >= 0
+    outline = "return getComputedStyle(document.activeElement).outlineStyle"
+    assert browser.execute_script(outline) == "solid"
+
+
+def test_a_matrix_of_many_classes_can_be_enlarged_until_its_names_are_read(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    shown(browser, pages["many"], width=390)
+    box = browser.find_element("css selector", ".enlargeable input")
+    text = browser.find_element("css selector", ".enlargeable svg text")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+    before = text.rect["width"]
+    box.click()
+    # across: of the names that stand upright it is the height of a letter
+    assert text.rect["width"] > 1.5 * before
+    assert text.rect["width"] >= 7
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,94 @@
+"""A page: one file that asks for nothing, in which no name becomes markup."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flowertune.report import plots
+from flowertune.report.page import Section, bullets, document, figure, folded, paragraph, table
+
+ODD = "<script>alert(1)</script>\"'&"
+
+
+class Read(HTMLParser):
+    """Every element with its attributes, and the text; elements must close as they were opened."""
+
+    VOID = ("meta", "use", "path", "rect")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def drawing(height: float = 3) -> str:
+    drawn = plots.new_figure(4, 3)
+    (axes,) = drawn.axes
+    axes.plot([1, 2], [1, height], color=plots.SERIES[0], label="first")
+    axes.legend(labelcolor=plots.INK, frameon=False)
+    return plots.themed_svg(drawn)
+
+
+@pytest.fixture(scope="module")
+def page() -> Read:
+    body = (
+        paragraph(ODD) + bullets([ODD], "note") + table([ODD, "n"], [[ODD, "1"]], ODD, [1])
+        + figure(drawing(), ODD, ODD) + figure(drawing(4), ODD, ODD) + folded(ODD, paragraph(ODD))
+    )  # fmt: skip
+    return Read(document(ODD, paragraph(ODD), [Section("part", ODD, body)]))
+
+
+def test_names_never_become_markup(page: Read) -> None:
+    assert page.text.count(ODD) >= 12
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert [each["aria-label"] for _, each in page.elements if each.get("role") == "img"] == [
+        ODD, ODD,
+    ]  # fmt: skip
+
+
+def test_it_asks_for_nothing_and_its_links_lead_somewhere(page: Read) -> None:
+    ids = [each["id"] for _, each in page.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    for tag, each in page.elements:
+        assert tag not in ("link", "script", "img", "iframe")
+        for name in ("href", "xlink:href", "src"):
+            if name in each:
+                assert str(each[name]).removeprefix("#") in ids, each
+    referred = re.findall(r"url\((.*?)\)", str(page.elements) + page.text)
+    assert {each.strip("#") for each in referred} <= set(ids)
+
+
+def test_a_figures_colours_are_the_pages_and_its_text_is_text() -> None:
+    svg = drawing()
+    assert plots.INK not in svg
+    assert "currentColor" in svg
+    assert "var(--series-1)" in svg
+    assert "#ffffff" not in svg
+    assert re.search(r"<text[^>]*>first</text>", svg)
+    assert svg == drawing()
+
+
+def test_a_figure_is_saved_as_png_and_svg(tmp_path: Path) -> None:
+    plots.save(plots.new_figure(4, 3), tmp_path, "empty")
+    assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "empty.svg").read_text().startswith("<?xml")

@@ -1,0 +1,130 @@
+"""Runs beside each other: what is a row, what is a table, what is compared photo by photo."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowertune import composition
+from flowertune.compared import FinishedRun, best_first, groups, read
+from flowertune.runs import Run
+from flowertune.statistics_of_runs import t_interval
+
+Done = Callable[..., FinishedRun]
+Refusal = Callable[[Callable[[], object]], str]
+
+
+@pytest.fixture
+def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
+    """`done(*words, **accuracies)`: a finished run that was typed so."""
+
+    def done(*words: str, **accuracies: float | None) -> FinishedRun:
+        number = len(list(tmp_path.iterdir()))
+        name = [f"run.root={tmp_path}", f"run.name=run{number}"]
+        composition.run([*words, *name], lambda config: finish(config, **accuracies))
+        return read(tmp_path / f"run{number}")
+
+    return done
+
+
+def test_runs_that_differ_by_their_seed_are_one_row(done: Done) -> None:
+    runs = [done("method=mixup", f"seed={seed}", val=seed / 100) for seed in (70, 72, 74)]
+    ((row,),) = (group.rows for group in groups(runs))
+    assert (row.label, row.basis) == ("mixup", "3 seeds")
+    estimate = row.estimate("val", "top1")
+    assert estimate.mean == pytest.approx(0.72)
+    assert estimate.deviation == pytest.approx(0.02)
+    assert estimate.interval == pytest.approx(t_interval([0.70, 0.72, 0.74]))
+
+
+def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> None:
+    runs = [
+        done("method=mixup", "augmentation.alpha=0.1", "trainer.checkpoint_minutes=5"),
+        done("method=mixup", "augmentation.alpha=0.4", val=0.6),
+        done("method=vpt", "trainer.batch_size=8"),
+    ]
+    (group,) = groups(runs)
+    assert group.keys == ("method", "augmentation.alpha")
+    assert [row.label for row in group.rows] == [
+        "mixup augmentation.alpha=0.1", "mixup augmentation.alpha=0.4",
+        "vpt augmentation.alpha=null",
+    ]  # fmt: skip
+    best = best_first(group)
+    assert best.rows[0].label == "mixup augmentation.alpha=0.4"
+
+
+def test_other_photos_or_another_backbone_are_another_table(done: Done) -> None:
+    runs = [done("seed=1"), done("seed=2", "data.seed=5"), done("seed=1", "backbone=tiny")]
+    found = groups([*runs, done("seed=3")])
+    assert [[row.basis for row in group.rows] for group in found] == [
+        ["2 seeds"], ["1 seed"], ["1 seed"],
+    ]  # fmt: skip
+
+
+def test_the_same_training_twice_would_count_twice_and_is_refused(
+    done: Done, refusal: Refusal
+) -> None:
+    runs = [done("seed=1"), done("seed=1")]
+    assert "are the same training; give one" in refusal(lambda: groups(runs))
+
+
+@pytest.mark.parametrize("words", [("method=zeroshot",), ("method=linear_probe",)])
+def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
+    done: Done, words: tuple[str, ...]
+) -> None:
+    runs = [done(*words, f"seed={seed}", test=0.4) for seed in (1, 2)]
+    ((row,),) = (group.rows for group in groups(runs))
+    estimate = row.estimate("test", "top1")
+    assert (row.basis, estimate.mean, estimate.deviation) == ("1, any seed", 0.4, None)
+    assert estimate.interval == tuple(runs[0].results["splits"]["test"]["top1_interval"])
+    assert row.estimate("test", "mean_per_class").interval is None
+
+
+def test_a_probe_that_is_trained_by_steps_has_seeds(done: Done) -> None:
+    words = ("method=linear_probe", "probe.solver=adamw")
+    runs = [done(*words, f"seed={seed}", test=seed / 10) for seed in (1, 2)]
+    ((row,),) = (group.rows for group in groups(runs))
+    assert row.basis == "2 seeds"
+    assert row.estimate("test", "top1").deviation == pytest.approx(0.1 / 2**0.5)
+
+
+def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
+    runs = [
+        done("method=zeroshot", "seed=42", test=0.5),
+        *(done("method=lora", f"seed={seed}", test=0.6) for seed in (1, 2)),
+        *(done("method=mixup", f"seed={seed}", test=0.4) for seed in (2, 3)),
+    ]
+    predictions = runs[2].run.path / "predictions-test.csv"
+    header, *lines = predictions.read_text().splitlines()
+    predictions.write_text("\n".join([header, *reversed(lines)]))  # by path, whatever the order
+    (group,) = groups(runs)
+    pairs = {(pair.first.label, pair.second.label): pair for pair in group.pairs}
+    both = pairs["lora", "mixup"]
+    assert list(both.tests) == [2]  # the seed that both have
+    assert (both.tests[2].only_first, both.tests[2].only_second) == (20, 0)
+    assert both.difference == pytest.approx(-0.2)
+    zero_shot = pairs["zeroshot", "lora"]
+    assert {seed: test.only_second for seed, test in zero_shot.tests.items()} == {1: 10, 2: 10}
+    assert zero_shot.largest_p == pytest.approx(2 / 2**10)
+
+
+def test_without_test_photos_val_is_compared(done: Done) -> None:
+    (group,) = groups([done("method=lora", test=None), done("method=vpt", test=None)])
+    assert group.judged_on == "val"
+    assert len(group.pairs) == 1
+
+
+def test_what_is_no_finished_run_or_damaged_is_refused(
+    done: Done, refusal: Refusal, tmp_path: Path
+) -> None:
+    run = done("seed=1")
+    assert refusal(lambda: read(tmp_path)) == f"{tmp_path}: is no finished run"
+    Run(run.run.path).write_status("interrupted", "by SIGTERM")
+    assert refusal(lambda: read(run.run.path)).endswith("is no finished run: interrupted")
+    Run(run.run.path).write_status("finished")
+    (run.run.path / "config.yaml").write_text("[")
+    assert "config.yaml is missing or damaged" in refusal(lambda: read(run.run.path))
+    other = done("seed=1", "method=vpt")
+    (other.run.path / "predictions-test.csv").write_text("path,label,prediction\n")
+    (group,) = groups([run, other])
+    assert "predictions-test.csv is missing or damaged" in refusal(lambda: group.pairs)

@@ -1,7 +1,7 @@
 """Whose a run directory is: free, finished, left over from an end too soon, or in work."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,15 +185,7 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     # A key that is younger than the run had its default, as that is what was done without it.
-    old = dict(_flat(config_file.schema_values(before))) | dict(_flat(before))
-    new = dict(_flat(now))
+    old = dict(config_file.flat(config_file.schema_values(before))) | dict(config_file.flat(before))
+    new = dict(config_file.flat(now))
     keys = sorted(old.keys() | new.keys())
     return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -5,7 +5,7 @@ takes further overrides, which are checked as ever. Hydra wants that path absolu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ def _literal(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _literal(each) for key, each in value.items()}
     return value
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a config with its whole key: trainer.epochs."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def schema_values(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from flowertune.claims import SWEEPS
 from flowertune.composed import to_config, to_named_config, without_hydra
 from flowertune.config import Config
 from flowertune.errors import EXIT_FAILED, Refused, first_line
+from flowertune.logger_config import MlflowConfig, WandbConfig
 from flowertune.refusals import composing, in_one_line
 from flowertune.runs import run_name
 from flowertune.sweep_table import Job
@@ -42,7 +43,7 @@ def run_sweep(
     def job(node: DictConfig) -> float | None:
         """Called in this process, or by a launcher in another one or on another machine."""
         this = _job(node, HydraConfig.get().job.num + 1)
-        return sweep.perform(this, lambda: execute(to_named_config(node)))
+        return sweep.perform(this, lambda: execute(_grouped(to_named_config(node), sweep)))
 
     folder = str(sweep.path).replace('"', '\\"')
     more = ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
@@ -56,6 +57,14 @@ def run_sweep(
             print(f"the sweep ended early: {first_line(error)}", file=sys.stderr)
             return EXIT_FAILED
     return sweep.exit_code()
+
+
+def _grouped(config: Config, sweep: Sweep) -> Config:
+    """Trackers show a sweep's jobs together, unless the config has another group for them."""
+    logger = config.logger
+    if isinstance(logger, WandbConfig | MlflowConfig) and logger.group is None:
+        logger.group = sweep.path.name
+    return config
 
 
 def _sweep_overrides(composer: Hydra, node: DictConfig) -> list[Override]:

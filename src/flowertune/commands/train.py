@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from flowertune import (
     claims,
     environment,
     frozen,
+    loggers,
     memory,
     recording,
     runs,
@@ -41,6 +43,7 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
 from flowertune.stopping import Stop, listening, on_signals
+from flowertune.tracking import tracked
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
@@ -80,6 +83,7 @@ def _execute(config: Config, stop: Stop) -> int:
         return EXIT_DONE
 
     # what can be refused comes before the run directory, and what is quick to refuse comes first
+    loggers.check(config.logger)
     compute = choose_compute(config.trainer.device, config.trainer.precision)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -111,19 +115,23 @@ def _execute(config: Config, stop: Stop) -> int:
     )
     made_in = environment.describe(compute, backbone, photos)
     begun = claims.begun(run, plain, made_in, resume)
-    with begun as before, recording.recorded(run, out_of_memory):
-        if before is not None:
-            for note in before.notes:
-                console.say(note)
-            then = "it is started over" if before.checkpoint is None else "it goes on"
-            console.say(f"{run.path} {before.words}; {then}")
-        saved = None if before is None else before.checkpoint
-        results = _train(
-            config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved
-        )
-        with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
-            run.write_results(results)
-    console.results(results, str(run.path))
+    tracker = tracked(config.logger, run, plain, console.say)
+    with begun as before, tracker as tracking:
+        with recording.recorded(run, out_of_memory):
+            if before is not None:
+                for note in before.notes:
+                    console.say(note)
+                then = "it is started over" if before.checkpoint is None else "it goes on"
+                console.say(f"{run.path} {before.words}; {then}")
+            saved = None if before is None else before.checkpoint
+            results = _train(
+                config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved,
+                tracking.log_metrics,
+            )  # fmt: skip
+            with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
+                run.write_results(results)
+        tracking.log_results(results)
+        console.results(results, str(run.path))
     return EXIT_DONE
 
 
@@ -138,6 +146,7 @@ def _train(
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
+    track: Callable[[Sequence[runs.Metrics]], None],
 ) -> dict[str, Any]:
     # pixels and labels
     device, settings = compute.device, config.trainer
@@ -218,7 +227,7 @@ def _train(
             ),
             settings, run,
             (lambda: evaluate("val").logits) if "val" in labels else None, labels.get("val"),
-            console, stop, saved,
+            console, stop, saved, track,
         )  # fmt: skip
 
     # the kept weights' result, by the code that every later use goes through; the trained model

@@ -1,6 +1,6 @@
 """A whole training: the loop's epochs, what is kept of them, and what is written down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.report.console import RunConsole
-from flowertune.runs import Run
+from flowertune.runs import Metrics, Run
 from flowertune.stopping import Stop
 from flowertune.training import checkpoint
 from flowertune.training.early_stopping import BestEpoch
@@ -50,14 +50,16 @@ def train(
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
+    track: Callable[[Sequence[Metrics]], None] = lambda lines: None,
 ) -> tuple[Course, Tensor | None]:
     """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
 
     The run's files are true after each epoch, and then, every `settings.checkpoint_minutes` and
     when `stop` has been asked for, all that a training goes on from is saved there. `saved`: the
     checkpoint that this one goes on from. `infer_val` gives the logits (N, C) of the classifier as
-    it is, for `val_labels` (N,); both None without a val split. Beside the course those of the
-    weights that are left, where they were inferred.
+    it is, for `val_labels` (N,); both None without a val split. `track` gets all lines of
+    metrics.jsonl so far, whenever there are more. Beside the course the logits of the weights that
+    are left, where they were inferred.
 
     Raises:
         TrainingFailed: as `loop.fit` does; the step's photos are in run.failed_batch then.
@@ -132,11 +134,13 @@ def train(
             for record in records:
                 if record is not None:
                     take_in(record)
+                track(standing.lines + standing.progress.lines)
                 saving.save()
                 stop.check()
     except TrainingFailed as error:
         standing.lines += standing.progress.lines
         write_lines()
+        track(standing.lines)
         if isinstance(error, NotFinite):
             try:
                 why = explained(error, step, photos, settings, standing.progress, run)

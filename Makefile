@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers bench-growth test test-slow test-faults lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real bench bench-peers bench-growth test test-slow test-faults test-trackers lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -49,13 +49,17 @@ results-real: $(INSTALLED) ## train on real photos with three seeds and fill RES
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not trackers"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 test-faults: $(TEST_INSTALLED) ## kill trainings, damage files, draw configs, by the hundred, and see what becomes of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m faults
+
+test-trackers: $(TEST_INSTALLED) ## install TensorBoard, wandb and MLflow, and read back what they store (no network after installing)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard,wandb,mlflow]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m trackers
 
 lint: $(TEST_INSTALLED) ## check style
 	$(BIN)/ruff check .

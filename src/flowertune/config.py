@@ -179,6 +179,12 @@ class RunConfig:
         "restart: both are replaced",
         choices=("auto", "never", "restart"),
     )
+    console: str = key(
+        "auto",
+        "auto: a live view on a terminal, else lines; quiet: warnings and the run's path; "
+        "json: objects on stdout, the rest on stderr",
+        choices=("auto", "plain", "quiet", "json"),
+    )
 
 
 @dataclass

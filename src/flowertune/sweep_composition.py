@@ -113,6 +113,7 @@ def _sweep(node: DictConfig, swept: list[Override], jobs: list[Job]) -> Sweep:
         path=Path(node.run.root).expanduser() / SWEEPS / name,
         swept=tuple(o.get_key_element().lstrip("+") for o in swept if o.is_sweep_override()),
         total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
+        console=node.run.console,
     )
 
 

@@ -59,6 +59,7 @@ class Sweep:
     path: Path
     swept: tuple[str, ...]
     total: int | None
+    console: str = "auto"
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
@@ -94,7 +95,7 @@ class Sweep:
         the sweep.
         """
         title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
-        console, elsewhere = RunConsole(), os.getpid() != self.pid
+        console, elsewhere = RunConsole(mode=self.console), os.getpid() != self.pid
         console.say(f"{title}: {report.label(job, self.swept)}")
         self._write(replace(job, state="running"))
         try:
@@ -155,7 +156,7 @@ class Sweep:
             if job.state == "running":
                 self._write(replace(job, state=still_running, why="its process ended"))
         self._write_tables()
-        report.show(RunConsole(), self.path, self.jobs(), self.swept)
+        report.show(RunConsole(mode=self.console), self.path, self.jobs(), self.swept)
 
     @contextmanager
     def _printing_to_log(self, job: Job, elsewhere: bool) -> Iterator[None]:

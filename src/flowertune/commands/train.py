@@ -63,11 +63,11 @@ def execute(config: Config) -> int:
 
 
 def _execute(config: Config, stop: Stop) -> int:
-    console = RunConsole()
+    console = RunConsole(mode=config.run.console)
     assert config.run.name is not None
     cache, resume = cache_root(), config.run.resume
     # what is written down is for the next time, and restarts nothing then
-    plain = asdict(replace(config, run=replace(config.run, resume="auto")))
+    plain = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
     run, finished = claims.claim(Path(config.run.root), config.run.name, plain, resume)
     if finished:
         results = run.results()
@@ -105,8 +105,15 @@ def _execute(config: Config, stop: Stop) -> int:
     build.check_loss(config.loss, photos.photo_set.splits["train"].labels)
     space.check_room(config, backbone, photos)
     for line in bad_file_lines(photo_set, photos.bad):
-        console.say(f"left out: {line}")
-    console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
+        console.warn(f"left out: {line}")
+    console.start(
+        str(run.path),
+        method=config.method,
+        backbone=backbone.name,
+        tag=backbone.tag,
+        protocol=photos.photo_set.protocol,
+        seed=config.seed,
+    )
 
     out_of_memory = recording.OUT_OF_MEMORY.format(
         device=compute.device_name,
@@ -120,7 +127,7 @@ def _execute(config: Config, stop: Stop) -> int:
         with recording.recorded(run, out_of_memory):
             if before is not None:
                 for note in before.notes:
-                    console.say(note)
+                    console.warn(note)
                 then = "it is started over" if before.checkpoint is None else "it goes on"
                 console.say(f"{run.path} {before.words}; {then}")
             saved = None if before is None else before.checkpoint

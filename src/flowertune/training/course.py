@@ -124,13 +124,14 @@ def train(
         settings,
         best,
         validate=None if infer_val is None else validate_averaged,
-        on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
+        on_step=lambda epoch, done, total: console.step(epoch, done, standing.progress.lines),
         average=average,
         progress=standing.progress,
         pause=saving.due,
     )
     try:
-        with console.progress(), stop.deferred(), closing(records):
+        view = console.training(settings.epochs, steps_per_epoch, standing.lines)
+        with view, stop.deferred(), closing(records):
             for record in records:
                 if record is not None:
                     take_in(record)

@@ -26,12 +26,11 @@ class TrainingView:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._epoch, self._done = 1, 0
-        self._losses: list[float] = []  # of training, one an epoch
         self._top1: list[float] = []
         self._terms: Mapping[str, Any] = {}
         self._began: float | None = None
         self._before = 0  # steps
-        sums: dict[int, list[float]] = {}
+        sums: dict[int, list[float]] = {}  # of training, by epoch
         for line in lines:
             if line["split"] == "train":
                 sums.setdefault(line["epoch"], []).append(line["loss"])
@@ -60,10 +59,9 @@ class TrainingView:
         head.add_column(no_wrap=True)
         head.add_column()
         head.add_column(no_wrap=True)
-        width = max(4, min(40, options.max_width - 50))
         head.add_row(
             f"epoch {self._epoch}/{self._epochs}",
-            ProgressBar(total=total, completed=done, width=width),
+            ProgressBar(total=total, completed=done, width=40),
             f"step {done:,}/{total:,}  {self._left(done, total)}",
         )
         yield head

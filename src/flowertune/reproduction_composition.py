@@ -63,6 +63,7 @@ def run_reproduction(
             total=len(jobs),
             tables=ReproductionTables(),
             beside=is_beside(node),
+            console=node.run.console,
         )
 
     def launch(job: Callable[[DictConfig], float | None]) -> None:

@@ -61,7 +61,7 @@ class Tables(Protocol):
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
         """The tables, after each job."""
 
-    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
         """What a person reads at the end."""
 
 
@@ -76,8 +76,8 @@ class SweepTables:
         groups = settings(jobs, self.swept)
         files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
 
-    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
-        report.show(RunConsole(), folder, jobs, self.swept)
+    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
+        report.show(console, folder, jobs, self.swept)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Sweep:
     total: int | None
     tables: Tables
     beside: bool  # whether its jobs have processes of their own
+    console: str  # the mode of what people see
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
@@ -124,7 +125,7 @@ class Sweep:
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
         the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
-        title, console = self._title(job), RunConsole()
+        title, console = self._title(job), RunConsole(mode=self.console)
         elsewhere = os.getpid() != self.pid
         try:
             with self._begun(job, elsewhere) as may_begin:
@@ -186,7 +187,7 @@ class Sweep:
                 self._write(replace(job, state=still_running, why="its process ended"))
         jobs = self.jobs()
         self.tables.write(self.path, jobs)
-        self.tables.show(self.path, jobs)
+        self.tables.show(RunConsole(mode=self.console), self.path, jobs)
 
     @property
     def workers(self) -> WorkerProcesses:
@@ -211,7 +212,8 @@ class Sweep:
                 yield True
 
     def _announce(self, job: Job) -> None:
-        RunConsole().say(f"{self._title(job)}: {report.label(job, self.swept)}")
+        console = RunConsole(mode=self.console)
+        console.say(f"{self._title(job)}: {report.label(job, self.swept)}")
         self._write(replace(job, state="running"))
 
     def _title(self, job: Job) -> str:

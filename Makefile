@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth test test-slow test-faults test-browser lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth test test-slow test-faults test-browser test-trackers lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -52,7 +52,7 @@ results-real: $(INSTALLED) ## train on real photos with three seeds and fill RES
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -63,6 +63,10 @@ test-faults: $(TEST_INSTALLED) ## kill trainings, damage files, draw configs, by
 test-browser: $(TEST_INSTALLED) ## open reports in Chromium (Debian: apt-get install chromium chromium-driver)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser
+
+test-trackers: $(TEST_INSTALLED) ## install TensorBoard, wandb and MLflow, and read back what they store (no network after installing)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard,wandb,mlflow]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m trackers
 
 lint: $(TEST_INSTALLED) ## check style
 	$(BIN)/ruff check .

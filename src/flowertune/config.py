@@ -9,6 +9,7 @@ dataclasses and never OmegaConf's containers. Nothing heavy is imported here.
 from dataclasses import dataclass, field
 
 from flowertune.keys import MISSING, key, option
+from flowertune.logger_config import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
 from flowertune.method_config import (
     AugmentationConfig,
     BasicAugmentationConfig,
@@ -179,6 +180,12 @@ class RunConfig:
         choices=("auto", "never", "restart"),
     )
     report: bool = key(True, "make report.html at the end; flowertune report makes it, too")
+    console: str = key(
+        "auto",
+        "auto: a live view on a terminal, else lines; quiet: warnings and the run's path; "
+        "json: objects on stdout, the rest on stderr",
+        choices=("auto", "plain", "quiet", "json"),
+    )
 
 
 @dataclass
@@ -197,6 +204,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     data: DataConfig = MISSING
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -209,7 +217,7 @@ def needs_probe(config: Config) -> bool:
 
 
 # Keys and groups that no result depends on: the same run, whatever they are.
-NO_RESULT = ("run.", "data.residency", "trainer.checkpoint_minutes")
+NO_RESULT = ("run.", "logger", "data.residency", "trainer.checkpoint_minutes")
 
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {
@@ -235,5 +243,11 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "folder": FolderConfig,
         "flowers102": Flowers102Config,
         "synthetic": SyntheticConfig,
+    },
+    "logger": {
+        "none": LoggerConfig,
+        "tensorboard": TensorBoardConfig,
+        "wandb": WandbConfig,
+        "mlflow": MlflowConfig,
     },
 }

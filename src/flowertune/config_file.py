@@ -5,7 +5,7 @@ takes further overrides, which are checked as ever. Hydra wants that path absolu
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,14 @@ def _literal(value: Any) -> Any:
 def flat_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """Its values by their whole keys. A key that is younger than the file has its default."""
     # as that is what was done without it
-    return dict(_flat(schema_values(config))) | dict(_flat(config))
+    return dict(flat(schema_values(config))) | dict(flat(config))
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a config with its whole key: trainer.epochs."""
+    for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

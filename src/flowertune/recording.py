@@ -88,12 +88,20 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class _Screen(logging.StreamHandler):
+    """Says it on what stderr is by then: a live view has it above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
 @contextmanager
 def _logging_to(run: Run) -> Iterator[None]:
     """run.log gets everything of ours and Python's warnings; people see our warnings alone."""
     file = _LogFile(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    screen = logging.StreamHandler()
+    screen = _Screen()
     screen.setLevel(logging.WARNING)
     screen.addFilter(logging.Filter("flowertune"))
     ours, root = logging.getLogger("flowertune"), logging.getLogger()

@@ -61,6 +61,7 @@ def run_reproduction(
             swept=_SEVERAL,
             total=len(jobs),
             tables=ReproductionTables(),
+            console=node.run.console,
         )
 
     def launch(job: Callable[[DictConfig], float | None]) -> None:

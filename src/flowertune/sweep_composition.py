@@ -16,6 +16,7 @@ from flowertune.claims import SWEEPS
 from flowertune.composed import to_config, to_named_config, without_hydra
 from flowertune.config import Config
 from flowertune.errors import EXIT_FAILED, Refused, first_line
+from flowertune.logger_config import MlflowConfig, WandbConfig
 from flowertune.refusals import composing, in_one_line
 from flowertune.runs import run_name
 from flowertune.sweep_table import Job
@@ -59,7 +60,7 @@ def perform_all(
     def job(node: DictConfig) -> float | None:
         """Called in this process, or by a launcher in another one or on another machine."""
         this = _job(node, HydraConfig.get().job.num + 1)
-        return sweep.perform(this, lambda: execute(to_named_config(node)))
+        return sweep.perform(this, lambda: execute(_grouped(to_named_config(node), sweep)))
 
     with sweep.held(jobs):
         try:
@@ -71,6 +72,14 @@ def perform_all(
             print(f"the sweep ended early: {first_line(error)}", file=sys.stderr)
             return EXIT_FAILED
     return sweep.exit_code()
+
+
+def _grouped(config: Config, sweep: Sweep) -> Config:
+    """Trackers show a sweep's jobs together, unless the config has another group for them."""
+    logger = config.logger
+    if isinstance(logger, WandbConfig | MlflowConfig) and logger.group is None:
+        logger.group = sweep.path.name
+    return config
 
 
 def sweep_words(sweep: Sweep) -> list[str]:
@@ -141,6 +150,7 @@ def _sweep(node: DictConfig, swept: list[Override], jobs: list[Job]) -> Sweep:
         swept=keys,
         total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
         tables=SweepTables(keys),
+        console=node.run.console,
     )
 
 

@@ -60,7 +60,7 @@ class Tables(Protocol):
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
         """The tables, after each job."""
 
-    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
+    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
         """What a person reads at the end."""
 
 
@@ -75,8 +75,8 @@ class SweepTables:
         groups = settings(jobs, self.swept)
         files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
 
-    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
-        report.show(RunConsole(), folder, jobs, self.swept)
+    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
+        report.show(console, folder, jobs, self.swept)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Sweep:
     swept: tuple[str, ...]
     total: int | None
     tables: Tables
+    console: str = "auto"
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
@@ -122,7 +123,7 @@ class Sweep:
         the sweep.
         """
         title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
-        console, elsewhere = RunConsole(), os.getpid() != self.pid
+        console, elsewhere = RunConsole(mode=self.console), os.getpid() != self.pid
         console.say(f"{title}: {report.label(job, self.swept)}")
         self._write(replace(job, state="running"))
         try:
@@ -180,7 +181,7 @@ class Sweep:
                 self._write(replace(job, state=still_running, why="its process ended"))
         jobs = self.jobs()
         self.tables.write(self.path, jobs)
-        self.tables.show(self.path, jobs)
+        self.tables.show(RunConsole(mode=self.console), self.path, jobs)
 
     @contextmanager
     def _printing_to_log(self, job: Job, elsewhere: bool) -> Iterator[None]:

@@ -2,13 +2,23 @@
 
 import copy
 import io
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from flowertune.report.console import RunConsole
+from flowertune.report.live import BLOCKS, TrainingView, curve
 
 
 def measured(n: int, top1: float, low: float, high: float, mean: float) -> dict[str, Any]:
@@ -165,14 +175,17 @@ def test_without_val_nothing_claims_to_have_been_selected() -> None:
     assert out.getvalue() == "epoch  3/12  train loss 0.2500\n"
 
 
+TERMS = {"step": 1, "epoch": 1, "split": "train", "lr": 1e-3, "loss": 0.25, "triplet": 0.125}
+
+
 def run_two_epochs(shown: RunConsole) -> None:
     with shown.progress():
         for done in (0, 5, 10):
             shown.advance("decoding", done, 10)
-    with shown.progress():
+    with shown.training(12, 3, []):
         for epoch in (1, 2):
             for done in (1, 2, 3):
-                shown.step(epoch, 12, done, 3)
+                shown.step(epoch, done, [TERMS])
             shown.epoch(epoch, 12, 1 / epoch, {"loss": 0.5, "top1": 0.4}, is_best=epoch == 1)
 
 
@@ -189,13 +202,144 @@ def test_without_a_terminal_there_is_one_line_an_epoch_and_no_control_character(
     ]
 
 
-def test_with_a_terminal_the_steps_are_shown_and_the_epochs_stay() -> None:
+def test_with_a_terminal_the_training_is_shown_and_the_epochs_stay() -> None:
     shown, out = console(terminal=True)
     run_two_epochs(shown)
     text = out.getvalue()
     assert "\x1b[" in text  # it is redrawn
-    assert re.search(r"epoch 2/12 .*/3 ", text)
-    assert text.count("val top-1 40.00%") == 2
+    assert re.search(r"epoch 2/12 .* step 6/36  .:..:.. left", text)
+    assert text.count("train loss 1.0000  val loss") == 1
+    assert text.rindex("epoch 2/12 ") < text.rindex("\x1b[2K")  # and the view is gone at the end
+
+
+def view(width: int, lines: Sequence[Mapping[str, Any]] = (), encoding: str = "utf-8") -> list[str]:
+    """What is drawn in epoch 3 of 12, after two that went well and one step."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    shown = TrainingView(12, 3, lines)
+    if not lines:
+        shown.epoch(1.0, {"top1": 0.25})
+        shown.epoch(0.5, {"top1": 0.75})
+    shown.step(3, 1, TERMS)
+    Console(file=out, width=width, height=20, color_system=None).print(shown)
+    out.flush()
+    return out.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+
+
+def test_the_view_has_terms_rates_the_highest_top1_and_curves() -> None:
+    head, *rest = view(80)
+    assert head.startswith("epoch 3/12 ")
+    assert head.rstrip().endswith("step 7/36  -:--:-- left")
+    assert rest == [
+        "loss 0.2500  triplet 0.1250  lr 1.0e-03",
+        "val top-1 75.00%, highest 75.00% after epoch 2",
+        "train loss  █▁  1.0000 to 0.5000",
+        "val top-1   ▁█  25.00% to 75.00%",
+    ]
+    assert view(80, encoding="ascii")[-1] == "val top-1   _@  25.00% to 75.00%"
+
+
+def test_a_training_that_goes_on_is_shown_from_its_first_epoch_on() -> None:
+    lines = [
+        {"epoch": epoch, "split": split, "loss": loss, "top1": top1}
+        for epoch, loss, top1 in ((1, 1.5, 0.5), (2, 0.75, 0.25))
+        for split in ("train", "val")
+    ]
+    assert view(80, lines)[-3:] == [
+        "val top-1 25.00%, highest 50.00% after epoch 1",
+        "train loss  █▁  1.5000 to 0.7500",
+        "val top-1   █▁  50.00% to 25.00%",
+    ]
+
+
+@pytest.mark.parametrize("width", [1, 10, 24, 40, 60, 200])
+def test_the_view_fits_any_width(width: int) -> None:
+    drawn = view(width)
+    assert 3 <= len(drawn) <= 5
+    assert all(len(line) <= width for line in drawn)
+    assert width < 60 or drawn[0].rstrip().endswith(" left")
+
+
+def test_the_time_left_is_that_of_all_epochs_at_the_pace_so_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("flowertune.report.live.time.monotonic", lambda: now)
+    shown, out = TrainingView(10, 100, []), io.StringIO()
+    shown.step(4, 50, None)  # it went on here
+    now += 20
+    shown.step(4, 60, None)
+    Console(file=out, width=80).print(shown)
+    assert "step 360/1,000  0:21:20 left" in out.getvalue()
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(1, 70))
+def test_a_curve_has_room_and_rises_and_falls_with_its_values(
+    values: list[float], width: int
+) -> None:
+    drawn = curve(values, width)
+    assert len(drawn) == min(width, len(values))
+    if len(values) <= width:
+        heights = [BLOCKS.index(each) for each in drawn]
+        for (low, at), (high, above) in pairwise(sorted(zip(values, heights, strict=True))):
+            assert at <= above or low == high
+
+
+def test_a_plain_console_draws_nothing_on_a_terminal_either() -> None:
+    shown, out = console(terminal=True)
+    shown.mode = "plain"
+    run_two_epochs(shown)
+    assert "\x1b" not in out.getvalue()
+    assert "epoch  2/12  train loss 0.5000" in out.getvalue()
+
+
+def run_whole(mode: str) -> None:
+    shown = RunConsole(mode=mode)
+    shown.start("runs/first", method="mixup", backbone="tiny", tag="builtin", protocol="p", seed=42)
+    shown.warn("left out: a.jpg")
+    run_two_epochs(shown)
+    shown.results(RESULTS, "runs/first")
+
+
+def test_a_quiet_one_prints_warnings_and_the_runs_path(capsys: pytest.CaptureFixture[str]) -> None:
+    run_whole("quiet")
+    assert capsys.readouterr() == ("runs/first\n", "left out: a.jpg\n")
+
+
+def test_json_is_one_object_a_line_on_stdout_and_the_rest_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_whole("json")
+    out, err = capsys.readouterr()
+    start, first, second, result = map(json.loads, out.splitlines())
+    assert start == {
+        "event": "start", "run": "runs/first", "method": "mixup", "backbone": "tiny",
+        "tag": "builtin", "protocol": "p", "seed": 42,
+    }  # fmt: skip
+    assert first == {
+        "event": "epoch", "epoch": 1, "epochs": 12, "train_loss": 1.0,
+        "val": {"loss": 0.5, "top1": 0.4}, "best": True,
+    }  # fmt: skip
+    assert second["best"] is False
+    assert result == {"event": "result", "directory": "runs/first", **RESULTS}
+    assert "left out: a.jpg" in err
+    assert "linear probe" in err
+
+
+@pytest.mark.parametrize("mode", ["quiet", "json"])
+def test_a_reader_that_goes_away_costs_nothing(mode: str) -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import test_console; "
+        "test_console.run_whole(sys.argv[1]); print('went on', file=sys.stderr)"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-c", program, mode, str(Path(__file__).parent)],
+        stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert process.returncode == 0
+    assert process.stderr.endswith("went on\n")
 
 
 def test_a_terminal_is_left_in_order_when_the_work_fails() -> None:

@@ -47,6 +47,16 @@ def test_all_jobs_are_checked_before_the_first(training: Training) -> None:
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["quiet", "json"])
+def test_with_a_program_as_reader_a_sweep_leaves_stdout_to_its_jobs(
+    mode: str, training: Training, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert composition.run([*WORDS, f"run.console={mode}"], training) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("3 of 3 runs finished" in err) == (mode == "json")
+
+
 def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
     training: Training,
     capsys: pytest.CaptureFixture[str],

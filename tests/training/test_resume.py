@@ -3,6 +3,7 @@
 import json
 import signal
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def life(prepare, mixup, tmp_path):
     checkpoint, with objects of its own; it is asked to end after so many of its own steps."""
 
     def life(name, stop_after=None, in_validation=False, criterion=cross_entropy, stop=None,
-             **settings):  # fmt: skip
+             track=lambda lines: None, **settings):  # fmt: skip
         made = prepare(**{"recipe": mixup, "count": 20, **settings})
         run = Run(tmp_path / name)
         run.best.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def life(prepare, mixup, tmp_path):
         saved, damaged = run.newest_checkpoint()
         assert not damaged
         course, _ = train(step, photos, made.settings, run, infer_val, photos.labels, RunConsole(),
-                          stop, saved)  # fmt: skip
+                          stop, saved, track)  # fmt: skip
         return course, made.classifier.state_dict(), made.average
 
     return life
@@ -160,6 +161,20 @@ def test_from_the_one_before_a_damaged_checkpoint_it_ends_in_the_same_bits_too(l
     assert Run(tmp_path / "cut").newest_checkpoint()[0] == before
     life("cut", **HARD)
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
+
+
+def test_whoever_tracks_it_gets_all_lines_from_the_first_on_in_each_life(life, tmp_path):
+    lives: list[list[list[dict[str, Any]]]] = [[], []]
+    often = {**HARD, "checkpoint_minutes": 1e-9}
+    with pytest.raises(Interrupted):
+        life("cut", 7, track=lambda lines: lives[0].append(list(lines)), **often)
+    life("cut", track=lambda lines: lives[1].append(list(lines)), **often)
+    written = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    whole = [json.loads(line) for line in written]
+    assert lives[1][-1] == whole
+    for given in (*lives[0], *lives[1]):
+        assert given == whole[: len(given)]
+    assert [len(given) for given in lives[0]] == [1, 2, 3, 4, 5, 6, 7, 8]  # 6 is a validation
 
 
 def test_a_second_signal_ends_it_at_once_and_what_was_saved_stands(life, tmp_path):

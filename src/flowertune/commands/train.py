@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from flowertune import (
     environment,
     frozen,
     keepsakes,
+    loggers,
     memory,
     recording,
     runs,
@@ -42,6 +44,7 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
 from flowertune.stopping import Stop, listening, on_signals
+from flowertune.tracking import tracked
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.determinism import make_deterministic
@@ -61,11 +64,11 @@ def execute(config: Config) -> int:
 
 
 def _execute(config: Config, stop: Stop) -> int:
-    console = RunConsole()
+    console = RunConsole(mode=config.run.console)
     assert config.run.name is not None
     cache, resume = cache_root(), config.run.resume
     # what is written down is for the next time, and restarts nothing then
-    plain = asdict(replace(config, run=replace(config.run, resume="auto")))
+    plain = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
     run, finished = claims.claim(Path(config.run.root), config.run.name, plain, resume)
     if finished:
         results = run.results()
@@ -81,6 +84,7 @@ def _execute(config: Config, stop: Stop) -> int:
         return EXIT_DONE
 
     # what can be refused comes before the run directory, and what is quick to refuse comes first
+    loggers.check(config.logger)
     compute = choose_compute(config.trainer.device, config.trainer.precision)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -102,8 +106,15 @@ def _execute(config: Config, stop: Stop) -> int:
     build.check_loss(config.loss, photos.photo_set.splits["train"].labels)
     space.check_room(config, backbone, photos)
     for line in bad_file_lines(photo_set, photos.bad):
-        console.say(f"left out: {line}")
-    console.say(f"{config.method}: {backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
+        console.warn(f"left out: {line}")
+    console.start(
+        str(run.path),
+        method=config.method,
+        backbone=backbone.name,
+        tag=backbone.tag,
+        protocol=photos.photo_set.protocol,
+        seed=config.seed,
+    )
 
     out_of_memory = recording.OUT_OF_MEMORY.format(
         device=compute.device_name,
@@ -112,20 +123,24 @@ def _execute(config: Config, stop: Stop) -> int:
     )
     made_in = environment.describe(compute, backbone, photos)
     begun = claims.begun(run, plain, made_in, resume)
-    with begun as before, recording.recorded(run, out_of_memory):
-        if before is not None:
-            for note in before.notes:
-                console.say(note)
-            then = "it is started over" if before.checkpoint is None else "it goes on"
-            console.say(f"{run.path} {before.words}; {then}")
-        saved = None if before is None else before.checkpoint
-        results, ending = _train(
-            config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved
-        )
-        with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
-            run.write_results(results)
-    console.results(results, str(run.path))
-    _report(run, ending, config.run.report, console)
+    tracker = tracked(config.logger, run, plain, console.say)
+    with begun as before, tracker as tracking:
+        with recording.recorded(run, out_of_memory):
+            if before is not None:
+                for note in before.notes:
+                    console.warn(note)
+                then = "it is started over" if before.checkpoint is None else "it goes on"
+                console.say(f"{run.path} {before.words}; {then}")
+            saved = None if before is None else before.checkpoint
+            results, ending = _train(
+                config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved,
+                tracking.log_metrics,
+            )  # fmt: skip
+            with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
+                run.write_results(results)
+        tracking.log_results(results)
+        console.results(results, str(run.path))
+        _report(run, ending, config.run.report, console)
     return EXIT_DONE
 
 
@@ -138,7 +153,7 @@ def _report(run: runs.Run, ending: keepsakes.Ending, page: bool, console: RunCon
 
             console.say(str(run_page.write(run.path)))
     except Exception as error:
-        console.say(f"{run.path}: its report could not be made ({with_type(error)})")
+        console.warn(f"{run.path}: its report could not be made ({with_type(error)})")
 
 
 def _train(
@@ -152,6 +167,7 @@ def _train(
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
+    track: Callable[[Sequence[runs.Metrics]], None],
 ) -> tuple[dict[str, Any], keepsakes.Ending]:
     # pixels and labels
     device, settings = compute.device, config.trainer
@@ -232,7 +248,7 @@ def _train(
             ),
             training, settings, run,
             (lambda: evaluate("val")) if "val" in labels else None, labels.get("val"),
-            console, stop, saved,
+            console, stop, saved, track,
         )  # fmt: skip
 
     # the kept weights' result, by the code that every later use goes through; the trained model

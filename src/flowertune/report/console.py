@@ -1,16 +1,20 @@
 """What a person sees while a run goes on, and the table at its end."""
 
+import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from flowertune.report.live import TrainingView
 
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
 
@@ -20,25 +24,61 @@ class _LastingConsole(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stderr if self.stderr else sys.stdout)
+
+
+def _print(line: str) -> None:
+    """For a program to read; one that goes away costs the run as little as a person does."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        _give_up(sys.stdout)
+
+
+def _give_up(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class RunConsole:
-    """Progress bars and one line an epoch on a terminal; plain lines elsewhere."""
+    """What a person sees of a run, and with `mode` json a program.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or _LastingConsole(highlight=False, soft_wrap=True)
+    auto: a live view on a terminal, plain lines elsewhere; plain: lines everywhere; quiet: warnings
+    and at the end the run's path; json: one object a line on stdout, all else on stderr.
+    """
+
+    def __init__(self, console: Console | None = None, mode: str = "auto") -> None:
+        self.console = console or _LastingConsole(
+            stderr=mode == "json", quiet=mode == "quiet", highlight=False, soft_wrap=True
+        )
+        self.mode = mode
         self._progress: Progress | None = None
+        self._view: TrainingView | None = None
         self._tasks: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         """One plain line; brackets and colons in it are not taken for markup or emoji."""
         self.console.print(Text(text))
 
+    def warn(self, text: str) -> None:
+        """The same for what must be seen in any mode."""
+        if self.mode == "quiet":
+            print(text, file=sys.stderr)
+        else:
+            self.say(text)
+
+    @property
+    def _is_live(self) -> bool:
+        return self.mode in ("auto", "json") and self.console.is_terminal
+
+    def _emit(self, event: str, **content: Any) -> None:
+        """With json, one line of it."""
+        if self.mode == "json":
+            _print(json.dumps({"event": event, **content}, allow_nan=False))
+
     @contextmanager
     def progress(self) -> Iterator[None]:
         """While it is open, `advance` shows bars (on a terminal) or a line when work begins."""
-        if not self.console.is_terminal:
+        if not self._is_live:
             try:
                 yield
             finally:
@@ -73,10 +113,35 @@ class RunConsole:
         if total is not None and done >= total:
             self._progress.remove_task(self._tasks.pop(description))
 
-    def step(self, epoch: int, epochs: int, done: int, total: int) -> None:
-        """A step of training was made; shown on a terminal alone."""
-        if self._progress is not None:
-            self.advance(f"epoch {epoch}/{epochs}", done, total)
+    def start(self, directory: str, **what: Any) -> None:
+        """A run begins: its method, backbone, tag, protocol and seed."""
+        self._emit("start", run=directory, **what)
+        self.say("{method}: {backbone} {tag}; {protocol}".format(**what))
+
+    @contextmanager
+    def training(
+        self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]
+    ) -> Iterator[None]:
+        """While it is open, `step` and `epoch` are shown on a terminal as one view.
+
+        `lines` are those of metrics.jsonl that the training goes on from.
+        """
+        if not self._is_live:
+            yield
+            return
+        view = TrainingView(epochs, steps_per_epoch, lines)
+        on_screen = sys.stderr.isatty()
+        with Live(view, console=self.console, transient=True, redirect_stderr=on_screen):
+            self._view = view
+            try:
+                yield
+            finally:
+                self._view = None
+
+    def step(self, epoch: int, done: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        """The `done`th step of an epoch was made; `lines` of this epoch that the host has."""
+        if self._view is not None:
+            self._view.step(epoch, done, lines[-1] if lines else None)
 
     def epoch(
         self,
@@ -87,6 +152,11 @@ class RunConsole:
         is_best: bool,
     ) -> None:
         """An epoch ended: one line; `val` is None where there is no val split."""
+        self._emit(
+            "epoch", epoch=epoch, epochs=epochs, train_loss=train_loss, val=val, best=is_best
+        )
+        if self._view is not None:
+            self._view.epoch(train_loss, val)
         line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  train loss {train_loss:.4f}"
         if val is not None:
             mark = "  best so far" if is_best else ""
@@ -95,6 +165,9 @@ class RunConsole:
 
     def results(self, results: Mapping[str, Any], directory: str) -> None:
         """The final table: the method beside its baselines, and under what protocol."""
+        self._emit("result", directory=directory, **results)
+        if self.mode == "quiet":
+            _print(directory)
         self.say(f"{results['backbone']} {results['tag']}; {results['protocol']}")
         for split in ("val", "test"):
             if split in results["splits"]:

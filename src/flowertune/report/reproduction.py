@@ -49,8 +49,8 @@ class ReproductionTables:
         files.write_text(folder / "reproduce.md", _document(found, jobs))
         files.write_text(folder / "reproduce.csv", to_csv(*_csv(found)))
 
-    def show(self, folder: Path, jobs: Sequence[Job]) -> None:
-        console, found = RunConsole(), _groups(jobs)
+    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
+        found = _groups(jobs)
         console.say(f"\nreproduce: {_how_many(jobs)}")
         show(console, found)
         for line in (*_reference_lines(found), *_unfinished(jobs)):

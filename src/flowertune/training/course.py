@@ -1,6 +1,6 @@
 """A whole training: the loop's epochs, what is kept of them, and what is written down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.inference import Outputs
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.report.console import RunConsole
-from flowertune.runs import Run
+from flowertune.runs import Metrics, Run
 from flowertune.stopping import Stop
 from flowertune.training import checkpoint
 from flowertune.training.early_stopping import BestEpoch
@@ -51,14 +51,16 @@ def train(
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
+    track: Callable[[Sequence[Metrics]], None] = lambda lines: None,
 ) -> tuple[Course, Outputs | None]:
     """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
 
     The run's files are true after each epoch, and then, every `settings.checkpoint_minutes` and
     when `stop` has been asked for, all that a training goes on from is saved there. `saved`: the
     checkpoint that this one goes on from. `infer_val` gives what the classifier as it is makes
-    of val, whose labels `val_labels` (N,) are; both None without a val split. Beside the course
-    what the weights that are left made of it, where they were asked.
+    of val, whose labels `val_labels` (N,) are; both None without a val split. `track` gets all
+    lines of metrics.jsonl so far, whenever there are more. Beside the course what the weights that
+    are left made of val, where they were asked.
 
     Raises:
         TrainingFailed: as `loop.fit` does; the step's photos are in run.failed_batch then.
@@ -123,21 +125,24 @@ def train(
         settings,
         best,
         validate=None if infer_val is None else validate_averaged,
-        on_step=lambda epoch, done, total: console.step(epoch, settings.epochs, done, total),
+        on_step=lambda epoch, done, total: console.step(epoch, done, standing.progress.lines),
         average=average,
         progress=standing.progress,
         pause=saving.due,
     )
     try:
-        with console.progress(), stop.deferred(), closing(records):
+        view = console.training(settings.epochs, steps_per_epoch, standing.lines)
+        with view, stop.deferred(), closing(records):
             for record in records:
                 if record is not None:
                     take_in(record)
+                track(standing.lines + standing.progress.lines)
                 saving.save()
                 stop.check()
     except TrainingFailed as error:
         standing.lines += standing.progress.lines
         write_lines()
+        track(standing.lines)
         if isinstance(error, NotFinite):
             try:
                 why = explained(error, step, photos, settings, standing.progress, run)

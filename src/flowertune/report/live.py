@@ -1,0 +1,121 @@
+"""A training as it goes on, drawn on a terminal: how far, how long still, how well."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+LONGEST_CURVE = 60  # characters
+
+
+class TrainingView:
+    """What is known of a training, as lines that fit any width.
+
+    It holds plain numbers that the loop has in any case, and asks the device for none. `lines` are
+    those of metrics.jsonl that a training goes on from.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]):
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._epoch, self._done = 1, 0
+        self._top1: list[float] = []
+        self._terms: Mapping[str, Any] = {}
+        self._began: float | None = None
+        self._before = 0  # steps
+        sums: dict[int, list[float]] = {}  # of training, by epoch
+        for line in lines:
+            if line["split"] == "train":
+                sums.setdefault(line["epoch"], []).append(line["loss"])
+            else:
+                self._top1.append(line["top1"])
+        self._losses = [sum(each) / len(each) for each in sums.values()]
+
+    def step(self, epoch: int, done: int, line: Mapping[str, Any] | None) -> None:
+        """A step was made, the `done`th of its epoch; its line, where the loop has it."""
+        if self._began is None:  # from the first step's end: what it sets up comes once
+            self._began = time.monotonic()
+            self._before = (epoch - 1) * self._steps_per_epoch + done
+        self._epoch, self._done = epoch, done
+        self._terms = line or self._terms
+
+    def epoch(self, train_loss: float, val: Mapping[str, Any] | None) -> None:
+        """An epoch ended, as `RunConsole.epoch` hears of it."""
+        self._losses.append(train_loss)
+        if val is not None:
+            self._top1.append(val["top1"])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        total = self._epochs * self._steps_per_epoch
+        done = (self._epoch - 1) * self._steps_per_epoch + self._done
+        head = Table.grid(padding=(0, 1))
+        head.add_column(no_wrap=True)
+        head.add_column()
+        head.add_column(no_wrap=True)
+        head.add_row(
+            f"epoch {self._epoch}/{self._epochs}",
+            ProgressBar(total=total, completed=done, width=40),
+            f"step {done:,}/{total:,}  {self._left(done, total)}",
+        )
+        yield head
+        rows = [_terms(self._terms), self._curves(options)]
+        if self._top1:
+            highest = max(self._top1)
+            rows.insert(1, f"val top-1 {self._top1[-1]:.2%}, highest {highest:.2%} after epoch "
+                           f"{self._top1.index(highest) + 1}")  # fmt: skip
+        for row in filter(None, "\n".join(rows).splitlines()):
+            yield Text(row, no_wrap=True, overflow="crop")
+
+    def _left(self, done: int, total: int) -> str:
+        """Of the whole training, validations too, at the pace that it has had since its start."""
+        if self._began is None or done == self._before:
+            return "-:--:-- left"
+        pace = (time.monotonic() - self._began) / (done - self._before)
+        seconds = round(pace * (total - done))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+
+    def _curves(self, options: ConsoleOptions) -> str:
+        room = min(LONGEST_CURVE, options.max_width - 40)
+        blocks = PLAIN_BLOCKS if options.ascii_only else BLOCKS
+        if room < 8:
+            return ""
+        return "\n".join(
+            f"{name:<10}  {curve(values, room, blocks)}  {values[0]:{form}} to {values[-1]:{form}}"
+            for name, values, form in (
+                ("train loss", self._losses, ".4f"),
+                ("val top-1", self._top1, ".2%"),
+            )
+            if len(values) > 1
+        )
+
+
+def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
+    """A character for each value, or where `width` has no room, for each of so many equal parts."""
+    count = min(width, len(values))
+    edges = [at * len(values) // count for at in range(count + 1)]
+    means = [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
+    least, most = min(means), max(means)
+    if math.isclose(least, most):
+        return blocks[0] * count
+    scale = (len(blocks) - 1) / (most - least)
+    return "".join(blocks[round((mean - least) * scale)] for mean in means)
+
+
+def _terms(line: Mapping[str, Any]) -> str:
+    """Loss terms, then learning rates, of a step: loss 0.6931  lr 1.0e-03."""
+    known = {
+        name: value
+        for name, value in line.items()
+        if name not in ("step", "epoch", "split") and value is not None
+    }
+    rates = {name for name in known if name.endswith("lr")}
+    parts = [f"{name} {value:.4f}" for name, value in known.items() if name not in rates]
+    parts += [f"{name} {value:.1e}" for name, value in known.items() if name in rates]
+    return "  ".join(parts).replace("_", " ")

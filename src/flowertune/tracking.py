@@ -1,0 +1,112 @@
+"""A run's tracker, kept apart from the run: a dead, slow or hanging one never stops a training.
+
+All that the tracker does, it does in a thread of its own. The training hands over copies of what
+it has written down, waits for nothing, and hears of what went wrong in one line.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from flowertune import loggers
+from flowertune.errors import Interrupted, with_type
+from flowertune.logger_config import LoggerConfig
+from flowertune.loggers import Tracker
+from flowertune.runs import Metrics, Run
+
+log = logging.getLogger(__name__)
+
+# Seconds that a tracker has for what is left to send; whoever interrupts wants an end soon.
+PATIENCE_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
+
+
+class Tracking:
+    """Hands a run to its tracker, which `start` gives in the other thread; None: to nobody.
+
+    `say` gets the place where a person finds the run there.
+    """
+
+    def __init__(
+        self, name: str, start: Callable[[], Tracker] | None, say: Callable[[str], None]
+    ) -> None:
+        self._name = name
+        self._say = say
+        self._calls: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
+        self._given = 0  # lines
+        self._place: str | None = None
+        self._fault: str | None = None
+        self._thread: Thread | None = None
+        if start is not None:
+            # where it hangs, the process ends without it
+            self._thread = Thread(target=self._work, args=(start,), daemon=True)
+            self._thread.start()
+
+    def log_metrics(self, lines: Sequence[Metrics]) -> None:
+        """Takes all lines of metrics.jsonl so far, and hands on those that are new."""
+        new, self._given = list(lines[self._given :]), len(lines)
+        if new:
+            self._hand_on(lambda tracker: tracker.log_metrics(new))
+
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        """Takes the content of results.json."""
+        self._hand_on(lambda tracker: tracker.log_results(results))
+
+    def close(self, state: str) -> None:
+        """Waits until all is handed on, for so long that it cannot be a hang."""
+        self._hand_on(lambda tracker: tracker.close(state))
+        if self._thread is None:
+            return
+        self._calls.put(None)
+        self._thread.join(PATIENCE_S[state])
+        if self._thread.is_alive():
+            self._fault = f"it was not done {PATIENCE_S[state]:g} s after the run"
+        self._tell()
+
+    def _hand_on(self, call: Callable[[Tracker], None]) -> None:
+        self._tell()
+        if self._thread is not None:
+            self._calls.put(call)
+
+    def _tell(self) -> None:
+        """What the other thread has to say; the terminal is this one's."""
+        place, self._place = self._place, None
+        if place is not None:
+            self._say(f"logger={self._name}: {place}")
+        if self._fault is not None:
+            log.warning("logger=%s is left aside: %s", self._name, self._fault)
+            self._thread = self._fault = None
+
+    def _work(self, start: Callable[[], Tracker]) -> None:
+        try:
+            tracker = start()
+            self._place = tracker.place
+            while (call := self._calls.get()) is not None:
+                call(tracker)
+        except BaseException as error:  # whatever a tracker does, SystemExit too
+            log.debug("logger=%s\n%s", self._name, traceback.format_exc())
+            self._fault = with_type(error)
+
+
+@contextmanager
+def tracked(
+    settings: LoggerConfig, run: Run, config: Mapping[str, Any], say: Callable[[str], None]
+) -> Iterator[Tracking]:
+    """While it is open the run goes to the tracker that `settings` choose; then it is closed there.
+
+    However the body ends, the tracker hears of it: finished, failed or interrupted.
+    """
+    start = None if settings.name == "none" else lambda: loggers.start(settings, run, config)
+    tracking = Tracking(settings.name, start, say)
+    state = "failed"
+    try:
+        yield tracking
+        state = "finished"
+    except Interrupted:
+        state = "interrupted"
+        raise
+    finally:
+        tracking.close(state)

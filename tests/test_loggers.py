@@ -1,0 +1,74 @@
+"""Which tracker a run goes to, and that it is the same run whichever it is."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowertune import claims, cli, composition, loggers
+from flowertune.config import Config
+from flowertune.logger_config import WandbConfig
+
+TRACKERS = ["tensorboard", "wandb", "mlflow"]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_one_that_is_not_installed_is_refused_before_anything_starts(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(["train", "data=folder", "data.root=nowhere", f"logger={name}"]) == 2
+    assert capfd.readouterr().err == (
+        f"flowertune train: logger={name}: is not installed; pip install 'flowertune[{name}]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_wandbs_files_is_not_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    assert "is not installed" in refusal(lambda: loggers.check(WandbConfig(mode="offline")))
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_with_another_tracker_it_is_the_same_run(
+    name: str,
+    tmp_path: Path,
+    config: Config,
+    finished: Callable[..., Any],
+    compose: Callable[..., Config],
+) -> None:
+    finished(tmp_path, config)
+    words = ("method=mixup", "experiment=quickstart", f"logger={name}")
+    tracked = compose(*words, "run.name=first")
+    assert tracked.logger.name == name
+    assert claims.claim(tmp_path, "first", asdict(tracked))[1]
+    assert compose(*words).run.name == compose(*words[:2]).run.name
+
+
+def test_a_sweeps_jobs_are_grouped_by_its_name_unless_they_have_a_group(
+    tmp_path: Path, finish: Callable[..., int]
+) -> None:
+    groups: list[str] = []
+
+    def execute(config: Config) -> int:
+        assert isinstance(config.logger, WandbConfig)
+        groups.append(str(config.logger.group))
+        return finish(config)
+
+    words = ["-m", "seed=1,2", "logger=wandb", f"run.root={tmp_path}"]
+    assert composition.run(words, execute) == 0
+    (sweep,) = (tmp_path / "sweeps").glob("[!.]*")
+    assert groups == [sweep.name, sweep.name]
+    assert composition.run([*words, "seed=3,4", "logger.group=mine"], execute) == 0
+    assert groups[2:] == ["mine", "mine"]

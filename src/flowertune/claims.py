@@ -198,6 +198,6 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = config_file.flat_values(before), config_file.flat_values(now)
+    old, new = config_file.flat_values(before), dict(config_file.flat(now))
     keys = sorted(old.keys() | new.keys())
     return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]

@@ -62,8 +62,9 @@ def write_table(document: Path, runs: Path, failed: list[tuple[str, int]]) -> No
     _, after = rest.split(END)
     lines = [
         "| method | val top-1 of seeds " + ", ".join(map(str, SEEDS))
-        + " | mean | 95 % interval of the mean | trained parameters | best epoch | minutes a run |",
-        "|---|---|---|---|---|---|---|",
+        + " | mean | deviation | 95 % interval of the mean | mean per class | trained parameters "
+        "| best epoch | minutes a run |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method in METHODS:
         found = [
@@ -85,18 +86,22 @@ def row(method: str, found: list[dict[str, Any] | None]) -> str:
     """A line of the table; a method below its probe is marked."""
     done = [results for results in found if results is not None]
     top1 = [100 * results["splits"]["val"]["top1"] for results in done]
+    per_class = [100 * results["splits"]["val"]["mean_per_class"] for results in done]
     mean = statistics.mean(top1)
     probe = 100 * done[0]["baselines"]["linear_probe"]["splits"]["val"]["top1"]
-    interval = "needs two runs"
+    interval = deviation = "needs two runs"
     if len(top1) > 1:
         low, high = t_interval([each / 100 for each in top1])
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        deviation = f"{statistics.stdev(top1):.2f}"
     minutes = statistics.mean(results["seconds"] for results in done) / 60
     cells = [
         method + (" (below its probe)" if mean < probe - 1e-9 else ""),
         ", ".join("–" if r is None else f"{100 * r['splits']['val']['top1']:.2f}" for r in found),
         f"{mean:.2f}" if len(done) == len(SEEDS) else f"{mean:.2f} of {len(done)}",
+        deviation,
         interval,
+        f"{statistics.mean(per_class):.2f}",
         f"{done[0]['trainable_parameters']:,}",
         ", ".join(str(results["best_epoch"] or "") for results in done).strip(", "),
         f"{minutes:.1f}",

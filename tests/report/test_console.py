@@ -329,7 +329,9 @@ def test_json_is_one_object_a_line_on_stdout_and_the_rest_on_stderr(
 def test_a_reader_that_goes_away_costs_nothing(mode: str) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[2]); import test_console; "
-        "test_console.run_whole(sys.argv[1]); print('went on', file=sys.stderr)"
+        "from flowertune.lasting import lasting_output\n"
+        "with lasting_output(): test_console.run_whole(sys.argv[1])\n"
+        "print('went on', file=sys.stderr)"
     )
     read, write = os.pipe()
     os.close(read)

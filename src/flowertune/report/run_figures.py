@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flowertune.finished_run import Prediction
 from flowertune.report import plots
 from flowertune.report.plots import Drawing
-from flowertune.report.run_files import Embeddings, Prediction
+from flowertune.report.run_files import Embeddings
 from flowertune.statistics_of_runs import wilson_interval
 
 MATRIX_CLASSES = 110  # with more, those that are confused most: names must stay apart

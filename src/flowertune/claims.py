@@ -65,9 +65,7 @@ def claim(
         raise Refused(f"{path}: the directory cannot be made (links in a circle)") from error
     finished = run.status()[0] == "finished" and resume != "restart"
     _check_left(run, config, resume)
-    if finished:
-        run.remove_checkpoints()  # where it was killed just after it had finished
-    elif _locks(run.path).exists():
+    if not finished and _locks(run.path).exists():
         with locked(run.path):
             pass
     return run, finished

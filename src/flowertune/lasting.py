@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,9 +25,9 @@ class _Output(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
-        except BlockingIOError:
-            raise
+            while (written := super().write(data)) is None:  # a pipe that does not block is full
+                select.select([], [self], [])
+            return written
         except OSError as error:
             if error.errno not in NOBODY_READS:
                 self.lost = error

@@ -142,6 +142,12 @@ class Run:
         resumed = before.get("resumed", [])
         if not isinstance(resumed, list):
             raise Refused(damaged(self.path, "environment.json"))
+        try:
+            files.write_json(
+                self.path / "environment.json", {**before, "resumed": [*resumed, others]}
+            )
+        except ValueError as error:  # an infinity, which JSON does not have
+            raise Refused(damaged(self.path, "environment.json")) from error
         for path in damaged_checkpoints:
             shutil.rmtree(path)
         for folder in (self.best.parent, self.adapter):
@@ -150,7 +156,6 @@ class Run:
             if _HALF_WRITTEN.fullmatch(left.name) and not left.is_symlink():
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         shutil.rmtree(self.failed_batch, ignore_errors=True)
-        files.write_json(self.path / "environment.json", {**before, "resumed": [*resumed, others]})
         self.write_status("running")
 
     def status(self) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,15 @@ from types import FrameType
 
 from flowertune.errors import Interrupted
 
-FINISHING = b"what is begun is finished and saved first; once more ends it at once\n"
+FINISHING = "what is begun is finished and saved first; once more ends it at once"
+
+
+def write(text: str) -> None:
+    """A line on stderr. print is not for a signal's handler: it may be in the middle of a line."""
+    # not where it was closed: then 2 is another file. `2>&1 | tee`: a Ctrl-C ends the tee as well
+    if sys.stderr is not None:
+        with suppress(OSError):
+            os.write(2, f"{text}\n".encode())
 
 
 class Stop:
@@ -17,14 +26,15 @@ class Stop:
 
     A signal raises Interrupted where the process is. While `deferred` is open the first one only
     notes it, and `check` raises it at the next place where nothing is half done; a second one
-    ends the process's work at once (`hurried`), unless it is SIGUSR1, a warning.
+    ends the process's work at once (`hurried`). SIGUSR1, a warning, hurries nobody.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.hurried = False
         self._deferred = False
-        self._pass_on: Callable[[], None] | None = None
+        self._asked = False
+        self._say: Callable[[str], None] = write
         self._pid = os.getpid()
 
     def check(self) -> None:
@@ -33,12 +43,12 @@ class Stop:
             raise Interrupted(self.received)
 
     @contextmanager
-    def deferred(self, pass_on: Callable[[], None] | None = None) -> Iterator[None]:
+    def deferred(self, say: Callable[[str], None] = write) -> Iterator[None]:
         """While it is open, whoever works here asks `check` or `received` often enough.
 
-        The first signal calls `pass_on`, too, for other processes.
+        `say` tells a person of the first signal, from its handler.
         """
-        self._deferred, self._pass_on = True, pass_on
+        self._deferred, self._say = True, say
         try:
             yield
         finally:
@@ -49,17 +59,16 @@ class Stop:
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
         first = self.received is None
-        if not first and number == getattr(signal, "SIGUSR1", None):
-            return
-        self.received = signal.Signals(number)
-        if self._deferred and first:
-            with suppress(OSError):  # `2>&1 | tee`, whose tee the same Ctrl-C has ended
-                os.write(2, FINISHING)  # print is not for handlers: it may be in a line's middle
-            if self._pass_on is not None:
-                self._pass_on()
-            return
-        self.hurried = True
-        raise Interrupted(self.received)
+        warned = number == getattr(signal, "SIGUSR1", None)
+        hurries, self._asked = self._asked and not warned, self._asked or not warned
+        if first or hurries:
+            self.received = signal.Signals(number)
+        if self._deferred and not hurries:
+            if first:
+                self._say(FINISHING)
+        elif first or not warned:
+            self.hurried = True
+            raise Interrupted(signal.Signals(number))
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from flowertune.errors import (
     Refused,
     with_type,
 )
+from flowertune.lasting import lasting_output
 from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
 from flowertune.runs import cannot_be_made, to_csv
@@ -125,8 +126,12 @@ class Sweep:
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
         the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
-        title, console = self._title(job), RunConsole(mode=self.console)
         elsewhere = os.getpid() != self.pid
+        with lasting_output() if elsewhere else nullcontext():
+            return self._perform(job, action, elsewhere)
+
+    def _perform(self, job: Job, action: Callable[[], int], elsewhere: bool) -> float | None:
+        title, console = self._title(job), RunConsole(mode=self.console)
         try:
             with self._begun(job, elsewhere) as may_begin:
                 if not may_begin:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.stopping import listening
+from flowertune.stopping import listening, write
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,12 @@ class WorkerProcesses:
 
         Raises Interrupted after it. A second signal raises it at once.
         """
-        with listening() as stop, stop.deferred(self.end):
+
+        def tell(text: str) -> None:
+            write(text)
+            self.end()
+
+        with listening() as stop, stop.deferred(tell):
             try:
                 yield
             finally:
@@ -39,7 +44,8 @@ class WorkerProcesses:
 
     def end(self) -> None:
         """No further job is begun, and those at work here hear of it."""
-        self._sign.touch()
+        with suppress(OSError):  # a full disk: those at work hear of it all the same
+            self._sign.touch()
         for file in self.folder.glob("*.pid"):
             with suppress(OSError, ValueError):  # it has just ended, or begins and sees the sign
                 host, pid = file.read_text().split()
@@ -49,12 +55,13 @@ class WorkerProcesses:
     @contextmanager
     def at_work(self, number: int) -> Iterator[bool]:
         """In a process of job `number`: whether it may begin. Signals raise Interrupted."""
-        for ours in (signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGINT)):
-            signal.signal(ours, signal.SIG_IGN)  # between two jobs; the launcher needs it alive
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
+            if hasattr(signal, name):  # between two jobs the launcher needs it alive
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
         file = self.folder / f"{number}.pid"
         with listening():
             file.write_text(f"{socket.gethostname()} {os.getpid()}")
             try:
                 yield not self._sign.exists()
             finally:
-                file.unlink()
+                file.unlink(missing_ok=True)

@@ -72,6 +72,7 @@ def _execute(config: Config, stop: Stop) -> int:
     run, finished = claims.claim(Path(config.run.root), config.run.name, plain, resume)
     if finished:
         results = run.results()
+        run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 photo_set = build.list_photos(config.data, cache, console.advance)

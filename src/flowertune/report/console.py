@@ -48,7 +48,8 @@ class RunConsole:
 
     @property
     def _is_live(self) -> bool:
-        return self.mode in ("auto", "json") and self.console.is_terminal
+        can_redraw = self.console.is_terminal and not self.console.is_dumb_terminal
+        return self.mode in ("auto", "json") and can_redraw
 
     def _emit(self, event: str, **content: Any) -> None:
         """With json, one line of it."""

@@ -208,8 +208,9 @@ def _finish(
         for name, top1 in (("val", val), ("test", test)):
             if top1 is not None:
                 answers = ["rose"] * round(100 * top1) + ["daisy"] * round(100 - 100 * top1)
-                rows = [[f"{number}.jpg", "rose", word] for number, word in enumerate(answers)]
-                run.write_table(f"predictions-{name}.csv", ["path", "label", "prediction"], rows)
+                rows = [[f"{number}.jpg", "rose", word, 1.0] for number, word in enumerate(answers)]
+                header = ["path", "label", "prediction", "probability"]
+                run.write_table(f"predictions-{name}.csv", header, rows)
         run.write_results(
             {
                 "run": run.path.name,

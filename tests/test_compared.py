@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flowertune import composition
-from flowertune.compared import FinishedRun, best_first, groups, read
+from flowertune.compared import best_first, groups
+from flowertune.finished_run import FinishedRun, read
 from flowertune.runs import Run
 from flowertune.statistics_of_runs import t_interval
 
@@ -105,7 +106,7 @@ def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
     assert both.difference == pytest.approx(-0.2)
     zero_shot = pairs["zeroshot", "lora"]
     assert {seed: test.only_second for seed, test in zero_shot.tests.items()} == {1: 10, 2: 10}
-    assert zero_shot.largest_p == pytest.approx(2 / 2**10)
+    assert [test.p for test in zero_shot.tests.values()] == [pytest.approx(2 / 2**10)] * 2
 
 
 def test_without_test_photos_val_is_compared(done: Done) -> None:
@@ -125,6 +126,10 @@ def test_what_is_no_finished_run_or_damaged_is_refused(
     (run.run.path / "config.yaml").write_text("[")
     assert "config.yaml is missing or damaged" in refusal(lambda: read(run.run.path))
     other = done("seed=1", "method=vpt")
-    (other.run.path / "predictions-test.csv").write_text("path,label,prediction\n")
-    (group,) = groups([run, other])
-    assert "predictions-test.csv is missing or damaged" in refusal(lambda: group.pairs)
+    table = run.run.path / "predictions-test.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    for damaged in ([], lines[:1], lines[:-1], [*lines[:-1], lines[1]], [*lines[:-1], "a,b,c,2\n"]):
+        table.write_text("".join(damaged))
+        (group,) = groups([run, other])
+        said = refusal(lambda group=group: group.pairs)
+        assert said.startswith(f"{run.run.path}: predictions-test.csv is missing or damaged")

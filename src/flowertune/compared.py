@@ -4,59 +4,22 @@ A row is a setting with its runs, which differ by their seed alone; a group hold
 backbone, one protocol and the same photos. Accuracies are fractions in [0, 1].
 """
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from flowertune import config_file
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
+from flowertune.finished_run import FinishedRun, damaged
 from flowertune.keys import shown
-from flowertune.runs import Run, damaged
 from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
 from flowertune.sweep_table import Setting, conditions, setting
 
 SPLITS = ("val", "test")
 METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run with its results and its config: the values by their whole keys."""
-
-    run: Run
-    results: dict[str, Any]
-    values: dict[str, Any]
-
-    @property
-    def depends_on_seed(self) -> bool:
-        """Whether another seed would give another result."""
-        return seed_matters(self.values["model.name"], self.values["probe.solver"])
-
-    def hits(self, split: str) -> dict[str, bool]:
-        """Path of a photo -> whether it was taken for what it is.
-
-        Raises:
-            Refused: the run's predictions are missing or damaged.
-        """
-        name = f"predictions-{split}.csv"
-        try:
-            with (self.run.path / name).open(encoding="utf-8", newline="") as file:
-                return {
-                    row["path"]: row["label"] == row["prediction"] for row in csv.DictReader(file)
-                }
-        except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise Refused(damaged(self.run.path, name)) from error
-
-
-def seed_matters(model: str, solver: str) -> bool:
-    """Zero-shot draws nothing, and L-BFGS comes to the same probe from wherever it starts."""
-    return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
 
 
 @dataclass(frozen=True)
@@ -157,7 +120,7 @@ class Group:
     def pairs(self) -> "list[Pair]":
         """All rows against each other, on the photos of `judged_on`."""
         hits = {
-            one.run.path: one.hits(self.judged_on)
+            one.run.path: {each.path: each.is_hit for each in one.predictions(self.judged_on)}
             for row in self.rows
             for one in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
         }
@@ -187,11 +150,6 @@ class Pair:
         """The second's accuracy minus the first's, the mean over these seeds."""
         return mean(test.difference.value for test in self.tests.values())
 
-    @property
-    def largest_p(self) -> float:
-        """What is small only where the seeds agree that chance alone is unlikely."""
-        return max(test.p for test in self.tests.values())
-
 
 def _beside(first: Row, second: Row) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
     """Runs of the same seed; one that no seed matters to stands beside each of the other's."""
@@ -200,23 +158,6 @@ def _beside(first: Row, second: Row) -> Iterator[tuple[int, FinishedRun, Finishe
             seeds = {each.results["seed"] for each in (one, other) if each.depends_on_seed}
             if len(seeds) < 2:
                 yield next(iter(seeds), one.results["seed"]), one, other
-
-
-def read(path: Path) -> FinishedRun:
-    """A run directory, read.
-
-    Raises:
-        Refused: it is no finished run, or a file of it is damaged.
-    """
-    run = Run(path)
-    state, _ = run.status()
-    if state != "finished":
-        raise Refused(f"{path}: is no finished run" + ("" if state == "unknown" else f": {state}"))
-    try:
-        config = config_file.read(path / "config.yaml")
-        return FinishedRun(run, run.results(), config_file.flat_values(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise Refused(damaged(path, "config.yaml")) from error
 
 
 def groups(runs: Iterable[FinishedRun]) -> list[Group]:

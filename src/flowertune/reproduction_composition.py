@@ -12,9 +12,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from flowertune.claims import REPRODUCTIONS
-from flowertune.compared import seed_matters
 from flowertune.config import Config
 from flowertune.errors import Refused
+from flowertune.finished_run import seed_matters
 from flowertune.keys import shown
 from flowertune.refusals import in_one_line
 from flowertune.report.reproduction import ReproductionTables

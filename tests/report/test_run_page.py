@@ -171,7 +171,7 @@ def test_a_frozen_or_older_run_has_a_page_of_what_there_is(
     assert page.sections == [
         "result", "photos", "confusion", "classes", "calibration", "settings",
     ]  # fmt: skip
-    assert "kept no photos" in (run / "report.html").read_text()
+    assert "the run has kept no photos" in (run / "report.html").read_text()
     assert not page.pictures
 
 
@@ -183,16 +183,41 @@ def test_a_run_that_hits_everything_has_no_mistakes_to_show(
     assert "unsure" in page.sections
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "predictions-test.csv", "report/photos.json"])
 def test_what_is_damaged_is_named(
-    leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = leave_run(tmp_path)
-    (run / name).write_bytes(b'{"ha')
-    assert cli.main(["report", str(run)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert Path(name).name in line
+    for name, damages in (
+        ("metrics.jsonl", ['{"ha', "", "[1]\n", "null\n", '{"split": "train", "step": 1}\n']),
+        ("predictions-test.csv", ['{"ha', "", "path,label,prediction\n"]),
+        ("config.yaml", ["["]),
+        ("results.json", ['{"ha', "[]"]),
+    ):
+        whole = (run / name).read_bytes()
+        for damage in damages:
+            (run / name).write_text(damage)
+            assert cli.main(["report", str(run)]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f"{name} is missing or damaged" in line
+        (run / name).write_bytes(whole)
     assert not (run / "report.html").exists()
+
+
+def test_without_whole_keepsakes_it_is_a_page_without_photos_and_says_so(
+    leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = leave_run(tmp_path)
+    (run / "report" / "photos.json").write_bytes(b'{"ha')
+    page = page_of(run)
+    assert not page.pictures
+    assert {"photos", "confusion"} < set(page.sections) - {"mistakes", "map"}
+    said, place = capsys.readouterr().out.splitlines()
+    assert (
+        said
+        == f"{run / 'report'}: photos.json is damaged; the report is without photos and embeddings"
+    )
+    assert place == str(run / "report.html")
+    assert said in (run / "report.html").read_text()
 
 
 def test_what_is_no_finished_run_is_refused(

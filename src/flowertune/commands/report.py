@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from flowertune import files
-from flowertune.compared import best_first, groups, read
+from flowertune.compared import best_first, groups
 from flowertune.errors import EXIT_DONE, Refused
+from flowertune.finished_run import read
 from flowertune.report import comparison, comparison_page, run_page
 from flowertune.report.console import RunConsole
-from flowertune.runs import damaged
 
 _T = TypeVar("_T")
 
@@ -31,7 +31,8 @@ def execute(words: Sequence[str]) -> int:
     console = RunConsole()
     if len(paths) == 1:
         place = asked.output or paths[0]
-        console.say(str(_written(place, lambda: run_page.write(paths[0], asked.output))))
+        for line in _written(place, lambda: run_page.write(paths[0], asked.output)):
+            console.say(line)
         return EXIT_DONE
     found = [best_first(group) for group in groups(map(read, paths))]
     page = comparison_page.page("Runs beside each other", found)
@@ -60,7 +61,7 @@ def _runs_of(path: Path) -> list[Path]:
             known = json.loads(job.read_text(encoding="utf-8"))
             number, name, state = known["number"], Path(known["run"]).name, known["state"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Refused(damaged(path, f"jobs/{job.name}")) from error
+            raise Refused(f"{job}: is damaged; give the runs in place of {path}") from error
         if state == "finished":
             finished.append((number, path.absolute().parents[1] / name))
     return [run for _, run in sorted(finished)]

@@ -128,6 +128,7 @@ def _report(run: runs.Run, ending: keepsakes.Ending, page: bool, console: RunCon
         if page:
             from flowertune.report import run_page  # matplotlib, which no training waits for
 
-            console.say(str(run_page.write(run.path)))
+            for line in run_page.write(run.path):
+                console.say(line)
     except Exception as error:
         console.warn(f"{run.path}: its report could not be made ({with_type(error)})")

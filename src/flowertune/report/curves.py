@@ -29,11 +29,14 @@ def curves(run: ReportedRun) -> list[Drawing]:
     found = [_loss(run, epochs)]
     if run.validations:
         found.append(_accuracy(run))
-    terms = [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
-    if terms:
+    if terms := _terms_of(run):
         found.append(_terms(run, epochs, [*terms, "gradient_norm"]))
     found.append(_rates(run, epochs))
     return found
+
+
+def _terms_of(run: ReportedRun) -> list[str]:
+    return [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
 
 
 def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
@@ -63,6 +66,8 @@ def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
         "Loss. The thin line is each step's. Train photos are augmented, and mixed where the "
         "method mixes; val photos are not."
     )
+    if _terms_of(run):
+        caption += " Train has all terms, which stand apart below; val is the cross-entropy alone."
     return Drawing("loss", figure, caption, f"{said}, over {len(means)} epochs.")
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowertune.data.photos import shown
+from flowertune.finished_run import Prediction
 from flowertune.report.page import escaped, table
-from flowertune.report.run_files import Prediction
 
 _Photo = dict[str, Any]
 
@@ -55,7 +55,7 @@ def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
         f'<div popover id="{place}" role="dialog" aria-label="{escaped(title)}">\n'
         f"<p><b>{escaped(title)}</b></p>\n"
         '<div class="pair">\n'
-        f"<figure>{itself}<figcaption>{escaped(prediction.path)}</figcaption></figure>\n"
+        f"<figure>{itself}<figcaption>{escaped(shown(prediction.path))}</figcaption></figure>\n"
         f"<figure>{neighbour}<figcaption>{escaped(said)}</figcaption></figure>\n"
         "</div>\n"
         + table(["class", "probability"], rows, "the likeliest classes", [1])

@@ -109,5 +109,5 @@ def enlargeable(id: str, body: str) -> str:
     """A figure with a box that shows it in its own size, to be looked at part by part."""
     return (
         f'<div class="enlargeable">\n<input type="checkbox" id="{escaped(id)}">\n'
-        f'<label for="{escaped(id)}">larger</label>\n{body}</div>\n'
+        f'<label for="{escaped(id)}">show it larger</label>\n{body}</div>\n'
     )

@@ -11,7 +11,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from flowertune import files, reference
-from flowertune.compared import METRICS, SPLITS, Group, Row, groups, read
+from flowertune.compared import METRICS, SPLITS, Group, Row, groups
+from flowertune.finished_run import read
 from flowertune.report import comparison_page
 from flowertune.report.comparison import (
     APART,

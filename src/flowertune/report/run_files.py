@@ -1,46 +1,23 @@
 """A finished run as a report reads it: its directory, and nothing else."""
 
-import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from flowertune import compared, files
-from flowertune.compared import FinishedRun
-from flowertune.data.photos import shown
+from flowertune import files, finished_run
 from flowertune.errors import Refused
-from flowertune.runs import KEEPSAKES, damaged
+from flowertune.finished_run import FinishedRun, Prediction, damaged
+from flowertune.runs import KEEPSAKES
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """A photo, what it is, and its likeliest classes with their probabilities, the first first.
-
-    Names are as they are shown: without control characters.
-    """
-
-    path: str
-    label: str
-    ranked: tuple[tuple[str, float], ...]
-
-    @property
-    def answer(self) -> str:
-        return self.ranked[0][0]
-
-    @property
-    def probability(self) -> float:
-        return self.ranked[0][1]
-
-    @property
-    def is_hit(self) -> bool:
-        return self.label == self.answer
+_OF_LINES = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
+    "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},
+    "val": {"epoch", "loss", "top1", "top5", "mean_per_class"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,12 +32,20 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
+class Keepsakes:
+    """What `keepsakes.leave` left of the photos, as it wrote it, and of their embeddings."""
+
+    photos: dict[str, Any]
+    embeddings: Embeddings
+
+
+@dataclass(frozen=True)
 class ReportedRun:
     """What a report is made of.
 
     judged: the split that the report looks at photo by photo. predictions: of that split.
-    steps, validations, timings: the lines of metrics.jsonl and timings.jsonl. photos: as
-    `keepsakes.leave` wrote them; None, as embeddings, where the run has none.
+    steps, validations: the lines of metrics.jsonl. keepsakes: in their place, where the run has
+    none that are whole, why.
     """
 
     finished: FinishedRun
@@ -70,8 +55,7 @@ class ReportedRun:
     predictions: tuple[Prediction, ...]
     steps: tuple[dict[str, Any], ...]
     validations: tuple[dict[str, Any], ...]
-    photos: dict[str, Any] | None
-    embeddings: Embeddings | None
+    keepsakes: Keepsakes | str
 
     @property
     def path(self) -> Path:
@@ -88,67 +72,58 @@ def read(path: Path) -> ReportedRun:
     Raises:
         Refused: it is no finished run, or a file of it is missing or damaged.
     """
-    finished = compared.read(path)
+    finished = finished_run.read(path)
     judged = "test" if "test" in finished.results["splits"] else "val"
-    lines = _lines(path, "metrics.jsonl")
-    photos, embeddings = _keepsakes(path)
+    lines = _lines(path, trained=finished.results["epochs_run"] > 0)
     return ReportedRun(
         finished=finished,
         environment=finished.run.environment(),
         config_text=(path / "config.yaml").read_text(encoding="utf-8"),
         judged=judged,
-        predictions=_predictions(path, judged, finished.results["splits"][judged]["n"]),
+        predictions=finished.predictions(judged),
         steps=tuple(line for line in lines if line["split"] == "train"),
         validations=tuple(line for line in lines if line["split"] == "val"),
-        photos=photos,
-        embeddings=embeddings,
+        keepsakes=_keepsakes(path),
     )
 
 
-def _lines(path: Path, name: str) -> list[dict[str, Any]]:
+def _lines(path: Path, *, trained: bool) -> list[dict[str, Any]]:
     try:
-        text = (path / name).read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        text = (path / "metrics.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        if bool(lines) == trained and all(map(_is_whole, lines)):
+            return lines
     except (OSError, ValueError) as error:
-        raise Refused(damaged(path, name)) from error
+        raise Refused(damaged(path, "metrics.jsonl")) from error
+    raise Refused(damaged(path, "metrics.jsonl"))
 
 
-def _predictions(path: Path, split: str, photos: int) -> tuple[Prediction, ...]:
-    name = f"predictions-{split}.csv"
-    try:
-        with (path / name).open(encoding="utf-8", newline="") as file:
-            _, *rows = csv.reader(file)
-        found = tuple(_prediction(row) for row in rows)
-    except (OSError, ValueError, csv.Error) as error:
-        raise Refused(damaged(path, name)) from error
-    if len(found) != photos:
-        raise Refused(damaged(path, name))
-    return found
+def _is_whole(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and line.keys() >= _OF_LINES.get(str(line.get("split")), {"split"})
+        and line.get("split") in _OF_LINES
+        and all(isinstance(each, int | float) for key, each in line.items() if key != "split")
+    )
 
 
-def _prediction(row: Sequence[str]) -> Prediction:
-    photo, label, answer, probability, *others = row
-    ranked = (answer, probability, *others)
-    pairs = zip(ranked[::2], ranked[1::2], strict=True)
-    answers = tuple((shown(name), float(probability)) for name, probability in pairs)
-    return Prediction(shown(photo), shown(label), answers)
-
-
-def _keepsakes(path: Path) -> tuple[dict[str, Any] | None, Embeddings | None]:
+def _keepsakes(path: Path) -> Keepsakes | str:
     folder = path / KEEPSAKES
     if not folder.exists():
-        return None, None
+        return f"{folder}: the run has kept no photos for its report"
     try:
-        flaw = files.flaw(folder)
-        if flaw is not None:
-            raise Refused(f"{folder}: {flaw}; without the folder the report has no photos")
-        photos = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
-        kept = load_file(folder / "embeddings.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise Refused(f"{folder}: cannot be read; without it the report has no photos") from error
+        flaw = files.flaw(folder)  # what is as it was written needs no other check
+    except OSError as error:
+        flaw = f"cannot be read ({error.strerror})"
+    if flaw is not None:
+        return f"{folder}: {flaw}; the report is without photos and embeddings"
+    kept = load_file(folder / "embeddings.safetensors")
     before = kept.get("before")
-    return photos, Embeddings(
-        kept["rows"],
-        kept["after"].astype(np.float32),
-        None if before is None else before.astype(np.float32),
+    return Keepsakes(
+        json.loads((folder / "photos.json").read_text(encoding="utf-8")),
+        Embeddings(
+            kept["rows"],
+            kept["after"].astype(np.float32),
+            None if before is None else before.astype(np.float32),
+        ),
     )

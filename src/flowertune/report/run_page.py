@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from flowertune import files, reference
 from flowertune.compared import METRICS
@@ -27,8 +28,8 @@ from flowertune.report.run_files import ReportedRun, read
 PAIRS_SHOWN = 15
 
 
-def write(path: Path, output: Path | None = None) -> Path:
-    """Writes the page of the run at `path`, and gives its place.
+def write(path: Path, output: Path | None = None) -> list[str]:
+    """Writes the page of the run at `path`. -> what is to be said: what it lacks, its place.
 
     `output`: where the page goes; None for report.html in the run, and then each figure also goes
     to figures/ there, as PNG and SVG.
@@ -45,7 +46,8 @@ def write(path: Path, output: Path | None = None) -> Path:
         (path / "figures").mkdir(exist_ok=True)
         for drawing in drawings:
             drawing.save(path / "figures")
-    return place
+    lacks = [run.keepsakes] if isinstance(run.keepsakes, str) else []
+    return [*lacks, str(place)]
 
 
 def _lead(run: ReportedRun) -> str:
@@ -70,7 +72,10 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
     found = [Section("result", "Result", _result(run))]
     if course:
         found.append(Section("curves", "Curves", "".join(map(_drawn, course))))
-    found += _photos(run)
+    if isinstance(run.keepsakes, str):
+        found.append(Section("photos", "Photos", paragraph(run.keepsakes, "note")))
+    else:
+        found += _photos(run, run.keepsakes.photos)
     found.append(Section("confusion", "What is taken for what", _confusion(run, confusion)))
     rows = [[name, percent(hits / n), f"{hits} of {n}"] for name, hits, n in accuracies]
     all_classes = table(["class", "right, %", "photos"], rows, "lowest first", [1, 2])
@@ -79,8 +84,8 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
     ece = percent(run.results["splits"][run.judged]["ece"])
     body = _drawn(calibration) + paragraph(f"Expected calibration error: {ece} points.")
     found.append(Section("calibration", "Calibration", body))
-    if run.embeddings is not None:
-        mapped = run_figures.embedding_map(run.embeddings, run.predictions)
+    if not isinstance(run.keepsakes, str):
+        mapped = run_figures.embedding_map(run.keepsakes.embeddings, run.predictions)
         drawings.append(mapped)
         found.append(Section("map", "Embeddings", _drawn(mapped)))
     found.append(Section("settings", "Settings", _settings(run)))
@@ -99,7 +104,8 @@ def _result(run: ReportedRun) -> str:
     for split in ("test", "val"):
         if split not in results["splits"]:
             continue
-        lines = [(name, results["baselines"].get(key)) for key, name in BASELINE_NAMES.items()]
+        others = [key for key in BASELINE_NAMES if key != results["model"]]
+        lines = [(BASELINE_NAMES[key], results["baselines"].get(key)) for key in others]
         rows = []
         for name, each in [*lines, (results["method"], results)]:
             if each is not None:
@@ -136,29 +142,26 @@ def _confusion(run: ReportedRun, drawing: Drawing) -> str:
     header = ["is", "taken for", "photos"]
     shown = table(header, rows[:PAIRS_SHOWN], "the pairs that are confused most", [2])
     if len(rows) > PAIRS_SHOWN:
-        shown += folded(f"All {len(rows)} pairs", table(header, rows, "all pairs", [2]))
+        shown += folded(f"All {len(rows):,} pairs", table(header, rows, "all pairs", [2]))
     return shown + enlargeable("matrix", _drawn(drawing))
 
 
-def _photos(run: ReportedRun) -> list[Section]:
-    if run.photos is None:
-        said = "The run has kept no photos for its report."
-        return [Section("photos", "Photos", paragraph(said, "note"))]
+def _photos(run: ReportedRun, photos: dict[str, Any]) -> list[Section]:
     found = []
     for key, title, said in (
         ("mistakes", "Surest mistakes", "The photos of {} that it is surest about and wrong."),
         ("unsure", "Least sure hits", "The photos of {} that it is right about and least sure."),
     ):
-        if run.photos[key]:
+        if photos[key]:
             more = " Each opens: the five likeliest classes, and the nearest training photo."
             body = paragraph(said.format(run.judged) + more)
-            body += gallery(key, run.photos[key], run.predictions)
+            body += gallery(key, photos[key], run.predictions)
             found.append(Section(key, title, body))
-    if run.photos["augmented"]:
+    if photos["augmented"]:
         said = "Training photos as they are, and as training meets them"
         kind = run.results["augmentation"]
         mixed = f", {kind} among these photos" if kind in ("mixup", "cutmix") else ""
-        body = paragraph(f"{said}{mixed}.") + augmented(run.photos["augmented"])
+        body = paragraph(f"{said}{mixed}.") + augmented(photos["augmented"])
         found.append(Section("augmentation", "Augmentation", body))
     return found
 

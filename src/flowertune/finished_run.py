@@ -1,0 +1,106 @@
+"""A finished run, read back: its config, its results, what it took each photo for."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowertune import config_file
+from flowertune.data.photos import shown
+from flowertune.errors import Refused
+from flowertune.runs import Run
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A photo, what it is, and its likeliest classes with their probabilities, the first first.
+
+    `path` is the photo's as the file has it. Classes are named as they are shown, without control
+    characters.
+    """
+
+    path: str
+    label: str
+    ranked: tuple[tuple[str, float], ...]
+    is_hit: bool
+
+    @property
+    def answer(self) -> str:
+        return self.ranked[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.ranked[0][1]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with its results and its config: the values by their whole keys."""
+
+    run: Run
+    results: dict[str, Any]
+    values: dict[str, Any]
+
+    @property
+    def depends_on_seed(self) -> bool:
+        """Whether another seed would give another result."""
+        return seed_matters(self.values["model.name"], self.values["probe.solver"])
+
+    def predictions(self, split: str) -> tuple[Prediction, ...]:
+        """What it took each photo of a split for, in the photos' order.
+
+        Raises:
+            Refused: the file is missing or damaged, or is not of the photos that were measured.
+        """
+        name = f"predictions-{split}.csv"
+        try:
+            with (self.run.path / name).open(encoding="utf-8", newline="") as file:
+                _, *rows = csv.reader(file)
+            found = tuple(map(_prediction, rows))
+        except (OSError, ValueError, csv.Error) as error:
+            raise Refused(damaged(self.run.path, name)) from error
+        photos = self.results["splits"][split]["n"]
+        if len(found) != photos or len({each.path for each in found}) != photos:
+            raise Refused(damaged(self.run.path, name))
+        return found
+
+
+def _prediction(row: Sequence[str]) -> Prediction:
+    photo, label, answer, probability, *others = row
+    ranked = (answer, probability, *others)
+    pairs = [(name, float(share)) for name, share in zip(ranked[::2], ranked[1::2], strict=True)]
+    if not all(0 <= share <= 1 for _, share in pairs):
+        raise ValueError(f"not probabilities: {row}")
+    answers = tuple((shown(name), share) for name, share in pairs)
+    return Prediction(photo, shown(label), answers, label == answer)
+
+
+def seed_matters(model: str, solver: str) -> bool:
+    """Zero-shot draws nothing, and L-BFGS comes to the same probe from wherever it starts."""
+    return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
+
+
+def read(path: Path) -> FinishedRun:
+    """A run directory, read.
+
+    Raises:
+        Refused: it is no finished run, or a file of it is damaged.
+    """
+    run = Run(path)
+    state, _ = run.status()
+    if state != "finished":
+        raise Refused(f"{path}: is no finished run" + ("" if state == "unknown" else f": {state}"))
+    try:
+        config = config_file.read(path / "config.yaml")
+        return FinishedRun(run, run.results(), config_file.flat_values(config))
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(damaged(path, "config.yaml")) from error
+
+
+def damaged(path: Path, name: str) -> str:
+    """Why a run says nothing, and what gives it again."""
+    return (
+        f"{path}: {name} is missing or damaged; the training's command with run.resume=restart "
+        "makes the run anew"
+    )

@@ -9,7 +9,12 @@ from types import FrameType
 
 from flowertune.errors import Interrupted
 
-FINISHING = b"the step is finished and saved first; once more ends it at once\n"
+FINISHING = "the step is finished and saved first; once more ends it at once"
+
+
+def write(text: str) -> None:
+    """A line on stderr. print is not for a signal's handler: it may be in the middle of a line."""
+    os.write(2, f"{text}\n".encode())
 
 
 class Stop:
@@ -24,6 +29,7 @@ class Stop:
         self.received: signal.Signals | None = None
         self.hurried = False
         self._deferred = False
+        self._say: Callable[[str], None] = write
         self._pid = os.getpid()
 
     def check(self) -> None:
@@ -32,9 +38,12 @@ class Stop:
             raise Interrupted(self.received)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """While it is open, whoever works here asks `check` or `received` often enough."""
-        self._deferred = True
+    def deferred(self, say: Callable[[str], None] = write) -> Iterator[None]:
+        """While it is open, whoever works here asks `check` or `received` often enough.
+
+        `say` tells a person of the first signal, from its handler.
+        """
+        self._deferred, self._say = True, say
         try:
             yield
         finally:
@@ -46,7 +55,7 @@ class Stop:
             os._exit(128 + number)
         first, self.received = self.received is None, signal.Signals(number)
         if self._deferred and first:
-            os.write(2, FINISHING)  # print is not for handlers: it may be in the middle of a line
+            self._say(FINISHING)
             return
         self.hurried = True
         raise Interrupted(self.received)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from flowertune.report.console import RunConsole
 from flowertune.report.live import BLOCKS, TrainingView, curve
+from flowertune.stopping import listening
 
 
 def measured(n: int, top1: float, low: float, high: float, mean: float) -> dict[str, Any]:
@@ -254,7 +256,7 @@ def test_a_training_that_goes_on_is_shown_from_its_first_epoch_on() -> None:
 @pytest.mark.parametrize("width", [1, 10, 24, 40, 60, 200])
 def test_the_view_fits_any_width(width: int) -> None:
     drawn = view(width)
-    assert 3 <= len(drawn) <= 5
+    assert 3 <= len(drawn) <= 7
     assert all(len(line) <= width for line in drawn)
     assert width < 60 or drawn[0].rstrip().endswith(" left")
 
@@ -268,8 +270,9 @@ def test_the_time_left_is_that_of_all_epochs_at_the_pace_so_far(
     shown.step(4, 50, None)  # it went on here
     now += 20
     shown.step(4, 60, None)
+    now += 5  # in a step that takes long it goes down as well
     Console(file=out, width=80).print(shown)
-    assert "step 360/1,000  0:21:20 left" in out.getvalue()
+    assert "step 360/1,000  0:21:15 left" in out.getvalue()
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300), st.integers(1, 70))
@@ -282,6 +285,27 @@ def test_a_curve_has_room_and_rises_and_falls_with_its_values(
         heights = [BLOCKS.index(each) for each in drawn]
         for (low, at), (high, above) in pairwise(sorted(zip(values, heights, strict=True))):
             assert at <= above or low == high
+
+
+def test_terms_and_rates_of_any_number_have_room_in_80_columns() -> None:
+    shown, out = TrainingView(12, 3, []), io.StringIO()
+    terms = {f"term_{at}": 1.0 for at in range(9)}
+    shown.step(1, 1, {**terms, "lr": 1e-3, "head_lr": 5e-3})
+    Console(file=out, width=80).print(shown)
+    parts = [f"term {at} 1.0000" for at in range(9)] + ["lr 1.0e-03", "head lr 5.0e-03"]
+    assert all(part in out.getvalue() for part in parts)
+
+
+def test_a_signal_is_told_of_in_the_view_and_leaves_nothing_of_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    shown, out = console(terminal=True)
+    with listening() as stop, shown.training(12, 3, []) as say, stop.deferred(say):
+        shown.step(1, 1, [TERMS])
+        signal.raise_signal(signal.SIGINT)
+        shown.say("saved")
+    assert "once more ends it at once" in out.getvalue()
+    assert capfd.readouterr() == ("", "")  # written past the view, it would move what is redrawn
 
 
 def test_a_plain_console_draws_nothing_on_a_terminal_either() -> None:
@@ -323,6 +347,16 @@ def test_json_is_one_object_a_line_on_stdout_and_the_rest_on_stderr(
     assert result == {"event": "result", "directory": "runs/first", **RESULTS}
     assert "left out: a.jpg" in err
     assert "linear probe" in err
+
+
+def test_with_a_terminal_for_the_rest_json_still_has_all_its_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown, out = console(terminal=True)
+    shown.mode = "json"
+    run_two_epochs(shown)
+    assert [json.loads(line)["epoch"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
+    assert "event" not in out.getvalue()
 
 
 @pytest.mark.parametrize("mode", ["quiet", "json"])

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from flowertune import stopping
 from flowertune.report.live import TrainingView
 
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
@@ -91,6 +92,7 @@ class RunConsole:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            **_redirected(),
         )
         with bar:
             self._progress = bar
@@ -121,20 +123,20 @@ class RunConsole:
     @contextmanager
     def training(
         self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]
-    ) -> Iterator[None]:
+    ) -> Iterator[Callable[[str], None]]:
         """While it is open, `step` and `epoch` are shown on a terminal as one view.
 
-        `lines` are those of metrics.jsonl that the training goes on from.
+        `lines` are those of metrics.jsonl that the training goes on from. Yields what tells a
+        person of a signal, from its handler.
         """
         if not self._is_live:
-            yield
+            yield stopping.write
             return
         view = TrainingView(epochs, steps_per_epoch, lines)
-        on_screen = sys.stderr.isatty()
-        with Live(view, console=self.console, transient=True, redirect_stderr=on_screen):
+        with Live(view, console=self.console, transient=True, **_redirected()):
             self._view = view
             try:
-                yield
+                yield view.note
             finally:
                 self._view = None
 
@@ -182,6 +184,14 @@ class RunConsole:
         self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
                  f"seed {results['seed']}")  # fmt: skip
         self.say(directory)
+
+
+def _redirected() -> dict[str, bool]:
+    """What else is printed appears above a live view where it is for the same terminal only."""
+    return {
+        "redirect_stdout": sys.stdout.isatty(),
+        "redirect_stderr": sys.stderr.isatty(),
+    }
 
 
 def error_console() -> RunConsole:

@@ -1,6 +1,7 @@
 """A training as it goes on, drawn on a terminal: how far, how long still, how well."""
 
 import math
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -30,6 +31,8 @@ class TrainingView:
         self._terms: Mapping[str, Any] = {}
         self._began: float | None = None
         self._before = 0  # steps
+        self._at = 0.0  # when the last step ended
+        self._note = ""
         sums: dict[int, list[float]] = {}  # of training, by epoch
         for line in lines:
             if line["split"] == "train":
@@ -43,6 +46,7 @@ class TrainingView:
         if self._began is None:  # from the first step's end: what it sets up comes once
             self._began = time.monotonic()
             self._before = (epoch - 1) * self._steps_per_epoch + done
+        self._at = time.monotonic()
         self._epoch, self._done = epoch, done
         self._terms = line or self._terms
 
@@ -51,6 +55,10 @@ class TrainingView:
         self._losses.append(train_loss)
         if val is not None:
             self._top1.append(val["top1"])
+
+    def note(self, text: str) -> None:
+        """A last line from now on. It only keeps it, as a signal's handler may do at any moment."""
+        self._note = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         total = self._epochs * self._steps_per_epoch
@@ -65,35 +73,38 @@ class TrainingView:
             f"step {done:,}/{total:,}  {self._left(done, total)}",
         )
         yield head
-        rows = [_terms(self._terms), self._curves(options)]
+        width = max(1, options.max_width - len("^C"))  # which a terminal may put behind a row
+        rows = _folded(_terms(self._terms), width)
         if self._top1:
             highest = max(self._top1)
-            rows.insert(1, f"val top-1 {self._top1[-1]:.2%}, highest {highest:.2%} after epoch "
-                           f"{self._top1.index(highest) + 1}")  # fmt: skip
-        for row in filter(None, "\n".join(rows).splitlines()):
-            yield Text(row, no_wrap=True, overflow="crop")
+            rows.append(f"val top-1 {self._top1[-1]:.2%}, highest {highest:.2%} after epoch "
+                        f"{self._top1.index(highest) + 1}")  # fmt: skip
+        rows += self._curves(options)
+        rows += textwrap.wrap(self._note, width)
+        for row in rows:
+            yield Text(row[:width], no_wrap=True)
 
     def _left(self, done: int, total: int) -> str:
-        """Of the whole training, validations too, at the pace that it has had since its start."""
+        """Of the whole training, validations too, at the pace that it had up to its last step."""
         if self._began is None or done == self._before:
             return "-:--:-- left"
-        pace = (time.monotonic() - self._began) / (done - self._before)
-        seconds = round(pace * (total - done))
+        pace = (self._at - self._began) / (done - self._before)
+        seconds = max(0, round(pace * (total - done) - (time.monotonic() - self._at)))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 
-    def _curves(self, options: ConsoleOptions) -> str:
+    def _curves(self, options: ConsoleOptions) -> list[str]:
         room = min(LONGEST_CURVE, options.max_width - 40)
         blocks = PLAIN_BLOCKS if options.ascii_only else BLOCKS
         if room < 8:
-            return ""
-        return "\n".join(
+            return []
+        return [
             f"{name:<10}  {curve(values, room, blocks)}  {values[0]:{form}} to {values[-1]:{form}}"
             for name, values, form in (
                 ("train loss", self._losses, ".4f"),
                 ("val top-1", self._top1, ".2%"),
             )
             if len(values) > 1
-        )
+        ]
 
 
 def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
@@ -108,8 +119,8 @@ def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
     return "".join(blocks[round((mean - least) * scale)] for mean in means)
 
 
-def _terms(line: Mapping[str, Any]) -> str:
-    """Loss terms, then learning rates, of a step: loss 0.6931  lr 1.0e-03."""
+def _terms(line: Mapping[str, Any]) -> list[str]:
+    """Loss terms, then learning rates, of a step: loss 0.6931, lr 1.0e-03."""
     known = {
         name: value
         for name, value in line.items()
@@ -118,4 +129,15 @@ def _terms(line: Mapping[str, Any]) -> str:
     rates = {name for name in known if name.endswith("lr")}
     parts = [f"{name} {value:.4f}" for name, value in known.items() if name not in rates]
     parts += [f"{name} {value:.1e}" for name, value in known.items() if name in rates]
-    return "  ".join(parts).replace("_", " ")
+    return [part.replace("_", " ") for part in parts]
+
+
+def _folded(parts: Sequence[str], width: int) -> list[str]:
+    """As many of them in a row as it has room for, none of them torn."""
+    rows: list[str] = []
+    for part in parts:
+        if rows and len(rows[-1]) + 2 + len(part) <= width:
+            rows[-1] += f"  {part}"
+        else:
+            rows.append(part)
+    return rows

@@ -132,7 +132,7 @@ def train(
     )
     try:
         view = console.training(settings.epochs, steps_per_epoch, standing.lines)
-        with view, stop.deferred(), closing(records):
+        with view as say, stop.deferred(say), closing(records):
             for record in records:
                 if record is not None:
                     take_in(record)

@@ -92,7 +92,8 @@ class RunConsole:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            **_redirected(),
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
         )
         with bar:
             self._progress = bar
@@ -133,7 +134,14 @@ class RunConsole:
             yield stopping.write
             return
         view = TrainingView(epochs, steps_per_epoch, lines)
-        with Live(view, console=self.console, transient=True, **_redirected()):
+        live = Live(
+            view,
+            console=self.console,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        with live:
             self._view = view
             try:
                 yield view.note
@@ -184,14 +192,6 @@ class RunConsole:
         self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
                  f"seed {results['seed']}")  # fmt: skip
         self.say(directory)
-
-
-def _redirected() -> dict[str, bool]:
-    """What else is printed appears above a live view where it is for the same terminal only."""
-    return {
-        "redirect_stdout": sys.stdout.isatty(),
-        "redirect_stderr": sys.stderr.isatty(),
-    }
 
 
 def error_console() -> RunConsole:

@@ -28,8 +28,8 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     """A square a pair of classes; more ink, a larger share of the class's photos."""
     classes = sorted({each.label for each in predictions} | {each.answer for each in predictions})
     caption = (
-        "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller a "
-        "square, the larger its share of the row's photos."
+        "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
+        "a square, the larger its share of the row's photos."
     )
     if len(classes) > MATRIX_CLASSES:
         involved: Counter[str] = Counter()

@@ -8,6 +8,7 @@ import pytest
 from flowertune import composition
 from flowertune.compared import best_first, groups
 from flowertune.finished_run import FinishedRun, read
+from flowertune.report.comparison import lines
 from flowertune.runs import Run
 from flowertune.statistics_of_runs import t_interval
 
@@ -42,7 +43,7 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
     runs = [
         done("method=mixup", "augmentation.alpha=0.1", "trainer.checkpoint_minutes=5"),
         done("method=mixup", "augmentation.alpha=0.4", val=0.6),
-        done("method=vpt", "trainer.batch_size=8"),
+        done("method=vpt", "trainer.batch_size=8", probe=0.3),
     ]
     (group,) = groups(runs)
     assert group.keys == ("method", "augmentation.alpha")
@@ -50,6 +51,11 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
         "mixup augmentation.alpha=0.1", "mixup augmentation.alpha=0.4",
         "vpt augmentation.alpha=null",
     ]  # fmt: skip
+    probes = [line for line in lines(group) if line.row is None]  # one has another
+    assert [(line.label, line.estimates["test", "top1"].mean) for line in probes] == [
+        ("linear probe beside mixup augmentation.alpha=0.1", 0.4),
+        ("linear probe beside vpt augmentation.alpha=null", 0.3),
+    ]
     best = best_first(group)
     assert best.rows[0].label == "mixup augmentation.alpha=0.4"
 

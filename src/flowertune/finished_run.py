@@ -47,6 +47,11 @@ class FinishedRun:
         """Whether another seed would give another result."""
         return seed_matters(self.values["model.name"], self.values["probe.solver"])
 
+    @property
+    def judged(self) -> str:
+        """The split that is looked at photo by photo."""
+        return "test" if "test" in self.results["splits"] else "val"
+
     def predictions(self, split: str) -> tuple[Prediction, ...]:
         """What it took each photo of a split for, in the photos' order.
 
@@ -90,7 +95,10 @@ def read(path: Path) -> FinishedRun:
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
-        raise Refused(f"{path}: is no finished run" + ("" if state == "unknown" else f": {state}"))
+        there = "" if path.is_dir() else "; there is no such directory"
+        raise Refused(
+            f"{path}: is no finished run" + (there if state == "unknown" else f": {state}")
+        )
     try:
         config = config_file.read(path / "config.yaml")
         return FinishedRun(run, run.results(), config_file.flat_values(config))
@@ -100,7 +108,4 @@ def read(path: Path) -> FinishedRun:
 
 def damaged(path: Path, name: str) -> str:
     """Why a run says nothing, and what gives it again."""
-    return (
-        f"{path}: {name} is missing or damaged; the training's command with run.resume=restart "
-        "makes the run anew"
-    )
+    return f"{path}: {name} is missing or damaged; remove the run and train it again"

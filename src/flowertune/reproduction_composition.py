@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from flowertune.claims import REPRODUCTIONS
 from flowertune.config import Config
-from flowertune.errors import Refused
-from flowertune.finished_run import seed_matters
+from flowertune.errors import EXIT_DONE, Refused
+from flowertune.finished_run import read, seed_matters
 from flowertune.keys import shown
 from flowertune.refusals import in_one_line
 from flowertune.report.reproduction import ReproductionTables
@@ -77,7 +77,16 @@ def run_reproduction(
         for done in launcher.launch(batch, initial_job_idx=0):
             _ = done.return_value  # raises what a launcher kept to itself
 
-    return perform_all(sweep, jobs, execute, launch)
+    def trained(config: Config) -> int:
+        """What was damaged since it finished fails alone, and not the tables of all."""
+        exit_code = execute(config)
+        if exit_code == EXIT_DONE:
+            assert config.run.name is not None
+            one = read(Path(config.run.root).expanduser() / config.run.name)
+            one.predictions(one.judged)
+        return exit_code
+
+    return perform_all(sweep, jobs, trained, launch)
 
 
 def _check(node: DictConfig, typed: Sequence[Override]) -> None:

@@ -89,6 +89,6 @@ def test_a_figures_colours_are_the_pages_and_its_text_is_text() -> None:
 
 
 def test_a_figure_is_saved_as_png_and_svg(tmp_path: Path) -> None:
-    plots.save(plots.new_figure(4, 3), tmp_path, "empty")
+    plots.Drawing("empty", plots.new_figure(4, 3), "", "").save(tmp_path)
     assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "empty.svg").read_text().startswith("<?xml")

@@ -114,7 +114,7 @@ def test_what_cannot_be_is_refused_before_anything_is_begun(
     assert list(Path().iterdir()) == []
 
 
-def test_one_that_fails_stops_no_other_is_named_and_alone_is_done_again(
+def test_one_that_fails_or_was_damaged_stops_no_other_is_named_and_alone_is_done_again(
     training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*QUICK, "seed=1", "method=lora,mixup,vpt"]
@@ -125,8 +125,14 @@ def test_one_that_fails_stops_no_other_is_named_and_alone_is_done_again(
     assert f"\n{named}\n" in capsys.readouterr().out
     assert f"- {named}\n" in (folder() / "reproduce.md").read_text()
     training.trouble.clear()
-    assert reproduce(words, training) == 0
-    assert list(rows()) == ["lora", "mixup", "vpt"]
+    (predictions,) = Path("my runs").glob("lora*/predictions-test.csv")
+    predictions.write_text("path,label,prediction,probability\n")
+    assert reproduce(words, training) == 1
+    assert list(rows()) == ["mixup", "vpt"]
+    document = (folder() / "reproduce.md").read_text()
+    assert (
+        f"job 1 (method=lora seed=1): refused: {predictions.parent}: {predictions.name}" in document
+    )
 
 
 def test_an_interruption_leaves_the_tables_of_what_there_is_and_it_goes_on(

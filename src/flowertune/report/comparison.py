@@ -3,6 +3,7 @@
 Numbers are in per cent; a cell is text, and empty where there is nothing to say.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,15 +38,19 @@ class Line:
 
 
 def lines(group: Group) -> list[Line]:
-    """The baselines that are no rows themselves, then the rows in their order."""
+    """The baselines that are no rows themselves, then the rows in their order.
+
+    Where not all rows have the same one, as its own settings or the device differ, each is named.
+    """
     found = []
     trained = {row.runs[0].results["model"] for row in group.rows}
     for key, name in BASELINE_NAMES.items():
-        for row in group.rows:  # all have the same: it rests on photos and backbone alone
-            baseline = row.runs[0].results["baselines"][key]
-            if baseline is not None and key not in trained:
-                found.append(_baseline(name, baseline, group.splits))
-                break
+        beside = [(row.label, row.runs[0].results["baselines"][key]) for row in group.rows]
+        apart = {json.dumps(each): (label, each) for label, each in reversed(beside) if each}
+        for label, baseline in reversed(apart.values()):
+            if key not in trained:
+                named = name if len(apart) == 1 else f"{name} beside {label}"
+                found.append(_baseline(named, baseline, group.splits))
     for row in group.rows:
         estimates = {(s, m): row.estimate(s, m) for s in group.splits for m in METRICS}
         label = row.label + (MARK if row.setting.is_below_probe else "")

@@ -103,11 +103,6 @@ def themed_svg(figure: "Figure") -> str:
     return _themed(_svg(figure))
 
 
-def save(figure: "Figure", folder: Path, name: str) -> None:
-    """The figure as name.png and name.svg."""
-    Drawing(name, figure, "", "").save(folder)
-
-
 @dataclass(frozen=True)
 class Drawing:
     """A figure with a name for its files, a caption, and what it shows in words."""

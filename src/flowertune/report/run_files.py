@@ -43,7 +43,7 @@ class Keepsakes:
 class ReportedRun:
     """What a report is made of.
 
-    judged: the split that the report looks at photo by photo. predictions: of that split.
+    predictions: of the judged split.
     steps, validations: the lines of metrics.jsonl. keepsakes: in their place, where the run has
     none that are whole, why.
     """
@@ -51,7 +51,6 @@ class ReportedRun:
     finished: FinishedRun
     environment: dict[str, Any]
     config_text: str
-    judged: str
     predictions: tuple[Prediction, ...]
     steps: tuple[dict[str, Any], ...]
     validations: tuple[dict[str, Any], ...]
@@ -60,6 +59,10 @@ class ReportedRun:
     @property
     def path(self) -> Path:
         return self.finished.run.path
+
+    @property
+    def judged(self) -> str:
+        return self.finished.judged
 
     @property
     def results(self) -> dict[str, Any]:
@@ -73,14 +76,12 @@ def read(path: Path) -> ReportedRun:
         Refused: it is no finished run, or a file of it is missing or damaged.
     """
     finished = finished_run.read(path)
-    judged = "test" if "test" in finished.results["splits"] else "val"
     lines = _lines(path, trained=finished.results["epochs_run"] > 0)
     return ReportedRun(
         finished=finished,
         environment=finished.run.environment(),
         config_text=(path / "config.yaml").read_text(encoding="utf-8"),
-        judged=judged,
-        predictions=finished.predictions(judged),
+        predictions=finished.predictions(finished.judged),
         steps=tuple(line for line in lines if line["split"] == "train"),
         validations=tuple(line for line in lines if line["split"] == "val"),
         keepsakes=_keepsakes(path),

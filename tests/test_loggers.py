@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from flowertune import claims, cli, composition, loggers
 from flowertune.config import Config
-from flowertune.logger_config import WandbConfig
+from flowertune.logger_config import MlflowConfig, WandbConfig
 
 TRACKERS = ["tensorboard", "wandb", "mlflow"]
 
@@ -38,6 +39,17 @@ def test_a_folder_of_wandbs_files_is_not_the_package(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     assert "is not installed" in refusal(lambda: loggers.check(WandbConfig(mode="offline")))
+
+
+def test_a_password_that_config_yaml_would_keep_is_refused(
+    monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
+) -> None:
+    installed = ModuleSpec("mlflow", None, origin="mlflow.py")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
+    loggers.check(MlflowConfig(uri="https://example.org/mlflow"))
+    words = refusal(lambda: loggers.check(MlflowConfig(uri="postgresql://me:secret@host/runs")))
+    assert words.startswith("logger.uri: holds a password")
+    assert "secret" not in words
 
 
 @pytest.mark.parametrize("name", TRACKERS)

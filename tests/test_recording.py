@@ -9,15 +9,15 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from flowertune import composition
+from flowertune import composition, recording
 from flowertune.errors import FlowertuneError, Interrupted, Refused, TrainingFailed
-from flowertune.recording import recorded
 from flowertune.runs import Run
 from flowertune.stopping import listening
 
@@ -30,6 +30,12 @@ def run(tmp_path: Path) -> Run:
     run.path.mkdir()
     run.write_status("running")
     return run
+
+
+@contextmanager
+def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
+    with recording.logged(run), recording.recorded(run, out_of_memory):
+        yield
 
 
 def status(run: Run) -> dict[str, "str | None"]:

@@ -88,7 +88,7 @@ def test_it_gets_every_line_once_then_the_results_and_the_end(
 
 
 def die() -> None:
-    raise ConnectionError("no route to host")
+    raise ConnectionError("https://me:secret@example.org:1: no route")
 
 
 def leave() -> None:
@@ -96,16 +96,21 @@ def leave() -> None:
 
 
 @pytest.mark.parametrize("at", [1, 3, 5, 6], ids=["start", "third call", "results", "close"])
-@pytest.mark.parametrize(("what", "why"), [(die, "no route to host"), (leave, "SystemExit: 1")])
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [(die, ": https://example.org:1: no route"), (leave, "SystemExit: 1")],
+)
 def test_dead_at_any_call_it_is_one_line_and_left_aside(
     at: int, what: Callable[[], None], why: str, opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     tracker = Remembering(at, what)
     with opened(tracker) as handed:
         train(handed)
     (warning,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert warning.getMessage().startswith("logger=tensorboard is left aside: ")
     assert warning.getMessage().endswith(why)
+    assert "secret" not in caplog.text
     assert tracker.calls == at
 
 

@@ -12,17 +12,22 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from flowertune import config_file, files, logged_numbers
 from flowertune.errors import Refused
-from flowertune.logger_config import LoggerConfig, WandbConfig
+from flowertune.logger_config import LoggerConfig, MlflowConfig, WandbConfig
 from flowertune.runs import BESIDE, Metrics, Run
 
 MLFLOW_METRICS, MLFLOW_PARAMS = 1000, 100  # of one request, at most, as its servers have it
+# MLflow's own number, 7, takes four minutes: good for a server that is started anew in the middle,
+# too long to hear that there is none.
+MLFLOW_FIRST_RETRIES = 2
 # Without an answer wandb waits for so many seconds to begin, and for what is left at the end; both
 # also hold for what it does when the process ends.
 WANDB_TIMES = {"init_timeout": 30.0, "finish_timeout": 45.0, "finish_timeout_raises": True}
@@ -51,7 +56,8 @@ def check(settings: LoggerConfig) -> None:
     """Whether a run can be tracked so, as far as that shows beforehand.
 
     Raises:
-        Refused: the package is not installed, or wandb would ask who you are.
+        Refused: the package is not installed, wandb would ask who you are, or config.yaml would
+            keep a password.
     """
     if settings.name == "none":
         return
@@ -62,6 +68,11 @@ def check(settings: LoggerConfig) -> None:
         )
     if isinstance(settings, WandbConfig):
         _check_login(settings.mode)
+    if isinstance(settings, MlflowConfig) and urlsplit(settings.uri or "").password:
+        raise Refused(
+            "logger.uri: holds a password, and config.yaml would keep it; give the address as "
+            "MLFLOW_TRACKING_URI"
+        )
 
 
 def _check_login(mode: str | None) -> None:
@@ -156,7 +167,8 @@ class _Mlflow:
         with FileLock(root / BESIDE / "mlflow.lock"):  # two jobs may be the first
             self._client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
             artifacts = None if uri else (root / "mlartifacts").as_uri()
-            experiment = self._experiment(settings.experiment, artifacts)
+            with _retrying(MLFLOW_FIRST_RETRIES):
+                experiment = self._experiment(settings.experiment, artifacts)
         self.place = f"run {run.path.name} of experiment {settings.experiment}" + (
             "" if uri else f"; mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
         )
@@ -215,6 +227,21 @@ class _Mlflow:
     def close(self, state: str) -> None:
         states = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
         self._client.set_terminated(self._id, states[state])
+
+
+@contextmanager
+def _retrying(times: int) -> Iterator[None]:
+    """How often MLflow asks again, unless the environment says so."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
+
+    if RETRIES.is_set():
+        yield
+        return
+    RETRIES.set(times)
+    try:
+        yield
+    finally:
+        RETRIES.unset()
 
 
 _TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {

@@ -30,7 +30,7 @@ OUT_OF_MEMORY = (
 
 @contextmanager
 def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
-    """Keeps status.json and run.log true while the body runs.
+    """Keeps status.json true while the body runs; inside of `logged`.
 
     `out_of_memory` is what a person reads when the device has no more. Anything else that is not
     meant for people becomes a TrainingFailed that names the log; the traceback is there.
@@ -39,23 +39,22 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
         FlowertuneError: what happened, in one line.
         Interrupted: what the body raised.
     """
-    with _logging_to(run):
-        try:
-            yield
-        except Interrupted as interruption:
-            _write_status(run, "interrupted", str(interruption))
-            raise
-        except FlowertuneError as error:
-            _write_status(run, "failed", str(error))
-            raise
-        except Exception as error:
-            why, is_known = _why(error, out_of_memory)
-            log.debug("%s\n%s", why, traceback.format_exc())
-            _write_status(run, "failed", why)
-            raise TrainingFailed(why if is_known else f"{why} (see {run.log})") from error
-        except BaseException as error:  # SystemExit, say, from a library
-            _write_status(run, "failed", with_type(error))
-            raise
+    try:
+        yield
+    except Interrupted as interruption:
+        _write_status(run, "interrupted", str(interruption))
+        raise
+    except FlowertuneError as error:
+        _write_status(run, "failed", str(error))
+        raise
+    except Exception as error:
+        why, is_known = _why(error, out_of_memory)
+        log.debug("%s\n%s", why, traceback.format_exc())
+        _write_status(run, "failed", why)
+        raise TrainingFailed(why if is_known else f"{why} (see {run.log})") from error
+    except BaseException as error:  # SystemExit, say, from a library
+        _write_status(run, "failed", with_type(error))
+        raise
 
 
 def _why(error: Exception, out_of_memory: str) -> tuple[str, bool]:
@@ -97,7 +96,7 @@ class _Screen(logging.StreamHandler):
 
 
 @contextmanager
-def _logging_to(run: Run) -> Iterator[None]:
+def logged(run: Run) -> Iterator[None]:
     """run.log gets everything of ours and Python's warnings; people see our warnings alone."""
     file = _LogFile(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

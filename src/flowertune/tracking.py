@@ -5,6 +5,7 @@ it has written down, waits for nothing, and hears of what went wrong in one line
 """
 
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Seconds that a tracker has for what is left to send; whoever interrupts wants an end soon.
 PATIENCE_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
+SOON_S = 2.0  # a wait that is longer is told of
 
 
 class Tracking:
@@ -67,9 +69,13 @@ class Tracking:
         if self._thread is None:
             return
         self._calls.put(None)
-        self._thread.join(PATIENCE_S[state])
+        patience = PATIENCE_S[state]
+        self._thread.join(min(SOON_S, patience))
         if self._thread.is_alive():
-            self._fault = f"it was not done {PATIENCE_S[state]:g} s after the run"
+            self._say(f"logger={self._name}: waiting for it, {patience:g} s at most")
+            self._thread.join(max(0, patience - SOON_S))
+        if self._thread.is_alive():
+            self._fault = f"it was not done {patience:g} s after the run"
         self._tell()
 
     def _hand_on(self, call: Callable[[Tracker], None]) -> None:
@@ -93,8 +99,13 @@ class Tracking:
             while (call := self._calls.get()) is not None:
                 call(tracker)
         except BaseException as error:  # whatever a tracker does, SystemExit too
-            log.debug("logger=%s\n%s", self._name, traceback.format_exc())
-            self._fault = with_type(error)
+            log.debug("logger=%s\n%s", self._name, _without_names(traceback.format_exc()))
+            self._fault = _without_names(with_type(error))
+
+
+def _without_names(text: str) -> str:
+    """Without what an address has of a user and a password; run.log is handed around."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 @contextmanager

@@ -316,6 +316,14 @@ def test_a_plain_console_draws_nothing_on_a_terminal_either() -> None:
     assert "epoch  2/12  train loss 0.5000" in out.getvalue()
 
 
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    shown, out = console(terminal=True)
+    run_two_epochs(shown)
+    assert "\x1b" not in out.getvalue()
+    assert out.getvalue().startswith("decoding (10)\nepoch  1/12")
+
+
 def run_whole(mode: str) -> None:
     shown = RunConsole(mode=mode)
     shown.start("runs/first", method="mixup", backbone="tiny", tag="builtin", protocol="p", seed=42)

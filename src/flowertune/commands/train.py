@@ -101,7 +101,7 @@ def _execute(config: Config, stop: Stop) -> int:
     made_in = environment.describe(compute, backbone, photos)
     begun = claims.begun(run, plain, made_in, resume)
     tracker = tracked(config.logger, run, plain, console.say)
-    with begun as before, tracker as tracking:
+    with begun as before, recording.logged(run), tracker as tracking:
         with recording.recorded(run, out_of_memory):
             if before is not None:
                 for note in before.notes:

@@ -69,7 +69,8 @@ class RunConsole:
 
     @property
     def _is_live(self) -> bool:
-        return self.mode in ("auto", "json") and self.console.is_terminal
+        can_redraw = self.console.is_terminal and not self.console.is_dumb_terminal
+        return self.mode in ("auto", "json") and can_redraw
 
     def _emit(self, event: str, **content: Any) -> None:
         """With json, one line of it."""
@@ -92,7 +93,7 @@ class RunConsole:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=sys.stdout.isatty(),  # to a file it goes as ever
             redirect_stderr=sys.stderr.isatty(),
         )
         with bar:
@@ -138,7 +139,7 @@ class RunConsole:
             view,
             console=self.console,
             transient=True,
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=sys.stdout.isatty(),  # to a file it goes as ever
             redirect_stderr=sys.stderr.isatty(),
         )
         with live:

@@ -144,3 +144,16 @@ def test_it_hears_how_a_run_ended_too_soon(error: BaseException, state: str, ope
         run()
     assert tracker.lines == LINES
     assert tracker.got == [state]
+
+
+def test_with_its_results_it_is_finished_whatever_interrupts_its_page(opened: Open) -> None:
+    tracker = Remembering()
+
+    def run() -> None:
+        with opened(tracker) as handed:
+            train(handed)
+            raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run()
+    assert tracker.got == [{"top1": 0.5}, "finished"]

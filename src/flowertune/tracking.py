@@ -39,6 +39,7 @@ class Tracking:
         self._say = say
         self._calls: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
         self._given = 0  # lines
+        self._has_results = False
         self._place: str | None = None
         self._fault: str | None = None
         self._thread: Thread | None = None
@@ -55,11 +56,16 @@ class Tracking:
 
     def log_results(self, results: Mapping[str, Any]) -> None:
         """Takes the content of results.json."""
+        self._has_results = True
         self._hand_on(lambda tracker: tracker.log_results(results))
 
     def close(self, state: str) -> None:
-        """Waits until all is handed on, for so long that it cannot be a hang."""
-        self._hand_on(lambda tracker: tracker.close(state))
+        """Waits until all is handed on, for so long that it cannot be a hang.
+
+        A run with its results is finished, whatever came afterwards.
+        """
+        told = "finished" if self._has_results else state
+        self._hand_on(lambda tracker: tracker.close(told))
         if self._thread is None:
             return
         self._calls.put(None)

@@ -1,6 +1,8 @@
 """The command line as a user runs it: a process of its own, a folder of its own."""
 
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,29 +42,35 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def flowertune(environment: dict[str, str]) -> Flowertune:
-    """`flowertune(*words, cwd=...)` -> the finished process."""
+def flowertune(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Flowertune:
+    """`flowertune(*words, cwd=...)` -> the finished process, forked from one that is started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flowertune.commands.train", "flowertune.composition"])
+    outputs = tuple(tmp_path_factory.mktemp("outputs") / name for name in ("stdout", "stderr"))
 
     def run(*words: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "flowertune", *words],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        call = {"CALL": (words, cwd, environment, outputs)}
+        script = str(Path(__file__).with_name("forked.py"))
+        process = context.Process(target=runpy.run_path, args=(script, call))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        said = [path.read_text(encoding="utf-8") for path in outputs]
+        return subprocess.CompletedProcess(list(words), process.exitcode, *said)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def trained(flowertune: Flowertune, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished small run: method=mixup."""
+def trained(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished small run: method=mixup, started as a user does."""
     folder = tmp_path_factory.mktemp("trained")
     words = ("train", "method=mixup", *SMALL[:-1], "run.name=first")  # with its report
-    process = flowertune(*words, cwd=folder)
-    assert process.returncode == 0, process.stderr
+    subprocess.run(
+        [sys.executable, "-m", "flowertune", *words], cwd=folder, env=environment, check=True
+    )
     return folder / "runs" / "first"
 
 

@@ -1,0 +1,196 @@
+"""From decoded photos to results: baselines, the model, its training, what it reaches.
+
+Reads from top to bottom; commands/train.py is what stands around it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowertune import build, frozen, keepsakes, runs, saved_model
+from flowertune.baselines import comparison
+from flowertune.baselines.features import frozen_features
+from flowertune.baselines.linear_probe import fit_linear_probe
+from flowertune.baselines.zero_shot import class_vectors
+from flowertune.config import Config, needs_probe
+from flowertune.data.augment import normalise
+from flowertune.data.batches import PixelStore
+from flowertune.data.cache import CachedPhotos
+from flowertune.data.training_photos import training_photos
+from flowertune.errors import TrainingFailed
+from flowertune.inference import Outputs, infer, infer_features, prediction_table
+from flowertune.method_config import LinearProbeConfig, TextHeadConfig
+from flowertune.metrics import measure
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import FROZEN
+from flowertune.report.console import RunConsole
+from flowertune.stopping import Stop
+from flowertune.training import checkpoint
+from flowertune.training.course import Course, train
+from flowertune.training.device import Compute
+from flowertune.training.step import build_step, not_finite
+
+
+def adapt(
+    config: Config,
+    run: runs.Run,
+    compute: Compute,
+    backbone: Backbone,
+    photos: CachedPhotos,
+    class_prompts: list[list[str]],
+    cache: Path,
+    console: RunConsole,
+    stop: Stop,
+    saved: Path | None,
+    track: Callable[[Sequence[runs.Metrics]], None],
+) -> tuple[dict[str, Any], keepsakes.Ending]:
+    """Trains one model on decoded photos. -> the content of results.json, and what a page needs.
+
+    The run gets everything else that a training leaves, as it comes. `saved`: the checkpoint that
+    the training goes on from; `track` gets the lines of metrics.jsonl so far, whenever there are
+    more.
+
+    Raises:
+        TrainingFailed, Interrupted, files.DiskFull: as `course.train` does.
+    """
+    # pixels and labels
+    device, settings = compute.device, config.trainer
+    mean = torch.tensor(backbone.preprocessing.mean, device=device)
+    std = torch.tensor(backbone.preprocessing.std, device=device)
+    resident = build.pixels_are_resident(
+        config.data, photos.photo_set, photos.splits["train"], device
+    )
+    pixels = {
+        name: PixelStore(each.eval_pixels, device, resident=resident)
+        for name, each in photos.splits.items()
+    }
+    labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}
+    class_names = photos.photo_set.class_names
+    run.write_table("photos.csv", ["split", "path", "label", "sha256"], photos.rows())
+
+    # the frozen backbone: what the head starts from, and the baselines
+    backbone.model.to(device)
+
+    def encode(batch: Tensor) -> Tensor:
+        with compute.autocast():
+            return backbone.encode_image(normalise(batch, mean, std))
+
+    features = {}
+    with console.progress():
+        for name in frozen.wanted(config, list(photos.splits)):
+            key = frozen.key(backbone, photos.splits[name], compute, settings.eval_batch_size)
+            advance = partial(console.advance, f"frozen features of {name}")
+            features[name] = frozen_features(pixels[name], encode, key, cache, advance)
+    vectors, probe = None, None
+    if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
+        vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
+    began = time.perf_counter()
+    if config.baselines or needs_probe(config):
+        probe = fit_linear_probe(
+            features["train"], labels["train"], features.get("val"), labels.get("val"),
+            len(class_names), *build.probe_recipe(config.probe, config.seed),
+        )  # fmt: skip
+    probe_seconds = time.perf_counter() - began
+    baselines = comparison.baselines(
+        config.baselines, features, labels, vectors, backbone.logit_scale, probe
+    )
+
+    # the model
+    classifier = build.build_classifier(
+        config, backbone, len(class_names), features.get("train"), vectors, probe
+    ).to(device)
+
+    def evaluate(split: str) -> Outputs:
+        if classifier.mode in FROZEN:
+            return infer_features(classifier, features[split], settings.eval_batch_size)
+        return infer(
+            classifier, pixels[split], mean, std, settings.eval_batch_size, compute,
+            lambda done, total: stop.check(),
+        )  # fmt: skip
+
+    # training; the best epoch's weights are kept, or without a val split the last
+    inferred: dict[str, Outputs | None] = {}  # what these weights made of a split already
+    training = None
+    if classifier.mode in FROZEN:  # the head is what it will be
+        checkpoint.save_weights(run.best, classifier.trainable_state())
+        run.write_lines("metrics.jsonl", [])
+        run.write_lines("timings.jsonl", [])
+        seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
+        course = Course(0, None, None, seconds, None)
+    else:
+        recipe = build.augmentation_recipe(
+            config.augmentation, backbone.preprocessing.size, settings.epochs
+        )
+        training = training_photos(
+            photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
+            build.training_batches(config, labels["train"]), config.seed,
+        )  # fmt: skip
+        course, inferred["val"] = train(
+            build_step(
+                classifier, build.build_criterion(config.loss), compute, config.optimizer, settings,
+                console.say,
+            ),
+            training, settings, run,
+            (lambda: evaluate("val")) if "val" in labels else None, labels.get("val"),
+            console, stop, saved, track,
+        )  # fmt: skip
+
+    # the kept weights' result, by the code that every later use goes through; the trained model
+    # meets the test photos here and nowhere else
+    classifier.load_trainable_state(checkpoint.load_weights(run.best))
+    measured, outputs = {}, {}
+    for name, each in photos.splits.items():
+        outputs[name] = inferred.get(name) or evaluate(name)
+        logits = outputs[name].logits
+        metrics = measure(logits, labels[name])
+        if not math.isfinite(metrics.loss):
+            raise TrainingFailed(not_finite(f"loss on {name}", compute.precision))
+        measured[name] = metrics.to_dict()
+        run.write_table(
+            f"predictions-{name}.csv",
+            *prediction_table(photos.names(name), each.split.labels, logits, class_names),
+        )
+    saved_model.write(run.adapter, config, backbone, classifier, class_names)
+
+    results = {
+        "run": run.path.name,
+        "method": config.method,
+        "model": config.model.name,
+        "head": config.head.name,
+        "augmentation": config.augmentation.name,
+        "loss": config.loss.name,
+        "backbone": backbone.name,
+        "tag": backbone.tag,
+        "weights_sha256": backbone.weights_sha256,
+        "data_fingerprint": photos.fingerprint,
+        "protocol": photos.photo_set.protocol,
+        "seed": config.seed,
+        "device": compute.device_name,
+        "precision": compute.precision,
+        "trainable_parameters": classifier.trainable_parameters,
+        **asdict(course),
+        "splits": measured,
+        "baselines": baselines,
+        "notes": comparison.notes(
+            config.baselines, config.model.name, backbone.has_text, measured, baselines
+        ),
+    }
+    judged = "test" if "test" in outputs else "val"
+    is_frozen = classifier.mode in FROZEN
+    return results, keepsakes.Ending(
+        photos=photos,
+        judged=judged,
+        outputs=outputs[judged],
+        trained=outputs["train"].embedding,
+        frozen=None if is_frozen else features.get(judged),
+        pixels=pixels,
+        training=training,
+        seed=config.seed,
+    )

@@ -14,6 +14,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file
 
+from flowertune import files
 from flowertune.models.backbone import load_tiny
 
 
@@ -48,7 +49,11 @@ def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
         "report/photos.json",
         "report/embeddings.safetensors",
     }
-    assert read_json(trained / "status.json") == {"state": "finished", "why": None}
+    assert read_json(trained / "status.json") == {
+        "state": "finished",
+        "why": None,
+        "results_sha256": files.sha256_of(trained / "results.json"),
+    }
     environment = read_json(trained / "environment.json")
     assert environment["activation"] in ("gelu", "quickgelu")
     assert len(environment["data_fingerprint"]) == 64

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth test test-slow test-faults test-browser test-trackers lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth bench-predict test test-slow test-faults test-browser test-trackers lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ bench-peers: $(TEST_INSTALLED) ## time a LoRA training beside what people would 
 
 bench-growth: $(TEST_INSTALLED) ## show how the cost of training grows with the number of photos (needs FLOWERTUNE_SHARED)
 	$(BIN)/python scripts/bench_growth.py
+
+bench-predict: $(TEST_INSTALLED) ## time a trained model's answers beside open_clip alone (needs FLOWERTUNE_SHARED)
+	$(BIN)/python scripts/bench_predict.py --copies 1 5
 
 results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py

@@ -17,7 +17,7 @@ from flowertune import config_file
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.keys import shown
-from flowertune.runs import Run, damaged
+from flowertune.runs import Run, damaged, finished_run
 from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
 from flowertune.sweep_table import Setting, conditions, setting
 
@@ -208,10 +208,7 @@ def read(path: Path) -> FinishedRun:
     Raises:
         Refused: it is no finished run, or a file of it is damaged.
     """
-    run = Run(path)
-    state, _ = run.status()
-    if state != "finished":
-        raise Refused(f"{path}: is no finished run" + ("" if state == "unknown" else f": {state}"))
+    run = finished_run(path)
     try:
         config = config_file.read(path / "config.yaml")
         return FinishedRun(run, run.results(), config_file.flat_values(config))

@@ -215,6 +215,15 @@ class Run:
         return values
 
 
+def finished_run(path: Path) -> Run:
+    """The run at `path`. Raises Refused where it is no finished one."""
+    run = Run(path)
+    state, _ = run.status()
+    if state != "finished":
+        raise Refused(f"{path}: is no finished run" + ("" if state == "unknown" else f": {state}"))
+    return run
+
+
 def damaged(path: Path, name: str) -> str:
     """Why nothing can be said of the run at `path`."""
     return (

@@ -129,6 +129,27 @@ backbones are never in one table. Only run directories are read; the photos need
         operands=" RUN ...",
         composes=False,
     ),
+    "export": Command(
+        summary="make a finished run's model ready for other programs",
+        description="""\
+Writes the model of a run into a new folder, with labels, preprocessing and a model card, and then
+compares what the other program makes of it with the run's own model, on the run's val photos where
+they still are. What differs is not kept. VPT goes into onnx and torch, LoRA into all four, what
+else is trained into all but peft. onnx and peft take pip install 'flowertune[export]'.""",
+        examples=(
+            ("flowertune export runs/A --format open_clip --output A", "LoRA merged, head beside"),
+            ("flowertune export runs/A --format onnx --output A.onnx", "for ONNX Runtime"),
+            ("flowertune export runs/A --format torch --output A.pt2", "a torch.export program"),
+            ("flowertune export runs/A --format peft --output A.peft", "the LoRA, transformers'"),
+        ),
+        flags={
+            "--format FORMAT": "open_clip, peft, onnx or torch",
+            "--output DIR": "the folder to make",
+            "--push-to-hub REPO": "put it on the Hugging Face Hub, too, in a private repository",
+        },
+        operands=" RUN",
+        composes=False,
+    ),
     "bench": Command(
         summary="time the steps of a training on this machine",
         description="""\

@@ -201,15 +201,15 @@ def compute_for(config: Config, device: str | None, precision: str | None) -> Co
 
 def opened(run: Run, config: Config, compute: Compute) -> Trained:
     """What `read` found with its model on the device. Raises Refused as `load` does."""
-    backbone = _backbone(run, config)
+    backbone = backbone_of(run, config)
     classifier, class_names = saved_model.read(run.adapter, config, backbone)
     classifier.to(compute.device)
     fold(classifier.visual)  # there, as the run's own numbers were made of that device's sums
     return Trained(run, config, classifier, class_names, backbone.preprocessing, compute)
 
 
-def _backbone(run: Run, config: Config) -> Backbone:
-    """The run's own, frozen; its text tower is of no use any more."""
+def backbone_of(run: Run, config: Config) -> Backbone:
+    """The run's own, frozen, without text. Raises Refused where it cannot be had any more."""
     try:
         backbone = build.load_backbone(replace(config.backbone, text=False), config.seed)
     except Refused as error:

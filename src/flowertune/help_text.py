@@ -145,7 +145,7 @@ else is trained into all but peft. onnx and peft take pip install 'flowertune[ex
         flags={
             "--format FORMAT": "open_clip, peft, onnx or torch",
             "--output DIR": "the folder to make",
-            "--push-to-hub REPO": "put it on the Hugging Face Hub, too, in a private repository",
+            "--push-to-hub REPO": "put it on the Hugging Face Hub, too, privately where it is new",
         },
         operands=" RUN",
         composes=False,

@@ -111,6 +111,22 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_full_disk_leaves_nothing_and_is_told_in_a_line(
+    exported: dict[str, tuple[Path, Any]],
+    tmp_path: Path,
+    fill_disk: Callable[[], None],
+    capsys: Any,
+) -> None:
+    _, left = exported["open_clip full"]
+    fill_disk()
+    words = ["export", str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
+    assert cli.main(words) == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_the_photos_it_compares_on_drawn_pictures_and_says_so(
     exported: dict[str, tuple[Path, Any]], val_photos: Path, tmp_path: Path, capsys: Any
 ) -> None:

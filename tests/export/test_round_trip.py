@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ import torch
 import flowertune
 from flowertune import cli
 from flowertune.conf_dir import conf_dir
+from flowertune.export import onnx_graph
 
 pytestmark = pytest.mark.export
 
@@ -67,6 +69,8 @@ def _exported(folder: Path, photos: Path, *words: str) -> Exported:
             del exports[form]
             continue
         assert code == 0, form
+        for file in exports[form].iterdir():  # nothing names a place of this machine
+            assert str(Path(torch.__file__).parent).encode() not in file.read_bytes(), file
     return Exported(run, photos, exports)
 
 
@@ -115,3 +119,44 @@ def test_real_photos_are_answered_the_same(
     made = _exported(folder, photos, *words)
     assert ("peft" in made.exports) == (method == "best" and backbone == "tiny")
     _check(made, opened_alone, base)
+
+
+TOWERS = {
+    "quick_gelu": {},
+    "avg": {"pool_type": "avg"},
+    "attentional": {"attentional_pool": True},
+    "resnet": {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64},
+    "timm": {"timm_model_name": "resnet10t", "timm_model_pretrained": False, "timm_pool": "avg",
+             "timm_proj": "linear", "image_size": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_towers_of_other_kinds_are_exported_too(
+    tower: str, tmp_path: Path, leave: Callable[..., Any], write_open_clip: Callable[..., Path],
+    small_config: dict[str, Any],
+) -> None:  # fmt: skip
+    """The comparison at export is what is asked here."""
+    own = {} if tower in ("resnet", "timm") else small_config["vision_cfg"]
+    settings = {**small_config, "vision_cfg": {**own, **TOWERS[tower]}}
+    if tower == "quick_gelu":
+        settings["quick_gelu"] = True
+    backbone = write_open_clip(tmp_path / "backbone", settings)
+    words = ("method=lora", "head=cosine") if own else ("method=full", "head.from_probe=false")
+    left = leave(tmp_path / "runs", *words, backbone=backbone)
+    for form in ("open_clip", "onnx", "torch", *(["peft"] if tower == "quick_gelu" else [])):
+        asked = ["export", str(left.run), "--format", form, "--output", str(tmp_path / form)]
+        assert cli.main(asked) == 0, form
+
+
+def test_weights_too_large_for_one_file_lie_beside_the_graph(
+    tmp_path: Path, leave: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    opened_alone: Opened, val_photos: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(onnx_graph, "LARGEST_FILE", 1000)
+    left, folder = leave(tmp_path / "runs", "method=lora"), tmp_path / "onnx"
+    asked = ["export", str(left.run), "--format", "onnx", "--output", str(folder)]
+    assert cli.main(asked) == 0
+    assert (folder / "model.onnx").stat().st_size < (folder / "model.onnx.data").stat().st_size
+    assert "- `model.onnx.data`: " in (folder / "README.md").read_text()
+    assert opened_alone([folder], sorted(val_photos.rglob("*.png")))[str(folder)]

@@ -25,7 +25,7 @@ def execute(words: Sequence[str]) -> int:
 
     Raises:
         Refused: words that are not understood, what is no finished run, a model that the format
-            cannot hold, packages that are missing, or a place where nothing can be written.
+            cannot hold, packages that are missing, or a place that is taken.
         ExportFailed: what came out is not the run's model, or could not be written or pushed.
     """
     asked = _parse(words)

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import open_clip
+
 from flowertune import __version__
 from flowertune.data.photos import shown
 from flowertune.data.pixels import Preprocessing
@@ -47,7 +49,7 @@ def card(
 library_name: {library}
 pipeline_tag: image-classification
 tags: [flowertune, clip, fine-grained-image-classification]
----
+{_lineage(model)}---
 # {name}
 
 Names one of {len(model.class_names)} classes for a photo, whatever the photo shows. Trained by
@@ -87,6 +89,15 @@ This export beside the run's own model, both in float32 on a CPU: {parity.in_wor
 {_plain(backbone.name)}, weights {_plain(backbone.tag)}, activation {backbone.activation}, SHA-256
 `{backbone.weights_sha256}`. Licence: {_licence(backbone.tag)}.
 """
+
+
+def _lineage(model: Exportable) -> str:
+    """Where the Hub has the base weights, if it has: a line of the card's head."""
+    settings, backbone = model.config.backbone, model.backbone
+    if settings.source != "open_clip" or settings.weights == "random":
+        return ""
+    entry = open_clip.get_pretrained_cfg(backbone.name, backbone.tag)
+    return f"base_model: {entry['hf_hub'].rpartition('/')[0]}\n"
 
 
 def _preparation(wanted: Preprocessing) -> str:

@@ -27,7 +27,7 @@ def check(repo: str) -> None:
 
 
 def push(folder: Path, repo: str) -> str:
-    """Puts the folder's files into the repository, a new one for your eyes alone; its address.
+    """Puts the folder's files into the repository, a private one if it is new; its address.
 
     Raises:
         ExportFailed: that could not be done; the folder stays as it is.

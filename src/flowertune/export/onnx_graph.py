@@ -19,7 +19,10 @@ PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
 LIBRARY = "onnx"
 BESIDE: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.onnx"
-LARGEST_FILE = 2**31  # protobuf's; what is larger has its weights in a file of their own
+DATA = "model.onnx.data"
+LARGEST_FILE = (
+    2**31 - 2**26
+)  # bytes of weights; protobuf ends at 2^31, with all that is beside them
 
 
 def refusal(model: Exportable) -> str | None:
@@ -52,8 +55,14 @@ def write(model: Exportable, folder: Path) -> None:
     )
     for node in made.model.graph:
         node.metadata_props.clear()  # where in this machine's files each operation stands
-    size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    made.save(str(folder / MODEL), external_data=size >= LARGEST_FILE // 2)
+    made.save(str(folder / MODEL), external_data=_is_large(model))
+
+
+def _is_large(model: Exportable) -> bool:
+    """Whether the weights need a file of their own."""
+    tensors = model.classifier.state_dict().values()
+    size: int = sum(tensor.nbytes for tensor in tensors)
+    return size > LARGEST_FILE
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -70,10 +79,13 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
 
 def files(model: Exportable) -> dict[str, str]:
     """What `write` leaves, and what it is."""
-    return {
-        MODEL: "normalised images to logits, any number at once; its metadata has labels and "
-        "preprocessing, too"
+    found = {
+        MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
+        "its metadata, too"
     }
+    if _is_large(model):
+        found[DATA] = f"the weights of {MODEL}, which looks for them beside it"
+    return found
 
 
 def code(model: Exportable) -> str:

@@ -84,7 +84,7 @@ def code(model: Exportable) -> str:
     base = f'"{model.backbone.name}", "{model.backbone.tag}"'
     if model.backbone.activation == "quickgelu":
         base += ", force_quick_gelu=True"
-    if settings.source != "open_clip":
+    if settings.source != "open_clip" or settings.weights == "random":
         base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
     embedding = "embedding"
     if folded(model.classifier.head).normalises:

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth test test-slow test-faults test-browser test-trackers lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth bench-predict test test-slow test-faults test-browser test-trackers test-export lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -48,11 +48,14 @@ bench-peers: $(TEST_INSTALLED) ## time a LoRA training beside what people would 
 bench-growth: $(TEST_INSTALLED) ## show how the cost of training grows with the number of photos (needs FLOWERTUNE_SHARED)
 	$(BIN)/python scripts/bench_growth.py
 
+bench-predict: $(TEST_INSTALLED) ## time a trained model's answers beside open_clip alone (needs FLOWERTUNE_SHARED)
+	$(BIN)/python scripts/bench_predict.py --copies 1 5
+
 results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -67,6 +70,10 @@ test-browser: $(TEST_INSTALLED) ## open reports in Chromium (Debian: apt-get ins
 test-trackers: $(TEST_INSTALLED) ## install TensorBoard, wandb and MLflow, and read back what they store (no network after installing)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard,wandb,mlflow]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m trackers
+
+test-export: $(TEST_INSTALLED) ## install ONNX Runtime, export every method, and open it by the other libraries alone (minutes)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m export
 
 lint: $(TEST_INSTALLED) ## check style
 	$(BIN)/ruff check .

@@ -104,7 +104,10 @@ def test_neither_help_nor_listing_the_cache_loads_torch_or_hydra(tmp_path: Path)
         (["trian"], "'trian' is not a command; did you mean train?"),
         (["method=lora"], "for example: flowertune train method=lora"),
         (["-m"], "the command comes first"),
-        (["qqq"], "the commands are: train, reproduce, report, bench, data\n"),
+        (
+            ["qqq"],
+            "the commands are: train, reproduce, evaluate, predict, report, export, bench, data\n",
+        ),
         (["data", "chek"], "flowertune data: 'chek' is not a command; did you mean check?"),
         (["data", "cache", "qqq"], "the commands are: list, clear\n"),
         (["data", "data=folder"], "for example: flowertune data prepare data=folder"),
@@ -150,7 +153,10 @@ def test_completion_works_behind_the_command(line: str, expected: set[str], shel
     ("line", "expected"),
     [
         ("flowertune tr", ["train"]),
-        ("flowertune ", ["train", "reproduce", "report", "bench", "data"]),
+        (
+            "flowertune ",
+            ["train", "reproduce", "evaluate", "predict", "report", "export", "bench", "data"],
+        ),
         ("flowertune data", ["data"]),
         ("flowertune data ", ["prepare", "check", "cache"]),
         ("flowertune data  c", ["check", "cache"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowertune.cli import main
-from flowertune.lasting import lasting_output
+from flowertune.lasting import arrives, lasting_output
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX descriptors")
 
@@ -46,6 +46,7 @@ def test_the_work_goes_on_and_what_somebody_would_miss_is_told(
     with lasting_output() as lost:
         for _ in range(3):
             print("x" * 10_000, file=getattr(sys, name), flush=True)
+        assert not arrives(getattr(sys, name))  # whoever asks may stop
     assert len(lost) == told
     assert getattr(sys, name) is outer
     print("nor does the end of the process raise", file=outer, flush=True)
@@ -55,7 +56,8 @@ def test_what_did_arrive_is_whole(stream: Stream, monkeypatch: pytest.MonkeyPatc
     reader, writer = os.pipe()
     monkeypatch.setattr(sys, "stdout", stream(writer))
     with lasting_output() as lost:
-        print("before", "\udc80", "Gänseblümchen")
+        print("before", "\udc80", "Gänseblümchen", flush=True)
+        assert arrives(sys.stdout)
     sys.stdout.close()
     with os.fdopen(reader, encoding="utf-8") as file:
         assert file.read() == "before \\udc80 Gänseblümchen\n"

@@ -1,3 +1,19 @@
 """Adapts CLIP to fine-grained image classification from a few photos per class."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["NoPicture", "NotAPhoto", "Prediction", "Trained", "load"]
+
+if TYPE_CHECKING:
+    from flowertune.data.pixels import NotAPhoto
+    from flowertune.trained import NoPicture, Prediction, Trained, load
+
+
+def __getattr__(name: str) -> Any:
+    """What a program needs of a finished run; torch is imported with the first of these names."""
+    if name in __all__:
+        from flowertune import trained
+
+        return getattr(trained, name)
+    raise AttributeError(f"module 'flowertune' has no attribute {name!r}")

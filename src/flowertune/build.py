@@ -78,6 +78,35 @@ _SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {
 }
 
 
+def photo_root(data: schema.DataConfig, cache: Path) -> Path:
+    """The folder of the source's photos, whether or not it is there; nothing is fetched or drawn.
+
+    It is what the paths in photos.csv of a run begin at.
+    """
+    return _ROOTS[data.name](data, cache)
+
+
+def _flowers102_root(data: Any, cache: Path) -> Path:
+    return cache / "flowers102" if data.root is None else Path(data.root).expanduser().absolute()
+
+
+def _synthetic_root(data: Any, cache: Path) -> Path:
+    return synthetic.drawn_folder(
+        cache / "synthetic",
+        train_per_class=data.train_per_class,
+        val_per_class=data.val_per_class,
+        test_per_class=data.test_per_class,
+        seed=data.seed,
+    )
+
+
+_ROOTS: dict[str, Callable[[Any, Path], Path]] = {
+    "folder": lambda data, cache: Path(data.root).expanduser().absolute(),
+    "flowers102": _flowers102_root,
+    "synthetic": _synthetic_root,
+}
+
+
 def load_backbone(settings: schema.BackboneConfig, seed: int) -> Backbone:
     """The frozen backbone with its weights; with random ones (of `seed`) where asked for."""
     if settings.weights == "random":

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowertune.config import SCHEMAS, Config
+from flowertune.config import SCHEMAS, Config, ProbeConfig, RunConfig
+from flowertune.keys import first_violation
 
 _HEADER = """\
 # Everything this run was set to. To run it again:
@@ -50,6 +51,29 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(plain, dict) or not plain:
         raise ValueError(f"{path}: is not a config")
     return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}
+
+
+def read_config(path: Path) -> Config:
+    """The same as the dataclasses that everything else sees.
+
+    A key that is younger than the file has its default. Raises OSError, or ValueError for a file
+    that is no such config, or has values that no run can have.
+    """
+    values = read(path)
+    parts: dict[str, Any] = {
+        group: options[_option(group, values[group])]
+        for group, options in SCHEMAS.items()
+        if isinstance(values.get(group), Mapping)
+    }
+    parts |= {"probe": ProbeConfig, "run": RunConfig}
+    try:
+        made = {name: part(**values.get(name, {})) for name, part in parts.items()}
+        config = Config(**{**values, **made})
+    except TypeError as error:
+        raise ValueError(f"{path}: is not a config") from error
+    if violation := first_violation(config):
+        raise ValueError(f"{path}: {violation}")
+    return config
 
 
 def _literal(value: Any) -> Any:

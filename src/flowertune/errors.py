@@ -24,6 +24,10 @@ class TrainingFailed(FlowertuneError):
     """The run was started and could not go on: non-finite loss, out of memory."""
 
 
+class ExportFailed(FlowertuneError):
+    """An export was begun and came to nothing, or could not be sent where it should go."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the run to end; the exit code is 128 + its number, as shells have it.
 

@@ -44,16 +44,24 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     Raises DiskFull, or another OSError.
     """
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
-    needed = sum(map(len, contents.values()))
+    with _fitting(path, sum(map(len, contents.values()))), new_folder(path) as new:
+        for name, data in {**contents, SUMS: sums.encode()}.items():
+            (new / name).write_bytes(data)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to put files into; when the body ends well it is at `path`, and else it is gone.
+
+    Raises OSError, also where something is at `path` by then.
+    """
     new = _beside(path)
     try:
-        with _fitting(path, needed):
-            new.mkdir()
-        for name, data in {**contents, SUMS: sums.encode()}.items():
-            with _fitting(path, needed), (new / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        new.mkdir()
+        yield new
+        for file in new.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
         flush_folder(new)
         new.rename(path)
         flush_folder(path.parent)

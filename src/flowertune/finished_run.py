@@ -86,12 +86,8 @@ def seed_matters(model: str, solver: str) -> bool:
     return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
 
 
-def read(path: Path) -> FinishedRun:
-    """A run directory, read.
-
-    Raises:
-        Refused: it is no finished run, or a file of it is damaged.
-    """
+def found(path: Path) -> Run:
+    """The run at `path`. Raises Refused where it is no finished one."""
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
@@ -99,6 +95,16 @@ def read(path: Path) -> FinishedRun:
         raise Refused(
             f"{path}: is no finished run" + (there if state == "unknown" else f": {state}")
         )
+    return run
+
+
+def read(path: Path) -> FinishedRun:
+    """A run directory, read.
+
+    Raises:
+        Refused: it is no finished run, or a file of it is damaged.
+    """
+    run = found(path)
     try:
         config = config_file.read(path / "config.yaml")
         return FinishedRun(run, run.results(), config_file.flat_values(config))

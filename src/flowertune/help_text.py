@@ -66,6 +66,49 @@ them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, rep
         ),
         reproduces=True,
     ),
+    "evaluate": Command(
+        summary="measure a finished run on any photos with classes",
+        description="""\
+Measures the model of a run directory on its own test photos (split=train, val or all: on those), or
+on others: data=... and data.KEY=... are as `flowertune train` has them. Of another folder all class
+folders count, however few photos they hold. Classes are matched by name; photos of classes that the
+run does not know are counted apart. On the machine that trained, its own photos give its own
+numbers to the bit. trainer.device, precision and eval_batch_size may be set, too.""",
+        examples=(
+            ("flowertune evaluate runs/A", "its own test photos, else val"),
+            ("flowertune evaluate runs/A data=folder data.root=PHOTOS", "class folders of yours"),
+            ("flowertune evaluate runs/A split=all --output answers.csv", "and what each was"),
+        ),
+        flags={
+            "--output FILE": "label and five likeliest classes of each photo, as CSV",
+            "--json": "the numbers as JSON on stdout, everything else on stderr",
+        },
+        operands=" RUN [split=train|val|test|all] [data=OPTION] [key=value ...]",
+        composes=False,
+    ),
+    "predict": Command(
+        summary="say what photos are, by a finished run",
+        description="""\
+Takes a run directory and photos, folders (with all that lies below them), or - for names on stdin,
+a line each, and prints the likeliest classes of each photo with their probabilities. Photos are
+read as they are needed, however many there are. A file that gives no picture is named on stderr
+and left out, and the exit code is then 1. stdout has the answers alone.""",
+        examples=(
+            ("flowertune predict runs/A photo.jpg", "one photo"),
+            ("flowertune predict runs/A PHOTOS --top-k 1 --format csv", "a folder, for a table"),
+            ("flowertune predict runs/A PHOTOS --format json", "an object a line, for a program"),
+            ("find PHOTOS -name '*.jpg' -print0 | flowertune predict runs/A - --null", "names"),
+        ),
+        flags={
+            "--top-k K": "how many classes; else 3",
+            "--format FORMAT": "table (default), json or csv",
+            "--null": "names on stdin end with NUL, not with a line",
+            "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
+            "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
+        },
+        operands=" RUN PHOTO|FOLDER|- ...",
+        composes=False,
+    ),
     "report": Command(
         summary="show a finished run as a page, or compare several",
         description="""\
@@ -84,6 +127,27 @@ backbones are never in one table. Only run directories are read; the photos need
             "--output FILE": "where the page goes; else RUN/report.html, of several report.html"
         },
         operands=" RUN ...",
+        composes=False,
+    ),
+    "export": Command(
+        summary="make a finished run's model ready for other programs",
+        description="""\
+Writes the model of a run into a new folder, with labels, preprocessing and a model card, and then
+compares what the other program makes of it with the run's own model, on the run's val photos where
+they still are. What differs is not kept. VPT goes into onnx and torch, LoRA into all four, what
+else is trained into all but peft. onnx and peft take pip install 'flowertune[export]'.""",
+        examples=(
+            ("flowertune export runs/A --format open_clip --output A", "LoRA merged, head beside"),
+            ("flowertune export runs/A --format onnx --output A.onnx", "for ONNX Runtime"),
+            ("flowertune export runs/A --format torch --output A.pt2", "a torch.export program"),
+            ("flowertune export runs/A --format peft --output A.peft", "the LoRA, transformers'"),
+        ),
+        flags={
+            "--format FORMAT": "open_clip, peft, onnx or torch",
+            "--output DIR": "the folder to make",
+            "--push-to-hub REPO": "put it on the Hugging Face Hub, too, privately where it is new",
+        },
+        operands=" RUN",
         composes=False,
     ),
     "bench": Command(

@@ -58,6 +58,22 @@ def infer_features(classifier: Classifier, features: Tensor, batch_size: int) ->
     return Outputs(features, torch.cat(logits).cpu())
 
 
+def ranked_header(k: int) -> list[str]:
+    """What a table calls the k likeliest classes and their probabilities."""
+    first = ["prediction", "probability"]
+    return first + [f"{name}_{place}" for place in range(2, k + 1) for name in first]
+
+
+def ranked(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k likeliest classes of logits (N, C), the first first, and their probabilities.
+
+    Both (N, k), or (N, C) where there are fewer classes.
+    """
+    # Ranked by the logits, as the metrics are: probabilities round to equal ones near 1.
+    top = logits.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return top, logits.float().softmax(dim=1).gather(1, top)
+
+
 def prediction_table(
     names: Sequence[str], labels: Sequence[int], logits: Tensor, class_names: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
@@ -65,12 +81,8 @@ def prediction_table(
 
     names: N paths to print; labels: N; logits (N, C).
     """
-    # Ranked by the logits, as the metrics are: probabilities round to equal ones near 1.
-    top = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
-    probabilities = logits.float().softmax(dim=1).gather(1, top)
-    header = ["path", "label", "prediction", "probability"]
-    for place in range(2, top.shape[1] + 1):
-        header += [f"prediction_{place}", f"probability_{place}"]
+    top, probabilities = ranked(logits, 5)
+    header = ["path", "label", *ranked_header(top.shape[1])]
     rows = []
     for name, label, indices, values in zip(
         names, labels, top.tolist(), probabilities.tolist(), strict=True

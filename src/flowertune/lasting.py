@@ -16,12 +16,13 @@ NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)
 class _Output(io.FileIO):
     """A descriptor for writing; after the first error what is written to it is thrown away.
 
-    `lost` is that error, unless nobody was there to read.
+    `ended` is whether there was one, and `lost` that error, unless nobody was there to read.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.lost: OSError | None = None
+        self.ended = False
 
     def write(self, data: Any, /) -> int:
         try:
@@ -31,10 +32,17 @@ class _Output(io.FileIO):
         except OSError as error:
             if error.errno not in NOBODY_READS:
                 self.lost = error
+            self.ended = True
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())  # for whatever else writes there
             os.close(nowhere)
             return memoryview(data).nbytes
+
+
+def arrives(stream: Any) -> bool:
+    """Whether what is written there still goes anywhere: to ask before more work is done for it."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return not (isinstance(raw, _Output) and raw.ended)
 
 
 @contextmanager

@@ -7,16 +7,22 @@ head.safetensors                                 the head
 model.json                                       backbone, head, labels, preprocessing
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from safetensors import SafetensorError
+
 from flowertune import files
 from flowertune.config import Config
+from flowertune.errors import Refused
 from flowertune.models import lora, vpt
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
+from flowertune.models.head import head_of
+from flowertune.runs import damaged
 from flowertune.training import checkpoint
 
 
@@ -53,3 +59,29 @@ def write(
             "preprocessing": backbone.preprocessing.to_dict(),
         },
     )
+
+
+def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, tuple[str, ...]]:
+    """The classifier as it was written, on the CPU, and the names of its classes.
+
+    backbone: the one that it was trained on, new; an adapter is put into it in place.
+
+    Raises:
+        Refused: a file is missing or damaged, or does not fit the backbone.
+    """
+    prompts, name = None, "head.safetensors"
+    if config.model.name == "lora":
+        lora.load_adapter(backbone, folder)
+    elif config.model.name == "vpt":
+        prompts = vpt.load_prompts(backbone, folder)
+    try:
+        head = head_of(checkpoint.load_weights(folder / name))
+        if config.model.name == "full":
+            name = "visual.safetensors"
+            backbone.visual.load_state_dict(checkpoint.load_weights(folder / name))
+        name = "model.json"
+        classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise Refused(damaged(folder.parent, f"{folder.name}/{name}")) from error
+    classifier = Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
+    return classifier, tuple(classes)

@@ -47,11 +47,16 @@ def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
     return {name: now[name] for name in MACHINE if before.get(name) != now[name]}
 
 
-def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
-    """Refuses where one of the backbone's facts is not what a finished run has."""
+def changed_facts(run: Run, facts: Mapping[str, Any]) -> list[str]:
+    """Which of the backbone's facts are not what a finished run has."""
     before = run.environment()
     now = json.loads(json.dumps(facts))  # whose lists were tuples
-    changed = [name for name, fact in now.items() if before.get(name) != fact]
+    return [name for name, fact in now.items() if before.get(name) != fact]
+
+
+def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
+    """Refuses where one of the backbone's facts is not what a finished run has."""
+    changed = changed_facts(run, facts)
     if changed:
         raise Refused(
             f"{run.path}: is finished, but the backbone has changed since "

@@ -3,7 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.attention import PROJECTIONS, Attention, open_attention
+from flowertune.models.attention import (
+    PROJECTIONS,
+    Attention,
+    closed_state,
+    open_attention,
+)
 
 
 def multihead(**options):
@@ -91,3 +96,14 @@ def test_vit_b_32_equals_the_untouched_model(roughen):
     for untouched, opened in zip(before, after, strict=True):
         assert untouched.abs().max() > 0.1
         assert (opened - untouched).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, {"attentional_pool": True}], ids=str)
+def test_open_clip_reads_the_weights_of_an_opened_model_again(tower_dir, options):
+    folder = tower_dir(**options)  # the pooling attention has keys of another width
+    untouched = open_clip.create_model(f"local-dir:{folder}")
+    opened = open_clip.create_model(f"local-dir:{folder}")
+    assert open_attention(opened) > 0
+    state = closed_state(opened)
+    assert state.keys() == untouched.state_dict().keys()
+    assert all(torch.equal(state[key], each) for key, each in untouched.state_dict().items())

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flowertune.models.folded_head import folded
 from flowertune.models.head import CosineHead, LinearHead, TextHead
 
 
@@ -88,3 +89,20 @@ def test_a_head_that_starts_from_a_probe_is_that_probe(embedding):
         head.start_from(weight, bias, mean, std)
         torch.testing.assert_close(head(embedding), expected.float(), atol=1e-4, rtol=1e-4)
         assert all(parameter.requires_grad for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("kind", ["linear", "plain", "cosine"])
+def test_every_head_is_one_matrix_and_one_vector(embedding, kind):
+    statistics = (embedding.mean(0), embedding.std(0)) if kind == "linear" else (None, None)
+    if kind == "cosine":
+        head = CosineHead(8, 5, 30.0, True, seed=42)
+        with torch.no_grad():
+            head.weight.mul_(torch.arange(1, 6)[:, None])  # as training leaves it: of any length
+    else:
+        head = LinearHead(8, 5, *statistics, seed=42)
+    one = folded(head)
+    assert one.normalises == (kind == "cosine")
+    given = F.normalize(embedding, dim=1) if one.normalises else embedding
+    torch.testing.assert_close(
+        given @ one.weight.T + one.bias, head(embedding), atol=1e-4, rtol=1e-5
+    )

@@ -5,7 +5,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.cache_listing import kept_in, remove
@@ -14,6 +13,7 @@ from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused
 from flowertune.report import cache as report
 from flowertune.report.cache import DAY
 from flowertune.report.console import RunConsole
+from flowertune.words import WordParser
 
 
 def execute(words: Sequence[str]) -> int:
@@ -57,13 +57,8 @@ def _agreed() -> bool:
         return False
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Refused(message)
-
-
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = WordParser()
     parser.add_argument("--older-than", type=_days, metavar="DAYS")
     parser.add_argument("--yes", action="store_true")
     return parser.parse_args(words)

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from flowertune import files
 from flowertune.compared import best_first, groups
@@ -12,6 +12,7 @@ from flowertune.errors import EXIT_DONE, Refused
 from flowertune.finished_run import read
 from flowertune.report import comparison, comparison_page, run_page
 from flowertune.report.console import RunConsole
+from flowertune.words import WordParser
 
 _T = TypeVar("_T")
 
@@ -67,13 +68,8 @@ def _runs_of(path: Path) -> list[Path]:
     return [run for _, run in sorted(finished)]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Refused(message)
-
-
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = WordParser()
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--output", type=Path, metavar="FILE")
     return parser.parse_intermixed_args(words)

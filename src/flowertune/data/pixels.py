@@ -105,15 +105,27 @@ def read_photo(data: bytes) -> Image.Image:
         raise NotAPhoto("an empty file")
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-            image.load()
-            upright = _UPRIGHT.get(_orientation(image))
-            # PIL would work out a transparent colour, and warn about it; it is not kept anyway.
-            image.info.pop("transparency", None)
-            rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
+            return _upright_rgb(image)
     # PIL's readers raise nearly anything on damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ... Whatever it is, the file gives no picture and says so.
     except Exception as error:
         raise NotAPhoto(_reason(error, data[:32])) from error
+
+
+def from_image(image: Image.Image) -> Image.Image:
+    """`read_photo`'s picture of what somebody has opened already, which stays as it is."""
+    try:
+        return _upright_rgb(image.copy())
+    except Exception as error:  # as in read_photo
+        raise NotAPhoto(_reason(error, b"")) from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    upright = _UPRIGHT.get(_orientation(image))
+    # PIL would work out a transparent colour, and warn about it; it is not kept anyway.
+    image.info.pop("transparency", None)
+    rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     return rgb if upright is None else rgb.transpose(upright)
 
 

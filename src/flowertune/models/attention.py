@@ -145,3 +145,21 @@ def open_attention(model: nn.Module) -> int:
             if isinstance(child, nn.MultiheadAttention):
                 setattr(parent, name, Attention.from_multihead(child))
     return sum(is_opened(module) for module in model.modules())
+
+
+def closed_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model by the names that it had before its attention was opened."""
+    state: dict[str, Tensor] = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, Attention):
+            inputs = [f"{name}.{projection}" for projection in PROJECTIONS[:3]]
+            weights = [state.pop(f"{each}.weight") for each in inputs]
+            if all(weight.shape[1] == module.embed_dim for weight in weights):
+                state[f"{name}.in_proj_weight"] = torch.cat(weights)
+            else:  # key or value of another width than the query
+                names = (f"{each}_weight" for each in inputs)
+                state.update(zip(names, weights, strict=True))
+            if module.q_proj.bias is not None:
+                biases = [state.pop(f"{each}.bias") for each in inputs]
+                state[f"{name}.in_proj_bias"] = torch.cat(biases)
+    return state

@@ -44,6 +44,7 @@ class Backbone:
     `weights_sha256` is the hash of the weights file (of the tensors, where there is no file).
     `has_text` is False where the text tower means nothing: then there is no tokenizer, and
     zero-shot and text heads are the caller's to refuse. An adapter is put into `visual` in place.
+    `source` is what open_clip calls the model: its name, or `local-dir:` and a folder.
     """
 
     model: open_clip.CLIP
@@ -55,6 +56,7 @@ class Backbone:
     activation: str
     embedding_dim: int
     has_text: bool
+    source: str
 
     @property
     def visual(self) -> nn.Module:
@@ -76,6 +78,13 @@ class Backbone:
             "activation": self.activation,
             "preprocessing": self.preprocessing.to_dict(),
         }
+
+    def architecture(self) -> dict[str, Any]:
+        """open_clip's `model_cfg`, from which it builds the model again."""
+        architecture: dict[str, Any] = open_clip.get_model_config(self.source)
+        if self.activation == "quickgelu":  # for some names it comes with the tag of the weights
+            architecture["quick_gelu"] = True
+        return architecture
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> embedding (B, E), not of unit length."""
@@ -104,7 +113,7 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
     _read_weights(model, path)
-    return _finish(model, name, tag, files.sha256_of(path), tokenizer)
+    return _finish(model, name, name, tag, files.sha256_of(path), tokenizer)
 
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
@@ -116,7 +125,7 @@ def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
     for key, tensor in model.state_dict().items():
         digest.update(key.encode())
         digest.update(tensor.cpu().numpy().tobytes())
-    return _finish(model, name, "random", digest.hexdigest(), tokenizer)
+    return _finish(model, name, name, "random", digest.hexdigest(), tokenizer)
 
 
 def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone:
@@ -138,7 +147,8 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
     source = f"local-dir:{folder}"
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
     _read_weights(model, found[0])
-    return _finish(model, folder.name, tag, files.sha256_of(found[0]), _tokenizer(source, text))
+    sha256 = files.sha256_of(found[0])
+    return _finish(model, source, folder.name, tag, sha256, _tokenizer(source, text))
 
 
 def load_tiny(*, text: bool = True) -> Backbone:
@@ -200,6 +210,7 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
 
 def _finish(
     model: open_clip.CLIP,
+    source: str,
     name: str,
     tag: str,
     sha256: str,
@@ -227,4 +238,5 @@ def _finish(
         activation="quickgelu" if quick else "gelu",
         embedding_dim=embedding_dim,
         has_text=tokenizer is not None,
+        source=source,
     )

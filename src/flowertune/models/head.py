@@ -1,6 +1,7 @@
 """Heads: embedding (B, E) to logits (B, C), in float32 under autocast too."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -91,3 +92,19 @@ class TextHead(CosineHead):
         super().__init__(embedding_dim, classes, scale, learn_scale, seed=0)
         with torch.no_grad():
             self.weight.copy_(F.normalize(class_vectors.float(), dim=1))
+
+
+def head_of(state: Mapping[str, Tensor]) -> nn.Module:
+    """The head whose state this is. A text head is a cosine head by then.
+
+    Raises KeyError, ValueError or RuntimeError for what is no head's state.
+    """
+    head: nn.Module
+    if "linear.weight" in state:
+        classes, width = state["linear.weight"].shape
+        head = LinearHead(width, classes, None, None, seed=0)
+    else:
+        classes, width = state["weight"].shape
+        head = CosineHead(width, classes, scale=1.0, learn_scale=False, seed=0)
+    head.load_state_dict(dict(state))
+    return head

@@ -100,16 +100,28 @@ def merged(visual: nn.Module) -> Iterator[None]:
     bases: list[tuple[LoraLayer, Tensor]] = []
     try:
         for layer in _adapted(visual):
-            (adapter,) = layer.active_adapters
             weight = layer.get_base_layer().weight
             bases.append((layer, weight.data))
-            weight.data = weight.data + layer.get_delta_weight(adapter).detach()
-            layer.merged_adapters.append(adapter)
+            weight.data = _updated(layer)
+            layer.merged_adapters.extend(layer.active_adapters)
         yield
     finally:
         for layer, base in bases:
             layer.get_base_layer().weight.data = base
             layer.merged_adapters.clear()
+
+
+def fold(visual: nn.Module) -> None:
+    """Make LoRA's updates part of the frozen weights for good; its layers are Linear ones again.
+
+    The tower then computes the bits that it does while `merged` is open.
+    """
+    for name, layer in list(visual.named_modules()):
+        if isinstance(layer, LoraLayer):
+            base = layer.get_base_layer()
+            base.weight.data = _updated(layer)
+            parent, _, last = name.rpartition(".")
+            setattr(visual.get_submodule(parent), last, base)
 
 
 def save_adapter(visual: nn.Module, folder: Path) -> None:
@@ -169,6 +181,12 @@ def _state(visual: nn.Module) -> dict[str, Tensor]:
     """LoRA's matrices under the names that a `PeftModel` gives them, on the CPU."""
     state = peft.get_peft_model_state_dict(visual, save_embedding_layers=False)
     return {PEFT_PREFIX + key: value.detach().cpu() for key, value in state.items()}
+
+
+def _updated(layer: LoraLayer) -> Tensor:
+    """The frozen weights with the update added: (D_out, D_in)."""
+    (adapter,) = layer.active_adapters
+    return layer.get_base_layer().weight.data + layer.get_delta_weight(adapter).detach()  # type: ignore[no-any-return]
 
 
 def _adapted(visual: nn.Module) -> list[LoraLayer]:

@@ -36,7 +36,7 @@ class Prompts(nn.Module):
     def forward(self, block: int, tokens: Tensor, ln_pre: nn.Module) -> Tensor:
         """The prompts (B, P, D) of a block (from 0) for tokens (B, N, D), in their dtype."""
         own = self.embeddings if self.embeddings.ndim == 2 else self.embeddings[block]
-        prompts: Tensor = self.dropout(own.to(tokens.dtype).expand(len(tokens), -1, -1))
+        prompts: Tensor = self.dropout(own.to(tokens.dtype).expand(tokens.shape[0], -1, -1))
         return ln_pre(prompts) if block == 0 and self.before_ln_pre else prompts
 
     def insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:

@@ -208,12 +208,15 @@ def _table(results: Mapping[str, Any], split: str) -> Table:
     for name, style, row in [*rows, (results["method"], "bold", results)]:
         if row is not None:
             table.add_row(
-                Text(name, style), *_cells(row["splits"][split]), f"{row['trainable_parameters']:,}"
+                Text(name, style),
+                *accuracy_cells(row["splits"][split]),
+                f"{row['trainable_parameters']:,}",
             )
     return table
 
 
-def _cells(metrics: Mapping[str, Any]) -> list[str]:
+def accuracy_cells(metrics: Mapping[str, Any]) -> list[str]:
+    """Of a split: top-1 with its interval, and mean per class."""
     low, high = metrics["top1_interval"]
     return [
         f"{metrics['top1']:.2%} [dim]\\[{100 * low:.1f}, {100 * high:.1f}][/dim]",

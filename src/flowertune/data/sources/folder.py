@@ -41,21 +41,11 @@ def photo_set(root: Path, *, seed: int) -> PhotoSet:
     a class lacks photos in a split.
     """
     root = root.expanduser().absolute()
-    folders = _folders(root)
-    split_folders = {
-        name: path for name, path in folders.items() if name.lower() in SPLIT_OF_FOLDER
-    }
-    others = sorted(folders.keys() - split_folders.keys())
-    holds_folders = {name: bool(_folders(path)) for name, path in split_folders.items()}
-    if others and any(holds_folders.values()):
-        raise _refusal(
-            f"{root} holds {_names(sorted(split_folders))} with class folders and also"
-            f" {_names(others)}: keep the one or the other"
-        )
-    if split_folders and not others:
+    split_folders = _split_folders(root)
+    if split_folders:
         splits = _read_splits(root, split_folders)
         by = f"folder {'/'.join(splits)}"
-    else:  # a class may well be called "train", as long as it is a folder of photos
+    else:
         splits = _split_classes(root, _classes(root), seed)
         by = f"folder split 60/20/20 by data.seed={seed}"
     sizes = {split: sum(map(len, classes.values())) for split, classes in splits.items()}
@@ -69,14 +59,64 @@ def photo_set(root: Path, *, seed: int) -> PhotoSet:
     )
 
 
-def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassFiles]:
-    """What train/, val/ and test/ hold; each must hold every class of train/, and no other."""
+def as_found(root: Path) -> PhotoSet:
+    """Every photo below `root` with its class, for a model that is trained already.
+
+    Its splits are what there is of train/, val/ and test/, or else "all" of the class folders. No
+    class needs photos in each split, and one class will do.
+
+    Raises Refused for a folder that is not there, or has no photos in class folders.
+    """
+    root = root.expanduser().absolute()
+    split_folders = _split_folders(root)
+    places = _by_split(root, split_folders) if split_folders else {"all": root}
+    found: dict[str, ClassFiles] = {}
+    for split, place in places.items():
+        listed = {name: list(_entries(path).values()) for name, path in _folders(place).items()}
+        found[split] = {name: files for name, files in listed.items() if files}
+        if not found[split]:
+            raise _refusal(f"{place} holds no class folders with photos")
+    names = sorted({name for classes in found.values() for name in classes})
+    splits = {
+        split: _numbered({name: classes.get(name, []) for name in names})
+        for split, classes in found.items()
+    }
+    by = f"folder {'/'.join(splits)}" if split_folders else "folder"
+    sizes = ", ".join(f"{split} {len(each):,}" for split, each in splits.items())
+    return PhotoSet(root.name, root, f"{by}: {sizes}", tuple(names), None, splits)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders of `root` that are splits of class folders, by name; empty where none is."""
+    folders = _folders(root)
+    split_folders = {
+        name: path for name, path in folders.items() if name.lower() in SPLIT_OF_FOLDER
+    }
+    others = sorted(folders.keys() - split_folders.keys())
+    holds_folders = {name: bool(_folders(path)) for name, path in split_folders.items()}
+    if others and any(holds_folders.values()):
+        raise _refusal(
+            f"{root} holds {_names(sorted(split_folders))} with class folders and also"
+            f" {_names(others)}: keep the one or the other"
+        )
+    # a class may well be called "train", as long as it is a folder of photos
+    return {} if others else split_folders
+
+
+def _by_split(root: Path, split_folders: dict[str, Path]) -> dict[str, Path]:
+    """The same by split, in their order."""
     place: dict[str, Path] = {}
     for name, path in split_folders.items():
         split = SPLIT_OF_FOLDER[name.lower()]
         if split in place:
             raise _refusal(f"{root} holds both {place[split].name}/ and {name}/: keep one of them")
         place[split] = path
+    return {split: place[split] for split in SPLITS if split in place}
+
+
+def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassFiles]:
+    """What train/, val/ and test/ hold; each must hold every class of train/, and no other."""
+    place = _by_split(root, split_folders)
     if "train" not in place:
         raise _refusal(
             f"{root} holds {_names(sorted(split_folders))} and no train/: put the training photos"
@@ -87,7 +127,7 @@ def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassF
             f"{root} holds train/ and no val/ beside it: add val/ with the same class folders, or"
             f" give data.root={place['train']} to have it split 60/20/20"
         )
-    splits = {split: _classes(place[split]) for split in SPLITS if split in place}
+    splits = {split: _classes(path) for split, path in place.items()}
     for split, classes in splits.items():
         missing = splits["train"].keys() - classes.keys()
         if missing:
@@ -174,16 +214,17 @@ def _entries(folder: Path) -> dict[str, Path]:
         raise _refusal(f"data.root: {folder} is a file, not a folder of class folders") from None
     except OSError as error:
         raise _refusal(f"data.root: cannot list {folder}: {error.strerror}") from None
-    names = sorted(
-        name
-        for name in found
-        if not name.startswith(".") and name.lower() not in DROPPED_BY_SYSTEMS
-    )
+    names = sorted(name for name in found if not is_dropped(name))
     for name in names:
         # Results name classes and photos, in JSON and CSV, which are UTF-8.
         if not _is_text(name):
             raise _refusal(f"{folder}: the name {name!a} is not valid UTF-8: rename it")
     return {name: folder / name for name in names}
+
+
+def is_dropped(name: str) -> bool:
+    """Whether an entry of a folder is hidden, or one that operating systems leave there."""
+    return name.startswith(".") or name.lower() in DROPPED_BY_SYSTEMS
 
 
 def _is_text(name: str) -> bool:

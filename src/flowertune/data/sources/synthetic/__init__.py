@@ -50,8 +50,7 @@ def photo_set(
     Raises:
         Refused: the folder cannot be written, or lacks the space.
     """
-    counts = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
-    counts = {split: count for split, count in counts.items() if count}
+    counts = _counts(train_per_class, val_per_class, test_per_class)
     pictures = {
         f"{split}/{species}/{number:04d}.png": (label, split, species, number)
         for split, count in counts.items()
@@ -97,6 +96,18 @@ def photo_set(
             for split, listed in splits.items()
         },
     )
+
+
+def drawn_folder(
+    root: Path, *, train_per_class: int, val_per_class: int, test_per_class: int, seed: int
+) -> Path:
+    """Where `photo_set` draws them, or has drawn them."""
+    return root / _key(_counts(train_per_class, val_per_class, test_per_class), seed)
+
+
+def _counts(train: int, val: int, test: int) -> dict[str, int]:
+    counts = {"train": train, "val": val, "test": test}
+    return {split: count for split, count in counts.items() if count}
 
 
 def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,98 @@
+"""`flowertune evaluate`: a finished run on any photos with classes. Reads from top to bottom."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from flowertune import evaluation, evaluation_composition, files, memory, trained
+from flowertune.data.batches import PixelStore, are_resident
+from flowertune.data.cache import bad_file_lines
+from flowertune.data.cache_folder import cache_root
+from flowertune.data.photos import shown
+from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
+from flowertune.report import evaluation as report
+from flowertune.report.console import RunConsole, error_console
+from flowertune.runs import to_csv
+from flowertune.training.determinism import make_deterministic
+from flowertune.words import WordParser
+
+
+def execute(words: Sequence[str]) -> int:
+    """Prints how well the run does on the photos that the words name, by default its own.
+
+    Raises:
+        Refused: words that are not understood, no finished run, weights that are gone, no photos,
+            bad ones, or none of a class that the run knows.
+    """
+    asked = _parse(words)
+    console, cache = error_console() if asked.json else RunConsole(), cache_root()
+    run, _ = trained.read(asked.run)
+    config, are_others = evaluation_composition.compose(run.path, asked.words)
+    trained_on = evaluation.trained_photos(run)
+    compute = trained.compute_for(config, None, None)
+    make_deterministic(config.trainer.deterministic, compute.device)
+    memory.keep_freed()
+    with console.progress():
+        photo_set = evaluation.listed(config, asked.split, are_others, cache, console.advance)
+        model = trained.opened(run, config, compute)
+        photos = evaluation.decoded(
+            photo_set, model.preprocessing, config.data.bad_files, cache, console.advance
+        )
+    for line in bad_file_lines(photo_set, photos.bad):
+        console.warn(f"left out: {line}")
+
+    measured = {}
+    for split, each in photos.splits.items():
+        resident = are_resident("auto", each.eval_pixels.nbytes, compute.device)
+        pixels = PixelStore(each.eval_pixels, compute.device, resident=resident)
+        with console.progress():
+            logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
+        measured[split] = evaluation.evaluate(logits, photos, split, model.class_names, trained_on)
+
+    if asked.output is not None:
+        first, *_ = measured.values()
+        text = to_csv(first.header, [row for each in measured.values() for row in each.rows])
+        try:
+            files.write_text(asked.output, text)
+        except OSError as error:
+            why = f"{asked.output}: cannot be written ({error.strerror})"
+            raise FlowertuneError(why) from error
+    own = run.results()
+    results = {
+        "run": str(run.path),
+        **{name: own[name] for name in ("method", "backbone", "tag", "weights_sha256")},
+        "data_fingerprint": photos.fingerprint,
+        "protocol": photos.photo_set.protocol,
+        "device": compute.device_name,
+        "precision": compute.precision,
+        "splits": {split: each.to_dict() for split, each in measured.items()},
+    }
+    if asked.json:
+        print(json.dumps(results, indent=2, allow_nan=False))
+    else:
+        report.show(console, results)
+    if asked.output is not None:
+        console.say(str(asked.output))
+    return EXIT_DONE
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = WordParser()
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    parser.add_argument("--output", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_intermixed_args(words)
+    asked.split = None
+    for word in list(asked.words):
+        key, _, value = word.partition("=")
+        if key == "split":
+            if value not in evaluation.SPLITS:
+                raise Refused(f"{shown(word)}: must be one of {', '.join(evaluation.SPLITS)}")
+            asked.split = value
+            asked.words.remove(word)
+    if asked.output is not None and not asked.output.absolute().parent.is_dir():
+        raise Refused(f"{asked.output}: there is no folder {asked.output.absolute().parent}")
+    return asked

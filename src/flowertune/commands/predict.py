@@ -1,0 +1,117 @@
+"""`flowertune predict`: what photos are taken for by a finished run. Reads from top to bottom."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+from flowertune import memory, trained
+from flowertune.data.decoding import quiet_pil
+from flowertune.data.photo_walk import photos_below
+from flowertune.data.photos import shown
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused
+from flowertune.inference import ranked_header
+from flowertune.lasting import arrives
+from flowertune.report.console import error_console
+from flowertune.report.predictions import FORMATS, PredictionLines
+from flowertune.stopping import listening
+from flowertune.training.determinism import make_deterministic
+from flowertune.words import WordParser, at_least_one
+
+STDIN = "-"
+READ_AT_ONCE = 2**16  # bytes of stdin
+
+
+def execute(words: Sequence[str]) -> int:
+    """Prints the likeliest classes of each photo; returns 1 where one of them gave no picture.
+
+    Raises:
+        Refused: words that are not understood, no finished run, a photo that is not there, or
+            weights that are gone.
+    """
+    asked = _parse(words)
+    run, config = trained.read(asked.run)
+    missing = [name for name in asked.photos if name != STDIN and not os.path.lexists(name)]
+    if missing:
+        raise Refused(f"{shown(missing[0])}: there is no such photo or folder")
+    compute = trained.compute_for(config, asked.device, asked.precision)
+    make_deterministic(config.trainer.deterministic, compute.device)
+    memory.keep_freed()
+    model = trained.opened(run, config, compute)
+
+    console = error_console()
+    watched = console.console.is_terminal and not sys.stdout.isatty()
+    done = left_out = 0
+
+    def leave_out(path: object, reason: str) -> None:
+        nonlocal left_out
+        left_out += 1
+        console.say(f"left out: {shown(str(path))}: {reason}")
+
+    k = min(asked.top_k, len(model.class_names))
+    lines = PredictionLines(asked.format, model.class_names, k, ranked_header(k))
+    answers = model.stream(_photos(asked.photos, asked.null, leave_out), top_k=k)
+    with (
+        listening() as stop,
+        console.progress() if watched else nullcontext(),
+        quiet_pil(),
+        closing(answers),
+    ):
+        header = lines.header()
+        if header is not None:
+            print(header, flush=True)
+        for answer in answers:
+            if isinstance(answer, trained.NoPicture):
+                leave_out(answer.photo, answer.reason)
+                continue
+            line = lines.line(Path(str(answer.photo)), answer.classes, answer.probabilities)
+            with stop.deferred():  # a line is printed once, and whole
+                print(line, flush=True)
+            done += 1
+            stop.check()
+            if not arrives(sys.stdout):  # `| head` has seen enough
+                break
+            if watched:
+                console.advance("photos", done, None)
+    if not done + left_out and STDIN not in asked.photos:
+        raise Refused(f"{shown(asked.photos[0])}: there are no files in it")
+    if left_out:
+        console.say(f"{left_out:,} of {done + left_out:,} files gave no picture")
+    return EXIT_FAILED if left_out else EXIT_DONE
+
+
+def _photos(
+    names: Sequence[str], null: bool, unlisted: Callable[[Path, str], None]
+) -> Iterator[Path]:
+    """Photos as they were named, those below folders, and those that stdin names."""
+    for name in names:
+        if name == STDIN:
+            yield from _named_in(sys.stdin.fileno(), b"\0" if null else b"\n")
+        elif os.path.isdir(name):
+            yield from photos_below(Path(name), unlisted)
+        else:
+            yield Path(name)
+
+
+def _named_in(descriptor: int, end: bytes) -> Iterator[Path]:
+    """The names that are written there, each as it comes; empty ones are none."""
+    rest = b""
+    while chunk := os.read(descriptor, READ_AT_ONCE):
+        *names, rest = (rest + chunk).split(end)
+        yield from (Path(os.fsdecode(name)) for name in names if name)
+    if rest:
+        yield Path(os.fsdecode(rest))
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = WordParser()
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument("--top-k", type=at_least_one, default=trained.TOP_K, metavar="K")
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--null", action="store_true")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+    return parser.parse_intermixed_args(words)

@@ -1,0 +1,51 @@
+"""A photo as the model takes it, by Pillow and NumPy alone; what it should be is in
+preprocessing.json beside this file. flowertune puts both beside a model that it exports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def load(photo: str | Path) -> Any:
+    """The photo at a path, upright and normalised: (1, 3, H, W) float32."""
+    wanted = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
+    with Image.open(photo) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    pixels = np.asarray(fitted(image, **wanted), dtype=np.float32) / np.float32(255)
+    normal = (pixels - np.float32(wanted["mean"])) / np.float32(wanted["std"])
+    return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
+
+
+def fitted(
+    image: Image.Image,
+    size: tuple[int, int],
+    resize_mode: str,
+    interpolation: str,
+    fill_color: int,
+    **others: Any,
+) -> Image.Image:
+    """An RGB image at the size (height, width) that the model takes, as open_clip makes it."""
+    height, width = size
+    filter = Image.Resampling[interpolation.upper()]
+    if resize_mode == "squash":
+        return image.resize((width, height), filter)
+    if resize_mode == "shortest" and height == width:
+        short, long = sorted(image.size)
+        other = int(height * long / short)
+        shape = (height, other) if image.width <= image.height else (other, height)
+    else:
+        ratios = (image.height / height, image.width / width)
+        ratio = max(ratios) if resize_mode == "longest" else min(ratios)
+        shape = (round(image.width / ratio), round(image.height / ratio))
+        filter = filter if resize_mode == "longest" else Image.Resampling.BICUBIC
+    image = image if image.size == shape else image.resize(shape, filter)
+    # what is too small is padded, what is too large is cropped, both about the middle
+    missing = max(width - image.width, 0), max(height - image.height, 0)
+    shape = (image.width + missing[0], image.height + missing[1])
+    padded = Image.new("RGB", shape, (fill_color, fill_color, fill_color))
+    padded.paste(image, (missing[0] // 2, missing[1] // 2))
+    left, top = round((padded.width - width) / 2), round((padded.height - height) / 2)
+    return padded.crop((left, top, left + width, top + height))

@@ -1,0 +1,95 @@
+"""An image tower of open_clip as transformers' CLIPVisionModelWithProjection, weights and all.
+
+It needs torch and transformers; flowertune puts it beside an adapter that it exports, to make the
+model that the adapter belongs to.
+"""
+
+from typing import Any
+
+BLOCKS = "transformer.resblocks", "vision_model.encoder.layers"
+# open_clip's names and transformers', in a block and outside of one
+IN_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.q_proj": "self_attn.q_proj",
+    "attn.k_proj": "self_attn.k_proj",
+    "attn.v_proj": "self_attn.v_proj",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+OUTSIDE = {
+    "class_embedding": "vision_model.embeddings.class_embedding",
+    "conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "ln_post.weight": "vision_model.post_layernorm.weight",
+    "ln_post.bias": "vision_model.post_layernorm.bias",
+}
+
+
+def lacks(visual: Any) -> str | None:
+    """Why transformers' CLIP cannot be this tower; None where it can."""
+    if type(visual).__name__ != "VisionTransformer" or not hasattr(visual, "conv1"):
+        return f"it is a {type(visual).__name__}"
+    first = visual.transformer.resblocks[0]
+    sizes = visual.image_size, visual.patch_size
+    for lacking, reason in (
+        (not hasattr(visual.ln_pre, "weight"), "it has no norm before its blocks"),
+        (visual.attn_pool is not None or visual.pool_type != "tok", "it pools in another way"),
+        (type(first).__name__ != "ResidualAttentionBlock", "its blocks are of another kind"),
+        (hasattr(first.ls_1, "gamma"), "it scales its blocks' outputs"),
+        (not activation(visual), "it has another activation"),
+        (any(height != width for height, width in sizes), "its images or patches are no squares"),
+    ):
+        if lacking:
+            return reason
+    return None
+
+
+def activation(visual: Any) -> str:
+    """transformers' name for it; empty where it has none."""
+    name = type(visual.transformer.resblocks[0].mlp.gelu).__name__
+    return "quick_gelu" if name.endswith("QuickGELU") else "gelu" if name == "GELU" else ""
+
+
+def twin(visual: Any, state: Any = None) -> Any:
+    """The same tower in transformers, in eval mode. `state`: its weights, if not those it has."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    state = dict(visual.state_dict() if state is None else state)
+    block = visual.transformer.resblocks[0]
+    width = len(state["class_embedding"])
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=len(state["transformer.resblocks.0.mlp.c_fc.bias"]),
+        projection_dim=state["proj"].shape[1],
+        num_hidden_layers=len(visual.transformer.resblocks),
+        num_attention_heads=block.attn.num_heads,
+        image_size=visual.image_size[0],
+        patch_size=visual.patch_size[0],
+        hidden_act=activation(visual),
+        layer_norm_eps=visual.ln_post.eps,
+    )
+    weights = {"visual_projection.weight": state.pop("proj").T.contiguous()}
+    weights |= {theirs: state.pop(ours) for ours, theirs in OUTSIDE.items()}
+    for name, tensor in state.items():
+        if ".attn.in_proj_" in name:  # q, k and v in one
+            block_name, kind = name.split(".attn.in_proj_")
+            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
+                weights[renamed(f"{block_name}.attn.{part}_proj.{kind}")] = rows
+        else:
+            weights[renamed(name)] = tensor
+    model = CLIPVisionModelWithProjection(config)
+    model.load_state_dict(weights, strict=True)
+    return model.eval()
+
+
+def renamed(name: str) -> str:
+    """transformers' name for a weight, or another part, of a block."""
+    for ours, theirs in IN_BLOCK.items():
+        head, found, tail = name.partition(f".{ours}.")
+        if found:
+            return f"{head.replace(*BLOCKS)}.{theirs}.{tail}"
+    raise KeyError(name)

@@ -1,0 +1,164 @@
+"""The model card of an export: README.md, as the Hugging Face Hub shows it."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+
+from flowertune import __version__
+from flowertune.data.photos import shown
+from flowertune.data.pixels import Preprocessing
+from flowertune.export.exportable import Exportable
+from flowertune.export.parity import Parity
+from flowertune.models.backbone import Backbone
+from flowertune.report.console import BASELINE_NAMES
+
+PREPARED = "preprocessing.json"
+LABELS = "labels.json"
+COMMON = {
+    LABELS: "the class names, in the order of the logits",
+    PREPARED: "what an image must be for the model",
+    "preprocess.py": "makes it of a photo, by Pillow and NumPy alone",
+    "transformers_twin.py": "makes transformers' model of open_clip's",
+}
+# Of weights, by how their tags begin, as those who trained them say.
+LICENCES = {
+    "openai": "MIT (github.com/openai/CLIP)",
+    "laion": "MIT (LAION, on the Hugging Face Hub)",
+    "builtin": "Apache-2.0 (flowertune)",
+}
+
+
+def card(
+    model: Exportable,
+    results: Mapping[str, Any],
+    library: str,
+    files: Mapping[str, str],
+    code: str,
+    parity: Parity,
+) -> str:
+    """The text. `results`: the run's. `library`: by its name on the Hub; `files`: what each is."""
+    backbone = model.backbone
+    name = _plain(f"{results['method']} on {backbone.name} {backbone.tag}")
+    listed = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
+    notes = "".join(f"\n{_plain(note)}\n" for note in results["notes"])
+    return f"""\
+---
+library_name: {library}
+pipeline_tag: image-classification
+tags: [flowertune, clip, fine-grained-image-classification]
+{_lineage(model)}---
+# {name}
+
+Names one of {len(model.class_names)} classes for a photo, whatever the photo shows. Trained by
+flowertune as the run `{_plain(model.run.path.name)}` (`method={_plain(results["method"])}`) and
+exported by flowertune {__version__}.
+
+## Use
+
+In this folder:
+
+```python
+{code}
+```
+
+An image is {_preparation(backbone.preprocessing)}. A softmax of the logits gives probabilities.
+{_base(code, backbone)}
+## Files
+
+{listed}
+
+## Results
+
+{_plain(results["protocol"])}
+
+{_table(results)}
+
+Accuracies in per cent, with the 95 % Wilson interval of the photos they were measured on; val
+chose the weights where there is one. Measured in {results["precision"]} on
+{_plain(results["device"])}, seed {results["seed"]}.
+{notes}
+## Parity
+
+This export beside the run's own model, both in float32 on a CPU: {parity.in_words()}.
+
+## Base weights
+
+{_plain(backbone.name)}, weights {_plain(backbone.tag)}, activation {backbone.activation}, SHA-256
+`{backbone.weights_sha256}`. Licence: {_licence(backbone.tag)}.
+"""
+
+
+def _lineage(model: Exportable) -> str:
+    """Where the Hub has the base weights, if it has: a line of the card's head."""
+    settings, backbone = model.config.backbone, model.backbone
+    if settings.source != "open_clip" or settings.weights == "random":
+        return ""
+    entry = open_clip.get_pretrained_cfg(backbone.name, backbone.tag)
+    return f"base_model: {entry['hf_hub'].rpartition('/')[0]}\n"
+
+
+def _preparation(wanted: Preprocessing) -> str:
+    shape = f"{wanted.size[0]} x {wanted.size[1]} pixels (height x width)"
+    how = {
+        "shortest": f"resized ({wanted.interpolation}) until it just covers {shape}, cropped to "
+        "that in the middle",
+        "longest": f"resized ({wanted.interpolation}) until it just fits into {shape}, padded to "
+        f"that with {wanted.fill_color}",
+        "squash": f"resized ({wanted.interpolation}) to {shape}",
+    }[wanted.resize_mode]
+    mean, std = (", ".join(f"{value:g}" for value in each) for each in (wanted.mean, wanted.std))
+    return (
+        f"turned upright by its EXIF, converted to RGB, {how}, divided by 255, less the mean "
+        f"({mean}), over the deviation ({std})"
+    )
+
+
+def _base(code: str, backbone: Backbone) -> str:
+    if "local-dir:BASE" not in code:
+        return ""
+    return (
+        f"\nBASE is the open_clip directory of {_plain(backbone.name)} {_plain(backbone.tag)}, "
+        "whose weights have the SHA-256 below.\n"
+    )
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    rows = ["| | photos | top-1 | 95 % interval | mean per class |", "|---|---|---|---|---|"]
+    baselines = {BASELINE_NAMES[name]: each for name, each in results["baselines"].items() if each}
+    methods = {**baselines, results["method"]: results}
+    for split in ("val", "test"):
+        for method, measured in methods.items():
+            found = measured["splits"].get(split)
+            if found:
+                low, high = found["top1_interval"]
+                rows.append(
+                    f"| {split}, {_plain(method)} | {found['n']:,} | {100 * found['top1']:.2f} "
+                    f"| {100 * low:.1f} to {100 * high:.1f} "
+                    f"| {100 * found['mean_per_class']:.2f} |"
+                )
+    return "\n".join(rows)
+
+
+def _licence(tag: str) -> str:
+    for beginning, licence in LICENCES.items():
+        if tag.startswith(beginning):
+            return licence
+    return "not known to flowertune; see where they come from"
+
+
+def _plain(text: str) -> str:
+    """A name for a line of Markdown: what would be markup, HTML or a table's edge is escaped."""
+    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", shown(text))
+
+
+def labels(model: Exportable) -> str:
+    """labels.json: a list."""
+    return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
+
+
+def preparation(model: Exportable) -> str:
+    """preprocessing.json, by the names of open_clip's preprocess_cfg."""
+    return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

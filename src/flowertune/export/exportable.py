@@ -1,0 +1,41 @@
+"""A run's model as exports are made of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowertune import saved_model, trained
+from flowertune.config import Config
+from flowertune.data.pixels import Preprocessing
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import Classifier
+from flowertune.models.lora import fold
+from flowertune.runs import Run
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """In eval mode, float32 on the CPU, LoRA part of the weights of the classifier's tower.
+
+    That tower is the one of `backbone`, whose text tower is as it was. `class_names` are in the
+    order of the logits.
+    """
+
+    run: Run
+    config: Config
+    backbone: Backbone
+    classifier: Classifier
+    class_names: tuple[str, ...]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What an image must be for the model."""
+        return self.backbone.preprocessing
+
+
+def load(path: Path) -> Exportable:
+    """The model of the finished run at `path`. Raises Refused as `flowertune.load` does."""
+    run, config = trained.read(path)
+    backbone = trained.backbone_of(run, config)
+    classifier, class_names = saved_model.read(run.adapter, config, backbone)
+    fold(classifier.visual)
+    return Exportable(run, config, backbone, classifier, class_names)

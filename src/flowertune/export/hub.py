@@ -1,0 +1,51 @@
+"""An exported folder on the Hugging Face Hub, or wherever HF_ENDPOINT says."""
+
+from pathlib import Path
+
+from flowertune.errors import ExportFailed, Refused, one_line
+from flowertune.models.weights import quiet
+
+
+def check(repo: str) -> None:
+    """Whether something may be pushed to `repo`, as far as that shows here.
+
+    Raises:
+        Refused: it is no name of a repository, or nobody is logged in.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise Refused(f"--push-to-hub {repo}: {one_line(error)}") from error
+    if get_token() is None:
+        raise Refused(
+            f"--push-to-hub {repo}: needs you logged in: hf auth login, or HF_TOKEN=<your token>"
+        )
+
+
+def push(folder: Path, repo: str) -> str:
+    """Puts the folder's files into the repository, a private one if it is new; its address.
+
+    Raises:
+        ExportFailed: that could not be done; the folder stays as it is.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    try:
+        disable_progress_bars()
+        with quiet():
+            api = HfApi()
+            made = api.create_repo(repo, private=True, exist_ok=True)
+            api.upload_folder(
+                folder_path=folder, repo_id=made.repo_id, commit_message="Export of flowertune"
+            )
+        return str(made)
+    # whatever its HTTP library raises, which has changed with its versions
+    except Exception as error:
+        raise ExportFailed(
+            f"could not push to {repo}: {one_line(error)}; the export is whole in {folder}"
+        ) from error

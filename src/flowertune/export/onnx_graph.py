@@ -1,0 +1,99 @@
+"""Format onnx: a graph for ONNX Runtime and whatever else reads ONNX."""
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowertune import __version__
+from flowertune.export.exportable import Exportable
+from flowertune.export.traced import INPUT, OUTPUT, traced
+from flowertune.models.weights import quiet
+
+PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
+LIBRARY = "onnx"
+BESIDE: tuple[str, ...] = ("preprocess.py",)
+MODEL = "model.onnx"
+DATA = "model.onnx.data"
+LARGEST_FILE = (
+    2**31 - 2**26
+)  # bytes of weights; protobuf ends at 2^31, with all that is beside them
+
+
+def refusal(model: Exportable) -> str | None:
+    """Holds every model."""
+    return None
+
+
+def write(model: Exportable, folder: Path) -> None:
+    """model.onnx: images (B, 3, H, W), normalised, to logits (B, C), B from 1.
+
+    Its metadata_props hold `labels` and `preprocessing` as JSON.
+    """
+    program = traced(model)
+    with quiet(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of its own later versions
+        made = torch.onnx.export(
+            program,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: "batch"}},  # traced so already; here it is the name
+            dynamo=True,
+            verbose=False,
+        )
+    assert made is not None
+    made.model.metadata_props.update(
+        labels=json.dumps(model.class_names, ensure_ascii=False),
+        preprocessing=json.dumps(model.preprocessing.to_dict()),
+        flowertune=__version__,
+        run=model.run.path.name,
+    )
+    for node in made.model.graph:
+        node.metadata_props.clear()  # where in this machine's files each operation stands
+    made.save(str(folder / MODEL), external_data=_is_large(model))
+
+
+def _is_large(model: Exportable) -> bool:
+    """Whether the weights need a file of their own."""
+    tensors = model.classifier.state_dict().values()
+    size: int = sum(tensor.nbytes for tensor in tensors)
+    return size > LARGEST_FILE
+
+
+def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+    """What ONNX Runtime makes of the folder alone, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+
+    def logits(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+    return logits
+
+
+def files(model: Exportable) -> dict[str, str]:
+    """What `write` leaves, and what it is."""
+    found = {
+        MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
+        "its metadata, too"
+    }
+    if _is_large(model):
+        found[DATA] = f"the weights of {MODEL}, which looks for them beside it"
+    return found
+
+
+def code(model: Exportable) -> str:
+    """How to use it, in this folder."""
+    return f"""\
+import json, onnxruntime
+from preprocess import load
+
+model, labels = onnxruntime.InferenceSession("{MODEL}"), json.load(open("labels.json"))
+(logits,) = model.run(["{OUTPUT}"], {{"{INPUT}": load("photo.jpg")}})
+print([labels[place] for place in logits.argmax(1)])"""

@@ -1,0 +1,141 @@
+"""Whether an exported model does what the run's does: on the same photos, logit by logit."""
+
+import csv
+import hashlib
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowertune import build, draws
+from flowertune.data.augment import normalise
+from flowertune.data.cache_folder import cache_root
+from flowertune.data.decoding import in_order, quiet_pil
+from flowertune.data.pixels import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo
+from flowertune.errors import ExportFailed, Refused
+from flowertune.export.exportable import Exportable
+from flowertune.runs import damaged
+
+PHOTOS = 200  # at most
+DRAWN = 64
+PATCHES = 8  # a side: a drawn picture is so many colours, blended
+BATCH = 32
+LARGEST = 1e-4  # difference of probabilities
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Normalised images (N, 3, H, W) float32, and what they are in words: "200 val photos"."""
+
+    images: Tensor
+    what: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest differences of logits and of probabilities on a sample; predictions are equal."""
+
+    what: str
+    logits: float
+    probabilities: float
+
+    def in_words(self) -> str:
+        """One line."""
+        return (
+            f"largest difference of logits {self.logits:.1e}, of probabilities "
+            f"{self.probabilities:.1e}, predictions equal on {self.what}"
+        )
+
+
+def sample(model: Exportable) -> Sample:
+    """Photos of the run, of val if it has some, as far as they are where they were and the same.
+
+    Where none is, pictures that are drawn by seed.
+    """
+    split, pixels = _photos(model)
+    what = f"{len(pixels)} {split} photos"
+    if not pixels:
+        pixels = _drawn(model.preprocessing)
+        what = f"{DRAWN} drawn pictures, as the run's photos are not where they were"
+    images = torch.from_numpy(np.stack(pixels))
+    return Sample(normalise(images, model.preprocessing.mean, model.preprocessing.std), what)
+
+
+def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample) -> Parity:
+    """The exported model beside the run's on the same images.
+
+    One image alone, and then batches: a graph may have been made for one size of them.
+
+    Raises:
+        ExportFailed: their predictions differ, or their probabilities do by more than 1e-4.
+    """
+    batches = [on.images[:1], *on.images[1:].split(BATCH)]
+    with torch.inference_mode():
+        theirs = torch.cat([exported(batch) for batch in batches if len(batch)])
+        ours = torch.cat([model.classifier(batch)[1] for batch in batches if len(batch)])
+    logits = (ours - theirs).abs().max().item()
+    probabilities = (F.softmax(ours, 1) - F.softmax(theirs, 1)).abs().max().item()
+    different = int((ours.argmax(1) != theirs.argmax(1)).sum())
+    if different or not probabilities <= LARGEST:  # "not" for what is no number
+        raise ExportFailed(
+            f"the exported model is not the run's: {different} predictions differ on {on.what} "
+            f"(largest difference of logits {logits:.1e}, of probabilities {probabilities:.1e}); "
+            "nothing was written"
+        )
+    return Parity(on.what, logits, probabilities)
+
+
+def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
+    """A split, and evaluation pixels (3, H, W) of photos from all over it."""
+    root = build.photo_root(model.config.data, cache_root())
+    rows = _rows(model)
+    split = next(name for name in ("val", "test", "train") if name in rows)
+    of_split = rows[split]
+    count = min(PHOTOS, len(of_split))
+    chosen = [of_split[number * len(of_split) // count] for number in range(count)]
+    decode = partial(_decoded, root, model.preprocessing)
+    with quiet_pil(), closing(in_order(decode, chosen)) as decoded:
+        return split, [pixels for pixels in decoded if pixels is not None]
+
+
+def _rows(model: Exportable) -> dict[str, list[tuple[str, str]]]:
+    """(path, SHA-256) of the run's photos, by split."""
+    rows: dict[str, list[tuple[str, str]]] = {}
+    try:
+        with (model.run.path / "photos.csv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                rows.setdefault(row["split"], []).append((row["path"], row["sha256"]))
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise Refused(damaged(model.run.path, "photos.csv")) from error
+    if "train" not in rows:
+        raise Refused(damaged(model.run.path, "photos.csv"))
+    return rows
+
+
+def _decoded(
+    root: Path, preprocessing: Preprocessing, photo: tuple[str, str]
+) -> NDArray[np.uint8] | None:
+    """None where it is gone, or another than the run had."""
+    path, sha256 = photo
+    try:
+        data = photo_bytes(root / path)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return None
+        return eval_pixels(read_photo(data), preprocessing)
+    except NotAPhoto:
+        return None
+
+
+def _drawn(preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
+    """Pictures (3, H, W) of blended colours, the same ones each time."""
+    generator = draws.generator(0, "parity")
+    colours = torch.rand(DRAWN, 3, PATCHES, PATCHES, generator=generator)
+    blended = F.interpolate(colours, preprocessing.size, mode="bilinear") * 255
+    return list(blended.byte().numpy())

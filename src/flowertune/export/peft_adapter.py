@@ -1,0 +1,104 @@
+"""Format peft: the LoRA alone, for transformers' CLIPVisionModelWithProjection."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowertune.export import open_clip_directory
+from flowertune.export.beside import transformers_twin
+from flowertune.export.exportable import Exportable
+from flowertune.models.attention import closed_state
+from flowertune.models.folded_head import folded
+from flowertune.models.lora import ADAPTER_FILES, PEFT_PREFIX
+from flowertune.trained import backbone_of
+
+PACKAGES: tuple[str, ...] = ("transformers",)
+LIBRARY = "peft"
+BESIDE: tuple[str, ...] = ("preprocess.py", "transformers_twin.py")
+
+
+def refusal(model: Exportable) -> str | None:
+    """Holds LoRA on towers that transformers' CLIP has, too."""
+    kind = model.config.model.name
+    if kind != "lora":
+        others = "onnx or torch" if kind == "vpt" else "open_clip, onnx or torch"
+        return f"peft has LoRA alone, and this is model={kind}; take {others}"
+    lacking = transformers_twin.lacks(model.classifier.visual)
+    if lacking:
+        name = model.backbone.name
+        return f"transformers' CLIP cannot be {name}: {lacking}; take open_clip, onnx or torch"
+    return None
+
+
+def write(model: Exportable, folder: Path) -> None:
+    """The run's adapter by transformers' names, and the head beside it."""
+    adapter = model.run.adapter
+    settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    state = {
+        PEFT_PREFIX + transformers_twin.renamed(name.removeprefix(PEFT_PREFIX)): tensor
+        for name, tensor in safetensors.torch.load_file(adapter / ADAPTER_FILES[1]).items()
+    }
+    layers = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in state}
+    settings["target_modules"] = "|".join(map(re.escape, sorted(layers)))
+    settings["inference_mode"] = True
+    text = json.dumps(settings, indent=2)
+    (folder / ADAPTER_FILES[0]).write_text(text, encoding="utf-8")
+    open_clip_directory.write_tensors(folder / ADAPTER_FILES[1], state)
+    open_clip_directory.write_head(model, folder)
+
+
+def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+    """What transformers and peft make of the backbone and the folder."""
+    import peft
+
+    frozen = backbone_of(model.run, model.config).visual  # the model's own has LoRA in it
+    base = transformers_twin.twin(frozen, closed_state(frozen))
+    adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
+    head = open_clip_directory.read_head(model, folder)
+    normalises = folded(model.classifier.head).normalises
+
+    def logits(images: Tensor) -> Tensor:
+        embedding = adapted(pixel_values=images).image_embeds
+        return head(F.normalize(embedding, dim=1) if normalises else embedding)
+
+    return logits
+
+
+def files(model: Exportable) -> dict[str, str]:
+    """What `write` leaves, and what it is."""
+    return {
+        ADAPTER_FILES[0]: "peft's settings",
+        ADAPTER_FILES[1]: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
+        **open_clip_directory.head_files(model),
+    }
+
+
+def code(model: Exportable) -> str:
+    """How to use it, in this folder."""
+    settings = model.config.backbone
+    base = f'"{model.backbone.name}", "{model.backbone.tag}"'
+    if model.backbone.activation == "quickgelu":
+        base += ", force_quick_gelu=True"
+    if settings.source != "open_clip" or settings.weights == "random":
+        base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
+    embedding = "embedding"
+    if folded(model.classifier.head).normalises:
+        embedding = "torch.nn.functional.normalize(embedding)"
+    return f"""\
+import json, open_clip, torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from preprocess import load
+from transformers_twin import twin
+
+base = twin(open_clip.create_model({base}).visual)
+model = PeftModel.from_pretrained(base, ".").eval()
+head, labels = load_file("head.safetensors"), json.load(open("labels.json"))
+embedding = model(pixel_values=torch.from_numpy(load("photo.jpg"))).image_embeds
+logits = {embedding} @ head["weight"].T + head["bias"]
+print([labels[place] for place in logits.argmax(1)])"""

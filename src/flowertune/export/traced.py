@@ -1,0 +1,39 @@
+"""The classifier's graph for any number of images, as torch.export traces it."""
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from flowertune.errors import ExportFailed, one_line
+from flowertune.export.exportable import Exportable
+from flowertune.export.portable import Portable
+
+INPUT, OUTPUT = "images", "logits"
+
+
+def traced(model: Exportable) -> ExportedProgram:
+    """The graph of `Portable`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
+
+    Raises:
+        ExportFailed: torch.export cannot follow this image tower.
+    """
+    example = torch.zeros(2, 3, *model.preprocessing.size)
+    try:
+        program = torch.export.export(
+            Portable(model),
+            (example,),
+            dynamic_shapes={INPUT: {0: Dim("batch")}},
+            strict=False,
+        )
+    # Towers of timm and of open_clip's users hold any code, and torch.export fails on it in as
+    # many ways.
+    except Exception as error:
+        name = model.backbone.name
+        raise ExportFailed(
+            f"torch.export cannot follow the image tower of {name}: {one_line(error)}"
+        ) from error
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                # where in this machine's files each operation stands is nobody else's business
+                node.meta.pop("stack_trace", None)
+    return program

@@ -1,0 +1,49 @@
+"""What `flowertune evaluate` says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from flowertune.data.photos import shown
+from flowertune.report.console import RunConsole, accuracy_cells
+
+SHOWN = 5  # classes of a list; --json has all
+
+
+def show(console: RunConsole, results: Mapping[str, Any]) -> None:
+    """A row for each split that was measured, then what the numbers leave out."""
+    console.say(f"{results['method']}: {results['backbone']} {results['tag']}")
+    console.say(shown(results["protocol"]))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("photos", min_width=12)
+    for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "top-5", "loss", "ECE"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for split, metrics in results["splits"].items():
+        rest = [f"{metrics['top5']:.2%}", f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}"]
+        name = Text(f"{split} {metrics['n']:,}", "bold")
+        table.add_row(name, *accuracy_cells(metrics), *rest)
+    console.console.print(table)
+    for split, metrics in results["splits"].items():
+        if metrics["missing"]:
+            console.say(f"{split}: no photo of {_some(metrics['missing'])}")
+        if metrics["unknown"]:
+            counts = [f"{name} ({count:,})" for name, count in metrics["unknown"].items()]
+            total = sum(metrics["unknown"].values())
+            photos = "photos are" if total > 1 else "photo is"
+            console.say(
+                f"{split}: {total:,} {photos} not counted, of classes that the run does not know:"
+                f" {_some(counts)}"
+            )
+        if metrics["trained_on"]:
+            console.say(
+                f"{split}: the run was trained on {metrics['trained_on']:,} of these photos"
+            )
+    console.say(f"{results['device']} {results['precision']}")
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(shown(name) for name in names[:SHOWN])
+    return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN:,} more"

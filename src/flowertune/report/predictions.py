@@ -1,0 +1,57 @@
+"""What photos are taken for, a line each: for people, or as CSV or JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.cells import cell_len
+
+from flowertune.data.photos import shown
+from flowertune.runs import to_csv
+
+FORMATS = ("table", "json", "csv")
+_PERCENT = 8  # characters of 100.00 %
+_PLACES = ("prediction", "second", "third")
+
+
+class PredictionLines:
+    """The lines of one of FORMATS, `k` classes in each.
+
+    table: as wide as the longest of `class_names`, the photo last. csv: with `columns` behind
+    "path". json: an object a line.
+    """
+
+    def __init__(
+        self, form: str, class_names: Sequence[str], k: int, columns: Sequence[str]
+    ) -> None:
+        self.form = form
+        self._columns = columns
+        self._places = [*_PLACES, *(f"{place}th" for place in range(4, k + 1))][:k]
+        self._width = max(map(cell_len, map(shown, (*class_names, *self._places))))
+
+    def header(self) -> str | None:
+        """The line before the others; None for JSON."""
+        if self.form == "csv":
+            return to_csv(["path", *self._columns], ()).removesuffix("\n")
+        if self.form == "table":
+            return self._row([(name, "") for name in self._places], "photo")
+        return None
+
+    def line(self, photo: Path, classes: Sequence[str], probabilities: Sequence[float]) -> str:
+        """One photo: its likeliest classes, the first first."""
+        pairs = list(zip(classes, probabilities, strict=True))
+        if self.form == "json":
+            # escaped to ASCII, which is JSON on any terminal
+            ranked = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
+            return json.dumps({"path": str(photo), "predictions": ranked})
+        if self.form == "csv":
+            cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
+            return to_csv([str(photo), *cells], ()).removesuffix("\n")
+        return self._row([(name, f"{100 * value:.2f} %") for name, value in pairs], str(photo))
+
+    def _row(self, pairs: Sequence[tuple[str, str]], photo: str) -> str:
+        cells = []
+        for name, percent in pairs:
+            padding = " " * (self._width - cell_len(shown(name)))
+            cells.append(f"{shown(name)}{padding}{percent:>{_PERCENT + 1}}")
+        return "  ".join([*cells, shown(photo)])

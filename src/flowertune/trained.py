@@ -1,0 +1,226 @@
+"""A finished run's model, ready for use on any photos: in batches, in bounded memory.
+
+`flowertune.load(RUN).predict(photos)`; the command line's evaluate and predict open a run here too.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from flowertune import build, config_file, finished_run, saved_model, unchanged
+from flowertune.config import Config
+from flowertune.data.augment import normalise
+from flowertune.data.batches import PixelStore, send
+from flowertune.data.decoding import in_order, quiet_pil
+from flowertune.data.pixels import (
+    NotAPhoto,
+    Preprocessing,
+    eval_pixels,
+    from_image,
+    photo_bytes,
+    read_photo,
+)
+from flowertune.errors import Refused
+from flowertune.inference import infer, ranked
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import Classifier
+from flowertune.models.lora import fold
+from flowertune.models.weights import INSTEAD
+from flowertune.runs import Run, damaged
+from flowertune.training.device import Compute, choose_compute
+
+Photo = str | Path | Image.Image
+
+BATCH_SIZE = 32  # more is no faster on a CPU
+TOP_K = 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a photo is taken for: class names, the likeliest first, with their probabilities.
+
+    `photo` is as it was given. Probabilities are of all classes, so that those of the few that are
+    here add up to 1 at most.
+    """
+
+    photo: Photo
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.classes[0]
+
+    @property
+    def probability(self) -> float:
+        """Its probability."""
+        return self.probabilities[0]
+
+
+@dataclass(frozen=True)
+class NoPicture:
+    """A photo that gives no picture, and the reason in a few words."""
+
+    photo: Photo
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with its model: in eval mode on the device, LoRA part of the weights.
+
+    `class_names` are in the order of the logits.
+    """
+
+    run: Run
+    config: Config
+    classifier: Classifier
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    compute: Compute
+
+    def predict(self, photos: Photo | Iterable[Photo], *, top_k: int = TOP_K) -> list[Prediction]:
+        """The `top_k` likeliest classes of each photo, in order.
+
+        photos: a path or a PIL image, or any number of them. They are decoded in parallel, turned
+        upright by their EXIF orientation, and never all in memory at once.
+
+        Raises:
+            NotAPhoto: a file gives no picture; `stream` goes on with the others.
+        """
+        several = [photos] if isinstance(photos, str | Path | Image.Image) else photos
+        found = []
+        with quiet_pil(), closing(self.stream(several, top_k=top_k)) as answers:
+            for answer in answers:
+                if isinstance(answer, NoPicture):
+                    raise NotAPhoto(f"{answer.photo}: {answer.reason}")
+                found.append(answer)
+        return found
+
+    def stream(
+        self, photos: Iterable[Photo], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
+    ) -> Generator[Prediction | NoPicture, None, None]:
+        """As `predict`, one answer after the other: for more photos than one would keep.
+
+        `photos` may be a generator without end: it is asked for a few more than `batch_size` photos
+        ahead. Close what is given (`contextlib.closing`) to stop before its end.
+        """
+
+        def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | NotAPhoto]:
+            try:
+                return photo, self._pixels(photo)
+            except NotAPhoto as reason:
+                return photo, reason
+
+        with closing(in_order(decoded, photos)) as found:
+            while batch := list(islice(found, batch_size)):
+                pixels = [each for _, each in batch if not isinstance(each, NotAPhoto)]
+                answers = self._ranked(np.stack(pixels), top_k) if pixels else iter(())
+                for photo, each in batch:
+                    if isinstance(each, NotAPhoto):
+                        yield NoPicture(photo, str(each))
+                    else:
+                        yield Prediction(photo, *next(answers))
+
+    def logits(
+        self, pixels: PixelStore, progress: Callable[[int, int], None] | None = None
+    ) -> Tensor:
+        """Logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
+
+        In batches of trainer.eval_batch_size: on the machine that trained, with the photos that
+        were measured then, the run's own numbers to the bit. `progress(done, total)` counts photos.
+        """
+        mean, std = (
+            torch.tensor(values, device=self.compute.device)
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+        batch_size = self.config.trainer.eval_batch_size
+        return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
+
+    def _pixels(self, photo: Photo) -> NDArray[np.uint8]:
+        """(3, H, W), what open_clip's preprocessing yields before it normalises."""
+        if isinstance(photo, Image.Image):
+            image = from_image(photo)
+        else:
+            image = read_photo(photo_bytes(Path(photo)))
+        return eval_pixels(image, self.preprocessing)
+
+    def _ranked(
+        self, pixels: NDArray[np.uint8], top_k: int
+    ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
+        """The likeliest classes of each of (B, 3, H, W), and their probabilities."""
+        batch = send(torch.from_numpy(pixels), self.compute.device)
+        with torch.inference_mode(), self.compute.autocast():
+            _, logits = self.classifier(
+                normalise(batch, self.preprocessing.mean, self.preprocessing.std)
+            )
+        top, probabilities = ranked(logits.float().cpu(), top_k)
+        for places, values in zip(top.tolist(), probabilities.tolist(), strict=True):
+            yield tuple(self.class_names[place] for place in places), tuple(values)
+
+
+def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Trained:
+    """The model of the finished run at `path`.
+
+    The weights of its backbone are read from where they were: built in, in Hugging Face's cache or
+    fetched again, or in their folder. `device` (auto, cpu, cuda, mps) and `precision` (auto, fp32,
+    bf16, fp16) are by default as the run was set.
+
+    Raises:
+        Refused: it is no finished run, a file of it is damaged, the backbone's weights are gone or
+            others than it was trained on, or there is no such device or precision here.
+    """
+    run, config = read(Path(path))
+    return opened(run, config, compute_for(config, device, precision))
+
+
+def read(path: Path) -> tuple[Run, Config]:
+    """A finished run and its config, before anything heavy. Raises Refused as `load` does."""
+    run = finished_run.found(path)
+    unchanged.check_version(run)
+    try:
+        return run, config_file.read_config(run.path / "config.yaml")
+    except (OSError, ValueError) as error:
+        raise Refused(damaged(run.path, "config.yaml")) from error
+
+
+def compute_for(config: Config, device: str | None, precision: str | None) -> Compute:
+    """Where to compute, by default as the run was set. Raises Refused as `choose_compute` does."""
+    settings = config.trainer
+    return choose_compute(device or settings.device, precision or settings.precision)
+
+
+def opened(run: Run, config: Config, compute: Compute) -> Trained:
+    """What `read` found with its model on the device. Raises Refused as `load` does."""
+    backbone = backbone_of(run, config)
+    classifier, class_names = saved_model.read(run.adapter, config, backbone)
+    classifier.to(compute.device)
+    fold(classifier.visual)  # there, as the run's own numbers were made of that device's sums
+    return Trained(run, config, classifier, class_names, backbone.preprocessing, compute)
+
+
+def backbone_of(run: Run, config: Config) -> Backbone:
+    """The run's own, frozen, without text. Raises Refused where it cannot be had any more."""
+    try:
+        backbone = build.load_backbone(replace(config.backbone, text=False), config.seed)
+    except Refused as error:
+        reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
+        why = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
+        raise Refused(why) from error
+    changed: Sequence[str] = unchanged.changed_facts(run, backbone.facts())
+    if changed:
+        where = config.backbone.path or f"{backbone.name} {backbone.tag}"
+        raise Refused(
+            f"{run.path}: was trained on another backbone than {where} is now"
+            f" ({', '.join(changed)}); put that back"
+        )
+    return backbone

@@ -1,0 +1,181 @@
+"""`flowertune export`: what other programs make of it, and what it refuses."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from flowertune import cli
+from flowertune.commands import export
+from flowertune.errors import ExportFailed
+from flowertune.export import open_clip_directory
+from flowertune.models.folded_head import FoldedHead
+
+LORA = ("method=lora", "model.rank=4", "model.targets=[q,v,mlp]", "model.dropout=0.2")
+KINDS = {
+    "open_clip lora": LORA,
+    "open_clip full": ("method=full", "head.from_probe=false"),
+    "open_clip cosine": (*LORA, "head=cosine"),
+    "torch lora": LORA,
+    "torch vpt": ("method=vpt_deep", "model.num_prompts=4", "model.depth=2", "head=cosine"),
+}
+
+Leave = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, leave: Leave, val_photos: Path
+) -> dict[str, tuple[Path, Any]]:
+    """By kind: the folder of the export, and the run as it was left."""
+    root = tmp_path_factory.mktemp("exported")
+    made = {}
+    for kind, words in KINDS.items():
+        left, output = leave(root / "runs", *words), root / kind.replace(" ", "-")
+        form = kind.split()[0]
+        assert cli.main(["export", str(left.run), "--format", form, "--output", str(output)]) == 0
+        made[kind] = output, left
+    return made
+
+
+@torch.no_grad()
+def test_other_libraries_alone_give_the_runs_answers(
+    exported: dict[str, tuple[Path, Any]],
+    opened_alone: Callable[..., dict[str, list[list[float]]]],
+    small_dir: Path,
+    val_photos: Path,
+) -> None:
+    photos = sorted(val_photos.rglob("*.png"))
+    _, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{small_dir}")
+    images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open(path))) for path in photos])
+    found = opened_alone([folder for folder, _ in exported.values()], photos)
+    for kind, (folder, left) in exported.items():
+        _, ours = left.classifier(images)
+        theirs = torch.tensor(found[str(folder)])
+        assert torch.equal(ours.argmax(1), theirs.argmax(1)), kind
+        torch.testing.assert_close(theirs.softmax(1), ours.softmax(1), atol=1e-5, rtol=0, msg=kind)
+
+
+def test_the_card_says_what_it_is_and_how_good(exported: dict[str, tuple[Path, Any]]) -> None:
+    folder, left = exported["open_clip lora"]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    val = json.loads((left.run / "results.json").read_text())["splits"]["val"]
+    low, high = val["top1_interval"]
+    row = f"| val, lora | 10 | {100 * val['top1']:.2f} | {100 * low:.1f} to {100 * high:.1f} | "
+    assert row in card
+    assert "made for a \\| test" in card
+    assert json.loads((left.run / "environment.json").read_text())["weights_sha256"] in card
+    assert re.search(
+        r"logits \S+e-0\d, of probabilities \S+e-\d\d, predictions equal on 5 val", card
+    )
+    listed = {line.split("`")[1] for line in card.splitlines() if line.startswith("- `")}
+    assert listed | {"README.md"} == {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "labels.json").read_text(encoding="utf-8"))[1] == "Gänseblümchen"
+
+
+def test_nothing_in_an_export_names_a_place_of_this_machine(
+    exported: dict[str, tuple[Path, Any]], small_dir: Path
+) -> None:
+    for folder, _ in exported.values():
+        for file in folder.iterdir():
+            content = file.read_bytes()
+            for place in (Path(cli.__file__).parent, Path(torch.__file__).parent, small_dir):
+                assert str(place).encode() not in content, (file, place)
+
+
+def test_a_model_that_answers_otherwise_is_not_kept(
+    exported: dict[str, tuple[Path, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = open_clip_directory.folded
+
+    def wrong(head: Any) -> FoldedHead:
+        found = right(head)
+        return FoldedHead(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalises)
+
+    monkeypatch.setattr(open_clip_directory, "folded", wrong)
+    _, left = exported["open_clip lora"]
+    words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
+    with pytest.raises(ExportFailed, match="predictions differ on 5 val photos"):
+        export.execute(words)
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(["export", *words]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_leaves_nothing_and_is_told_in_a_line(
+    exported: dict[str, tuple[Path, Any]],
+    tmp_path: Path,
+    fill_disk: Callable[[], None],
+    capsys: Any,
+) -> None:
+    _, left = exported["open_clip full"]
+    fill_disk()
+    words = ["export", str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
+    assert cli.main(words) == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_photos_it_compares_on_drawn_pictures_and_says_so(
+    exported: dict[str, tuple[Path, Any]], val_photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    _, left = exported["open_clip full"]
+    away = val_photos.with_name("away")
+    val_photos.rename(away)
+    try:
+        words = ["export", str(left.run), "--format", "open_clip", "--output", str(tmp_path / "x")]
+        assert cli.main(words) == 0
+    finally:
+        away.rename(val_photos)
+    assert "64 drawn pictures, as the run's photos are not where they were" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_what_a_format_cannot_hold_is_refused_with_those_that_can(
+    exported: dict[str, tuple[Path, Any]], refusal: Any, tmp_path: Path, leave: Leave,
+    write_open_clip: Any, small_config: dict[str, Any],
+) -> None:  # fmt: skip
+    def refused(left: Any, form: str) -> str:
+        words = [str(left.run), "--format", form, "--output", str(tmp_path / "new")]
+        return refusal(lambda: export.execute(words))
+
+    (_, vpt), (_, full) = exported["torch vpt"], exported["open_clip full"]
+    assert "take onnx or torch" in refused(vpt, "open_clip")
+    assert "take onnx or torch" in refused(vpt, "peft")
+    assert "take open_clip, onnx or torch" in refused(full, "peft")
+    tower = {**small_config["vision_cfg"], "no_ln_pre": True}
+    other = write_open_clip(tmp_path / "other", {**small_config, "vision_cfg": tower})
+    message = refused(leave(tmp_path / "runs", *LORA, backbone=other), "peft")
+    assert "no norm before its blocks; take open_clip, onnx or torch" in message
+
+
+def test_what_cannot_begin_is_refused(
+    exported: dict[str, tuple[Path, Any]], refusal: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder, left = exported["open_clip lora"]
+
+    def refused(**changes: str) -> str:
+        asked = {"run": str(left.run), "form": "onnx", "output": str(tmp_path / "new"), **changes}
+        words = [asked["run"], "--format", asked["form"], "--output", asked["output"]]
+        return refusal(lambda: export.execute(words))
+
+    assert "is there already" in refused(output=str(folder))
+    assert "there is no folder" in refused(output=str(tmp_path / "no" / "new"))
+    assert "invalid choice" in refused(form="keras")
+    assert "is no finished run" in refused(form="torch", run=str(tmp_path / "none"))
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'flowertune[export]'" in refused()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,123 @@
+"""An export on the Hugging Face Hub: the real client, and a stand-in for the Hub on loopback."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from flowertune.errors import ExportFailed
+from flowertune.export import hub
+
+REPO = "someone/flowers"
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """What the client asks of the Hub to make a repository and put a commit into it."""
+
+    created: list[dict[str, Any]]
+    files: dict[str, bytes]
+    forbids: bool
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        where = self.path.split("?")[0]
+        assert self.headers["Authorization"] == "Bearer hf_stand_in"
+        if self.forbids:
+            self._answer({"error": "no right to write there"}, 403)
+        elif where == "/api/repos/create":
+            self.created.append(json.loads(body))
+            self._answer({"url": f"{self._address}/{REPO}"})
+        elif where == "/api/validate-yaml":
+            self._answer({"errors": [], "warnings": []})
+        elif where == f"/api/models/{REPO}/preupload/main":
+            asked = json.loads(body)["files"]
+            mode = {"uploadMode": "regular", "shouldIgnore": False}
+            self._answer({"files": [{"path": file["path"], **mode} for file in asked]})
+        elif where == f"/api/models/{REPO}/commit/main":
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    value = line["value"]
+                    self.files[value["path"]] = base64.b64decode(value["content"])
+            commit = f"{self._address}/{REPO}/commit/{'0' * 40}"
+            self._answer({"commitUrl": commit, "commitOid": "0" * 40})
+        else:
+            self._answer({"error": f"no {where}"}, 404)
+
+    def do_GET(self) -> None:
+        self._answer({"error": "not found"}, 404)
+
+    @property
+    def _address(self) -> str:
+        return f"http://{self.headers['Host']}"
+
+    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
+    """The Hub, for this process, with somebody logged in."""
+    handler = type("Hub", (_Hub,), {"created": [], "files": {}, "forbids": False})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
+    yield handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "export"
+    made.mkdir()
+    (made / "README.md").write_text("---\nlibrary_name: pytorch\n---\n# flowers\n")
+    (made / "model.pt2").write_bytes(bytes(range(256)))
+    return made
+
+
+def test_all_of_an_export_comes_to_a_private_repository(stand_in: type[_Hub], folder: Path) -> None:
+    hub.check(REPO)
+    assert hub.push(folder, REPO).endswith(REPO)
+    (created,) = stand_in.created
+    assert (created["organization"], created["name"]) == ("someone", "flowers")
+    assert created.get("visibility") == "private" or created.get("private") is True
+    assert stand_in.files == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_hub_that_says_no_is_told_in_a_line_and_the_export_stays(
+    stand_in: type[_Hub], folder: Path
+) -> None:
+    stand_in.forbids = True
+    with pytest.raises(ExportFailed) as caught:
+        hub.push(folder, REPO)
+    message = str(caught.value)
+    assert message.startswith(f"could not push to {REPO}: ")
+    assert message.endswith(f"the export is whole in {folder}")
+    assert "\n" not in message
+    assert (folder / "model.pt2").exists()
+
+
+def test_a_wrong_name_and_nobody_logged_in_are_refused_beforehand(
+    refusal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    assert "hf auth login, or HF_TOKEN" in refusal(lambda: hub.check(REPO))
+    assert "a/b/c" in refusal(lambda: hub.check("a/b/c"))

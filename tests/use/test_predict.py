@@ -1,0 +1,186 @@
+"""`flowertune predict`: photos in, answers on stdout, everything else on stderr."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowertune import cli
+from flowertune.commands import predict as command
+
+Predict = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def predict(capsys: pytest.CaptureFixture[str]) -> Predict:
+    """`predict(words...)`: exit code, stdout, stderr."""
+
+    def predict(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        exit_code = cli.main(["predict", *map(str, words)])
+        printed = capsys.readouterr()
+        return exit_code, printed.out, printed.err
+
+    return predict
+
+
+@pytest.fixture
+def odd(drawn: Path, tmp_path: Path) -> Path:
+    """A folder with names that lines, tables and terminals have trouble with, and no bad photo."""
+    folder = tmp_path / "odd"
+    first, second, *_ = sorted((drawn / "test").rglob("*.png"))
+    for name in ('rosa, "x".png', "deep/two\nlines\x1b[1m.png", "deep/花.png", "-v.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(first, folder / name)
+    shutil.copy(second, folder / "deep/.hidden.png")
+    (folder / "deep/round").symlink_to(folder)
+    return folder
+
+
+NAMES = ["-v.png", 'rosa, "x".png', "deep/two\nlines\x1b[1m.png", "deep/花.png"]
+
+
+def test_the_answers_are_those_that_an_evaluation_wrote(
+    lora: Path, drawn: Path, predict: Predict
+) -> None:
+    exit_code, out, err = predict(lora, drawn / "test", "--top-k", "5", "--format", "csv")
+    assert (exit_code, err) == (0, "")
+    answers = list(csv.DictReader(io.StringIO(out)))
+    with (lora / "predictions-test.csv").open(encoding="utf-8", newline="") as file:
+        own = {str(drawn / row.pop("path")): row for row in csv.DictReader(file)}
+    assert [answer["path"] for answer in answers] == sorted(own)
+    for answer in answers:
+        expected = own[answer.pop("path")]
+        del expected["label"]
+        assert answer.keys() == expected.keys()
+        for key, value in answer.items():
+            if key.startswith("probability"):
+                assert float(value) == pytest.approx(float(expected[key]), abs=2e-6)
+            else:
+                assert value == expected[key]
+
+
+def test_every_format_gives_back_any_name(lora: Path, odd: Path, predict: Predict) -> None:
+    exit_code, out, err = predict(lora, odd, "--format", "json")
+    assert (exit_code, err) == (0, "")
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert [each["path"] for each in objects] == [str(odd / name) for name in NAMES]
+    for each in objects:
+        assert len(each["predictions"]) == 3
+        assert each["predictions"] == objects[0]["predictions"]
+    exit_code, out, _ = predict(lora, odd, "--format", "csv", "--top-k", "1")
+    assert exit_code == 0
+    header, *lines = csv.reader(io.StringIO(out, newline=""))
+    assert header == ["path", "prediction", "probability"]
+    best = objects[0]["predictions"][0]
+    assert lines == [
+        [str(odd / name), best["class"], f"{best['probability']:.6f}"] for name in NAMES
+    ]
+    exit_code, out, _ = predict(lora, odd)
+    assert exit_code == 0
+    header_line, *table = out.splitlines()
+    assert header_line.split() == ["prediction", "second", "third", "photo"]
+    assert len({line.index(str(odd)) for line in table}) == 1  # straight columns
+    assert header_line.index("photo") == table[0].index(str(odd))
+    assert table[2].endswith("two\\nlines\\x1b[1m.png")
+    assert f"{best['class']} " in table[0]
+    assert f"{100 * best['probability']:.2f} %" in table[0]
+
+
+def test_files_that_give_no_picture_are_named_and_passed_over(
+    lora: Path, odd: Path, predict: Predict
+) -> None:
+    (odd / "notes\n.txt").write_text("roses are red")
+    (odd / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    exit_code, out, err = predict(lora, odd, "--format", "json")
+    assert exit_code == 1
+    assert len([json.loads(line) for line in out.splitlines()]) == len(NAMES)
+    first, second, last = err.splitlines()
+    assert first.startswith(f"left out: {odd}/cut.jpg: ")
+    assert second == f"left out: {odd}/notes\\n.txt: not an image"
+    assert last == "2 of 6 files gave no picture"
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_names_may_come_on_stdin(
+    null: bool, lora: Path, odd: Path, predict: Predict, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    names = NAMES if null else [name for name in NAMES if "\n" not in name]
+    end = "\0" if null else "\n"
+    (tmp_path / "names").write_bytes((end.join(names) + (end if null else "")).encode())
+    monkeypatch.chdir(odd)
+    monkeypatch.setattr(command, "READ_AT_ONCE", 7)  # names come in pieces
+    with (tmp_path / "names").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        exit_code, out, _ = predict(lora, "-", *(["--null"] if null else []), "--format", "json")
+    assert exit_code == 0
+    assert [json.loads(line)["path"] for line in out.splitlines()] == names
+
+
+def test_nothing_is_worked_out_for_a_reader_who_has_left(
+    lora: Path, drawn: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "arrives", lambda stream: False)
+    exit_code, out, _ = predict(lora, drawn / "test", "--format", "json")
+    assert exit_code == 0
+    assert len(out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg: there is no such photo or folder"),
+        ([], "the following arguments are required: PHOTO"),
+        ([".", "--top-k", "0"], "argument --top-k: 0: must be a whole number, 1 or more"),
+        ([".", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        ([".", "--device", "cuda", "--precision", "fp16"], "there is cpu"),
+        (["empty"], "empty: there are no files in it"),
+    ],
+)
+def test_what_is_no_photo_and_no_word_is_refused(
+    words: list[str], message: str, lora: Path, predict: Predict, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    exit_code, _, err = predict(lora, *words)
+    assert exit_code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_interruption_ends_it_and_what_was_printed_stands(
+    lora: Path, drawn: Path, place: Path
+) -> None:
+    photo = next((drawn / "test").rglob("*.png"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowertune", "predict", str(lora), "-", "--format", "csv"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "FLOWERTUNE_CACHE": str(place / "cache")},
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.write(f"{photo}\n".encode() * (32 + 4 * (os.cpu_count() or 1)))
+    process.stdin.flush()
+    lines = [process.stdout.readline() for _ in range(1 + 32)]  # a batch; now it waits for names
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    lines += process.stdout.readlines()
+    assert len(lines) == 1 + 32
+    assert all(line.endswith(b"\n") and line.count(b",") == 6 for line in lines)
+    assert process.stderr.read() == b"flowertune predict: interrupted by SIGINT\n"

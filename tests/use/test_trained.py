@@ -1,0 +1,190 @@
+"""`flowertune.load`: a run's model by its directory alone, on any photos."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
+from itertools import islice, repeat
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import ExifTags, Image
+
+import flowertune
+from flowertune import build, config_file, saved_model
+from flowertune.models.backbone import ASSETS
+
+
+@pytest.fixture(scope="module")
+def model(lora: Path) -> flowertune.Trained:
+    return flowertune.load(lora)
+
+
+@pytest.fixture(scope="module")
+def photos(drawn: Path) -> list[Path]:
+    return sorted((drawn / "test").rglob("*.png"))
+
+
+@torch.no_grad()
+def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_transform(
+    kind: str, run_of: Callable[[str], Path], photos: list[Path]
+) -> None:
+    """One photo at a time, LoRA beside the weights and not in them."""
+    run = run_of(kind)
+    config = config_file.read_config(run / "config.yaml")
+    backbone = build.load_backbone(config.backbone, config.seed)
+    transform = image_transform_v2(PreprocessCfg(**asdict(backbone.preprocessing)), is_train=False)
+    unmerged, classes = saved_model.read(run / "adapter", config, backbone)
+    answers = flowertune.load(run, precision="fp32").predict(photos[:5], top_k=20)
+    for photo, answer in zip(photos[:5], answers, strict=True):
+        _, logits = unmerged(transform(Image.open(photo))[None])
+        expected = dict(zip(classes, logits.softmax(1)[0].tolist(), strict=True))
+        assert answer.photo == photo
+        assert dict(zip(answer.classes, answer.probabilities, strict=True)) == pytest.approx(
+            expected, abs=1e-5
+        )
+        assert list(answer.probabilities) == sorted(answer.probabilities, reverse=True)
+        assert answer.label == answer.classes[0] == max(expected, key=expected.__getitem__)
+        assert answer.probability == answer.probabilities[0]
+
+
+@torch.no_grad()
+def test_a_frozen_model_is_open_clip_itself_and_its_head(
+    run_of: Callable[[str], Path], photos: list[Path]
+) -> None:
+    """Without a line of ours between the photo and the embedding."""
+    run = run_of("linear_probe")
+    clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{ASSETS / 'tiny'}")
+    clip.eval()
+    classes = json.loads((run / "adapter/model.json").read_text())["classes"]
+    head = saved_model.checkpoint.load_weights(run / "adapter/head.safetensors")
+    images = torch.stack([transform(Image.open(photo)) for photo in photos[:5]])
+    standard = (clip.encode_image(images) - head["mean"]) / head["std"]
+    logits = standard @ head["linear.weight"].T + head["linear.bias"]
+    for row, answer in zip(
+        logits.softmax(1), flowertune.load(run).predict(photos[:5]), strict=True
+    ):
+        expected = sorted(row.tolist(), reverse=True)[:3]
+        assert list(answer.probabilities) == pytest.approx(expected, abs=1e-5)
+        assert answer.label == classes[int(row.argmax())]
+
+
+def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
+    model: flowertune.Trained, photos: list[Path], tmp_path: Path
+) -> None:
+    with Image.open(photos[0]) as image:
+        upright = image.convert("RGB")
+    turned, exif = upright.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    grey = upright.convert("L")
+    with Image.open(tmp_path / "turned.png") as opened:
+        ways = [photos[0], str(photos[0]), upright, tmp_path / "turned.png", opened, grey]
+        *same, other = model.predict(ways)
+        assert opened.size == turned.size  # as it was
+    for answer, given in zip(same, ways, strict=False):
+        assert answer.photo is given
+        assert answer.classes == same[0].classes
+        assert answer.probabilities == pytest.approx(same[0].probabilities, abs=1e-6)
+    assert other.probabilities != pytest.approx(same[0].probabilities, abs=1e-6)
+    (alone,) = model.predict(photos[0])
+    assert alone.classes == same[0].classes
+
+
+def test_photos_without_end_are_asked_for_as_they_are_needed(
+    model: flowertune.Trained, photos: list[Path]
+) -> None:
+    taken = 0
+
+    def without_end() -> Iterator[Path]:
+        nonlocal taken
+        for photo in repeat(photos[0]):
+            taken += 1
+            yield photo
+
+    with closing(model.stream(without_end(), batch_size=4)) as answers:
+        assert len(list(islice(answers, 8))) == 8
+    assert taken < 8 + 4 + 4 * 64  # a batch, and four for each thread that decodes
+
+
+def test_what_gives_no_picture_is_in_its_place_among_the_answers(
+    model: flowertune.Trained, photos: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.jpg").write_text("roses are red")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(photos[1].read_bytes()[:200])
+    given = [tmp_path / "notes.jpg", photos[0], cut, tmp_path / "gone.jpg", photos[1]]
+    answers = list(model.stream(given, batch_size=2))
+    assert [answer.photo for answer in answers] == given
+    bad = [answer for answer in answers if isinstance(answer, flowertune.NoPicture)]
+    assert [answer.photo for answer in bad] == [given[0], given[2], given[3]]
+    assert [bad[0].reason, bad[2].reason] == ["not an image", "no such file"]
+    with pytest.raises(flowertune.NotAPhoto, match=r"notes\.jpg: not an image"):
+        model.predict(given)
+    assert model.predict([]) == []
+
+
+def copied(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("adapter/head.safetensors", "adapter/head.safetensors is missing or damaged"),
+        ("adapter/model.json", "adapter/model.json is missing or damaged"),
+        ("adapter/adapter_model.safetensors", "the adapter in .* does not fit tiny builtin"),
+        ("config.yaml", "config.yaml is missing or damaged"),
+        ("environment.json", "environment.json is missing or damaged"),
+        ("status.json", "is no finished run"),
+    ],
+)
+def test_a_damaged_run_is_refused_in_a_line_that_names_the_file(
+    file: str, said: str, lora: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    run = copied(lora, tmp_path)
+    whole = (run / file).read_bytes()
+    (run / file).write_bytes(whole[: len(whole) // 2])
+    message = refusal(lambda: flowertune.load(run))
+    assert re.search(said, message), message
+
+
+def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
+    lora: Path, tmp_path: Path, refusal: Callable[..., str], small_dir: Path
+) -> None:
+    run, weights = copied(lora, tmp_path), tmp_path / "weights"
+    shutil.copytree(ASSETS / "tiny", weights)
+    config = config_file.read_config(run / "config.yaml")
+    local = replace(config.backbone, source="directory", path=str(weights), tag="builtin")
+    text = config_file.to_yaml(asdict(replace(config, backbone=local)))
+    (run / "config.yaml").write_text(text)
+    environment = json.loads((run / "environment.json").read_text())
+    environment["backbone"] = "weights"
+    (run / "environment.json").write_text(json.dumps(environment))
+    assert flowertune.load(run).class_names == flowertune.load(lora).class_names
+
+    (file,) = weights.glob("*.safetensors")
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    message = refusal(lambda: flowertune.load(run))
+    assert "was trained on another backbone than" in message
+    assert "(weights_sha256); put that back" in message
+    shutil.rmtree(weights)
+    message = refusal(lambda: flowertune.load(run))
+    assert "the weights that it was trained on cannot be had: " in message
+    assert str(weights) in message
+
+
+def test_what_is_no_finished_run_is_refused(
+    tmp_path: Path, lora: Path, refusal: Callable[..., str]
+) -> None:
+    assert refusal(lambda: flowertune.load(tmp_path)) == f"{tmp_path}: is no finished run"
+    run = copied(lora, tmp_path)
+    (run / "status.json").write_text(json.dumps({"state": "interrupted", "why": "SIGINT"}))
+    assert refusal(lambda: flowertune.load(run)).endswith("is no finished run: interrupted")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from flowertune import memory
@@ -65,7 +66,7 @@ def run_of(place: Path, compose: Callable[..., Config]) -> Iterator[Callable[[st
 
     def run_of(name: str) -> Path:
         run = place / "runs" / name
-        with FileLock(place / "training.lock"):
+        with FileLock(place / "training.lock"), torch.enable_grad():  # whoever asks
             if not (run / "results.json").exists():
                 words = (*SMALL, *KINDS[name], f"run.root={run.parent}", f"run.name={name}")
                 assert train.execute(compose(*words)) == 0

@@ -63,9 +63,14 @@ def listed(
 
     Raises Refused where there are no such photos.
     """
-    if are_others and split in (None, "all") and config.data.name == "folder":
-        return folder.as_found(Path(config.data.root))  # type: ignore[attr-defined]
-    photo_set = build.list_photos(config.data, cache, progress)
+    data = config.data
+    is_whole = data.shots is None and data.protocol == "official"
+    if are_others and data.name == "folder" and is_whole:
+        photo_set = folder.as_found(Path(data.root))  # type: ignore[attr-defined]
+        if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
+            photo_set = build.list_photos(data, cache, progress)
+    else:
+        photo_set = build.list_photos(data, cache, progress)
     there = photo_set.splits
     if split is None:
         split = "all" if are_others else "test" if "test" in there else "val"

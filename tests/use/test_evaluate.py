@@ -102,6 +102,7 @@ def test_a_class_is_known_however_its_accents_are_written(
     measured = evaluate(run, *words)["splits"]["test"]  # test/ alone is fine, with one class
     assert (measured["n"], measured["unknown"]) == (2, {})
     assert measured["per_class"][0] is not None
+    assert evaluate(run, *words, "split=test")["splits"] == {"test": measured}
 
 
 def test_the_table_says_what_the_numbers_leave_out(
@@ -131,6 +132,7 @@ def test_the_table_says_what_the_numbers_leave_out(
         (["data.rot=x"], "data.rot: there is no such key"),
         (["trainer.eval_batch_size=0"], "trainer.eval_batch_size=0: must be at least 1"),
         (["--output", "nowhere/a.csv"], "nowhere/a.csv: there is no folder"),
+        (["--output", "/"], "/: is a folder; --output takes a file"),
         (["--jsn"], "unrecognized arguments: --jsn"),
     ],
 )

@@ -30,7 +30,7 @@ def execute(words: Sequence[str]) -> int:
     console, cache = error_console() if asked.json else RunConsole(), cache_root()
     run, _ = trained.read(asked.run)
     config, are_others = evaluation_composition.compose(run.path, asked.words)
-    trained_on = evaluation.trained_photos(run)
+    trained_on, own = evaluation.trained_photos(run), run.results()
     compute = trained.compute_for(config, None, None)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -51,15 +51,6 @@ def execute(words: Sequence[str]) -> int:
             logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
         measured[split] = evaluation.evaluate(logits, photos, split, model.class_names, trained_on)
 
-    if asked.output is not None:
-        first, *_ = measured.values()
-        text = to_csv(first.header, [row for each in measured.values() for row in each.rows])
-        try:
-            files.write_text(asked.output, text)
-        except OSError as error:
-            why = f"{asked.output}: cannot be written ({error.strerror})"
-            raise FlowertuneError(why) from error
-    own = run.results()
     results = {
         "run": str(run.path),
         **{name: own[name] for name in ("method", "backbone", "tag", "weights_sha256")},
@@ -73,7 +64,14 @@ def execute(words: Sequence[str]) -> int:
         print(json.dumps(results, indent=2, allow_nan=False))
     else:
         report.show(console, results)
-    if asked.output is not None:
+    if asked.output is not None:  # after the numbers, which do not depend on it
+        first, *_ = measured.values()
+        text = to_csv(first.header, [row for each in measured.values() for row in each.rows])
+        try:
+            files.write_text(asked.output, text)
+        except OSError as error:
+            why = f"{asked.output}: cannot be written ({error.strerror})"
+            raise FlowertuneError(why) from error
         console.say(str(asked.output))
     return EXIT_DONE
 
@@ -93,6 +91,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
                 raise Refused(f"{shown(word)}: must be one of {', '.join(evaluation.SPLITS)}")
             asked.split = value
             asked.words.remove(word)
+    if asked.output is not None and asked.output.is_dir():
+        raise Refused(f"{asked.output}: is a folder; --output takes a file")
     if asked.output is not None and not asked.output.absolute().parent.is_dir():
         raise Refused(f"{asked.output}: there is no folder {asked.output.absolute().parent}")
     return asked

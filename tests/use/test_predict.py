@@ -18,6 +18,7 @@ import torch
 
 from flowertune import cli
 from flowertune.commands import predict as command
+from flowertune.data.decoding import _available_cores
 
 Predict = Callable[..., tuple[int, str, str]]
 
@@ -129,6 +130,21 @@ def test_names_may_come_on_stdin(
     assert [json.loads(line)["path"] for line in out.splitlines()] == names
 
 
+def test_names_that_end_with_nul_are_not_taken_for_one_name(
+    lora: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "names").write_bytes(b"a.png\0b.png\0")
+    with (tmp_path / "names").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        exit_code, _, err = predict(lora, "-")
+    assert (exit_code, err.count("\n")) == (2, 1)
+    assert "go with --null" in err
+    monkeypatch.setattr(sys, "stdin", None)  # of a process that was started with it closed
+    exit_code, out, err = predict(lora, "-")
+    assert (exit_code, out) == (2, "")
+    assert "stdin is closed" in err
+
+
 def test_nothing_is_worked_out_for_a_reader_who_has_left(
     lora: Path, drawn: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +193,8 @@ def test_an_interruption_ends_it_and_what_was_printed_stands(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    process.stdin.write(f"{photo}\n".encode() * (32 + 4 * (os.cpu_count() or 1)))
+    # as many as are read ahead for a batch, and none that would begin another
+    process.stdin.write(f"{photo}\n".encode() * (32 + 4 * _available_cores()))
     process.stdin.flush()
     lines = [process.stdout.readline() for _ in range(1 + 32)]  # a batch; now it waits for names
     time.sleep(0.1)

@@ -36,6 +36,8 @@ def execute(words: Sequence[str]) -> int:
     missing = [name for name in asked.photos if name != STDIN and not os.path.lexists(name)]
     if missing:
         raise Refused(f"{shown(missing[0])}: there is no such photo or folder")
+    if STDIN in asked.photos and sys.stdin is None:
+        raise Refused("-: stdin is closed, and names were to come from there")
     compute = trained.compute_for(config, asked.device, asked.precision)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -99,6 +101,8 @@ def _named_in(descriptor: int, end: bytes) -> Iterator[Path]:
     """The names that are written there, each as it comes; empty ones are none."""
     rest = b""
     while chunk := os.read(descriptor, READ_AT_ONCE):
+        if end != b"\0" and b"\0" in chunk:
+            raise Refused("-: names on stdin that end with NUL (find -print0) go with --null")
         *names, rest = (rest + chunk).split(end)
         yield from (Path(os.fsdecode(name)) for name in names if name)
     if rest:

@@ -75,12 +75,15 @@ def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, 
     elif config.model.name == "vpt":
         prompts = vpt.load_prompts(backbone, folder)
     try:
-        head = head_of(checkpoint.load_weights(folder / name))
+        state = checkpoint.load_weights(folder / name)
+        head = head_of(state)
         if config.model.name == "full":
             name = "visual.safetensors"
             backbone.visual.load_state_dict(checkpoint.load_weights(folder / name))
         name = "model.json"
         classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
+        if len(classes) != len(state["linear.weight" if "linear.weight" in state else "weight"]):
+            raise ValueError("names for another number of classes than the head has")
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise Refused(damaged(folder.parent, f"{folder.name}/{name}")) from error
     classifier = Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]

@@ -154,6 +154,15 @@ def test_a_damaged_run_is_refused_in_a_line_that_names_the_file(
     assert re.search(said, message), message
 
 
+def test_names_of_fewer_classes_than_the_head_has_are_refused(
+    lora: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    run = copied(lora, tmp_path)
+    (run / "adapter/model.json").write_text('{"classes": ["rose", "tulip"]}')
+    message = refusal(lambda: flowertune.load(run))
+    assert "adapter/model.json is missing or damaged" in message
+
+
 def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
     lora: Path, tmp_path: Path, refusal: Callable[..., str], small_dir: Path
 ) -> None:

@@ -62,7 +62,7 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
             "backbone=local", f"backbone.path={backbone}", "backbone.text=false", "data=folder",
             f"data.root={val_photos}", f"run.root={root}", f"run.name={name}", *words,
         )  # fmt: skip
-        model = load_directory(backbone, text=False)
+        model = load_directory(backbone, text=False, tag=config.backbone.tag)
         generator = torch.Generator().manual_seed(1)
         features = torch.randn(20, model.embedding_dim, generator=generator)
         classifier = build_classifier(config, model, len(CLASSES), features, None, None)

@@ -19,7 +19,7 @@ from flowertune.models.folded_head import FoldedHead
 
 LORA = ("method=lora", "model.rank=4", "model.targets=[q,v,mlp]", "model.dropout=0.2")
 KINDS = {
-    "open_clip lora": LORA,
+    "open_clip lora": (*LORA, "backbone.tag=laion_and_mine"),
     "open_clip full": ("method=full", "head.from_probe=false"),
     "open_clip cosine": (*LORA, "head=cosine"),
     "torch lora": LORA,
@@ -76,6 +76,7 @@ def test_the_card_says_what_it_is_and_how_good(exported: dict[str, tuple[Path, A
     )
     listed = {line.split("`")[1] for line in card.splitlines() if line.startswith("- `")}
     assert listed | {"README.md"} == {path.name for path in folder.iterdir()}
+    assert "Licence: not known" in card  # of somebody's own backbone, whatever its tag
     assert json.loads((folder / "labels.json").read_text(encoding="utf-8"))[1] == "Gänseblümchen"
 
 

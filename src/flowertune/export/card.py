@@ -53,7 +53,7 @@ tags: [flowertune, clip, fine-grained-image-classification]
 # {name}
 
 Names one of {len(model.class_names)} classes for a photo, whatever the photo shows. Trained by
-flowertune as the run `{_plain(model.run.path.name)}` (`method={_plain(results["method"])}`) and
+flowertune as the run `{_plain(model.name)}` (`method={_plain(results["method"])}`) and
 exported by flowertune {__version__}.
 
 ## Use
@@ -87,7 +87,7 @@ This export beside the run's own model, both in float32 on a CPU: {parity.in_wor
 ## Base weights
 
 {_plain(backbone.name)}, weights {_plain(backbone.tag)}, activation {backbone.activation}, SHA-256
-`{backbone.weights_sha256}`. Licence: {_licence(backbone.tag)}.
+`{backbone.weights_sha256}`. Licence: {_licence(model)}.
 """
 
 
@@ -142,9 +142,10 @@ def _table(results: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _licence(tag: str) -> str:
+def _licence(model: Exportable) -> str:
+    named_by_user = model.config.backbone.source == "directory"
     for beginning, licence in LICENCES.items():
-        if tag.startswith(beginning):
+        if model.backbone.tag.startswith(beginning) and not named_by_user:
             return licence
     return "not known to flowertune; see where they come from"
 

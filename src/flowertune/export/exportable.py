@@ -27,6 +27,11 @@ class Exportable:
     class_names: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """The run's, also where its directory was given as "."."""
+        return self.run.path.absolute().name
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """What an image must be for the model."""
         return self.backbone.preprocessing

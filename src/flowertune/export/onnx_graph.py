@@ -51,7 +51,7 @@ def write(model: Exportable, folder: Path) -> None:
         labels=json.dumps(model.class_names, ensure_ascii=False),
         preprocessing=json.dumps(model.preprocessing.to_dict()),
         flowertune=__version__,
-        run=model.run.path.name,
+        run=model.name,
     )
     for node in made.model.graph:
         node.metadata_props.clear()  # where in this machine's files each operation stands

@@ -33,6 +33,13 @@ def to_named_config(node: DictConfig) -> Config:
     return config
 
 
+def typed_words(node: DictConfig) -> list[str]:
+    """As they were typed: what a ${...} in one stands for is found when the config is composed."""
+    words = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
 def without_hydra(node: DictConfig) -> DictConfig:
     ours = copy.deepcopy(node)
     with read_write(ours), open_dict(ours):

@@ -12,6 +12,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from flowertune.claims import REPRODUCTIONS
+from flowertune.composed import typed_words
 from flowertune.config import Config
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.finished_run import read, seed_matters
@@ -54,7 +55,7 @@ def run_reproduction(
             this reproduction.
     """
     with in_one_line():
-        typed = sweep_overrides(composer, node.hydra.overrides.task)
+        typed = sweep_overrides(composer, typed_words(node))
         _check(node, typed)
         batch, jobs = _planned(composer, node)
         sweep = Sweep(
@@ -112,7 +113,7 @@ def _planned(composer: Hydra, node: DictConfig) -> tuple[list[list[str]], list[J
     # without a text tower that means something there is no zero-shot, unless it is asked for
     methods = [name for name in METHODS if node.backbone.text or name != "zeroshot"]
     ours = [f"seed={','.join(map(str, SEEDS))}", f"method={','.join(methods)}"]
-    everything = batch_of(sweep_overrides(composer, [*ours, *node.hydra.overrides.task]))
+    everything = batch_of(sweep_overrides(composer, [*ours, *typed_words(node)]))
     batch, jobs, done = [], [], set()
     for words, (job, config) in zip(
         everything, composed_jobs(composer, node, everything), strict=True

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowertune import overrides
 from flowertune.claims import SWEEPS
-from flowertune.composed import to_config, to_named_config, without_hydra
+from flowertune.composed import to_config, to_named_config, typed_words, without_hydra
 from flowertune.config import Config
 from flowertune.errors import EXIT_FAILED, Refused, first_line
 from flowertune.logger_config import MlflowConfig, WandbConfig
@@ -40,7 +40,7 @@ def run_sweep(
         # what a sweeper goes by: hydra.sweeper.params, then the typed words
         params = OmegaConf.select(node, "hydra.sweeper.params") or {}
         assigned = [f"{key}={value}" for key, value in params.items()]
-        swept = sweep_overrides(composer, [*assigned, *node.hydra.overrides.task])
+        swept = sweep_overrides(composer, [*assigned, *typed_words(node)])
         jobs = _planned(composer, node, swept)
         sweep = _sweep(node, swept, jobs)
 

@@ -244,6 +244,7 @@ hydra/launcher=null
 -m method=glob(zzz*)
 -m hydra/launcher=basic,basic
 probe=${oc.env:PATH}
+-m seed=${oc.env:NOPE},2
 run=${model}
 method=[lora,mixup]
 model=[lora,vpt]

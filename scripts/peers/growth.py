@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowertune import build
+from flowertune import build, photo_sources
 from flowertune.config import Config
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import cache_photos
@@ -24,7 +24,7 @@ VAL_CALLS = 5
 def cache_building(config: Config) -> dict[str, Any]:
     """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
     backbone, cache = build.load_backbone(config.backbone, config.seed), cache_root()
-    photo_set = build.list_photos(config.data, cache, _unseen)
+    photo_set = photo_sources.list_photos(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
     cache_photos(
         photo_set,

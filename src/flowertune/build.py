@@ -5,7 +5,6 @@ A config file can therefore never name arbitrary Python, and the pieces take pla
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,15 +15,12 @@ from flowertune import method_config
 from flowertune.baselines import probe_solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config import Config
-from flowertune.data import protocol, shots
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import Residency, are_resident, epoch_batches
 from flowertune.data.cache import CachedSplit
-from flowertune.data.cache_folder import mark_used
 from flowertune.data.class_batches import class_batches
 from flowertune.data.mix import Mixing
 from flowertune.data.photos import PhotoSet
-from flowertune.data.sources import flowers102, folder, synthetic
 from flowertune.errors import Refused
 from flowertune.losses import criteria
 from flowertune.models import backbone as backbones
@@ -34,77 +30,7 @@ from flowertune.models.head import CosineHead, LinearHead, TextHead
 from flowertune.models.lora import adapted_layers, add_lora
 from flowertune.models.vpt import make_prompts, prompted_blocks
 
-Progress = Callable[[str, int, int | None], None]
 Criterion = Callable[[Tensor, Tensor, Tensor], criteria.Terms]
-
-
-def list_photos(data: schema.DataConfig, cache: Path, progress: Progress) -> PhotoSet:
-    """The photos of the source under `data.protocol`, k of each class for training if asked for."""
-    photo_set = _SOURCES[data.name](data, cache, progress)
-    if data.protocol == "trainval":
-        photo_set = protocol.trainval(photo_set)
-    return photo_set if data.shots is None else shots.k_shot(photo_set, data.shots, data.seed)
-
-
-def _folder(data: Any, cache: Path, progress: Progress) -> PhotoSet:
-    return folder.photo_set(Path(data.root), seed=data.seed)
-
-
-def _flowers102(data: Any, cache: Path, progress: Progress) -> PhotoSet:
-    root = cache / "flowers102" if data.root is None else Path(data.root)
-    photo_set = flowers102.photo_set(root, url=data.url, progress=progress)
-    if data.root is None:
-        mark_used(root)
-    return photo_set
-
-
-def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
-    photo_set = synthetic.photo_set(
-        cache / "synthetic",
-        train_per_class=data.train_per_class,
-        val_per_class=data.val_per_class,
-        test_per_class=data.test_per_class,
-        seed=data.seed,
-        progress=progress,
-    )
-    mark_used(photo_set.root)
-    return photo_set
-
-
-_SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {
-    "folder": _folder,
-    "flowers102": _flowers102,
-    "synthetic": _synthetic,
-}
-
-
-def photo_root(data: schema.DataConfig, cache: Path) -> Path:
-    """The folder of the source's photos, whether or not it is there; nothing is fetched or drawn.
-
-    It is what the paths in photos.csv of a run begin at.
-    """
-    return _ROOTS[data.name](data, cache)
-
-
-def _flowers102_root(data: Any, cache: Path) -> Path:
-    return cache / "flowers102" if data.root is None else Path(data.root).expanduser().absolute()
-
-
-def _synthetic_root(data: Any, cache: Path) -> Path:
-    return synthetic.drawn_folder(
-        cache / "synthetic",
-        train_per_class=data.train_per_class,
-        val_per_class=data.val_per_class,
-        test_per_class=data.test_per_class,
-        seed=data.seed,
-    )
-
-
-_ROOTS: dict[str, Callable[[Any, Path], Path]] = {
-    "folder": lambda data, cache: Path(data.root).expanduser().absolute(),
-    "flowers102": _flowers102_root,
-    "synthetic": _synthetic_root,
-}
 
 
 def load_backbone(settings: schema.BackboneConfig, seed: int) -> Backbone:

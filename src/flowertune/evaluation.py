@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowertune import build
+from flowertune import photo_sources
 from flowertune.config import Config
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.decoding import Progress
@@ -54,7 +54,11 @@ class Evaluation:
 
 
 def listed(
-    config: Config, split: str | None, are_others: bool, cache: Path, progress: build.Progress
+    config: Config,
+    split: str | None,
+    are_others: bool,
+    cache: Path,
+    progress: photo_sources.Progress,
 ) -> PhotoSet:
     """The photos to measure on: of the split, or of each for "all".
 
@@ -68,9 +72,9 @@ def listed(
     if are_others and data.name == "folder" and is_whole:
         photo_set = folder.as_found(Path(data.root))  # type: ignore[attr-defined]
         if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
-            photo_set = build.list_photos(data, cache, progress)
+            photo_set = photo_sources.list_photos(data, cache, progress)
     else:
-        photo_set = build.list_photos(data, cache, progress)
+        photo_set = photo_sources.list_photos(data, cache, progress)
     there = photo_set.splits
     if split is None:
         split = "all" if are_others else "test" if "test" in there else "val"

@@ -8,7 +8,7 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor
 
-from flowertune import build, draws, memory
+from flowertune import build, draws, memory, photo_sources
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config import Config
 from flowertune.data.batches import PixelStore
@@ -62,7 +62,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
         build.check_adapter(config.model, backbone)
-        photo_set = build.list_photos(config.data, cache, console.advance)
+        photo_set = photo_sources.list_photos(config.data, cache, console.advance)
         splits = {name: each for name, each in photo_set.splits.items() if name != "test"}
         cached = cache_photos(
             replace(photo_set, splits=splits),

@@ -1,6 +1,6 @@
 """`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
 
-from flowertune import build
+from flowertune import build, photo_sources
 from flowertune.config import Config
 from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
@@ -21,7 +21,7 @@ def execute(config: Config) -> int:
     cache = cache_root()
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
-        photo_set = build.list_photos(config.data, cache, console.advance)
+        photo_set = photo_sources.list_photos(config.data, cache, console.advance)
         train_form = config.augmentation.name != "none"
         keys = {
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")

@@ -11,6 +11,7 @@ from flowertune import (
     keepsakes,
     loggers,
     memory,
+    photo_sources,
     recording,
     runs,
     space,
@@ -52,7 +53,7 @@ def _execute(config: Config, stop: Stop) -> int:
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
-                photo_set = build.list_photos(config.data, cache, console.advance)
+                photo_set = photo_sources.list_photos(config.data, cache, console.advance)
                 unchanged.check_photos(run, photo_set, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = build.load_backbone(config.backbone, config.seed).facts()
@@ -69,7 +70,7 @@ def _execute(config: Config, stop: Stop) -> int:
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
         build.check_adapter(config.model, backbone)
-        photo_set = build.list_photos(config.data, cache, console.advance)
+        photo_set = photo_sources.list_photos(config.data, cache, console.advance)
         class_prompts = prompts.render(
             config.data.templates, photo_set.class_names, photo_set.descriptions
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import build, draws
+from flowertune import draws, photo_sources
 from flowertune.data.augment import normalise
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.decoding import in_order, quiet_pil
@@ -94,7 +94,7 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample)
 
 def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
     """A split, and evaluation pixels (3, H, W) of photos from all over it."""
-    root = build.photo_root(model.config.data, cache_root())
+    root = photo_sources.photo_root(model.config.data, cache_root())
     rows = _rows(model)
     split = next(name for name in ("val", "test", "train") if name in rows)
     of_split = rows[split]

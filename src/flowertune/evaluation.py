@@ -1,6 +1,5 @@
 """A trained model measured on photos that may have other classes than its own."""
 
-import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowertune import photo_sources
-from flowertune.config import Config
+from flowertune.config import Config, FolderConfig
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.decoding import Progress
 from flowertune.data.photos import PhotoSet, shown
@@ -22,7 +21,7 @@ from flowertune.data.stored_pixels import store_key
 from flowertune.errors import Refused
 from flowertune.inference import prediction_table
 from flowertune.metrics import SplitMetrics, measure
-from flowertune.runs import Run, damaged
+from flowertune.runs import Run
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -69,8 +68,8 @@ def listed(
     """
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
-    if are_others and data.name == "folder" and is_whole:
-        photo_set = folder.as_found(Path(data.root))  # type: ignore[attr-defined]
+    if are_others and isinstance(data, FolderConfig) and is_whole:
+        photo_set = folder.as_found(Path(data.root))
         if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
             photo_set = photo_sources.list_photos(data, cache, progress)
     else:
@@ -95,11 +94,11 @@ def decoded(
     """Their pixels. Raises Refused as `cache_photos` does."""
     # a training left its photos' two forms in one store
     train = photo_set.splits.get("train")
-    is_stored = train and store_key(train.paths, preprocessing, True)
+    key = None if train is None else store_key(train.paths, preprocessing, True)
     return cache_photos(
         photo_set,
         preprocessing,
-        train_form=bool(is_stored) and (cache / "pixels" / str(is_stored)).is_dir(),
+        train_form=key is not None and (cache / "pixels" / key).is_dir(),
         folder=cache,
         bad_files=bad_files,
         progress=progress,
@@ -147,12 +146,7 @@ def trained_photos(run: Run) -> frozenset[str]:
 
     Raises Refused where its photos.csv is missing or damaged.
     """
-    try:
-        with (run.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            return frozenset(row["sha256"] for row in rows if row["split"] == "train")
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise Refused(damaged(run.path, "photos.csv")) from error
+    return frozenset(sha256 for split, _, sha256 in run.photos() if split == "train")
 
 
 def _known_as(names: Sequence[str], class_names: Sequence[str]) -> list[int]:

@@ -210,6 +210,15 @@ class Run:
             raise Refused(damaged(self.path, "results.json"))
         return values
 
+    def photos(self) -> list[tuple[str, str, str]]:
+        """(split, path, SHA-256) of each of photos.csv. Raises Refused: missing or damaged."""
+        try:
+            with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
+                rows = csv.DictReader(file)
+                return [(row["split"], row["path"], row["sha256"]) for row in rows]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise Refused(damaged(self.path, "photos.csv")) from error
+
     def _read(self, name: str) -> dict[str, Any]:
         try:
             values = json.loads((self.path / name).read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """Whether what a run rests on is still what it was: photos, backbone, machine, flowertune."""
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -69,11 +68,7 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
 
     Every file is read: a folder that took another's place does not show in its files' times.
     """
-    try:
-        with (run.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-            before = {(row["split"], row["path"]): row["sha256"] for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise Refused(damaged(run.path, "photos.csv")) from error
+    before = {(split, path): sha256 for split, path, sha256 in run.photos()}
     now = {
         (name, path.relative_to(photo_set.root).as_posix()): path
         for name, split in photo_set.splits.items()

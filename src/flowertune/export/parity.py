@@ -1,6 +1,5 @@
 """Whether an exported model does what the run's does: on the same photos, logit by logit."""
 
-import csv
 import hashlib
 from collections.abc import Callable
 from contextlib import closing
@@ -108,12 +107,8 @@ def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
 def _rows(model: Exportable) -> dict[str, list[tuple[str, str]]]:
     """(path, SHA-256) of the run's photos, by split."""
     rows: dict[str, list[tuple[str, str]]] = {}
-    try:
-        with (model.run.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                rows.setdefault(row["split"], []).append((row["path"], row["sha256"]))
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise Refused(damaged(model.run.path, "photos.csv")) from error
+    for split, path, sha256 in model.run.photos():
+        rows.setdefault(split, []).append((path, sha256))
     if "train" not in rows:
         raise Refused(damaged(model.run.path, "photos.csv"))
     return rows

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowertune import __version__
+from flowertune.command_table import COMMANDS, FAMILIES, next_words
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -16,14 +17,7 @@ from flowertune.errors import (
     FlowertuneError,
     Interrupted,
 )
-from flowertune.help_text import (
-    COMMANDS,
-    FAMILIES,
-    command_help,
-    family_help,
-    next_words,
-    program_help,
-)
+from flowertune.help_text import command_help, family_help, program_help
 from flowertune.lasting import lasting_output
 from flowertune.stopping import listening
 

@@ -1,0 +1,227 @@
+"""Which commands there are, and what is said of each. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it does in one line and in some, and examples of its use.
+
+    `flags`: words of its own, such as --json, with their meaning. `operands`: what else it takes,
+    where it composes nothing. `composes`: whether a config is
+    made of the other words; then each flag is an argument of the command's `execute`, which else
+    gets the words as they are. `sweeps`: whether -m makes several of it. `reproduces`: whether it
+    makes several by itself.
+    """
+
+    summary: str
+    description: str
+    examples: tuple[tuple[str, str], ...]
+    flags: Mapping[str, str] = field(default_factory=dict)
+    operands: str = ""
+    composes: bool = True
+    sweeps: bool = False
+    reproduces: bool = False
+
+
+# By the words that name them; the module is commands/<words joined by _>.py.
+COMMANDS = {
+    "train": Command(
+        summary="train one model, or with -m several, and test it",
+        description="""\
+Trains a CLIP image encoder on photos sorted into classes and leaves a run directory with
+the weights, the settings and the results. Zero-shot classification and a linear probe of
+the same backbone stand beside the result. The default is method=lora on Flowers-102.""",
+        examples=(
+            ("flowertune train experiment=quickstart method=mixup", "no network, no photos needed"),
+            ("flowertune train method=mixup data=folder data.root=PHOTOS", "your own photos"),
+            (
+                "flowertune train -m method=mixup augmentation.alpha=0.1,0.2,0.4 seed=42,43",
+                "six runs",
+            ),
+        ),
+        sweeps=True,
+    ),
+    "reproduce": Command(
+        summary="train all methods with three seeds and compare them",
+        description="""\
+Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
+on Flowers-102 with ViT-B/32, or on what the words say, and compares them: mean, deviation and 95 %
+interval on val and test, and beside them the numbers of the notebooks that flowertune grew out of.
+Finished runs are kept, so it can be stopped and started. method=A,B and seed=1,2 choose among
+them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, reproduce.html.""",
+        examples=(
+            ("flowertune reproduce", "Flowers-102; hours without a GPU"),
+            ("flowertune reproduce experiment=quickstart", "no network, no photos needed"),
+            ("flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS", "your photos"),
+        ),
+        reproduces=True,
+    ),
+    "evaluate": Command(
+        summary="measure a finished run on any photos with classes",
+        description="""\
+Measures the model of a run directory on its own test photos (split=train, val or all: on those), or
+on others: data=... and data.KEY=... are as `flowertune train` has them. Of another folder all class
+folders count, however few photos they hold. Classes are matched by name; photos of classes that the
+run does not know are counted apart. On the machine that trained, its own photos give its own
+numbers to the bit. trainer.device, precision and eval_batch_size may be set, too.""",
+        examples=(
+            ("flowertune evaluate runs/A", "its own test photos, else val"),
+            ("flowertune evaluate runs/A data=folder data.root=PHOTOS", "class folders of yours"),
+            ("flowertune evaluate runs/A split=all --output answers.csv", "and what each was"),
+        ),
+        flags={
+            "--output FILE": "label and five likeliest classes of each photo, as CSV",
+            "--json": "the numbers as JSON on stdout, everything else on stderr",
+        },
+        operands=" RUN [split=train|val|test|all] [data=OPTION] [key=value ...]",
+        composes=False,
+    ),
+    "predict": Command(
+        summary="say what photos are, by a finished run",
+        description="""\
+Takes a run directory and photos, folders (with all that lies below them), or - for names on stdin,
+a line each, and prints the likeliest classes of each photo with their probabilities. Photos are
+read as they are needed, however many there are. A file that gives no picture is named on stderr
+and left out, and the exit code is then 1. stdout has the answers alone.""",
+        examples=(
+            ("flowertune predict runs/A photo.jpg", "one photo"),
+            ("flowertune predict runs/A PHOTOS --top-k 1 --format csv", "a folder, for a table"),
+            ("flowertune predict runs/A PHOTOS --format json", "an object a line, for a program"),
+            ("find PHOTOS -name '*.jpg' -print0 | flowertune predict runs/A - --null", "names"),
+        ),
+        flags={
+            "--top-k K": "how many classes; else 3",
+            "--format FORMAT": "table (default), json or csv",
+            "--null": "names on stdin end with NUL, not with a line",
+            "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
+            "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
+        },
+        operands=" RUN PHOTO|FOLDER|- ...",
+        composes=False,
+    ),
+    "report": Command(
+        summary="show a finished run as a page, or compare several",
+        description="""\
+Makes of a finished run one HTML file that needs no network: result, curves, what it takes for what,
+with the photos, classes, calibration, embeddings. Several runs it puts beside each other: mean,
+deviation and 95 % interval over seeds, accuracy against trained parameters and against time,
+McNemar's test on the same photos, and of a sweep its curve or map. Runs on different photos or
+backbones are never in one table. Only run directories are read; the photos need not be there.""",
+        examples=(
+            ("flowertune report runs/A", "runs/A/report.html, as train makes it"),
+            ("flowertune report runs/lora-* runs/mixup-*", "two methods, with all their seeds"),
+            ("flowertune report runs/sweeps/NAME", "what a sweep has finished"),
+            ("flowertune report runs/A runs/B --output ab.html", "somewhere else"),
+        ),
+        flags={
+            "--output FILE": "where the page goes; else RUN/report.html, of several report.html"
+        },
+        operands=" RUN ...",
+        composes=False,
+    ),
+    "export": Command(
+        summary="make a finished run's model ready for other programs",
+        description="""\
+Writes the model of a run into a new folder, with labels, preprocessing and a model card, and then
+compares what the other program makes of it with the run's own model, on the run's val photos where
+they still are. What differs is not kept. VPT goes into onnx and torch, LoRA into all four, what
+else is trained into all but peft. onnx and peft take pip install 'flowertune[export]'.""",
+        examples=(
+            ("flowertune export runs/A --format open_clip --output A", "LoRA merged, head beside"),
+            ("flowertune export runs/A --format onnx --output A.onnx", "for ONNX Runtime"),
+            ("flowertune export runs/A --format torch --output A.pt2", "a torch.export program"),
+            ("flowertune export runs/A --format peft --output A.peft", "the LoRA, transformers'"),
+        ),
+        flags={
+            "--format FORMAT": "open_clip, peft, onnx or torch",
+            "--output DIR": "the folder to make",
+            "--push-to-hub REPO": "put it on the Hugging Face Hub, too, privately where it is new",
+        },
+        operands=" RUN",
+        composes=False,
+    ),
+    "bench": Command(
+        summary="time the steps of a training on this machine",
+        description="""\
+Times what a training is made of, for the same words as `flowertune train`: the training step
+alone and with its data, validation, cache building, and the start; with its peak memory, its
+floating-point operations, and its share of what a large matrix product reaches here. Trains on
+the photos of `data`, and leaves no run directory. Random weights take as long as real ones.""",
+        examples=(
+            ("flowertune bench experiment=quickstart method=mixup", "no network, no photos needed"),
+            (
+                "flowertune bench data=synthetic backbone.weights=random trainer.batch_size=64",
+                "ViT-B/32 without its weights",
+            ),
+            ("flowertune bench --json data=folder data.root=PHOTOS", "for a program to read"),
+        ),
+        flags={"--json": "the numbers as JSON on stdout, everything else on stderr"},
+    ),
+    "data prepare": Command(
+        summary="fetch and decode the photos and weights of a training beforehand",
+        description="""\
+Takes the words that `flowertune train` takes, and does what comes before the training: photos are
+downloaded or drawn where they are missing, weights are fetched, and every photo is decoded into
+the cache. The same words behind `flowertune train` then start at once and need no network.""",
+        examples=(
+            ("flowertune data prepare", "Flowers-102 and ViT-B/32, as train has them"),
+            ("flowertune data prepare data=folder data.root=PHOTOS", "your own photos"),
+            ("flowertune data prepare experiment=quickstart", "no network, no photos needed"),
+        ),
+    ),
+    "data check": Command(
+        summary="find what is wrong with the photos",
+        description="""\
+Reads every photo of `data` and reports: the same picture in two classes, in two splits or more
+than once in a split, also where it was resized, recompressed, cropped a little or mirrored; files
+that give no picture; classes with few photos, or of very different sizes; endings that name
+another format. Needs no weights and changes nothing. Exit code 0: nothing found, 1: something.""",
+        examples=(
+            ("flowertune data check data=folder data.root=PHOTOS", "your own photos"),
+            ("flowertune data check --json data=folder data.root=PHOTOS", "for a program to read"),
+            ("flowertune data check", "Flowers-102"),
+        ),
+        flags={"--json": "the findings as JSON on stdout, everything else on stderr"},
+    ),
+    "data cache list": Command(
+        summary="list what is kept between runs, with size and last use",
+        description="""\
+Lists decoded photos, frozen features, drawn flowers and downloads in the cache folder
+(FLOWERTUNE_CACHE names another one), those longest unused first. The weights that open_clip
+fetches are in Hugging Face's own cache, and not listed.""",
+        examples=(("flowertune data cache list", "everything, and the total"),),
+        composes=False,
+    ),
+    "data cache clear": Command(
+        summary="remove what is kept between runs",
+        description="""\
+Removes what `flowertune data cache list` lists, after asking. It is made or fetched again when it
+is wanted. What another process is building is left, and so is what flowertune did not make.""",
+        examples=(
+            ("flowertune data cache clear", "everything, if you say yes"),
+            ("flowertune data cache clear --older-than 30", "what no run used for 30 days"),
+            ("flowertune data cache clear --older-than 30 --yes", "without asking, for scripts"),
+        ),
+        flags={
+            "--older-than DAYS": "only what was not used for so many days",
+            "--yes": "without asking",
+        },
+        composes=False,
+    ),
+}
+
+# What several commands have in common, by the words that their names begin with.
+FAMILIES = {
+    "": "",
+    "data": "The photos of a training, and what is kept of them between runs.",
+    "data cache": "What is kept between runs: decoded photos, features, drawn flowers, downloads.",
+}
+
+
+def next_words(family: str) -> list[str]:
+    """The words that may follow those of a family of commands, each once."""
+    depth = len(family.split())
+    names = [name.split() for name in COMMANDS if name.startswith(family)]
+    return list(dict.fromkeys(name[depth] for name in names))

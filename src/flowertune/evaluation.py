@@ -146,7 +146,7 @@ def trained_photos(run: Run) -> frozenset[str]:
 
     Raises Refused where its photos.csv is missing or damaged.
     """
-    return frozenset(sha256 for split, _, sha256 in run.photos() if split == "train")
+    return frozenset(photo.sha256 for photo in run.photos() if photo.split == "train")
 
 
 def _known_as(names: Sequence[str], class_names: Sequence[str]) -> list[int]:

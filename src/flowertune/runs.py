@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowertune import config_file, files
 from flowertune.config import NO_RESULT
@@ -26,6 +26,15 @@ BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps ar
 _HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
 # words that say nothing about the result
 _SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
+
+
+class PhotoOfRun(NamedTuple):
+    """A line of photos.csv. `path` is below the folder of the photos, `label` the class's name."""
+
+    split: str
+    path: str
+    label: str
+    sha256: str
 
 
 def run_name(method: str, overrides: Sequence[str]) -> str:
@@ -210,12 +219,12 @@ class Run:
             raise Refused(damaged(self.path, "results.json"))
         return values
 
-    def photos(self) -> list[tuple[str, str, str]]:
-        """(split, path, SHA-256) of each of photos.csv. Raises Refused: missing or damaged."""
+    def photos(self) -> list[PhotoOfRun]:
+        """What photos.csv lists. Raises Refused: missing or damaged."""
         try:
             with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
-                return [(row["split"], row["path"], row["sha256"]) for row in rows]
+                return [PhotoOfRun(*(row[name] for name in PhotoOfRun._fields)) for row in rows]
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise Refused(damaged(self.path, "photos.csv")) from error
 

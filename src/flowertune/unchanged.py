@@ -68,7 +68,7 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
 
     Every file is read: a folder that took another's place does not show in its files' times.
     """
-    before = {(split, path): sha256 for split, path, sha256 in run.photos()}
+    before = {(photo.split, photo.path): photo.sha256 for photo in run.photos()}
     now = {
         (name, path.relative_to(photo_set.root).as_posix()): path
         for name, split in photo_set.splits.items()

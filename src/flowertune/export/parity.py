@@ -1,11 +1,8 @@
 """Whether an exported model does what the run's does: on the same photos, logit by logit."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import draws, photo_sources
+from flowertune import draws, photos_of_run
 from flowertune.data.augment import normalise
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.decoding import in_order, quiet_pil
-from flowertune.data.pixels import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo
+from flowertune.data.pixels import NotAPhoto, Preprocessing
 from flowertune.errors import ExportFailed, Refused
 from flowertune.export.exportable import Exportable
-from flowertune.runs import damaged
+from flowertune.runs import PhotoOfRun, damaged
 
 PHOTOS = 200  # at most
 DRAWN = 64
@@ -93,39 +88,18 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample)
 
 def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
     """A split, and evaluation pixels (3, H, W) of photos from all over it."""
-    root = photo_sources.photo_root(model.config.data, cache_root())
-    rows = _rows(model)
+    rows: dict[str, list[PhotoOfRun]] = {}
+    for photo in model.run.photos():
+        rows.setdefault(photo.split, []).append(photo)
+    if "train" not in rows:
+        raise Refused(damaged(model.run.path, "photos.csv"))
     split = next(name for name in ("val", "test", "train") if name in rows)
     of_split = rows[split]
     count = min(PHOTOS, len(of_split))
     chosen = [of_split[number * len(of_split) // count] for number in range(count)]
-    decode = partial(_decoded, root, model.preprocessing)
-    with quiet_pil(), closing(in_order(decode, chosen)) as decoded:
-        return split, [pixels for pixels in decoded if pixels is not None]
-
-
-def _rows(model: Exportable) -> dict[str, list[tuple[str, str]]]:
-    """(path, SHA-256) of the run's photos, by split."""
-    rows: dict[str, list[tuple[str, str]]] = {}
-    for split, path, sha256 in model.run.photos():
-        rows.setdefault(split, []).append((path, sha256))
-    if "train" not in rows:
-        raise Refused(damaged(model.run.path, "photos.csv"))
-    return rows
-
-
-def _decoded(
-    root: Path, preprocessing: Preprocessing, photo: tuple[str, str]
-) -> NDArray[np.uint8] | None:
-    """None where it is gone, or another than the run had."""
-    path, sha256 = photo
-    try:
-        data = photo_bytes(root / path)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return None
-        return eval_pixels(read_photo(data), preprocessing)
-    except NotAPhoto:
-        return None
+    root = photos_of_run.root_of(model.config.data)
+    with closing(photos_of_run.as_they_were(chosen, root, model.preprocessing)) as found:
+        return split, [pixels for pixels in found if not isinstance(pixels, NotAPhoto)]
 
 
 def _drawn(preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:

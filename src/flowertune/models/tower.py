@@ -16,7 +16,7 @@ def embed(visual: nn.Module, images: Tensor, prompts: Prompts | None = None) -> 
     that `takes_prompts` names, and no pooling takes them in.
     """
     embedding: Tensor
-    if prompts is None and not _pools_class_token(visual):
+    if prompts is None and not pools_class_token(visual):
         output = visual(images)
         embedding = output[0] if isinstance(output, tuple) else output  # CoCa's: tokens beside it
         return embedding
@@ -29,7 +29,7 @@ def embed(visual: nn.Module, images: Tensor, prompts: Prompts | None = None) -> 
         normed = context = last.ln_1(tokens)
     else:
         tokens, normed, context = _up_to_last(visual, tokens, prompts)
-    if _pools_class_token(visual):
+    if pools_class_token(visual):
         tokens, normed = tokens[:, :1], normed[:, :1]
     embedding, _ = visual._pool(_attend(last, tokens, normed, context))
     return embedding if visual.proj is None else embedding @ visual.proj
@@ -44,7 +44,8 @@ def takes_prompts(visual: nn.Module) -> bool:
     )
 
 
-def _pools_class_token(visual: nn.Module) -> bool:
+def pools_class_token(visual: nn.Module) -> bool:
+    """Whether the embedding is made of the class token alone, in blocks that `embed` knows."""
     return (
         isinstance(visual, VisionTransformer)
         and visual.pool_type == "tok"

@@ -29,7 +29,7 @@ from flowertune.data.pixels import (
     read_photo,
 )
 from flowertune.errors import Refused
-from flowertune.inference import infer, ranked
+from flowertune.inference import Outputs, infer, ranked
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.lora import fold
@@ -117,7 +117,7 @@ class Trained:
 
         def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | NotAPhoto]:
             try:
-                return photo, self._pixels(photo)
+                return photo, self.pixels(photo)
             except NotAPhoto as reason:
                 return photo, reason
 
@@ -146,24 +146,33 @@ class Trained:
         batch_size = self.config.trainer.eval_batch_size
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
-    def _pixels(self, photo: Photo) -> NDArray[np.uint8]:
-        """(3, H, W), what open_clip's preprocessing yields before it normalises."""
+    def pixels(self, photo: Photo) -> NDArray[np.uint8]:
+        """(3, H, W), what open_clip's preprocessing yields before it normalises. Raises NotAPhoto.
+
+        A photo that somebody has opened already stays as it is.
+        """
         if isinstance(photo, Image.Image):
             image = from_image(photo)
         else:
             image = read_photo(photo_bytes(Path(photo)))
         return eval_pixels(image, self.preprocessing)
 
+    def images(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Pixels (B, 3, H, W) normalised, float32 on the device: what the classifier takes."""
+        batch = send(torch.from_numpy(pixels), self.compute.device)
+        return normalise(batch, self.preprocessing.mean, self.preprocessing.std)
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
+        """Embedding and logits of one batch of pixels (B, 3, H, W)."""
+        with torch.inference_mode(), self.compute.autocast():
+            embedding, logits = self.classifier(self.images(pixels))
+        return Outputs(embedding.float().cpu(), logits.float().cpu())
+
     def _ranked(
         self, pixels: NDArray[np.uint8], top_k: int
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
         """The likeliest classes of each of (B, 3, H, W), and their probabilities."""
-        batch = send(torch.from_numpy(pixels), self.compute.device)
-        with torch.inference_mode(), self.compute.autocast():
-            _, logits = self.classifier(
-                normalise(batch, self.preprocessing.mean, self.preprocessing.std)
-            )
-        top, probabilities = ranked(logits.float().cpu(), top_k)
+        top, probabilities = ranked(self.outputs(pixels).logits, top_k)
         for places, values in zip(top.tolist(), probabilities.tolist(), strict=True):
             yield tuple(self.class_names[place] for place in places), tuple(values)
 

@@ -1,6 +1,7 @@
 """The words of commands that compose no config."""
 
 import argparse
+from collections.abc import Callable
 from typing import NoReturn
 
 from flowertune.errors import Refused
@@ -16,8 +17,13 @@ class WordParser(argparse.ArgumentParser):
         raise Refused(message)
 
 
-def at_least_one(text: str) -> int:
-    """A whole number, 1 or more, of a word."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
-    return int(text)
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """What makes a whole number from `least` to `most` of a word."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            upper = " or more" if most is None else f" to {most}"
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least}{upper}")
+        return int(text)
+
+    return number

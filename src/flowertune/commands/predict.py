@@ -18,7 +18,7 @@ from flowertune.report.console import error_console
 from flowertune.report.predictions import FORMATS, PredictionLines
 from flowertune.stopping import listening
 from flowertune.training.determinism import make_deterministic
-from flowertune.words import WordParser, at_least_one
+from flowertune.words import WordParser, whole_number
 
 STDIN = "-"
 READ_AT_ONCE = 2**16  # bytes of stdin
@@ -113,7 +113,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = WordParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
-    parser.add_argument("--top-k", type=at_least_one, default=trained.TOP_K, metavar="K")
+    parser.add_argument("--top-k", type=whole_number(1), default=trained.TOP_K, metavar="K")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--null", action="store_true")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))

@@ -101,6 +101,28 @@ and left out, and the exit code is then 1. stdout has the answers alone.""",
         operands=" RUN PHOTO|FOLDER|- ...",
         composes=False,
     ),
+    "demo": Command(
+        summary="open a page to try a finished run on",
+        description="""\
+Serves a page on this machine where photos can be dropped, pasted or chosen, several at once. For
+each it shows the five likeliest classes, which patches of the photo speak for the first (after
+Chefer et al., 2021), and the training photos that it is most like. Uploads are kept in a temporary
+folder that goes with the page; nothing is sent anywhere. Needs pip install 'flowertune[demo]'.""",
+        examples=(
+            ("flowertune demo runs/A", "then open the address that it prints"),
+            ("flowertune demo runs/A --port 8000", "and on yours: ssh -L 8000:127.0.0.1:8000 HOST"),
+            ("flowertune demo runs/A --photos 0", "without training photos, quicker to start"),
+        ),
+        flags={
+            "--port PORT": "where; else 7860, or one that is free",
+            "--host ADDRESS": "who may reach it; else 127.0.0.1, this machine alone",
+            "--photos N": "how many training photos to compare with; else 5000",
+            "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
+            "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
+        },
+        operands=" RUN",
+        composes=False,
+    ),
     "report": Command(
         summary="show a finished run as a page, or compare several",
         description="""\

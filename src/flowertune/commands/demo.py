@@ -1,0 +1,91 @@
+"""`flowertune demo`: a page to try a finished run on. Reads from top to bottom."""
+
+import argparse
+import errno
+import importlib.util
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flowertune import memory, trained
+from flowertune.data.decoding import quiet_pil
+from flowertune.demo import cards, neighbours
+from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
+from flowertune.report.console import RunConsole
+from flowertune.stopping import listening
+from flowertune.training.determinism import make_deterministic
+from flowertune.words import WordParser, whole_number
+
+HOST = "127.0.0.1"
+PORT = 7860  # Gradio's
+LOOPBACK = (HOST, "localhost")
+PHOTOS = 5000  # of the training's
+PACKAGES = ("gradio", "uvicorn")
+
+
+def execute(words: Sequence[str]) -> int:
+    """Serves the page until a signal ends it, which is how it is meant to end: 0.
+
+    Raises:
+        Refused: words that are not understood, no finished run, weights that are gone, packages
+            that are missing, or a port that is taken.
+    """
+    asked = _parse(words)
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Refused(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
+    run, config = trained.read(asked.run)
+    results = run.results()
+    compute = trained.compute_for(config, asked.device, asked.precision)
+    with _listener(asked.host, asked.port) as listener:
+        make_deterministic(config.trainer.deterministic, compute.device)
+        memory.keep_freed()
+        model = trained.opened(run, config, compute)
+        console = RunConsole()
+        with console.progress():
+            known = neighbours.read(model, asked.photos, console.warn, console.advance)
+
+        from flowertune.demo import page  # Gradio takes seconds to import
+
+        with TemporaryDirectory(prefix="flowertune-demo-") as folder, page.kept_in(Path(folder)):
+            lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
+            hosts = LOOPBACK if asked.host in LOOPBACK else None
+            app = page.application(page.page(model, known, lead), hosts)
+            with (
+                quiet_pil(),
+                listening() as stop,
+                stop.deferred(lambda text: None),  # nothing is half done that would be told
+                page.serving(app, listener) as thread,
+            ):
+                where, port = listener.getsockname()[:2]
+                if hosts is None:
+                    console.warn(f"whoever reaches {where} on port {port} can use the page")
+                console.say(f"http://{where}:{port} (Ctrl-C ends it)")
+                while stop.received is None and thread.is_alive():
+                    thread.join(0.2)
+            if stop.received is None:
+                raise FlowertuneError("the page's server has ended")
+    return EXIT_DONE
+
+
+def _listener(host: str, port: int | None) -> socket.socket:
+    """A socket that listens there; without a port, on the usual one, or one that is free."""
+    try:
+        return socket.create_server((host, PORT if port is None else port))
+    except OSError as error:
+        if port is None and error.errno == errno.EADDRINUSE:
+            return socket.create_server((host, 0))
+        where = f"--host {host}" + ("" if port is None else f" --port {port}")
+        raise Refused(f"{where}: {error.strerror or error}") from error
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = WordParser()
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--host", default=HOST, metavar="ADDRESS")
+    parser.add_argument("--port", type=whole_number(1, 65535), metavar="PORT")
+    parser.add_argument("--photos", type=whole_number(0), default=PHOTOS, metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+    return parser.parse_intermixed_args(words)

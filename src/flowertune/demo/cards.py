@@ -1,0 +1,132 @@
+"""The page's HTML: what is said of the run, and a card for each photo."""
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from flowertune.data.photos import shown
+from flowertune.data.pixels import NotAPhoto, photo_bytes, read_photo
+from flowertune.demo.answers import Answer
+from flowertune.demo.neighbours import Neighbour
+from flowertune.trained import NoPicture
+
+SIDE = 112  # pixels of a training photo
+COLOUR = 0.6  # of the map, over the picture in grey
+
+
+def lead(run: str, results: dict[str, Any], classes: int) -> str:
+    """What the model is and how good it was, above the place for photos."""
+    split = "test" if "test" in results["splits"] else "val"
+    measured = results["splits"][split]
+    low, high = (f"{100 * share:.1f}" for share in measured["top1_interval"])
+    return (
+        f"<h1>{_text(run)}</h1>\n"
+        f"<p>{_text(results['method'])} on {_text(results['backbone'])} ({_text(results['tag'])}),"
+        f" {classes:,} classes; top-1 {100 * measured['top1']:.1f} % ({low} to {high}) on"
+        f" {measured['n']:,} {split} photos. A photo of anything else is taken for one of these"
+        " classes as well.</p>\n"
+    )
+
+
+def card(name: str, answer: Answer | NoPicture, said: str) -> str:
+    """All there is to say of one photo; said: of the training photos there are."""
+    if isinstance(answer, NoPicture):
+        return (
+            f'<article class="bad"><h2>{_text(name)}</h2>\n'
+            f"<p>This file gives no picture: {_text(answer.reason)}.</p></article>\n"
+        )
+    first = answer.classes[0]
+    seen = _figure(answer.pixels, "what the model was shown", f"{name}, as the model was shown it")
+    if answer.relevance is None:
+        seen += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
+    else:
+        told = f"bright: the patches that speak for {first}"
+        seen += _figure(_lit(answer.pixels, answer.relevance), told, f"The same, {told}")
+    ranked = "".join(map(_bar, answer.classes, answer.probabilities))
+    nearest = "".join(map(_neighbour, answer.nearest))
+    return (
+        f"<article><h2>{_text(name)}</h2>\n"
+        f'<div class="answer"><div class="seen">{seen}</div>\n'
+        f'<ol class="ranked">\n{ranked}</ol></div>\n'
+        f"<h3>{_text(said)}</h3>\n"
+        + (f'<ul class="nearest">\n{nearest}</ul>\n' if nearest else "")
+        + "</article>\n"
+    )
+
+
+def answers(cards: str, coming: int) -> str:
+    """All cards so far, and how many are still to come."""
+    rest = f'<p class="waiting">{coming:,} to come</p>\n' if coming else ""
+    return f'<div aria-live="polite">\n{cards}{rest}</div>\n'
+
+
+def notice(text: str) -> str:
+    """A line among the cards."""
+    return f'<p class="notice">{_text(text)}</p>\n'
+
+
+def _bar(label: str, probability: float) -> str:
+    share = 100 * probability
+    return (
+        f'<li><span class="name">{_text(label)}</span><span class="share">{share:.1f} %</span>'
+        f'<span class="bar" style="width: {share:.2f}%"></span></li>\n'
+    )
+
+
+def _neighbour(neighbour: Neighbour) -> str:
+    label = _text(neighbour.label)
+    try:
+        picture = read_photo(photo_bytes(neighbour.path))
+    except NotAPhoto as reason:  # since the page was opened
+        image = f'<span class="gone">{_text(str(reason))}</span>'
+    else:
+        picture.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
+        image = _image(picture, f"A training photo of {neighbour.label}")
+    where = _text(neighbour.path.name)
+    return (
+        f'<li title="{where}">{image}<span class="name">{label}</span>'
+        f'<span class="share">{neighbour.similarity:.2f}</span></li>\n'
+    )
+
+
+def _lit(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The picture (3, H, W) in grey under the map's colours, of relevance (rows, columns), 0 to 1.
+
+    matplotlib's inferno: dark to bright, also for who does not see its colours.
+    """
+    height, width = pixels.shape[1:]
+    grey = Image.fromarray(_channels_last(pixels)).convert("L")
+    smooth = Image.fromarray(relevance).resize((width, height), Image.Resampling.BILINEAR)
+    colours = colormaps["inferno"](np.asarray(smooth))[..., :3]
+    blended = (1 - COLOUR) * np.asarray(grey)[..., None] + COLOUR * 255 * colours
+    lit: NDArray[np.uint8] = blended.round().astype(np.uint8).transpose(2, 0, 1)
+    return lit
+
+
+def _channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def _figure(pixels: NDArray[np.uint8], caption: str, alternative: str) -> str:
+    picture = Image.fromarray(_channels_last(pixels))
+    return (
+        f"<figure>{_image(picture, alternative)}<figcaption>{_text(caption)}</figcaption></figure>"
+    )
+
+
+def _image(picture: Image.Image, alternative: str) -> str:
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=85)
+    content = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{content}" alt="{_text(alternative)}">'
+
+
+def _text(text: str | Path) -> str:
+    return html.escape(shown(text))

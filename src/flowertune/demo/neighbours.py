@@ -1,0 +1,100 @@
+"""The training photos that a photo is most like, as the model sees them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowertune import draws, photos_of_run
+from flowertune.data.photos import shown
+from flowertune.data.pixels import NotAPhoto
+from flowertune.trained import BATCH_SIZE, Trained
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training photo and the cosine of its embedding with that of the photo asked about."""
+
+    path: Path
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Training photos with their embeddings (N, E), float32 of length 1 on the CPU.
+
+    said: how many of them there are, or why there are none, for a person to read.
+    """
+
+    paths: Sequence[Path]
+    labels: Sequence[str]
+    embeddings: Tensor
+    said: str
+
+    def nearest(self, embedding: Tensor, k: int) -> list[Neighbour]:
+        """The k most like an embedding (E,), the likest first; all, where there are fewer."""
+        if not self.paths:
+            return []
+        similarity = self.embeddings @ F.normalize(embedding.float(), dim=0)
+        values, places = similarity.topk(min(k, len(self.paths)))
+        return [
+            Neighbour(self.paths[place], self.labels[place], value)
+            for place, value in zip(places.tolist(), values.tolist(), strict=True)
+        ]
+
+
+def read(
+    model: Trained,
+    most: int,
+    left_out: Callable[[str], None],
+    progress: Callable[[str, int, int | None], None],
+) -> Neighbours:
+    """At most so many of the run's training photos, drawn by its seed, embedded.
+
+    Read from where they lay for the training; nothing is written. Those that are gone or are other
+    pictures now are left out, with a line for each.
+
+    Raises Refused where the run's photos.csv is missing or damaged.
+    """
+    root = photos_of_run.root_of(model.config.data)
+    photos = [photo for photo in model.run.photos() if photo.split == "train"]
+    order = torch.randperm(len(photos), generator=draws.generator(model.config.seed, "demo photos"))
+    chosen = [photos[place] for place in order[:most].sort().values.tolist()]
+    if not chosen:
+        return _none("No training photos were asked for.")
+    if not (root / chosen[0].path).exists():
+        return _none(f"The training photos are not in {shown(root)} any more.")
+    kept, embeddings, done = [], [], 0
+    with closing(photos_of_run.as_they_were(chosen, root, model.preprocessing)) as found:
+        while batch := list(islice(found, BATCH_SIZE)):
+            pixels = []
+            for photo, each in zip(chosen[done : done + len(batch)], batch, strict=True):
+                if isinstance(each, NotAPhoto):
+                    left_out(f"{shown(photo.path)}: {each}")
+                else:
+                    kept.append(photo)
+                    pixels.append(each)
+            if pixels:
+                embeddings.append(F.normalize(model.outputs(np.stack(pixels)).embedding, dim=1))
+            done += len(batch)
+            progress("reading training photos", done, len(chosen))
+    if not kept:
+        return _none("None of the training photos can be read any more.")
+    some = "" if len(kept) == len(photos) else f" of the {len(photos):,}"
+    return Neighbours(
+        tuple(root / photo.path for photo in kept),
+        tuple(photo.label for photo in kept),
+        torch.cat(embeddings),
+        f"The nearest of {len(kept):,}{some} training photos, by the cosine of the embeddings",
+    )
+
+
+def _none(said: str) -> Neighbours:
+    return Neighbours((), (), torch.zeros(0, 0), said)

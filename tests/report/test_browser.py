@@ -1,8 +1,6 @@
 """Pages in a browser: whole without a network, on a phone, in the dark, and by keyboard."""
 
-import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,7 @@ pytestmark = pytest.mark.browser
 
 WIDTHS = (1200, 390)
 SCHEMES = ("light", "dark")
-SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 MANY = tuple(f"class {number}" for number in range(102))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    places = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in places:
-        pytest.skip("there is no chromium or no chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = places[0]
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(places[1]))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +41,23 @@ def pages(
 
 
 def shown(browser: Any, page: Path, width: int = 1200, scheme: str = "light") -> None:
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)  # of the page before
-    browser.get(page.as_uri())
+    browser.show(page.as_uri(), width, scheme)
 
 
 @pytest.mark.parametrize("name", ["odd", "many", "several"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_it_opens_whole_asks_for_nothing_and_never_scrolls_sideways(
-    browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
+    browser: Any,
+    asked_for: Callable[[], list[str]],
+    pages: dict[str, Path],
+    name: str,
+    width: int,
+    scheme: str,
 ) -> None:
     shown(browser, pages[name], width, scheme)
     assert browser.get_log("browser") == []
-    messages = [json.loads(each["message"])["message"] for each in browser.get_log("performance")]
-    asked = [
-        each["params"]["request"]["url"]
-        for each in messages
-        if each["method"] == "Network.requestWillBeSent"
-    ]
+    asked = asked_for()
     assert asked.count(pages[name].as_uri()) == 1  # so requests are seen here
     assert [each for each in asked if not each.startswith(("data:", pages[name].as_uri()))] == []
 

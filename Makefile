@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth bench-predict test test-slow test-faults test-browser test-trackers test-export lint types format pretrain-tiny build clean
+.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth bench-predict test test-slow test-faults test-browser test-trackers test-export test-demo lint types format pretrain-tiny build clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -55,7 +55,7 @@ results-real: $(INSTALLED) ## train on real photos with three seeds and fill RES
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export and not demo"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -74,6 +74,10 @@ test-trackers: $(TEST_INSTALLED) ## install TensorBoard, wandb and MLflow, and r
 test-export: $(TEST_INSTALLED) ## install ONNX Runtime, export every method, and open it by the other libraries alone (minutes)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m export
+
+test-demo: $(TEST_INSTALLED) ## install Gradio, and use the demo's page in Chromium (as test-browser)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser,demo]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m demo
 
 lint: $(TEST_INSTALLED) ## check style
 	$(BIN)/ruff check .

@@ -6,11 +6,11 @@ import importlib.util
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from flowertune import memory, trained
 from flowertune.data.decoding import quiet_pil
 from flowertune.demo import cards, neighbours
+from flowertune.demo.temporary import own_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
 from flowertune.report.console import RunConsole
 from flowertune.stopping import listening
@@ -46,9 +46,9 @@ def execute(words: Sequence[str]) -> int:
         with console.progress():
             known = neighbours.read(model, asked.photos, console.warn, console.advance)
 
-        from flowertune.demo import page  # Gradio takes seconds to import
+        with own_folder():
+            from flowertune.demo import page  # Gradio takes seconds to import
 
-        with TemporaryDirectory(prefix="flowertune-demo-") as folder, page.kept_in(Path(folder)):
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
             hosts = LOOPBACK if asked.host in LOOPBACK else None
             app = page.application(page.page(model, known, lead), hosts)

@@ -68,9 +68,9 @@ def read(
     order = torch.randperm(len(photos), generator=draws.generator(model.config.seed, "demo photos"))
     chosen = [photos[place] for place in order[:most].sort().values.tolist()]
     if not chosen:
-        return _none("No training photos were asked for.")
-    if not (root / chosen[0].path).exists():
-        return _none(f"The training photos are not in {shown(root)} any more.")
+        return _none("No training photos were asked for")
+    if not root.is_dir():
+        return _none(f"The training photos are not in {shown(root)} any more")
     kept, embeddings, done = [], [], 0
     with closing(photos_of_run.as_they_were(chosen, root, model.preprocessing)) as found:
         while batch := list(islice(found, BATCH_SIZE)):
@@ -86,7 +86,7 @@ def read(
             done += len(batch)
             progress("reading training photos", done, len(chosen))
     if not kept:
-        return _none("None of the training photos can be read any more.")
+        return _none("None of the training photos can be read any more")
     some = "" if len(kept) == len(photos) else f" of the {len(photos):,}"
     return Neighbours(
         tuple(root / photo.path for photo in kept),

@@ -1,8 +1,6 @@
 """The page and its server. Imports Gradio, which takes seconds."""
 
-import os
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,18 +93,6 @@ def application(blocks: gr.Blocks, hosts: Sequence[str] | None) -> FastAPI:
         head=f"<script>{(_ASSETS / 'paste.js').read_text(encoding='utf-8')}</script>",
     )
     return app
-
-
-@contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
-    """While it is open, uploads and whatever else Gradio writes go into the folder."""
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
-        del os.environ["GRADIO_TEMP_DIR"]
 
 
 @contextmanager

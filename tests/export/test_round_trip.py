@@ -30,6 +30,7 @@ DRAWN = ("data=synthetic", "data.train_per_class=2", "data.val_per_class=10",
          "data.test_per_class=1")  # fmt: skip
 SHORT = ("trainer.epochs=1", "run.report=false", "baselines=false", "trainer.device=cpu")
 HELD = {"vpt": ("onnx", "torch"), "lora": ("open_clip", "peft", "onnx", "torch")}
+WITH_LORA = ("lora", "mixup", "cutmix", "triplet", "best")
 OTHERS = ("open_clip", "onnx", "torch")
 
 Opened = Callable[..., dict[str, list[list[float]]]]
@@ -101,23 +102,27 @@ def test_every_method_says_the_same_by_the_other_libraries_alone(
 ) -> None:
     (folder := tmp_path / "here").mkdir()
     made = _exported(folder, tmp_path / "synthetic", f"method={method}", "backbone=tiny", *DRAWN)
-    assert ("peft" in made.exports) == (method in ("lora", "mixup", "cutmix", "triplet", "best"))
+    assert ("peft" in made.exports) == (method in WITH_LORA)
     _check(made, opened_alone, TINY)
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "deit"])
-@pytest.mark.parametrize("method", ["best", "vpt_deep"])
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [*((method, "tiny") for method in METHODS), ("best", "deit"), ("vpt_deep", "deit")],
+)
 def test_real_photos_are_answered_the_same(
     method: str, backbone: str, tmp_path: Path, opened_alone: Opened,
     shared_folder: Callable[[str], Path],
 ) -> None:  # fmt: skip
-    photos = shared_folder("data/flowers17")
-    base = TINY if backbone == "tiny" else shared_folder("weights/deit-tiny-imagenet")
-    words = ("backbone=local", f"backbone.path={base}", "backbone.text=false", "data=folder",
-             f"data.root={photos}", "data.shots=4", f"method={method}")  # fmt: skip
+    photos, base = shared_folder("data/flowers17"), TINY
+    loaded: tuple[str, ...] = ("backbone=tiny",)
+    if backbone == "deit":
+        base = shared_folder("weights/deit-tiny-imagenet")
+        loaded = ("backbone=local", f"backbone.path={base}", "backbone.text=false")
     (folder := tmp_path / "here").mkdir()
+    words = (*loaded, "data=folder", f"data.root={photos}", "data.shots=4", f"method={method}")
     made = _exported(folder, photos, *words)
-    assert ("peft" in made.exports) == (method == "best" and backbone == "tiny")
+    assert ("peft" in made.exports) == (method in WITH_LORA and backbone == "tiny")
     _check(made, opened_alone, base)
 
 

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowertune.models.float32_attention import attend
+
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class Attention(nn.Module):
-    """Drop-in for `nn.MultiheadAttention` as open_clip calls it, computed by PyTorch's SDPA.
+    """Drop-in for `nn.MultiheadAttention` as open_clip calls it, by `attend` or PyTorch's SDPA.
 
     Query (B, N, D), key and value (B, S, D); (N, B, D) and (S, B, D) where not `batch_first`.
     """
@@ -103,13 +105,11 @@ class Attention(nn.Module):
                 (self.v_proj, value),
             )
         )
-        attended = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=self._sdpa_mask(attn_mask, q),
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        dropout, mask = self.dropout if self.training else 0.0, self._sdpa_mask(attn_mask, q)
+        if dropout == 0 and mask is None:
+            attended = attend(q, k, v)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, mask, dropout)
         output = self.out_proj(attended.transpose(1, 2).flatten(2))
         return (output if self.batch_first else output.transpose(0, 1)), None
 

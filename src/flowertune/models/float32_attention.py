@@ -1,0 +1,86 @@
+"""Attention in float32 on a CPU whose MKL is slow (see `product`), in oneDNN's products.
+
+torch's own has MKL inside. Batched products torch gives to oneDNN where bfloat16 would be allowed
+in them; oneDNN, on a CPU without matrix tiles, then computes in float32 all the same, which
+`_keeps_float32` makes sure of.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from flowertune.models.product import by_onednn
+
+LARGEST = 32 * 2**20  # bytes of attention that one call holds; torch's own holds a few rows of it
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(E)) v: q (B, heads, N, E), k and v (B, heads, S, E) -> (B, heads, N, E).
+
+    torch's own where that is the faster one, and where the attention (B, heads, N, S) is large.
+    """
+    held = q.shape[:3].numel() * k.shape[2] * q.element_size()
+    if held <= LARGEST and by_onednn(q) and _keeps_float32():
+        return _attend(q, k, v)  # type: ignore[no-any-return]
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+@contextmanager
+def _onednn() -> Iterator[None]:
+    """While it is open, batched float32 products of the whole process are oneDNN's."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@functools.cache
+def _keeps_float32() -> bool:
+    """Whether oneDNN, where it may round factors to bfloat16, leaves them as they are."""
+    fine = torch.full((1, 64, 64), 1 + 2.0**-12)  # 1 in bfloat16
+    with _onednn():
+        return torch.equal(fine @ torch.eye(64)[None], fine)
+
+
+class _Attend(torch.autograd.Function):
+    """Keeps the attention for its gradient: to work it out again takes longer."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        heads = q.shape[:2]
+        q, k, v = (each.contiguous().flatten(0, 1) for each in (q, k, v))
+        q = q * q.shape[2] ** -0.5
+        with _onednn():
+            scores = torch.bmm(q, k.transpose(1, 2))
+            attention = torch.softmax(scores, 2, out=scores)
+            attended = torch.bmm(attention, v)
+        ctx.save_for_backward(q, k, v, attention)
+        found: Tensor = attended.unflatten(0, heads)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        q, k, v, attention = ctx.saved_tensors
+        heads = gradient.shape[:2]
+        gradient = gradient.contiguous().flatten(0, 1)
+        with _onednn():
+            for_v = torch.bmm(attention.transpose(1, 2), gradient)
+            of_scores = torch.bmm(gradient, v.transpose(1, 2))
+            torch.ops.aten._softmax_backward_data.out(
+                of_scores, attention, 2, torch.float32, grad_input=of_scores
+            )
+            for_q = torch.bmm(of_scores, k).mul_(k.shape[2] ** -0.5)
+            for_k = torch.bmm(of_scores.transpose(1, 2), q)
+        return tuple(each.unflatten(0, heads) for each in (for_q, for_k, for_v))
+
+
+_attend = _Attend.apply

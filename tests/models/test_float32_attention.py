@@ -1,0 +1,86 @@
+"""Attention by oneDNN against PyTorch's own and against float64, with its gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flowertune.models import float32_attention
+from flowertune.models.float32_attention import attend
+
+
+@pytest.fixture(params=["onednn", "torch"])
+def library(request, monkeypatch):
+    """Each of the two, whatever this machine is."""
+    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: request.param == "onednn")
+    return request.param
+
+
+def of_tokens(tokens, heads):
+    """(B, N, D) -> (B, heads, N, D / heads), as a view, as the tower has it."""
+    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def exact(q, k, v):
+    """In float64, an image and a head at a time."""
+    q, k, v = (each.double() for each in (q, k, v))
+    images = [
+        torch.stack([
+            (a @ b.T / a.shape[1] ** 0.5).softmax(1) @ c for a, b, c in zip(*heads, strict=True)
+        ])
+        for heads in zip(q, k, v, strict=True)
+    ]  # fmt: skip
+    return torch.stack(images)
+
+
+@pytest.mark.parametrize(("queries", "keys", "heads"), [(7, 7, 3), (1, 50, 12), (50, 55, 2)])
+def test_output_and_gradients_are_those_of_the_definition(library, queries, keys, heads):
+    generator = torch.Generator().manual_seed(1)
+    sizes = (queries, keys, keys)
+    tokens = [torch.randn(4, n, heads * 16, generator=generator) * 2 for n in sizes]
+    for each in tokens:
+        each.requires_grad_()
+    q, k, v = (of_tokens(each, heads) for each in tokens)
+    expected = exact(q, k, v)
+    weights = torch.randn(expected.shape, generator=generator)
+    of_exact = torch.autograd.grad((expected * weights).sum(), tokens)
+    found = attend(q, k, v)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    of_found = torch.autograd.grad((found * weights).sum(), tokens)
+    for ours, theirs in zip(of_found, of_exact, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_it_keeps_float32_where_it_is_used():
+    """oneDNN may round factors to bfloat16 there: its error would be a thousand times as large."""
+    if not float32_attention._keeps_float32():
+        pytest.skip("oneDNN rounds on this CPU, and is not used")
+    generator = torch.Generator().manual_seed(1)
+    for shape in [(1, 1, 1, 8), (2, 3, 197, 64), (1, 12, 50, 64), (3, 4, 17, 16), (1, 2, 300, 80)]:
+        a, b = (torch.randn(shape, generator=generator).flatten(0, 1) for _ in range(2))
+        with float32_attention._onednn():
+            found = a @ b.transpose(1, 2)
+        error = (found - a.double() @ b.double().transpose(1, 2)).abs().max()
+        assert error < 1e-4
+
+
+def test_attention_that_is_large_is_torchs_own(monkeypatch):
+    """Kept for its gradient, that of ViT-L on 336 pixels would take gigabytes."""
+    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(float32_attention, "LARGEST", 2 * 3 * 20 * 20 * 4)
+    used = []
+    own = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: used.append(1) or own(*a))
+    for tokens, calls in ((20, 0), (21, 1)):
+        q = torch.randn(2, 3, tokens, 8)
+        attend(q, q, q)
+        assert len(used) == calls
+
+
+def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
+    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: False)
+    monkeypatch.setattr(float32_attention, "_attend", None)
+    q = torch.randn(1, 1, 3, 8)
+    assert attend(q, q, q).shape == q.shape

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import islice, repeat
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -127,6 +128,19 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
     with pytest.raises(flowertune.NotAPhoto, match=r"notes\.jpg: not an image"):
         model.predict(given)
     assert model.predict([]) == []
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "3", None])
+def test_what_is_no_count_is_refused_at_the_call(
+    count: Any, model: flowertune.Trained, photos: list[Path]
+) -> None:
+    said = re.escape(f"{count!r}: must be a whole number, 1 or more")
+    with pytest.raises(ValueError, match=f"top_k={said}"):
+        model.predict(photos[0], top_k=count)
+    with pytest.raises(ValueError, match=f"top_k={said}"):
+        model.stream(photos, top_k=count)  # which nobody reads
+    with pytest.raises(ValueError, match=f"batch_size={said}"):
+        model.stream(photos, batch_size=count)
 
 
 def copied(run: Path, tmp_path: Path) -> Path:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from itertools import chain, islice
 from pathlib import Path
 
 from flowertune import memory, trained
@@ -39,9 +40,6 @@ def execute(words: Sequence[str]) -> int:
     if STDIN in asked.photos and sys.stdin is None:
         raise Refused("-: stdin is closed, and names were to come from there")
     compute = trained.compute_for(config, asked.device, asked.precision)
-    make_deterministic(config.trainer.deterministic, compute.device)
-    memory.keep_freed()
-    model = trained.opened(run, config, compute)
 
     console = error_console()
     watched = console.console.is_terminal and not sys.stdout.isatty()
@@ -52,9 +50,19 @@ def execute(words: Sequence[str]) -> int:
         left_out += 1
         console.say(f"left out: {shown(str(path))}: {reason}")
 
+    photos = _photos(asked.photos, asked.null, leave_out)
+    if STDIN not in asked.photos:  # names that are still to come may rightly be none
+        first = list(islice(photos, 1))
+        if not first and not left_out:
+            raise Refused(f"{shown(asked.photos[0])}: there are no files in it")
+        photos = chain(first, photos)
+
+    make_deterministic(config.trainer.deterministic, compute.device)
+    memory.keep_freed()
+    model = trained.opened(run, config, compute)
     k = min(asked.top_k, len(model.class_names))
     lines = PredictionLines(asked.format, model.class_names, k, ranked_header(k))
-    answers = model.stream(_photos(asked.photos, asked.null, leave_out), top_k=k)
+    answers = model.stream(photos, top_k=k)
     with (
         listening() as stop,
         console.progress() if watched else nullcontext(),
@@ -77,8 +85,6 @@ def execute(words: Sequence[str]) -> int:
                 break
             if watched:
                 console.advance("photos", done, None)
-    if not done + left_out and STDIN not in asked.photos:
-        raise Refused(f"{shown(asked.photos[0])}: there are no files in it")
     if left_out:
         console.say(f"{left_out:,} of {done + left_out:,} files gave no picture")
     return EXIT_FAILED if left_out else EXIT_DONE

@@ -31,6 +31,7 @@ def execute(words: Sequence[str]) -> int:
     Raises:
         Refused: words that are not understood, no finished run, a photo that is not there, or
             weights that are gone.
+        FlowertuneError: out of memory.
     """
     asked = _parse(words)
     run, config = trained.read(asked.run)
@@ -59,11 +60,16 @@ def execute(words: Sequence[str]) -> int:
 
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    model = trained.opened(run, config, compute)
+    out_of_memory = (
+        f"out of memory on {compute.device_name}: take another --device, or free some of it"
+    )
+    with memory.enough_or(out_of_memory):
+        model = trained.opened(run, config, compute)
     k = min(asked.top_k, len(model.class_names))
     lines = PredictionLines(asked.format, model.class_names, k, ranked_header(k))
     answers = model.stream(photos, top_k=k)
     with (
+        memory.enough_or(out_of_memory),
         listening() as stop,
         console.progress() if watched else nullcontext(),
         quiet_pil(),

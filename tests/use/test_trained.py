@@ -143,6 +143,9 @@ def test_what_is_no_count_is_refused_at_the_call(
         model.stream(photos, batch_size=count)
 
 
+DAMAGED = "is missing or damaged; remove the run and train it again"
+
+
 def copied(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copied"))
 
@@ -150,11 +153,11 @@ def copied(run: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("adapter/head.safetensors", "adapter/head.safetensors is missing or damaged"),
-        ("adapter/model.json", "adapter/model.json is missing or damaged"),
+        ("adapter/head.safetensors", f"adapter/head.safetensors {DAMAGED}"),
+        ("adapter/model.json", f"adapter/model.json {DAMAGED}"),
         ("adapter/adapter_model.safetensors", "the adapter in .* does not fit tiny builtin"),
-        ("config.yaml", "config.yaml is missing or damaged"),
-        ("environment.json", "environment.json is missing or damaged"),
+        ("config.yaml", f"config.yaml {DAMAGED}"),
+        ("environment.json", f"environment.json {DAMAGED}"),
         ("status.json", "is no finished run"),
     ],
 )

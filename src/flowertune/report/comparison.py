@@ -97,7 +97,7 @@ def split_table(group: Group, split: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one split."""
     header = ["method", "runs"]
     for title in METRICS.values():
-        header += [title, "± deviation", "95 % interval"]
+        header += [title, "±", "95 % interval"]
     rows = []
     for line in lines(group):
         row = [line.label, line.basis]

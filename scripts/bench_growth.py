@@ -28,7 +28,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,46 +56,38 @@ LEVEL = {"step_ms": "step", "val_ms": "validation", "cache_seconds": "cache",
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--worker"]:
-        return worker(*sys.argv[2:])
-    options = _options()
-    photos, factors = options.photos.expanduser().resolve(), sorted(set(options.factors))
-    if problem := command.missing_splits(photos):
-        print(f"bench_growth: {problem}", file=sys.stderr)
-        return 2
+    return command.run("bench_growth", _parser(), compare, worker)
 
-    with tempfile.TemporaryDirectory(prefix="bench_growth-") as folder:
-        scratch = Path(folder)
-        write_backbone(scratch / "backbone", options.model, seed=0)
-        jobs, counts = {}, {}
-        for factor in factors:
-            place = scratch / f"{factor}x"
-            limit = options.base_photos
-            counts[factor] = link_photos(photos, place, limit, ("train",), factor)
-            counts[factor] |= link_photos(photos, place, min(limit, VAL_PHOTOS), ("val",), factor)
-            work = Work(
-                photos=str(place),
-                backbone=str(scratch / "backbone"),
-                # no set has smaller batches than another
-                batch_size=min(options.batch_size, counts[factors[0]]["train"]),
-                epochs=1,
-                device=options.device,
-                precision="auto",
-                workers=0,
-            )
-            val_photos, cache = counts[factor]["val"] // factor, str(scratch / "cache")
-            jobs[factor] = {"work": asdict(work), "cache": cache, "steps": options.steps,
-                            "val_photos": val_photos}  # fmt: skip
-        print(
-            f"{options.model}, random weights; photos of {photos}; batches of {work.batch_size},"
-            f" {options.steps} steps a process; {cores()} cores"
+
+def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
+    """Measures a training on each set, and prints the table. Raises ChildFailed."""
+    factors = sorted(set(options.factors))
+    write_backbone(scratch / "backbone", options.model, seed=0)
+    jobs, counts = {}, {}
+    for factor in factors:
+        place = scratch / f"{factor}x"
+        limit = options.base_photos
+        counts[factor] = link_photos(photos, place, limit, ("train",), factor)
+        counts[factor] |= link_photos(photos, place, min(limit, VAL_PHOTOS), ("val",), factor)
+        work = Work(
+            photos=str(place),
+            backbone=str(scratch / "backbone"),
+            # no set has smaller batches than another
+            batch_size=min(options.batch_size, counts[factors[0]]["train"]),
+            epochs=1,
+            device=options.device,
+            precision="auto",
+            workers=0,
         )
-        try:
-            builds = {factor: _build(factor, jobs[factor], scratch) for factor in factors}
-            runs = measure_all(jobs, counts, builds, options.rounds, scratch)
-        except child.ChildFailed as failure:
-            print(f"bench_growth: {failure}", file=sys.stderr)
-            return 1
+        val_photos, cache = counts[factor]["val"] // factor, str(scratch / "cache")
+        jobs[factor] = {"work": asdict(work), "cache": cache, "steps": options.steps,
+                        "val_photos": val_photos}  # fmt: skip
+    print(
+        f"{options.model}, random weights; photos of {photos}; batches of {work.batch_size},"
+        f" {options.steps} steps a process; {cores()} cores"
+    )
+    builds = {factor: _build(factor, jobs[factor], scratch) for factor in factors}
+    runs = measure_all(jobs, counts, builds, options.rounds, scratch)
 
     rows = with_ratios(table.spreads(runs, COLUMNS))
     flat = flatness(rows)
@@ -119,7 +110,6 @@ def main() -> int:
             "flatness": flat,
         }
         command.write_json(options.json, facts, PACKAGES)
-    return 0
 
 
 def _build(factor: int, job: dict[str, Any], scratch: Path) -> dict[str, Any]:
@@ -204,7 +194,7 @@ def worker(task: str, job_json: str, folder: str) -> int:
         return error.exit_code
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, model="vit_tiny", batch_size=16)
     number = command.at_least_one
     parser.add_argument("--factors", type=number, nargs="+", default=[1, 4, 16],
@@ -212,7 +202,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--base-photos", type=number, default=340,
                         help="train photos of factor 1, at most; default: 340")  # fmt: skip
     parser.add_argument("--steps", type=number, default=40, help="that are timed; default: 40")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import importlib
 import importlib.util
 import json
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,11 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "peft", "transformers", "
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--worker"]:
-        return worker(*sys.argv[2:])
-    options = _options()
-    photos = options.photos.expanduser().resolve()
-    if problem := command.missing_splits(photos):
-        print(f"bench_peers: {problem}", file=sys.stderr)
-        return 2
+    return command.run("bench_peers", _parser(), compare, worker)
+
+
+def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
+    """Measures a training by each, and prints the table. Raises ChildFailed."""
     names = []
     for name in ("flowertune", *options.peers):
         missing = [each for each in NEEDS[name] if importlib.util.find_spec(each) is None]
@@ -55,31 +52,25 @@ def main() -> int:
         else:
             names.append(name)
 
-    with tempfile.TemporaryDirectory(prefix="bench_peers-") as folder:
-        scratch = Path(folder)
-        counts = link_photos(photos, scratch / "photos", options.limit)
-        write_backbone(scratch / "backbone", options.model, seed=0)
-        batches = -(-counts["train"] // options.batch_size)
-        work = Work(
-            photos=str(scratch / "photos"),
-            backbone=str(scratch / "backbone"),
-            batch_size=options.batch_size,
-            epochs=options.epochs,
-            device=options.device,
-            precision=options.precision,
-            # one that never gets a batch only costs its start
-            workers=min(cores(), batches) if options.workers is None else options.workers,
-        )
-        print(
-            f"{options.model}, random weights; {counts['train']} train and {counts['val']} val"
-            f" photos of {photos}; batches of {work.batch_size}, {work.epochs} epochs,"
-            f" LoRA of rank {work.rank} on q, k, v, out; {cores()} cores"
-        )
-        try:
-            runs = measure_all(names, work, options.rounds, scratch)
-        except child.ChildFailed as failure:
-            print(f"bench_peers: {failure}", file=sys.stderr)
-            return 1
+    counts = link_photos(photos, scratch / "photos", options.limit)
+    write_backbone(scratch / "backbone", options.model, seed=0)
+    batches = -(-counts["train"] // options.batch_size)
+    work = Work(
+        photos=str(scratch / "photos"),
+        backbone=str(scratch / "backbone"),
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        device=options.device,
+        precision=options.precision,
+        # one that never gets a batch only costs its start
+        workers=min(cores(), batches) if options.workers is None else options.workers,
+    )
+    print(
+        f"{options.model}, random weights; {counts['train']} train and {counts['val']} val"
+        f" photos of {photos}; batches of {work.batch_size}, {work.epochs} epochs,"
+        f" LoRA of rank {work.rank} on q, k, v, out; {cores()} cores"
+    )
+    runs = measure_all(names, work, options.rounds, scratch)
 
     print()
     for name in names:
@@ -100,7 +91,6 @@ def main() -> int:
             "summary": table.summary(runs),
         }
         command.write_json(options.json, facts, PACKAGES)
-    return 0
 
 
 def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> list[dict[str, Any]]:
@@ -140,7 +130,7 @@ def worker(name: str, work_json: str, folder: str) -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, model="vit_b32", batch_size=64)
     peers = [name for name in NEEDS if name != "flowertune"]
     parser.add_argument("--peers", nargs="*", default=peers, choices=peers, help="default: all")
@@ -154,7 +144,7 @@ def _options() -> argparse.Namespace:
         "--workers", type=int,
         help="of the peers' DataLoaders; default: as many as cores, and batches in an epoch",
     )  # fmt: skip
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,37 +38,27 @@ COLUMNS: tuple[table.Column, ...] = (
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--worker"]:
-        return worker(*sys.argv[2:])
-    options = _options()
-    photos = options.photos.expanduser().resolve()
-    if problem := command.missing_splits(photos):
-        print(f"bench_predict: {problem}", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory(prefix="bench_predict-") as folder:
-        scratch = Path(folder)
-        run = _trained(options, photos, scratch)
-        if run is None:
-            return 1
-        runs = []
-        try:
-            for number, (name, copies) in child.in_turn(_settings(options), options.rounds):
-                place = scratch / f"{copies}x"
-                if not place.exists():
-                    link_photos(photos, place, options.limit, ("train", "val"), copies)
-                job = {"run": str(run), "photos": str(place), "batch_size": options.batch_size,
-                       "workers": options.workers}  # fmt: skip
-                measured = child.measure(Path(__file__).resolve(), name, job, scratch, look=False)
-                measured["name"] = f"{name}, {measured['photos']:,} photos"
-                runs.append(measured)
-                print(
-                    f"round {number} of {options.rounds}, {measured['name']}:"
-                    f" {measured['photos_per_second']:.1f} photos/s",
-                    flush=True,
-                )
-        except child.ChildFailed as failure:
-            print(f"bench_predict: {failure}", file=sys.stderr)
-            return 1
+    return command.run("bench_predict", _parser(), compare, worker)
+
+
+def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
+    """Trains the run, measures who answers, and prints the table. Raises ChildFailed."""
+    run = _trained(options, photos, scratch)
+    runs = []
+    for number, (name, copies) in child.in_turn(_settings(options), options.rounds):
+        place = scratch / f"{copies}x"
+        if not place.exists():
+            link_photos(photos, place, options.limit, ("train", "val"), copies)
+        job = {"run": str(run), "photos": str(place), "batch_size": options.batch_size,
+               "workers": options.workers}  # fmt: skip
+        measured = child.measure(Path(__file__).resolve(), name, job, scratch, look=False)
+        measured["name"] = f"{name}, {measured['photos']:,} photos"
+        runs.append(measured)
+        print(
+            f"round {number} of {options.rounds}, {measured['name']}:"
+            f" {measured['photos_per_second']:.1f} photos/s",
+            flush=True,
+        )
     runs.sort(key=lambda each: (each["photos"], each["name"]))
     rows = with_ratios(table.spreads(runs, COLUMNS), runs)
     without = [name for name, row in rows.items() if "ratio" not in row["photos_per_second"]]
@@ -82,7 +71,6 @@ def main() -> int:
         facts = {"batch_size": options.batch_size, "workers": options.workers,
                  "runs": runs, "summary": rows}  # fmt: skip
         command.write_json(options.json, facts, PACKAGES)
-    return 0
 
 
 def _settings(options: argparse.Namespace) -> list[tuple[str, int]]:
@@ -91,7 +79,7 @@ def _settings(options: argparse.Namespace) -> list[tuple[str, int]]:
     return [*ours, ("open_clip", ours[0][1])]
 
 
-def _trained(options: argparse.Namespace, photos: Path, scratch: Path) -> Path | None:
+def _trained(options: argparse.Namespace, photos: Path, scratch: Path) -> Path:
     words = [
         "train", "method=lora", "data=folder", f"data.root={photos}", "data.shots=2",
         "backbone=local", f"backbone.path={options.backbone}", "backbone.text=false",
@@ -102,8 +90,7 @@ def _trained(options: argparse.Namespace, photos: Path, scratch: Path) -> Path |
     program = [sys.executable, "-m", "flowertune", *words]
     process = subprocess.run(program, env=environment, capture_output=True, text=True)
     if process.returncode:
-        print(f"bench_predict: {process.stderr.strip()}", file=sys.stderr)
-        return None
+        raise child.ChildFailed(process.stderr.strip())
     return scratch / "trained"
 
 
@@ -167,7 +154,7 @@ def _by_flowertune(model: Any, paths: list[Path], job: dict[str, Any]) -> Iterat
         yield answer.label
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, model="vit_tiny", batch_size=32)
     shared = parser.get_default("photos").parents[1]
     parser.add_argument("--backbone", type=Path, default=shared / "weights/deit-tiny-imagenet",
@@ -177,7 +164,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit", type=command.at_least_one, help="photos of a split, at most")
     parser.add_argument("--copies", type=command.at_least_one, nargs="+", default=[1],
                         help="how many times the photos; default: 1")  # fmt: skip
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,17 +1,47 @@
-"""What the benchmarks ask for on their command lines, and say of the machine, alike."""
+"""How the benchmarks begin and end, what they ask for and say of the machine: all alike."""
 
 import argparse
 import json
 import os
 import platform
-from collections.abc import Iterable
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from peers import child
 from peers.work import MODELS, cores
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(
+    name: str,
+    options: argparse.ArgumentParser,
+    benchmark: Callable[[argparse.Namespace, Path, Path], None],
+    worker: Callable[[str, str, str], int],
+) -> int:
+    """A benchmark's exit code: 2 without photos, 1 where a process of its own failed.
+
+    `benchmark(options, photos, scratch)` measures and prints, with a folder for what it leaves;
+    `worker` is called in the processes that `child.measure` starts.
+    """
+    if sys.argv[1:2] == ["--worker"]:
+        return worker(*sys.argv[2:])
+    asked = options.parse_args()
+    photos = asked.photos.expanduser().resolve()
+    if problem := missing_splits(photos):
+        print(f"{name}: {problem}", file=sys.stderr)
+        return 2
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{name}-") as scratch:
+            benchmark(asked, photos, Path(scratch))
+    except child.ChildFailed as failure:
+        print(f"{name}: {failure}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def parser(description: str | None, model: str, batch_size: int) -> argparse.ArgumentParser:

@@ -13,8 +13,9 @@ from typing import Any
 
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
-from flowertune.finished_run import FinishedRun, damaged
+from flowertune.finished_run import FinishedRun
 from flowertune.keys import shown
+from flowertune.runs import damaged
 from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
 from flowertune.sweep_table import Setting, conditions, setting
 

@@ -9,7 +9,7 @@ from typing import Any
 from flowertune import config_file
 from flowertune.data.photos import shown
 from flowertune.errors import Refused
-from flowertune.runs import Run
+from flowertune.runs import Run, damaged
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,3 @@ def read(path: Path) -> FinishedRun:
         return FinishedRun(run, run.results(), config_file.flat_values(config))
     except (OSError, ValueError, KeyError) as error:
         raise Refused(damaged(path, "config.yaml")) from error
-
-
-def damaged(path: Path, name: str) -> str:
-    """Why a run says nothing, and what gives it again."""
-    return f"{path}: {name} is missing or damaged; remove the run and train it again"

@@ -1,7 +1,13 @@
-"""What the C library does with memory that a training step frees."""
+"""Memory: what the C library does with what a step frees, and what is said where none is left."""
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from flowertune.errors import FlowertuneError
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -22,3 +28,28 @@ def keep_freed() -> bool:
         return False
     kept = any(mallopt(M_MMAP_THRESHOLD, largest) for largest in LARGEST_KEPT)
     return bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)) and kept
+
+
+@contextmanager
+def enough_or(line: str) -> Iterator[None]:
+    """While the body runs, `line` is what a person reads of memory that is lacking.
+
+    Raises:
+        FlowertuneError: that line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FlowertuneError(line) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device, or the machine, had no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()  # MPS and the CPU's allocator raise a plain RuntimeError
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )

@@ -7,10 +7,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import torch
-
 from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with_type
 from flowertune.files import NO_ROOM
+from flowertune.memory import is_out_of_memory
 from flowertune.runs import Run
 from flowertune.stopping import on_signals
 
@@ -122,13 +121,3 @@ def logged(run: Run) -> Iterator[None]:
         root.removeHandler(screen)
         root.removeHandler(file)
         file.close()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the machine, had no memory left."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()  # MPS and the CPU's allocator raise a plain RuntimeError
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )

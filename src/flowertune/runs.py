@@ -239,10 +239,10 @@ class Run:
 
 
 def damaged(path: Path, name: str) -> str:
-    """Why nothing can be said of the run at `path`."""
+    """Why nothing can be said of the run at `path`, to whoever trains or uses it."""
     return (
-        f"{path}: {name} is missing or damaged; choose another run.name, or run.resume=restart to "
-        "replace the run"
+        f"{path}: {name} is missing or damaged; remove the run and train it again"
+        " (run.resume=restart does both)"
     )
 
 

@@ -21,6 +21,10 @@ def write(text: str) -> None:
             os.write(2, f"{text}\n".encode())
 
 
+# Of the whole process, as signal handlers are.
+_passed_on: Callable[[], signal.Signals | None] | None = None
+
+
 class Stop:
     """What SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) and SIGHUP ask for.
 
@@ -61,14 +65,32 @@ class Stop:
         first = self.received is None
         warned = number == getattr(signal, "SIGUSR1", None)
         hurries, self._asked = self._asked and not warned, self._asked or not warned
+        received = signal.Signals(number)
+        if warned and _passed_on is not None:
+            received = _passed_on() or received
         if first or hurries:
-            self.received = signal.Signals(number)
+            self.received = received
         if self._deferred and not hurries:
             if first:
                 self._say(FINISHING)
         elif first or not warned:
             self.hurried = True
-            raise Interrupted(signal.Signals(number))
+            raise Interrupted(received)
+
+
+@contextmanager
+def standing_for(sent: Callable[[], signal.Signals | None]) -> Iterator[None]:
+    """While it is open, SIGUSR1 is how another process passes on what it was sent itself.
+
+    `sent` says what that was, where it was anything; whoever listens in this process has received
+    that.
+    """
+    global _passed_on
+    before, _passed_on = _passed_on, sent
+    try:
+        yield
+    finally:
+        _passed_on = before
 
 
 @contextmanager

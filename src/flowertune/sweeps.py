@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from flowertune.errors import (
     EXIT_FAILED,
     EXIT_REFUSED,
     FlowertuneError,
+    Interrupted,
     Refused,
     with_type,
 )
@@ -141,7 +143,8 @@ class Sweep:
             self._write(replace(job, state="interrupted", why=str(interruption) or None))
             if not elsewhere:
                 raise
-            self.workers.end()
+            by = interruption.received if isinstance(interruption, Interrupted) else signal.SIGINT
+            self.workers.end(by)
             return None
         job = replace(job, state=state, why=why)
         self._write(job)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Integral  # NumPy's whole numbers, too
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,7 @@ class Trained:
 
         Raises:
             NotAPhoto: a file gives no picture; `stream` goes on with the others.
+            ValueError: `top_k` is no whole number from 1.
         """
         several = [photos] if isinstance(photos, str | Path | Image.Image) else photos
         found = []
@@ -113,8 +115,17 @@ class Trained:
 
         `photos` may be a generator without end: it is asked for a few more than `batch_size` photos
         ahead. Close what is given (`contextlib.closing`) to stop before its end.
-        """
 
+        Raises:
+            ValueError: `top_k` or `batch_size` is no whole number from 1.
+        """
+        _check_count("top_k", top_k)
+        _check_count("batch_size", batch_size)
+        return self._stream(photos, top_k, batch_size)  # a generator, which begins when it is read
+
+    def _stream(
+        self, photos: Iterable[Photo], top_k: int, batch_size: int
+    ) -> Generator[Prediction | NoPicture, None, None]:
         def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | NotAPhoto]:
             try:
                 return photo, self.pixels(photo)
@@ -175,6 +186,11 @@ class Trained:
         top, probabilities = ranked(self.outputs(pixels).logits, top_k)
         for places, values in zip(top.tolist(), probabilities.tolist(), strict=True):
             yield tuple(self.class_names[place] for place in places), tuple(values)
+
+
+def _check_count(name: str, number: int) -> None:
+    if not isinstance(number, Integral) or number < 1:
+        raise ValueError(f"{name}={number!r}: must be a whole number, 1 or more")
 
 
 def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Trained:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.stopping import listening, write
+from flowertune.stopping import listening, standing_for, write
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class WorkerProcesses:
 
     folder: Path
 
-    @property
-    def _sign(self) -> Path:
-        return self.folder / "ending"
+    def _sent(self) -> signal.Signals | None:
+        """By what the jobs were asked to end, if they were."""
+        signs = sorted(self.folder.glob("ending.*"))
+        return signal.Signals[signs[0].suffix[1:]] if signs else None
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -34,7 +35,8 @@ class WorkerProcesses:
 
         def tell(text: str) -> None:
             write(text)
-            self.end()
+            assert stop.received is not None
+            self.end(stop.received)
 
         with listening() as stop, stop.deferred(tell):
             try:
@@ -42,10 +44,10 @@ class WorkerProcesses:
             finally:
                 stop.check()
 
-    def end(self) -> None:
-        """No further job is begun, and those at work here hear of it."""
+    def end(self, received: signal.Signals) -> None:
+        """No further job is begun, and those at work here hear of it, and of what was received."""
         with suppress(OSError):  # a full disk: those at work hear of it all the same
-            self._sign.touch()
+            (self.folder / f"ending.{received.name}").touch()
         for file in self.folder.glob("*.pid"):
             with suppress(OSError, ValueError):  # it has just ended, or begins and sees the sign
                 host, pid = file.read_text().split()
@@ -59,9 +61,9 @@ class WorkerProcesses:
             if hasattr(signal, name):  # between two jobs the launcher needs it alive
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         file = self.folder / f"{number}.pid"
-        with listening():
+        with listening(), standing_for(self._sent):
             file.write_text(f"{socket.gethostname()} {os.getpid()}")
             try:
-                yield not self._sign.exists()
+                yield self._sent() is None
             finally:
                 file.unlink(missing_ok=True)

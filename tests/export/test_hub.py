@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import shlex
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,7 +90,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "export"
+    made = tmp_path / "an export"
     made.mkdir()
     (made / "README.md").write_text("---\nlibrary_name: pytorch\n---\n# flowers\n")
     (made / "model.pt2").write_bytes(bytes(range(256)))
@@ -96,13 +100,17 @@ def folder(tmp_path: Path) -> Path:
 def test_all_of_an_export_comes_to_a_private_repository(stand_in: type[_Hub], folder: Path) -> None:
     hub.check(REPO)
     assert hub.push(folder, REPO).endswith(REPO)
+    check_arrived(stand_in, folder)
+
+
+def check_arrived(stand_in: type[_Hub], folder: Path) -> None:
     (created,) = stand_in.created
     assert (created["organization"], created["name"]) == ("someone", "flowers")
     assert created.get("visibility") == "private" or created.get("private") is True
     assert stand_in.files == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_hub_that_says_no_is_told_in_a_line_and_the_export_stays(
+def test_after_a_hub_has_said_no_the_line_names_what_sends_the_export(
     stand_in: type[_Hub], folder: Path
 ) -> None:
     stand_in.forbids = True
@@ -110,9 +118,19 @@ def test_a_hub_that_says_no_is_told_in_a_line_and_the_export_stays(
         hub.push(folder, REPO)
     message = str(caught.value)
     assert message.startswith(f"could not push to {REPO}: ")
-    assert message.endswith(f"the export is whole in {folder}")
     assert "\n" not in message
     assert (folder / "model.pt2").exists()
+
+    stand_in.forbids = False
+    _, command = message.split("this sends it: ")
+    program, *words = shlex.split(command)
+    address = huggingface_hub.constants.ENDPOINT
+    said = subprocess.run(
+        [Path(sys.executable).with_name(program), *words],
+        env={**os.environ, "HF_ENDPOINT": address}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    check_arrived(stand_in, folder)
 
 
 def test_a_wrong_name_and_nobody_logged_in_are_refused_beforehand(

@@ -165,3 +165,43 @@ def test_weights_too_large_for_one_file_lie_beside_the_graph(
     assert (folder / "model.onnx").stat().st_size < (folder / "model.onnx.data").stat().st_size
     assert "- `model.onnx.data`: " in (folder / "README.md").read_text()
     assert opened_alone([folder], sorted(val_photos.rglob("*.png")))[str(folder)]
+
+
+def _graph_of_other_images() -> bytes:
+    import onnx
+
+    images, logits = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 7])
+        for name in ("images", "logits")
+    )
+    node = onnx.helper.make_node("Relu", ["images"], ["logits"])
+    graph = onnx.helper.make_graph([node], "graph", [images], [logits])
+    opset = onnx.helper.make_opsetid("", 18)
+    made: bytes = onnx.helper.make_model(
+        graph, ir_version=8, opset_imports=[opset]
+    ).SerializeToString()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(lambda: b"roses are red", "INVALID_PROTOBUF"), (_graph_of_other_images, "INVALID_ARGUMENT")],
+)
+def test_what_onnx_runtime_cannot_run_is_told_in_a_line_and_not_kept(
+    content: Callable[[], bytes], reason: str, tmp_path: Path, leave: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """No graph at all, and one that takes no batch of ours."""
+
+    def write(model: Any, folder: Path) -> None:
+        (folder / onnx_graph.MODEL).write_bytes(content())
+
+    monkeypatch.setattr(onnx_graph, "write", write)
+    left, folder = leave(tmp_path / "runs", "method=lora"), tmp_path / "onnx"
+    asked = ["export", str(left.run), "--format", "onnx", "--output", str(folder)]
+    assert cli.main(asked) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("flowertune export: ONNX Runtime cannot run what was made: ")
+    assert reason in said
+    assert said.count("\n") == 1
+    assert not folder.exists()

@@ -54,6 +54,22 @@ def test_two_methods_with_their_seeds_in_the_console_and_on_a_page(
     assert "augmentation.name" in page  # among the settings that differ
 
 
+@pytest.mark.parametrize(("zero_shot", "is_far"), [(0.1, True), (0.75, False)])
+def test_a_zero_shot_far_below_is_said_and_does_not_squeeze_the_methods(
+    zero_shot: float, is_far: bool, done: Done
+) -> None:
+    reached = {"lora": 0.8, "vpt": 0.9, "zeroshot": zero_shot}
+    runs = [done(f"method={each}", test=top1, probe=0.7) for each, top1 in reached.items()]
+    assert cli.main(["report", *runs]) == 0
+    page = Path("report.html").read_text()
+    said = re.findall(r"<text[^>]*>zeroshot 10\.00 lies below this axis</text>", page)
+    assert len(said) == (2 if is_far else 0)
+    texts = re.findall(r"<text[^>]*>([\d.]+)</text>", page)
+    on_axis = {float(text) for text in texts if 10 < float(text) <= 100}  # of accuracies alone
+    assert min(on_axis) >= 60
+    assert max(on_axis) >= 95
+
+
 def test_a_sweeps_directory_stands_for_its_runs_and_draws_its_curve(
     done: Done, finish: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

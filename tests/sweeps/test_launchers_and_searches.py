@@ -97,6 +97,7 @@ def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
         composition.run([*words, "hydra.launcher.n_jobs=2"], execute)
     assert sorted(path.name for path in root.glob("saved *")) == ["saved 1", "saved 2"]
     assert column("state") == ["interrupted", "interrupted", "not started", "not started"]
+    assert column("why")[:2] == ["interrupted by SIGTERM"] * 2  # and not by what it was passed as
     assert "0 of 4 runs finished" in capfd.readouterr().out
 
 

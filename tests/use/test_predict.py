@@ -130,6 +130,16 @@ def test_names_may_come_on_stdin(
     assert [json.loads(line)["path"] for line in out.splitlines()] == names
 
 
+def test_no_names_on_stdin_are_no_answers(
+    lora: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.devnull) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert predict(lora, "-", "--format", "csv", "--top-k", "1") == (
+            0, "path,prediction,probability\n", ""
+        )  # fmt: skip
+
+
 def test_names_that_end_with_nul_are_not_taken_for_one_name(
     lora: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,8 +183,8 @@ def test_what_is_no_photo_and_no_word_is_refused(
         pytest.skip("there is a GPU")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    exit_code, _, err = predict(lora, *words)
-    assert exit_code == 2
+    exit_code, out, err = predict(lora, *words)
+    assert (exit_code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import islice, repeat
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -129,6 +130,22 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
     assert model.predict([]) == []
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, "3", None])
+def test_what_is_no_count_is_refused_at_the_call(
+    count: Any, model: flowertune.Trained, photos: list[Path]
+) -> None:
+    said = re.escape(f"{count!r}: must be a whole number, 1 or more")
+    with pytest.raises(ValueError, match=f"top_k={said}"):
+        model.predict(photos[0], top_k=count)
+    with pytest.raises(ValueError, match=f"top_k={said}"):
+        model.stream(photos, top_k=count)  # which nobody reads
+    with pytest.raises(ValueError, match=f"batch_size={said}"):
+        model.stream(photos, batch_size=count)
+
+
+DAMAGED = "is missing or damaged; remove the run and train it again"
+
+
 def copied(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copied"))
 
@@ -136,11 +153,11 @@ def copied(run: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("adapter/head.safetensors", "adapter/head.safetensors is missing or damaged"),
-        ("adapter/model.json", "adapter/model.json is missing or damaged"),
+        ("adapter/head.safetensors", f"adapter/head.safetensors {DAMAGED}"),
+        ("adapter/model.json", f"adapter/model.json {DAMAGED}"),
         ("adapter/adapter_model.safetensors", "the adapter in .* does not fit tiny builtin"),
-        ("config.yaml", "config.yaml is missing or damaged"),
-        ("environment.json", "environment.json is missing or damaged"),
+        ("config.yaml", f"config.yaml {DAMAGED}"),
+        ("environment.json", f"environment.json {DAMAGED}"),
         ("status.json", "is no finished run"),
     ],
 )

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from flowertune import config_file, recording, timing
+from flowertune import config_file, memory, recording, timing
 from flowertune.config import Config
 from flowertune.data.batches import PixelStore
 from flowertune.data.stored_pixels import open_or_build
-from flowertune.errors import EXIT_DONE, Refused, TrainingFailed
+from flowertune.errors import EXIT_DONE, Refused
 from flowertune.inference import infer
 from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
@@ -46,21 +46,19 @@ def execute(config: Config, as_json: bool) -> int:
 
     Raises:
         Refused: before anything was timed.
-        TrainingFailed: out of memory, or a loss that is not finite.
+        FlowertuneError: out of memory.
+        TrainingFailed: a loss that is not finite.
     """
     if config.model.name in FROZEN:
         raise Refused(f"model={config.model.name}: takes no training steps, so none can be timed")
     # JSON has stdout alone
     console = error_console() if as_json else RunConsole()
-    try:
+    out_of_memory = (
+        f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
+        f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {recording.MORE_MEMORY}"
+    )
+    with memory.enough_or(out_of_memory):
         measured = _measure(config, console)
-    except Exception as error:
-        if not recording.is_out_of_memory(error):
-            raise
-        raise TrainingFailed(
-            f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
-            f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {recording.MORE_MEMORY}"
-        ) from error
     if as_json:
         print(json.dumps(measured, indent=2, allow_nan=False))
     else:

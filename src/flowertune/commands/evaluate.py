@@ -25,6 +25,7 @@ def execute(words: Sequence[str]) -> int:
     Raises:
         Refused: words that are not understood, no finished run, weights that are gone, no photos,
             bad ones, or none of a class that the run knows.
+        FlowertuneError: out of memory, or a file that cannot be written.
     """
     asked = _parse(words)
     console, cache = error_console() if asked.json else RunConsole(), cache_root()
@@ -34,7 +35,11 @@ def execute(words: Sequence[str]) -> int:
     compute = trained.compute_for(config, None, None)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    with console.progress():
+    out_of_memory = (
+        f"out of memory on {compute.device_name}: lower "
+        f"trainer.eval_batch_size={config.trainer.eval_batch_size}, or take another trainer.device"
+    )
+    with memory.enough_or(out_of_memory), console.progress():
         photo_set = evaluation.listed(config, asked.split, are_others, cache, console.advance)
         model = trained.opened(run, config, compute)
         photos = evaluation.decoded(
@@ -46,8 +51,8 @@ def execute(words: Sequence[str]) -> int:
     measured = {}
     for split, each in photos.splits.items():
         resident = are_resident("auto", each.eval_pixels.nbytes, compute.device)
-        pixels = PixelStore(each.eval_pixels, compute.device, resident=resident)
-        with console.progress():
+        with memory.enough_or(out_of_memory), console.progress():
+            pixels = PixelStore(each.eval_pixels, compute.device, resident=resident)
             logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
         measured[split] = evaluation.evaluate(logits, photos, split, model.class_names, trained_on)
 

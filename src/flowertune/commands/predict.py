@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from itertools import chain, islice
 from pathlib import Path
 
 from flowertune import memory, trained
@@ -30,6 +31,7 @@ def execute(words: Sequence[str]) -> int:
     Raises:
         Refused: words that are not understood, no finished run, a photo that is not there, or
             weights that are gone.
+        FlowertuneError: out of memory.
     """
     asked = _parse(words)
     run, config = trained.read(asked.run)
@@ -39,9 +41,6 @@ def execute(words: Sequence[str]) -> int:
     if STDIN in asked.photos and sys.stdin is None:
         raise Refused("-: stdin is closed, and names were to come from there")
     compute = trained.compute_for(config, asked.device, asked.precision)
-    make_deterministic(config.trainer.deterministic, compute.device)
-    memory.keep_freed()
-    model = trained.opened(run, config, compute)
 
     console = error_console()
     watched = console.console.is_terminal and not sys.stdout.isatty()
@@ -52,10 +51,25 @@ def execute(words: Sequence[str]) -> int:
         left_out += 1
         console.say(f"left out: {shown(str(path))}: {reason}")
 
+    photos = _photos(asked.photos, asked.null, leave_out)
+    if STDIN not in asked.photos:  # names that are still to come may rightly be none
+        first = list(islice(photos, 1))
+        if not first and not left_out:
+            raise Refused(f"{shown(asked.photos[0])}: there are no files in it")
+        photos = chain(first, photos)
+
+    make_deterministic(config.trainer.deterministic, compute.device)
+    memory.keep_freed()
+    out_of_memory = (
+        f"out of memory on {compute.device_name}: take another --device, or free some of it"
+    )
+    with memory.enough_or(out_of_memory):
+        model = trained.opened(run, config, compute)
     k = min(asked.top_k, len(model.class_names))
     lines = PredictionLines(asked.format, model.class_names, k, ranked_header(k))
-    answers = model.stream(_photos(asked.photos, asked.null, leave_out), top_k=k)
+    answers = model.stream(photos, top_k=k)
     with (
+        memory.enough_or(out_of_memory),
         listening() as stop,
         console.progress() if watched else nullcontext(),
         quiet_pil(),
@@ -77,8 +91,6 @@ def execute(words: Sequence[str]) -> int:
                 break
             if watched:
                 console.advance("photos", done, None)
-    if not done + left_out and STDIN not in asked.photos:
-        raise Refused(f"{shown(asked.photos[0])}: there are no files in it")
     if left_out:
         console.say(f"{left_out:,} of {done + left_out:,} files gave no picture")
     return EXIT_FAILED if left_out else EXIT_DONE

@@ -1,5 +1,6 @@
 """An exported folder on the Hugging Face Hub, or wherever HF_ENDPOINT says."""
 
+import shlex
 from pathlib import Path
 
 from flowertune.errors import ExportFailed, Refused, one_line
@@ -46,6 +47,9 @@ def push(folder: Path, repo: str) -> str:
         return str(made)
     # whatever its HTTP library raises, which has changed with its versions
     except Exception as error:
+        # private, should the repository still be new
+        again = f"hf upload {repo} {shlex.quote(str(folder))} --private"
         raise ExportFailed(
-            f"could not push to {repo}: {one_line(error)}; the export is whole in {folder}"
+            f"could not push to {repo}: {one_line(error)}; the export is whole, and this sends it:"
+            f" {again}"
         ) from error

@@ -4,13 +4,15 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from flowertune import __version__
+from flowertune.errors import ExportFailed, one_line
 from flowertune.export.exportable import Exportable
 from flowertune.export.traced import INPUT, OUTPUT, traced
 from flowertune.models.weights import quiet
@@ -66,15 +68,32 @@ def _is_large(model: Exportable) -> bool:
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What ONNX Runtime makes of the folder alone, on the CPU."""
+    """What ONNX Runtime makes of the folder alone, on the CPU.
+
+    Raises ExportFailed, now or of a batch, where it cannot.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+    with _runs():
+        session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
 
     def logits(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+        with _runs():
+            (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(found)
 
     return logits
+
+
+@contextmanager
+def _runs() -> Iterator[None]:
+    try:
+        yield
+    # its own have no class in common but this one
+    except Exception as error:
+        raise ExportFailed(
+            f"ONNX Runtime cannot run what was made: {one_line(error)}; nothing was written"
+        ) from error
 
 
 def files(model: Exportable) -> dict[str, str]:

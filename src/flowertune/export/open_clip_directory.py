@@ -1,25 +1,22 @@
 """Format open_clip: a directory that `open_clip.create_model("local-dir:...")` opens."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import safetensors.torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from flowertune.export import tensor_files
 from flowertune.export.exportable import Exportable
 from flowertune.models.attention import closed_state
 from flowertune.models.backbone import CONFIG_FILE, WEIGHT_FILES
-from flowertune.models.folded_head import folded
 from flowertune.models.weights import quiet
 
 PACKAGES: tuple[str, ...] = ()
 LIBRARY = "open_clip"
 BESIDE: tuple[str, ...] = ()
-HEAD = "head.safetensors"
 
 
 def refusal(model: Exportable) -> str | None:
@@ -38,33 +35,15 @@ def write(model: Exportable, folder: Path) -> None:
     }
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")
     state = {name: tensor.contiguous() for name, tensor in closed_state(backbone.model).items()}
-    write_tensors(folder / WEIGHT_FILES[0], state)
-    write_head(model, folder)
-
-
-def write_head(model: Exportable, folder: Path) -> None:
-    """head.safetensors: weight (C, E) and bias (C,), for an embedding that may be normalised."""
-    head = folded(model.classifier.head)
-    state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
-    write_tensors(folder / HEAD, state, normalize=str(head.normalises).lower())
-
-
-def write_tensors(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """A safetensors file, by the rights that new files have (its own writer gives it fewer)."""
-    path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
-
-
-def read_head(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """Embedding (B, E) to logits (B, C), by the file alone."""
-    head = safetensors.torch.load_file(folder / HEAD)
-    return lambda embedding: F.linear(embedding, head["weight"], head["bias"])
+    tensor_files.write(folder / WEIGHT_FILES[0], state)
+    tensor_files.write_head(model, folder)
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What open_clip makes of the folder alone."""
     with quiet():
         opened = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
-    head, normalises = read_head(model, folder), folded(model.classifier.head).normalises
+    head, normalises = tensor_files.read_head(folder), tensor_files.normalises(model)
     return lambda images: head(opened.encode_image(images, normalize=normalises))
 
 
@@ -73,18 +52,8 @@ def files(model: Exportable) -> dict[str, str]:
     return {
         CONFIG_FILE: "the architecture and the preprocessing, as open_clip writes them",
         WEIGHT_FILES[0]: "the weights: the trained image tower, and the text tower as it was",
-        **head_files(model),
+        **tensor_files.head_files(model),
     }
-
-
-def head_files(model: Exportable) -> dict[str, str]:
-    """The head's file, and what it is."""
-    of = "embedding, made one of unit length" if _normalises(model) else "embedding"
-    return {HEAD: f"the head: logits = {of} @ weight.T + bias"}
-
-
-def _normalises(model: Exportable) -> bool:
-    return folded(model.classifier.head).normalises
 
 
 def code(model: Exportable) -> str:
@@ -95,9 +64,9 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 model, preprocess = open_clip.create_model_from_pretrained("local-dir:.")
-head, labels = load_file("{HEAD}"), json.load(open("labels.json"))
+head, labels = load_file("{tensor_files.HEAD}"), json.load(open("labels.json"))
 images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open("photo.jpg")))])
 with torch.no_grad():
-    embedding = model.eval().encode_image(images, normalize={_normalises(model)})
+    embedding = model.eval().encode_image(images, normalize={tensor_files.normalises(model)})
 logits = embedding @ head["weight"].T + head["bias"]
 print([labels[place] for place in logits.argmax(1)])"""

@@ -9,11 +9,10 @@ import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowertune.export import open_clip_directory
+from flowertune.export import tensor_files
 from flowertune.export.beside import transformers_twin
 from flowertune.export.exportable import Exportable
 from flowertune.models.attention import closed_state
-from flowertune.models.folded_head import folded
 from flowertune.models.lora import ADAPTER_FILES, PEFT_PREFIX
 from flowertune.trained import backbone_of
 
@@ -48,8 +47,8 @@ def write(model: Exportable, folder: Path) -> None:
     settings["inference_mode"] = True
     text = json.dumps(settings, indent=2)
     (folder / ADAPTER_FILES[0]).write_text(text, encoding="utf-8")
-    open_clip_directory.write_tensors(folder / ADAPTER_FILES[1], state)
-    open_clip_directory.write_head(model, folder)
+    tensor_files.write(folder / ADAPTER_FILES[1], state)
+    tensor_files.write_head(model, folder)
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -59,8 +58,8 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     frozen = backbone_of(model.run, model.config).visual  # the model's own has LoRA in it
     base = transformers_twin.twin(frozen, closed_state(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
-    head = open_clip_directory.read_head(model, folder)
-    normalises = folded(model.classifier.head).normalises
+    head = tensor_files.read_head(folder)
+    normalises = tensor_files.normalises(model)
 
     def logits(images: Tensor) -> Tensor:
         embedding = adapted(pixel_values=images).image_embeds
@@ -74,7 +73,7 @@ def files(model: Exportable) -> dict[str, str]:
     return {
         ADAPTER_FILES[0]: "peft's settings",
         ADAPTER_FILES[1]: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
-        **open_clip_directory.head_files(model),
+        **tensor_files.head_files(model),
     }
 
 
@@ -87,7 +86,7 @@ def code(model: Exportable) -> str:
     if settings.source != "open_clip" or settings.weights == "random":
         base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
     embedding = "embedding"
-    if folded(model.classifier.head).normalises:
+    if tensor_files.normalises(model):
         embedding = "torch.nn.functional.normalize(embedding)"
     return f"""\
 import json, open_clip, torch
@@ -98,7 +97,7 @@ from transformers_twin import twin
 
 base = twin(open_clip.create_model({base}).visual)
 model = PeftModel.from_pretrained(base, ".").eval()
-head, labels = load_file("head.safetensors"), json.load(open("labels.json"))
+head, labels = load_file("{tensor_files.HEAD}"), json.load(open("labels.json"))
 embedding = model(pixel_values=torch.from_numpy(load("photo.jpg"))).image_embeds
 logits = {embedding} @ head["weight"].T + head["bias"]
 print([labels[place] for place in logits.argmax(1)])"""

@@ -23,10 +23,12 @@ APART = "not the same backbone or photos: numbers of different tables do not com
 class Line:
     """One line of a group's tables: a row, or a baseline that its runs have beside them.
 
-    `estimates`: (split, metric) -> value. `row` is None for a baseline.
+    `model`: by its name in the config. `estimates`: (split, metric) -> value. `row` is None for a
+    baseline.
     """
 
     label: str
+    model: str
     basis: str
     estimates: dict[tuple[str, str], Estimate]
     trainable_parameters: int
@@ -50,22 +52,23 @@ def lines(group: Group) -> list[Line]:
         for label, baseline in reversed(apart.values()):
             if key not in trained:
                 named = name if len(apart) == 1 else f"{name} beside {label}"
-                found.append(_baseline(named, baseline, group.splits))
+                found.append(_baseline(named, key, baseline, group.splits))
     for row in group.rows:
         estimates = {(s, m): row.estimate(s, m) for s in group.splits for m in METRICS}
         label = row.label + (MARK if row.setting.is_below_probe else "")
-        found.append(Line(label, row.basis, estimates, row.trainable_parameters, row))
+        model = row.runs[0].results["model"]
+        found.append(Line(label, model, row.basis, estimates, row.trainable_parameters, row))
     return found
 
 
-def _baseline(name: str, results: dict[str, Any], splits: Sequence[str]) -> Line:
+def _baseline(name: str, model: str, results: dict[str, Any], splits: Sequence[str]) -> Line:
     estimates = {}
     for split in splits:
         measured = results["splits"][split]
         low, high = measured["top1_interval"]
         estimates[split, "top1"] = Estimate(measured["top1"], None, (low, high))
         estimates[split, "mean_per_class"] = Estimate(measured["mean_per_class"], None, None)
-    return Line(name, "1, any seed", estimates, results["trainable_parameters"], None)
+    return Line(name, model, "1, any seed", estimates, results["trainable_parameters"], None)
 
 
 def notes(group: Group) -> list[str]:
@@ -94,7 +97,7 @@ def split_table(group: Group, split: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one split."""
     header = ["method", "runs"]
     for title in METRICS.values():
-        header += [title, "± deviation", "95 % interval"]
+        header += [title, "±", "95 % interval"]
     rows = []
     for line in lines(group):
         row = [line.label, line.basis]

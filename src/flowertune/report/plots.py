@@ -95,7 +95,7 @@ def logarithmic(axes: "Axes") -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: f"{x:,g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: f"{x:,.9g}"))
 
 
 def themed_svg(figure: "Figure") -> str:

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from flowertune import files, finished_run
 from flowertune.errors import Refused
-from flowertune.finished_run import FinishedRun, Prediction, damaged
-from flowertune.runs import KEEPSAKES
+from flowertune.finished_run import FinishedRun, Prediction
+from flowertune.runs import KEEPSAKES, damaged
 
 _OF_LINES = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
     "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},

@@ -1,0 +1,42 @@
+"""An export's files of tensors, by safetensors; the head's is the same whatever the format."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowertune.export.exportable import Exportable
+from flowertune.models.folded_head import folded
+
+HEAD = "head.safetensors"
+
+
+def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
+    """A safetensors file, by the rights that new files have (its own writer gives it fewer)."""
+    path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
+
+
+def normalises(model: Exportable) -> bool:
+    """Whether the head takes the embedding at unit length."""
+    return folded(model.classifier.head).normalises
+
+
+def write_head(model: Exportable, folder: Path) -> None:
+    """head.safetensors: weight (C, E) and bias (C,), for an embedding that may be normalised."""
+    head = folded(model.classifier.head)
+    state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
+    write(folder / HEAD, state, normalize=str(head.normalises).lower())
+
+
+def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
+    """Embedding (B, E) to logits (B, C), by the file alone."""
+    head = safetensors.torch.load_file(folder / HEAD)
+    return lambda embedding: F.linear(embedding, head["weight"], head["bias"])
+
+
+def head_files(model: Exportable) -> dict[str, str]:
+    """The head's file, and what it is."""
+    of = "embedding, made one of unit length" if normalises(model) else "embedding"
+    return {HEAD: f"the head: logits = {of} @ weight.T + bias"}

@@ -1,0 +1,110 @@
+"""MLflow: at a server, or in a database beside the runs."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from filelock import FileLock
+
+from flowertune import config_file, logged_numbers
+from flowertune.runs import BESIDE, Metrics, Run
+from flowertune.trackers.remembered import remembered
+
+METRICS, PARAMS = 1000, 100  # of one request, at most, as its servers have it
+# Its own number, 7, takes four minutes: good for a server that is started anew in the middle, too
+# long to hear that there is none.
+FIRST_RETRIES = 2
+
+
+class Mlflow:
+    """A run there, as `loggers.Tracker` has it."""
+
+    def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables
+        root = run.path.parent.absolute()
+        uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
+        with FileLock(root / BESIDE / "mlflow.lock"):  # two jobs may be the first
+            self._client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
+            artifacts = None if uri else (root / "mlartifacts").as_uri()
+            with _retrying(FIRST_RETRIES):
+                experiment = self._experiment(settings.experiment, artifacts)
+        self.place = f"run {run.path.name} of experiment {settings.experiment}" + (
+            "" if uri else f"; mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
+        )
+
+        def new() -> str:
+            tags = {"sweep": settings.group} if settings.group else {}
+            made = self._client.create_run(experiment, run_name=run.path.name, tags=tags)
+            params = [Param(name, str(value)) for name, value in config_file.flat(config)]
+            for at in range(0, len(params), PARAMS):
+                self._client.log_batch(made.info.run_id, params=params[at : at + PARAMS])
+            return str(made.info.run_id)
+
+        # a server's address may hold a password
+        where = hashlib.sha256((uri or "").encode()).hexdigest()[:16]
+        self._id = remembered(run, f"mlflow {where}", new)
+        self._client.update_run(self._id, status="RUNNING")
+        self._has: dict[str, int] = {}  # the highest step that it has of each metric
+
+    def _experiment(self, name: str, artifacts: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=artifacts))
+            except MlflowException:  # somebody else was faster
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def log_metrics(self, lines: Sequence[Metrics]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        metrics = [
+            Metric(name, value, now, line["step"])
+            for line in lines
+            for name, value in logged_numbers.of_line(line).items()
+            if line["step"] > self._highest(name)
+        ]
+        for at in range(0, len(metrics), METRICS):
+            self._client.log_batch(self._id, metrics=metrics[at : at + METRICS])
+
+    def _highest(self, name: str) -> int:
+        if name not in self._has:
+            known = self._client.get_metric_history(self._id, name)
+            self._has[name] = max((metric.step for metric in known), default=-1)
+        return self._has[name]
+
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        for name, value in logged_numbers.of_results(results).items():
+            self._client.log_metric(self._id, name, value)
+        self._client.set_tag(self._id, "mlflow.note.content", logged_numbers.markdown(results))
+
+    def close(self, state: str) -> None:
+        states = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+        self._client.set_terminated(self._id, states[state])
+
+
+@contextmanager
+def _retrying(times: int) -> Iterator[None]:
+    """How often MLflow asks again, unless the environment says so."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
+
+    if RETRIES.is_set():
+        yield
+        return
+    RETRIES.set(times)
+    try:
+        yield
+    finally:
+        RETRIES.unset()

@@ -1,0 +1,17 @@
+"""By what id a tracker knows a run, which that run has for good."""
+
+import json
+from collections.abc import Callable
+
+from flowertune import files
+from flowertune.runs import Run
+
+
+def remembered(run: Run, tracker: str, new: Callable[[], str]) -> str:
+    """By what id a tracker knows the run; a new one is kept beside the run's other files."""
+    path = run.path / "trackers.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if tracker not in known:
+        known[tracker] = new()
+        files.write_json(path, known)
+    return str(known[tracker])

@@ -1,0 +1,38 @@
+"""TensorBoard: files in the run."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowertune import logged_numbers
+from flowertune.logger_config import LoggerConfig
+from flowertune.runs import Metrics, Run
+
+
+class TensorBoard:
+    """A run there, as `loggers.Tracker` has it."""
+
+    def __init__(self, settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = run.path / "tensorboard"
+        if folder.exists():  # of a run that goes on: all lines come again
+            shutil.rmtree(folder)
+        self.place = f"tensorboard --logdir {run.path.parent}"
+        self._writer = SummaryWriter(str(folder))
+        self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
+
+    def log_metrics(self, lines: Sequence[Metrics]) -> None:
+        for line in lines:
+            for name, value in logged_numbers.of_line(line).items():
+                self._writer.add_scalar(name, value, line["step"])
+        self._writer.flush()
+
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        for name, value in logged_numbers.of_results(results).items():
+            self._writer.add_scalar(name, value)
+        self._writer.add_text("results", logged_numbers.markdown(results))
+
+    def close(self, state: str) -> None:
+        self._writer.close()

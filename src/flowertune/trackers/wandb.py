@@ -1,0 +1,68 @@
+"""Weights & Biases: at its server, or in the run until wandb sync."""
+
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowertune import logged_numbers
+from flowertune.errors import Refused
+from flowertune.runs import Metrics, Run
+from flowertune.trackers.remembered import remembered
+
+# Without an answer wandb waits for so many seconds to begin, and for what is left at the end; both
+# also hold for what it does when the process ends.
+TIMES = {"init_timeout": 30.0, "finish_timeout": 45.0, "finish_timeout_raises": True}
+
+
+def check_login(mode: str | None) -> None:
+    """Raises Refused where wandb would ask who you are. `mode`: as logger.mode."""
+    import wandb
+
+    found = wandb.setup().settings
+    known = found.api_key or found.identity_token_file or wandb.api.api_key
+    if (mode or found.mode) == "online" and not known:
+        raise Refused("logger=wandb: nobody is logged in; wandb login, or logger.mode=offline")
+
+
+class Wandb:
+    """A run there, as `loggers.Tracker` has it."""
+
+    def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        own = remembered(run, "wandb", lambda: uuid.uuid4().hex[:16])
+        for folder in run.path.glob(f"wandb/offline-run-*-{own}*"):
+            shutil.rmtree(folder)  # of a run that goes on: all lines come again
+        self._wandb = wandb
+        mode = settings.mode or wandb.setup().settings.mode
+        self._run = wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            mode=mode,
+            dir=run.path,
+            id=own,
+            name=run.path.name,
+            config=dict(config),
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",  # a job before in this sweep may hang at its end
+            settings=wandb.Settings(silent=True, console="off", **TIMES),
+        )
+        online = mode == "online"
+        self.place = str(self._run.url) if online else f"wandb sync {run.path}/wandb/offline-*"
+        self._run.define_metric("*", step_metric="step")  # its own steps count lines
+        self._has = self._run.starting_step
+
+    def log_metrics(self, lines: Sequence[Metrics]) -> None:
+        left_out, self._has = self._has, max(0, self._has - len(lines))
+        for line in lines[left_out:]:
+            self._run.log({"step": line["step"], **logged_numbers.of_line(line)})
+
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        data = [list(row) for row in logged_numbers.rows(results)]
+        self._run.log({"results": self._wandb.Table(list(logged_numbers.COLUMNS), data)})
+        self._run.summary.update(logged_numbers.of_results(results))
+
+    def close(self, state: str) -> None:
+        self._run.finish(exit_code=0 if state == "finished" else 1)

@@ -1,0 +1,33 @@
+"""A trained model that finds no memory on its device says so in a line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowertune import cli
+from flowertune.models.classifier import Classifier
+
+
+@pytest.mark.parametrize("where", ["to", "forward"])
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("evaluate", "lower trainer.eval_batch_size=128, or take another trainer.device"),
+        ("predict", "take another --device, or free some of it"),
+    ],
+)
+def test_it_is_a_line_that_says_what_to_do(
+    command: str, advice: str, where: str, lora: Path, drawn: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As the weights go to the device, and as a batch is worked out."""
+
+    def full(*values: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Classifier, where, full)
+    photos = [str(drawn / "test")] if command == "predict" else []
+    assert cli.main([command, str(lora), *photos]) == 1
+    said = f"flowertune {command}: out of memory on cpu: {advice}\n"
+    assert capsys.readouterr().err == said

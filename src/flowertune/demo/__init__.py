@@ -1,1 +1,0 @@
-"""A page on this machine to try a run's model on: what it takes a photo for, and why."""

@@ -148,7 +148,6 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
         cards.lead(evil, results, 2)
         + cards.card(evil, found, evil)
         + cards.card(evil, NoPicture(picture, evil), evil)
-        + cards.notice(evil)
     )
     assert "<img src=x" not in made
     assert "onerror=alert(1)&gt;&quot;&#x27;&amp;" in made

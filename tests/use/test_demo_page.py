@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import json
 import os
 import re
 import shutil
@@ -28,9 +29,10 @@ data.items.add(new File([bytes], arguments[2], { type: "image/png" }));
 if (arguments[0] === "paste") {
   document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
 } else {
-  const place = document.querySelector("#photos button");
   for (const kind of ["dragenter", "dragover", "drop"]) {
-    place.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true }));
+    const event = new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+    document.querySelector(arguments[0]).dispatchEvent(event);
+    if (kind === "drop" && !event.defaultPrevented) throw new Error("the page would be left");
   }
 }
 """
@@ -58,8 +60,9 @@ def demo(lora: Path, place: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         each.mkdir()
     environment = {
         **os.environ, "FLOWERTUNE_CACHE": str(place / "cache"), "HOME": str(home),
-        "TMPDIR": str(temporary), "http_proxy": "http://127.0.0.1:9", "GRADIO_SHARE": "True",
+        "TMPDIR": str(temporary), "ALL_PROXY": "socks5://127.0.0.1:9", "GRADIO_SHARE": "True",
         "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_ALLOWED_PATHS": "/",
+        "GRADIO_DEFAULT_CONCURRENCY_LIMIT": "8",
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "flowertune", "demo", str(lora), "--photos", "30"],
@@ -92,7 +95,7 @@ def page(browser: Any, demo: Demo) -> Callable[..., Any]:
     return page
 
 
-PLACE = "#photos input[type=file]"
+PLACE = "#photos .upload-container:not(.icon-mode) input[type=file]"  # without photos in it
 
 
 def until(browser: Any, holds: Callable[[], Any]) -> Any:
@@ -103,8 +106,8 @@ def until(browser: Any, holds: Callable[[], Any]) -> Any:
     return WebDriverWait(browser, SECONDS, 0.1, ignored).until(lambda _: holds())
 
 
-def cards(browser: Any, count: int) -> list[Any]:
-    """So many cards, when the last is there and the place is free again."""
+def cards(browser: Any, count: int) -> dict[str, Any]:
+    """So many cards by their titles, when the last is there and the place is free again."""
 
     def whole() -> Any:
         found = browser.find_elements("css selector", "#answers article")
@@ -112,12 +115,7 @@ def cards(browser: Any, count: int) -> list[Any]:
         return found if len(found) == count and free else None
 
     found: list[Any] = until(browser, whole)
-    return found
-
-
-def title(card: Any) -> str:
-    text: str = card.find_element("css selector", "h2").text
-    return text
+    return {card.find_element("css selector", "h2").text: card for card in found}
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
@@ -128,15 +126,16 @@ def test_photos_are_answered_as_python_answers_them_and_no_one_else_is_asked(
     demo: Demo,
     lora: Path,
     photos: list[Path],
+    tmp_path: Path,
     width: int,
     scheme: str,
 ) -> None:
-    chosen = photos[:3]
+    chosen = [shutil.copy(photo, tmp_path / f"{n}.png") for n, photo in enumerate(photos[:3])]
     page(width, scheme).send_keys("\n".join(map(str, chosen)))
     found = cards(browser, 3)
     expected = flowertune.load(lora).predict(chosen, top_k=5)
-    for card, photo, prediction in zip(found, chosen, expected, strict=True):
-        assert title(card) == photo.name
+    for photo, prediction in zip(chosen, expected, strict=True):
+        card = found[photo.name]
         lines = card.find_elements("css selector", ".ranked li")
         assert [line.find_element("css selector", ".name").text for line in lines] == list(
             prediction.classes
@@ -170,53 +169,85 @@ def test_whatever_is_uploaded_gets_a_message_and_the_next_photo_its_answer(
     cut.write_bytes(photos[0].read_bytes()[:500])
     uploads = (text, empty, huge, cut, photos[0])
     page().send_keys("\n".join(map(str, uploads)))
-    found = cards(browser, len(uploads))
-    told = {title(card): card.text for card in found}
+    told = {name: card.text for name, card in cards(browser, len(uploads)).items()}
     assert "not an image" in told["text.jpg"]
     assert "an empty file" in told["empty.png"]
     assert "too large: more than 178,956,970 pixels" in told["huge.png"]
     assert "gives no picture" in told["cut.png"]
-    assert "speak for" in told[photos[0].name]
-
-    with (tmp_path / "film.png").open("wb") as film:
-        film.truncate(65 * 2**20)
-    browser.find_element("css selector", PLACE).send_keys(str(tmp_path / "film.png"))
-    until(browser, lambda: "maximum allowed size" in browser.find_element("tag name", "body").text)
-
-    page().send_keys("\n".join(map(str, photos[:26])))
-    assert len(cards(browser, 24)) == 24
-    assert "2 more photos were left out" in browser.find_element("id", "answers").text
+    assert "speak most for" in told[photos[0].name]
 
 
-@pytest.mark.parametrize("way", ["paste", "drop"])
-def test_a_photo_can_be_pasted_and_dropped(
-    browser: Any, page: Callable[..., Any], photos: list[Path], way: str
+def said(browser: Any) -> str:
+    text: str = browser.find_element("id", "said").text
+    return text
+
+
+def test_what_is_too_large_or_too_many_costs_nothing_else(
+    browser: Any, page: Callable[..., Any], photos: list[Path], tmp_path: Path
 ) -> None:
-    page()
+    with (tmp_path / "film.png").open("wb") as film:
+        film.truncate(64 * 2**20 + 1)
+    page().send_keys(f"{tmp_path / 'film.png'}\n{photos[0]}")
+    (card,) = cards(browser, 1).values()
+    assert "speak most for" in card.text
+    assert "Left out, as larger than 64 MiB: film.png" in said(browser)
+
+    many = "\n".join(map(str, photos[:26]))
+    page().send_keys(many)
+    cards(browser, 24)
+    assert "2 more were left out: the page takes 24 at once" in said(browser)
+    assert "24 of 24 answered" in said(browser)
+    browser.find_element("css selector", PLACE).send_keys(many)  # the page keeps twice as many
+    cards(browser, 48)
+    browser.find_element("css selector", PLACE).send_keys(str(photos[0]))
+    cards(browser, 1)
+
+
+@pytest.mark.parametrize("where", ["paste", "body", "#photos button", "#lead p"])
+def test_a_photo_can_be_pasted_and_dropped_also_while_others_are_answered(
+    browser: Any, page: Callable[..., Any], photos: list[Path], tmp_path: Path, where: str
+) -> None:
+    chosen = [shutil.copy(photo, tmp_path / f"{n}.png") for n, photo in enumerate(photos[:6])]
+    page().send_keys("\n".join(map(str, chosen)))
     content = base64.b64encode(photos[1].read_bytes()).decode()
-    browser.execute_script(DROP, way, content, f"{way}.png")
-    (card,) = cards(browser, 1)
-    assert title(card) == f"{way}.png"
-    assert "speak for" in card.text
+    browser.execute_script(DROP, where, content, "one more.png")
+    found = cards(browser, 7)
+    assert "speak most for" in found["one more.png"].text
+    assert set(found) == {"one more.png", *(f"{n}.png" for n in range(6))}
 
 
 def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora: Path) -> None:
     address = demo.url.removeprefix("http://")
 
-    def status(path: str, host: str = address, data: str | None = None) -> tuple[int, bytes]:
+    def status(path: str, *, asked: Any = None, **headers: str) -> int:
         connection = http.client.HTTPConnection(address, timeout=SECONDS)
-        kind = {"Content-Type": "application/json"} if data else {}
-        connection.request("POST" if data else "GET", path, data, {"Host": host, **kind})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        body = None if asked is None else json.dumps(asked)
+        headers = {"Host": address, "Content-Type": "application/json", **headers}
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        return connection.getresponse().status
 
-    assert status("/")[0] == 200
-    assert status("/", host="evil.example")[0] == 400
+    assert status("/") == 200
+    assert status("/", Host="evil.example") == 400
+    assert status("/", Origin=demo.url) == 200
+    for origin in ("http://127.0.0.1:8888", "http://evil.example", "null"):
+        assert status("/", Origin=origin) == 403
+        assert status("/gradio_api/upload", asked={}, Origin=origin) == 403
     for path in ("/etc/passwd", lora / "config.yaml"):
-        code, content = status(f"/gradio_api/file={path}")
-        assert code == 403
-        assert b"root:" not in content
-        assert b"seed" not in content
+        assert status(f"/gradio_api/file={path}") == 404
+    for path in ("run/predict", "call/respond", "process_recording", "vibe-edit", "stream/x"):
+        assert status(f"/gradio_api/{path}", asked={}) == 404
+
+    def join(path: Any) -> int:
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        asked = {"data": [[file], None], "fn_index": 0, "session_hash": "s"}
+        return status("/gradio_api/queue/join", asked=asked)
+
+    elsewhere = ("/etc/passwd", "/dev/zero", str(lora / "config.yaml"), "x.png", "..", "", "\0")
+    for path in (*elsewhere, "http://127.0.0.1:9/x.png", 3, None, ["x"]):
+        assert join(path) == 403
+    (folder,) = (path for path in demo.temporary.iterdir() if path.name.startswith("flowertune"))
+    assert join(f"{folder}/../../home/x.png") == 403
+    assert join(f"{folder}/x.png") != 403
 
 
 def test_it_writes_into_a_temporary_folder_alone_and_ends_with_it(
@@ -228,8 +259,12 @@ def test_it_writes_into_a_temporary_folder_alone_and_ends_with_it(
     cards(browser, 1)
     assert demo.files() == before
     assert len(list(demo.temporary.rglob("mine.png"))) == 1
-    demo.process.send_signal(signal.SIGINT)
-    assert demo.process.wait(SECONDS) == 0
+    browser.find_element("css selector", PLACE).send_keys("\n".join(map(str, photos[:24])))
+    until(browser, lambda: "of 24 answered" in said(browser))
+    demo.process.send_signal(signal.SIGINT)  # while it answers
+    out, _ = demo.process.communicate(timeout=SECONDS)
+    assert demo.process.returncode == 0
+    assert "Traceback" not in out
     assert demo.files() == before
     left = {path.name for path in demo.temporary.rglob("*")}
     assert {name for name in left if re.search("gradio|flowertune|mine", name)} == set()

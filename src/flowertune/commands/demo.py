@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib.util
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,12 +47,12 @@ def execute(words: Sequence[str]) -> int:
         with console.progress():
             known = neighbours.read(model, asked.photos, console.warn, console.advance)
 
-        with own_folder():
+        with own_folder() as folder:
             from flowertune.demo import page  # Gradio takes seconds to import
 
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
             hosts = LOOPBACK if asked.host in LOOPBACK else None
-            app = page.application(page.page(model, known, lead), hosts)
+            app = page.application(page.page(model, known, lead), folder, hosts)
             with (
                 quiet_pil(),
                 listening() as stop,
@@ -77,15 +78,24 @@ def _listener(host: str, port: int | None) -> socket.socket:
         if port is None and error.errno == errno.EADDRINUSE:
             return socket.create_server((host, 0))
         where = f"--host {host}" + ("" if port is None else f" --port {port}")
-        raise Refused(f"{where}: {error.strerror or error}") from error
+        # Python adds the address to what the system says of it
+        number = error.errno or 0
+        why = os.strerror(number) if number in errno.errorcode else error.strerror
+        raise Refused(f"{where}: {why}") from error
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = WordParser()
     parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--host", default=HOST, metavar="ADDRESS")
+    parser.add_argument("--host", type=_address, default=HOST, metavar="ADDRESS")
     parser.add_argument("--port", type=whole_number(1, 65535), metavar="PORT")
     parser.add_argument("--photos", type=whole_number(0), default=PHOTOS, metavar="N")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
     return parser.parse_intermixed_args(words)
+
+
+def _address(text: str) -> str:
+    if not text:  # which would be every one there is
+        raise argparse.ArgumentTypeError("must be an address of this machine; 0.0.0.0 is all")
+    return text

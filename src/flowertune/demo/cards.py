@@ -47,7 +47,7 @@ def card(name: str, answer: Answer | NoPicture, said: str) -> str:
     if answer.relevance is None:
         seen += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
     else:
-        told = f"bright: the patches that speak for {first}"
+        told = f"brightest: the patches that, in this photo, speak most for {first}"
         seen += _figure(_lit(answer.pixels, answer.relevance), told, f"The same, {told}")
     ranked = "".join(map(_bar, answer.classes, answer.probabilities))
     nearest = "".join(map(_neighbour, answer.nearest))
@@ -61,15 +61,20 @@ def card(name: str, answer: Answer | NoPicture, said: str) -> str:
     )
 
 
-def answers(cards: str, coming: int) -> str:
-    """All cards so far, and how many are still to come."""
-    rest = f'<p class="waiting">{coming:,} to come</p>\n' if coming else ""
-    return f'<div aria-live="polite">\n{cards}{rest}</div>\n'
+def status(done: int, total: int) -> str:
+    """How far the answers are, also for who hears the page."""
+    said = "" if not total else f"{done} of {total} answered"
+    return f'<p role="status">{said}</p>\n'
 
 
-def notice(text: str) -> str:
-    """A line among the cards."""
-    return f'<p class="notice">{_text(text)}</p>\n'
+def left_out(count: int, most: int) -> str:
+    """What is said of photos beyond as many as the page takes."""
+    if not count:
+        return ""
+    return (
+        f'<p role="alert">{count:,} more were left out: the page takes {most} at once;'
+        " flowertune predict takes a folder.</p>\n"
+    )
 
 
 def _bar(label: str, probability: float) -> str:

@@ -64,11 +64,11 @@ def read(
     Raises Refused where the run's photos.csv is missing or damaged.
     """
     root = photos_of_run.root_of(model.config.data)
+    if not most:
+        return _none("No training photos were asked for")
     photos = [photo for photo in model.run.photos() if photo.split == "train"]
     order = torch.randperm(len(photos), generator=draws.generator(model.config.seed, "demo photos"))
     chosen = [photos[place] for place in order[:most].sort().values.tolist()]
-    if not chosen:
-        return _none("No training photos were asked for")
     if not root.is_dir():
         return _none(f"The training photos are not in {shown(root)} any more")
     kept, embeddings, done = [], [], 0

@@ -1,5 +1,6 @@
 """The page and its server. Imports Gradio, which takes seconds."""
 
+import logging
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,73 +10,79 @@ from typing import Any
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flowertune.demo import cards
 from flowertune.demo.answers import answer
+from flowertune.demo.gate import gate
 from flowertune.demo.neighbours import Neighbours
 from flowertune.trained import Trained
 
 MAX_MEBIBYTES = 64  # of a file
 MOST_PHOTOS = 24  # at once
+KEPT = 2 * MOST_PHOTOS  # cards on the page
 ENDING = 2  # seconds that an answer under way has, when the server is to end
 
 _ASSETS = Path(__file__).parent / "assets"
-# Gradio's own scripts and styles stand in its page; nothing comes from anywhere else
-_NO_NETWORK = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
 
 
 def page(model: Trained, neighbours: Neighbours, lead: str) -> gr.Blocks:
-    """A place for photos, and under it a card for each. `lead` is HTML."""
+    """A place for photos, and under it a card for each, the newest first. `lead` is HTML."""
 
-    def respond(uploads: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+    def respond(uploads: Sequence[str] | None, used: int) -> Iterator[dict[Any, Any]]:
         photos = [Path(each) for each in uploads or ()]
-        said = ""
-        for done, photo in enumerate(photos[:MOST_PHOTOS], start=1):
-            said += cards.card(photo.name, answer(model, neighbours, photo), neighbours.said)
-            coming = len(photos[:MOST_PHOTOS]) - done
-            yield cards.answers(said, coming), gr.skip()
-        if len(photos) > MOST_PHOTOS:
-            left = f"{len(photos) - MOST_PHOTOS:,} more photos were left out: the page takes"
-            said = cards.notice(f"{left} {MOST_PHOTOS} at once; predict takes a folder.") + said
-        yield cards.answers(said, 0), None  # and the place is free for the next photos
+        chosen = photos[:MOST_PHOTOS]
+        told = cards.left_out(len(photos) - len(chosen), MOST_PHOTOS)
+        first = {place: None, status: cards.status(0, len(chosen)), notice: told}
+        if used + len(chosen) > KEPT:
+            used = 0
+            first.update(dict.fromkeys(slots, ""))
+        yield {**first, taken: used + len(chosen)}  # the place is free again
+        for done, photo in enumerate(chosen, start=1):
+            card = cards.card(photo.name, answer(model, neighbours, photo), neighbours.said)
+            yield {slots[used + done - 1]: card, status: cards.status(done, len(chosen))}
 
     with gr.Blocks(title="flowertune", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
         gr.HTML(lead, elem_id="lead", padding=False)
-        photos = gr.File(
-            label="Photos: drop, paste or choose",
+        place = gr.File(
+            label=f"Photos: drop, paste or choose ({MOST_PHOTOS} at once,"
+            f" of {MAX_MEBIBYTES} MiB at most)",
             file_count="multiple",
             type="filepath",
             elem_id="photos",
         )
-        answers = gr.HTML(elem_id="answers", padding=False)
-        photos.upload(respond, photos, [answers, photos], api_visibility="private")
+        with gr.Column(elem_id="said"):
+            gr.HTML('<p id="refused" role="alert"></p>', padding=False)  # photos.js writes there
+            notice = gr.HTML(padding=False)
+            status = gr.HTML(padding=False)
+        taken = gr.State(0)
+        with gr.Column(elem_id="answers"):  # from the last to the first, see page.css
+            slots = [gr.HTML(padding=False) for _ in range(KEPT)]
+        place.upload(
+            respond,
+            [place, taken],
+            [place, taken, notice, status, *slots],
+            api_visibility="private",
+            concurrency_limit=1,  # one model, and what is looked at in it is the answer's own
+            trigger_mode="multiple",
+            show_progress="hidden",
+        )
     return blocks
 
 
-def application(blocks: gr.Blocks, hosts: Sequence[str] | None) -> FastAPI:
+def application(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> FastAPI:
     """The page as a server's application, with limits, and with nothing from another host.
 
-    hosts: the names that a browser may know the server by; any, where None.
+    folder: where uploads lie. hosts: the names that a browser may know the server by; any, where
+    None.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    async def no_network(request: Request, respond: Any) -> Response:
-        response: Response = await respond(request)
-        response.headers["Content-Security-Policy"] = _NO_NETWORK
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    app.middleware("http")(no_network)
-
+    app.middleware("http")(gate(folder))
     if hosts is not None:  # else a page elsewhere could have its own name lead here
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    script = (_ASSETS / "photos.js").read_text(encoding="utf-8")
     gr.mount_gradio_app(
         app,
         blocks,
@@ -83,15 +90,16 @@ def application(blocks: gr.Blocks, hosts: Sequence[str] | None) -> FastAPI:
         footer_links=[],
         run_history=False,
         show_error=True,
-        max_file_size=f"{MAX_MEBIBYTES}mb",
+        max_file_size=MAX_MEBIBYTES * 2**20,
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
         theme=gr.themes.Default(**fonts),
         css_paths=_ASSETS / "page.css",
-        head=f"<script>{(_ASSETS / 'paste.js').read_text(encoding='utf-8')}</script>",
+        head=f"<script>const MEBIBYTES = {MAX_MEBIBYTES};\n{script}</script>",
     )
+    blocks.has_launched = True  # before, Gradio takes a file from anywhere
     return app
 
 
@@ -106,5 +114,6 @@ def serving(app: FastAPI, listener: socket.socket) -> Iterator[threading.Thread]
     try:
         yield thread
     finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # answers that are cut off
         server.should_exit = True
         thread.join()

@@ -104,7 +104,7 @@ and left out, and the exit code is then 1. stdout has the answers alone.""",
     "demo": Command(
         summary="open a page to try a finished run on",
         description="""\
-Serves a page on this machine where photos can be dropped, pasted or chosen, several at once. For
+Serves a page on this machine where photos can be dropped, pasted or chosen, 24 at once. For
 each it shows the five likeliest classes, which patches of the photo speak for the first (after
 Chefer et al., 2021), and the training photos that it is most like. Uploads are kept in a temporary
 folder that goes with the page; nothing is sent anywhere. Needs pip install 'flowertune[demo]'.""",

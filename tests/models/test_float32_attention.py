@@ -73,9 +73,20 @@ def test_attention_that_is_large_is_torchs_own(monkeypatch):
     own = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: used.append(1) or own(*a))
     for tokens, calls in ((20, 0), (21, 1)):
-        q = torch.randn(2, 3, tokens, 8)
+        q = torch.randn(2, 3, tokens, 8, requires_grad=True)
         attend(q, q, q)
         assert len(used) == calls
+        with torch.no_grad():  # nothing is kept
+            attend(q, q, q)
+        assert len(used) == calls
+
+
+def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
+    monkeypatch.setattr(float32_attention, "AT_ONCE", 2 * 3 * 20 * 25 * 4)
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(5, 3, n, 8, generator=generator) for n in (20, 25, 25))
+    found = attend(q, k, v)
+    torch.testing.assert_close(found.double(), exact(q, k, v), atol=1e-5, rtol=1e-5)
 
 
 def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):

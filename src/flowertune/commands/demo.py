@@ -46,6 +46,8 @@ def execute(words: Sequence[str]) -> int:
         console = RunConsole()
         with console.progress():
             known = neighbours.read(model, asked.photos, console.warn, console.advance)
+        if not known.paths:
+            console.say(known.said)
 
         with own_folder() as folder:
             from flowertune.demo import page  # Gradio takes seconds to import

@@ -63,9 +63,9 @@ def read(
 
     Raises Refused where the run's photos.csv is missing or damaged.
     """
-    root = photos_of_run.root_of(model.config.data)
     if not most:
         return _none("No training photos were asked for")
+    root = photos_of_run.root_of(model.config.data)
     photos = [photo for photo in model.run.photos() if photo.split == "train"]
     order = torch.randperm(len(photos), generator=draws.generator(model.config.seed, "demo photos"))
     chosen = [photos[place] for place in order[:most].sort().values.tolist()]

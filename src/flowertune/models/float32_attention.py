@@ -17,18 +17,25 @@ from torch.autograd.function import once_differentiable
 
 from flowertune.models.product import by_onednn
 
-LARGEST = 32 * 2**20  # bytes of attention that one call holds; torch's own holds a few rows of it
+LARGEST = 32 * 2**20  # bytes of attention that one call keeps for its gradient; torch's keeps none
+AT_ONCE = 8 * 2**20  # bytes of attention that are worked on at once where none is kept
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(E)) v: q (B, heads, N, E), k and v (B, heads, S, E) -> (B, heads, N, E).
 
-    torch's own where that is the faster one, and where the attention (B, heads, N, S) is large.
+    torch's own where that is the faster one, and where too much would be kept for the gradients.
     """
-    held = q.shape[:3].numel() * k.shape[2] * q.element_size()
-    if held <= LARGEST and by_onednn(q) and _keeps_float32():
+    if not by_onednn(q) or not _keeps_float32():
+        return F.scaled_dot_product_attention(q, k, v)
+    of_a_photo = q.shape[1:3].numel() * k.shape[2] * q.element_size()
+    if torch.is_grad_enabled() and any(each.requires_grad for each in (q, k, v)):
+        if len(q) * of_a_photo > LARGEST:
+            return F.scaled_dot_product_attention(q, k, v)
         return _attend(q, k, v)  # type: ignore[no-any-return]
-    return F.scaled_dot_product_attention(q, k, v)
+    photos = max(1, AT_ONCE // of_a_photo)
+    parts = zip(q.split(photos), k.split(photos), v.split(photos), strict=True)
+    return torch.cat([_attend(*part) for part in parts])
 
 
 @contextmanager
@@ -56,8 +63,8 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = q.shape[:2]
-        q, k, v = (each.contiguous().flatten(0, 1) for each in (q, k, v))
-        q = q * q.shape[2] ** -0.5
+        scaled = torch.mul(q, q.shape[3] ** -0.5, out=q.new_empty(q.shape))
+        q, k, v = (each.contiguous().flatten(0, 1) for each in (scaled, k, v))
         with _onednn():
             scores = torch.bmm(q, k.transpose(1, 2))
             attention = torch.softmax(scores, 2, out=scores)

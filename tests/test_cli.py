@@ -106,7 +106,8 @@ def test_neither_help_nor_listing_the_cache_loads_torch_or_hydra(tmp_path: Path)
         (["-m"], "the command comes first"),
         (
             ["qqq"],
-            "the commands are: train, reproduce, evaluate, predict, report, export, bench, data\n",
+            "the commands are: train, reproduce, evaluate, predict, demo, report, export, bench,"
+            " data\n",
         ),
         (["data", "chek"], "flowertune data: 'chek' is not a command; did you mean check?"),
         (["data", "cache", "qqq"], "the commands are: list, clear\n"),
@@ -155,7 +156,17 @@ def test_completion_works_behind_the_command(line: str, expected: set[str], shel
         ("flowertune tr", ["train"]),
         (
             "flowertune ",
-            ["train", "reproduce", "evaluate", "predict", "report", "export", "bench", "data"],
+            [
+                "train",
+                "reproduce",
+                "evaluate",
+                "predict",
+                "demo",
+                "report",
+                "export",
+                "bench",
+                "data",
+            ],
         ),
         ("flowertune data", ["data"]),
         ("flowertune data ", ["prepare", "check", "cache"]),

@@ -19,6 +19,7 @@ from flowertune.data.mix import Mixing
 from flowertune.errors import TrainingFailed
 from flowertune.losses import criteria
 from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.models import float32_attention
 from flowertune.training import replay as replays
 from flowertune.training.device import Compute
 from flowertune.training.ema import AveragedWeights
@@ -32,6 +33,12 @@ TRIPLET = partial(
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def _attention_as_on_a_gpu(monkeypatch):
+    """torch's own: which library computes the other on a CPU is no operation to record."""
+    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: False)
 
 
 class Operations(TorchDispatchMode):

@@ -171,9 +171,9 @@ def test_what_cannot_be_served_is_refused_in_a_line(
 
     there = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "gradio" else there(name)
+        importlib.util, "find_spec", lambda name: None if name in demo.PACKAGES else there(name)
     )
-    assert "gradio not installed; pip install 'flowertune[demo]'" in refused(lora)
+    assert "gradio, uvicorn not installed; pip install 'flowertune[demo]'" in refused(lora)
     monkeypatch.setattr(demo, "PACKAGES", ())
     assert "is no finished run" in refused(tmp_path / "nothing")
     with socket.create_server(("127.0.0.1", 0)) as other:

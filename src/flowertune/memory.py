@@ -50,6 +50,5 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()  # MPS and the CPU's allocator raise a plain RuntimeError
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
+    lacking = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+    return isinstance(error, RuntimeError) and any(words in text for words in lacking)

@@ -1,5 +1,7 @@
 """Attention by oneDNN against PyTorch's own and against float64, with its gradients."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,3 +97,38 @@ def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
     monkeypatch.setattr(float32_attention, "_attend", None)
     q = torch.randn(1, 1, 3, 8)
     assert attend(q, q, q).shape == q.shape
+
+
+def test_threads_leave_the_switch_as_it_was(monkeypatch):
+    """Left at "medium", products of others would be rounded from then on, on a GPU."""
+    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: True)
+    q = torch.randn(2, 3, 20, 8)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: attend(q, q, q), range(400)))
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_it_computes_where_torchs_newer_switches_are_set(monkeypatch):
+    """With those the older one, which is used here, raises."""
+
+    def raises(*given):
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: True)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", raises)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", raises)
+    q = torch.randn(2, 3, 20, 8)
+    torch.testing.assert_close(attend(q, q, q).double(), exact(q, q, q), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("photos", [0, 2])
+def test_no_photos_and_autocast_around_the_gradient_are_fine(library, photos):
+    q = torch.randn(photos, 3, 20, 8, requires_grad=True)
+    with torch.no_grad():
+        assert attend(q, q, q).shape == q.shape
+    found = attend(q, q, q)
+    with torch.autocast("cpu", torch.bfloat16):
+        found.sum().backward()
+    assert q.grad.shape == q.shape

@@ -203,7 +203,7 @@ def test_what_is_too_large_or_too_many_costs_nothing_else(
     cards(browser, 1)
 
 
-@pytest.mark.parametrize("where", ["paste", "body", "#photos button", "#lead p"])
+@pytest.mark.parametrize("where", ["paste", "body", "#photos", "#lead p"])
 def test_a_photo_can_be_pasted_and_dropped_also_while_others_are_answered(
     browser: Any, page: Callable[..., Any], photos: list[Path], tmp_path: Path, where: str
 ) -> None:
@@ -229,7 +229,7 @@ def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora:
     assert status("/") == 200
     assert status("/", Host="evil.example") == 400
     assert status("/", Origin=demo.url) == 200
-    for origin in ("http://127.0.0.1:8888", "http://evil.example", "null"):
+    for origin in ("http://127.0.0.1:8888", "http://evil.example", "null", "http://["):
         assert status("/", Origin=origin) == 403
         assert status("/gradio_api/upload", asked={}, Origin=origin) == 403
     for path in ("/etc/passwd", lora / "config.yaml"):
@@ -248,6 +248,14 @@ def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora:
     (folder,) = (path for path in demo.temporary.iterdir() if path.name.startswith("flowertune"))
     assert join(f"{folder}/../../home/x.png") == 403
     assert join(f"{folder}/x.png") != 403
+    many = {"data": ["x" * 2**18], "fn_index": 0, "session_hash": "s"}
+    assert status("/gradio_api/queue/join", asked=many) == 413
+    nested: Any = []
+    for _ in range(500):
+        nested = [nested]
+    assert status("/gradio_api/queue/join", asked=nested) in (400, 422)
+    too_many = {"Content-Length": str(2 * 2**30 + 1)}  # refused before it is sent
+    assert status("/gradio_api/upload", asked={}, **too_many) == 507
 
 
 def test_it_writes_into_a_temporary_folder_alone_and_ends_with_it(

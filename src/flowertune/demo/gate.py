@@ -1,7 +1,10 @@
 """Who may ask the page's server for what. Gradio's answers more than this page ever asks."""
 
 import re
+import stat
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +12,9 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-LARGEST = 2**30  # bytes of uploads that are kept at a time
+LARGEST = 2 * 2**30  # bytes of uploads that are kept at a time; a lot of them may be 1.5 GiB
+LARGEST_WORDS = 256 * 2**10  # bytes of what else is sent
+KEPT = 600  # seconds that an upload is kept
 
 _PAGE = re.compile(r"/|/(assets|static|svelte)/.+|/(theme\.css|favicon\.ico|manifest\.json)")
 _ASKED = re.compile(
@@ -43,23 +48,53 @@ def gate(folder: Path) -> Callable[[Request, Respond], Awaitable[Response]]:
 
 
 async def _refusal(request: Request, folder: Path) -> Response | None:
-    path, origin = request.url.path, request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    path = request.scope["path"]
+    if not _is_own(request.headers.get("origin"), request.headers.get("host")):
         return PlainTextResponse("from another page", 403)
     if not (_PAGE.fullmatch(path) or _ASKED.fullmatch(path)):
         return PlainTextResponse("not here", 404)
+    if request.method != "POST":
+        return None
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():  # which the server holds a request to
+        return PlainTextResponse("how long?", 411)
+    if path.startswith("/gradio_api/upload"):
+        if int(length) > LARGEST - _used(folder):
+            return PlainTextResponse("too many uploads within ten minutes", 507)
+        return None
+    if int(length) > LARGEST_WORDS:
+        return PlainTextResponse("too long", 413)
     if path.startswith("/gradio_api/queue/join"):
         try:
-            asked = await request.json()
-        except ValueError:
-            return PlainTextResponse("no JSON", 400)
-        if not all(_lies_in(folder, file) for file in _files(asked)):
+            files = list(_files(await request.json()))
+        except (ValueError, RecursionError):
+            return PlainTextResponse("no JSON of this page", 400)
+        if not all(_lies_in(folder, file) for file in files):
             return PlainTextResponse("not an upload", 403)
-    if path.startswith("/gradio_api/upload") and request.method == "POST":
-        files = (each for each in folder.rglob("*") if each.is_file())
-        if sum(each.stat().st_size for each in files) >= LARGEST:
-            return PlainTextResponse("too many uploads for now", 507)
     return None
+
+
+def _is_own(origin: str | None, host: str | None) -> bool:
+    """Whether a request comes from the page itself, or from no page."""
+    try:
+        return origin is None or urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+
+
+def _used(folder: Path) -> int:
+    """Bytes of uploads, after those of some time ago are removed, whole ones and cut off ones."""
+    used, now = 0, time.time()
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # Gradio moves and removes them meanwhile
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            if now - status.st_mtime > KEPT:
+                file.unlink()
+            else:
+                used += status.st_size
+    return used
 
 
 def _files(asked: Any) -> Iterator[Any]:

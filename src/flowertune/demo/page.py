@@ -43,7 +43,7 @@ def page(model: Trained, neighbours: Neighbours, lead: str) -> gr.Blocks:
             card = cards.card(photo.name, answer(model, neighbours, photo), neighbours.said)
             yield {slots[used + done - 1]: card, status: cards.status(done, len(chosen))}
 
-    with gr.Blocks(title="flowertune", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
+    with gr.Blocks(title="flowertune", analytics_enabled=False) as blocks:
         gr.HTML(lead, elem_id="lead", padding=False)
         place = gr.File(
             label=f"Photos: drop, paste or choose ({MOST_PHOTOS} at once,"

@@ -6,6 +6,7 @@ in them; oneDNN, on a CPU without matrix tiles, then computes in float32 all the
 """
 
 import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,28 +34,52 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if len(q) * of_a_photo > LARGEST:
             return F.scaled_dot_product_attention(q, k, v)
         return _attend(q, k, v)  # type: ignore[no-any-return]
-    photos = max(1, AT_ONCE // of_a_photo)
+    photos = max(1, AT_ONCE // max(1, of_a_photo))
     parts = zip(q.split(photos), k.split(photos), v.split(photos), strict=True)
     return torch.cat([_attend(*part) for part in parts])
 
 
+_lock = threading.Lock()
+_open, _before = 0, ""  # how many threads are in `_onednn`, and how it was before the first came
+
+
 @contextmanager
 def _onednn() -> Iterator[None]:
-    """While it is open, batched float32 products of the whole process are oneDNN's."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    """While it is open, batched float32 products of the whole process are oneDNN's.
+
+    Where somebody has set torch's newer switches, which this older one does not go with, they stay
+    MKL's.
+    """
+    global _open, _before
+    with _lock:
+        if not _open:
+            try:
+                _before = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision("medium")
+            except RuntimeError:
+                _before = ""
+        _open += 1
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        with _lock:
+            _open -= 1
+            if not _open and _before:
+                torch.set_float32_matmul_precision(_before)
 
 
 @functools.cache
 def _keeps_float32() -> bool:
-    """Whether oneDNN, where it may round factors to bfloat16, leaves them as they are."""
-    fine = torch.full((1, 64, 64), 1 + 2.0**-12)  # 1 in bfloat16
-    with _onednn():
-        return torch.equal(fine @ torch.eye(64)[None], fine)
+    """Whether oneDNN, where it may round factors to bfloat16, leaves them as they are.
+
+    Not asked where there is a GPU, whose products the switch would round as well.
+    """
+    if torch.cuda.is_available():
+        return False
+    fine = torch.full((1, 64, 64), 1 + 2.0**-12, dtype=torch.float32, device="cpu")  # 1 in bfloat16
+    one = torch.eye(64, dtype=torch.float32, device="cpu")[None]
+    with torch.autocast("cpu", enabled=False), _onednn():
+        return all(torch.equal(x @ one, fine) for x in (fine, fine.transpose(1, 2)))
 
 
 class _Attend(torch.autograd.Function):
@@ -79,7 +104,7 @@ class _Attend(torch.autograd.Function):
         q, k, v, attention = ctx.saved_tensors
         heads = gradient.shape[:2]
         gradient = gradient.contiguous().flatten(0, 1)
-        with _onednn():
+        with torch.autocast("cpu", enabled=False), _onednn():
             for_v = torch.bmm(attention.transpose(1, 2), gradient)
             of_scores = torch.bmm(gradient, v.transpose(1, 2))
             torch.ops.aten._softmax_backward_data.out(

@@ -25,6 +25,12 @@ class Command:
     reproduces: bool = False
 
 
+# Flags of the commands that use a finished run.
+_COMPUTE = {
+    "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
+    "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
+}
+
 # By the words that name them; the module is commands/<words joined by _>.py.
 COMMANDS = {
     "train": Command(
@@ -95,8 +101,7 @@ and left out, and the exit code is then 1. stdout has the answers alone.""",
             "--top-k K": "how many classes; else 3",
             "--format FORMAT": "table (default), json or csv",
             "--null": "names on stdin end with NUL, not with a line",
-            "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
-            "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
+            **_COMPUTE,
         },
         operands=" RUN PHOTO|FOLDER|- ...",
         composes=False,
@@ -117,8 +122,7 @@ folder that goes with the page; nothing is sent anywhere. Needs pip install 'flo
             "--port PORT": "where; else 7860, or one that is free",
             "--host ADDRESS": "who may reach it; else 127.0.0.1, this machine alone",
             "--photos N": "how many training photos to compare with; else 5000",
-            "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
-            "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
+            **_COMPUTE,
         },
         operands=" RUN",
         composes=False,

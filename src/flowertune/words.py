@@ -27,3 +27,9 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def add_compute(parser: WordParser) -> None:
+    """--device and --precision, where a finished run computes otherwise than it was set to."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))

@@ -16,7 +16,7 @@ from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
 from flowertune.report.console import RunConsole
 from flowertune.stopping import listening
 from flowertune.training.determinism import make_deterministic
-from flowertune.words import WordParser, whole_number
+from flowertune.words import WordParser, add_compute, whole_number
 
 HOST = "127.0.0.1"
 PORT = 7860  # Gradio's
@@ -92,8 +92,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--host", type=_address, default=HOST, metavar="ADDRESS")
     parser.add_argument("--port", type=whole_number(1, 65535), metavar="PORT")
     parser.add_argument("--photos", type=whole_number(0), default=PHOTOS, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+    add_compute(parser)
     return parser.parse_intermixed_args(words)
 
 

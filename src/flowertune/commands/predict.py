@@ -19,7 +19,7 @@ from flowertune.report.console import error_console
 from flowertune.report.predictions import FORMATS, PredictionLines
 from flowertune.stopping import listening
 from flowertune.training.determinism import make_deterministic
-from flowertune.words import WordParser, whole_number
+from flowertune.words import WordParser, add_compute, whole_number
 
 STDIN = "-"
 READ_AT_ONCE = 2**16  # bytes of stdin
@@ -128,6 +128,5 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--top-k", type=whole_number(1), default=trained.TOP_K, metavar="K")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--null", action="store_true")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+    add_compute(parser)
     return parser.parse_intermixed_args(words)

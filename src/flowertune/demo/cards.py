@@ -1,7 +1,6 @@
 """The page's HTML: what is said of the run, and a card for each photo."""
 
 import base64
-import html
 import io
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from flowertune.data.photos import shown
 from flowertune.data.pixels import NotAPhoto, photo_bytes, read_photo
 from flowertune.demo.answers import Answer
 from flowertune.demo.neighbours import Neighbour
+from flowertune.report import page
 from flowertune.trained import NoPicture
 
 SIDE = 112  # pixels of a training photo
@@ -130,8 +130,8 @@ def _image(picture: Image.Image, alternative: str) -> str:
     file = io.BytesIO()
     picture.save(file, format="JPEG", quality=85)
     content = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{content}" alt="{_text(alternative)}">'
+    return page.picture(content, alternative)
 
 
 def _text(text: str | Path) -> str:
-    return html.escape(shown(text))
+    return page.escaped(shown(text))

@@ -5,7 +5,7 @@ from typing import Any
 
 from flowertune.data.photos import shown
 from flowertune.finished_run import Prediction
-from flowertune.report.page import escaped, table
+from flowertune.report.page import escaped, picture, table
 
 _Photo = dict[str, Any]
 
@@ -25,16 +25,16 @@ def augmented(photos: Sequence[_Photo]) -> str:
     rows = ""
     for photo in photos:
         label = photo["label"]
-        images = _image(photo["picture"], f"{label}, as it is")
+        images = picture(photo["picture"], f"{label}, as it is")
         for number, variant in enumerate(photo["variants"], start=1):
-            images += _image(variant, f"{label}, variant {number}")
+            images += picture(variant, f"{label}, variant {number}")
         caption = escaped(shown(label))
         rows += f"<figure>\n{images}<figcaption>{caption}</figcaption>\n</figure>\n"
     return f'<div class="variants">\n{rows}</div>\n'
 
 
 def _card(place: str, photo: _Photo, prediction: Prediction) -> str:
-    image = _image(photo["picture"], f"A photo of {prediction.label}")
+    image = picture(photo["picture"], f"A photo of {prediction.label}")
     said = f"<b>{escaped(prediction.answer)}</b><span>{_percent(prediction.probability)}</span>"
     if not prediction.is_hit:
         said += f"<span>is {escaped(prediction.label)}</span>"
@@ -44,8 +44,8 @@ def _card(place: str, photo: _Photo, prediction: Prediction) -> str:
 def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
     nearest = photo["nearest"]
     label, path = shown(nearest["label"]), shown(nearest["path"])
-    itself = _image(photo["picture"], f"A photo of {prediction.label}")
-    neighbour = _image(nearest["picture"], f"A training photo of {label}")
+    itself = picture(photo["picture"], f"A photo of {prediction.label}")
+    neighbour = picture(nearest["picture"], f"A training photo of {label}")
     said = f"the nearest training photo: {label}, cosine {nearest['similarity']:.2f}; {path}"
     title = f"{prediction.label}, taken for {prediction.answer}"
     if prediction.is_hit:
@@ -62,11 +62,6 @@ def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
         + f'<button type="button" autofocus popovertarget="{place}" popovertargetaction="hide">'
         "Close</button>\n</div>\n"
     )
-
-
-def _image(jpeg: str, alternative: str) -> str:
-    alternative = escaped(shown(alternative))
-    return f'<img src="data:image/jpeg;base64,{jpeg}" alt="{alternative}">\n'
 
 
 def _percent(share: float) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowertune.data.photos import shown
+
 _STYLE = Path(__file__).parent / "assets" / "page.css"
 _NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -98,6 +100,12 @@ def figure(svg: str, caption: str, alternative: str) -> str:
         f'<figure>\n<div role="img" aria-label="{escaped(alternative)}">\n{svg}</div>\n'
         f"<figcaption>{escaped(caption)}</figcaption>\n</figure>\n"
     )
+
+
+def picture(jpeg: str, alternative: str) -> str:
+    """A JPEG (base64), and what it shows in words; any name may stand in them."""
+    alternative = escaped(shown(alternative))
+    return f'<img src="data:image/jpeg;base64,{jpeg}" alt="{alternative}">\n'
 
 
 def folded(summary: str, body: str) -> str:

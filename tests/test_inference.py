@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from flowertune.data.batches import PixelStore
-from flowertune.inference import infer, prediction_table
+from flowertune.inference import infer, infer_features, prediction_table
+from flowertune.models import tower
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
@@ -53,6 +54,39 @@ def test_the_batch_size_does_not_matter(classifier, pixels, batch_size):
     one, other = run(classifier, pixels, 11), run(classifier, pixels, batch_size)
     torch.testing.assert_close(other.logits, one.logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(other.embedding, one.embedding, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def five_at_once(small, monkeypatch):
+    monkeypatch.setattr(tower, "TOKENS_AT_ONCE", 5 * len(small.visual.positional_embedding) + 1)
+
+
+def sizes_of(module):
+    """How many photos each of its forward passes has."""
+    seen = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    return seen
+
+
+def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, request):
+    whole = run(classifier, pixels, 8)
+    request.getfixturevalue("five_at_once")
+    sizes, seen = sizes_of(classifier), []
+    parts = run(classifier, pixels, 8, progress=lambda done, total: seen.append(done))
+    assert sizes == [5, 3, 3]
+    assert seen == [8, 11]
+    torch.testing.assert_close(parts.embedding, whole.embedding, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(parts.logits, whole.logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_gets_features_in_the_parts_that_inference_has(small, pixels, five_at_once):
+    head = LinearHead(small.embedding_dim, 7, None, None, seed=1)
+    probe = Classifier(small, head, "linear_probe")
+    sizes = sizes_of(head)
+    outputs = run(probe, pixels, 8)
+    again = infer_features(probe, outputs.embedding, 8)
+    assert sizes == [5, 3, 3] * 2
+    assert torch.equal(again.logits, outputs.logits)
 
 
 def test_bf16_gives_float32_close_to_fp32(classifier, pixels):

@@ -30,6 +30,7 @@ from flowertune.method_config import LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
+from flowertune.models.tower import in_parts
 from flowertune.report.console import RunConsole
 from flowertune.stopping import Stop
 from flowertune.training import checkpoint
@@ -80,7 +81,8 @@ def adapt(
 
     def encode(batch: Tensor) -> Tensor:
         with compute.autocast():
-            return backbone.encode_image(normalise(batch, mean, std))
+            parts = in_parts(backbone.visual, batch)
+            return torch.cat([backbone.encode_image(normalise(each, mean, std)) for each in parts])
 
     features = {}
     with console.progress():

@@ -10,6 +10,7 @@ from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.models.classifier import Classifier
 from flowertune.models.lora import merged
+from flowertune.models.tower import in_parts
 from flowertune.training.device import Compute
 
 
@@ -40,9 +41,10 @@ def infer(
         done = 0
         for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             with compute.autocast():
-                batch_embedding, batch_logits = classifier(normalise(batch, mean, std))
-            embeddings.append(batch_embedding)
-            logits.append(batch_logits)
+                for part in in_parts(classifier.visual, batch):
+                    part_embedding, part_logits = classifier(normalise(part, mean, std))
+                    embeddings.append(part_embedding)
+                    logits.append(part_logits)
             done += len(batch)
             if progress is not None:
                 progress(done, len(pixels))
@@ -54,7 +56,11 @@ def infer_features(classifier: Classifier, features: Tensor, batch_size: int) ->
     """What `infer` gives for a tower that is frozen, from its features (N, E), bit for bit."""
     classifier.eval()
     device = next(classifier.parameters()).device
-    logits = [classifier.head(part.to(device)) for part in features.split(batch_size)]
+    logits = [
+        classifier.head(part)
+        for batch in features.split(batch_size)
+        for part in in_parts(classifier.visual, batch.to(device))
+    ]
     return Outputs(features, torch.cat(logits).cpu())
 
 

@@ -23,7 +23,7 @@ from flowertune.errors import TrainingFailed
 from flowertune.files import write_bytes
 
 # Raise it when this package comes to compute other features from the same inputs.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,27 @@
 """The image tower's forward pass: open_clip's own, with what nobody looks at left out."""
 
+from collections.abc import Sequence
+
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from flowertune.models.attention import Attention
 from flowertune.models.prompts import Prompts
+
+TOKENS_AT_ONCE = 6400  # of inference on a CPU, which is no faster with more
+
+
+def in_parts(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
+    """What a tower gets or has given for a batch (B, ...), in the parts that it is to work on.
+
+    For inference: a GPU takes all at once, a CPU as many photos as need little memory.
+    """
+    if batch.device.type != "cpu" or not isinstance(visual, VisionTransformer):
+        return [batch]
+    parts: Sequence[Tensor] = batch.split(
+        max(1, TOKENS_AT_ONCE // len(visual.positional_embedding))
+    )
+    return parts
 
 
 def embed(visual: nn.Module, images: Tensor, prompts: Prompts | None = None) -> Tensor:

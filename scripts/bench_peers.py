@@ -6,7 +6,8 @@ Peers: `hf_trainer` (transformers' Trainer, CLIPImageProcessor, peft), `notebook
 torchvision, open_clip and peft on Linear layers), `peft_mha` (the same loop, peft's wrapper of
 nn.MultiheadAttention). All train LoRA of one rank on q, k, v and out of every block of one random
 backbone, and a linear head, on the same photos, and validate after each epoch. `peft_mha` trains
-one update for q, k and v together, so three quarters of the others' LoRA.
+one update for q, k and v together, so three quarters of the others' LoRA. flowertune standardises
+what its head gets, by frozen features; `flowertune_plain_head` does not, as the peers do not.
 
 Each run is a fresh process. "training" is decoding and training without validation: for flowertune
 with the building of its photo cache (train and val, from nothing) and the frozen features that its
@@ -30,6 +31,7 @@ from peers.work import Work, cores, link_photos, write_backbone
 # each with what it needs beside what flowertune itself needs
 NEEDS = {
     "flowertune": (),
+    "flowertune_plain_head": (),
     "hf_trainer": ("transformers", "accelerate"),
     "notebook": (),
     "peft_mha": (),
@@ -111,10 +113,10 @@ def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> lis
 def worker(name: str, work_json: str, folder: str) -> int:
     """One training in this process; the last line that it prints is its result in JSON."""
     work, scratch = Work(**json.loads(work_json)), Path(folder)
-    if name == "flowertune":
+    if name.startswith("flowertune"):
         from peers import ours
 
-        result = ours.run(work, scratch)
+        result = ours.run(work, scratch, plain_head=name == "flowertune_plain_head")
     elif name == "hf_trainer":
         from peers import hf_trainer
 

@@ -20,17 +20,18 @@ def settings(work: Work) -> list[str]:
     ]  # fmt: skip
 
 
-def words(work: Work, root: Path) -> list[str]:
+def words(work: Work, root: Path, plain_head: bool) -> list[str]:
     """What is typed after `flowertune`."""
-    return ["train", *settings(work), f"run.root={root}", "run.name=bench"]
+    head = ["head.standardize=false"] if plain_head else []
+    return ["train", *settings(work), *head, f"run.root={root}", "run.name=bench"]
 
 
-def run(work: Work, scratch: Path) -> dict[str, Any]:
+def run(work: Work, scratch: Path, plain_head: bool) -> dict[str, Any]:
     """One training with an empty cache of photos.
 
     Preparing is all between the first photo's decoding and the end of the last epoch that is
-    neither training nor validation: the decoding of train and val, the frozen features that the
-    head is standardised by, the best epoch's weights on the disk.
+    neither training nor validation: the decoding of train and val, the frozen features that a head
+    is standardised by where it is not `plain_head`, the best epoch's weights on the disk.
     """
     # this folder's time is that of its one entry, which is made when the decoding begins
     cache = scratch / "cache_parent"
@@ -38,7 +39,8 @@ def run(work: Work, scratch: Path) -> dict[str, Any]:
     os.environ["FLOWERTUNE_CACHE"] = str(cache / "cache")
     from flowertune.cli import main
 
-    exit_code = main(words(work, scratch))
+    typed = words(work, scratch, plain_head)
+    exit_code = main(typed)
     if exit_code:
         raise SystemExit(exit_code)
     folder = scratch / "bench"
@@ -61,7 +63,7 @@ def run(work: Work, scratch: Path) -> dict[str, Any]:
         "trainable_parameters": results["trainable_parameters"],
         "device": results["device"],
         "precision": results["precision"],
-        "settings": "flowertune " + " ".join(words(work, scratch)),
+        "settings": "flowertune " + " ".join(typed),
     }
 
 

@@ -131,7 +131,7 @@ def test_all_peers_do_the_same_work(drawn: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    names = ["flowertune", "hf_trainer", "notebook", "peft_mha"]
+    names = ["flowertune", "flowertune_plain_head", "hf_trainer", "notebook", "peft_mha"]
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:2] == "| "]
     assert rows == ["who", "---", *names]
     runs = {run["name"]: run for run in found["runs"]}
@@ -140,6 +140,9 @@ def test_all_peers_do_the_same_work(drawn: Path, tmp_path: Path) -> None:
     lora = {name: run["trainable_parameters"] - head for name, run in runs.items()}
     assert lora["flowertune"] == 12 * 4 * rank * 2 * width
     assert lora["hf_trainer"] == lora["notebook"] == lora["flowertune"]
+    assert lora["flowertune_plain_head"] == lora["flowertune"]
+    assert "head.standardize=false" in runs["flowertune_plain_head"]["settings"]
+    assert "head.standardize" not in runs["flowertune"]["settings"]
     assert 4 * lora["peft_mha"] == 3 * lora["flowertune"]  # one A for q, k and v
     for run in runs.values():
         assert run["process_seconds"] > run["seconds"] > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import files
+from flowertune import files, trained
 from flowertune.claims import begun, claim, locked
 from flowertune.config import Config
 from flowertune.errors import Refused
@@ -164,8 +164,12 @@ def test_what_a_newer_flowertune_made_is_left_alone(
     for make in (resumable, finished):
         run = make(tmp_path, config)
         files.write_json(run.path / "environment.json", newer)
-        with pytest.raises(Refused, match=r"by flowertune 99\.0, which is newer than this one"):
+        told = r"by flowertune 99\.0, which is newer than this one; use that"
+        with pytest.raises(Refused, match=told + r", or choose another run\.name$"):
             claim(tmp_path, "first", asdict(config))
+        if run.status()[0] == "finished":
+            with pytest.raises(Refused, match=told + "$"):
+                trained.read(run.path)
         shutil.rmtree(run.path)
 
 

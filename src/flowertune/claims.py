@@ -178,7 +178,7 @@ def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
             f"{run.path}: {_LEFT[state]}, and run.resume=never; choose another run.name, or "
             "run.resume=auto or restart"
         )
-    unchanged.check_version(run)
+    unchanged.check_version(run, ", or choose another run.name")
     _check_config(run, config)
 
 

@@ -17,8 +17,11 @@ TASK = ("backbone", "tag", "weights_sha256", "activation", "preprocessing", "dat
 MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precision", "cpu_threads")
 
 
-def check_version(run: Run) -> None:
-    """Refuses what a newer flowertune has written, which this one might misread."""
+def check_version(run: Run, otherwise: str = "") -> None:
+    """Refuses what a newer flowertune has written, which this one might misread.
+
+    `otherwise` goes on after the advice to use that one.
+    """
     environment = run.environment()
     version = environment.get("format", 0)  # the first ones had none
     if not isinstance(version, int):
@@ -26,7 +29,7 @@ def check_version(run: Run) -> None:
     if version > FORMAT:
         raise Refused(
             f"{run.path}: was made by flowertune {environment.get('flowertune')}, which is newer "
-            "than this one; use that, or choose another run.name"
+            f"than this one; use that{otherwise}"
         )
 
 

@@ -7,7 +7,8 @@ torchvision, open_clip and peft on Linear layers), `peft_mha` (the same loop, pe
 nn.MultiheadAttention). All train LoRA of one rank on q, k, v and out of every block of one random
 backbone, and a linear head, on the same photos, and validate after each epoch. `peft_mha` trains
 one update for q, k and v together, so three quarters of the others' LoRA. flowertune standardises
-what its head gets, by frozen features; `flowertune_plain_head` does not, as the peers do not.
+what its head gets, by frozen features; `flowertune_plain_head`, to be named among --peers, is
+flowertune without that, as the peers are.
 
 Each run is a fresh process. "training" is decoding and training without validation: for flowertune
 with the building of its photo cache (train and val, from nothing) and the frozen features that its
@@ -134,8 +135,11 @@ def worker(name: str, work_json: str, folder: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, model="vit_b32", batch_size=64)
-    peers = [name for name in NEEDS if name != "flowertune"]
-    parser.add_argument("--peers", nargs="*", default=peers, choices=peers, help="default: all")
+    others = [name for name in NEEDS if name != "flowertune"]
+    peers = [name for name in others if not name.startswith("flowertune")]
+    parser.add_argument(
+        "--peers", nargs="*", default=peers, choices=others, help=f"default: {' '.join(peers)}"
+    )
     parser.add_argument("--limit", type=command.at_least_one, help="photos of each split, at most")
     parser.add_argument("--epochs", type=command.at_least_one, default=8)
     parser.add_argument(

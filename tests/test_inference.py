@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from flowertune.data.batches import PixelStore
-from flowertune.inference import infer, infer_features, prediction_table
+from flowertune.inference import embed_frozen, infer, infer_features, prediction_table
 from flowertune.models import tower
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import LinearHead
@@ -77,6 +77,19 @@ def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, reques
     assert seen == [8, 11]
     torch.testing.assert_close(parts.embedding, whole.embedding, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(parts.logits, whole.logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels, five_at_once):
+    probe = Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), "zeroshot")
+    outputs = run(probe, pixels, 11)
+    sizes = sizes_of(small.visual.conv1)
+    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    with torch.inference_mode():
+        embedding = embed_frozen(
+            small, torch.from_numpy(pixels), mean, std, Compute(CPU, "fp32", threads=1)
+        )
+    assert sizes == [5, 5, 1]
+    assert torch.equal(embedding, outputs.embedding)
 
 
 def test_a_head_gets_features_in_the_parts_that_inference_has(small, pixels, five_at_once):

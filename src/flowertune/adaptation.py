@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from flowertune import build, frozen, keepsakes, runs, saved_model
 from flowertune.baselines import comparison
@@ -20,17 +19,21 @@ from flowertune.baselines.features import frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config import Config, needs_probe
-from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos
 from flowertune.data.training_photos import training_photos
 from flowertune.errors import TrainingFailed
-from flowertune.inference import Outputs, infer, infer_features, prediction_table
+from flowertune.inference import (
+    Outputs,
+    embed_frozen,
+    infer,
+    infer_features,
+    prediction_table,
+)
 from flowertune.method_config import LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
-from flowertune.models.tower import in_parts
 from flowertune.report.console import RunConsole
 from flowertune.stopping import Stop
 from flowertune.training import checkpoint
@@ -79,11 +82,7 @@ def adapt(
     # the frozen backbone: what the head starts from, and the baselines
     backbone.model.to(device)
 
-    def encode(batch: Tensor) -> Tensor:
-        with compute.autocast():
-            parts = in_parts(backbone.visual, batch)
-            return torch.cat([backbone.encode_image(normalise(each, mean, std)) for each in parts])
-
+    encode = partial(embed_frozen, backbone, mean=mean, std=std, compute=compute)
     features = {}
     with console.progress():
         for name in frozen.wanted(config, list(photos.splits)):

@@ -71,7 +71,9 @@ class TrainerConfig:
     epochs: int = key(8, "passes over the training photos", at_least=1)
     batch_size: int = key(16, "photos in a batch, at most", at_least=1)
     accumulation: int = key(1, "batches whose gradients make one step", at_least=1)
-    eval_batch_size: int = key(128, "photos in a batch of evaluation", at_least=1)
+    eval_batch_size: int = key(
+        128, "photos in a batch of evaluation; a CPU takes parts of it", at_least=1
+    )
     device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = key(
         "auto",

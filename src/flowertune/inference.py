@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore
+from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.lora import merged
 from flowertune.models.tower import in_parts
@@ -49,6 +50,18 @@ def infer(
             if progress is not None:
                 progress(done, len(pixels))
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
+
+
+def embed_frozen(
+    backbone: Backbone, pixels: Tensor, mean: Tensor, std: Tensor, compute: Compute
+) -> Tensor:
+    """Embeddings (B, E) of a batch of pixels (B, 3, H, W) on the device, as `infer` has them.
+
+    mean, std: (3,) on the device. The backbone is in eval mode, and nothing of it is trained.
+    """
+    with compute.autocast():
+        parts = in_parts(backbone.visual, pixels)
+        return torch.cat([backbone.encode_image(normalise(part, mean, std)) for part in parts])
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precisio
 def check_version(run: Run, otherwise: str = "") -> None:
     """Refuses what a newer flowertune has written, which this one might misread.
 
-    `otherwise` goes on after the advice to use that one.
+    `otherwise`: what else a person may do than use that one, as the sentence goes on.
     """
     environment = run.environment()
     version = environment.get("format", 0)  # the first ones had none

@@ -9,6 +9,7 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
+from flowertune.models import product
 from flowertune.models.lora_linear import LoraLinear, use_larger_operations
 
 
@@ -47,6 +48,22 @@ def test_output_and_gradients_are_pefts(bias: bool, shape: tuple[int, ...], deep
     }  # fmt: skip
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("photos", [1, 6])
+def test_in_float32_they_are_pefts_by_either_library(
+    onednn: bool, photos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(product, "mkl_is_narrow", lambda: onednn)
+    theirs, ours = pair()
+    x = torch.randn(5, photos, 10, dtype=torch.float64).transpose(0, 1)
+    expected = outcome(theirs, x.clone().requires_grad_())
+    found = outcome(ours.float(), x.float().requires_grad_())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].double(), value, rtol=1e-5, atol=1e-5)
 
 
 def test_under_autocast_a_small_update_is_not_rounded_away() -> None:

@@ -99,7 +99,8 @@ class _Linear(torch.autograd.Function):
         flat = gradient.reshape(-1, gradient.shape[-1])
         return (
             product(gradient, weight.T) if for_x else None,
-            # MKL's: oneDNN would copy both, as their sums run over the rows
+            # MKL's: oneDNN would copy both, as their sums run over the rows; that is worth it where
+            # one of them has few columns, as LoRA's have
             flat.T @ x.reshape(-1, x.shape[-1]) if for_weight else None,
             flat.sum(0) if for_bias else None,
         )

@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from flowertune.models.attention import Attention
 from flowertune.models.prompts import Prompts
 
-TOKENS_AT_ONCE = 6400  # of inference on a CPU, which is no faster with more
+# Of inference on a CPU, which is no faster with more; prompts count for nothing. Features that are
+# kept hang on it in their last bits: another number is another `FEATURES_VERSION`.
+TOKENS_AT_ONCE = 6400
 
 
 def in_parts(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
     """What a tower gets or has given for a batch (B, ...), in the parts that it is to work on.
 
-    For inference: a GPU takes all at once, a CPU as many photos as need little memory.
+    For inference: a GPU takes all at once, a CPU as many photos as have `TOKENS_AT_ONCE` tokens.
     """
     if batch.device.type != "cpu" or not isinstance(visual, VisionTransformer):
         return [batch]

@@ -70,6 +70,7 @@ def test_it_keeps_float32_where_it_is_used():
 def test_attention_that_is_large_is_torchs_own(monkeypatch):
     """Kept for its gradient, that of ViT-L on 336 pixels would take gigabytes."""
     monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: True)
     monkeypatch.setattr(float32_attention, "LARGEST", 2 * 3 * 20 * 20 * 4)
     used = []
     own = F.scaled_dot_product_attention

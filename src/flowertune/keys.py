@@ -65,8 +65,8 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, "Field[Any] | None", An
         yield f"{prefix}{name}", None, getattr(node, name)
     for declared in fields(node):
         value = getattr(node, declared.name)
-        is_part = isinstance(declared.type, type) and isinstance(value, declared.type)
-        if is_part and is_dataclass(value):
+        # asked of the dataclass first: Python 3.10 takes list[str] for a class, and fails on it
+        if is_dataclass(declared.type) and isinstance(value, declared.type):
             yield from _walk(value, f"{prefix}{declared.name}.")
         else:
             yield f"{prefix}{declared.name}", declared, value

@@ -48,16 +48,14 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
     `ece` is the expected calibration error of the top-1 confidence in 15 bins of equal width
     (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
-    # a third of a second to import, for which no first step waits
-    from torchmetrics.functional.classification import multiclass_stat_scores
-
     logits, labels = logits.detach().float().cpu(), labels.cpu().long()
     n, classes = logits.shape
-    # Counts rather than ready-made averages: torchmetrics' macro accuracy gives 0 to a class that
-    # has no photo but was predicted, and a fraction in float32 does not go with an exact interval.
-    # (C, 5): true positives, false positives, true negatives, false negatives, photos.
-    counts = multiclass_stat_scores(logits, labels, classes, top_k=1, average="none")
-    class_hits, class_photos = counts[:, 0].tolist(), counts[:, 4].tolist()
+    # Counted by label: torchmetrics' macro accuracy gives 0 to a class that has no photo but was
+    # predicted, a fraction in float32 does not go with an exact interval, and its counts take
+    # N x C^2 numbers where only deterministic algorithms are allowed.
+    hit = logits.argmax(dim=1) == labels
+    class_hits = torch.bincount(labels[hit], minlength=classes).tolist()
+    class_photos = torch.bincount(labels, minlength=classes).tolist()
     per_class = tuple(
         hits / photos if photos else None
         for hits, photos in zip(class_hits, class_photos, strict=True)
@@ -78,6 +76,7 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
 
 
 def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+    # a third of a second to import, for which no first step waits
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     # Probabilities, because torchmetrics takes logits that happen to lie in [0, 1] for such; and

@@ -55,29 +55,29 @@ results-real: $(INSTALLED) ## train on real photos with three seeds and fill RES
 	$(BIN)/python scripts/results_real.py
 
 test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export and not demo"
+	$(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export and not demo"
 
 test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 test-faults: $(TEST_INSTALLED) ## kill trainings, damage files, draw configs, by the hundred, and see what becomes of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m faults
+	$(BIN)/python -m pytest -q -n auto -m faults
 
 test-browser: $(TEST_INSTALLED) ## open reports in Chromium (Debian: apt-get install chromium chromium-driver)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser
+	$(BIN)/python -m pytest -q -m browser
 
 test-trackers: $(TEST_INSTALLED) ## install TensorBoard, wandb and MLflow, and read back what they store (no network after installing)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard,wandb,mlflow]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m trackers
+	$(BIN)/python -m pytest -q -m trackers
 
 test-export: $(TEST_INSTALLED) ## install ONNX Runtime, export every method, and open it by the other libraries alone (minutes)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m export
+	$(BIN)/python -m pytest -q -n auto -m export
 
 test-demo: $(TEST_INSTALLED) ## install Gradio, and use the demo's page in Chromium (as test-browser)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser,demo]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m demo
+	$(BIN)/python -m pytest -q -m demo
 
 lint: $(TEST_INSTALLED) ## check style
 	$(BIN)/ruff check .

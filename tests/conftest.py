@@ -1,9 +1,22 @@
 """A small open_clip model, runs without training, real photos, a full disk, a browser."""
 
+import os
+
+# What a person has set for their own work must not reach the tests, nor the processes they start;
+# before the imports, as libraries read it then.
+SETTINGS = (
+    "FLOWERTUNE_", "HF_", "HUGGING", "HYDRA_", "KMP_", "LC_", "MKL_", "MLFLOW_", "OMP_",
+    "TRANSFORMERS_", "WANDB_", "XDG_",
+    "CLICOLOR", "COLUMNS", "FORCE_COLOR", "LANG", "LINES", "NO_COLOR",
+)  # fmt: skip
+for _name in [name for name in os.environ if name.startswith(SETTINGS)]:
+    if _name != "FLOWERTUNE_SHARED":  # where real photos are, see CONTRIBUTING.md
+        del os.environ[_name]
+os.environ["OMP_NUM_THREADS"] = "1"  # one test a core: pytest -n auto
+
 import errno
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict

@@ -65,8 +65,9 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, "Field[Any] | None", An
         yield f"{prefix}{name}", None, getattr(node, name)
     for declared in fields(node):
         value = getattr(node, declared.name)
-        # asked of the dataclass first: Python 3.10 takes list[str] for a class, and fails on it
-        if is_dataclass(declared.type) and isinstance(value, declared.type):
+        # Python 3.10 takes list[str] for a type, and then isinstance fails on it
+        part = declared.type
+        if isinstance(part, type) and is_dataclass(part) and isinstance(value, part):
             yield from _walk(value, f"{prefix}{declared.name}.")
         else:
             yield f"{prefix}{declared.name}", declared, value

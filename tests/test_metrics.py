@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from flowertune.metrics import measure
-from flowertune.statistics_of_runs import wilson_interval
+from flowertune.metrics import measure, wilson_interval
 
 
 def naive(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float | list[float | None]]:

@@ -19,7 +19,7 @@ import torch
 from flowertune import composition, recording
 from flowertune.errors import FlowertuneError, Interrupted, Refused, TrainingFailed
 from flowertune.runs import Run
-from flowertune.stopping import listening
+from flowertune.signals import listening
 
 MEMORY = "out of memory on cpu: lower trainer.batch_size=32 and raise trainer.accumulation=1"
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from flowertune.errors import Interrupted
-from flowertune.stopping import listening
+from flowertune.signals import listening
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 

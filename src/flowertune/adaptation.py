@@ -35,7 +35,7 @@ from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
-from flowertune.stopping import Stop
+from flowertune.signals import Stop
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.device import Compute

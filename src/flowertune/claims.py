@@ -2,17 +2,17 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from flowertune import config_file, unchanged
 from flowertune.config import NO_RESULT
 from flowertune.errors import Refused
-from flowertune.files import NO_LOCKS
+from flowertune.files import lock
 from flowertune.runs import BESIDE, Run, cannot_be_made, damaged, taken
 
 SWEEPS = "sweeps"  # beside the runs
@@ -119,20 +119,15 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         Refused: another process has it, or nothing can be written there.
     """
-    lock = FileLock(_locks(path) / f"{path.name}.lock")
-    try:
-        _locks(path).mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Refused(f"{path}: another process is at work on it") from None
-    except OSError as error:
-        raise Refused(cannot_be_made(path, error)) from error
-    except NotImplementedError as error:
-        raise Refused(f"{path}: {NO_LOCKS}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            _locks(path).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(_locks(path) / f"{path.name}.lock"))
+        except Timeout:
+            raise Refused(f"{path}: another process is at work on it") from None
+        except OSError as error:
+            raise Refused(cannot_be_made(path, error)) from error
         yield
-    finally:
-        lock.release()
 
 
 def _locks(path: Path) -> Path:

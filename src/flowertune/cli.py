@@ -19,7 +19,7 @@ from flowertune.errors import (
 )
 from flowertune.help_text import command_help, family_help, program_help
 from flowertune.lasting import lasting_output
-from flowertune.stopping import listening
+from flowertune.signals import listening
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some
 # hundred thousand times, takes the cores from whatever else runs there: a training step beside one

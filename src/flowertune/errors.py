@@ -1,11 +1,16 @@
 """Errors meant for people: one line that says what is wrong, where, and what to do."""
 
+import re
 import signal
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+# What a name may hold and a line may not: it would break or turn it, or take over the terminal.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class FlowertuneError(Exception):
@@ -60,3 +65,8 @@ def one_line(error: BaseException) -> str:
     """The whole message on one line and not too long; without one, its name."""
     message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return message if len(message) <= 300 else message[:297] + "..."
+
+
+def shown(name: str | Path) -> str:
+    """A file's or class's name for a line of text: control characters as `\\n`, `\\x1b`."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(name))

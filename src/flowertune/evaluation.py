@@ -14,11 +14,11 @@ from flowertune import photo_sources
 from flowertune.config import Config, FolderConfig
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.decoding import Progress
-from flowertune.data.photos import PhotoSet, shown
+from flowertune.data.photos import PhotoSet
 from flowertune.data.pixels import Preprocessing
 from flowertune.data.sources import folder
 from flowertune.data.stored_pixels import store_key
-from flowertune.errors import Refused
+from flowertune.errors import Refused, shown
 from flowertune.inference import prediction_table
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.runs import Run

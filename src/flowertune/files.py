@@ -6,13 +6,16 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from flowertune.errors import Refused
+
 SUMS = "SHA256SUMS"  # as sha256sum writes and reads it
-NO_LOCKS = "its file system has no locks (flock), which keep processes out of each other's way"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -159,3 +162,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of readable JSON. NaN and infinity are errors: JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path` while the body runs; it is released if the process ends.
+
+    Where another process holds it, `waiting()` is called and then it is waited for; without
+    `waiting` that raises Timeout. Raises Refused where the file system has no locks.
+    """
+    file = FileLock(path)
+    try:
+        try:
+            file.acquire(timeout=0)
+        except Timeout:
+            if waiting is None:
+                raise
+            waiting()
+            file.acquire()
+    except NotImplementedError as error:
+        raise Refused(
+            f"{path}: its file system has no locks (flock), which keep processes out of each "
+            "other's way"
+        ) from error
+    try:
+        yield
+    finally:
+        file.release()

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import config_file
-from flowertune.data.photos import shown
-from flowertune.errors import Refused
+from flowertune.errors import Refused, shown
 from flowertune.runs import Run, damaged
 
 

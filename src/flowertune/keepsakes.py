@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import draws, files
+from flowertune import files, seeding
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos
 from flowertune.data.training_photos import TrainingPhotos
@@ -108,7 +108,7 @@ def _augmented(ending: Ending, training: TrainingPhotos) -> list[dict[str, Any]]
     """Some training photos as they are and as a training's first epoch could have met them."""
     if training.recipe is None:
         return []
-    order = torch.randperm(len(training), generator=draws.generator(ending.seed, "report photos"))
+    order = torch.randperm(len(training), generator=seeding.generator(ending.seed, "report photos"))
     of_class: dict[int, int] = {}  # photos of different classes, as long as there are such
     for photo in order.tolist():
         of_class.setdefault(int(training.labels[photo]), photo)
@@ -133,7 +133,7 @@ def _augmented(ending: Ending, training: TrainingPhotos) -> list[dict[str, Any]]
 
 def _embeddings(ending: Ending) -> bytes:
     """before (M, E) and after (M, E) float16 of photos drawn by seed, and their rows (M,)."""
-    generator = draws.generator(ending.seed, "report map")
+    generator = seeding.generator(ending.seed, "report map")
     rows = torch.randperm(len(ending.outputs.logits), generator=generator)[:MAPPED].sort().values
     kept = {"rows": rows, "after": ending.outputs.embedding[rows]}
     if ending.frozen is not None:

@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune.statistics_of_runs import wilson_interval
-
 CALIBRATION_BINS = 15
+_Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,17 @@ def _calibration_error(logits: Tensor, labels: Tensor) -> float:
     return multiclass_calibration_error(
         probabilities, labels, logits.shape[1], n_bins=CALIBRATION_BINS, norm="l1"
     ).item()
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
+
+    E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    share = hits / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
+    low = 0.0 if hits == 0 else centre - half
+    high = 1.0 if hits == n else centre + half
+    return low, high

@@ -11,7 +11,7 @@ from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with
 from flowertune.files import NO_ROOM
 from flowertune.memory import is_out_of_memory
 from flowertune.runs import Run
-from flowertune.stopping import on_signals
+from flowertune.signals import on_signals
 
 log = logging.getLogger(__name__)
 

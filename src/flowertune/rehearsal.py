@@ -8,7 +8,7 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor
 
-from flowertune import build, draws, memory, photo_sources
+from flowertune import build, memory, photo_sources, seeding
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config import Config
 from flowertune.data.batches import PixelStore
@@ -110,7 +110,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
 
 def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, LinearProbe]:
     """For what a head starts from: features, class vectors, a probe. No time depends on them."""
-    generator = draws.generator(0, "bench")
+    generator = seeding.generator(0, "bench")
     features, vectors = (torch.randn(rows, width, generator=generator) for rows in (64, classes))
     vectors = torch.nn.functional.normalize(vectors, dim=1)
     probe = LinearProbe(

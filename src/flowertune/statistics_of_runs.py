@@ -39,20 +39,6 @@ class Paired:
     p: float
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
-
-    E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
-    """
-    share = hits / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
-    low = 0.0 if hits == 0 else centre - half
-    high = 1.0 if hits == n else centre + half
-    return low, high
-
-
 def half_of_t_interval(values: Sequence[float]) -> float:
     """Half of Student's t interval of the mean of two or more runs: 3 runs, t = 4.30."""
     from scipy.special import stdtrit  # scipy.stats takes a second to import

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import files
-from flowertune.data.photos import PhotoSet, shown
-from flowertune.errors import Refused
+from flowertune.data.photos import PhotoSet
+from flowertune.errors import Refused, shown
 from flowertune.runs import FORMAT, Run, damaged
 
 Progress = Callable[[str, int, int | None], None]

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.stopping import listening, standing_for, write
+from flowertune.signals import listening, standing_for, write
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from flowertune.report.console import RunConsole
-from flowertune.stopping import listening
+from flowertune.signals import listening
 
 
 def measured(n: int, top1: float, low: float, high: float, mean: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from flowertune import composition
 from flowertune.config import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
-from flowertune.stopping import listening
+from flowertune.signals import listening
 
 Finish = Callable[..., int]
 Table = Callable[..., list[dict[str, str]]]

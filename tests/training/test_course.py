@@ -7,7 +7,7 @@ from flowertune.inference import infer
 from flowertune.losses.criteria import cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
-from flowertune.stopping import Stop
+from flowertune.signals import Stop
 from flowertune.training import checkpoint
 from flowertune.training.course import train
 from flowertune.training.step import Step

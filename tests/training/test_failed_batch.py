@@ -10,7 +10,7 @@ from flowertune.errors import TrainingFailed
 from flowertune.losses.criteria import cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
-from flowertune.stopping import Stop
+from flowertune.signals import Stop
 from flowertune.training.course import train
 from flowertune.training.device import Compute
 from flowertune.training.step import Step

@@ -14,7 +14,7 @@ from flowertune.inference import infer
 from flowertune.losses.criteria import cross_entropy, triplet_cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
-from flowertune.stopping import Stop, listening
+from flowertune.signals import Stop, listening
 from flowertune.training.course import train
 from flowertune.training.device import Compute
 from flowertune.training.step import Step

@@ -17,10 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowertune.data.cache_folder import mark_used
-from flowertune.data.lock import held
 from flowertune.data.stored_pixels import FORMAT
 from flowertune.errors import TrainingFailed
-from flowertune.files import write_bytes
+from flowertune.files import lock, write_bytes
 
 # Raise it when this package comes to compute other features from the same inputs.
 FEATURES_VERSION = 3
@@ -118,9 +117,8 @@ def _alone(path: Path) -> Iterator[None]:
     with ExitStack() as opened:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.with_suffix(".lock")
             waiting = partial(log.warning, "waiting for another process that computes %s", path)
-            opened.enter_context(held(lock, waiting))
+            opened.enter_context(lock(path.with_suffix(".lock"), waiting))
         except OSError as error:  # nothing can be kept there, so nobody waits for it either
             log.info("%s cannot be locked: %s", path, error)
         yield

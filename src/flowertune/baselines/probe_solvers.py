@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import draws
+from flowertune import seeding
 
 Solver = Callable[[Tensor, Tensor, int, float, Tensor], tuple[Tensor, str | None]]
 
@@ -86,7 +86,7 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solver:
         steps = epochs * -(-len(features) // batch_size)
         step = 0
         for epoch in range(epochs):
-            generator = draws.generator(seed, "linear probe", epoch)
+            generator = seeding.generator(seed, "linear probe", epoch)
             order = torch.randperm(len(features), generator=generator)
             for batch in order.to(features.device).split(batch_size):
                 for group in optimizer.param_groups:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.cache_listing import kept_in, remove
-from flowertune.data.photos import shown
-from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, shown
 from flowertune.report import cache as report
 from flowertune.report.cache import DAY
 from flowertune.report.console import RunConsole

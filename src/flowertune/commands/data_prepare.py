@@ -4,9 +4,8 @@ from flowertune import build, photo_sources
 from flowertune.config import Config
 from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
-from flowertune.data.photos import shown
 from flowertune.data.stored_pixels import store_key
-from flowertune.errors import EXIT_DONE
+from flowertune.errors import EXIT_DONE, shown
 from flowertune.files import bytes_in, in_words
 from flowertune.report.console import RunConsole
 

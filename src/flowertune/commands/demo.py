@@ -14,7 +14,7 @@ from flowertune.demo import cards, neighbours
 from flowertune.demo.temporary import own_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
 from flowertune.report.console import RunConsole
-from flowertune.stopping import listening
+from flowertune.signals import listening
 from flowertune.training.determinism import make_deterministic
 from flowertune.words import WordParser, add_compute, whole_number
 

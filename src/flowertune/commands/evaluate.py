@@ -10,8 +10,7 @@ from flowertune import evaluation, evaluation_composition, files, memory, traine
 from flowertune.data.batches import PixelStore, are_resident
 from flowertune.data.cache import bad_file_lines
 from flowertune.data.cache_folder import cache_root
-from flowertune.data.photos import shown
-from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
+from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, shown
 from flowertune.report import evaluation as report
 from flowertune.report.console import RunConsole, error_console
 from flowertune.runs import to_csv

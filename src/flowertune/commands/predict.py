@@ -11,13 +11,12 @@ from pathlib import Path
 from flowertune import memory, trained
 from flowertune.data.decoding import quiet_pil
 from flowertune.data.photo_walk import photos_below
-from flowertune.data.photos import shown
-from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, shown
 from flowertune.inference import ranked_header
 from flowertune.lasting import arrives
 from flowertune.report.console import error_console
 from flowertune.report.predictions import FORMATS, PredictionLines
-from flowertune.stopping import listening
+from flowertune.signals import listening
 from flowertune.training.determinism import make_deterministic
 from flowertune.words import WordParser, add_compute, whole_number
 

@@ -24,7 +24,7 @@ from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.report.console import RunConsole
-from flowertune.stopping import Stop, listening, on_signals
+from flowertune.signals import Stop, listening, on_signals
 from flowertune.tracking import tracked
 from flowertune.training.determinism import make_deterministic
 from flowertune.training.device import choose_compute

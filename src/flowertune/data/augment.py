@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowertune import draws
+from flowertune import seeding
 from flowertune.data import mix
 from flowertune.data.batches import send
 from flowertune.data.colour import jitter
@@ -64,14 +64,14 @@ def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Dra
     """
     count = len(sizes)
     boxes = draw_boxes(
-        sizes, recipe.scale, recipe.ratio, draws.generator(seed, "crop", epoch, step)
+        sizes, recipe.scale, recipe.ratio, seeding.generator(seed, "crop", epoch, step)
     )
-    flips = torch.rand(count, generator=draws.generator(seed, "flip", epoch, step)) < recipe.flip
+    flips = torch.rand(count, generator=seeding.generator(seed, "flip", epoch, step)) < recipe.flip
 
     colour = None
     strengths = torch.tensor([recipe.brightness, recipe.contrast, recipe.saturation])
     if strengths.any():
-        uniform = torch.rand(count, 3, generator=draws.generator(seed, "colour", epoch, step))
+        uniform = torch.rand(count, 3, generator=seeding.generator(seed, "colour", epoch, step))
         low = (1 - strengths).clamp(min=0)
         colour = low + uniform * (1 + strengths - low)
 

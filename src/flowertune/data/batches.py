@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flowertune import draws
+from flowertune import seeding
 from flowertune.data.stored_rows import StoredRows
 
 Residency = Literal["auto", "device", "stream"]
@@ -25,7 +25,7 @@ READ_AHEAD = 2  # batches; one lies ready while the next is read
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order in which an epoch visits `count` photos: (count,) int64, a permutation."""
-    return torch.randperm(count, generator=draws.generator(seed, "order", epoch))
+    return torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:

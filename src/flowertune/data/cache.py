@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.data.decoding import Progress
-from flowertune.data.photos import PhotoSet, Split, shown
+from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.pixels import Preprocessing
 from flowertune.data.stored_pixels import StoredPixels, open_or_build
 from flowertune.data.stored_rows import StoredRows
-from flowertune.errors import Refused
+from flowertune.errors import Refused, shown
 
 BadFile = tuple[Path, str]
 

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from flowertune import draws
+from flowertune import seeding
 
 
 def class_batches(
@@ -24,7 +24,7 @@ def class_batches(
     number of batches is the same for all epochs.
     """
     p, k = classes_per_batch, samples_per_class
-    generator = draws.generator(seed, "class batches", epoch)
+    generator = seeding.generator(seed, "class batches", epoch)
     present, classes = labels.unique(return_inverse=True)
     rank = torch.randperm(len(present), generator=generator)[classes]
     shuffled = torch.randperm(len(labels), generator=generator)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowertune import draws
+from flowertune import seeding
 from flowertune.data.batches import GROUP_ON_CPU, send
 
 Kind = Literal["mixup", "cutmix"]
@@ -54,19 +54,19 @@ def draw_partner(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Te
     Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
     ordered by class.
     """
-    return torch.randperm(count, generator=draws.generator(seed, f"{kind} partner", epoch, step))
+    return torch.randperm(count, generator=seeding.generator(seed, f"{kind} partner", epoch, step))
 
 
 def draw_coefficient(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
     """The share of the photo itself, from Beta(alpha, alpha); one for the whole batch."""
     # NumPy's beta stays defined for very small alpha, where torch's comes out as 0 / 0.
-    rng = np.random.default_rng(draws.derive_seed(seed, f"{kind} coefficient", epoch, step))
+    rng = np.random.default_rng(seeding.derive_seed(seed, f"{kind} coefficient", epoch, step))
     return float(rng.beta(alpha, alpha))
 
 
 def draw_centre(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]:
     """The row and column around which CutMix cuts; any pixel of `size` (H, W) is as likely."""
-    rng = np.random.default_rng(draws.derive_seed(seed, "cutmix centre", epoch, step))
+    rng = np.random.default_rng(seeding.derive_seed(seed, "cutmix centre", epoch, step))
     row, column = rng.integers(size)
     return int(row), int(column)
 

@@ -1,13 +1,9 @@
 """What a source hands on: which photos there are, what they show, and which split they are in."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-
-# What a name may hold and a line may not: it would break or turn it, or take over the terminal.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,3 @@ class PhotoSet:
     class_names: tuple[str, ...]
     descriptions: tuple[str, ...] | None
     splits: dict[str, Split]
-
-
-def shown(name: str | Path) -> str:
-    """A file's or class's name for a line of text: control characters as `\\n`, `\\x1b`."""
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(name))

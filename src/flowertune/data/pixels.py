@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 
 # Told apart by content, never by the file's ending. A list, because some of PIL's other readers
 # start programs (EPS calls Ghostscript) or hold no photo at all.

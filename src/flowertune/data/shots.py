@@ -3,9 +3,9 @@
 from collections import Counter
 from dataclasses import replace
 
-from flowertune.data.photos import PhotoSet, Split, shown
-from flowertune.draws import derive_seed
-from flowertune.errors import Refused
+from flowertune.data.photos import PhotoSet, Split
+from flowertune.errors import Refused, shown
+from flowertune.seeding import derive_seed
 
 
 def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from flowertune.data.cache_folder import MOVE_HINT, mark_used
 from flowertune.data.decoding import Progress, read_row
-from flowertune.data.lock import held
-from flowertune.data.photos import shown
 from flowertune.data.pixels import UNREADABLE, NotAPhoto, Preprocessing, photo_bytes
 from flowertune.data.store_building import PlannedStore, build, remove_orphans
 from flowertune.data.store_index import EVAL_FILE, INDEX_FILE, TRAIN_FILE, StoreIndex, read_index
 from flowertune.data.stored_rows import StoredRows
-from flowertune.errors import Refused
+from flowertune.errors import Refused, shown
+from flowertune.files import lock
 
 FORMAT = 2
 
@@ -98,8 +97,8 @@ def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> 
     waiting = f"{planned.name}: waiting for another process that decodes them"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = folder / f"{planned.key}.lock"
-        with held(lock, partial(progress, waiting, 0, len(planned.paths))):
+        announce = partial(progress, waiting, 0, len(planned.paths))
+        with lock(folder / f"{planned.key}.lock", announce):
             try:
                 if planned.directory.is_dir():  # by another process in the meantime
                     return _open_again(planned)

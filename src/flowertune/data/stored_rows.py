@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from flowertune.data.cache_folder import MOVE_HINT
 from flowertune.data.decoding import in_order
-from flowertune.data.photos import shown
 from flowertune.data.pixels import NotAPhoto
-from flowertune.errors import TrainingFailed
+from flowertune.errors import TrainingFailed, shown
 
 ROWS_AT_ONCE = 64  # of one thread that verifies all
 

@@ -10,10 +10,10 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowertune.data.photos import shown
 from flowertune.data.pixels import NotAPhoto, photo_bytes, read_photo
 from flowertune.demo.answers import Answer
 from flowertune.demo.neighbours import Neighbour
+from flowertune.errors import shown
 from flowertune.report import page
 from flowertune.trained import NoPicture
 

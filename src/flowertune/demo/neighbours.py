@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import draws, photos_of_run
-from flowertune.data.photos import shown
+from flowertune import photos_of_run, seeding
 from flowertune.data.pixels import NotAPhoto
+from flowertune.errors import shown
 from flowertune.trained import BATCH_SIZE, Trained
 
 
@@ -67,7 +67,9 @@ def read(
         return _none("No training photos were asked for")
     root = photos_of_run.root_of(model.config.data)
     photos = [photo for photo in model.run.photos() if photo.split == "train"]
-    order = torch.randperm(len(photos), generator=draws.generator(model.config.seed, "demo photos"))
+    order = torch.randperm(
+        len(photos), generator=seeding.generator(model.config.seed, "demo photos")
+    )
     chosen = [photos[place] for place in order[:most].sort().values.tolist()]
     if not root.is_dir():
         return _none(f"The training photos are not in {shown(root)} any more")

@@ -8,8 +8,8 @@ from typing import Any
 import open_clip
 
 from flowertune import __version__
-from flowertune.data.photos import shown
 from flowertune.data.pixels import Preprocessing
+from flowertune.errors import shown
 from flowertune.export.exportable import Exportable
 from flowertune.export.parity import Parity
 from flowertune.models.backbone import Backbone

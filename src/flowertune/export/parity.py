@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import draws, photos_of_run
+from flowertune import photos_of_run, seeding
 from flowertune.data.augment import normalise
 from flowertune.data.pixels import NotAPhoto, Preprocessing
 from flowertune.errors import ExportFailed, Refused
@@ -104,7 +104,7 @@ def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
 
 def _drawn(preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
     """Pictures (3, H, W) of blended colours, the same ones each time."""
-    generator = draws.generator(0, "parity")
+    generator = seeding.generator(0, "parity")
     colours = torch.rand(DRAWN, 3, PATCHES, PATCHES, generator=generator)
     blended = F.interpolate(colours, preprocessing.size, mode="bilinear") * 255
     return list(blended.byte().numpy())

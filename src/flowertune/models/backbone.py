@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from flowertune import files
 from flowertune.data.pixels import Preprocessing
-from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
 from flowertune.models import attention, names, weights
 from flowertune.models.patches import cut_patches
 from flowertune.models.product import use_products
 from flowertune.models.quick_gelu import fuse_quick_gelu
 from flowertune.models.tower import embed
+from flowertune.seeding import seeded
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CONFIG_FILE = "open_clip_config.json"

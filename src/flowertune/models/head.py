@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowertune.draws import seeded
+from flowertune.seeding import seeded
 
 SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimension is noise
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flowertune import files
-from flowertune.draws import seeded
 from flowertune.errors import Refused, one_line
 from flowertune.models.attention import is_opened
 from flowertune.models.backbone import Backbone
 from flowertune.models.lora_linear import use_larger_operations
+from flowertune.seeding import seeded
 
 TARGETS = {
     "q": ("attn.q_proj",),

@@ -11,11 +11,11 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 
 from flowertune import files
-from flowertune.draws import generator
 from flowertune.errors import Refused, one_line
 from flowertune.models.backbone import Backbone
 from flowertune.models.prompts import POSITIONS, Position, Prompts
 from flowertune.models.tower import takes_prompts
+from flowertune.seeding import generator
 
 NORMAL_STD = 0.02
 SETTINGS_FILE = "prompts.json"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.data.cache_listing import Kept
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 from flowertune.files import in_words
 from flowertune.report.console import RunConsole
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from flowertune import stopping
+from flowertune import signals
 from flowertune.report.live import TrainingView
 
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
@@ -111,7 +111,7 @@ class RunConsole:
         person of a signal, from its handler.
         """
         if not self._is_live:
-            yield stopping.write
+            yield signals.write
             return
         view = TrainingView(epochs, steps_per_epoch, lines)
         live = Live(

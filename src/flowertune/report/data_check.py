@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from flowertune.data.check import FEW, Findings, Photo, SamePicture
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 from flowertune.report.console import RunConsole
 
 SHOWN = 10  # findings of a kind; --json has all

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 from flowertune.report.console import RunConsole, accuracy_cells
 
 SHOWN = 5  # classes of a list; --json has all

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 from flowertune.finished_run import Prediction
 from flowertune.report.page import escaped, picture, table
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 
 _STYLE = Path(__file__).parent / "assets" / "page.css"
 _NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

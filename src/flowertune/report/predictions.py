@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from flowertune.data.photos import shown
+from flowertune.errors import shown
 from flowertune.runs import to_csv
 
 FORMATS = ("table", "json", "csv")

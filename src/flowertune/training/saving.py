@@ -4,7 +4,7 @@ import time
 
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
-from flowertune.stopping import Stop
+from flowertune.signals import Stop
 from flowertune.training import checkpoint
 from flowertune.training.standing import Standing
 

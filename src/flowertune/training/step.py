@@ -9,9 +9,9 @@ from torch import Tensor
 
 from flowertune.config import OptimizerConfig, TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
-from flowertune.draws import derive_seed
 from flowertune.errors import TrainingFailed
 from flowertune.models.classifier import Classifier
+from flowertune.seeding import derive_seed
 from flowertune.training.device import Compute
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import Replay, Scalars, replay_for

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from flowertune import files
 from flowertune.data.download import Progress, fetch, md5_of, unpack
-from flowertune.data.lock import held
 from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.sources.flowers102_names import CLASS_NAMES
 from flowertune.errors import Refused
+from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 PHOTOS = "jpg"  # the folder inside the archive
@@ -133,7 +133,7 @@ def _complete(root: Path, url: str, progress: Progress, release: Release) -> Non
     def waiting() -> None:
         progress("waiting for another process that fetches the same files", 0, None)
 
-    with held(root / LOCK, waiting):
+    with lock(root / LOCK, waiting):
         missing = _missing(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:

@@ -11,9 +11,9 @@ and class folders, such as a README.
 import os
 from pathlib import Path
 
-from flowertune.data.photos import SPLITS, PhotoSet, Split, shown
-from flowertune.draws import derive_seed
-from flowertune.errors import Refused
+from flowertune.data.photos import SPLITS, PhotoSet, Split
+from flowertune.errors import Refused, shown
+from flowertune.seeding import derive_seed
 
 SPLIT_OF_FOLDER = {
     "train": "train",

@@ -16,14 +16,13 @@ from PIL import Image
 from flowertune import files
 from flowertune.data.cache_folder import MOVE_HINT, check_space
 from flowertune.data.download import Progress
-from flowertune.data.lock import held
 from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
 from flowertune.data.sources.synthetic.species import SPECIES
 from flowertune.errors import Refused
-from flowertune.files import in_words
+from flowertune.files import in_words, lock
 
 NAME = "synthetic"
 CHECKSUMS = "crc32.json"
@@ -69,7 +68,7 @@ def photo_set(
     try:
         if _damaged(folder, pictures):
             root.mkdir(parents=True, exist_ok=True)
-            with held(root / f"{folder.name}.lock", waiting):
+            with lock(root / f"{folder.name}.lock", waiting):
                 damaged = _damaged(folder, pictures)
                 if len(damaged) == len(pictures):
                     _draw_all(folder, damaged, drawn, progress)

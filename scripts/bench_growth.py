@@ -36,7 +36,7 @@ from peers import child, command, ours, table
 from peers.work import Work, cores, link_photos, write_backbone
 
 if TYPE_CHECKING:
-    from flowertune.config import Config
+    from flowertune.config.schema import Config
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
 RESIDENCIES = ("device", "stream")

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from flowertune import claims, composition, memory, rehearsal
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.runs import Run

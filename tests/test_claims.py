@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowertune import config_file
 from flowertune.claims import begun, claim
-from flowertune.config import Config
+from flowertune.config import saved
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.runs import Run
 
@@ -70,7 +70,7 @@ def test_a_key_that_came_after_a_run_had_its_default_in_it(
 ) -> None:
     words = ("method=mixup", "experiment=quickstart", "run.name=first")
     run = finished(tmp_path, compose(*words))
-    stored = config_file.read(run.path / "config.yaml")
+    stored = saved.read(run.path / "config.yaml")
     *groups, name = key.split(".")
     del reduce(getitem, groups, stored)[name]
     (run.path / "config.yaml").write_text(OmegaConf.to_yaml(stored))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flowertune import cli, composition
-from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS, Config
+from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
 
 Compose = Callable[..., Config]

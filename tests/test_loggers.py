@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flowertune import claims, cli, composition, loggers
-from flowertune.config import Config
-from flowertune.logger_config import MlflowConfig, WandbConfig
+from flowertune.config.logger import MlflowConfig, WandbConfig
+from flowertune.config.schema import Config
 
 TRACKERS = ["tensorboard", "wandb", "mlflow"]
 

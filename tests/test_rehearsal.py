@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowertune import build, rehearsal
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data import batches
 from flowertune.report.console import RunConsole
 

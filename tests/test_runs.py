@@ -10,9 +10,10 @@ import pytest
 
 from flowertune import runs
 from flowertune.claims import claim
-from flowertune.config import Config
+from flowertune.config.run import run_name
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
-from flowertune.runs import BESIDE, Run, run_name
+from flowertune.runs import BESIDE, Run
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]
@@ -185,12 +186,12 @@ def test_running_again_leaves_nothing_of_hydras(
 def test_the_hydra_part_is_that_of_the_shipped_config() -> None:
     from omegaconf import OmegaConf
 
-    from flowertune import config_file
-    from flowertune.conf_dir import conf_dir
+    from flowertune.config import saved
+    from flowertune.config.groups import conf_dir
 
     shipped = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
     assert isinstance(shipped, dict)
-    assert shipped["hydra"] == config_file.HYDRA
+    assert shipped["hydra"] == saved.HYDRA
 
 
 def test_results_are_read_as_written(tmp_path: Path) -> None:

@@ -12,15 +12,10 @@ from torch import nn
 from flowertune import saved_model
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.build import build_classifier
-from flowertune.config import BackboneConfig, Config
-from flowertune.method_config import (
-    CosineHeadConfig,
-    FullConfig,
-    LinearHeadConfig,
-    LinearProbeConfig,
-    LoraConfig,
-    VptConfig,
-)
+from flowertune.config.backbone import BackboneConfig
+from flowertune.config.head import CosineHeadConfig, LinearHeadConfig
+from flowertune.config.model import FullConfig, LinearProbeConfig, LoraConfig, VptConfig
+from flowertune.config.schema import Config
 from flowertune.models.backbone import load_directory
 from flowertune.models.tower import embed
 from flowertune.models.vpt import load_prompts

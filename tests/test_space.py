@@ -11,7 +11,7 @@ import torch
 
 from flowertune import build, space
 from flowertune.baselines.linear_probe import LinearProbe
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
 
 CLASSES = 5

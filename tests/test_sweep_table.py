@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowertune import composition
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.sweep_table import Job, job_rows, setting_rows, settings
 
 Finish = Callable[..., int]

@@ -14,7 +14,7 @@ import pytest
 
 from flowertune import files, trained
 from flowertune.claims import begun, claim, locked
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.runs import FORMAT, Run
 from flowertune.unchanged import MACHINE, TASK

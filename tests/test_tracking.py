@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from flowertune import loggers, tracking
+from flowertune.config.logger import TensorBoardConfig
 from flowertune.errors import Interrupted, TrainingFailed
-from flowertune.logger_config import TensorBoardConfig
 from flowertune.loggers import Tracker
 from flowertune.runs import Metrics, Run
 from flowertune.tracking import Tracking

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flowertune import build, photo_sources
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import cache_photos
 from flowertune.data.cache_folder import cache_root

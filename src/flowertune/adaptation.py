@@ -18,7 +18,9 @@ from flowertune.baselines import comparison
 from flowertune.baselines.features import frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
-from flowertune.config import Config, needs_probe
+from flowertune.config.head import TextHeadConfig
+from flowertune.config.model import LinearProbeConfig
+from flowertune.config.schema import Config, needs_probe
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos
 from flowertune.data.training_photos import training_photos
@@ -30,7 +32,6 @@ from flowertune.inference import (
     infer_features,
     prediction_table,
 )
-from flowertune.method_config import LinearProbeConfig, TextHeadConfig
 from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN

@@ -10,11 +10,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flowertune import config as schema
-from flowertune import method_config
 from flowertune.baselines import probe_solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
-from flowertune.config import Config
+from flowertune.config.augmentation import (
+    AugmentationConfig,
+    BasicAugmentationConfig,
+    CutMixConfig,
+    MixUpConfig,
+)
+from flowertune.config.backbone import BackboneConfig
+from flowertune.config.data import DataConfig
+from flowertune.config.head import CosineHeadConfig, HeadConfig, LinearHeadConfig, TextHeadConfig
+from flowertune.config.loss import LossConfig, TripletCrossEntropyConfig
+from flowertune.config.model import LoraConfig, ModelConfig, VptConfig
+from flowertune.config.probe import ProbeConfig
+from flowertune.config.schema import Config, needs_probe
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import Residency, are_resident, epoch_batches
 from flowertune.data.cache import CachedSplit
@@ -33,30 +43,30 @@ from flowertune.models.vpt import make_prompts, prompted_blocks
 Criterion = Callable[[Tensor, Tensor, Tensor], criteria.Terms]
 
 
-def load_backbone(settings: schema.BackboneConfig, seed: int) -> Backbone:
+def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
     """The frozen backbone with its weights; with random ones (of `seed`) where asked for."""
     if settings.weights == "random":
         return backbones.load_random(settings.name, seed, text=settings.text)
     return _BACKBONES[settings.source](settings)
 
 
-_BACKBONES: dict[str, Callable[[schema.BackboneConfig], Backbone]] = {
+_BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {
     "open_clip": lambda b: backbones.load_pretrained(b.name, b.tag, text=b.text),
     "builtin": lambda b: backbones.load_tiny(text=b.text),
     "directory": lambda b: backbones.load_directory(str(b.path), text=b.text, tag=b.tag),
 }
 
 
-def check_adapter(settings: method_config.ModelConfig, backbone: Backbone) -> None:
+def check_adapter(settings: ModelConfig, backbone: Backbone) -> None:
     """Refuses an adapter that this backbone cannot take, before anything is started."""
-    if isinstance(settings, method_config.LoraConfig):
+    if isinstance(settings, LoraConfig):
         adapted_layers(backbone, settings.layers)
-    elif isinstance(settings, method_config.VptConfig):
+    elif isinstance(settings, VptConfig):
         prompted_blocks(backbone, settings.depth)
 
 
 def pixels_are_resident(
-    data: schema.DataConfig, photo_set: PhotoSet, train: CachedSplit, device: torch.device
+    data: DataConfig, photo_set: PhotoSet, train: CachedSplit, device: torch.device
 ) -> bool:
     """Whether a run keeps its pixels on the device; all of them or none.
 
@@ -71,10 +81,10 @@ def pixels_are_resident(
 
 
 def augmentation_recipe(
-    settings: method_config.AugmentationConfig, size: tuple[int, int], epochs: int
+    settings: AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> Recipe | None:
     """How training photos are varied in a training of `epochs`; None where they are not."""
-    if not isinstance(settings, method_config.BasicAugmentationConfig):
+    if not isinstance(settings, BasicAugmentationConfig):
         return None
     return Recipe(
         size=size,
@@ -89,8 +99,8 @@ def augmentation_recipe(
     )
 
 
-def _mixing(settings: method_config.BasicAugmentationConfig, epochs: int) -> Mixing | None:
-    if not isinstance(settings, (method_config.MixUpConfig, method_config.CutMixConfig)):
+def _mixing(settings: BasicAugmentationConfig, epochs: int) -> Mixing | None:
+    if not isinstance(settings, (MixUpConfig, CutMixConfig)):
         return None
     return Mixing(
         kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
@@ -113,11 +123,11 @@ def build_classifier(
     prompts, for a text head. probe: for a linear head that is one, or starts as one.
     """
     head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
-    if schema.needs_probe(config):
+    if needs_probe(config):
         assert isinstance(head, LinearHead)
         assert probe is not None
         head.start_from(probe.weight, probe.bias, probe.mean, probe.std)
-    if isinstance(config.model, method_config.LoraConfig):
+    if isinstance(config.model, LoraConfig):
         add_lora(
             backbone,
             rank=config.model.rank,
@@ -129,7 +139,7 @@ def build_classifier(
             seed=config.seed,
         )
     prompts = None
-    if isinstance(config.model, method_config.VptConfig):
+    if isinstance(config.model, VptConfig):
         prompts = make_prompts(
             backbone,
             num_prompts=config.model.num_prompts,
@@ -144,9 +154,7 @@ def build_classifier(
     return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
 
 
-def probe_recipe(
-    settings: schema.ProbeConfig, seed: int
-) -> tuple[Sequence[float], probe_solvers.Solver]:
+def probe_recipe(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], probe_solvers.Solver]:
     """The linear probe's weight decays to choose from, and its solver."""
     decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
     if settings.solver == "lbfgs":
@@ -155,7 +163,7 @@ def probe_recipe(
 
 
 def _head(
-    settings: method_config.HeadConfig,
+    settings: HeadConfig,
     backbone: Backbone,
     classes: int,
     train_features: Tensor | None,
@@ -163,14 +171,14 @@ def _head(
     seed: int,
 ) -> nn.Module:
     width = backbone.embedding_dim
-    if isinstance(settings, method_config.LinearHeadConfig):
+    if isinstance(settings, LinearHeadConfig):
         if not settings.standardize:
             return LinearHead(width, classes, None, None, seed=seed)
         assert train_features is not None
         return LinearHead(width, classes, *_statistics(train_features), seed=seed)
-    if isinstance(settings, method_config.CosineHeadConfig):
+    if isinstance(settings, CosineHeadConfig):
         return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
-    assert isinstance(settings, method_config.TextHeadConfig)
+    assert isinstance(settings, TextHeadConfig)
     assert class_vectors is not None
     return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
 
@@ -180,9 +188,9 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.float()
 
 
-def check_loss(settings: method_config.LossConfig, labels: Sequence[int]) -> None:
+def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
     """Refuses training photos (their labels) that a loss can do nothing with."""
-    triplets = isinstance(settings, method_config.TripletCrossEntropyConfig)
+    triplets = isinstance(settings, TripletCrossEntropyConfig)
     if triplets and len(set(labels)) == len(labels):
         raise Refused(
             "loss=triplet_ce: takes two photos of a class, and there is one training photo in "
@@ -196,13 +204,13 @@ def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Ten
     labels: (N,) int64, of the training photos.
     """
     loss, batch_size = config.loss, config.trainer.batch_size
-    if isinstance(loss, method_config.TripletCrossEntropyConfig):
+    if isinstance(loss, TripletCrossEntropyConfig):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class
         return partial(class_batches, labels, classes, loss.samples_per_class, config.seed)
     return partial(epoch_batches, len(labels), batch_size, config.seed)
 
 
-def build_criterion(settings: method_config.LossConfig) -> Criterion:
+def build_criterion(settings: LossConfig) -> Criterion:
     """What `training.loop.fit` minimises."""
     return _CRITERIA[settings.name](settings)
 

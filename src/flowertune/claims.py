@@ -9,8 +9,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from flowertune import config_file, unchanged
-from flowertune.config import NO_RESULT
+from flowertune import unchanged
+from flowertune.config import saved
+from flowertune.config.groups import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.files import lock
 from flowertune.runs import BESIDE, Run, cannot_be_made, damaged, taken
@@ -179,7 +180,7 @@ def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
 
 def _check_config(run: Run, config: Mapping[str, Any]) -> None:
     try:
-        before = config_file.read(run.path / "config.yaml")
+        before = saved.read(run.path / "config.yaml")
     except (OSError, ValueError):
         raise Refused(damaged(run.path, "config.yaml")) from None
     differing = _differing_keys(before, config)
@@ -191,6 +192,6 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = config_file.flat_values(before), dict(config_file.flat(now))
+    old, new = saved.flat_values(before), dict(saved.flat(now))
     keys = sorted(old.keys() | new.keys())
     return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]

@@ -95,7 +95,7 @@ def _run(command: str, words: Sequence[str]) -> int:
 
 def _compose_and_execute(command: str, words: Sequence[str]) -> int:
     from flowertune import composition  # Hydra takes a third of a second: only where it is needed
-    from flowertune.config import Config
+    from flowertune.config.schema import Config
 
     kind = COMMANDS[command]
     flags = [word for word in words if word in kind.flags]

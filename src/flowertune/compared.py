@@ -11,10 +11,10 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
-from flowertune.config import NO_RESULT
+from flowertune.config.fields import shown
+from flowertune.config.groups import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.finished_run import FinishedRun
-from flowertune.keys import shown
 from flowertune.runs import damaged
 from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
 from flowertune.sweep_table import Setting, conditions, setting

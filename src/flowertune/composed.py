@@ -6,10 +6,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from flowertune.config import Config
-from flowertune.config_checks import check
-from flowertune.refusals import composing
-from flowertune.runs import run_name
+from flowertune.config.messages import composing
+from flowertune.config.run import run_name
+from flowertune.config.schema import Config
+from flowertune.config.validate import check
 
 
 def to_config(node: DictConfig) -> Config:

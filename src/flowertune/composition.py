@@ -24,13 +24,13 @@ from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from flowertune import config_source, hydra_settings, overrides
 from flowertune.composed import to_named_config, without_hydra
-from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS, Config
+from flowertune.config import overrides, yaml_source
+from flowertune.config.fields import on_one_line
+from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.messages import composing, in_one_line
+from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.keys import on_one_line
-from flowertune.refusals import composing, in_one_line
 from flowertune.reproduction_composition import run_reproduction
 from flowertune.sweep_composition import run_sweep
 
@@ -69,7 +69,7 @@ def run(
                 name, words, RunMode.MULTIRUN, validate_sweep_overrides=False
             )
             is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
-            hydra_settings.check(node.hydra)
+            overrides.check_hydra(node.hydra)
         if reproduces:
             return run_reproduction(composer, node, name, words, execute)
         if not is_sweep:
@@ -156,7 +156,7 @@ def _one_config(node: DictConfig) -> Config:
 
 
 def _register() -> None:
-    config_source.register()
+    yaml_source.register()
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     for group, options in SCHEMAS.items():

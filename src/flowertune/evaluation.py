@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from flowertune import photo_sources
-from flowertune.config import Config, FolderConfig
+from flowertune.config.data import FolderConfig
+from flowertune.config.schema import Config
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.decoding import Progress
 from flowertune.data.photos import PhotoSet

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from flowertune import composition
-from flowertune.config import Config
+from flowertune.config.fields import shown
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
-from flowertune.keys import shown
 
 # of a trained model nothing else is for choosing
 OPEN = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowertune import config_file
+from flowertune.config import saved
 from flowertune.errors import Refused, shown
 from flowertune.runs import Run, damaged
 
@@ -105,7 +105,7 @@ def read(path: Path) -> FinishedRun:
     """
     run = found(path)
     try:
-        config = config_file.read(path / "config.yaml")
-        return FinishedRun(run, run.results(), config_file.flat_values(config))
+        config = saved.read(path / "config.yaml")
+        return FinishedRun(run, run.results(), saved.flat_values(config))
     except (OSError, ValueError, KeyError) as error:
         raise Refused(damaged(path, "config.yaml")) from error

@@ -3,9 +3,9 @@
 import hashlib
 
 from flowertune.baselines.features import FeatureKey
-from flowertune.config import Config, needs_probe
+from flowertune.config.head import LinearHeadConfig
+from flowertune.config.schema import Config, needs_probe
 from flowertune.data.cache import CachedSplit
-from flowertune.method_config import LinearHeadConfig
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.training.device import Compute

@@ -8,9 +8,11 @@ from typing import Any
 
 from flowertune import __version__
 from flowertune.command_table import COMMANDS, FAMILIES, next_words
-from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS, Config, ProbeConfig, RunConfig
-from flowertune.keys import MISSING, rule
+from flowertune.config.fields import MISSING, rule
+from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.probe import ProbeConfig
+from flowertune.config.run import RunConfig
+from flowertune.config.schema import Config
 
 _SWEEP = """
   -m                 a sweep: a run of every combination of key=a,b,c, and a table of them

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from flowertune.config.logger import LoggerConfig, MlflowConfig, WandbConfig
 from flowertune.errors import Refused
-from flowertune.logger_config import LoggerConfig, MlflowConfig, WandbConfig
 from flowertune.runs import Metrics, Run
 from flowertune.trackers.mlflow import Mlflow
 from flowertune.trackers.tensorboard import TensorBoard

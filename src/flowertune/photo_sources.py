@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowertune.config import DataConfig
+from flowertune.config.data import DataConfig
 from flowertune.data import protocol, shots
 from flowertune.data.cache_folder import mark_used
 from flowertune.data.photos import PhotoSet

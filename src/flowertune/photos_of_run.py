@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune import photo_sources
-from flowertune.config import DataConfig
+from flowertune.config.data import DataConfig
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.decoding import in_order, quiet_pil
 from flowertune.data.pixels import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo

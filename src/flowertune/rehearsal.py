@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowertune import build, memory, photo_sources, seeding
 from flowertune.baselines.linear_probe import LinearProbe
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, cache_photos
 from flowertune.data.cache_folder import cache_root

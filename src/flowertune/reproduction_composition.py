@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 
 from flowertune.claims import REPRODUCTIONS
 from flowertune.composed import typed_words
-from flowertune.config import Config
+from flowertune.config.fields import shown
+from flowertune.config.messages import in_one_line
+from flowertune.config.run import run_name
+from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.finished_run import read, seed_matters
-from flowertune.keys import shown
-from flowertune.refusals import in_one_line
 from flowertune.report.reproduction import ReproductionTables
-from flowertune.runs import run_name
 from flowertune.sweep_composition import (
     batch_of,
     composed_jobs,

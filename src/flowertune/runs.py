@@ -4,18 +4,17 @@ It is the only thing that passes from training to everything else (see README, "
 """
 
 import csv
-import hashlib
 import io
 import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flowertune import config_file, files
-from flowertune.config import NO_RESULT
+from flowertune import files
+from flowertune.config import saved
+from flowertune.config.run import _HALF_WRITTEN
 from flowertune.errors import Refused
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
@@ -23,9 +22,6 @@ FORMAT = 1  # of a run directory; to be raised when an older flowertune could mi
 KEEPSAKES = "report"  # in a run: what its page shows of the photos
 CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
 BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
-_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
-# words that say nothing about the result
-_SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
 
 
 class PhotoOfRun(NamedTuple):
@@ -35,27 +31,6 @@ class PhotoOfRun(NamedTuple):
     path: str
     label: str
     sha256: str
-
-
-def run_name(method: str, overrides: Sequence[str]) -> str:
-    """A directory name made from what was typed: the same words give the same name.
-
-    The method, then the keys and values that were typed, shortened, then six digits that tell
-    apart what shortening made equal. Keys of `hydra` do not count, nor those that no result
-    depends on.
-    """
-    words = sorted(word for word in overrides if not _SILENT.match(word))
-    if not words:
-        return method
-    digits = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
-    parts = []
-    for word in words:
-        key, _, value = word.lstrip("+~").partition("=")
-        value = Path(value).name if "/" in value else value
-        parts.append(f"{key.rpartition('.')[2]}_{value}")
-    parts.sort(key=len)  # a long value is cut, and not the seed that comes after it
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([method, *parts]))[:80].rstrip("-_.")
-    return f"{readable}-{digits}"
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -122,7 +97,7 @@ class Run:
                 shutil.rmtree(new.path)
             new.best.parent.mkdir(parents=True)
             new.adapter.mkdir()
-            files.write_text(new.path / "config.yaml", config_file.to_yaml(config))
+            files.write_text(new.path / "config.yaml", saved.to_yaml(config))
             files.write_json(new.path / "environment.json", environment)
             new.write_status("running")
             new.path.rename(self.path)

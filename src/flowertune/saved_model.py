@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from safetensors import SafetensorError
 
 from flowertune import files
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.models import lora, vpt
 from flowertune.models.backbone import Backbone

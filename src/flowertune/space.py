@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flowertune.config import Config
+from flowertune.config.model import LoraConfig, VptConfig
+from flowertune.config.schema import Config
 from flowertune.data.cache import CachedPhotos
 from flowertune.errors import Refused
 from flowertune.files import bytes_in, in_words
-from flowertune.method_config import LoraConfig, VptConfig
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.models.lora import TARGETS, adapted_layers

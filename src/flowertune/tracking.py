@@ -14,8 +14,8 @@ from threading import Thread
 from typing import Any
 
 from flowertune import loggers
+from flowertune.config.logger import LoggerConfig
 from flowertune.errors import Interrupted, with_type
-from flowertune.logger_config import LoggerConfig
 from flowertune.loggers import Tracker
 from flowertune.runs import Metrics, Run
 

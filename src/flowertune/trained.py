@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from flowertune import build, config_file, finished_run, saved_model, unchanged
-from flowertune.config import Config
+from flowertune import build, finished_run, saved_model, unchanged
+from flowertune.config import saved
+from flowertune.config.schema import Config
 from flowertune.data.augment import normalise
 from flowertune.data.batches import PixelStore, send
 from flowertune.data.decoding import in_order, quiet_pil
@@ -213,7 +214,7 @@ def read(path: Path) -> tuple[Run, Config]:
     run = finished_run.found(path)
     unchanged.check_version(run)
     try:
-        return run, config_file.read_config(run.path / "config.yaml")
+        return run, saved.read_config(run.path / "config.yaml")
     except (OSError, ValueError) as error:
         raise Refused(damaged(run.path, "config.yaml")) from error
 

@@ -7,7 +7,7 @@ import torch
 
 from flowertune import timing
 from flowertune.commands import bench
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import TrainingFailed
 from flowertune.timing import Timing
 from flowertune.training.device import Compute

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowertune.commands import train
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.runs import Run
 
 SMALL = (

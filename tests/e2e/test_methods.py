@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flowertune.conf_dir import conf_dir
+from flowertune.config.groups import conf_dir
 
 
 def results_of(run: Path) -> Any:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from flowertune import saved_model
 from flowertune.build import build_classifier
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.files import sha256_of
 from flowertune.metrics import measure
 from flowertune.models.backbone import load_directory

@@ -18,7 +18,7 @@ import torch
 
 import flowertune
 from flowertune import cli
-from flowertune.conf_dir import conf_dir
+from flowertune.config.groups import conf_dir
 from flowertune.export import onnx_graph
 
 pytestmark = pytest.mark.export

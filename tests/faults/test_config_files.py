@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import cli, config_file
-from flowertune.config import Config
+from flowertune import cli
+from flowertune.config import saved
+from flowertune.config.schema import Config
 
 GLOBAL = "# @package _global_\n"
 BOMB = "a0: &a0 [x]\n" + "".join(
@@ -126,7 +127,7 @@ def test_a_config_of_wrong_values_or_of_code_is_refused(
 def test_a_runs_config_that_is_damaged_or_of_another_version_is_refused(
     old: str, new: str, message: str, tmp_path: Path, config: Config, refused: Callable[..., str]
 ) -> None:
-    text = config_file.to_yaml(asdict(config))
+    text = saved.to_yaml(asdict(config))
     assert old in text
     (tmp_path / "config.yaml").write_text(text.replace(old, new))
     assert message in refused("--config-path", ".")

@@ -19,11 +19,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from flowertune import cli, composed, composition, config_file, sweep_composition
+from flowertune import cli, composed, composition, sweep_composition
 from flowertune.commands import train
-from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS, Config, ProbeConfig, RunConfig
-from flowertune.keys import shown
+from flowertune.config import saved
+from flowertune.config.fields import shown
+from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.probe import ProbeConfig
+from flowertune.config.run import RunConfig
+from flowertune.config.schema import Config
 
 Compose = Callable[..., Config]
 GROUPS = {
@@ -326,7 +329,7 @@ PLACES = ([], ["backbone=tiny"], ["data=synthetic"], ["data=folder", "data.root=
 def _comes_back(typing: Typing, folder: Path, words: list[str]) -> None:
     _composes_or_is_refused(typing, words)
     for config in list(typing.configs):
-        text = config_file.to_yaml(asdict(config))
+        text = saved.to_yaml(asdict(config))
         (folder / "config.yaml").write_text(text, encoding="utf-8")
         code, errors, again = typing(["--config-path", str(folder)])
         assert (code, errors) == (0, "")

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from flowertune import config_file, loggers
-from flowertune.logger_config import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
+from flowertune import loggers
+from flowertune.config import saved
+from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
 from flowertune.runs import BESIDE, Run
 
 pytestmark = pytest.mark.trackers
@@ -194,7 +195,7 @@ def test_all_that_was_tracked_is_there_once(
     assert "linear probe" in stored.table
     assert "0.375" in stored.table
     assert "0.875" in stored.table
-    for _, value in config_file.flat(CONFIG):
+    for _, value in saved.flat(CONFIG):
         assert str(value) in stored.config.replace("null", "None")
     assert stored.state == states[0]
 

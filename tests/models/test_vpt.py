@@ -9,9 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from flowertune.build import build_classifier
-from flowertune.config import BackboneConfig, Config
+from flowertune.config.backbone import BackboneConfig
+from flowertune.config.head import LinearHeadConfig
+from flowertune.config.model import VptConfig
+from flowertune.config.schema import Config
 from flowertune.errors import Refused
-from flowertune.method_config import LinearHeadConfig, VptConfig
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.tower import embed

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowertune import claims, keepsakes
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import PixelStore
 from flowertune.data.cache import CachedPhotos, CachedSplit

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowertune import cli, composition
-from flowertune.config import Config
+from flowertune.config.schema import Config
 
 pytestmark = pytest.mark.browser
 

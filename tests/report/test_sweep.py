@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flowertune import composition
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.report.console import RunConsole
 from flowertune.report.sweep import show
 from flowertune.sweep_table import Job

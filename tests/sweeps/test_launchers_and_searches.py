@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowertune import composition
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
 from flowertune.signals import listening
 

@@ -10,7 +10,7 @@ import pytest
 
 from flowertune import cli, composition
 from flowertune.claims import locked
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
 
 Finish = Callable[..., int]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune.config import OptimizerConfig, TrainerConfig
+from flowertune.config.optimizer import OptimizerConfig
+from flowertune.config.trainer import TrainerConfig
 from flowertune.data.augment import Recipe
 from flowertune.data.batches import PixelStore, epoch_batches
 from flowertune.data.mix import Mixing

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.config import OptimizerConfig
+from flowertune.config.optimizer import OptimizerConfig
 from flowertune.training.optimizer import build_optimizer, schedule, set_learning_rates
 
 CONFIG = OptimizerConfig(

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowertune.config import OptimizerConfig
+from flowertune.config.optimizer import OptimizerConfig
 from flowertune.data.batches import PixelStore
 from flowertune.data.mix import Mixing
 from flowertune.errors import TrainingFailed

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from flowertune import memory
 from flowertune.commands import evaluate, predict, train
-from flowertune.config import Config
+from flowertune.config.schema import Config
 
 SMALL = (
     "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",

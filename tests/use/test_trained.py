@@ -17,7 +17,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import ExifTags, Image
 
 import flowertune
-from flowertune import build, config_file, saved_model
+from flowertune import build, saved_model
+from flowertune.config import saved
 from flowertune.models.backbone import ASSETS
 
 
@@ -37,7 +38,7 @@ def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_tr
 ) -> None:
     """One photo at a time, LoRA beside the weights and not in them."""
     run = run_of(kind)
-    config = config_file.read_config(run / "config.yaml")
+    config = saved.read_config(run / "config.yaml")
     backbone = build.load_backbone(config.backbone, config.seed)
     transform = image_transform_v2(PreprocessCfg(**asdict(backbone.preprocessing)), is_train=False)
     unmerged, classes = saved_model.read(run / "adapter", config, backbone)
@@ -185,9 +186,9 @@ def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
 ) -> None:
     run, weights = copied(lora, tmp_path), tmp_path / "weights"
     shutil.copytree(ASSETS / "tiny", weights)
-    config = config_file.read_config(run / "config.yaml")
+    config = saved.read_config(run / "config.yaml")
     local = replace(config.backbone, source="directory", path=str(weights), tag="builtin")
-    text = config_file.to_yaml(asdict(replace(config, backbone=local)))
+    text = saved.to_yaml(asdict(replace(config, backbone=local)))
     (run / "config.yaml").write_text(text)
     environment = json.loads((run / "environment.json").read_text())
     environment["backbone"] = "weights"

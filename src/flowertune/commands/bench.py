@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from flowertune import config_file, memory, recording, timing
-from flowertune.config import Config
+from flowertune import memory, recording, timing
+from flowertune.config import saved
+from flowertune.config.schema import Config
 from flowertune.data.batches import PixelStore
 from flowertune.data.stored_pixels import open_or_build
 from flowertune.errors import EXIT_DONE, Refused
@@ -193,7 +194,7 @@ def _start_up(config: Config) -> tuple[Timing, Timing]:
     """Of processes in turn: importing what does the computing, and all up to the first step."""
     with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as name:
         folder = Path(name)
-        (folder / "config.yaml").write_text(config_file.to_yaml(asdict(config)), encoding="utf-8")
+        (folder / "config.yaml").write_text(saved.to_yaml(asdict(config)), encoding="utf-8")
         imports = [sys.executable, "-c", f"{IMPORTS}; print({FIRST_STEP!r}, flush=True)"]
         whole = [sys.executable, "-c", CHILD, name]
         pairs = [

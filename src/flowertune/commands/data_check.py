@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from flowertune import photo_sources
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.check import check
 from flowertune.errors import EXIT_DONE, EXIT_FAILED

@@ -1,7 +1,7 @@
 """`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
 
 from flowertune import build, photo_sources
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.stored_pixels import store_key

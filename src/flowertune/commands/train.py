@@ -19,7 +19,7 @@ from flowertune import (
 )
 from flowertune.adaptation import adapt
 from flowertune.baselines import prompts
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.errors import EXIT_DONE, with_type

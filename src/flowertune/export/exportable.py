@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import saved_model, trained
-from flowertune.config import Config
+from flowertune.config.schema import Config
 from flowertune.data.pixels import Preprocessing
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier

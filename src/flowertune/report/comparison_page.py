@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from flowertune.compared import Group, differing
-from flowertune.keys import shown
+from flowertune.config.fields import shown
 from flowertune.report.comparison import (
     APART,
     notes,

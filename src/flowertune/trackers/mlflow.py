@@ -10,7 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from flowertune import config_file, logged_numbers
+from flowertune import logged_numbers
+from flowertune.config import saved
 from flowertune.runs import BESIDE, Metrics, Run
 from flowertune.trackers.remembered import remembered
 
@@ -42,7 +43,7 @@ class Mlflow:
         def new() -> str:
             tags = {"sweep": settings.group} if settings.group else {}
             made = self._client.create_run(experiment, run_name=run.path.name, tags=tags)
-            params = [Param(name, str(value)) for name, value in config_file.flat(config)]
+            params = [Param(name, str(value)) for name, value in saved.flat(config)]
             for at in range(0, len(params), PARAMS):
                 self._client.log_batch(made.info.run_id, params=params[at : at + PARAMS])
             return str(made.info.run_id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowertune import logged_numbers
-from flowertune.logger_config import LoggerConfig
+from flowertune.config.logger import LoggerConfig
 from flowertune.runs import Metrics, Run
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from flowertune.config import TrainerConfig
+from flowertune.config.trainer import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.inference import Outputs

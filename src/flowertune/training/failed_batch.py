@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from flowertune import files
-from flowertune.config import TrainerConfig
+from flowertune.config.trainer import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.runs import Run
 from flowertune.training import checkpoint

@@ -11,7 +11,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
-from flowertune.config import TrainerConfig
+from flowertune.config.trainer import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.metrics import SplitMetrics

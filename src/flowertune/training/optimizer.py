@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowertune.config import OptimizerConfig
+from flowertune.config.optimizer import OptimizerConfig
 
 
 def build_optimizer(

@@ -7,7 +7,8 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from flowertune.config import OptimizerConfig, TrainerConfig
+from flowertune.config.optimizer import OptimizerConfig
+from flowertune.config.trainer import TrainerConfig
 from flowertune.data.training_photos import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.models.classifier import Classifier

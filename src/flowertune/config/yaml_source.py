@@ -12,9 +12,9 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowertune.conf_dir import conf_dir
+from flowertune.config.fields import on_one_line, shown
+from flowertune.config.groups import conf_dir
 from flowertune.errors import Refused, first_line
-from flowertune.keys import on_one_line, shown
 
 LARGEST = 100_000  # bytes; a run's config.yaml has 2,000
 MOST = 10_000  # values, those that an alias repeats counted each time

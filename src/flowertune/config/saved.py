@@ -10,8 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowertune.config import SCHEMAS, Config, ProbeConfig, RunConfig
-from flowertune.keys import first_violation
+from flowertune.config.fields import first_violation
+from flowertune.config.groups import SCHEMAS
+from flowertune.config.probe import ProbeConfig
+from flowertune.config.run import RunConfig
+from flowertune.config.schema import Config
 
 _HEADER = """\
 # Everything this run was set to. To run it again:

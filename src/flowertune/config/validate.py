@@ -1,19 +1,12 @@
 """What a config's values must be: each within its range, and all of them fit to go together."""
 
-from flowertune.config import Config, needs_probe
+from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
+from flowertune.config.fields import first_violation, shown
+from flowertune.config.head import LinearHeadConfig, TextHeadConfig
+from flowertune.config.loss import CrossEntropyConfig, TripletCrossEntropyConfig
+from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfig
+from flowertune.config.schema import Config, needs_probe
 from flowertune.errors import Refused
-from flowertune.keys import first_violation, shown
-from flowertune.method_config import (
-    BasicAugmentationConfig,
-    CrossEntropyConfig,
-    LinearHeadConfig,
-    LinearProbeConfig,
-    LoraConfig,
-    MixingConfig,
-    TextHeadConfig,
-    TripletCrossEntropyConfig,
-    ZeroShotConfig,
-)
 
 WHY = "has no use for it; leave it out"
 

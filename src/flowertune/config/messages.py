@@ -17,9 +17,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from flowertune.config import SCHEMAS, Config
+from flowertune.config.fields import kind, shown
+from flowertune.config.groups import SCHEMAS
+from flowertune.config.schema import Config
 from flowertune.errors import Refused, first_line, with_type
-from flowertune.keys import kind, shown
 
 _EXTRA = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # come with flowertune[sweep]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowertune.keys import key, option
+from flowertune.config.fields import key, option
 
 
 @dataclass

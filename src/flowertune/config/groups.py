@@ -1,0 +1,67 @@
+"""The options of each config group, and the folder of their YAML files."""
+
+from pathlib import Path
+
+from flowertune.config.augmentation import (
+    BasicAugmentationConfig,
+    CutMixConfig,
+    MixUpConfig,
+    NoAugmentationConfig,
+)
+from flowertune.config.backbone import BackboneConfig
+from flowertune.config.data import Flowers102Config, FolderConfig, SyntheticConfig
+from flowertune.config.head import CosineHeadConfig, LinearHeadConfig, TextHeadConfig
+from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
+from flowertune.config.loss import CrossEntropyConfig, TripletCrossEntropyConfig
+from flowertune.config.model import (
+    FullConfig,
+    LinearProbeConfig,
+    LoraConfig,
+    VptConfig,
+    ZeroShotConfig,
+)
+from flowertune.config.optimizer import OptimizerConfig
+from flowertune.config.trainer import TrainerConfig
+
+# Keys and groups that no result depends on: the same run, whatever they are.
+NO_RESULT = ("run.", "logger", "data.residency", "trainer.checkpoint_minutes")
+
+# The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
+SCHEMAS: dict[str, dict[str, type]] = {
+    "backbone": {"open_clip": BackboneConfig},
+    "model": {
+        "lora": LoraConfig,
+        "vpt": VptConfig,
+        "full": FullConfig,
+        "zeroshot": ZeroShotConfig,
+        "linear_probe": LinearProbeConfig,
+    },
+    "head": {"linear": LinearHeadConfig, "cosine": CosineHeadConfig, "text": TextHeadConfig},
+    "augmentation": {
+        "none": NoAugmentationConfig,
+        "basic": BasicAugmentationConfig,
+        "mixup": MixUpConfig,
+        "cutmix": CutMixConfig,
+    },
+    "loss": {"ce": CrossEntropyConfig, "triplet_ce": TripletCrossEntropyConfig},
+    "optimizer": {"adamw": OptimizerConfig},
+    "trainer": {"default": TrainerConfig},
+    "data": {
+        "folder": FolderConfig,
+        "flowers102": Flowers102Config,
+        "synthetic": SyntheticConfig,
+    },
+    "logger": {
+        "none": LoggerConfig,
+        "tensorboard": TensorBoardConfig,
+        "wandb": WandbConfig,
+        "mlflow": MlflowConfig,
+    },
+}
+
+
+def conf_dir() -> Path:
+    """conf/: inside an installed package, or at the top of a checkout (editable install)."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"

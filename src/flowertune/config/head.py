@@ -1,0 +1,38 @@
+"""The head: from embedding to logits."""
+
+from dataclasses import dataclass
+
+from flowertune.config.fields import MISSING, key, option
+
+
+@dataclass
+class HeadConfig:
+    """From embedding to logits."""
+
+    name: str = key(MISSING, "head")
+
+
+@dataclass
+class LinearHeadConfig(HeadConfig):
+    """A linear layer on the embedding."""
+
+    name: str = option("linear")
+    standardize: bool = key(True, "by mean and deviation of the frozen training features")
+    from_probe: bool = key(False, "start as the linear probe of the frozen features (LP-FT)")
+
+
+@dataclass
+class CosineHeadConfig(HeadConfig):
+    """Cosine similarity to one learnt vector a class."""
+
+    name: str = option("cosine")
+    scale: float = key(30.0, "factor from cosine to logit", above=0)
+    learn_scale: bool = key(True, "train the factor too")
+
+
+@dataclass
+class TextHeadConfig(HeadConfig):
+    """A cosine head that starts as the zero-shot classifier: class vectors from prompts."""
+
+    name: str = option("text")
+    learn_scale: bool = key(False, "train CLIP's logit scale too")

@@ -1,0 +1,57 @@
+"""The run directory, and the name it gets."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowertune.config.fields import key
+from flowertune.config.groups import NO_RESULT
+
+
+@dataclass
+class RunConfig:
+    """Where the run's directory goes."""
+
+    root: str = key("runs", "parent of the run directories")
+    name: str | None = key(None, "the directory's name; null: made from what was typed")
+    resume: str = key(
+        "auto",
+        "auto: an unfinished run goes on, a finished one is reported; never: both are refused; "
+        "restart: both are replaced",
+        choices=("auto", "never", "restart"),
+    )
+    console: str = key(
+        "auto",
+        "auto: a live view on a terminal, else lines; quiet: warnings and the run's path; "
+        "json: objects on stdout, the rest on stderr",
+        choices=("auto", "plain", "quiet", "json"),
+    )
+    report: bool = key(True, "make report.html at the end; flowertune report makes it, too")
+
+
+_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
+# words that say nothing about the result
+_SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
+
+
+def run_name(method: str, overrides: Sequence[str]) -> str:
+    """A directory name made from what was typed: the same words give the same name.
+
+    The method, then the keys and values that were typed, shortened, then six digits that tell
+    apart what shortening made equal. Keys of `hydra` do not count, nor those that no result
+    depends on.
+    """
+    words = sorted(word for word in overrides if not _SILENT.match(word))
+    if not words:
+        return method
+    digits = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
+    parts = []
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        value = Path(value).name if "/" in value else value
+        parts.append(f"{key.rpartition('.')[2]}_{value}")
+    parts.sort(key=len)  # a long value is cut, and not the seed that comes after it
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([method, *parts]))[:80].rstrip("-_.")
+    return f"{readable}-{digits}"

@@ -11,7 +11,7 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
-from flowertune.config.fields import shown
+from flowertune.config.fields import format_value
 from flowertune.config.groups import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.finished_run import FinishedRun
@@ -193,7 +193,7 @@ def _group(runs: Sequence[FinishedRun]) -> Group:
     for by_seed in found.values():
         of_it = tuple(by_seed[seed] for seed in sorted(by_seed))
         results = [one.results for one in of_it]
-        label = [shown(of_it[0].values.get(key)) for key in keys]
+        label = [format_value(of_it[0].values.get(key)) for key in keys]
         rows.append(Row(setting(keys, label, len(of_it), results), of_it))
     return Group(keys, tuple(rows))
 

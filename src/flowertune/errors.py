@@ -67,6 +67,6 @@ def one_line(error: BaseException) -> str:
     return message if len(message) <= 300 else message[:297] + "..."
 
 
-def shown(name: str | Path) -> str:
+def printable(name: str | Path) -> str:
     """A file's or class's name for a line of text: control characters as `\\n`, `\\x1b`."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(name))

@@ -19,7 +19,7 @@ from flowertune.data.photos import PhotoSet
 from flowertune.data.pixels import Preprocessing
 from flowertune.data.sources import folder
 from flowertune.data.stored_pixels import store_key
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 from flowertune.inference import prediction_table
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.runs import Run
@@ -126,8 +126,8 @@ def evaluate(
     known = [number for number, label in enumerate(labels) if label < count]
     if not known:
         raise Refused(
-            f"{shown(photos.photo_set.root)}: none of its classes ({_some(list(unknown))}) is one"
-            f" that the run knows ({_some(class_names)})"
+            f"{printable(photos.photo_set.root)}: none of its classes ({_some(list(unknown))}) is"
+            f" one that the run knows ({_some(class_names)})"
         )
     true = torch.tensor(labels)[known]
     header, rows = prediction_table(photos.names(split), labels, logits, (*class_names, *names))
@@ -162,5 +162,5 @@ def _known_as(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
 
 
 def _some(names: Sequence[str]) -> str:
-    listed = ", ".join(shown(name) for name in names[:3])
+    listed = ", ".join(printable(name) for name in names[:3])
     return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flowertune import composition
-from flowertune.config.fields import shown
+from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
 
@@ -23,7 +23,9 @@ def compose(run: Path, words: Sequence[str]) -> tuple[Config, bool]:
     for word, key in zip(words, keys, strict=True):
         if not (key in OPEN or key.startswith("data.")):
             takes = f"split, data.*, {', '.join(OPEN)}"
-            raise Refused(f"{shown(word)}: is settled in a trained model; evaluate takes {takes}")
+            raise Refused(
+                f"{format_value(word)}: is settled in a trained model; evaluate takes {takes}"
+            )
     of_data = [
         word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] == "data"
     ]

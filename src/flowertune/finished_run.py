@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.config import saved
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 from flowertune.runs import Run, damaged
 
 
@@ -76,8 +76,8 @@ def _prediction(row: Sequence[str]) -> Prediction:
     pairs = [(name, float(share)) for name, share in zip(ranked[::2], ranked[1::2], strict=True)]
     if not all(0 <= share <= 1 for _, share in pairs):
         raise ValueError(f"not probabilities: {row}")
-    answers = tuple((shown(name), share) for name, share in pairs)
-    return Prediction(photo, shown(label), answers, label == answer)
+    answers = tuple((printable(name), share) for name, share in pairs)
+    return Prediction(photo, printable(label), answers, label == answer)
 
 
 def seed_matters(model: str, solver: str) -> bool:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from flowertune.claims import REPRODUCTIONS
 from flowertune.composed import typed_words
-from flowertune.config.fields import shown
+from flowertune.config.fields import format_value
 from flowertune.config.messages import in_one_line
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
@@ -103,8 +103,8 @@ def _check(node: DictConfig, typed: Sequence[Override]) -> None:
     for override in typed:
         if override.is_sweep_override() and override.get_key_element() not in _SEVERAL:
             raise Refused(
-                f"{shown(override.input_line)}: several values, which only method and seed may "
-                "have here; flowertune train -m makes a run of each"
+                f"{format_value(override.input_line)}: several values, which only method and seed "
+                "may have here; flowertune train -m makes a run of each"
             )
 
 

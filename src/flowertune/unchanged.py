@@ -8,7 +8,7 @@ from typing import Any
 
 from flowertune import files
 from flowertune.data.photos import PhotoSet
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 from flowertune.runs import FORMAT, Run, damaged
 
 Progress = Callable[[str, int, int | None], None]
@@ -87,7 +87,7 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
             if sha256 != before[entry]:
                 changed.add(entry)
     if changed:
-        first = shown(min(changed)[1])
+        first = printable(min(changed)[1])
         others = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise Refused(
             f"{run.path}: is finished, but the photos have changed since ({first}{others}: came, "

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from flowertune import cli, composed, composition, sweep_composition
 from flowertune.commands import train
 from flowertune.config import saved
-from flowertune.config.fields import shown
+from flowertune.config.fields import format_value
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
@@ -195,7 +195,12 @@ def _begins_with_what_was_typed(message: str, words: list[str]) -> bool:
     names = [*DECLARED, *GROUPS, "-m", "jobs 1 and 2 of the sweep"]
     for word in words:
         key = word.partition("=")[0]
-        names += [shown(key), key.lstrip("+~"), re.split("[.@]", key.lstrip("+~"))[0], shown(word)]
+        names += [
+            format_value(key),
+            key.lstrip("+~"),
+            re.split("[.@]", key.lstrip("+~"))[0],
+            format_value(word),
+        ]
     return any(name and message.startswith(name) for name in names) or not any(words)
 
 

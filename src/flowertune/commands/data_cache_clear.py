@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.cache_listing import kept_in, remove
-from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, shown
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.report import cache as report
 from flowertune.report.cache import DAY
 from flowertune.report.console import RunConsole
@@ -29,7 +29,7 @@ def execute(words: Sequence[str]) -> int:
     except OSError as error:
         raise Refused(f"cannot read the cache in {root}: {error.strerror or error}") from error
     if not kept:
-        console.say(f"nothing to remove in {shown(str(root))}")
+        console.say(f"nothing to remove in {printable(str(root))}")
         return EXIT_DONE
     if not asked.yes:
         if not sys.stdin.isatty():
@@ -44,7 +44,7 @@ def execute(words: Sequence[str]) -> int:
         if reason is None:
             removed.append(each)
         else:
-            console.say(f"left: {each.kind}, {shown(each.of)}: {reason}")
+            console.say(f"left: {each.kind}, {printable(each.of)}: {reason}")
     console.say(f"removed: {report.total(removed)}")
     return EXIT_DONE if len(removed) == len(kept) else EXIT_FAILED
 

@@ -5,7 +5,7 @@ from flowertune.config.schema import Config
 from flowertune.data.cache import bad_file_lines, cache_photos
 from flowertune.data.cache_folder import cache_root
 from flowertune.data.stored_pixels import store_key
-from flowertune.errors import EXIT_DONE, shown
+from flowertune.errors import EXIT_DONE, printable
 from flowertune.files import bytes_in, in_words
 from flowertune.report.console import RunConsole
 
@@ -36,7 +36,7 @@ def execute(config: Config) -> int:
             progress=console.advance,
         )
     for line in bad_file_lines(photo_set, photos.bad):
-        console.say(f"left out: {shown(line)}")
+        console.say(f"left out: {printable(line)}")
     console.say(f"{backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
     for name, split in photos.splits.items():
         store = cache / "pixels" / split.key

@@ -10,7 +10,7 @@ from flowertune import evaluation, evaluation_composition, files, memory, traine
 from flowertune.data.batches import PixelStore, are_resident
 from flowertune.data.cache import bad_file_lines
 from flowertune.data.cache_folder import cache_root
-from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, shown
+from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
 from flowertune.report import evaluation as report
 from flowertune.report.console import RunConsole, error_console
 from flowertune.runs import to_csv
@@ -92,7 +92,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         key, _, value = word.partition("=")
         if key == "split":
             if value not in evaluation.SPLITS:
-                raise Refused(f"{shown(word)}: must be one of {', '.join(evaluation.SPLITS)}")
+                raise Refused(f"{printable(word)}: must be one of {', '.join(evaluation.SPLITS)}")
             asked.split = value
             asked.words.remove(word)
     if asked.output is not None and asked.output.is_dir():

@@ -11,7 +11,7 @@ from pathlib import Path
 from flowertune import memory, trained
 from flowertune.data.decoding import quiet_pil
 from flowertune.data.photo_walk import photos_below
-from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, shown
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.inference import ranked_header
 from flowertune.lasting import arrives
 from flowertune.report.console import error_console
@@ -36,7 +36,7 @@ def execute(words: Sequence[str]) -> int:
     run, config = trained.read(asked.run)
     missing = [name for name in asked.photos if name != STDIN and not os.path.lexists(name)]
     if missing:
-        raise Refused(f"{shown(missing[0])}: there is no such photo or folder")
+        raise Refused(f"{printable(missing[0])}: there is no such photo or folder")
     if STDIN in asked.photos and sys.stdin is None:
         raise Refused("-: stdin is closed, and names were to come from there")
     compute = trained.compute_for(config, asked.device, asked.precision)
@@ -48,13 +48,13 @@ def execute(words: Sequence[str]) -> int:
     def leave_out(path: object, reason: str) -> None:
         nonlocal left_out
         left_out += 1
-        console.say(f"left out: {shown(str(path))}: {reason}")
+        console.say(f"left out: {printable(str(path))}: {reason}")
 
     photos = _photos(asked.photos, asked.null, leave_out)
     if STDIN not in asked.photos:  # names that are still to come may rightly be none
         first = list(islice(photos, 1))
         if not first and not left_out:
-            raise Refused(f"{shown(asked.photos[0])}: there are no files in it")
+            raise Refused(f"{printable(asked.photos[0])}: there are no files in it")
         photos = chain(first, photos)
 
     make_deterministic(config.trainer.deterministic, compute.device)

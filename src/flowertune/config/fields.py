@@ -51,11 +51,11 @@ def first_violation(config: Any) -> str | None:
         if declared is None:
             return f"{path}: there is no such key"
         if not _has_type(declared.type, value):  # OmegaConf looks into no list in a list
-            return f"{path}={shown(value)}: must be {kind(declared)}"
+            return f"{path}={format_value(value)}: must be {kind(declared)}"
         for each in value if isinstance(value, list) else [value]:
             allowed = _allowed(declared, each)
             if allowed is not None:
-                return f"{path}={shown(value)}: must be {allowed}"
+                return f"{path}={format_value(value)}: must be {allowed}"
     return None
 
 
@@ -139,7 +139,7 @@ def kind(declared: "Field[Any]") -> str:
     return ", ".join(filter(None, [*parts, "or null" if type(None) in options else ""]))
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as one would type it, shortened where it is long."""
     text = on_one_line(_typed(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -17,7 +17,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from flowertune.config.fields import kind, shown
+from flowertune.config.fields import format_value, kind
 from flowertune.config.groups import SCHEMAS
 from flowertune.config.schema import Config
 from flowertune.errors import Refused, first_line, with_type
@@ -43,8 +43,8 @@ def composing(words: Sequence[str] = ()) -> Iterator[None]:
     except Refused:
         raise
     except Exception as error:
-        typed = shown(" ".join(words) or "the config")
-        raise Refused(f"{typed}: cannot be composed ({shown(with_type(error))})") from error
+        typed = format_value(" ".join(words) or "the config")
+        raise Refused(f"{typed}: cannot be composed ({format_value(with_type(error))})") from error
 
 
 def explain(error: BaseException) -> str:
@@ -69,23 +69,24 @@ def explain(error: BaseException) -> str:
     if not_there:
         return f"{not_there[1]}: no defaults list has it; +{not_there[1]}=OPTION adds it"
     if word:
-        return f"{shown(word)}: {shown(first_line(chain[-2]))}"  # the last only names the word
+        # the last only names the word
+        return f"{format_value(word)}: {format_value(first_line(chain[-2]))}"
     lines = str(error).splitlines()
-    return f"{shown(lines[1] if place and lines[1:] else first_line(error))}{place}"
+    return f"{format_value(lines[1] if place and lines[1:] else first_line(error))}{place}"
 
 
 def unreadable(word: str) -> str:
     """Hydra's grammar gives meaning to ( ) [ ] { } , : in a value; quotes take it away."""
     key, _, value = word.partition("=")
-    hint = f"; quote the value: '{shown(key)}=\"{shown(value)}\"'" if value else ""
-    return f"{shown(word)}: cannot be read as key=value{hint}"
+    hint = f"; quote the value: '{format_value(key)}=\"{format_value(value)}\"'" if value else ""
+    return f"{format_value(word)}: cannot be read as key=value{hint}"
 
 
 def no_such_option(group: str, name: str, options: Iterable[str]) -> str:
     """Which options there are instead."""
     if not group:
-        return f"{shown(name)}: there is no such config"
-    said = f"{group}={shown(name)}"
+        return f"{format_value(name)}: there is no such config"
+    said = f"{group}={format_value(name)}"
     if _EXTRA.get(group) == name:
         return f"{said}: is not installed; pip install 'flowertune[sweep]'"
     there = sorted(options)
@@ -130,26 +131,28 @@ def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
             if last in {each.name for each in _fields_of(schema)}
         ]
         hint = f"; it goes with {' or '.join(with_it)}" if with_it else _near(last, known)
-        return f"{shown(key)}: there is no such key{there}{hint}"
+        return f"{format_value(key)}: there is no such key{there}{hint}"
     declared = _declared(error, key)
     allowed = declared and kind(declared)
     whole = _whole(key)
     typed_key, _, typed = word.lstrip("+").partition("=")
     if typed_key.startswith(f"{whole}."):
         rest = f"; it must be {allowed}" if allowed else ""
-        return f"{shown(word)}: {whole} is set as a whole{rest}"
+        return f"{format_value(word)}: {whole} is set as a whole{rest}"
     if isinstance(error, InterpolationResolutionError):
         typed = str(error.parent_node._get_node(error.key)._value())
         if not isinstance(error, InterpolationValidationError):
             why = re.sub(r"^\w+ raised while resolving interpolation: ", "", reason)
-            return f"{key}={shown(typed)}: cannot be resolved ({shown(why)})"
+            return f"{key}={format_value(typed)}: cannot be resolved ({format_value(why)})"
     elif typed_key == whole:
         key = whole
     else:
-        typed = shown(error.value)
+        typed = format_value(error.value)
     if reason.startswith("Cannot merge"):
         reason = "is a list where keys with values belong, or the reverse"
-    return f"{key}={shown(typed)}: " + (f"must be {allowed}" if allowed else shown(reason))
+    return f"{key}={format_value(typed)}: " + (
+        f"must be {allowed}" if allowed else format_value(reason)
+    )
 
 
 def _fields_of(schema: Any) -> "tuple[Field[Any], ...]":

@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from flowertune.config.fields import is_text, shown
+from flowertune.config.fields import format_value, is_text
 from flowertune.config.groups import conf_dir
 from flowertune.config.messages import no_such_option, unreadable
 from flowertune.config.saved import HYDRA
@@ -41,7 +41,7 @@ def check(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
     """
     for word in words:
         if not is_text(word):
-            raise Refused(f"{shown(word)}: is not text in UTF-8")
+            raise Refused(f"{format_value(word)}: is not text in UTF-8")
     overrides = OverridesParser.create().parse_overrides(list(words))
     assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only one
     for override in overrides:
@@ -54,22 +54,28 @@ def _check(override: Override, repository: IConfigRepository) -> None:
     if not key:
         raise Refused(unreadable(word))
     if override.package is not None:
-        raise Refused(f"{shown(word)}: has an @, which is for defaults lists; give key=value")
+        raise Refused(
+            f"{format_value(word)}: has an @, which is for defaults lists; give key=value"
+        )
     check_key(key, word)
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
-        raise Refused(f"{shown(word)}: has one value for a whole sweep")
+        raise Refused(f"{format_value(word)}: has one value for a whole sweep")
     if override.is_delete():
-        raise Refused(f"{shown(word)}: nothing can be taken away; give it another value")
+        raise Refused(f"{format_value(word)}: nothing can be taken away; give it another value")
     is_new = override.is_add() or override.is_force_add()
     if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
-        raise Refused(f"{shown(word)}: nothing can be added; without + it sets what is there")
+        raise Refused(
+            f"{format_value(word)}: nothing can be added; without + it sets what is there"
+        )
     if key.startswith("schema"):  # where the dataclasses are registered
-        raise Refused(f"{shown(word)}: there is no such key")
+        raise Refused(f"{format_value(word)}: there is no such key")
     if is_group:
         _check_options(override, repository)
     elif key == "method":
-        raise Refused(f"{shown(word)}: --config-path has chosen the method; set its keys instead")
+        raise Refused(
+            f"{format_value(word)}: --config-path has chosen the method; set its keys instead"
+        )
 
 
 def _check_options(override: Override, repository: IConfigRepository) -> None:
@@ -109,7 +115,7 @@ def check_one_job(overrides: Iterable[Override]) -> None:
     for override in overrides:
         if override.is_sweep_override():
             hint = "; -m makes a run of each, quotes make them one value"
-            raise Refused(f"{shown(override.input_line)}: several values{hint}")
+            raise Refused(f"{format_value(override.input_line)}: several values{hint}")
 
 
 def check_number_of_jobs(overrides: Iterable[Override]) -> None:
@@ -120,7 +126,7 @@ def check_number_of_jobs(overrides: Iterable[Override]) -> None:
     """
     several = [each for each in overrides if each.is_sweep_override()]
     if math.prod(map(_number_of_values, several)) > MOST_JOBS:
-        words = shown(" ".join(str(override.input_line) for override in several))
+        words = format_value(" ".join(str(override.input_line) for override in several))
         raise Refused(f"{words}: more than {MOST_JOBS:,} jobs; list fewer values")
 
 
@@ -137,12 +143,12 @@ def _number_of_values(override: Override) -> float:
         names = override.config_loader.get_group_options(override.key_or_group)
         number = len(value.filter(names))
     if number < 1:
-        raise Refused(f"{shown(override.input_line)}: there is no value in it")
+        raise Refused(f"{format_value(override.input_line)}: there is no value in it")
     return number
 
 
-# A config file may come from somebody else. Hydra would call what its callbacks, its logging and any
-# `_target_` name, so these are its own plugins here, or what conf/config.yaml has.
+# A config file may come from somebody else. Hydra would call what its callbacks, its logging and
+# any `_target_` name, so these are its own plugins here, or what conf/config.yaml has.
 _OPEN = ("mode", "launcher", "sweeper")
 _QUIET = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
 _CLOSED = {
@@ -169,7 +175,7 @@ def check_key(key: str, word: str) -> None:
     """
     names = re.split(r"[./]", key)
     if names[0] == "hydra" and names[1:2] not in [[name] for name in _OPEN]:
-        raise Refused(_closed(shown(word)))
+        raise Refused(_closed(format_value(word)))
 
 
 def check_hydra(hydra: DictConfig) -> None:
@@ -184,13 +190,13 @@ def check_hydra(hydra: DictConfig) -> None:
             raise Refused(_closed(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):
         if not isinstance(plain[name], dict):
-            raise Refused(f"hydra.{name}={shown(plain[name])}: cannot be left out")
+            raise Refused(f"hydra.{name}={format_value(plain[name])}: cannot be left out")
         for path, value in _leaves(f"hydra.{name}", plain[name]):
             last = path.rpartition(".")[2]
             if last == "_target_" and not _PLUGIN.fullmatch(str(value)):
-                raise Refused(f"{path}={shown(value)}: must be a plugin of Hydra's")
+                raise Refused(f"{path}={format_value(value)}: must be a plugin of Hydra's")
             if last == "custom_search_space" and value is not None:
-                raise Refused(f"{path}={shown(value)}: a config cannot name Python code")
+                raise Refused(f"{path}={format_value(value)}: a config cannot name Python code")
 
 
 def _closed(what: str) -> str:

@@ -1,7 +1,7 @@
 """What a config's values must be: each within its range, and all of them fit to go together."""
 
 from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
-from flowertune.config.fields import first_violation, shown
+from flowertune.config.fields import first_violation, format_value
 from flowertune.config.head import LinearHeadConfig, TextHeadConfig
 from flowertune.config.loss import CrossEntropyConfig, TripletCrossEntropyConfig
 from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfig
@@ -30,7 +30,7 @@ def _check_together(config: Config) -> None:
         raise Refused("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
     if config.backbone.source != "directory" and config.backbone.path is not None:
         raise Refused(
-            f"backbone.path={shown(config.backbone.path)}: "
+            f"backbone.path={format_value(config.backbone.path)}: "
             "is read with backbone=local alone; add that"
         )
     if getattr(config.data, "root", None) == "":
@@ -59,7 +59,7 @@ def _check_together(config: Config) -> None:
         for name in ("scale", "ratio"):
             span = getattr(config.augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
-                raise Refused(f"augmentation.{name}={shown(span)}: must be [least,most]")
+                raise Refused(f"augmentation.{name}={format_value(span)}: must be [least,most]")
     if isinstance(config.loss, TripletCrossEntropyConfig):
         _check_triplets(config, config.loss)
 

@@ -12,7 +12,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowertune.config.fields import on_one_line, shown
+from flowertune.config.fields import format_value, on_one_line
 from flowertune.config.groups import conf_dir
 from flowertune.errors import Refused, first_line
 
@@ -61,11 +61,11 @@ def check(path: Path) -> None:
         raise Refused(f"{said}: is not text in UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise Refused(f"{said}{line}: is not YAML ({shown(error.problem)})") from error
+        raise Refused(f"{said}{line}: is not YAML ({format_value(error.problem)})") from error
     except OSError as error:
         raise Refused(f"{said}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise Refused(f"{said}: is no config ({shown(first_line(error))})") from error
+        raise Refused(f"{said}: is no config ({format_value(first_line(error))})") from error
     if not isinstance(config, DictConfig):
         raise Refused(f"{said}: is a list; a config has keys with values")
 

@@ -14,7 +14,7 @@ from flowertune.data.photos import PhotoSet, Split
 from flowertune.data.pixels import Preprocessing
 from flowertune.data.stored_pixels import StoredPixels, open_or_build
 from flowertune.data.stored_rows import StoredRows
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 
 BadFile = tuple[Path, str]
 
@@ -116,12 +116,12 @@ def cache_photos(
 def bad_file_lines(photo_set: PhotoSet, bad: Sequence[BadFile]) -> list[str]:
     """One line for each bad file: its name below the root and the reason."""
     root = photo_set.root
-    return [f"{shown(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
+    return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
 
 
 def _bad_files_message(photo_set: PhotoSet, bad: Sequence[BadFile]) -> str:
     total = sum(len(split) for split in photo_set.splits.values())
-    first = f"{len(bad):,} of {total:,} files in {shown(photo_set.root)} give no picture:"
+    first = f"{len(bad):,} of {total:,} files in {printable(photo_set.root)} give no picture:"
     last = "Repair or remove them, or go on without them: data.bad_files=skip"
     return _message(first, bad_file_lines(photo_set, bad), last)
 

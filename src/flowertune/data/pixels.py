@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from flowertune.errors import shown
+from flowertune.errors import printable
 
 # Told apart by content, never by the file's ending. A list, because some of PIL's other readers
 # start programs (EPS calls Ghostscript) or hold no photo at all.
@@ -267,5 +267,5 @@ def _reason(error: Exception, head: bytes) -> str:
         return f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     if "truncated" in str(error).lower():
         return "cut short (truncated)"
-    detail = shown(" ".join(str(error).split())[:100]) or type(error).__name__
+    detail = printable(" ".join(str(error).split())[:100]) or type(error).__name__
     return f"damaged: {detail}"

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from flowertune.data.photos import PhotoSet, Split
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 from flowertune.seeding import derive_seed
 
 
@@ -28,8 +28,8 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
     if short:
         raise Refused(
             f"data.shots={shots}: {len(short)} of {len(photo_set.class_names)} classes of"
-            f" {shown(photo_set.root)} have fewer training photos: {shown(', '.join(short[:5]))}"
-            f"{' ...' if len(short) > 5 else ''}; lower data.shots or add photos"
+            f" {printable(photo_set.root)} have fewer training photos:"
+            f" {printable(', '.join(short[:5]))}{' ...' if len(short) > 5 else ''}; lower data.shots or add photos"
         )
 
     namesakes: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from flowertune.data.pixels import UNREADABLE, NotAPhoto, Preprocessing, photo_b
 from flowertune.data.store_building import PlannedStore, build, remove_orphans
 from flowertune.data.store_index import EVAL_FILE, INDEX_FILE, TRAIN_FILE, StoreIndex, read_index
 from flowertune.data.stored_rows import StoredRows
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 from flowertune.files import lock
 
 FORMAT = 2
@@ -178,7 +178,7 @@ def _open_again(planned: PlannedStore) -> StoredPixels:
     for place, reason in store.index.bad.items():
         path = planned.paths[place]
         if reason.startswith(UNREADABLE) and _can_be_read(path):
-            raise _UnusableError(store.directory, f"{shown(path.name)} can be read now")
+            raise _UnusableError(store.directory, f"{printable(path.name)} can be read now")
     return store
 
 

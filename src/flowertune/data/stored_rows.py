@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flowertune.data.cache_folder import MOVE_HINT
 from flowertune.data.decoding import in_order
 from flowertune.data.pixels import NotAPhoto
-from flowertune.errors import TrainingFailed, shown
+from flowertune.errors import TrainingFailed, printable
 
 ROWS_AT_ONCE = 64  # of one thread that verifies all
 
@@ -108,11 +108,11 @@ class StoredRows:
             raise self._lost(row, "and the file has been replaced since")
         log.warning(
             "%s: the stored pixels of %s were damaged; the photo is decoded anew",
-            self.file, shown(self._paths[row]),
+            self.file, printable(self._paths[row]),
         )  # fmt: skip
 
     def _lost(self, row: int, why: str) -> TrainingFailed:
         return TrainingFailed(
-            f"{self.file}: the stored pixels of {shown(self._paths[row])} are damaged, {why}; "
+            f"{self.file}: the stored pixels of {printable(self._paths[row])} are damaged, {why}; "
             f"remove {self.file.parent} and start again; {MOVE_HINT}"
         )

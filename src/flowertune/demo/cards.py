@@ -13,7 +13,7 @@ from PIL import Image
 from flowertune.data.pixels import NotAPhoto, photo_bytes, read_photo
 from flowertune.demo.answers import Answer
 from flowertune.demo.neighbours import Neighbour
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.report import page
 from flowertune.trained import NoPicture
 
@@ -134,4 +134,4 @@ def _image(picture: Image.Image, alternative: str) -> str:
 
 
 def _text(text: str | Path) -> str:
-    return page.escaped(shown(text))
+    return page.escaped(printable(text))

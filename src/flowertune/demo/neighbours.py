@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from flowertune import photos_of_run, seeding
 from flowertune.data.pixels import NotAPhoto
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.trained import BATCH_SIZE, Trained
 
 
@@ -72,14 +72,14 @@ def read(
     )
     chosen = [photos[place] for place in order[:most].sort().values.tolist()]
     if not root.is_dir():
-        return _none(f"The training photos are not in {shown(root)} any more")
+        return _none(f"The training photos are not in {printable(root)} any more")
     kept, embeddings, done = [], [], 0
     with closing(photos_of_run.as_they_were(chosen, root, model.preprocessing)) as found:
         while batch := list(islice(found, BATCH_SIZE)):
             pixels = []
             for photo, each in zip(chosen[done : done + len(batch)], batch, strict=True):
                 if isinstance(each, NotAPhoto):
-                    left_out(f"{shown(photo.path)}: {each}")
+                    left_out(f"{printable(photo.path)}: {each}")
                 else:
                     kept.append(photo)
                     pixels.append(each)

@@ -9,7 +9,7 @@ import open_clip
 
 from flowertune import __version__
 from flowertune.data.pixels import Preprocessing
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.export.exportable import Exportable
 from flowertune.export.parity import Parity
 from flowertune.models.backbone import Backbone
@@ -152,7 +152,7 @@ def _licence(model: Exportable) -> str:
 
 def _plain(text: str) -> str:
     """A name for a line of Markdown: what would be markup, HTML or a table's edge is escaped."""
-    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", shown(text))
+    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
 
 
 def labels(model: Exportable) -> str:

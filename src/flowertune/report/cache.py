@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.data.cache_listing import Kept
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.files import in_words
 from flowertune.report.console import RunConsole
 
@@ -24,12 +24,12 @@ def show(console: RunConsole, kept: Sequence[Kept], root: Path) -> None:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("last used", justify="right", no_wrap=True)
     for each in kept:
-        of = Text(shown(each.of))
+        of = Text(printable(each.of))
         table.add_row(each.kind, of, in_words(each.bytes), _ago(each.last_used))
     if kept:
         console.console.print(table)
         console.say("")
-    console.say(f"{total(kept)} in {shown(str(root))}")
+    console.say(f"{total(kept)} in {printable(str(root))}")
 
 
 def total(kept: Sequence[Kept]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from flowertune.compared import Group, differing
-from flowertune.config.fields import shown
+from flowertune.config.fields import format_value
 from flowertune.report.comparison import (
     APART,
     notes,
@@ -77,7 +77,7 @@ def _runs(group: Group) -> str:
     body = table(header, rows, "every run; accuracies in per cent", range(2, len(header) - 1))
     keys = differing(runs)
     if keys:
-        settings = [[key, *(shown(row.runs[0].values.get(key)) for row in group.rows)]
+        settings = [[key, *(format_value(row.runs[0].values.get(key)) for row in group.rows)]
                     for key in keys]  # fmt: skip
         titles = ["key", *(row.label for row in group.rows)]
         body += folded("Settings that differ", table(titles, settings, "null: has no such key", ()))

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from flowertune.data.check import FEW, Findings, Photo, SamePicture
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.report.console import RunConsole
 
 SHOWN = 10  # findings of a kind; --json has all
@@ -39,7 +39,7 @@ def show(console: RunConsole, findings: Findings) -> None:
             console.say("")
             console.say(f"{heading}: {len(found):,}")
             for line in itertools.chain.from_iterable(found[:SHOWN]):
-                console.say(f"  {shown(line)}")
+                console.say(f"  {printable(line)}")
             if len(found) > SHOWN:
                 console.say(f"  and {len(found) - SHOWN:,} more; --json lists all")
     if findings.two_classes or findings.two_splits or findings.repeated:

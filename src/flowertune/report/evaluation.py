@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.report.console import RunConsole, accuracy_cells
 
 SHOWN = 5  # classes of a list; --json has all
@@ -16,7 +16,7 @@ SHOWN = 5  # classes of a list; --json has all
 def show(console: RunConsole, results: Mapping[str, Any]) -> None:
     """A row for each split that was measured, then what the numbers leave out."""
     console.say(f"{results['method']}: {results['backbone']} {results['tag']}")
-    console.say(shown(results["protocol"]))
+    console.say(printable(results["protocol"]))
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("photos", min_width=12)
     for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "top-5", "loss", "ECE"):
@@ -45,5 +45,5 @@ def show(console: RunConsole, results: Mapping[str, Any]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    listed = ", ".join(shown(name) for name in names[:SHOWN])
+    listed = ", ".join(printable(name) for name in names[:SHOWN])
     return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN:,} more"

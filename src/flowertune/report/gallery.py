@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.finished_run import Prediction
 from flowertune.report.page import escaped, picture, table
 
@@ -28,7 +28,7 @@ def augmented(photos: Sequence[_Photo]) -> str:
         images = picture(photo["picture"], f"{label}, as it is")
         for number, variant in enumerate(photo["variants"], start=1):
             images += picture(variant, f"{label}, variant {number}")
-        caption = escaped(shown(label))
+        caption = escaped(printable(label))
         rows += f"<figure>\n{images}<figcaption>{caption}</figcaption>\n</figure>\n"
     return f'<div class="variants">\n{rows}</div>\n'
 
@@ -43,7 +43,7 @@ def _card(place: str, photo: _Photo, prediction: Prediction) -> str:
 
 def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
     nearest = photo["nearest"]
-    label, path = shown(nearest["label"]), shown(nearest["path"])
+    label, path = printable(nearest["label"]), printable(nearest["path"])
     itself = picture(photo["picture"], f"A photo of {prediction.label}")
     neighbour = picture(nearest["picture"], f"A training photo of {label}")
     said = f"the nearest training photo: {label}, cosine {nearest['similarity']:.2f}; {path}"
@@ -55,7 +55,7 @@ def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
         f'<div popover id="{place}" role="dialog" aria-label="{escaped(title)}">\n'
         f"<p><b>{escaped(title)}</b></p>\n"
         '<div class="pair">\n'
-        f"<figure>{itself}<figcaption>{escaped(shown(prediction.path))}</figcaption></figure>\n"
+        f"<figure>{itself}<figcaption>{escaped(printable(prediction.path))}</figcaption></figure>\n"
         f"<figure>{neighbour}<figcaption>{escaped(said)}</figcaption></figure>\n"
         "</div>\n"
         + table(["class", "probability"], rows, "the likeliest classes", [1])

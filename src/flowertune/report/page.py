@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.errors import shown
+from flowertune.errors import printable
 
 _STYLE = Path(__file__).parent / "assets" / "page.css"
 _NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -104,7 +104,7 @@ def figure(svg: str, caption: str, alternative: str) -> str:
 
 def picture(jpeg: str, alternative: str) -> str:
     """A JPEG (base64), and what it shows in words; any name may stand in them."""
-    alternative = escaped(shown(alternative))
+    alternative = escaped(printable(alternative))
     return f'<img src="data:image/jpeg;base64,{jpeg}" alt="{alternative}">\n'
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from flowertune.errors import shown
+from flowertune.errors import printable
 from flowertune.runs import to_csv
 
 FORMATS = ("table", "json", "csv")
@@ -27,7 +27,7 @@ class PredictionLines:
         self.form = form
         self._columns = columns
         self._places = [*_PLACES, *(f"{place}th" for place in range(4, k + 1))][:k]
-        self._width = max(map(cell_len, map(shown, (*class_names, *self._places))))
+        self._width = max(map(cell_len, map(printable, (*class_names, *self._places))))
 
     def header(self) -> str | None:
         """The line before the others; None for JSON."""
@@ -52,6 +52,6 @@ class PredictionLines:
     def _row(self, pairs: Sequence[tuple[str, str]], photo: str) -> str:
         cells = []
         for name, percent in pairs:
-            padding = " " * (self._width - cell_len(shown(name)))
-            cells.append(f"{shown(name)}{padding}{percent:>{_PERCENT + 1}}")
-        return "  ".join([*cells, shown(photo)])
+            padding = " " * (self._width - cell_len(printable(name)))
+            cells.append(f"{printable(name)}{padding}{percent:>{_PERCENT + 1}}")
+        return "  ".join([*cells, printable(photo)])

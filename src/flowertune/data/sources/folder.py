@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from flowertune.data.photos import SPLITS, PhotoSet, Split
-from flowertune.errors import Refused, shown
+from flowertune.errors import Refused, printable
 from flowertune.seeding import derive_seed
 
 SPLIT_OF_FOLDER = {
@@ -242,7 +242,7 @@ def _numbered(classes: ClassFiles) -> Split:
 
 def _refusal(message: str) -> Refused:
     """One line, whatever files and folders are called."""
-    return Refused(shown(message))
+    return Refused(printable(message))
 
 
 def _names(folders: list[str]) -> str:

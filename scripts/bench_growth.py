@@ -175,7 +175,7 @@ def worker(task: str, job_json: str, folder: str) -> int:
     os.environ["FLOWERTUNE_CACHE"] = job["cache"]
     from peers import growth
 
-    from flowertune import composition
+    from flowertune.commands import compose
     from flowertune.errors import FlowertuneError
 
     def execute(config: "Config") -> int:
@@ -188,7 +188,7 @@ def worker(task: str, job_json: str, folder: str) -> int:
 
     words = [*ours.settings(Work(**job["work"])), f"data.residency={job.get('residency', 'auto')}"]
     try:
-        return composition.run(words, execute)
+        return compose.run(words, execute)
     except FlowertuneError as error:
         print(error)
         return error.exit_code

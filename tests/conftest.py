@@ -29,7 +29,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import claims, composition, memory, rehearsal
+from flowertune import claims, memory, rehearsal
+from flowertune.commands import compose as commands_compose
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
@@ -176,7 +177,7 @@ def images() -> torch.Tensor:
 
 def _compose(*words: str) -> Config:
     found: list[Config] = []
-    assert composition.run(words, lambda config: found.append(config) or 0) == 0
+    assert commands_compose.run(words, lambda config: found.append(config) or 0) == 0
     (config,) = found
     return config
 

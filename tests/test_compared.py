@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import composition
+from flowertune.commands import compose
 from flowertune.compared import best_first, groups
 from flowertune.finished_run import FinishedRun, read
 from flowertune.report.comparison import lines
@@ -23,7 +23,7 @@ def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
     def done(*words: str, **accuracies: float | None) -> FinishedRun:
         number = len(list(tmp_path.iterdir()))
         name = [f"run.root={tmp_path}", f"run.name=run{number}"]
-        composition.run([*words, *name], lambda config: finish(config, **accuracies))
+        compose.run([*words, *name], lambda config: finish(config, **accuracies))
         return read(tmp_path / f"run{number}")
 
     return done

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import cli, composition
+from flowertune import cli
+from flowertune.commands import compose as commands_compose
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
@@ -73,7 +74,7 @@ def test_every_shipped_sweep_composes_all_its_jobs(name: str, tmp_path: Path) ->
         raise Refused("not now")
 
     words = [f"experiment={name}", "backbone=tiny", "data=synthetic", f"run.root={tmp_path}"]
-    composition.run(words, keep)
+    commands_compose.run(words, keep)
     assert len(configs) > 3
     assert len({config.run.name for config in configs}) == len(configs)
     assert {config.backbone.name for config in configs} == {"tiny"}
@@ -230,7 +231,9 @@ def test_options_may_stand_anywhere(
     words = [f"run.root={tmp_path}", "seed=1,2"]
     words[place:place] = option
     seeds: list[int] = []
-    assert composition.run(words, lambda config: seeds.append(config.seed) or finish(config)) == 0
+    assert (
+        commands_compose.run(words, lambda config: seeds.append(config.seed) or finish(config)) == 0
+    )
     assert seeds == [1, 2]
 
 
@@ -239,7 +242,7 @@ def test_a_bug_is_not_taken_for_a_refusal() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        composition.run([], broken)
+        commands_compose.run([], broken)
 
 
 def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path, compose: Compose) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flowertune import claims, cli, composition, loggers
+from flowertune import claims, cli, loggers
+from flowertune.commands import compose as commands_compose
 from flowertune.config.logger import MlflowConfig, WandbConfig
 from flowertune.config.schema import Config
 
@@ -79,8 +80,8 @@ def test_a_sweeps_jobs_are_grouped_by_its_name_unless_they_have_a_group(
         return finish(config)
 
     words = ["-m", "seed=1,2", "logger=wandb", f"run.root={tmp_path}"]
-    assert composition.run(words, execute) == 0
+    assert commands_compose.run(words, execute) == 0
     (sweep,) = (tmp_path / "sweeps").glob("[!.]*")
     assert groups == [sweep.name, sweep.name]
-    assert composition.run([*words, "seed=3,4", "logger.group=mine"], execute) == 0
+    assert commands_compose.run([*words, "seed=3,4", "logger.group=mine"], execute) == 0
     assert groups[2:] == ["mine", "mine"]

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowertune import composition, recording
+from flowertune import recording
+from flowertune.commands import compose
 from flowertune.errors import FlowertuneError, Interrupted, Refused, TrainingFailed
 from flowertune.runs import Run
 from flowertune.signals import listening
@@ -119,7 +120,7 @@ def test_warnings_go_to_the_log_and_only_ours_to_the_screen(
 
 def test_the_log_of_a_later_job_in_the_same_process_is_as_full(run: Run) -> None:
     for _ in range(2):  # Hydra configures logging for each job
-        assert composition.run(["experiment=quickstart"], lambda config: 0) == 0
+        assert compose.run(["experiment=quickstart"], lambda config: 0) == 0
     with pytest.raises(TrainingFailed), recorded(run, MEMORY):  # noqa: PT012  # both are logged
         warnings.warn("a library is unhappy", UserWarning, stacklevel=1)
         raise ValueError("odd")

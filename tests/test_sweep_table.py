@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowertune import composition
+from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.sweep_table import Job, job_rows, setting_rows, settings
 
@@ -30,7 +30,7 @@ def trained(tmp_path: Path, finish: Finish) -> Callable[..., Job]:
         def done(config: Config) -> int:
             return finish(config, **accuracies)
 
-        composition.run([*typed, f"run.root={tmp_path}", f"run.name={name}"], done)
+        compose.run([*typed, f"run.root={tmp_path}", f"run.name={name}"], done)
         return job(number, tmp_path, alpha, seed)
 
     return make

@@ -94,7 +94,9 @@ def _run(command: str, words: Sequence[str]) -> int:
 
 
 def _compose_and_execute(command: str, words: Sequence[str]) -> int:
-    from flowertune import composition  # Hydra takes a third of a second: only where it is needed
+    from flowertune.commands import (
+        compose,  # Hydra takes a third of a second: only where it is needed
+    )
     from flowertune.config.schema import Config
 
     kind = COMMANDS[command]
@@ -107,7 +109,7 @@ def _compose_and_execute(command: str, words: Sequence[str]) -> int:
         return exit_code
 
     others = [word for word in words if word not in flags]
-    return composition.run(others, execute, sweeps=kind.sweeps, reproduces=kind.reproduces)
+    return compose.run(others, execute, sweeps=kind.sweeps, reproduces=kind.reproduces)
 
 
 def _module(command: str) -> Any:
@@ -149,6 +151,6 @@ def _complete(words: Sequence[str]) -> int:
         others = [word for word in rest if word not in command.flags]
         os.environ["COMP_LINE"] = " ".join([program, *others, last])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    from flowertune import composition  # as above
+    from flowertune.commands import compose  # as above
 
-    return composition.run(words, lambda config: EXIT_DONE)
+    return compose.run(words, lambda config: EXIT_DONE)

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from flowertune.claims import REPRODUCTIONS
-from flowertune.composed import typed_words
+from flowertune.config.compose import typed_words
 from flowertune.config.fields import format_value
 from flowertune.config.messages import in_one_line
 from flowertune.config.run import run_name

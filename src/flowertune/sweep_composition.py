@@ -13,8 +13,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowertune.claims import SWEEPS
-from flowertune.composed import to_config, to_named_config, typed_words, without_hydra
 from flowertune.config import overrides
+from flowertune.config.compose import to_config, to_named_config, typed_words, without_hydra
 from flowertune.config.logger import MlflowConfig, WandbConfig
 from flowertune.config.messages import composing, in_one_line
 from flowertune.config.run import run_name

@@ -45,7 +45,7 @@ def environment(cache: Path) -> dict[str, str]:
 def flowertune(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Flowertune:
     """`flowertune(*words, cwd=...)` -> the finished process, forked from one that is started."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowertune.commands.train", "flowertune.composition"])
+    context.set_forkserver_preload(["flowertune.commands.train", "flowertune.config.compose"])
     outputs = tuple(tmp_path_factory.mktemp("outputs") / name for name in ("stdout", "stderr"))
 
     def run(*words: str, cwd: Path) -> "subprocess.CompletedProcess[str]":

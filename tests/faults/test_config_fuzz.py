@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from flowertune import cli, composed, composition, sweep_composition
+from flowertune import cli, sweep_composition
 from flowertune.commands import train
-from flowertune.config import saved
+from flowertune.config import compose, saved
+from flowertune.config import compose as composition
 from flowertune.config.fields import format_value
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
@@ -179,7 +180,7 @@ def typing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Typing:
     typing = Typing()
 
     def keep(node: DictConfig) -> Config:
-        config = composed.to_named_config(node)
+        config = compose.to_named_config(node)
         typing.configs.append(config)
         return config
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flowertune import cli, composition
+from flowertune import cli
+from flowertune.commands import compose
 from flowertune.config.schema import Config
 
 pytestmark = pytest.mark.browser
@@ -33,7 +34,7 @@ def pages(
     for method in ("lora", "mixup"):
         for seed in (1, 2):
             words = (f"method={method}", f"seed={seed}", f"run.root={folder / 'several'}")
-            composition.run([*words, f"run.name={method}{seed}"], finished)
+            compose.run([*words, f"run.name={method}{seed}"], finished)
     runs["several"] = sorted((folder / "several").glob("[lm]*"))
     for name, place in places.items():
         assert cli.main(["report", *map(str, runs[name]), "--output", str(place)]) == 0

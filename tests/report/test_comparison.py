@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import cli, composition
+from flowertune import cli
+from flowertune.commands import compose
 
 Done = Callable[..., str]
 
@@ -19,7 +20,7 @@ def done(tmp_path: Path, finish: Callable[..., int], monkeypatch: pytest.MonkeyP
 
     def done(*words: str, **accuracies: float | None) -> str:
         name = f"run{len(list(Path('runs').glob('run*')))}"
-        composition.run([*words, f"run.name={name}"], lambda config: finish(config, **accuracies))
+        compose.run([*words, f"run.name={name}"], lambda config: finish(config, **accuracies))
         return f"runs/{name}"
 
     return done
@@ -77,7 +78,7 @@ def test_a_sweeps_directory_stands_for_its_runs_and_draws_its_curve(
         return finish(config, val=config.augmentation.alpha)  # type: ignore[attr-defined]
 
     words = ["-m", "method=mixup", "augmentation.alpha=0.1,0.2,0.4", "run.root=mine"]
-    composition.run(words, execute)
+    compose.run(words, execute)
     (sweep,) = (path for path in Path("mine/sweeps").iterdir() if path.name[0] != ".")
     assert cli.main(["report", str(sweep)]) == 0
     order = [row[0] for row in rows(capsys.readouterr().out) if row[0].startswith("mixup aug")]

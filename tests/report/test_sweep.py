@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flowertune import composition
+from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.report.console import RunConsole
 from flowertune.report.sweep import show
@@ -31,7 +31,7 @@ def jobs(tmp_path: Path, finish: Callable[..., int]) -> list[Job]:
         def done(config: Config, val: float = val, test: float = test) -> int:
             return finish(config, val=val, test=test, probe=0.4)
 
-        composition.run([f"seed={seed}", f"run.root={tmp_path}", f"run.name={name}"], done)
+        compose.run([f"seed={seed}", f"run.root={tmp_path}", f"run.name={name}"], done)
         words = {"model.rank": rank, "optimizer.lr": lr, "seed": str(seed)}
         made.append(Job(len(made) + 1, str(tmp_path / name), "lora", seed, words, "finished"))
     words = {"model.rank": "8", "optimizer.lr": "0.002", "seed": "2"}
@@ -81,7 +81,7 @@ def test_a_sweep_without_any_result_says_so(jobs: list[Job]) -> None:
 
 def test_without_val_the_table_claims_no_order(tmp_path: Path, finish: Callable[..., int]) -> None:
     words = [f"run.root={tmp_path}", "run.name=x"]
-    composition.run(words, lambda config: finish(config, val=None, test=0.7))
+    compose.run(words, lambda config: finish(config, val=None, test=0.7))
     text = shown([Job(1, str(tmp_path / "x"), "lora", 42, {"seed": "42"}, "finished")], ("seed",))
     assert "no val: in no order" in text
     assert "val top-1" not in text

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowertune import composition
+from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
 from flowertune.signals import listening
@@ -38,7 +38,7 @@ def test_jobs_in_other_processes_tell_through_their_files(
 
     words = ["-m", f"run.root={Path('my runs').absolute()}", "seed=1,2,3,4"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    assert composition.run([*words, *launcher], execute) == 1
+    assert compose.run([*words, *launcher], execute) == 1
     assert column("state") == ["finished", "failed", "failed", "finished"]
     assert column("why")[1:3] == ["the loss is not finite", "ValueError: a fault"]
     screen = capfd.readouterr().out
@@ -63,7 +63,7 @@ def test_a_worker_that_dies_costs_its_job_and_is_not_waited_for(
 
     root = Path("my runs").absolute()  # the workers of an earlier test live on, in its folder
     words = ["-m", f"run.root={root}", "seed=1,2", "hydra/launcher=joblib"]
-    assert composition.run([*words, "hydra.launcher.n_jobs=2"], execute) == 1
+    assert compose.run([*words, "hydra.launcher.n_jobs=2"], execute) == 1
     assert column("state")[1] == "failed"
     assert column("why")[1] == "its process ended"
     assert "the sweep ended early" in capfd.readouterr().err
@@ -94,7 +94,7 @@ def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
     threading.Thread(target=end_both, daemon=True).start()
     words = ["-m", f"run.root={root}", "seed=1,2,3,4", "hydra/launcher=joblib"]
     with pytest.raises(Interrupted, match="SIGTERM"):
-        composition.run([*words, "hydra.launcher.n_jobs=2"], execute)
+        compose.run([*words, "hydra.launcher.n_jobs=2"], execute)
     assert sorted(path.name for path in root.glob("saved *")) == ["saved 1", "saved 2"]
     assert column("state") == ["interrupted", "interrupted", "not started", "not started"]
     assert column("why")[:2] == ["interrupted by SIGTERM"] * 2  # and not by what it was passed as
@@ -119,7 +119,7 @@ def test_a_search_climbs_on_val_and_its_failures_do_not_end_it(
             raise TrainingFailed("the loss is not finite")
         return finish(config, val=1 - config.optimizer.lr, test=config.optimizer.lr)
 
-    assert composition.run(search(), execute) == 1
+    assert compose.run(search(), execute) == 1
     assert column("state").count("finished") == 3
     assert [float(lr) for lr in column("optimizer.lr")] == rates
     found: Any = yaml.safe_load((sweep_folder() / "optimization_results.yaml").read_text())
@@ -134,7 +134,7 @@ def test_a_search_without_any_result_ends_in_one_line(
     def execute(config: Config) -> int:
         raise TrainingFailed("never")
 
-    assert composition.run(search(), execute) == 1
+    assert compose.run(search(), execute) == 1
     assert column("state") == ["failed"] * 4
     assert "the sweep ended early: No trials are completed yet." in capsys.readouterr().err
 
@@ -150,7 +150,7 @@ def test_a_search_without_any_result_ends_in_one_line(
 def test_what_no_search_can_go_by_is_refused(word: str, message: str) -> None:
     started: list[Config] = []
     with pytest.raises(Refused, match=message):
-        composition.run(
+        compose.run(
             search("probe.weight_decay=0.1", word), lambda config: started.append(config) or 0
         )
     assert started == []

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import cli, composition
+from flowertune import cli
 from flowertune.claims import locked
+from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.errors import TrainingFailed
 
@@ -38,7 +39,7 @@ def training(finish: Finish) -> Training:
 
 
 def reproduce(words: Sequence[str], execute: Callable[[Config], int]) -> int:
-    return composition.run(words, execute, sweeps=False, reproduces=True)
+    return compose.run(words, execute, sweeps=False, reproduces=True)
 
 
 def folder() -> Path:

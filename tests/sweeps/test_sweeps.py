@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import cli, composition
+from flowertune import cli
 from flowertune.claims import locked
+from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
 
@@ -42,7 +43,7 @@ def training(finish: Finish) -> Training:
 
 def test_all_jobs_are_checked_before_the_first(training: Training) -> None:
     with pytest.raises(Refused, match=r"augmentation\.alpha=-1"):
-        composition.run(["-m", "method=mixup", "augmentation.alpha=0.2,-1"], training)
+        compose.run(["-m", "method=mixup", "augmentation.alpha=0.2,-1"], training)
     assert training.started == []
     assert list(Path().iterdir()) == []
 
@@ -51,7 +52,7 @@ def test_all_jobs_are_checked_before_the_first(training: Training) -> None:
 def test_with_a_program_as_reader_a_sweep_leaves_stdout_to_its_jobs(
     mode: str, training: Training, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert composition.run([*WORDS, f"run.console={mode}"], training) == 0
+    assert compose.run([*WORDS, f"run.console={mode}"], training) == 0
     out, err = capfd.readouterr()
     assert out == ""
     assert ("3 of 3 runs finished" in err) == (mode == "json")
@@ -64,7 +65,7 @@ def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
     table: Table,
     sweep_folder: Callable[[], Path],
 ) -> None:
-    assert composition.run(WORDS, training) == 0
+    assert compose.run(WORDS, training) == 0
     assert training.started == [0.1, 0.2, 0.4]
     assert column("augmentation.alpha") == ["0.1", "0.2", "0.4"]
     assert column("state") == ["finished"] * 3
@@ -87,7 +88,7 @@ def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
     training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     training.trouble[0.2] = TrainingFailed("the loss is not finite")
-    assert composition.run(WORDS, training) == 1
+    assert compose.run(WORDS, training) == 1
     assert column("state") == ["finished", "failed", "finished"]
     assert column("why") == ["", "the loss is not finite", ""]
     output = capsys.readouterr()
@@ -97,7 +98,7 @@ def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
     before = {path: path.stat().st_mtime_ns for path in Path("my runs").glob("*/results.json")}
     assert len(before) == 2
     training.trouble.clear()
-    assert composition.run(WORDS, training) == 0
+    assert compose.run(WORDS, training) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert column("state") == ["finished"] * 3
 
@@ -106,7 +107,7 @@ def test_a_fault_of_ours_is_shown_and_stops_no_other_job(
     training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     training.trouble[0.1] = ValueError("a fault\nin two lines")
-    assert composition.run(WORDS, training) == 1
+    assert compose.run(WORDS, training) == 1
     assert column("state") == ["failed", "finished", "finished"]
     assert column("why")[0] == "ValueError: a fault"
     assert "Traceback" in capsys.readouterr().err
@@ -126,7 +127,7 @@ def test_a_sweep_is_done_failed_or_refused_as_a_whole(
             raise Refused("no photos")
         return finish(config) if code == 0 else code
 
-    assert composition.run(["-m", "seed=1,2"], execute) == expected
+    assert compose.run(["-m", "seed=1,2"], execute) == expected
 
 
 @pytest.mark.parametrize("interruption", [Interrupted(signal.SIGTERM), KeyboardInterrupt()])
@@ -138,11 +139,11 @@ def test_an_interruption_ends_the_sweep_and_the_table_says_how_far_it_was(
 ) -> None:
     training.trouble[0.2] = interruption
     with pytest.raises(KeyboardInterrupt):
-        composition.run(WORDS, training)
+        compose.run(WORDS, training)
     assert column("state") == ["finished", "interrupted", "not started"]
     assert "1 of 3 runs finished" in capsys.readouterr().out
     training.trouble.clear()
-    assert composition.run(WORDS, training) == 0
+    assert compose.run(WORDS, training) == 0
 
 
 def test_the_command_line_exits_with_the_signals_number(
@@ -162,10 +163,10 @@ def test_the_same_words_are_the_same_sweep_and_others_another(
     training: Training, column: Column
 ) -> None:
     words = ["-m", "run.root=my runs", "method=mixup", "seed=1"]
-    composition.run(words, training)
-    composition.run(words[::-1], training)
+    compose.run(words, training)
+    compose.run(words[::-1], training)
     assert column("seed") == ["1"]
-    composition.run([*words, "trainer.epochs=3"], training)
+    compose.run([*words, "trainer.epochs=3"], training)
     folders = [path for path in Path("my runs/sweeps").iterdir() if path.name[0] != "."]
     assert len(folders) == 2
     assert all(path.name.startswith("mixup-") for path in folders)
@@ -183,7 +184,7 @@ def test_a_sweep_that_got_smaller_keeps_no_old_rows(
     )
     for values in ("0.1,0.2,0.4", "0.2,0.4"):
         experiment.write_text(text + values + "\n")
-        assert composition.run(words, training) == 0
+        assert compose.run(words, training) == 0
         assert column("augmentation.alpha") == values.split(",")
 
 
@@ -204,7 +205,7 @@ def test_a_ready_sweep_needs_no_m_and_what_is_typed_wins(
         configs.append(config)
         raise Refused("not now")
 
-    assert composition.run(words, keep) == 2
+    assert compose.run(words, keep) == 2
     assert len(configs) == len(alphas) * len(seeds)
     assert {config.augmentation.alpha for config in configs} == alphas  # type: ignore[attr-defined]
     assert {config.seed for config in configs} == seeds
@@ -224,7 +225,7 @@ def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(
     words: list[str], message: str, training: Training
 ) -> None:
     with pytest.raises(Refused, match=message):
-        composition.run(["-m", *words], training)
+        compose.run(["-m", *words], training)
     assert list(Path().iterdir()) == []
 
 
@@ -232,13 +233,13 @@ def test_a_sweep_that_another_process_is_at_is_refused(
     training: Training, table: Table, sweep_folder: Callable[[], Path]
 ) -> None:
     words = ["-m", "run.root=my runs", "method=mixup", "seed=1"]
-    composition.run(words, training)
+    compose.run(words, training)
     before = table()
     with (
         locked(sweep_folder()),
         pytest.raises(Refused, match="another process is at work on it"),
     ):
-        composition.run(words, training)
+        compose.run(words, training)
     assert table() == before
 
 

@@ -3,10 +3,14 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from flowertune import evaluation, evaluation_composition, files, memory, trained
+from flowertune import evaluation, files, memory, trained
+from flowertune.commands.compose import run as run_composed
+from flowertune.config.fields import format_value
+from flowertune.config.schema import Config
 from flowertune.data.batches import PixelStore, are_resident
 from flowertune.data.cache import bad_file_lines
 from flowertune.data.cache_folder import cache_root
@@ -29,7 +33,7 @@ def execute(words: Sequence[str]) -> int:
     asked = _parse(words)
     console, cache = error_console() if asked.json else RunConsole(), cache_root()
     run, _ = trained.read(asked.run)
-    config, are_others = evaluation_composition.compose(run.path, asked.words)
+    config, are_others = compose(run.path, asked.words)
     trained_on, own = evaluation.trained_photos(run), run.results()
     compute = trained.compute_for(config, None, None)
     make_deterministic(config.trainer.deterministic, compute.device)
@@ -100,3 +104,43 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     if asked.output is not None and not asked.output.absolute().parent.is_dir():
         raise Refused(f"{asked.output}: there is no folder {asked.output.absolute().parent}")
     return asked
+
+
+# of a trained model nothing else is for choosing
+OPEN = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
+
+
+def compose(run: Path, words: Sequence[str]) -> tuple[Config, bool]:
+    """The config, and whether the photos are others than the run's own.
+
+    Raises:
+        Refused: a word that is not about OPEN, or what `composition.run` refuses.
+    """
+    keys = [word.partition("=")[0] for word in words]
+    for word, key in zip(words, keys, strict=True):
+        if not (key in OPEN or key.startswith("data.")):
+            takes = f"split, data.*, {', '.join(OPEN)}"
+            raise Refused(
+                f"{format_value(word)}: is settled in a trained model; evaluate takes {takes}"
+            )
+    of_data = [
+        word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] == "data"
+    ]
+    if "data" not in keys:
+        return _composed(run, words), "data.root" in keys
+    # a run's config has no groups to choose from, so that these are composed with the program's
+    data = _composed(None, ["baselines=false", *of_data]).data
+    config = _composed(run, [word for word in words if word not in of_data])
+    return replace(config, data=data), True
+
+
+def _composed(run: Path | None, words: Sequence[str]) -> Config:
+    found: list[Config] = []
+
+    def keep(config: Config) -> int:
+        found.append(config)
+        return 0
+
+    where = [] if run is None else ["--config-path", str(run.absolute())]
+    run_composed([*where, *words], keep, sweeps=False)
+    return found[0]

@@ -29,7 +29,8 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
         raise Refused(
             f"data.shots={shots}: {len(short)} of {len(photo_set.class_names)} classes of"
             f" {printable(photo_set.root)} have fewer training photos:"
-            f" {printable(', '.join(short[:5]))}{' ...' if len(short) > 5 else ''}; lower data.shots or add photos"
+            f" {printable(', '.join(short[:5]))}{' ...' if len(short) > 5 else ''};"
+            " lower data.shots or add photos"
         )
 
     namesakes: Counter[str] = Counter()

@@ -1,15 +1,13 @@
-"""From the words on the command line to checked Configs, by Hydra; one job, or a sweep of them.
-
-Hydra composes, this module hands each job to a function as plain dataclasses.
-"""
+"""Compose the config of one job from the command line, by Hydra, as checked dataclasses."""
 
 import contextlib
+import copy
 import io
 import logging
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hydra
@@ -21,66 +19,62 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from flowertune.composed import to_named_config, without_hydra
-from flowertune.config import overrides, yaml_source
+from flowertune.config import yaml_source
 from flowertune.config.fields import on_one_line
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.messages import composing, in_one_line
+from flowertune.config.run import run_name
 from flowertune.config.schema import Config
+from flowertune.config.validate import check
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.reproduction_composition import run_reproduction
-from flowertune.sweep_composition import run_sweep
-
-Execute = Callable[[Config], int]
 
 
-def run(
-    arguments: Sequence[str], execute: Execute, *, sweeps: bool = True, reproduces: bool = False
-) -> int:
-    """Composes a config and calls `execute` with it, in a sweep with each of several.
-
-    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
-    composed and checked before the first job starts; without `sweeps` it is refused. With
-    `reproduces` the jobs are a reproduction's. Returns the job's exit code; of several 0 where all
-    jobs were done, 2 where all were refused, else 1.
+def to_config(node: DictConfig) -> Config:
+    """The composed node as checked dataclasses.
 
     Raises:
-        Refused: for a config that does not compose or a value out of its range.
+        Refused: for a key without a value or a value out of its range.
     """
-    options = _parse(arguments)
-    if options.experimental_rerun:
-        raise Refused("--experimental-rerun: is not supported; --config-path RUN runs again")
-    if (options.package or options.resolve) and not options.cfg:
-        raise Refused("--package and --resolve go with --cfg")
-    if options.info or options.shell_completion or options.hydra_help:
-        _show(arguments, options.overrides)
-        return EXIT_DONE
-    with _composer(options) as composer:
-        name, words = options.config_name or "config", options.overrides
-        with composing(words):
-            typed = overrides.check(words, composer.config_loader)
-            if options.cfg:
-                overrides.check_one_job(typed)
-                return _print_config(composer, name, options)
-            node = composer.compose_config(
-                name, words, RunMode.MULTIRUN, validate_sweep_overrides=False
-            )
-            is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
-            overrides.check_hydra(node.hydra)
-        if reproduces:
-            return run_reproduction(composer, node, name, words, execute)
-        if not is_sweep:
-            overrides.check_one_job(typed)
-            return execute(_one_config(node))
-        if not sweeps:
-            raise Refused("no sweeps here, by -m or by an experiment: give each key one value")
-        return run_sweep(composer, node, name, words, execute)
+    with composing():
+        config = OmegaConf.to_object(node)
+    assert isinstance(config, Config)
+    check(config)
+    _make_absolute(config)
+    return config
 
 
-def _parse(arguments: Sequence[str]) -> Namespace:
+def to_named_config(node: DictConfig) -> Config:
+    config = to_config(node)
+    if config.run.name is None:
+        config.run.name = run_name(config.method, HydraConfig.get().overrides.task)
+    return config
+
+
+def typed_words(node: DictConfig) -> list[str]:
+    """As they were typed: what a ${...} in one stands for is found when the config is composed."""
+    words = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
+    assert isinstance(words, list)
+    return [str(word) for word in words]
+
+
+def without_hydra(node: DictConfig) -> DictConfig:
+    ours = copy.deepcopy(node)
+    with read_write(ours), open_dict(ours):
+        del ours["hydra"]
+    return ours
+
+
+def _make_absolute(config: Config) -> None:
+    """What a run records must hold from any directory, so paths are anchored where they enter."""
+    for holder, name in ((config.data, "root"), (config.backbone, "path")):
+        path = getattr(holder, name, None)
+        if path is not None:
+            setattr(holder, name, str(Path(path).expanduser().absolute()))
+
+
+def parse_arguments(arguments: Sequence[str]) -> Namespace:
     """Hydra's own parser wants all words side by side; people type -m anywhere."""
     complaint = io.StringIO()
     try:
@@ -90,7 +84,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         raise Refused(complaint.getvalue().strip().rpartition("error: ")[2]) from None
 
 
-def _print_config(composer: Hydra, name: str, options: Namespace) -> int:
+def print_config(composer: Hydra, name: str, options: Namespace) -> int:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             composer.show_cfg(
@@ -101,7 +95,7 @@ def _print_config(composer: Hydra, name: str, options: Namespace) -> int:
     return EXIT_DONE
 
 
-def _show(arguments: Sequence[str], words: Sequence[str]) -> None:
+def show_info(arguments: Sequence[str], words: Sequence[str]) -> None:
     """--info and completion: Hydra answers, nothing is run."""
     options = list(arguments)
     for word in words:
@@ -119,7 +113,7 @@ def _show(arguments: Sequence[str], words: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _composer(options: Namespace) -> Iterator[Hydra]:
+def open_composer(options: Namespace) -> Iterator[Hydra]:
     """What hydra.main makes of our conf/, or of --config-path, and a --config-dir."""
     _register()
     version.setbase("1.3")
@@ -147,7 +141,7 @@ def _folder(option: str, path: str) -> Path:
     return folder
 
 
-def _one_config(node: DictConfig) -> Config:
+def compose_one(node: DictConfig) -> Config:
     """Of the one job that is no sweep's. Hydra's own run would compose it once more."""
     configure_log(node.hydra.job_logging)
     logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has just quietened

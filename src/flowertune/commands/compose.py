@@ -1,0 +1,64 @@
+"""One job, a sweep or a reproduction: compose what the command line asks for, and run it."""
+
+from collections.abc import Callable, Sequence
+
+from hydra.types import RunMode
+
+from flowertune.config import overrides
+from flowertune.config.compose import (
+    compose_one,
+    open_composer,
+    parse_arguments,
+    print_config,
+    show_info,
+)
+from flowertune.config.messages import composing
+from flowertune.config.schema import Config
+from flowertune.errors import EXIT_DONE, Refused
+from flowertune.reproduction_composition import run_reproduction
+from flowertune.sweep_composition import run_sweep
+
+Execute = Callable[[Config], int]
+
+
+def run(
+    arguments: Sequence[str], execute: Execute, *, sweeps: bool = True, reproduces: bool = False
+) -> int:
+    """Composes a config and calls `execute` with it, in a sweep with each of several.
+
+    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
+    composed and checked before the first job starts; without `sweeps` it is refused. With
+    `reproduces` the jobs are a reproduction's. Returns the job's exit code; of several 0 where all
+    jobs were done, 2 where all were refused, else 1.
+
+    Raises:
+        Refused: for a config that does not compose or a value out of its range.
+    """
+    options = parse_arguments(arguments)
+    if options.experimental_rerun:
+        raise Refused("--experimental-rerun: is not supported; --config-path RUN runs again")
+    if (options.package or options.resolve) and not options.cfg:
+        raise Refused("--package and --resolve go with --cfg")
+    if options.info or options.shell_completion or options.hydra_help:
+        show_info(arguments, options.overrides)
+        return EXIT_DONE
+    with open_composer(options) as composer:
+        name, words = options.config_name or "config", options.overrides
+        with composing(words):
+            typed = overrides.check(words, composer.config_loader)
+            if options.cfg:
+                overrides.check_one_job(typed)
+                return print_config(composer, name, options)
+            node = composer.compose_config(
+                name, words, RunMode.MULTIRUN, validate_sweep_overrides=False
+            )
+            is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
+            overrides.check_hydra(node.hydra)
+        if reproduces:
+            return run_reproduction(composer, node, name, words, execute)
+        if not is_sweep:
+            overrides.check_one_job(typed)
+            return execute(compose_one(node))
+        if not sweeps:
+            raise Refused("no sweeps here, by -m or by an experiment: give each key one value")
+        return run_sweep(composer, node, name, words, execute)

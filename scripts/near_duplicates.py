@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from flowertune.data.decoding import in_order
-from flowertune.data.near_duplicates import Spectrum, same_pictures, spectrum
-from flowertune.data.pixels import photo_bytes, read_photo
+from flowertune.data.cache.decode import in_order
+from flowertune.data.image import photo_bytes, read_photo
+from flowertune.data.quality.near_duplicates import Spectrum, same_pictures, spectrum
 
 Copy = Callable[[Image.Image], Image.Image]
 

@@ -39,10 +39,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowertune.data.sources.synthetic import picture
 from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
 from flowertune.data.sources.synthetic.captions import caption, description
 from flowertune.data.sources.synthetic.conditions import GARDEN
+from flowertune.data.sources.synthetic.dataset import picture
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, SIZE, draw_picture
 from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune.data.batches import PixelStore
+from flowertune.data.device_pixels import PixelStore
 from flowertune.inference import embed_frozen, infer, infer_features, prediction_table
 from flowertune.models import tower
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
 CLASSES = ("rose", "tulip", "lily", "iris", "daisy", "aster", "poppy")

@@ -7,7 +7,7 @@ import torch
 
 from flowertune import build, rehearsal
 from flowertune.config.schema import Config
-from flowertune.data import batches
+from flowertune.data import device_pixels
 from flowertune.report.console import RunConsole
 
 
@@ -23,9 +23,9 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
     """The test photos' too, of which the rehearsal has none; and asked once, for all together."""
     asked = []
 
-    def are_resident(residency: batches.Residency, total: int, device: torch.device) -> bool:
+    def are_resident(residency: device_pixels.Residency, total: int, device: torch.device) -> bool:
         asked.append((residency, total))
-        return batches.are_resident(residency, total, device)
+        return device_pixels.are_resident(residency, total, device)
 
     monkeypatch.setattr(build, "are_resident", are_resident)
     config = compose(

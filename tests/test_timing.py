@@ -12,7 +12,7 @@ from flowertune.models import product
 from flowertune.models.backbone import load_tiny
 from flowertune.models.lora_linear import _updated_linear
 from flowertune.models.tower import embed
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
 

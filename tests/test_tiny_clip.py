@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from flowertune.data.sources import synthetic
+from flowertune.data.sources.synthetic import dataset
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION
 from flowertune.data.sources.synthetic.species import SPECIES
 
-TINY = Path(synthetic.__file__).parents[3] / "assets" / "tiny"
+TINY = Path(dataset.__file__).parents[3] / "assets" / "tiny"
 PER_SPECIES = 20
 
 
@@ -27,7 +27,7 @@ def similarities() -> torch.Tensor:
     model.eval()
     pictures = torch.stack(
         [
-            preprocess(Image.fromarray(synthetic.picture(0, "test", name, number)))
+            preprocess(Image.fromarray(dataset.picture(0, "test", name, number)))
             for name in SPECIES
             for number in range(PER_SPECIES)
         ]

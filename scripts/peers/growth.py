@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowertune import build, photo_sources
+from flowertune import build
 from flowertune.config.schema import Config
-from flowertune.data.batches import PixelStore
-from flowertune.data.cache import cache_photos
-from flowertune.data.cache_folder import cache_root
+from flowertune.data import factory
+from flowertune.data.cache.dataset import cache_photos
+from flowertune.data.cache_dir import cache_root
+from flowertune.data.device_pixels import PixelStore
 from flowertune.inference import infer
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report.console import RunConsole
@@ -24,7 +25,7 @@ VAL_CALLS = 5
 def cache_building(config: Config) -> dict[str, Any]:
     """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
     backbone, cache = build.load_backbone(config.backbone, config.seed), cache_root()
-    photo_set = photo_sources.list_photos(config.data, cache, _unseen)
+    photo_set = factory.list_photos(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
     cache_photos(
         photo_set,

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flowertune.training.device import choose_compute
+from flowertune.runtime.device import choose_compute
 from peers import photos
 from peers.work import (
     CLIP_NORM,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowertune.training.device import choose_compute
+from flowertune.runtime.device import choose_compute
 from peers import photos
 from peers.work import CLIP_NORM, HEAD_LR, LR, WARMUP_EPOCHS, WEIGHT_DECAY, Work, epoch_result
 

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 __all__ = ["NoPicture", "NotAPhoto", "Prediction", "Trained", "load"]
 
 if TYPE_CHECKING:
-    from flowertune.data.pixels import NotAPhoto
+    from flowertune.data.image import NotAPhoto
     from flowertune.trained import NoPicture, Prediction, Trained, load
 
 

@@ -21,9 +21,10 @@ from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
 from flowertune.config.schema import Config, needs_probe
-from flowertune.data.batches import PixelStore
-from flowertune.data.cache import CachedPhotos
-from flowertune.data.training_photos import training_photos
+from flowertune.data import factory
+from flowertune.data.cache.dataset import CachedPhotos
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.loader import training_photos
 from flowertune.errors import TrainingFailed
 from flowertune.inference import (
     Outputs,
@@ -36,10 +37,10 @@ from flowertune.metrics import measure
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import RunConsole
+from flowertune.runtime.device import Compute
 from flowertune.signals import Stop
 from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
-from flowertune.training.device import Compute
 from flowertune.training.step import build_step, not_finite
 
 
@@ -69,7 +70,7 @@ def adapt(
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
     std = torch.tensor(backbone.preprocessing.std, device=device)
-    resident = build.pixels_are_resident(
+    resident = factory.pixels_are_resident(
         config.data, photos.photo_set, photos.splits["train"], device
     )
     pixels = {
@@ -127,12 +128,12 @@ def adapt(
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
         course = Course(0, None, None, seconds, None)
     else:
-        recipe = build.augmentation_recipe(
+        recipe = factory.augmentation_recipe(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
         training = training_photos(
             photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
-            build.training_batches(config, labels["train"]), config.seed,
+            factory.training_batches(config, labels["train"]), config.seed,
         )  # fmt: skip
         course, inferred["val"] = train(
             build_step(

@@ -5,32 +5,19 @@ A config file can therefore never name arbitrary Python, and the pieces take pla
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowertune.baselines import probe_solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
-from flowertune.config.augmentation import (
-    AugmentationConfig,
-    BasicAugmentationConfig,
-    CutMixConfig,
-    MixUpConfig,
-)
 from flowertune.config.backbone import BackboneConfig
-from flowertune.config.data import DataConfig
 from flowertune.config.head import CosineHeadConfig, HeadConfig, LinearHeadConfig, TextHeadConfig
 from flowertune.config.loss import LossConfig, TripletCrossEntropyConfig
 from flowertune.config.model import LoraConfig, ModelConfig, VptConfig
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.schema import Config, needs_probe
-from flowertune.data.augment import Recipe
-from flowertune.data.batches import Residency, are_resident, epoch_batches
-from flowertune.data.cache import CachedSplit
-from flowertune.data.class_batches import class_batches
-from flowertune.data.mix import Mixing
-from flowertune.data.photos import PhotoSet
 from flowertune.errors import Refused
 from flowertune.losses import criteria
 from flowertune.models import backbone as backbones
@@ -63,50 +50,6 @@ def check_adapter(settings: ModelConfig, backbone: Backbone) -> None:
         adapted_layers(backbone, settings.layers)
     elif isinstance(settings, VptConfig):
         prompted_blocks(backbone, settings.depth)
-
-
-def pixels_are_resident(
-    data: DataConfig, photo_set: PhotoSet, train: CachedSplit, device: torch.device
-) -> bool:
-    """Whether a run keeps its pixels on the device; all of them or none.
-
-    They are the evaluation form of all photos, and the training form of `train` if it has one.
-    """
-    photos = sum(len(split) for split in photo_set.splits.values())
-    total = photos * train.eval_pixels.nbytes // len(train.eval_pixels)
-    if train.train_pixels is not None:
-        total += train.train_pixels.nbytes
-    residency = cast("Residency", data.residency)  # its choices are checked
-    return are_resident(residency, total, device)
-
-
-def augmentation_recipe(
-    settings: AugmentationConfig, size: tuple[int, int], epochs: int
-) -> Recipe | None:
-    """How training photos are varied in a training of `epochs`; None where they are not."""
-    if not isinstance(settings, BasicAugmentationConfig):
-        return None
-    return Recipe(
-        size=size,
-        interpolation=settings.interpolation,  # type: ignore[arg-type]  # its choices are checked
-        scale=(settings.scale[0], settings.scale[1]),
-        ratio=(settings.ratio[0], settings.ratio[1]),
-        flip=settings.flip,
-        brightness=settings.brightness,
-        contrast=settings.contrast,
-        saturation=settings.saturation,
-        mixing=_mixing(settings, epochs),
-    )
-
-
-def _mixing(settings: BasicAugmentationConfig, epochs: int) -> Mixing | None:
-    if not isinstance(settings, (MixUpConfig, CutMixConfig)):
-        return None
-    return Mixing(
-        kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
-        alpha=settings.alpha,
-        last_epoch=epochs - settings.mix_off_epochs,
-    )
 
 
 def build_classifier(
@@ -196,18 +139,6 @@ def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
             "loss=triplet_ce: takes two photos of a class, and there is one training photo in "
             "each; take loss=ce"
         )
-
-
-def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
-    """Epoch (from 1) -> the photo indices (B,) of each batch: P x K for a loss that needs them.
-
-    labels: (N,) int64, of the training photos.
-    """
-    loss, batch_size = config.loss, config.trainer.batch_size
-    if isinstance(loss, TripletCrossEntropyConfig):
-        classes = loss.classes_per_batch or batch_size // loss.samples_per_class
-        return partial(class_batches, labels, classes, loss.samples_per_class, config.seed)
-    return partial(epoch_batches, len(labels), batch_size, config.seed)
 
 
 def build_criterion(settings: LossConfig) -> Criterion:

@@ -94,9 +94,7 @@ def _run(command: str, words: Sequence[str]) -> int:
 
 
 def _compose_and_execute(command: str, words: Sequence[str]) -> int:
-    from flowertune.commands import (
-        compose,  # Hydra takes a third of a second: only where it is needed
-    )
+    from flowertune.commands import compose
     from flowertune.config.schema import Config
 
     kind = COMMANDS[command]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import __version__
-from flowertune.data.cache import CachedPhotos
+from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.models.backbone import Backbone
 from flowertune.runs import FORMAT
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "peft", "torchmetrics", "numpy", "pillow",

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowertune import photo_sources
 from flowertune.config.data import FolderConfig
 from flowertune.config.schema import Config
-from flowertune.data.cache import CachedPhotos, cache_photos
-from flowertune.data.decoding import Progress
-from flowertune.data.photos import PhotoSet
-from flowertune.data.pixels import Preprocessing
+from flowertune.data import factory
+from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.cache.decode import Progress
+from flowertune.data.cache.store import store_key
+from flowertune.data.dataset import PhotoSet
+from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder
-from flowertune.data.stored_pixels import store_key
 from flowertune.errors import Refused, printable
 from flowertune.inference import prediction_table
 from flowertune.metrics import SplitMetrics, measure
@@ -58,7 +58,7 @@ def listed(
     split: str | None,
     are_others: bool,
     cache: Path,
-    progress: photo_sources.Progress,
+    progress: factory.Progress,
 ) -> PhotoSet:
     """The photos to measure on: of the split, or of each for "all".
 
@@ -72,9 +72,9 @@ def listed(
     if are_others and isinstance(data, FolderConfig) and is_whole:
         photo_set = folder.as_found(Path(data.root))
         if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
-            photo_set = photo_sources.list_photos(data, cache, progress)
+            photo_set = factory.list_photos(data, cache, progress)
     else:
-        photo_set = photo_sources.list_photos(data, cache, progress)
+        photo_set = factory.list_photos(data, cache, progress)
     there = photo_set.splits
     if split is None:
         split = "all" if are_others else "test" if "test" in there else "val"

@@ -5,10 +5,10 @@ import hashlib
 from flowertune.baselines.features import FeatureKey
 from flowertune.config.head import LinearHeadConfig
 from flowertune.config.schema import Config, needs_probe
-from flowertune.data.cache import CachedSplit
+from flowertune.data.cache.dataset import CachedSplit
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 
 def wanted(config: Config, splits: list[str]) -> list[str]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowertune.data.augment import normalise
-from flowertune.data.batches import PixelStore
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.transforms.augment import normalise
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.lora import merged
 from flowertune.models.tower import in_parts
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import files, seeding
-from flowertune.data.batches import PixelStore
-from flowertune.data.cache import CachedPhotos
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.cache.dataset import CachedPhotos
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.loader import TrainingPhotos
 from flowertune.inference import Outputs
 from flowertune.runs import KEEPSAKES, Run
 

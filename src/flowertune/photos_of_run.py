@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune import photo_sources
 from flowertune.config.data import DataConfig
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.decoding import in_order, quiet_pil
-from flowertune.data.pixels import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo
+from flowertune.data import factory
+from flowertune.data.cache.decode import in_order, quiet_pil
+from flowertune.data.cache_dir import cache_root
+from flowertune.data.image import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo
 from flowertune.runs import PhotoOfRun
 
 
 def root_of(data: DataConfig) -> Path:
     """What the paths in a run's photos.csv begin at, whether or not it is still there."""
-    return photo_sources.photo_root(data, cache_root())
+    return factory.photo_root(data, cache_root())
 
 
 def as_they_were(

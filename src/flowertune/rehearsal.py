@@ -8,19 +8,21 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor
 
-from flowertune import build, memory, photo_sources, seeding
+from flowertune import build, memory, seeding
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config.schema import Config
-from flowertune.data.batches import PixelStore
-from flowertune.data.cache import CachedPhotos, cache_photos
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.training_photos import TrainingPhotos, training_photos
+from flowertune.data import factory
+from flowertune.data import factory as photo_sources
+from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.cache_dir import cache_root
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.loader import TrainingPhotos, training_photos
 from flowertune.errors import TrainingFailed
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.report.console import RunConsole
+from flowertune.runtime.device import Compute, choose_compute
 from flowertune.training.determinism import make_deterministic
-from flowertune.training.device import Compute, choose_compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.step import Batch, Step, build_step, loaded, not_finite
 
@@ -76,7 +78,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     build.check_loss(config.loss, train.split.labels)
 
     # as in a training, so for the test photos too, of which nothing is decoded here
-    resident = build.pixels_are_resident(config.data, photo_set, train, compute.device)
+    resident = factory.pixels_are_resident(config.data, photo_set, train, compute.device)
     backbone.model.to(compute.device)
     mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
     std = torch.tensor(backbone.preprocessing.std, device=compute.device)
@@ -95,12 +97,12 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
             train,
             PixelStore(train.eval_pixels, compute.device, resident=resident),
             classes,
-            build.augmentation_recipe(
+            factory.augmentation_recipe(
                 config.augmentation, backbone.preprocessing.size, settings.epochs
             ),
             mean,
             std,
-            build.training_batches(config, torch.tensor(train.split.labels)),
+            factory.training_batches(config, torch.tensor(train.split.labels)),
             config.seed,
         ),
         step=step,

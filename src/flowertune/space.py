@@ -6,7 +6,7 @@ from typing import Any
 
 from flowertune.config.model import LoraConfig, VptConfig
 from flowertune.config.schema import Config
-from flowertune.data.cache import CachedPhotos
+from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.errors import Refused
 from flowertune.files import bytes_in, in_words
 from flowertune.models.backbone import Backbone

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowertune.errors import TrainingFailed
 from flowertune.models.product import mkl_is_narrow, product
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 WARM_UP = 3  # calls that are not timed: memory is fetched, kernels are chosen and loaded
 LEAST, MOST = 5, 50  # timed calls

@@ -19,10 +19,9 @@ from torch import Tensor
 from flowertune import build, finished_run, saved_model, unchanged
 from flowertune.config import saved
 from flowertune.config.schema import Config
-from flowertune.data.augment import normalise
-from flowertune.data.batches import PixelStore, send
-from flowertune.data.decoding import in_order, quiet_pil
-from flowertune.data.pixels import (
+from flowertune.data.cache.decode import in_order, quiet_pil
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.image import (
     NotAPhoto,
     Preprocessing,
     eval_pixels,
@@ -30,6 +29,7 @@ from flowertune.data.pixels import (
     photo_bytes,
     read_photo,
 )
+from flowertune.data.transforms.augment import normalise
 from flowertune.errors import Refused
 from flowertune.inference import Outputs, infer, ranked
 from flowertune.models.backbone import Backbone
@@ -37,7 +37,7 @@ from flowertune.models.classifier import Classifier
 from flowertune.models.lora import fold
 from flowertune.models.weights import INSTEAD
 from flowertune.runs import Run, damaged
-from flowertune.training.device import Compute, choose_compute
+from flowertune.runtime.device import Compute, choose_compute, send
 
 Photo = str | Path | Image.Image
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import files
-from flowertune.data.photos import PhotoSet
+from flowertune.data.dataset import PhotoSet
 from flowertune.errors import Refused, printable
 from flowertune.runs import FORMAT, Run, damaged
 

@@ -9,8 +9,8 @@ from flowertune import timing
 from flowertune.commands import bench
 from flowertune.config.schema import Config
 from flowertune.errors import TrainingFailed
+from flowertune.runtime.device import Compute
 from flowertune.timing import Timing
-from flowertune.training.device import Compute
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from flowertune import cli, memory
 from flowertune.commands import train
-from flowertune.data import stored_pixels
-from flowertune.data.cache_listing import kept_in
+from flowertune.data.cache import store as stored_pixels
+from flowertune.data.cache.listing import kept_in
 
 SMALL = (
     "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",

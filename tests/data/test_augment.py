@@ -9,9 +9,9 @@ from scipy.stats import ks_2samp, kstest
 from torchvision.transforms import Compose, Normalize, RandomResizedCrop, ToTensor
 from torchvision.transforms.v2 import functional as TF
 
-from flowertune.data.augment import Draws, Recipe, apply, draw, draw_boxes, normalise
-from flowertune.data.colour import jitter
-from flowertune.data.mix import Mixing
+from flowertune.data.transforms.augment import Draws, Recipe, apply, draw, draw_boxes, normalise
+from flowertune.data.transforms.color_jitter import jitter
+from flowertune.data.transforms.mixup import Mixing
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 RECIPE = Recipe(

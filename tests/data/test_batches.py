@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune.data import batches
-from flowertune.data.batches import PixelStore, are_resident, epoch_batches, epoch_order
+from flowertune.data import device_pixels
+from flowertune.data.device_pixels import PixelStore, are_resident
+from flowertune.data.samplers import epoch_batches, epoch_order
 
 
 def test_an_epoch_visits_every_photo_once_in_an_order_of_its_own():
@@ -91,7 +92,7 @@ def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
 
 def test_another_device_holds_what_fits_in_half_of_its_free_memory(monkeypatch):
     meta, cpu = torch.device("meta"), torch.device("cpu")
-    monkeypatch.setattr(batches, "free_memory", lambda device: 20)
+    monkeypatch.setattr(device_pixels, "free_memory", lambda device: 20)
     assert are_resident("auto", 10, meta) is True
     assert are_resident("auto", 11, meta) is False
     assert are_resident("device", 11, meta) is True
@@ -123,7 +124,7 @@ def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
     stream = store.batches(order())
     assert not asked
     got = [next(stream)]
-    assert len(asked) == batches.READ_AHEAD + 1
+    assert len(asked) == device_pixels.READ_AHEAD + 1
     got += stream
     for batch, photo in zip(got, asked, strict=True):
         assert np.array_equal(batch[0], values[photo])
@@ -157,7 +158,7 @@ def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, m
             time.sleep(0.001)
         return read(indices)
 
-    monkeypatch.setattr(batches, "ThreadPoolExecutor", Watched)
+    monkeypatch.setattr(device_pixels, "ThreadPoolExecutor", Watched)
     monkeypatch.setattr(store, "_read", slow)
     stream = store.batches([torch.tensor([photo]) for photo in range(9)])
     next(stream)

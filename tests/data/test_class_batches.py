@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from flowertune.data.class_batches import class_batches
+from flowertune.data.samplers import class_batches
 
 SIZES = {
     "even": [8] * 6,

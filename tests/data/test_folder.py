@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.data.photos import PhotoSet
+from flowertune.data.dataset import PhotoSet
 from flowertune.data.sources import folder
 from flowertune.errors import Refused
 

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 from torchvision.transforms.v2 import CutMix
 
-from flowertune.data.mix import (
+from flowertune.data.transforms.mixup import (
     MixDraws,
     Mixing,
     cut_box,

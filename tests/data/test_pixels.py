@@ -12,7 +12,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import normalize
 
-from flowertune.data.pixels import (
+from flowertune.data.image import (
     NotAPhoto,
     Preprocessing,
     eval_pixels,

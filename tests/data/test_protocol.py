@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.protocol import trainval
-from flowertune.data.shots import k_shot
+from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.splits import k_shot, trainval
 from flowertune.errors import Refused
 
 

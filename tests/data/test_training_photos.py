@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore, epoch_batches
-from flowertune.data.mix import Mixing, soft_targets
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.loader import TrainingPhotos
+from flowertune.data.samplers import epoch_batches
+from flowertune.data.transforms.augment import Recipe
+from flowertune.data.transforms.mixup import Mixing, soft_targets
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flowertune.data.augment import normalise
-from flowertune.data.pixels import Preprocessing, eval_pixels, photo_bytes, read_photo
+from flowertune.data.image import Preprocessing, eval_pixels, photo_bytes, read_photo
+from flowertune.data.transforms.augment import normalise
 from flowertune.export.beside import preprocess
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from flowertune.data import decoding
-from flowertune.data.batches import PixelStore
-from flowertune.data.cache import CachedPhotos, CachedSplit, cache_photos
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.pixels import NotAPhoto, Preprocessing
+from flowertune.data.cache import decode
+from flowertune.data.cache.dataset import CachedPhotos, CachedSplit, cache_photos
+from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.image import NotAPhoto, Preprocessing
 from flowertune.errors import FlowertuneError
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
@@ -143,7 +143,7 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
     photo_set, folder = photos
     whole = opened(photo_set, folder)
     expected = read(whole.splits["train"], range(24), resident=True)
-    monkeypatch.setattr(decoding, "photo_bytes", unreadable)
+    monkeypatch.setattr(decode, "photo_bytes", unreadable)
     rng = np.random.default_rng(FILES.index(name))
     said: list[str] = []
     for number in range(rounds * len(DAMAGES)):

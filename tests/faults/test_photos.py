@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from flowertune.data.cache import CachedPhotos, cache_photos
-from flowertune.data.decoding import quiet_pil
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.pixels import FORMATS, Preprocessing, train_pixels
+from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.cache.decode import quiet_pil
+from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.image import FORMATS, Preprocessing, train_pixels
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}

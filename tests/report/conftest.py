@@ -11,11 +11,11 @@ import torch
 
 from flowertune import claims, keepsakes
 from flowertune.config.schema import Config
-from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore
-from flowertune.data.cache import CachedPhotos, CachedSplit
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.cache.dataset import CachedPhotos, CachedSplit
+from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.loader import TrainingPhotos
+from flowertune.data.transforms.augment import Recipe
 from flowertune.inference import Outputs, prediction_table
 from flowertune.metrics import measure
 

@@ -12,10 +12,11 @@ import torch
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.augment import Recipe
-from flowertune.data.batches import PixelStore, epoch_batches
-from flowertune.data.mix import Mixing
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.loader import TrainingPhotos
+from flowertune.data.samplers import epoch_batches
+from flowertune.data.transforms.augment import Recipe
+from flowertune.data.transforms.mixup import Mixing
 from flowertune.inference import infer
 from flowertune.losses import criteria
 from flowertune.metrics import SplitMetrics, measure
@@ -23,7 +24,7 @@ from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.head import LinearHead
 from flowertune.models.lora import add_lora
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import EpochRecord, fit

@@ -10,9 +10,9 @@ from flowertune.errors import TrainingFailed
 from flowertune.losses.criteria import cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
+from flowertune.runtime.device import Compute
 from flowertune.signals import Stop
 from flowertune.training.course import train
-from flowertune.training.device import Compute
 from flowertune.training.step import Step
 
 

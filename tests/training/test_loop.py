@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.losses.cross_entropy import soft_cross_entropy
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 
 def same(one, two):

@@ -14,14 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowertune.config.optimizer import OptimizerConfig
-from flowertune.data.batches import PixelStore
-from flowertune.data.mix import Mixing
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.transforms.mixup import Mixing
 from flowertune.errors import TrainingFailed
 from flowertune.losses import criteria
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.models import float32_attention
+from flowertune.runtime.device import Compute
 from flowertune.training import replay as replays
-from flowertune.training.device import Compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import MOST_RECORDINGS, WARM_UP, Replay, replay_for

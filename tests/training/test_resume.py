@@ -14,9 +14,9 @@ from flowertune.inference import infer
 from flowertune.losses.criteria import cross_entropy, triplet_cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
+from flowertune.runtime.device import Compute
 from flowertune.signals import Stop, listening
 from flowertune.training.course import train
-from flowertune.training.device import Compute
 from flowertune.training.step import Step
 
 HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_norm": 1.0}

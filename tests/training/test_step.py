@@ -12,13 +12,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowertune.data.batches import PixelStore
-from flowertune.data.mix import Mixing
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.transforms.mixup import Mixing
 from flowertune.losses import criteria
 from flowertune.models.backbone import load_directory
 from flowertune.models.lora import add_lora
 from flowertune.models.tower import embed
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.step import Step, loaded
 

@@ -18,7 +18,7 @@ import torch
 
 from flowertune import cli
 from flowertune.commands import predict as command
-from flowertune.data.decoding import _available_cores
+from flowertune.data.cache.decode import _available_cores
 
 Predict = Callable[..., tuple[int, str, str]]
 

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flowertune.data.cache_folder import mark_used
-from flowertune.data.stored_pixels import FORMAT
+from flowertune.data.cache.store import FORMAT
+from flowertune.data.cache_dir import mark_used
 from flowertune.errors import TrainingFailed
 from flowertune.files import lock, write_bytes
 

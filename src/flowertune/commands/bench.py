@@ -15,8 +15,8 @@ import torch
 from flowertune import memory, recording, timing
 from flowertune.config import saved
 from flowertune.config.schema import Config
-from flowertune.data.batches import PixelStore
-from flowertune.data.stored_pixels import open_or_build
+from flowertune.data.cache.store import open_or_build
+from flowertune.data.device_pixels import PixelStore
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.inference import infer
 from flowertune.metrics import measure

@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.cache_listing import kept_in, remove
+from flowertune.data.cache.listing import kept_in, remove
+from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.report import cache as report
 from flowertune.report.cache import DAY

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.cache_listing import kept_in
+from flowertune.data.cache.listing import kept_in
+from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.report import cache as report
 from flowertune.report.console import RunConsole

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 
-from flowertune import photo_sources
 from flowertune.config.schema import Config
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.check import check
+from flowertune.data import factory
+from flowertune.data.cache_dir import cache_root
+from flowertune.data.quality.check import check
 from flowertune.errors import EXIT_DONE, EXIT_FAILED
 from flowertune.report import data_check as report
 from flowertune.report.console import RunConsole, error_console
@@ -22,7 +22,7 @@ def execute(config: Config, as_json: bool) -> int:
     console = error_console() if as_json else RunConsole()
     data = dataclasses.replace(config.data, shots=None)  # all photos, whichever are drawn later
     with console.progress():
-        photo_set = photo_sources.list_photos(data, cache_root(), console.advance)
+        photo_set = factory.list_photos(data, cache_root(), console.advance)
         findings = check(photo_set, console.advance)
     console.say(f"{photo_set.protocol}; {len(photo_set.class_names):,} classes")
     if as_json:

@@ -1,10 +1,11 @@
 """`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
 
-from flowertune import build, photo_sources
+from flowertune import build
 from flowertune.config.schema import Config
-from flowertune.data.cache import bad_file_lines, cache_photos
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.stored_pixels import store_key
+from flowertune.data import factory
+from flowertune.data.cache.dataset import bad_file_lines, cache_photos
+from flowertune.data.cache.store import store_key
+from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, printable
 from flowertune.files import bytes_in, in_words
 from flowertune.report.console import RunConsole
@@ -20,7 +21,7 @@ def execute(config: Config) -> int:
     cache = cache_root()
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
-        photo_set = photo_sources.list_photos(config.data, cache, console.advance)
+        photo_set = factory.list_photos(config.data, cache, console.advance)
         train_form = config.augmentation.name != "none"
         keys = {
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")

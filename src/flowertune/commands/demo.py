@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowertune import memory, trained
-from flowertune.data.decoding import quiet_pil
+from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbours
 from flowertune.demo.temporary import own_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused

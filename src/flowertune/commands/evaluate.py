@@ -11,9 +11,9 @@ from flowertune import evaluation, files, memory, trained
 from flowertune.commands.compose import run as run_composed
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
-from flowertune.data.batches import PixelStore, are_resident
-from flowertune.data.cache import bad_file_lines
-from flowertune.data.cache_folder import cache_root
+from flowertune.data.cache.dataset import bad_file_lines
+from flowertune.data.cache_dir import cache_root
+from flowertune.data.device_pixels import PixelStore, are_resident
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
 from flowertune.report import evaluation as report
 from flowertune.report.console import RunConsole, error_console

@@ -9,8 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from flowertune import memory, trained
-from flowertune.data.decoding import quiet_pil
-from flowertune.data.photo_walk import photos_below
+from flowertune.data.cache.decode import quiet_pil
+from flowertune.data.sources.folder import photos_below
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.inference import ranked_header
 from flowertune.lasting import arrives

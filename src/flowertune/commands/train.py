@@ -11,7 +11,6 @@ from flowertune import (
     keepsakes,
     loggers,
     memory,
-    photo_sources,
     recording,
     runs,
     space,
@@ -20,14 +19,15 @@ from flowertune import (
 from flowertune.adaptation import adapt
 from flowertune.baselines import prompts
 from flowertune.config.schema import Config
-from flowertune.data.cache import bad_file_lines, cache_photos
-from flowertune.data.cache_folder import cache_root
+from flowertune.data import factory
+from flowertune.data.cache.dataset import bad_file_lines, cache_photos
+from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.report.console import RunConsole
+from flowertune.runtime.device import choose_compute
 from flowertune.signals import Stop, listening, on_signals
 from flowertune.tracking import tracked
 from flowertune.training.determinism import make_deterministic
-from flowertune.training.device import choose_compute
 
 
 def execute(config: Config) -> int:
@@ -53,7 +53,7 @@ def _execute(config: Config, stop: Stop) -> int:
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
-                photo_set = photo_sources.list_photos(config.data, cache, console.advance)
+                photo_set = factory.list_photos(config.data, cache, console.advance)
                 unchanged.check_photos(run, photo_set, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = build.load_backbone(config.backbone, config.seed).facts()
@@ -70,7 +70,7 @@ def _execute(config: Config, stop: Stop) -> int:
     with console.progress():
         backbone = build.load_backbone(config.backbone, config.seed)
         build.check_adapter(config.model, backbone)
-        photo_set = photo_sources.list_photos(config.data, cache, console.advance)
+        photo_set = factory.list_photos(config.data, cache, console.advance)
         class_prompts = prompts.render(
             config.data.templates, photo_set.class_names, photo_set.descriptions
         )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flowertune.data.pixels import NotAPhoto
+from flowertune.data.image import NotAPhoto
 from flowertune.demo.neighbours import Neighbour, Neighbours
 from flowertune.inference import ranked
 from flowertune.models.relevance import patch_relevance, shows_relevance

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowertune.data.pixels import NotAPhoto, photo_bytes, read_photo
+from flowertune.data.image import NotAPhoto, photo_bytes, read_photo
 from flowertune.demo.answers import Answer
 from flowertune.demo.neighbours import Neighbour
 from flowertune.errors import printable

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import photos_of_run, seeding
-from flowertune.data.pixels import NotAPhoto
+from flowertune.data.image import NotAPhoto
 from flowertune.errors import printable
 from flowertune.trained import BATCH_SIZE, Trained
 

@@ -8,7 +8,7 @@ from typing import Any
 import open_clip
 
 from flowertune import __version__
-from flowertune.data.pixels import Preprocessing
+from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
 from flowertune.export.exportable import Exportable
 from flowertune.export.parity import Parity

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flowertune import saved_model, trained
 from flowertune.config.schema import Config
-from flowertune.data.pixels import Preprocessing
+from flowertune.data.image import Preprocessing
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.lora import fold

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import photos_of_run, seeding
-from flowertune.data.augment import normalise
-from flowertune.data.pixels import NotAPhoto, Preprocessing
+from flowertune.data.image import NotAPhoto, Preprocessing
+from flowertune.data.transforms.augment import normalise
 from flowertune.errors import ExportFailed, Refused
 from flowertune.export.exportable import Exportable
 from flowertune.runs import PhotoOfRun, damaged

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flowertune import files
-from flowertune.data.pixels import Preprocessing
+from flowertune.data.image import Preprocessing
 from flowertune.errors import Refused, one_line
 from flowertune.models import attention, names, weights
 from flowertune.models.patches import cut_patches

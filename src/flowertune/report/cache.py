@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.data.cache_listing import Kept
+from flowertune.data.cache.listing import Kept
 from flowertune.errors import printable
 from flowertune.files import in_words
 from flowertune.report.console import RunConsole

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable
 
-from flowertune.data.check import FEW, Findings, Photo, SamePicture
+from flowertune.data.quality.check import FEW, Findings, Photo, SamePicture
 from flowertune.errors import printable
 from flowertune.report.console import RunConsole
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.inference import Outputs
 from flowertune.metrics import SplitMetrics, measure

@@ -7,7 +7,7 @@ import torch
 
 from flowertune import files
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.loader import TrainingPhotos
 from flowertune.runs import Run
 from flowertune.training import checkpoint
 from flowertune.training.standing import Progress

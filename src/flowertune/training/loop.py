@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.metrics import SplitMetrics
 from flowertune.runs import Metrics

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flowertune.errors import first_line
-from flowertune.training.device import Compute
+from flowertune.runtime.device import Compute
 
 Scalars = dict[str, Tensor]  # by name, () each
 

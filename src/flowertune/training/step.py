@@ -9,11 +9,11 @@ from torch import Tensor
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.training_photos import TrainingPhotos
+from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.models.classifier import Classifier
+from flowertune.runtime.device import Compute
 from flowertune.seeding import derive_seed
-from flowertune.training.device import Compute
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import Replay, Scalars, replay_for
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowertune.data import decoding
-from flowertune.data.cache import CachedPhotos, cache_photos
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.pixels import Preprocessing, read_photo
+from flowertune.data.cache import decode
+from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.image import Preprocessing, read_photo
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
 SIZES = [(60, 40), (40, 60), (20, 90), (50, 50), (10, 12)]
@@ -94,7 +94,7 @@ def decoded(monkeypatch) -> list[int]:
         calls.append(len(data))
         return read_photo(data)
 
-    monkeypatch.setattr(decoding, "read_photo", counting)
+    monkeypatch.setattr(decode, "read_photo", counting)
     return calls
 
 

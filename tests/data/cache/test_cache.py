@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowertune.data.cache_folder import cache_root
-from flowertune.data.cache_listing import kept_in, remove
-from flowertune.data.pixels import eval_pixels, read_photo, train_pixels
+from flowertune.data.cache.listing import kept_in, remove
+from flowertune.data.cache_dir import cache_root
+from flowertune.data.image import eval_pixels, read_photo, train_pixels
 from flowertune.errors import Refused
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from flowertune.baselines.features import FeatureKey, frozen_features
-from flowertune.data.cache import CachedPhotos
-from flowertune.data.cache_listing import Kept, kept_in, remove
-from flowertune.data.sources import synthetic
+from flowertune.data.cache.dataset import CachedPhotos
+from flowertune.data.cache.listing import Kept, kept_in, remove
+from flowertune.data.sources.synthetic import dataset
 from flowertune.files import bytes_in
 
 KEY = FeatureKey("c0ffee" * 8, "gelu", "photos", "32 x 32", "fp32", "cpu", 4)
@@ -32,7 +32,7 @@ def features(folder: Path) -> None:
 
 
 def flowers(folder: Path) -> None:
-    synthetic.photo_set(
+    dataset.photo_set(
         folder / "synthetic", train_per_class=1, val_per_class=1, test_per_class=0, seed=0,
         progress=lambda *_: None,
     )  # fmt: skip
@@ -43,7 +43,7 @@ def filled(
     tmp_path: Path, root: Path, cached: Callable[..., CachedPhotos], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A cache with everything: photos of two splits, features, drawn flowers, a download."""
-    monkeypatch.setattr(synthetic, "SPECIES", dict(list(synthetic.SPECIES.items())[:2]))
+    monkeypatch.setattr(dataset, "SPECIES", dict(list(dataset.SPECIES.items())[:2]))
     folder = tmp_path / "cache"
     cached(root, folder)
     features(folder)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowertune.data.batches import PixelStore
+from flowertune.data.device_pixels import PixelStore
 from flowertune.errors import Refused, TrainingFailed
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flowertune.data.check import Findings, Photo, check
+from flowertune.data.quality.check import Findings, Photo, check
 from flowertune.data.sources import folder
 
 Write = Callable[..., Path]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowertune.data import near_duplicates
-from flowertune.data.near_duplicates import Spectrum, same_pictures, spectrum
+from flowertune.data.quality import near_duplicates
+from flowertune.data.quality.near_duplicates import Spectrum, same_pictures, spectrum
 
 Copy = Callable[[Image.Image], Image.Image]
 Photo = Callable[[int], Image.Image]

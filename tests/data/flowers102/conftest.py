@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from flowertune.data.dataset import PhotoSet
 from flowertune.data.download import Progress
-from flowertune.data.photos import PhotoSet
 from flowertune.data.sources import flowers102
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS, Release
 

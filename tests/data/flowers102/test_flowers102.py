@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from torchvision.datasets import Flowers102
 
-from flowertune.data.photos import PhotoSet
+from flowertune.data.dataset import PhotoSet
 from flowertune.data.sources import flowers102
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
-from flowertune.data.sources.flowers102_names import CLASS_NAMES
+from flowertune.data.sources.flowers102_classes import CLASS_NAMES
 
 Get = Callable[..., PhotoSet]
 Names = Callable[[Path], set[str]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowertune.data.photos import PhotoSet
+from flowertune.data.dataset import PhotoSet
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
 
 Get = Callable[..., PhotoSet]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import files
+from flowertune.data.dataset import PhotoSet, Split
 from flowertune.data.download import Progress, fetch, md5_of, unpack
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.sources.flowers102_names import CLASS_NAMES
+from flowertune.data.sources.flowers102_classes import CLASS_NAMES
 from flowertune.errors import Refused
 from flowertune.files import lock
 

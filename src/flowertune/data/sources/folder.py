@@ -9,9 +9,10 @@ and class folders, such as a README.
 """
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flowertune.data.photos import SPLITS, PhotoSet, Split
+from flowertune.data.dataset import SPLITS, PhotoSet, Split
 from flowertune.errors import Refused, printable
 from flowertune.seeding import derive_seed
 
@@ -252,3 +253,37 @@ def _names(folders: list[str]) -> str:
 def _some(things: list[str]) -> str:
     some = ", ".join(things[:5])
     return some if len(things) <= 5 else f"{some} and {len(things) - 5} more"
+
+
+def photos_below(folder: Path, unlisted: Callable[[Path, str], None]) -> Iterator[Path]:
+    """Every file below `folder`, a folder's own before those of its folders, by name.
+
+    Links are followed, though into no folder twice. Left out is what operating systems drop
+    (`is_dropped`); whether a file is a photo is seen when it is decoded. `unlisted(folder, reason)`
+    is told of a folder that cannot be listed. Memory is that of the names in the folders that are
+    open at once.
+    """
+    yield from _below(folder, unlisted, set())
+
+
+def _below(
+    folder: Path, unlisted: Callable[[Path, str], None], seen: set[tuple[int, int]]
+) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        names = sorted(name for name in os.listdir(folder) if not is_dropped(name))
+    except OSError as error:
+        unlisted(folder, f"cannot be listed: {error.strerror or error}")
+        return
+    folders = []
+    for name in names:
+        path = folder / name
+        if os.path.isdir(path):
+            folders.append(path)
+        else:
+            yield path
+    for inner in folders:
+        yield from _below(inner, unlisted, seen)

@@ -11,38 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flowertune import seeding
-from flowertune.data.stored_rows import StoredRows
+from flowertune.data.cache.memmap import StoredRows
+from flowertune.runtime.device import send
 
 Residency = Literal["auto", "device", "stream"]
 
-# Photos worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
-# that is mapped already. No result depends on it.
-GROUP_ON_CPU = 2
-
 READ_AHEAD = 2  # batches; one lies ready while the next is read
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits `count` photos: (count,) int64, a permutation."""
-    return torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
-
-
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """The batches of an epoch: (B,) int64 photo indices each, every photo exactly once.
-
-    The last batch is smaller where `batch_size` does not divide `count`.
-    """
-    order = epoch_order(count, seed, epoch)
-    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`, without waiting for the work that is queued there."""
-    if device.type == "cuda":
-        # Out of pinned memory the copy is queued behind the kernels, and the host need not wait.
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def are_resident(residency: Residency, total_bytes: int, device: torch.device) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowertune.data.batches import GROUP_ON_CPU, send
+from flowertune.runtime.device import GROUP_ON_CPU, send
 
 Interpolation = Literal["bicubic", "bilinear"]
 

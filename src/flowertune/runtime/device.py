@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from flowertune.errors import Refused
 
@@ -67,3 +68,16 @@ def choose_compute(device: str, precision: str) -> Compute:
     if precision == "fp16" and device != "cuda":
         raise Refused(f"trainer.precision=fp16: needs cuda, not {device}; use fp32")
     return Compute(torch.device(device), precision, torch.get_num_threads())
+
+
+# Photos worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
+# that is mapped already. No result depends on it.
+GROUP_ON_CPU = 2
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`, without waiting for the work that is queued there."""
+    if device.type == "cuda":
+        # Out of pinned memory the copy is queued behind the kernels, and the host need not wait.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

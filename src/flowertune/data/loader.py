@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowertune.data import augment, mix
-from flowertune.data.batches import PixelStore, send
-from flowertune.data.cache import CachedSplit
-from flowertune.data.resample import Photos
+from flowertune.data.cache.dataset import CachedSplit
+from flowertune.data.device_pixels import PixelStore
+from flowertune.data.transforms import augment, mixup
+from flowertune.data.transforms.resize import Photos
+from flowertune.runtime.device import send
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,16 @@ class TrainingPhotos:
     def _made(
         self, photos: Photos, indices: Tensor, epoch: int, batch: int
     ) -> tuple[Tensor, Tensor]:
-        targets = mix.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
+        targets = mixup.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
         if self.recipe is None:
             assert isinstance(photos, Tensor)
             return augment.normalise(photos, self.mean, self.std), targets
         assert self.sizes is not None
         drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
         images = augment.apply(photos, drawn, self.recipe, self.mean, self.std)
-        return (images, targets) if drawn.mixing is None else mix.mix(images, targets, drawn.mixing)
+        return (
+            (images, targets) if drawn.mixing is None else mixup.mix(images, targets, drawn.mixing)
+        )
 
 
 def training_photos(

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.data.pixels import (
+from flowertune.data.image import (
     NotAPhoto,
     Preprocessing,
     eval_pixels,

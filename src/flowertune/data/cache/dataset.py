@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.data.decoding import Progress
-from flowertune.data.photos import PhotoSet, Split
-from flowertune.data.pixels import Preprocessing
-from flowertune.data.stored_pixels import StoredPixels, open_or_build
-from flowertune.data.stored_rows import StoredRows
+from flowertune.data.cache.decode import Progress
+from flowertune.data.cache.memmap import StoredRows
+from flowertune.data.cache.store import StoredPixels, open_or_build
+from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.image import Preprocessing
 from flowertune.errors import Refused, printable
 
 BadFile = tuple[Path, str]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowertune import seeding
-from flowertune.data.batches import GROUP_ON_CPU, send
+from flowertune.runtime.device import GROUP_ON_CPU, send
 
 Kind = Literal["mixup", "cutmix"]
 Size = tuple[int, int]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from flowertune import seeding
-from flowertune.data import mix
-from flowertune.data.batches import send
-from flowertune.data.colour import jitter
-from flowertune.data.resample import Interpolation, Photos, resample_into
+from flowertune.data.transforms import mixup
+from flowertune.data.transforms.color_jitter import jitter
+from flowertune.data.transforms.resize import Interpolation, Photos, resample_into
+from flowertune.runtime.device import send
 
 # Like torchvision's RandomResizedCrop: so many boxes are tried before the centre is taken.
 CROP_TRIES = 10
@@ -39,7 +39,7 @@ class Recipe:
     brightness: float
     contrast: float
     saturation: float
-    mixing: mix.Mixing | None
+    mixing: mixup.Mixing | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Draws:
     boxes: Tensor
     flips: Tensor
     colour: Tensor | None
-    mixing: mix.MixDraws | None
+    mixing: mixup.MixDraws | None
 
 
 def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Draws:
@@ -77,7 +77,7 @@ def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Dra
 
     mixing = None
     if recipe.mixing is not None and epoch <= recipe.mixing.last_epoch:
-        mixing = mix.draw(recipe.mixing, count, recipe.size, seed, epoch, step)
+        mixing = mixup.draw(recipe.mixing, count, recipe.size, seed, epoch, step)
     return Draws(boxes, flips, colour, mixing)
 
 

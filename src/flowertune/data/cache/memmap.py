@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.data.cache_folder import MOVE_HINT
-from flowertune.data.decoding import in_order
-from flowertune.data.pixels import NotAPhoto
+from flowertune.data.cache.decode import in_order
+from flowertune.data.cache_dir import MOVE_HINT
+from flowertune.data.image import NotAPhoto
 from flowertune.errors import TrainingFailed, printable
 
 ROWS_AT_ONCE = 64  # of one thread that verifies all

@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from flowertune.data.decoding import Progress, in_order, quiet_pil
-from flowertune.data.near_duplicates import Spectrum, same_pictures, spectrum
-from flowertune.data.photos import PhotoSet
-from flowertune.data.pixels import NotAPhoto, photo_bytes, read_photo, readable_formats
+from flowertune.data.cache.decode import Progress, in_order, quiet_pil
+from flowertune.data.dataset import PhotoSet
+from flowertune.data.image import NotAPhoto, photo_bytes, read_photo, readable_formats
+from flowertune.data.quality.near_duplicates import Spectrum, same_pictures, spectrum
 
 # Photos of a class: with fewer in train there is little to learn from, with none to measure on.
 FEW = {"train": 5, "val": 1, "test": 1}

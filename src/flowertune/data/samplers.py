@@ -1,4 +1,4 @@
-"""Batches of P classes with K photos each, for losses that compare the photos of a batch."""
+"""Which images make up each batch of an epoch, from (seed, epoch) alone."""
 
 import itertools
 import math
@@ -45,3 +45,17 @@ def class_batches(
             batches[batch].append(group)
             load[batch] += 1
     return [torch.cat(batch) for batch in batches]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch visits `count` photos: (count,) int64, a permutation."""
+    return torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """The batches of an epoch: (B,) int64 photo indices each, every photo exactly once.
+
+    The last batch is smaller where `batch_size` does not divide `count`.
+    """
+    order = epoch_order(count, seed, epoch)
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]

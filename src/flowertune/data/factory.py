@@ -1,0 +1,151 @@
+"""From config to images, batches and augmentation."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from flowertune.config.augmentation import (
+    AugmentationConfig,
+    BasicAugmentationConfig,
+    CutMixConfig,
+    MixUpConfig,
+)
+from flowertune.config.data import DataConfig
+from flowertune.config.loss import TripletCrossEntropyConfig
+from flowertune.config.schema import Config
+from flowertune.data import splits
+from flowertune.data.cache.dataset import CachedSplit
+from flowertune.data.cache_dir import mark_used
+from flowertune.data.dataset import PhotoSet
+from flowertune.data.device_pixels import Residency, are_resident
+from flowertune.data.samplers import class_batches, epoch_batches
+from flowertune.data.sources import flowers102, folder
+from flowertune.data.sources.synthetic import dataset as synthetic
+from flowertune.data.transforms.augment import Recipe
+from flowertune.data.transforms.mixup import Mixing
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def list_photos(data: DataConfig, cache: Path, progress: Progress) -> PhotoSet:
+    """The photos of the source under `data.protocol`, k of each class for training if asked for."""
+    photo_set = _SOURCES[data.name](data, cache, progress)
+    if data.protocol == "trainval":
+        photo_set = splits.trainval(photo_set)
+    return photo_set if data.shots is None else splits.k_shot(photo_set, data.shots, data.seed)
+
+
+def photo_root(data: DataConfig, cache: Path) -> Path:
+    """The folder of the source's photos, whether or not it is there; nothing is fetched or drawn.
+
+    It is what the paths in photos.csv of a run begin at.
+    """
+    return _ROOTS[data.name](data, cache)
+
+
+def _folder(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+    return folder.photo_set(_folder_root(data, cache), seed=data.seed)
+
+
+def _folder_root(data: Any, cache: Path) -> Path:
+    return Path(data.root).expanduser().absolute()
+
+
+def _flowers102(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+    root = _flowers102_root(data, cache)
+    photo_set = flowers102.photo_set(root, url=data.url, progress=progress)
+    if data.root is None:
+        mark_used(root)
+    return photo_set
+
+
+def _flowers102_root(data: Any, cache: Path) -> Path:
+    return cache / "flowers102" if data.root is None else _folder_root(data, cache)
+
+
+def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+    photo_set = synthetic.photo_set(cache / "synthetic", **_drawn(data), progress=progress)
+    mark_used(photo_set.root)
+    return photo_set
+
+
+def _synthetic_root(data: Any, cache: Path) -> Path:
+    return synthetic.drawn_folder(cache / "synthetic", **_drawn(data))
+
+
+def _drawn(data: Any) -> dict[str, int]:
+    """What is drawn, as the source's functions take it."""
+    names = ("train_per_class", "val_per_class", "test_per_class", "seed")
+    return {name: getattr(data, name) for name in names}
+
+
+_SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {
+    "folder": _folder,
+    "flowers102": _flowers102,
+    "synthetic": _synthetic,
+}
+_ROOTS: dict[str, Callable[[Any, Path], Path]] = {
+    "folder": _folder_root,
+    "flowers102": _flowers102_root,
+    "synthetic": _synthetic_root,
+}
+
+
+def pixels_are_resident(
+    data: DataConfig, photo_set: PhotoSet, train: CachedSplit, device: torch.device
+) -> bool:
+    """Whether a run keeps its pixels on the device; all of them or none.
+
+    They are the evaluation form of all photos, and the training form of `train` if it has one.
+    """
+    photos = sum(len(split) for split in photo_set.splits.values())
+    total = photos * train.eval_pixels.nbytes // len(train.eval_pixels)
+    if train.train_pixels is not None:
+        total += train.train_pixels.nbytes
+    residency = cast("Residency", data.residency)  # its choices are checked
+    return are_resident(residency, total, device)
+
+
+def augmentation_recipe(
+    settings: AugmentationConfig, size: tuple[int, int], epochs: int
+) -> Recipe | None:
+    """How training photos are varied in a training of `epochs`; None where they are not."""
+    if not isinstance(settings, BasicAugmentationConfig):
+        return None
+    return Recipe(
+        size=size,
+        interpolation=settings.interpolation,  # type: ignore[arg-type]  # its choices are checked
+        scale=(settings.scale[0], settings.scale[1]),
+        ratio=(settings.ratio[0], settings.ratio[1]),
+        flip=settings.flip,
+        brightness=settings.brightness,
+        contrast=settings.contrast,
+        saturation=settings.saturation,
+        mixing=_mixing(settings, epochs),
+    )
+
+
+def _mixing(settings: BasicAugmentationConfig, epochs: int) -> Mixing | None:
+    if not isinstance(settings, (MixUpConfig, CutMixConfig)):
+        return None
+    return Mixing(
+        kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
+        alpha=settings.alpha,
+        last_epoch=epochs - settings.mix_off_epochs,
+    )
+
+
+def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
+    """Epoch (from 1) -> the photo indices (B,) of each batch: P x K for a loss that needs them.
+
+    labels: (N,) int64, of the training photos.
+    """
+    loss, batch_size = config.loss, config.trainer.batch_size
+    if isinstance(loss, TripletCrossEntropyConfig):
+        classes = loss.classes_per_batch or batch_size // loss.samples_per_class
+        return partial(class_batches, labels, classes, loss.samples_per_class, config.seed)
+    return partial(epoch_batches, len(labels), batch_size, config.seed)

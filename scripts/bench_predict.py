@@ -121,7 +121,7 @@ def worker(name: str, job_json: str, folder: str) -> int:
     from peers.memory import MemoryWatch
 
     import flowertune
-    from flowertune import memory
+    from flowertune.runtime import memory
 
     model = flowertune.load(job["run"])
     paths = sorted(path for path in Path(job["photos"]).rglob("*") if path.is_file())

@@ -29,12 +29,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import claims, memory, rehearsal
+from flowertune import claims, rehearsal
 from flowertune.commands import compose as commands_compose
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.runs import Run
+from flowertune.runtime import memory
 
 SMALL_VIT = {
     "embed_dim": 32,

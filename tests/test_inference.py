@@ -4,10 +4,10 @@ import torch
 
 from flowertune.data.device_pixels import PixelStore
 from flowertune.inference import embed_frozen, infer, infer_features, prediction_table
-from flowertune.models import tower
+from flowertune.models import vision_tower
+from flowertune.models.adapters.lora import add_lora
 from flowertune.models.classifier import Classifier
-from flowertune.models.head import LinearHead
-from flowertune.models.lora import add_lora
+from flowertune.models.heads import LinearHead
 from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
@@ -58,7 +58,9 @@ def test_the_batch_size_does_not_matter(classifier, pixels, batch_size):
 
 @pytest.fixture
 def five_at_once(small, monkeypatch):
-    monkeypatch.setattr(tower, "TOKENS_AT_ONCE", 5 * len(small.visual.positional_embedding) + 1)
+    monkeypatch.setattr(
+        vision_tower, "TOKENS_AT_ONCE", 5 * len(small.visual.positional_embedding) + 1
+    )
 
 
 def sizes_of(module):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowertune.cli import main
-from flowertune.lasting import arrives, lasting_output
+from flowertune.runtime.streams import arrives, lasting_output
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX descriptors")
 

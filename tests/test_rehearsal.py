@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from flowertune import build, rehearsal
+from flowertune import rehearsal
 from flowertune.config.schema import Config
-from flowertune.data import device_pixels
+from flowertune.data import device_pixels, factory
 from flowertune.report.console import RunConsole
 
 
@@ -27,7 +27,7 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
         asked.append((residency, total))
         return device_pixels.are_resident(residency, total, device)
 
-    monkeypatch.setattr(build, "are_resident", are_resident)
+    monkeypatch.setattr(factory, "are_resident", are_resident)
     config = compose(
         "experiment=quickstart", "method=lora", f"augmentation={augmentation}",
         "trainer.device=cpu", f"data.residency={word}", "data.train_per_class=2",

@@ -9,16 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from flowertune import saved_model
-from flowertune.baselines.linear_probe import LinearProbe
-from flowertune.build import build_classifier
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.head import CosineHeadConfig, LinearHeadConfig
 from flowertune.config.model import FullConfig, LinearProbeConfig, LoraConfig, VptConfig
 from flowertune.config.schema import Config
+from flowertune.models import serialization
+from flowertune.models.adapters.vpt import load_prompts
 from flowertune.models.backbone import load_directory
-from flowertune.models.tower import embed
-from flowertune.models.vpt import load_prompts
+from flowertune.models.factory import build_classifier
+from flowertune.models.vision_tower import embed
 
 CLASSES = ("rose", "Gänseblümchen", "a [b]")
 
@@ -40,7 +39,7 @@ def write(small_dir, folder, model, head=None):
     backbone = load_directory(small_dir, text=False)
     features = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
     weight, bias = torch.randn(3, 32).double(), torch.randn(3).double()
-    probe = LinearProbe(weight, bias, torch.zeros(32), torch.ones(32), 1e-2, None)
+    probe = (weight, bias, torch.zeros(32), torch.ones(32))
     classifier = build_classifier(settings, backbone, len(CLASSES), features, None, probe)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -48,7 +47,7 @@ def write(small_dir, folder, model, head=None):
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) / 8)
     folder.mkdir(exist_ok=True)
-    saved_model.write(folder, settings, backbone, classifier, CLASSES)
+    serialization.write(folder, settings, backbone, classifier, CLASSES)
     return settings, backbone, classifier
 
 

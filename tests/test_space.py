@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from flowertune import build, space
-from flowertune.baselines.linear_probe import LinearProbe
+from flowertune import space
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
+from flowertune.models import factory
 
 CLASSES = 5
 PHOTOS: Any = SimpleNamespace(
@@ -34,16 +34,15 @@ def test_what_it_counts_is_what_a_run_of_that_method_keeps(
     words: tuple[str, ...], compose: Callable[..., Config]
 ) -> None:
     config = compose("experiment=quickstart", *words)
-    backbone = build.load_backbone(config.backbone, config.seed)
+    backbone = factory.load_backbone(config.backbone, config.seed)
     counted = space.numbers_kept(config, backbone, CLASSES)
     width = backbone.embedding_dim
-    probe = LinearProbe(
-        weight=torch.zeros(CLASSES, width).double(), bias=torch.zeros(CLASSES).double(),
-        mean=torch.zeros(width).double(), std=torch.ones(width).double(), weight_decay=1.0,
-        unreached=None,
+    probe = (
+        torch.zeros(CLASSES, width).double(), torch.zeros(CLASSES).double(),
+        torch.zeros(width).double(), torch.ones(width).double(),
     )  # fmt: skip
     features = torch.randn(9, width)
-    classifier = build.build_classifier(config, backbone, CLASSES, features, None, probe)
+    classifier = factory.build_classifier(config, backbone, CLASSES, features, None, probe)
     real = sum(tensor.numel() for tensor in classifier.trainable_state().values())
     assert real <= counted <= real + 4
 
@@ -53,7 +52,7 @@ def test_a_run_that_does_not_fit_is_refused_and_one_that_fits_is_not(
 ) -> None:
     root = tmp_path / "not" / "yet"
     config = compose("experiment=quickstart", "method=full", f"run.root={root}")
-    backbone = build.load_backbone(config.backbone, config.seed)
+    backbone = factory.load_backbone(config.backbone, config.seed)
 
     def free(size: int) -> None:
         disk = shutil._ntuple_diskusage(10**12, 10**12 - size, size)

@@ -8,10 +8,10 @@ import torch
 
 from flowertune import timing
 from flowertune.errors import TrainingFailed
-from flowertune.models import product
+from flowertune.models.adapters.lora_linear import _updated_linear
 from flowertune.models.backbone import load_tiny
-from flowertune.models.lora_linear import _updated_linear
-from flowertune.models.tower import embed
+from flowertune.models.kernels import linear
+from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
@@ -58,9 +58,9 @@ def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
 ) -> None:
     if by_onednn and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    for module in (product, timing):
+    for module in (linear, timing):
         monkeypatch.setattr(module, "mkl_is_narrow", lambda: by_onednn)
-    layer, x = product.Linear(8, 5), torch.randn(4, 8, requires_grad=True)
+    layer, x = linear.Linear(8, 5), torch.randn(4, 8, requires_grad=True)
     assert timing.count_operations(lambda: layer(x).sum().backward()) == 3 * 2 * 4 * 8 * 5
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from flowertune.models.backbone import ASSETS
-from flowertune.models.weights import quiet
+from flowertune.models.pretrained import quiet
 from flowertune.trained import Trained
 
 _made: dict[str, Any] = {}  # of this process: a tower is built once

@@ -61,7 +61,7 @@ def write_backbone(folder: Path, model: str, seed: int) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from flowertune.models.weights import quiet
+    from flowertune.models.pretrained import quiet
 
     config: dict[str, Any] = VIT_TINY
     if model == "vit_b32":

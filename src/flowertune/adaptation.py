@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from flowertune import build, frozen, keepsakes, runs, saved_model
-from flowertune.baselines import comparison
+from flowertune import frozen, keepsakes, runs
+from flowertune.baselines import comparison, linear_probe
 from flowertune.baselines.features import frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
 from flowertune.config.schema import Config, needs_probe
-from flowertune.data import factory
 from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.data.device_pixels import PixelStore
+from flowertune.data.factory import augmentation_recipe, pixels_are_resident, training_batches
 from flowertune.data.loader import training_photos
 from flowertune.errors import TrainingFailed
 from flowertune.inference import (
@@ -33,13 +33,16 @@ from flowertune.inference import (
     infer_features,
     prediction_table,
 )
+from flowertune.losses.factory import build_criterion
 from flowertune.metrics import measure
+from flowertune.models import serialization
+from flowertune.models import serialization as models_serialization
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
+from flowertune.models.factory import build_classifier
 from flowertune.report.console import RunConsole
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop
-from flowertune.training import checkpoint
 from flowertune.training.course import Course, train
 from flowertune.training.step import build_step, not_finite
 
@@ -70,9 +73,7 @@ def adapt(
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
     std = torch.tensor(backbone.preprocessing.std, device=device)
-    resident = factory.pixels_are_resident(
-        config.data, photos.photo_set, photos.splits["train"], device
-    )
+    resident = pixels_are_resident(config.data, photos.photo_set, photos.splits["train"], device)
     pixels = {
         name: PixelStore(each.eval_pixels, device, resident=resident)
         for name, each in photos.splits.items()
@@ -98,7 +99,7 @@ def adapt(
     if config.baselines or needs_probe(config):
         probe = fit_linear_probe(
             features["train"], labels["train"], features.get("val"), labels.get("val"),
-            len(class_names), *build.probe_recipe(config.probe, config.seed),
+            len(class_names), *linear_probe.probe_recipe(config.probe, config.seed),
         )  # fmt: skip
     probe_seconds = time.perf_counter() - began
     baselines = comparison.baselines(
@@ -106,8 +107,13 @@ def adapt(
     )
 
     # the model
-    classifier = build.build_classifier(
-        config, backbone, len(class_names), features.get("train"), vectors, probe
+    classifier = build_classifier(
+        config,
+        backbone,
+        len(class_names),
+        features.get("train"),
+        vectors,
+        None if probe is None else probe.tensors,
     ).to(device)
 
     def evaluate(split: str) -> Outputs:
@@ -122,22 +128,22 @@ def adapt(
     inferred: dict[str, Outputs | None] = {}  # what these weights made of a split already
     training = None
     if classifier.mode in FROZEN:  # the head is what it will be
-        checkpoint.save_weights(run.best, classifier.trainable_state())
+        models_serialization.save_weights(run.best, classifier.trainable_state())
         run.write_lines("metrics.jsonl", [])
         run.write_lines("timings.jsonl", [])
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
         course = Course(0, None, None, seconds, None)
     else:
-        recipe = factory.augmentation_recipe(
+        recipe = augmentation_recipe(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
         training = training_photos(
             photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
-            factory.training_batches(config, labels["train"]), config.seed,
+            training_batches(config, labels["train"]), config.seed,
         )  # fmt: skip
         course, inferred["val"] = train(
             build_step(
-                classifier, build.build_criterion(config.loss), compute, config.optimizer, settings,
+                classifier, build_criterion(config.loss), compute, config.optimizer, settings,
                 console.say,
             ),
             training, settings, run,
@@ -147,7 +153,7 @@ def adapt(
 
     # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test photos here and nowhere else
-    classifier.load_trainable_state(checkpoint.load_weights(run.best))
+    classifier.load_trainable_state(models_serialization.load_weights(run.best))
     measured, outputs = {}, {}
     for name, each in photos.splits.items():
         outputs[name] = inferred.get(name) or evaluate(name)
@@ -160,7 +166,7 @@ def adapt(
             f"predictions-{name}.csv",
             *prediction_table(photos.names(name), each.split.labels, logits, class_names),
         )
-    saved_model.write(run.adapter, config, backbone, classifier, class_names)
+    serialization.write(run.adapter, config, backbone, classifier, class_names)
 
     results = {
         "run": run.path.name,

@@ -18,7 +18,7 @@ from flowertune.errors import (
     Interrupted,
 )
 from flowertune.help_text import command_help, family_help, program_help
-from flowertune.lasting import lasting_output
+from flowertune.runtime.streams import lasting_output
 from flowertune.signals import listening
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from flowertune.config.data import FolderConfig
 from flowertune.config.schema import Config
-from flowertune.data import factory
 from flowertune.data.cache.dataset import CachedPhotos, cache_photos
-from flowertune.data.cache.decode import Progress
 from flowertune.data.cache.store import store_key
 from flowertune.data.dataset import PhotoSet
+from flowertune.data.factory import Progress, list_photos
 from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder
 from flowertune.errors import Refused, printable
@@ -58,7 +57,7 @@ def listed(
     split: str | None,
     are_others: bool,
     cache: Path,
-    progress: factory.Progress,
+    progress: Progress,
 ) -> PhotoSet:
     """The photos to measure on: of the split, or of each for "all".
 
@@ -72,9 +71,9 @@ def listed(
     if are_others and isinstance(data, FolderConfig) and is_whole:
         photo_set = folder.as_found(Path(data.root))
         if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
-            photo_set = factory.list_photos(data, cache, progress)
+            photo_set = list_photos(data, cache, progress)
     else:
-        photo_set = factory.list_photos(data, cache, progress)
+        photo_set = list_photos(data, cache, progress)
     there = photo_set.splits
     if split is None:
         split = "all" if are_others else "test" if "test" in there else "val"

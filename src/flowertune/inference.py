@@ -8,10 +8,10 @@ from torch import Tensor
 
 from flowertune.data.device_pixels import PixelStore
 from flowertune.data.transforms.augment import normalise
+from flowertune.models.adapters.lora import merged
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.lora import merged
-from flowertune.models.tower import in_parts
+from flowertune.models.vision_tower import in_parts
 from flowertune.runtime.device import Compute
 
 

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.config.data import DataConfig
-from flowertune.data import factory
 from flowertune.data.cache.decode import in_order, quiet_pil
 from flowertune.data.cache_dir import cache_root
+from flowertune.data.factory import photo_root
 from flowertune.data.image import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo
 from flowertune.runs import PhotoOfRun
 
 
 def root_of(data: DataConfig) -> Path:
     """What the paths in a run's photos.csv begin at, whether or not it is still there."""
-    return factory.photo_root(data, cache_root())
+    return photo_root(data, cache_root())
 
 
 def as_they_were(

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 
 from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with_type
 from flowertune.files import NO_ROOM
-from flowertune.memory import is_out_of_memory
 from flowertune.runs import Run
+from flowertune.runtime.memory import is_out_of_memory
 from flowertune.signals import on_signals
 
 log = logging.getLogger(__name__)

@@ -8,21 +8,27 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor
 
-from flowertune import build, memory, seeding
-from flowertune.baselines.linear_probe import LinearProbe
+from flowertune import seeding
 from flowertune.config.schema import Config
-from flowertune.data import factory
-from flowertune.data import factory as photo_sources
 from flowertune.data.cache.dataset import CachedPhotos, cache_photos
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import PixelStore
+from flowertune.data.factory import (
+    augmentation_recipe,
+    list_photos,
+    pixels_are_resident,
+    training_batches,
+)
 from flowertune.data.loader import TrainingPhotos, training_photos
 from flowertune.errors import TrainingFailed
+from flowertune.losses.factory import build_criterion, check_loss
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
+from flowertune.models.factory import build_classifier, check_adapter, load_backbone
 from flowertune.report.console import RunConsole
+from flowertune.runtime import memory
+from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import Compute, choose_compute
-from flowertune.training.determinism import make_deterministic
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.step import Batch, Step, build_step, loaded, not_finite
 
@@ -62,9 +68,9 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     make_deterministic(settings.deterministic, compute.device)
     memory.keep_freed()
     with console.progress():
-        backbone = build.load_backbone(config.backbone, config.seed)
-        build.check_adapter(config.model, backbone)
-        photo_set = photo_sources.list_photos(config.data, cache, console.advance)
+        backbone = load_backbone(config.backbone, config.seed)
+        check_adapter(config.model, backbone)
+        photo_set = list_photos(config.data, cache, console.advance)
         splits = {name: each for name, each in photo_set.splits.items() if name != "test"}
         cached = cache_photos(
             replace(photo_set, splits=splits),
@@ -75,18 +81,18 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
             progress=console.advance,
         )
     train = cached.splits["train"]
-    build.check_loss(config.loss, train.split.labels)
+    check_loss(config.loss, train.split.labels)
 
     # as in a training, so for the test photos too, of which nothing is decoded here
-    resident = factory.pixels_are_resident(config.data, photo_set, train, compute.device)
+    resident = pixels_are_resident(config.data, photo_set, train, compute.device)
     backbone.model.to(compute.device)
     mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
     std = torch.tensor(backbone.preprocessing.std, device=compute.device)
     classes = len(photo_set.class_names)
-    classifier = build.build_classifier(
+    classifier = build_classifier(
         config, backbone, classes, *_stand_ins(backbone.embedding_dim, classes)
     ).to(compute.device)
-    criterion = build.build_criterion(config.loss)
+    criterion = build_criterion(config.loss)
     step = build_step(classifier, criterion, compute, config.optimizer, settings, console.say)
     return Rehearsal(
         compute=compute,
@@ -97,12 +103,10 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
             train,
             PixelStore(train.eval_pixels, compute.device, resident=resident),
             classes,
-            factory.augmentation_recipe(
-                config.augmentation, backbone.preprocessing.size, settings.epochs
-            ),
+            augmentation_recipe(config.augmentation, backbone.preprocessing.size, settings.epochs),
             mean,
             std,
-            factory.training_batches(config, torch.tensor(train.split.labels)),
+            training_batches(config, torch.tensor(train.split.labels)),
             config.seed,
         ),
         step=step,
@@ -110,20 +114,13 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     )
 
 
-def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, LinearProbe]:
+def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """For what a head starts from: features, class vectors, a probe. No time depends on them."""
     generator = seeding.generator(0, "bench")
     features, vectors = (torch.randn(rows, width, generator=generator) for rows in (64, classes))
     vectors = torch.nn.functional.normalize(vectors, dim=1)
-    probe = LinearProbe(
-        weight=vectors.double(),
-        bias=torch.zeros(classes).double(),
-        mean=torch.zeros(width).double(),
-        std=torch.ones(width).double(),
-        weight_decay=1.0,
-        unreached=None,
-    )
-    return features, vectors, probe
+    probe = (vectors.double(), *(torch.zeros(n).double() for n in (classes, width)))
+    return features, vectors, (*probe, torch.ones(width).double())
 
 
 def step_batches(

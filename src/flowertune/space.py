@@ -9,10 +9,10 @@ from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.errors import Refused
 from flowertune.files import bytes_in, in_words
+from flowertune.models.adapters.lora import TARGETS, adapted_layers
+from flowertune.models.adapters.vpt import prompted_blocks
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
-from flowertune.models.lora import TARGETS, adapted_layers
-from flowertune.models.vpt import prompted_blocks
 from flowertune.runs import CHECKPOINTS_KEPT, cannot_be_made
 
 PHOTO_BYTES = 500  # of a photo's rows in photos.csv and in its predictions

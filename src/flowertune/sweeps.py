@@ -36,10 +36,10 @@ from flowertune.errors import (
     Refused,
     with_type,
 )
-from flowertune.lasting import lasting_output
 from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
 from flowertune.runs import cannot_be_made, to_csv
+from flowertune.runtime.streams import lasting_output
 from flowertune.sweep_table import Job, job_rows, measured, seconds_left, setting_rows, settings
 from flowertune.worker_processes import WorkerProcesses
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowertune.errors import TrainingFailed
-from flowertune.models.product import mkl_is_narrow, product
+from flowertune.models.kernels.linear import mkl_is_narrow, product
 from flowertune.runtime.device import Compute
 
 WARM_UP = 3  # calls that are not timed: memory is fetched, kernels are chosen and loaded

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from flowertune import build, finished_run, saved_model, unchanged
+from flowertune import finished_run, unchanged
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.decode import in_order, quiet_pil
@@ -32,10 +32,12 @@ from flowertune.data.image import (
 from flowertune.data.transforms.augment import normalise
 from flowertune.errors import Refused
 from flowertune.inference import Outputs, infer, ranked
+from flowertune.models import serialization
+from flowertune.models.adapters.lora import fold
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.lora import fold
-from flowertune.models.weights import INSTEAD
+from flowertune.models.factory import load_backbone
+from flowertune.models.pretrained import INSTEAD
 from flowertune.runs import Run, damaged
 from flowertune.runtime.device import Compute, choose_compute, send
 
@@ -228,16 +230,26 @@ def compute_for(config: Config, device: str | None, precision: str | None) -> Co
 def opened(run: Run, config: Config, compute: Compute) -> Trained:
     """What `read` found with its model on the device. Raises Refused as `load` does."""
     backbone = backbone_of(run, config)
-    classifier, class_names = saved_model.read(run.adapter, config, backbone)
+    classifier, class_names = read_classifier(run, config, backbone)
     classifier.to(compute.device)
     fold(classifier.visual)  # there, as the run's own numbers were made of that device's sums
     return Trained(run, config, classifier, class_names, backbone.preprocessing, compute)
 
 
+def read_classifier(
+    run: Run, config: Config, backbone: Backbone
+) -> tuple[Classifier, tuple[str, ...]]:
+    """The run's classifier on the CPU and its class names. Raises Refused as `load` does."""
+    try:
+        return serialization.read(run.adapter, config, backbone)
+    except ValueError as error:
+        raise Refused(damaged(run.path, str(error))) from error
+
+
 def backbone_of(run: Run, config: Config) -> Backbone:
     """The run's own, frozen, without text. Raises Refused where it cannot be had any more."""
     try:
-        backbone = build.load_backbone(replace(config.backbone, text=False), config.seed)
+        backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except Refused as error:
         reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
         why = f"{run.path}: the weights that it was trained on cannot be had: {reason}"

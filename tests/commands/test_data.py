@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowertune import cli, memory
+from flowertune import cli
 from flowertune.commands import train
 from flowertune.data.cache import store as stored_pixels
 from flowertune.data.cache.listing import kept_in
+from flowertune.runtime import memory
 
 SMALL = (
     "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from flowertune import saved_model
-from flowertune.build import build_classifier
 from flowertune.config.schema import Config
 from flowertune.files import sha256_of
 from flowertune.metrics import measure
+from flowertune.models import serialization
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
+from flowertune.models.factory import build_classifier
 from flowertune.runs import FORMAT, Run
 
 CLASSES = ("rose", "Gänseblümchen", "a | [b]")
@@ -73,7 +73,7 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
         run = Run(root / name)
         root.mkdir(exist_ok=True)
         run.create(asdict(config), {"format": FORMAT, **model.facts()})
-        saved_model.write(run.adapter, config, model, classifier, CLASSES)
+        serialization.write(run.adapter, config, model, classifier, CLASSES)
         photos = sorted(val_photos.rglob("*.png"))
         rows = [
             [split, path.relative_to(val_photos).as_posix(), path.parent.name, sha256_of(path)]

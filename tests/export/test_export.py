@@ -15,7 +15,7 @@ from flowertune import cli
 from flowertune.commands import export
 from flowertune.errors import ExportFailed
 from flowertune.export import tensor_files
-from flowertune.models.folded_head import FoldedHead
+from flowertune.models.heads import FoldedHead
 
 LORA = ("method=lora", "model.rank=4", "model.targets=[q,v,mlp]", "model.dropout=0.2")
 KINDS = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowertune.losses import criteria
+from flowertune.losses import factory
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.losses.triplet import batch_hard_triplet_loss
 
@@ -21,7 +21,7 @@ def outputs():
 def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
     embedding, logits, targets = outputs
     mining = {"margin": 0.5, "distance": "cosine", "normalize": True, "reduction": "nonzero_mean"}
-    terms = criteria.triplet_cross_entropy(*outputs, label_smoothing=0.1, weight=0.3, **mining)
+    terms = factory.triplet_cross_entropy(*outputs, label_smoothing=0.1, weight=0.3, **mining)
     triplet, active = batch_hard_triplet_loss(embedding, LABELS, **mining)
     expected = {"ce": soft_cross_entropy(logits, targets, 0.1), "triplet": triplet}
     expected["loss"] = expected["ce"] + 0.3 * triplet
@@ -33,6 +33,6 @@ def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
 
 
 def test_cross_entropy_has_no_terms_apart(outputs):
-    terms = criteria.cross_entropy(*outputs, label_smoothing=0.0)
+    terms = factory.cross_entropy(*outputs, label_smoothing=0.0)
     assert terms.keys() == {"loss"}
     assert torch.equal(terms["loss"], soft_cross_entropy(*outputs[1:], 0.0))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from flowertune.models.adapters.vpt import make_prompts
 from flowertune.models.backbone import Backbone
-from flowertune.models.prompts import Prompts
-from flowertune.models.vpt import make_prompts
+from flowertune.models.visual_prompts import Prompts
 
 
 @pytest.fixture(scope="session")

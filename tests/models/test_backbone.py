@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from flowertune.files import sha256_of
 from flowertune.models import backbone as backbone_module
-from flowertune.models import names, weights
+from flowertune.models import pretrained
+from flowertune.models import pretrained as weights
 from flowertune.models.backbone import NO_TENSORS, load_directory, load_pretrained, load_random
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -142,12 +143,12 @@ def test_a_plain_pickle_of_tensors_is_read(broken, small):
     ],
 )
 def test_the_activation_follows_the_weights(name, tag, quick_gelu):
-    assert names.resolve(name, tag)[3] is quick_gelu
+    assert pretrained.resolve(name, tag)[3] is quick_gelu
 
 
 def test_every_listed_pair_of_open_clip_resolves_to_a_file_on_the_hub():
     for name, tag in open_clip.list_pretrained():
-        assert names.resolve(name, tag)[2]["hf_hub"].count("/") == 2, (name, tag)
+        assert pretrained.resolve(name, tag)[2]["hf_hub"].count("/") == 2, (name, tag)
 
 
 def test_quickgelu_with_weights_trained_without_it_is_refused_with_the_right_name(refusal):

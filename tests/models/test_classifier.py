@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from flowertune.models.adapters.lora import add_lora
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.head import LinearHead
-from flowertune.models.lora import add_lora
+from flowertune.models.heads import LinearHead
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flowertune.models import float32_attention
-from flowertune.models.float32_attention import attend
+from flowertune.models.kernels import attention
+from flowertune.models.kernels.attention import attend
 
 
 @pytest.fixture(params=["onednn", "torch"])
 def library(request, monkeypatch):
     """Each of the two, whatever this machine is."""
-    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: request.param == "onednn")
+    monkeypatch.setattr(attention, "by_onednn", lambda x: request.param == "onednn")
     return request.param
 
 
@@ -56,12 +56,12 @@ def test_output_and_gradients_are_those_of_the_definition(library, queries, keys
 
 def test_it_keeps_float32_where_it_is_used():
     """oneDNN may round factors to bfloat16 there: its error would be a thousand times as large."""
-    if not float32_attention._keeps_float32():
+    if not attention._keeps_float32():
         pytest.skip("oneDNN rounds on this CPU, and is not used")
     generator = torch.Generator().manual_seed(1)
     for shape in [(1, 1, 1, 8), (2, 3, 197, 64), (1, 12, 50, 64), (3, 4, 17, 16), (1, 2, 300, 80)]:
         a, b = (torch.randn(shape, generator=generator).flatten(0, 1) for _ in range(2))
-        with float32_attention._onednn():
+        with attention._onednn():
             found = a @ b.transpose(1, 2)
         error = (found - a.double() @ b.double().transpose(1, 2)).abs().max()
         assert error < 1e-4
@@ -69,9 +69,9 @@ def test_it_keeps_float32_where_it_is_used():
 
 def test_attention_that_is_large_is_torchs_own(monkeypatch):
     """Kept for its gradient, that of ViT-L on 336 pixels would take gigabytes."""
-    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
-    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: True)
-    monkeypatch.setattr(float32_attention, "LARGEST", 2 * 3 * 20 * 20 * 4)
+    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
+    monkeypatch.setattr(attention, "LARGEST", 2 * 3 * 20 * 20 * 4)
     used = []
     own = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: used.append(1) or own(*a))
@@ -85,7 +85,7 @@ def test_attention_that_is_large_is_torchs_own(monkeypatch):
 
 
 def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
-    monkeypatch.setattr(float32_attention, "AT_ONCE", 2 * 3 * 20 * 25 * 4)
+    monkeypatch.setattr(attention, "AT_ONCE", 2 * 3 * 20 * 25 * 4)
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(5, 3, n, 8, generator=generator) for n in (20, 25, 25))
     found = attend(q, k, v)
@@ -93,17 +93,17 @@ def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
 
 
 def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
-    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
-    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: False)
-    monkeypatch.setattr(float32_attention, "_attend", None)
+    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "_keeps_float32", lambda: False)
+    monkeypatch.setattr(attention, "_attend", None)
     q = torch.randn(1, 1, 3, 8)
     assert attend(q, q, q).shape == q.shape
 
 
 def test_threads_leave_the_switch_as_it_was(monkeypatch):
     """Left at "medium", products of others would be rounded from then on, on a GPU."""
-    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
-    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: True)
+    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
     q = torch.randn(2, 3, 20, 8)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: attend(q, q, q), range(400)))
@@ -116,8 +116,8 @@ def test_it_computes_where_torchs_newer_switches_are_set(monkeypatch):
     def raises(*given):
         raise RuntimeError("mix of the legacy and new APIs")
 
-    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: True)
-    monkeypatch.setattr(float32_attention, "_keeps_float32", lambda: True)
+    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raises)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", raises)
     q = torch.randn(2, 3, 20, 8)

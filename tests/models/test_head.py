@@ -2,8 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flowertune.models.folded_head import folded
-from flowertune.models.head import CosineHead, LinearHead, TextHead
+from flowertune.models.heads import CosineHead, LinearHead, TextHead, folded
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowertune.errors import Refused
-from flowertune.models import lora_linear
+from flowertune.models.adapters import lora_linear
+from flowertune.models.adapters.lora import add_lora, load_adapter, merged, save_adapter
 from flowertune.models.backbone import load_directory
-from flowertune.models.lora import add_lora, load_adapter, merged, save_adapter
 
 SETTINGS = {
     "rank": 4,

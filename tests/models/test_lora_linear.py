@@ -9,8 +9,8 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
-from flowertune.models import product
-from flowertune.models.lora_linear import LoraLinear, use_larger_operations
+from flowertune.models.adapters.lora_linear import LoraLinear, use_larger_operations
+from flowertune.models.kernels import linear
 
 
 def pair(bias: bool = True, dropout: float = 0.0) -> tuple[nn.Module, nn.Module]:
@@ -57,7 +57,7 @@ def test_in_float32_they_are_pefts_by_either_library(
 ) -> None:
     if onednn and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product, "mkl_is_narrow", lambda: onednn)
+    monkeypatch.setattr(linear, "mkl_is_narrow", lambda: onednn)
     theirs, ours = pair()
     x = torch.randn(5, photos, 10, dtype=torch.float64).transpose(0, 1)
     expected = outcome(theirs, x.clone().requires_grad_())

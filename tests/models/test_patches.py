@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models import product as products
-from flowertune.models.patches import PatchEmbedding, cut_patches
+from flowertune.models.kernels import linear as products
+from flowertune.models.kernels.patch_embedding import PatchEmbedding, cut_patches
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "as torch does it"], autouse=True)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flowertune.models import product as products
-from flowertune.models.product import Linear, by_onednn, product, use_products
+from flowertune.models.kernels import linear as products
+from flowertune.models.kernels.linear import Linear, by_onednn, product, use_products
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"

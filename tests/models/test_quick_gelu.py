@@ -5,7 +5,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import nn
 
-from flowertune.models.quick_gelu import FusedQuickGELU, fuse_quick_gelu
+from flowertune.models.kernels.quick_gelu import FusedQuickGELU, fuse_quick_gelu
 
 VALUES = torch.cat([torch.linspace(-30, 30, 1001), torch.tensor([0.0, -1e4, 1e4])])
 

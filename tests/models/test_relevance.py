@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from flowertune.models.attribution import patch_relevance, shows_relevance
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.relevance import patch_relevance, shows_relevance
 
 P = 5
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from flowertune.models.attention import open_attention
 from flowertune.models.backbone import load_directory
-from flowertune.models.tower import embed
+from flowertune.models.vision_tower import embed
 
 TOWERS = {
     "clip": {},

@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from flowertune.build import build_classifier
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.head import LinearHeadConfig
 from flowertune.config.model import VptConfig
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
+from flowertune.models.adapters.vpt import load_prompts, prompted_blocks, save_prompts
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.tower import embed
-from flowertune.models.vpt import load_prompts, prompted_blocks, save_prompts
+from flowertune.models.factory import build_classifier
+from flowertune.models.vision_tower import embed
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from flowertune.data.samplers import epoch_batches
 from flowertune.data.transforms.augment import Recipe
 from flowertune.data.transforms.mixup import Mixing
 from flowertune.inference import infer
-from flowertune.losses import criteria
+from flowertune.losses import factory
 from flowertune.metrics import SplitMetrics, measure
+from flowertune.models.adapters.lora import add_lora
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.head import LinearHead
-from flowertune.models.lora import add_lora
+from flowertune.models.heads import LinearHead
 from flowertune.runtime.device import Compute
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
@@ -77,7 +77,7 @@ class Training:
         validate: Callable[[], SplitMetrics] | None = None,
         on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     ) -> "Training":
-        criterion = criterion or partial(criteria.cross_entropy, label_smoothing=0.0)
+        criterion = criterion or partial(factory.cross_entropy, label_smoothing=0.0)
         step = Step(
             self.classifier, criterion, self.optimizer, self.compute, self.settings.clip_norm,
             self.replay,

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from flowertune.inference import infer
-from flowertune.losses.criteria import cross_entropy
+from flowertune.losses.factory import cross_entropy
+from flowertune.models import serialization
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
 from flowertune.signals import Stop
-from flowertune.training import checkpoint
 from flowertune.training.course import train
 from flowertune.training.step import Step
 
@@ -41,7 +41,7 @@ def course(prepare, tmp_path):
             Stop(),
             None,
         )
-        made.classifier.load_trainable_state(checkpoint.load_weights(run.best))
+        made.classifier.load_trainable_state(serialization.load_weights(run.best))
         return found, outputs, infer_val()
 
     return course

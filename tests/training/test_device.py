@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from flowertune.errors import Refused
+from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
-from flowertune.training.determinism import make_deterministic
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowertune.losses.criteria import cross_entropy
+from flowertune.losses.factory import cross_entropy
 
 
 def copies(parameters):

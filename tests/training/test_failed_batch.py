@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from flowertune.errors import TrainingFailed
-from flowertune.losses.criteria import cross_entropy
+from flowertune.losses.factory import cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
 from flowertune.runtime.device import Compute
@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_by_then_does_not_hide_the_reason(run_away, monkeypa
     def full(path, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("flowertune.training.checkpoint.save_weights", full)
+    monkeypatch.setattr("flowertune.models.serialization.save_weights", full)
     _, message, *_ = run_away(3, float("nan"))
     assert "loss of epoch 1, step 3 is not finite" in message
     assert "its photos could not be kept (OSError" in message

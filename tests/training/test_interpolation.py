@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from flowertune.models.adapters.lora import add_lora
 from flowertune.models.classifier import Classifier
-from flowertune.models.head import LinearHead
-from flowertune.models.lora import add_lora
+from flowertune.models.heads import LinearHead
 from flowertune.training.interpolation import choose_scale, interpolate
 
 

@@ -17,9 +17,9 @@ from flowertune.config.optimizer import OptimizerConfig
 from flowertune.data.device_pixels import PixelStore
 from flowertune.data.transforms.mixup import Mixing
 from flowertune.errors import TrainingFailed
-from flowertune.losses import criteria
+from flowertune.losses import factory
 from flowertune.losses.cross_entropy import soft_cross_entropy
-from flowertune.models import float32_attention
+from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
 from flowertune.training import replay as replays
 from flowertune.training.ema import AveragedWeights
@@ -27,7 +27,7 @@ from flowertune.training.optimizer import build_optimizer
 from flowertune.training.replay import MOST_RECORDINGS, WARM_UP, Replay, replay_for
 
 TRIPLET = partial(
-    criteria.triplet_cross_entropy, label_smoothing=0.1, margin=0.3, weight=0.5,
+    factory.triplet_cross_entropy, label_smoothing=0.1, margin=0.3, weight=0.5,
     distance="euclidean", normalize=True, reduction="mean",
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.fixture(autouse=True)
 def _attention_as_on_a_gpu(monkeypatch):
     """torch's own: which library computes the other on a CPU is no operation to record."""
-    monkeypatch.setattr(float32_attention, "by_onednn", lambda x: False)
+    monkeypatch.setattr(attention, "by_onednn", lambda x: False)
 
 
 class Operations(TorchDispatchMode):

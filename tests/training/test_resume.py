@@ -11,7 +11,7 @@ import torch
 
 from flowertune.errors import Interrupted
 from flowertune.inference import infer
-from flowertune.losses.criteria import cross_entropy, triplet_cross_entropy
+from flowertune.losses.factory import cross_entropy, triplet_cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs import Run
 from flowertune.runtime.device import Compute

@@ -14,18 +14,18 @@ from torch.utils._pytree import tree_leaves
 
 from flowertune.data.device_pixels import PixelStore
 from flowertune.data.transforms.mixup import Mixing
-from flowertune.losses import criteria
+from flowertune.losses import factory
+from flowertune.models.adapters.lora import add_lora
 from flowertune.models.backbone import load_directory
-from flowertune.models.lora import add_lora
-from flowertune.models.tower import embed
+from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.step import Step, loaded
 
 META = torch.device("meta")  # has shapes and no values: to look at one is an error
-CROSS_ENTROPY = partial(criteria.cross_entropy, label_smoothing=0.0)
+CROSS_ENTROPY = partial(factory.cross_entropy, label_smoothing=0.0)
 TRIPLET = partial(
-    criteria.triplet_cross_entropy,
+    factory.triplet_cross_entropy,
     label_smoothing=0.1,
     margin=0.3,
     weight=0.5,

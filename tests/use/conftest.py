@@ -8,9 +8,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from flowertune import memory
 from flowertune.commands import evaluate, predict, train
 from flowertune.config.schema import Config
+from flowertune.runtime import memory
 
 SMALL = (
     "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",

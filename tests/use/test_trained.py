@@ -17,8 +17,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import ExifTags, Image
 
 import flowertune
-from flowertune import build, saved_model
 from flowertune.config import saved
+from flowertune.models import factory, serialization
 from flowertune.models.backbone import ASSETS
 
 
@@ -39,9 +39,9 @@ def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_tr
     """One photo at a time, LoRA beside the weights and not in them."""
     run = run_of(kind)
     config = saved.read_config(run / "config.yaml")
-    backbone = build.load_backbone(config.backbone, config.seed)
+    backbone = factory.load_backbone(config.backbone, config.seed)
     transform = image_transform_v2(PreprocessCfg(**asdict(backbone.preprocessing)), is_train=False)
-    unmerged, classes = saved_model.read(run / "adapter", config, backbone)
+    unmerged, classes = serialization.read(run / "adapter", config, backbone)
     answers = flowertune.load(run, precision="fp32").predict(photos[:5], top_k=20)
     for photo, answer in zip(photos[:5], answers, strict=True):
         _, logits = unmerged(transform(Image.open(photo))[None])
@@ -64,7 +64,7 @@ def test_a_frozen_model_is_open_clip_itself_and_its_head(
     clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{ASSETS / 'tiny'}")
     clip.eval()
     classes = json.loads((run / "adapter/model.json").read_text())["classes"]
-    head = saved_model.checkpoint.load_weights(run / "adapter/head.safetensors")
+    head = serialization.checkpoint.load_weights(run / "adapter/head.safetensors")
     images = torch.stack([transform(Image.open(photo)) for photo in photos[:5]])
     standard = (clip.encode_image(images) - head["mean"]) / head["std"]
     logits = standard @ head["linear.weight"].T + head["linear.bias"]

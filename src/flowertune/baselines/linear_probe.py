@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flowertune.baselines import probe_solvers
 from flowertune.baselines.probe_solvers import Solver, threads_for, unpack
+from flowertune.config.probe import ProbeConfig
 
 # The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
 # where the search for the next begins. Seen: 1e-2 is best for DeiT-Tiny on Flowers-17, 40 a class.
@@ -31,6 +33,11 @@ class LinearProbe:
     std: Tensor
     weight_decay: float
     unreached: str | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight, bias, mean and std: what a linear head may start from."""
+        return self.weight, self.bias, self.mean, self.std
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (N, C), float32, of features (N, E)."""
@@ -101,3 +108,11 @@ def _solutions(
             weight, bias = unpack(solution, classes)
             probes.append(LinearProbe(weight, bias, mean, std, weight_decay, unreached))
     return probes
+
+
+def probe_recipe(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], probe_solvers.Solver]:
+    """The linear probe's weight decays to choose from, and its solver."""
+    decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
+    if settings.solver == "lbfgs":
+        return decays, probe_solvers.lbfgs
+    return decays, probe_solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flowertune import memory, recording, timing
+from flowertune import recording, timing
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
@@ -24,6 +24,7 @@ from flowertune.models.classifier import FROZEN
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report import bench as report
 from flowertune.report.console import RunConsole, error_console
+from flowertune.runtime import memory
 from flowertune.timing import Timing, timed, timed_in_turn
 from flowertune.training.step import loaded
 

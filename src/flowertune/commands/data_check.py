@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 from flowertune.config.schema import Config
-from flowertune.data import factory
 from flowertune.data.cache_dir import cache_root
+from flowertune.data.factory import list_photos
 from flowertune.data.quality.check import check
 from flowertune.errors import EXIT_DONE, EXIT_FAILED
 from flowertune.report import data_check as report
@@ -22,7 +22,7 @@ def execute(config: Config, as_json: bool) -> int:
     console = error_console() if as_json else RunConsole()
     data = dataclasses.replace(config.data, shots=None)  # all photos, whichever are drawn later
     with console.progress():
-        photo_set = factory.list_photos(data, cache_root(), console.advance)
+        photo_set = list_photos(data, cache_root(), console.advance)
         findings = check(photo_set, console.advance)
     console.say(f"{photo_set.protocol}; {len(photo_set.class_names):,} classes")
     if as_json:

@@ -1,13 +1,13 @@
 """`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
 
-from flowertune import build
 from flowertune.config.schema import Config
-from flowertune.data import factory
 from flowertune.data.cache.dataset import bad_file_lines, cache_photos
 from flowertune.data.cache.store import store_key
 from flowertune.data.cache_dir import cache_root
+from flowertune.data.factory import list_photos
 from flowertune.errors import EXIT_DONE, printable
 from flowertune.files import bytes_in, in_words
+from flowertune.models.factory import load_backbone
 from flowertune.report.console import RunConsole
 
 
@@ -20,8 +20,8 @@ def execute(config: Config) -> int:
     console = RunConsole()
     cache = cache_root()
     with console.progress():
-        backbone = build.load_backbone(config.backbone, config.seed)
-        photo_set = factory.list_photos(config.data, cache, console.advance)
+        backbone = load_backbone(config.backbone, config.seed)
+        photo_set = list_photos(config.data, cache, console.advance)
         train_form = config.augmentation.name != "none"
         keys = {
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")

@@ -8,14 +8,15 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowertune import memory, trained
+from flowertune import trained
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbours
 from flowertune.demo.temporary import own_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
 from flowertune.report.console import RunConsole
+from flowertune.runtime import memory
+from flowertune.runtime.determinism import make_deterministic
 from flowertune.signals import listening
-from flowertune.training.determinism import make_deterministic
 from flowertune.words import WordParser, add_compute, whole_number
 
 HOST = "127.0.0.1"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from flowertune import evaluation, files, memory, trained
+from flowertune import evaluation, files, trained
 from flowertune.commands.compose import run as run_composed
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
@@ -18,7 +18,8 @@ from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
 from flowertune.report import evaluation as report
 from flowertune.report.console import RunConsole, error_console
 from flowertune.runs import to_csv
-from flowertune.training.determinism import make_deterministic
+from flowertune.runtime import memory
+from flowertune.runtime.determinism import make_deterministic
 from flowertune.words import WordParser
 
 

@@ -8,16 +8,17 @@ from contextlib import closing, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 
-from flowertune import memory, trained
+from flowertune import trained
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.data.sources.folder import photos_below
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.inference import ranked_header
-from flowertune.lasting import arrives
 from flowertune.report.console import error_console
 from flowertune.report.predictions import FORMATS, PredictionLines
+from flowertune.runtime import memory
+from flowertune.runtime.determinism import make_deterministic
+from flowertune.runtime.streams import arrives
 from flowertune.signals import listening
-from flowertune.training.determinism import make_deterministic
 from flowertune.words import WordParser, add_compute, whole_number
 
 STDIN = "-"

@@ -4,30 +4,22 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from flowertune import (
-    build,
-    claims,
-    environment,
-    keepsakes,
-    loggers,
-    memory,
-    recording,
-    runs,
-    space,
-    unchanged,
-)
+from flowertune import claims, environment, keepsakes, loggers, recording, runs, space, unchanged
 from flowertune.adaptation import adapt
 from flowertune.baselines import prompts
 from flowertune.config.schema import Config
-from flowertune.data import factory
 from flowertune.data.cache.dataset import bad_file_lines, cache_photos
 from flowertune.data.cache_dir import cache_root
+from flowertune.data.factory import list_photos
 from flowertune.errors import EXIT_DONE, with_type
+from flowertune.losses.factory import check_loss
+from flowertune.models.factory import check_adapter, load_backbone
 from flowertune.report.console import RunConsole
+from flowertune.runtime import memory
+from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
 from flowertune.signals import Stop, listening, on_signals
 from flowertune.tracking import tracked
-from flowertune.training.determinism import make_deterministic
 
 
 def execute(config: Config) -> int:
@@ -53,10 +45,10 @@ def _execute(config: Config, stop: Stop) -> int:
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
-                photo_set = factory.list_photos(config.data, cache, console.advance)
+                photo_set = list_photos(config.data, cache, console.advance)
                 unchanged.check_photos(run, photo_set, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
-            facts = build.load_backbone(config.backbone, config.seed).facts()
+            facts = load_backbone(config.backbone, config.seed).facts()
             unchanged.check_backbone(run, facts)
         console.say(f"{run.path} is finished already; this is its result")
         console.results(results, str(run.path))
@@ -68,9 +60,9 @@ def _execute(config: Config, stop: Stop) -> int:
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
     with console.progress():
-        backbone = build.load_backbone(config.backbone, config.seed)
-        build.check_adapter(config.model, backbone)
-        photo_set = factory.list_photos(config.data, cache, console.advance)
+        backbone = load_backbone(config.backbone, config.seed)
+        check_adapter(config.model, backbone)
+        photo_set = list_photos(config.data, cache, console.advance)
         class_prompts = prompts.render(
             config.data.templates, photo_set.class_names, photo_set.descriptions
         )
@@ -82,7 +74,7 @@ def _execute(config: Config, stop: Stop) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
-    build.check_loss(config.loss, photos.photo_set.splits["train"].labels)
+    check_loss(config.loss, photos.photo_set.splits["train"].labels)
     space.check_room(config, backbone, photos)
     for line in bad_file_lines(photo_set, photos.bad):
         console.warn(f"left out: {line}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flowertune.data.image import NotAPhoto
 from flowertune.demo.neighbours import Neighbour, Neighbours
 from flowertune.inference import ranked
-from flowertune.models.relevance import patch_relevance, shows_relevance
+from flowertune.models.attribution import patch_relevance, shows_relevance
 from flowertune.trained import NoPicture, Trained
 
 TOP_K = 5

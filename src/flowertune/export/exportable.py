@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune import saved_model, trained
+from flowertune import trained
 from flowertune.config.schema import Config
 from flowertune.data.image import Preprocessing
+from flowertune.models.adapters.lora import fold
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.lora import fold
 from flowertune.runs import Run
 
 
@@ -41,6 +41,6 @@ def load(path: Path) -> Exportable:
     """The model of the finished run at `path`. Raises Refused as `flowertune.load` does."""
     run, config = trained.read(path)
     backbone = trained.backbone_of(run, config)
-    classifier, class_names = saved_model.read(run.adapter, config, backbone)
+    classifier, class_names = trained.read_classifier(run, config, backbone)
     fold(classifier.visual)
     return Exportable(run, config, backbone, classifier, class_names)

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from flowertune.errors import ExportFailed, Refused, one_line
-from flowertune.models.weights import quiet
+from flowertune.models.pretrained import quiet
 
 
 def check(repo: str) -> None:

@@ -15,7 +15,7 @@ from flowertune import __version__
 from flowertune.errors import ExportFailed, one_line
 from flowertune.export.exportable import Exportable
 from flowertune.export.traced import INPUT, OUTPUT, traced
-from flowertune.models.weights import quiet
+from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
 LIBRARY = "onnx"

@@ -12,7 +12,7 @@ from flowertune.export import tensor_files
 from flowertune.export.exportable import Exportable
 from flowertune.models.attention import closed_state
 from flowertune.models.backbone import CONFIG_FILE, WEIGHT_FILES
-from flowertune.models.weights import quiet
+from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ()
 LIBRARY = "open_clip"

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowertune.export.exportable import Exportable
-from flowertune.models.folded_head import folded
-from flowertune.models.tower import embed
+from flowertune.models.heads import folded
+from flowertune.models.vision_tower import embed
 
 
 class Portable(nn.Module):

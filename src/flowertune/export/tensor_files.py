@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowertune.export.exportable import Exportable
-from flowertune.models.folded_head import folded
+from flowertune.models.heads import folded
 
 HEAD = "head.safetensors"
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowertune.models.float32_attention import attend
+from flowertune.models.kernels.attention import attend
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 

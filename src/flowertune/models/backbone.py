@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from flowertune import files
 from flowertune.data.image import Preprocessing
 from flowertune.errors import Refused, one_line
-from flowertune.models import attention, names, weights
-from flowertune.models.patches import cut_patches
-from flowertune.models.product import use_products
-from flowertune.models.quick_gelu import fuse_quick_gelu
-from flowertune.models.tower import embed
+from flowertune.models import attention, pretrained
+from flowertune.models import pretrained as weights
+from flowertune.models.kernels.linear import use_products
+from flowertune.models.kernels.patch_embedding import cut_patches
+from flowertune.models.kernels.quick_gelu import fuse_quick_gelu
+from flowertune.models.vision_tower import embed
 from flowertune.seeding import seeded
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -107,9 +108,9 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     The activation follows the weights: `ViT-B-32` with `openai` gets QuickGELU. Raises Refused
     for an unknown name or tag, and where the weights cannot be fetched.
     """
-    name, tag, entry, quick_gelu = names.resolve(name, tag)
+    name, tag, entry, quick_gelu = pretrained.resolve(name, tag)
     repo, _, filename = entry["hf_hub"].rpartition("/")
-    path = weights.fetch(repo, names.candidates(filename), f"the weights {name} {tag}")
+    path = weights.fetch(repo, pretrained.candidates(filename), f"the weights {name} {tag}")
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
     _read_weights(model, path)
@@ -118,7 +119,7 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
     """An open_clip model by name with random weights of `seed`: for tests and benchmarks."""
-    name = names.known_model(name)
+    name = pretrained.known_model(name)
     tokenizer = _tokenizer(name, text=True)
     model = _build(name, name, quick_gelu=False, preprocess={}, seed=seed)
     digest = hashlib.sha256()

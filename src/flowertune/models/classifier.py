@@ -8,8 +8,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from flowertune.models.backbone import Backbone
-from flowertune.models.prompts import Prompts
-from flowertune.models.tower import embed
+from flowertune.models.vision_tower import embed
+from flowertune.models.visual_prompts import Prompts
 
 Mode = Literal["lora", "vpt", "full", "zeroshot", "linear_probe"]
 FROZEN = ("zeroshot", "linear_probe")  # nothing in the tower is trained

@@ -2,30 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
 from flowertune import files
+from flowertune.models.serialization import load_weights, packed
 from flowertune.runs import CHECKPOINTS_KEPT, Run
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 
 State = tuple[dict[str, Any], dict[str, Tensor]]  # plain values, and tensors on the CPU by name
-
-
-def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes CPU tensors by name."""
-    files.write_bytes(path, _packed(state))
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Reads what `save_weights` wrote, on the CPU."""
-    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    return tensors
 
 
 def save(run: Run, epochs: int, step: int, state: State) -> None:
@@ -39,7 +27,7 @@ def save(run: Run, epochs: int, step: int, state: State) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     state_file = json.dumps(values, allow_nan=False).encode()  # long: without indents it is quick
-    files.write_folder(path, {STATE: state_file, TENSORS: _packed(tensors)})
+    files.write_folder(path, {STATE: state_file, TENSORS: packed(tensors)})
     for old in run.checkpoints()[CHECKPOINTS_KEPT:]:
         shutil.rmtree(old)
 
@@ -48,9 +36,3 @@ def load(path: Path) -> State:
     """Reads what `save` wrote; whoever names the path has seen that it is whole."""
     values = json.loads((path / STATE).read_text(encoding="utf-8"))
     return values, load_weights(path / TENSORS)
-
-
-def _packed(tensors: Mapping[str, Tensor]) -> bytes:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    data: bytes = safetensors.torch.save(contiguous)
-    return data

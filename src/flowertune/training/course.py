@@ -12,6 +12,7 @@ from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.inference import Outputs
 from flowertune.metrics import SplitMetrics, measure
+from flowertune.models import serialization
 from flowertune.report.console import RunConsole
 from flowertune.runs import Metrics, Run
 from flowertune.signals import Stop
@@ -106,7 +107,7 @@ def train(
         if record.keep:
             with averaged():
                 standing.kept = classifier.trainable_state()
-            checkpoint.save_weights(run.best, standing.kept)
+            serialization.save_weights(run.best, standing.kept)
             kept = latest
         standing.lines += record.lines
         standing.timings.append(record.timing)
@@ -116,7 +117,7 @@ def train(
     if saved is not None:
         standing.restore(checkpoint.load(saved))
         if standing.kept is not None:  # an epoch that is to come again may have left others
-            checkpoint.save_weights(run.best, standing.kept)
+            serialization.save_weights(run.best, standing.kept)
         write_lines()
         console.say(f"going on after {saving.place()}")
     records = fit(
@@ -160,7 +161,7 @@ def train(
         scale, state = choose_scale(
             classifier, initial, standing.kept, scales, lambda: best.score(validate())
         )
-        checkpoint.save_weights(run.best, state)
+        serialization.save_weights(run.best, state)
         kept = None  # of those tried, another may have been the last
 
     timings = standing.timings

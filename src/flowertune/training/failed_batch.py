@@ -8,8 +8,8 @@ import torch
 from flowertune import files
 from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainingPhotos
+from flowertune.models import serialization
 from flowertune.runs import Run
-from flowertune.training import checkpoint
 from flowertune.training.standing import Progress
 from flowertune.training.step import Batch, NotFinite, Step, loaded
 
@@ -36,7 +36,7 @@ def explained(
     exact = _in_full_precision(step, batches)
     cause = _cause(step, exact)
     run.failed_batch.mkdir(exist_ok=True)
-    checkpoint.save_weights(
+    serialization.save_weights(
         run.failed_batch / "batch.safetensors",
         {
             "images": torch.cat([images for images, _ in batches]).cpu(),

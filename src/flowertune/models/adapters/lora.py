@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from flowertune import files
 from flowertune.errors import Refused, one_line
+from flowertune.models.adapters.lora_linear import use_larger_operations
 from flowertune.models.attention import is_opened
 from flowertune.models.backbone import Backbone
-from flowertune.models.lora_linear import use_larger_operations
 from flowertune.seeding import seeded
 
 TARGETS = {

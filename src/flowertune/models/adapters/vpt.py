@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from flowertune import files
 from flowertune.errors import Refused, one_line
 from flowertune.models.backbone import Backbone
-from flowertune.models.prompts import POSITIONS, Position, Prompts
-from flowertune.models.tower import takes_prompts
+from flowertune.models.vision_tower import takes_prompts
+from flowertune.models.visual_prompts import POSITIONS, Position, Prompts
 from flowertune.seeding import generator
 
 NORMAL_STD = 0.02

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowertune.models.product import by_onednn
+from flowertune.models.kernels.linear import by_onednn
 
 LARGEST = 32 * 2**20  # bytes of attention that one call keeps for its gradient; torch's keeps none
 AT_ONCE = 8 * 2**20  # bytes of attention that are worked on at once where none is kept

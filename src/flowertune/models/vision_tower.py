@@ -6,7 +6,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from flowertune.models.attention import Attention
-from flowertune.models.prompts import Prompts
+from flowertune.models.visual_prompts import Prompts
 
 # Of inference on a CPU, which is no faster with more; prompts count for nothing. Features that are
 # kept hang on it in their last bits: another number is another `FEATURES_VERSION`.

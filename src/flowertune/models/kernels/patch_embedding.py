@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from flowertune.models.product import by_onednn, linear
+from flowertune.models.kernels.linear import by_onednn, linear
 
 
 class PatchEmbedding(nn.Conv2d):

@@ -8,22 +8,21 @@ model.json                                       backbone, head, labels, preproc
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import safetensors.torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from flowertune import files
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
-from flowertune.models import lora, vpt
+from flowertune.models.adapters import lora, vpt
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.head import head_of
-from flowertune.runs import damaged
-from flowertune.training import checkpoint
+from flowertune.models.heads import head_of
 
 
 def write(
@@ -43,8 +42,8 @@ def write(
     elif classifier.prompts is not None:
         vpt.save_prompts(classifier.visual, classifier.prompts, folder)
     elif config.model.name == "full":
-        checkpoint.save_weights(folder / "visual.safetensors", classifier.visual.state_dict())
-    checkpoint.save_weights(folder / "head.safetensors", classifier.head.state_dict())
+        save_weights(folder / "visual.safetensors", classifier.visual.state_dict())
+    save_weights(folder / "head.safetensors", classifier.head.state_dict())
     files.write_json(
         folder / "model.json",
         {
@@ -67,7 +66,8 @@ def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, 
     backbone: the one that it was trained on, new; an adapter is put into it in place.
 
     Raises:
-        Refused: a file is missing or damaged, or does not fit the backbone.
+        Refused: the adapter is missing or damaged, or does not fit the backbone.
+        ValueError: another file is missing or damaged; it names the file.
     """
     prompts, name = None, "head.safetensors"
     if config.model.name == "lora":
@@ -75,16 +75,34 @@ def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, 
     elif config.model.name == "vpt":
         prompts = vpt.load_prompts(backbone, folder)
     try:
-        state = checkpoint.load_weights(folder / name)
+        state = load_weights(folder / name)
         head = head_of(state)
         if config.model.name == "full":
             name = "visual.safetensors"
-            backbone.visual.load_state_dict(checkpoint.load_weights(folder / name))
+            backbone.visual.load_state_dict(load_weights(folder / name))
         name = "model.json"
         classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
         if len(classes) != len(state["linear.weight" if "linear.weight" in state else "weight"]):
             raise ValueError("names for another number of classes than the head has")
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        raise Refused(damaged(folder.parent, f"{folder.name}/{name}")) from error
+        raise ValueError(f"{folder.name}/{name}") from error
     classifier = Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
     return classifier, tuple(classes)
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Writes CPU tensors by name."""
+    files.write_bytes(path, packed(state))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Reads what `save_weights` wrote, on the CPU."""
+    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    return tensors
+
+
+def packed(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of a safetensors file."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    data: bytes = safetensors.torch.save(contiguous)
+    return data

@@ -9,7 +9,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from flowertune.models.classifier import Classifier
-from flowertune.models.tower import embed, pools_class_token
+from flowertune.models.vision_tower import embed, pools_class_token
 
 _Attended = dict[str, Tensor]  # q, k, v and context, what the values were summed to; each (B, *, D)
 

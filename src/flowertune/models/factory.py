@@ -1,33 +1,20 @@
-"""From config to pieces. What to build is picked by a literal name in a small dict of builders.
-
-A config file can therefore never name arbitrary Python, and the pieces take plain values.
-"""
+"""From config to backbone, adapter, head and classifier; each is picked by its literal name."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowertune.baselines import probe_solvers
-from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.head import CosineHeadConfig, HeadConfig, LinearHeadConfig, TextHeadConfig
-from flowertune.config.loss import LossConfig, TripletCrossEntropyConfig
 from flowertune.config.model import LoraConfig, ModelConfig, VptConfig
-from flowertune.config.probe import ProbeConfig
 from flowertune.config.schema import Config, needs_probe
-from flowertune.errors import Refused
-from flowertune.losses import criteria
 from flowertune.models import backbone as backbones
+from flowertune.models.adapters.lora import adapted_layers, add_lora
+from flowertune.models.adapters.vpt import make_prompts, prompted_blocks
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.head import CosineHead, LinearHead, TextHead
-from flowertune.models.lora import adapted_layers, add_lora
-from flowertune.models.vpt import make_prompts, prompted_blocks
-
-Criterion = Callable[[Tensor, Tensor, Tensor], criteria.Terms]
+from flowertune.models.heads import CosineHead, LinearHead, TextHead
 
 
 def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
@@ -58,18 +45,19 @@ def build_classifier(
     classes: int,
     train_features: Tensor | None,
     class_vectors: Tensor | None,
-    probe: LinearProbe | None,
+    linear_start: Sequence[Tensor] | None,
 ) -> Classifier:
     """Backbone, adapter and head as one module, on the CPU's initial draws.
 
     train_features (N, E): frozen, for a head that standardises. class_vectors (C, E): from
-    prompts, for a text head. probe: for a linear head that is one, or starts as one.
+    prompts, for a text head. linear_start: weight, bias, mean and std of a linear probe, for a
+    linear head that is one, or starts as one.
     """
     head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
     if needs_probe(config):
         assert isinstance(head, LinearHead)
-        assert probe is not None
-        head.start_from(probe.weight, probe.bias, probe.mean, probe.std)
+        assert linear_start is not None
+        head.start_from(*linear_start)
     if isinstance(config.model, LoraConfig):
         add_lora(
             backbone,
@@ -97,14 +85,6 @@ def build_classifier(
     return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
 
 
-def probe_recipe(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], probe_solvers.Solver]:
-    """The linear probe's weight decays to choose from, and its solver."""
-    decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
-    if settings.solver == "lbfgs":
-        return decays, probe_solvers.lbfgs
-    return decays, probe_solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)
-
-
 def _head(
     settings: HeadConfig,
     backbone: Backbone,
@@ -129,40 +109,3 @@ def _head(
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     std, mean = torch.std_mean(features.double(), dim=0, correction=0)
     return mean.float(), std.float()
-
-
-def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
-    """Refuses training photos (their labels) that a loss can do nothing with."""
-    triplets = isinstance(settings, TripletCrossEntropyConfig)
-    if triplets and len(set(labels)) == len(labels):
-        raise Refused(
-            "loss=triplet_ce: takes two photos of a class, and there is one training photo in "
-            "each; take loss=ce"
-        )
-
-
-def build_criterion(settings: LossConfig) -> Criterion:
-    """What `training.loop.fit` minimises."""
-    return _CRITERIA[settings.name](settings)
-
-
-def _cross_entropy(loss: Any) -> Criterion:
-    return partial(criteria.cross_entropy, label_smoothing=loss.label_smoothing)
-
-
-def _triplet_cross_entropy(loss: Any) -> Criterion:
-    return partial(
-        criteria.triplet_cross_entropy,
-        label_smoothing=loss.label_smoothing,
-        margin=loss.margin,
-        weight=loss.weight,
-        distance=loss.distance,
-        normalize=loss.normalize,
-        reduction=loss.reduction,
-    )
-
-
-_CRITERIA: dict[str, Callable[[Any], Criterion]] = {
-    "ce": _cross_entropy,
-    "triplet_ce": _triplet_cross_entropy,
-}

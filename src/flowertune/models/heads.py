@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -108,3 +109,28 @@ def head_of(state: Mapping[str, Tensor]) -> nn.Module:
         head = CosineHead(width, classes, scale=1.0, learn_scale=False, seed=0)
     head.load_state_dict(dict(state))
     return head
+
+
+@dataclass(frozen=True)
+class FoldedHead:
+    """logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
+
+    `normalises`: the embedding is made one of unit length before.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    normalises: bool
+
+
+def folded(head: nn.Module) -> FoldedHead:
+    """The same function: standardisation, or the scale of a cosine, becomes part of the weights."""
+    if isinstance(head, LinearHead):
+        # in double precision, as small deviations make large weights
+        weight = head.linear.weight.detach().double() / head.std.double()
+        bias = head.linear.bias.detach().double() - weight @ head.mean.double()
+        return FoldedHead(weight.float(), bias.float(), normalises=False)
+    assert isinstance(head, CosineHead)
+    vectors = F.normalize(head.weight.detach().double(), dim=1)
+    weight = (vectors * head.log_scale.detach().double().exp()).float()
+    return FoldedHead(weight, weight.new_zeros(len(weight)), normalises=True)

@@ -9,7 +9,7 @@ from peft.tuners import lora
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowertune.models.product import product
+from flowertune.models.kernels.linear import product
 
 
 class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed

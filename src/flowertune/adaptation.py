@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from flowertune import frozen, keepsakes, runs
-from flowertune.baselines import comparison, linear_probe
+from flowertune import keepsakes, runs
+from flowertune.baselines import evaluate as comparison
+from flowertune.baselines import features as frozen
+from flowertune.baselines import linear_probe
 from flowertune.baselines.features import frozen_features
 from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors

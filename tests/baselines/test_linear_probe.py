@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune.baselines import probe_solvers
+from flowertune.baselines import solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, fit_linear_probe
-from flowertune.baselines.probe_solvers import Solver, adamw, lbfgs
+from flowertune.baselines.solvers import Solver, adamw, lbfgs
 
 
 def task(n: int, width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def test_adamw_shrinks_the_weights_and_not_the_bias() -> None:
 def test_a_search_that_was_cut_short_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(probe_solvers, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(solvers, "MAX_ITERATIONS", 2)
     with caplog.at_level(logging.WARNING):
         fit((1e-3,))
     assert "did not converge" in caplog.text

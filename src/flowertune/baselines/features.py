@@ -16,10 +16,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from flowertune.config.head import LinearHeadConfig
+from flowertune.config.schema import Config, needs_probe
+from flowertune.data.cache.dataset import CachedSplit
 from flowertune.data.cache.store import FORMAT
 from flowertune.data.cache_dir import mark_used
 from flowertune.errors import TrainingFailed
 from flowertune.files import lock, write_bytes
+from flowertune.models.backbone import Backbone
+from flowertune.models.classifier import FROZEN
+from flowertune.runtime.device import Compute
 
 # Raise it when this package comes to compute other features from the same inputs.
 FEATURES_VERSION = 3
@@ -178,3 +184,26 @@ def _write(path: Path, description: str, features: Tensor) -> None:
 
 def _checksum(features: Tensor) -> str:
     return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()
+
+
+def wanted(config: Config, splits: list[str]) -> list[str]:
+    """The splits whose frozen features something rests on."""
+    if config.baselines or config.model.name in FROZEN:
+        return splits
+    if needs_probe(config):
+        return [name for name in splits if name != "test"]
+    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
+    return ["train"] if standardize else []
+
+
+def key(backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int) -> FeatureKey:
+    """What their cache knows them by."""
+    return FeatureKey(
+        weights_sha256=backbone.weights_sha256,
+        activation=backbone.activation,
+        split_fingerprint=hashlib.sha256("".join(split.sha256).encode()).hexdigest(),
+        preprocessing=str(backbone.preprocessing.to_dict()),
+        precision=compute.precision,
+        device=compute.device_name,
+        batch_size=batch_size,
+    )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune.baselines import probe_solvers
-from flowertune.baselines.probe_solvers import Solver, threads_for, unpack
+from flowertune.baselines import solvers
+from flowertune.baselines.solvers import Solver, threads_for, unpack
 from flowertune.config.probe import ProbeConfig
 
 # The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
@@ -110,9 +110,9 @@ def _solutions(
     return probes
 
 
-def probe_recipe(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], probe_solvers.Solver]:
+def probe_recipe(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], solvers.Solver]:
     """The linear probe's weight decays to choose from, and its solver."""
     decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
     if settings.solver == "lbfgs":
-        return decays, probe_solvers.lbfgs
-    return decays, probe_solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)
+        return decays, solvers.lbfgs
+    return decays, solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)

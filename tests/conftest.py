@@ -29,12 +29,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import claims, rehearsal
+from flowertune import rehearsal
 from flowertune.commands import compose as commands_compose
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.models.backbone import Backbone, load_directory
-from flowertune.runs import Run
+from flowertune.runs import resume
+from flowertune.runs.directory import Run
 from flowertune.runtime import memory
 
 SMALL_VIT = {
@@ -196,7 +197,7 @@ def config() -> Config:
 
 
 def _finished(root: Path, config: Config, name: str = "first") -> Run:
-    run, _ = claims.claim(root, name, asdict(config))
+    run, _ = resume.claim(root, name, asdict(config))
     run.create(asdict(config), {"python": "3"})
     run.write_results({"run": name})
     return run
@@ -213,7 +214,7 @@ def _finish(
 ) -> int:
     """A run as a training leaves it for tables, with these accuracies; nothing is trained."""
     assert config.run.name is not None
-    run, finished = claims.claim(Path(config.run.root), config.run.name, asdict(config))
+    run, finished = resume.claim(Path(config.run.root), config.run.name, asdict(config))
     if finished:
         return 0
 
@@ -224,7 +225,7 @@ def _finish(
             for name, one in top1.items() if one is not None
         }  # fmt: skip
 
-    with claims.begun(run, asdict(config), {}):
+    with resume.begun(run, asdict(config), {}):
         for name, top1 in (("val", val), ("test", test)):
             if top1 is not None:
                 answers = ["rose"] * round(100 * top1) + ["daisy"] * round(100 - 100 * top1)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from flowertune.claims import begun, claim
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
+from flowertune.runs.resume import begun, claim
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]

@@ -7,9 +7,9 @@ import pytest
 
 from flowertune.commands import compose
 from flowertune.compared import best_first, groups
-from flowertune.finished_run import FinishedRun, read
 from flowertune.report.comparison import lines
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
+from flowertune.runs.finished import FinishedRun, read
 from flowertune.statistics_of_runs import t_interval
 
 Done = Callable[..., FinishedRun]

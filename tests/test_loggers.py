@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from flowertune import claims, cli, loggers
+from flowertune import cli, loggers
 from flowertune.commands import compose as commands_compose
 from flowertune.config.logger import MlflowConfig, WandbConfig
 from flowertune.config.schema import Config
+from flowertune.runs import resume
 
 TRACKERS = ["tensorboard", "wandb", "mlflow"]
 
@@ -65,7 +66,7 @@ def test_with_another_tracker_it_is_the_same_run(
     words = ("method=mixup", "experiment=quickstart", f"logger={name}")
     tracked = compose(*words, "run.name=first")
     assert tracked.logger.name == name
-    assert claims.claim(tmp_path, "first", asdict(tracked))[1]
+    assert resume.claim(tmp_path, "first", asdict(tracked))[1]
     assert compose(*words).run.name == compose(*words[:2]).run.name
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowertune import recording
 from flowertune.commands import compose
 from flowertune.errors import FlowertuneError, Interrupted, Refused, TrainingFailed
-from flowertune.runs import Run
+from flowertune.runs import log as recording
+from flowertune.runs.directory import Run
 from flowertune.signals import listening
 
 MEMORY = "out of memory on cpu: lower trainer.batch_size=32 and raise trainer.accumulation=1"

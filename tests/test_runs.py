@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import runs
-from flowertune.claims import claim
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
-from flowertune.runs import BESIDE, Run
+from flowertune.runs import directory
+from flowertune.runs.directory import BESIDE, Run
+from flowertune.runs.resume import claim
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]
@@ -195,6 +195,6 @@ def test_the_hydra_part_is_that_of_the_shipped_config() -> None:
 
 
 def test_results_are_read_as_written(tmp_path: Path) -> None:
-    run = runs.Run(tmp_path)
+    run = directory.Run(tmp_path)
     run.write_results({"method": "lora", "top1": 0.1 + 0.2, "class": "é"})
     assert run.results() == {"method": "lora", "top1": 0.1 + 0.2, "class": "é"}

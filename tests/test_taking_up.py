@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from flowertune import files, trained
-from flowertune.claims import begun, claim, locked
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
-from flowertune.runs import FORMAT, Run
-from flowertune.unchanged import MACHINE, TASK
+from flowertune.runs.directory import FORMAT, Run
+from flowertune.runs.resume import MACHINE, TASK, begun, claim, locked
 
 ENVIRONMENT = {"format": FORMAT, **dict.fromkeys((*TASK, *MACHINE), "same")}
 

@@ -14,7 +14,7 @@ from flowertune import loggers, tracking
 from flowertune.config.logger import TensorBoardConfig
 from flowertune.errors import Interrupted, TrainingFailed
 from flowertune.loggers import Tracker
-from flowertune.runs import Metrics, Run
+from flowertune.runs.directory import Metrics, Run
 from flowertune.tracking import Tracking
 
 LINES: list[Metrics] = [{"step": step, "split": "train", "loss": 1 / step} for step in range(1, 6)]

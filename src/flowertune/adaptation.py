@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from flowertune import keepsakes, runs
+from flowertune import keepsakes
 from flowertune.baselines import evaluate as comparison
 from flowertune.baselines import features as frozen
 from flowertune.baselines import linear_probe
@@ -43,6 +43,7 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.models.factory import build_classifier
 from flowertune.report.console import RunConsole
+from flowertune.runs import directory
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop
 from flowertune.training.course import Course, train
@@ -51,7 +52,7 @@ from flowertune.training.step import build_step, not_finite
 
 def adapt(
     config: Config,
-    run: runs.Run,
+    run: directory.Run,
     compute: Compute,
     backbone: Backbone,
     photos: CachedPhotos,
@@ -60,7 +61,7 @@ def adapt(
     console: RunConsole,
     stop: Stop,
     saved: Path | None,
-    track: Callable[[Sequence[runs.Metrics]], None],
+    track: Callable[[Sequence[directory.Metrics]], None],
 ) -> tuple[dict[str, Any], keepsakes.Ending]:
     """Trains one model on decoded photos. -> the content of results.json, and what a page needs.
 

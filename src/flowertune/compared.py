@@ -14,8 +14,8 @@ from typing import Any
 from flowertune.config.fields import format_value
 from flowertune.config.groups import NO_RESULT
 from flowertune.errors import Refused
-from flowertune.finished_run import FinishedRun
-from flowertune.runs import damaged
+from flowertune.runs.directory import damaged
+from flowertune.runs.finished import FinishedRun
 from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
 from flowertune.sweep_table import Setting, conditions, setting
 

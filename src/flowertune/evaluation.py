@@ -21,7 +21,7 @@ from flowertune.data.sources import folder
 from flowertune.errors import Refused, printable
 from flowertune.inference import prediction_table
 from flowertune.metrics import SplitMetrics, measure
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 
 SPLITS = ("train", "val", "test", "all")
 

@@ -23,7 +23,7 @@ from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.data.device_pixels import PixelStore
 from flowertune.data.loader import TrainingPhotos
 from flowertune.inference import Outputs
-from flowertune.runs import KEEPSAKES, Run
+from flowertune.runs.directory import KEEPSAKES, Run
 
 SIDE = 112  # pixels of a small picture; JPEGs of about 4 kB
 SHOWN = 12  # mistakes, and as many hits

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowertune.report.console import BASELINE_NAMES
-from flowertune.runs import Metrics
+from flowertune.runs.directory import Metrics
 
 COLUMNS = ("split", "", "top-1", "from", "to", "mean per class", "trained parameters")
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from flowertune.config.logger import LoggerConfig, MlflowConfig, WandbConfig
 from flowertune.errors import Refused
-from flowertune.runs import Metrics, Run
+from flowertune.runs.directory import Metrics, Run
 from flowertune.trackers.mlflow import Mlflow
 from flowertune.trackers.tensorboard import TensorBoard
 from flowertune.trackers.wandb import Wandb, check_login

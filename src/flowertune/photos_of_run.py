@@ -13,7 +13,7 @@ from flowertune.data.cache.decode import in_order, quiet_pil
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.factory import photo_root
 from flowertune.data.image import NotAPhoto, Preprocessing, eval_pixels, photo_bytes, read_photo
-from flowertune.runs import PhotoOfRun
+from flowertune.runs.directory import PhotoOfRun
 
 
 def root_of(data: DataConfig) -> Path:

@@ -11,15 +11,15 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from flowertune.claims import REPRODUCTIONS
 from flowertune.config.compose import typed_words
 from flowertune.config.fields import format_value
 from flowertune.config.messages import in_one_line
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.finished_run import read, seed_matters
 from flowertune.report.reproduction import ReproductionTables
+from flowertune.runs.finished import read, seed_matters
+from flowertune.runs.resume import REPRODUCTIONS
 from flowertune.sweep_composition import (
     batch_of,
     composed_jobs,

@@ -13,7 +13,7 @@ from flowertune.models.adapters.lora import TARGETS, adapted_layers
 from flowertune.models.adapters.vpt import prompted_blocks
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
-from flowertune.runs import CHECKPOINTS_KEPT, cannot_be_made
+from flowertune.runs.directory import CHECKPOINTS_KEPT, cannot_be_made
 
 PHOTO_BYTES = 500  # of a photo's rows in photos.csv and in its predictions
 LINE_BYTES = 250  # of a step in metrics.jsonl

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 
 _MODELS = ("", "linear_probe_", "zeroshot_")
 MEASURES = [

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Protocol
 
 from flowertune import files
-from flowertune.claims import locked
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -38,7 +37,8 @@ from flowertune.errors import (
 )
 from flowertune.report import sweep as report
 from flowertune.report.console import RunConsole
-from flowertune.runs import cannot_be_made, to_csv
+from flowertune.runs.directory import cannot_be_made, to_csv
+from flowertune.runs.resume import locked
 from flowertune.runtime.streams import lasting_output
 from flowertune.sweep_table import Job, job_rows, measured, seconds_left, setting_rows, settings
 from flowertune.worker_processes import WorkerProcesses

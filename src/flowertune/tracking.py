@@ -17,7 +17,7 @@ from flowertune import loggers
 from flowertune.config.logger import LoggerConfig
 from flowertune.errors import Interrupted, with_type
 from flowertune.loggers import Tracker
-from flowertune.runs import Metrics, Run
+from flowertune.runs.directory import Metrics, Run
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from flowertune import finished_run, unchanged
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.decode import in_order, quiet_pil
@@ -38,7 +37,8 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_backbone
 from flowertune.models.pretrained import INSTEAD
-from flowertune.runs import Run, damaged
+from flowertune.runs import finished, resume
+from flowertune.runs.directory import Run, damaged
 from flowertune.runtime.device import Compute, choose_compute, send
 
 Photo = str | Path | Image.Image
@@ -213,8 +213,8 @@ def load(path: str | Path, *, device: str | None = None, precision: str | None =
 
 def read(path: Path) -> tuple[Run, Config]:
     """A finished run and its config, before anything heavy. Raises Refused as `load` does."""
-    run = finished_run.found(path)
-    unchanged.check_version(run)
+    run = finished.found(path)
+    resume.check_version(run)
     try:
         return run, saved.read_config(run.path / "config.yaml")
     except (OSError, ValueError) as error:
@@ -254,7 +254,7 @@ def backbone_of(run: Run, config: Config) -> Backbone:
         reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
         why = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
         raise Refused(why) from error
-    changed: Sequence[str] = unchanged.changed_facts(run, backbone.facts())
+    changed: Sequence[str] = resume.changed_facts(run, backbone.facts())
     if changed:
         where = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise Refused(

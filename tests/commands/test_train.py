@@ -8,7 +8,7 @@ import pytest
 
 from flowertune.commands import train
 from flowertune.config.schema import Config
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 
 SMALL = (
     "method=zeroshot", "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",

@@ -21,7 +21,7 @@ from flowertune.models import serialization
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import build_classifier
-from flowertune.runs import FORMAT, Run
+from flowertune.runs.directory import FORMAT, Run
 
 CLASSES = ("rose", "Gänseblümchen", "a | [b]")
 READER = Path(__file__).with_name("reader.py")

@@ -18,7 +18,7 @@ import pytest
 from flowertune import loggers
 from flowertune.config import saved
 from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
-from flowertune.runs import BESIDE, Run
+from flowertune.runs.directory import BESIDE, Run
 
 pytestmark = pytest.mark.trackers
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune import claims, keepsakes
+from flowertune import keepsakes
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedPhotos, CachedSplit
 from flowertune.data.dataset import PhotoSet, Split
@@ -18,6 +18,7 @@ from flowertune.data.loader import TrainingPhotos
 from flowertune.data.transforms.augment import Recipe
 from flowertune.inference import Outputs, prediction_table
 from flowertune.metrics import measure
+from flowertune.runs import resume
 
 ODD = ("rose", "<script>alert(1)</script>", "a$b$ & \"c\" 'd'", "牡丹", "odd\nname\u202e")
 OF_CLASS = 6  # photos, in each split
@@ -119,13 +120,13 @@ def _leave_run(
     ending, logits = _ending(classes, splits, noise=noise)
     labels = torch.tensor(ending.photos.photo_set.splits["train"].labels)
     assert config.run.name is not None
-    run, _ = claims.claim(Path(config.run.root), config.run.name, asdict(config))
+    run, _ = resume.claim(Path(config.run.root), config.run.name, asdict(config))
     measured = {split: measure(each, labels).to_dict() for split, each in logits.items()}
     baseline = {
         "trainable_parameters": 0,
         "splits": {split: measure(-each, labels).to_dict() for split, each in logits.items()},
     }
-    with claims.begun(run, asdict(config), {"python": "3"}):
+    with resume.begun(run, asdict(config), {"python": "3"}):
         for split, each in logits.items():
             names = ending.photos.names(split)
             table = prediction_table(names, labels.tolist(), each, classes)

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowertune import keepsakes
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 
 Ending = Callable[..., keepsakes.Ending]
 

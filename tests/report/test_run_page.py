@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import cli, runs
+from flowertune import cli
+from flowertune.runs import directory
 
 LeaveRun = Callable[..., Path]
 FLOWERS102 = ("method=mixup", "data=flowers102", "backbone=vit_b32_openai")
@@ -224,7 +225,7 @@ def test_what_is_no_finished_run_is_refused(
     leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = leave_run(tmp_path)
-    runs.Run(run).write_status("interrupted", "interrupted by SIGTERM")
+    directory.Run(run).write_status("interrupted", "interrupted by SIGTERM")
     assert cli.main(["report", str(run)]) == 2
     assert "is no finished run: interrupted" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 2

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from flowertune import cli
-from flowertune.claims import locked
 from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.errors import Interrupted, Refused, TrainingFailed
+from flowertune.runs.resume import locked
 
 Finish = Callable[..., int]
 Table = Callable[..., list[dict[str, str]]]

@@ -8,7 +8,7 @@ import torch
 
 from flowertune import files
 from flowertune.models.serialization import load_weights, save_weights
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 from flowertune.training import checkpoint
 
 VALUES = {"progress": {"epoch": 2, "done": 3}, "lines": [{"loss": 0.1 + 0.2, "norm": None}]}

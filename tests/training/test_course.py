@@ -7,7 +7,7 @@ from flowertune.inference import infer
 from flowertune.losses.factory import cross_entropy
 from flowertune.models import serialization
 from flowertune.report.console import RunConsole
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 from flowertune.signals import Stop
 from flowertune.training.course import train
 from flowertune.training.step import Step

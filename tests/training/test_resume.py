@@ -13,7 +13,7 @@ from flowertune.errors import Interrupted
 from flowertune.inference import infer
 from flowertune.losses.factory import cross_entropy, triplet_cross_entropy
 from flowertune.report.console import RunConsole
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop, listening
 from flowertune.training.course import train

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flowertune import recording, timing
+from flowertune import timing
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
@@ -24,6 +24,7 @@ from flowertune.models.classifier import FROZEN
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report import bench as report
 from flowertune.report.console import RunConsole, error_console
+from flowertune.runs import log
 from flowertune.runtime import memory
 from flowertune.timing import Timing, timed, timed_in_turn
 from flowertune.training.step import loaded
@@ -57,7 +58,7 @@ def execute(config: Config, as_json: bool) -> int:
     console = error_console() if as_json else RunConsole()
     out_of_memory = (
         f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
-        f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {recording.MORE_MEMORY}"
+        f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {log.MORE_MEMORY}"
     )
     with memory.enough_or(out_of_memory):
         measured = _measure(config, console)

@@ -17,7 +17,7 @@ from flowertune.data.device_pixels import PixelStore, are_resident
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
 from flowertune.report import evaluation as report
 from flowertune.report.console import RunConsole, error_console
-from flowertune.runs import to_csv
+from flowertune.runs.directory import to_csv
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.words import WordParser

@@ -9,9 +9,9 @@ from typing import TypeVar
 from flowertune import files
 from flowertune.compared import best_first, groups
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.finished_run import read
 from flowertune.report import comparison, comparison_page, run_page
 from flowertune.report.console import RunConsole
+from flowertune.runs.finished import read
 from flowertune.words import WordParser
 
 _T = TypeVar("_T")

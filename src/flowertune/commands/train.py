@@ -4,7 +4,7 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from flowertune import claims, environment, keepsakes, loggers, recording, runs, space, unchanged
+from flowertune import keepsakes, loggers, space
 from flowertune.adaptation import adapt
 from flowertune.baselines import prompts
 from flowertune.config.schema import Config
@@ -15,6 +15,9 @@ from flowertune.errors import EXIT_DONE, with_type
 from flowertune.losses.factory import check_loss
 from flowertune.models.factory import check_adapter, load_backbone
 from flowertune.report.console import RunConsole
+from flowertune.runs import directory, environment, log
+from flowertune.runs import resume as claims
+from flowertune.runs import resume as unchanged
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
@@ -87,7 +90,7 @@ def _execute(config: Config, stop: Stop) -> int:
         seed=config.seed,
     )
 
-    out_of_memory = recording.OUT_OF_MEMORY.format(
+    out_of_memory = log.OUT_OF_MEMORY.format(
         device=compute.device_name,
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
@@ -95,8 +98,8 @@ def _execute(config: Config, stop: Stop) -> int:
     made_in = environment.describe(compute, backbone, photos)
     begun = claims.begun(run, plain, made_in, resume)
     tracker = tracked(config.logger, run, plain, console.say)
-    with begun as before, recording.logged(run), tracker as tracking:
-        with recording.recorded(run, out_of_memory):
+    with begun as before, log.logged(run), tracker as tracking:
+        with log.recorded(run, out_of_memory):
             if before is not None:
                 for note in before.notes:
                     console.warn(note)
@@ -115,7 +118,7 @@ def _execute(config: Config, stop: Stop) -> int:
     return EXIT_DONE
 
 
-def _report(run: runs.Run, ending: keepsakes.Ending, page: bool, console: RunConsole) -> None:
+def _report(run: directory.Run, ending: keepsakes.Ending, page: bool, console: RunConsole) -> None:
     """What the run's page is made of, and the page. The results stand, whatever comes of these."""
     try:
         keepsakes.leave(run, ending)

@@ -9,7 +9,7 @@ from flowertune.data.image import Preprocessing
 from flowertune.models.adapters.lora import fold
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 
 
 @dataclass(frozen=True)

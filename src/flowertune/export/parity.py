@@ -15,7 +15,7 @@ from flowertune.data.image import NotAPhoto, Preprocessing
 from flowertune.data.transforms.augment import normalise
 from flowertune.errors import ExportFailed, Refused
 from flowertune.export.exportable import Exportable
-from flowertune.runs import PhotoOfRun, damaged
+from flowertune.runs.directory import PhotoOfRun, damaged
 
 PHOTOS = 200  # at most
 DRAWN = 64

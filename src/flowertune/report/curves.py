@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowertune.report import plots
 from flowertune.report.plots import Drawing
-from flowertune.report.run_files import ReportedRun
+from flowertune.runs.report_data import ReportedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowertune.errors import printable
-from flowertune.finished_run import Prediction
 from flowertune.report.page import escaped, picture, table
+from flowertune.runs.finished import Prediction
 
 _Photo = dict[str, Any]
 

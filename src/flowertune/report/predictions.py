@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.cells import cell_len
 
 from flowertune.errors import printable
-from flowertune.runs import to_csv
+from flowertune.runs.directory import to_csv
 
 FORMATS = ("table", "json", "csv")
 _PERCENT = 8  # characters of 100.00 %

@@ -12,7 +12,6 @@ from typing import Any
 
 from flowertune import files, reference
 from flowertune.compared import METRICS, SPLITS, Group, Row, groups
-from flowertune.finished_run import read
 from flowertune.report import comparison_page
 from flowertune.report.comparison import (
     APART,
@@ -29,7 +28,8 @@ from flowertune.report.comparison import (
 )
 from flowertune.report.console import RunConsole
 from flowertune.report.sweep import label
-from flowertune.runs import to_csv
+from flowertune.runs.directory import to_csv
+from flowertune.runs.finished import read
 from flowertune.statistics_of_runs import (
     Difference,
     from_published,

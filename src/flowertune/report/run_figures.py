@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.finished_run import Prediction
 from flowertune.metrics import wilson_interval
 from flowertune.report import plots
 from flowertune.report.plots import Drawing
-from flowertune.report.run_files import Embeddings
+from flowertune.runs.finished import Prediction
+from flowertune.runs.report_data import Embeddings
 
 MATRIX_CLASSES = 110  # with more, those that are confused most: names must stay apart
 BAR_CLASSES = 60  # with more, the lowest

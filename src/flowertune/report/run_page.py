@@ -23,7 +23,7 @@ from flowertune.report.page import (
     table,
 )
 from flowertune.report.plots import Drawing
-from flowertune.report.run_files import ReportedRun, read
+from flowertune.runs.report_data import ReportedRun, read
 
 PAIRS_SHOWN = 15
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from flowertune import logged_numbers
 from flowertune.config import saved
-from flowertune.runs import BESIDE, Metrics, Run
+from flowertune.runs.directory import BESIDE, Metrics, Run
 from flowertune.trackers.remembered import remembered
 
 METRICS, PARAMS = 1000, 100  # of one request, at most, as its servers have it

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from flowertune import files
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 
 
 def remembered(run: Run, tracker: str, new: Callable[[], str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowertune import logged_numbers
 from flowertune.config.logger import LoggerConfig
-from flowertune.runs import Metrics, Run
+from flowertune.runs.directory import Metrics, Run
 
 
 class TensorBoard:

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowertune import logged_numbers
 from flowertune.errors import Refused
-from flowertune.runs import Metrics, Run
+from flowertune.runs.directory import Metrics, Run
 from flowertune.trackers.remembered import remembered
 
 # Without an answer wandb waits for so many seconds to begin, and for what is left at the end; both

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowertune import files
 from flowertune.models.serialization import load_weights, packed
-from flowertune.runs import CHECKPOINTS_KEPT, Run
+from flowertune.runs.directory import CHECKPOINTS_KEPT, Run
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 

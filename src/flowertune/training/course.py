@@ -14,7 +14,7 @@ from flowertune.inference import Outputs
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models import serialization
 from flowertune.report.console import RunConsole
-from flowertune.runs import Metrics, Run
+from flowertune.runs.directory import Metrics, Run
 from flowertune.signals import Stop
 from flowertune.training import checkpoint
 from flowertune.training.early_stopping import BestEpoch

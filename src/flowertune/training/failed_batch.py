@@ -9,7 +9,7 @@ from flowertune import files
 from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainingPhotos
 from flowertune.models import serialization
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 from flowertune.training.standing import Progress
 from flowertune.training.step import Batch, NotFinite, Step, loaded
 

@@ -15,7 +15,7 @@ from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import TrainingFailed
 from flowertune.metrics import SplitMetrics
-from flowertune.runs import Metrics
+from flowertune.runs.directory import Metrics
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import schedule, set_learning_rates

@@ -3,7 +3,7 @@
 import time
 
 from flowertune.report.console import RunConsole
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 from flowertune.signals import Stop
 from flowertune.training import checkpoint
 from flowertune.training.standing import Standing

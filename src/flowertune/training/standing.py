@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from flowertune.runs import Metrics
+from flowertune.runs.directory import Metrics
 from flowertune.training.checkpoint import State
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights

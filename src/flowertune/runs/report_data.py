@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from flowertune import files, finished_run
+from flowertune import files
+from flowertune.runs import finished as finished_run
 from flowertune.errors import Refused
-from flowertune.finished_run import FinishedRun, Prediction
-from flowertune.runs import KEEPSAKES, damaged
+from flowertune.runs.finished import FinishedRun, Prediction
+from flowertune.runs.directory import KEEPSAKES, damaged
 
 _OF_LINES = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
     "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowertune.config import saved
 from flowertune.errors import Refused, printable
-from flowertune.runs import Run, damaged
+from flowertune.runs.directory import Run, damaged
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with_type
 from flowertune.files import NO_ROOM
-from flowertune.runs import Run
+from flowertune.runs.directory import Run
 from flowertune.runtime.memory import is_out_of_memory
 from flowertune.signals import on_signals
 

@@ -9,7 +9,7 @@ from typing import Any
 from flowertune import __version__
 from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.models.backbone import Backbone
-from flowertune.runs import FORMAT
+from flowertune.runs.directory import FORMAT
 from flowertune.runtime.device import Compute
 
 PACKAGES = (
@@ -40,7 +40,7 @@ def describe(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict
 
 def _git_commit() -> str | None:
     """The commit of the checkout that this code runs from; None for an installed package."""
-    top = Path(__file__).resolve().parents[2]
+    top = Path(__file__).resolve().parents[3]
     if not (top / ".git").exists():
         return None
     git = ["git", "-C", str(top)]

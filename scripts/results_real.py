@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flowertune.statistics_of_runs import t_interval
+from flowertune.analysis.statistics import t_interval
 
 METHODS = ("linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "vpt_shallow", "best")
 SEEDS = (42, 43, 44)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from flowertune.analysis.compare import best_first, groups
+from flowertune.analysis.statistics import t_interval
 from flowertune.commands import compose
-from flowertune.compared import best_first, groups
 from flowertune.report.comparison import lines
 from flowertune.runs.directory import Run
 from flowertune.runs.finished import FinishedRun, read
-from flowertune.statistics_of_runs import t_interval
 
 Done = Callable[..., FinishedRun]
 Refusal = Callable[[Callable[[], object]], str]

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flowertune.statistics_of_runs import (
-    from_published,
-    half_of_t_interval,
-    mcnemar,
-    t_interval,
-)
+from flowertune.analysis.statistics import from_published, half_of_t_interval, mcnemar, t_interval
 
 
 def hits(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], ...]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowertune.analysis.settings import Job, job_rows, setting_rows, settings
 from flowertune.commands import compose
 from flowertune.config.schema import Config
-from flowertune.sweep_table import Job, job_rows, setting_rows, settings
 
 Finish = Callable[..., int]
 SWEPT = ("augmentation.alpha", "seed")

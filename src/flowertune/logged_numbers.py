@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowertune.report.console import BASELINE_NAMES
+from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.runs.directory import Metrics
 
 COLUMNS = ("split", "", "top-1", "from", "to", "mean per class", "trained parameters")

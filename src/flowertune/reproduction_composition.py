@@ -11,6 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from flowertune.analysis.settings import Job
 from flowertune.config.compose import typed_words
 from flowertune.config.fields import format_value
 from flowertune.config.messages import in_one_line
@@ -29,7 +30,6 @@ from flowertune.sweep_composition import (
     sweep_overrides,
     sweep_words,
 )
-from flowertune.sweep_table import Job
 from flowertune.sweeps import Sweep, check_apart
 
 METHODS = (

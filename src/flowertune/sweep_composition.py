@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from flowertune.analysis.settings import Job
 from flowertune.config import overrides
 from flowertune.config.compose import to_config, to_named_config, typed_words, without_hydra
 from flowertune.config.logger import MlflowConfig, WandbConfig
@@ -20,7 +21,6 @@ from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, Refused, first_line
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweep_table import Job
 from flowertune.sweeps import Sweep, SweepTables, check_apart
 
 

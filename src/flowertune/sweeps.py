@@ -26,6 +26,14 @@ from pathlib import Path
 from typing import Protocol
 
 from flowertune import files
+from flowertune.analysis.settings import (
+    Job,
+    job_rows,
+    measured,
+    seconds_left,
+    setting_rows,
+    settings,
+)
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -40,7 +48,6 @@ from flowertune.report.console import RunConsole
 from flowertune.runs.directory import cannot_be_made, to_csv
 from flowertune.runs.resume import locked
 from flowertune.runtime.streams import lasting_output
-from flowertune.sweep_table import Job, job_rows, measured, seconds_left, setting_rows, settings
 from flowertune.worker_processes import WorkerProcesses
 
 

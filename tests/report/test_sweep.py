@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flowertune.analysis.settings import Job
 from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.report.console import RunConsole
 from flowertune.report.sweep import show
-from flowertune.sweep_table import Job
 
 SWEPT = ("model.rank", "optimizer.lr", "seed")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flowertune import files
-from flowertune.compared import best_first, groups
+from flowertune.analysis.compare import best_first, groups
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.report import comparison, comparison_page, run_page
 from flowertune.report.console import RunConsole

@@ -8,12 +8,12 @@ from typing import Any
 import open_clip
 
 from flowertune import __version__
+from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
 from flowertune.export.exportable import Exportable
 from flowertune.export.parity import Parity
 from flowertune.models.backbone import Backbone
-from flowertune.report.console import BASELINE_NAMES
 
 PREPARED = "preprocessing.json"
 LABELS = "labels.json"

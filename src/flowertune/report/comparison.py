@@ -12,8 +12,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.compared import METRICS, Estimate, Group, Pair, Row, best_first
-from flowertune.report.console import BASELINE_NAMES, RunConsole
+from flowertune.analysis.compare import (
+    BASELINE_NAMES,
+    METRICS,
+    Estimate,
+    Group,
+    Pair,
+    Row,
+    best_first,
+)
+from flowertune.report.console import RunConsole
 
 MARK = " *"  # below the linear probe
 APART = "not the same backbone or photos: numbers of different tables do not compare"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowertune.compared import Estimate, Group, Row
+from flowertune.analysis.compare import Estimate, Group, Row
 from flowertune.report import plots
 from flowertune.report.comparison import Line, lines, percent
 from flowertune.report.page import figure

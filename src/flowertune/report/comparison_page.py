@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flowertune.compared import Group, differing
+from flowertune.analysis.compare import Group, differing
 from flowertune.config.fields import format_value
 from flowertune.report.comparison import (
     APART,

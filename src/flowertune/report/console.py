@@ -14,9 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune import signals
+from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.report.live import TrainingView
-
-BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
 
 
 class RunConsole:

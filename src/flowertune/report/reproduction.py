@@ -10,8 +10,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from flowertune import files, reference
-from flowertune.compared import METRICS, SPLITS, Group, Row, groups
+from flowertune import files
+from flowertune.analysis import published as reference
+from flowertune.analysis.compare import METRICS, SPLITS, Group, Row, groups
+from flowertune.analysis.settings import Job
+from flowertune.analysis.statistics import (
+    Difference,
+    from_published,
+    half_of_t_interval,
+    sampling_error,
+)
 from flowertune.report import comparison_page
 from flowertune.report.comparison import (
     APART,
@@ -30,13 +38,6 @@ from flowertune.report.console import RunConsole
 from flowertune.report.sweep import label
 from flowertune.runs.directory import to_csv
 from flowertune.runs.finished import read
-from flowertune.statistics_of_runs import (
-    Difference,
-    from_published,
-    half_of_t_interval,
-    sampling_error,
-)
-from flowertune.sweep_table import Job
 
 TITLE = "What every method reaches"
 

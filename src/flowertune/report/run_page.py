@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flowertune import files, reference
-from flowertune.compared import METRICS
+from flowertune import files
+from flowertune.analysis import published as reference
+from flowertune.analysis.compare import BASELINE_NAMES, METRICS
 from flowertune.report import run_figures
 from flowertune.report.comparison import percent
-from flowertune.report.console import BASELINE_NAMES
 from flowertune.report.curves import curves
 from flowertune.report.gallery import augmented, gallery
 from flowertune.report.page import (

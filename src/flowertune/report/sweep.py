@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.report.console import BASELINE_NAMES, RunConsole
-from flowertune.sweep_table import Job, Setting, settings
+from flowertune.analysis.compare import BASELINE_NAMES
+from flowertune.analysis.settings import Job, Setting, settings
+from flowertune.report.console import RunConsole
 
 _MARK = " *"  # below the linear probe
 

@@ -11,13 +11,13 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
+from flowertune.analysis.settings import Setting, conditions, setting
+from flowertune.analysis.statistics import Paired, mcnemar, t_interval
 from flowertune.config.fields import format_value
 from flowertune.config.groups import NO_RESULT
 from flowertune.errors import Refused
 from flowertune.runs.directory import damaged
 from flowertune.runs.finished import FinishedRun
-from flowertune.statistics_of_runs import Paired, mcnemar, t_interval
-from flowertune.sweep_table import Setting, conditions, setting
 
 SPLITS = ("val", "test")
 METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
@@ -215,3 +215,6 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
         for key in keys
         if not key.startswith(silent) and len({repr(one.values.get(key)) for one in runs}) > 1
     ]
+
+
+BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from flowertune.data.device_pixels import PixelStore
-from flowertune.inference import embed_frozen, infer, infer_features, prediction_table
+from flowertune.inference.logits import embed_frozen, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
 from flowertune.models.adapters.lora import add_lora
 from flowertune.models.classifier import Classifier

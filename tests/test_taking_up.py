@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from flowertune import files, trained
+from flowertune import files
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
+from flowertune.inference import predictor
 from flowertune.runs.directory import FORMAT, Run
 from flowertune.runs.resume import MACHINE, TASK, begun, claim, locked
 
@@ -168,7 +169,7 @@ def test_what_a_newer_flowertune_made_is_left_alone(
             claim(tmp_path, "first", asdict(config))
         if run.status()[0] == "finished":
             with pytest.raises(Refused, match=told + "$"):
-                trained.read(run.path)
+                predictor.read(run.path)
         shutil.rmtree(run.path)
 
 

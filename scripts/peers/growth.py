@@ -12,7 +12,7 @@ from flowertune.data import factory
 from flowertune.data.cache.dataset import cache_photos
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import PixelStore
-from flowertune.inference import infer
+from flowertune.inference.logits import infer
 from flowertune.models import factory as build
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report.console import RunConsole

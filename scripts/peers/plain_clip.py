@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from flowertune.inference.predictor import Trained
 from flowertune.models.backbone import ASSETS
 from flowertune.models.pretrained import quiet
-from flowertune.trained import Trained
 
 _made: dict[str, Any] = {}  # of this process: a tower is built once
 

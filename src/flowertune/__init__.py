@@ -7,13 +7,13 @@ __all__ = ["NoPicture", "NotAPhoto", "Prediction", "Trained", "load"]
 
 if TYPE_CHECKING:
     from flowertune.data.image import NotAPhoto
-    from flowertune.trained import NoPicture, Prediction, Trained, load
+    from flowertune.inference.predictor import NoPicture, Prediction, Trained, load
 
 
 def __getattr__(name: str) -> Any:
     """What a program needs of a finished run; torch is imported with the first of these names."""
     if name in __all__:
-        from flowertune import trained
+        from flowertune.inference import predictor
 
-        return getattr(trained, name)
+        return getattr(predictor, name)
     raise AttributeError(f"module 'flowertune' has no attribute {name!r}")

@@ -28,7 +28,7 @@ from flowertune.data.device_pixels import PixelStore
 from flowertune.data.factory import augmentation_recipe, pixels_are_resident, training_batches
 from flowertune.data.loader import training_photos
 from flowertune.errors import TrainingFailed
-from flowertune.inference import (
+from flowertune.inference.logits import (
     Outputs,
     embed_frozen,
     infer,

@@ -22,7 +22,7 @@ from flowertune import files, seeding
 from flowertune.data.cache.dataset import CachedPhotos
 from flowertune.data.device_pixels import PixelStore
 from flowertune.data.loader import TrainingPhotos
-from flowertune.inference import Outputs
+from flowertune.inference.logits import Outputs
 from flowertune.runs.directory import KEEPSAKES, Run
 
 SIDE = 112  # pixels of a small picture; JPEGs of about 4 kB

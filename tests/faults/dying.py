@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowertune import cli, inference
+from flowertune import cli
+from flowertune.inference import logits
 from flowertune.report.console import RunConsole
 from flowertune.training.step import Step
 
@@ -51,7 +52,7 @@ def advance(self: RunConsole, description: str, done: int, total: "int | None") 
 
 shown, taken = RunConsole.advance, Step.take
 RunConsole.advance, Step.take = advance, take  # type: ignore[method-assign]
-inference.normalise = before("validation", inference.normalise)  # a batch of pixels is inferred
+logits.normalise = before("validation", logits.normalise)  # a batch of pixels is inferred
 os.fsync = before("flush", os.fsync)
 os.replace = before("rename", os.replace)
 Path.rename = before("rename", Path.rename)  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from flowertune.data.dataset import PhotoSet, Split
 from flowertune.data.device_pixels import PixelStore
 from flowertune.data.loader import TrainingPhotos
 from flowertune.data.transforms.augment import Recipe
-from flowertune.inference import Outputs, prediction_table
+from flowertune.inference.logits import Outputs, prediction_table
 from flowertune.metrics import measure
 from flowertune.runs import resume
 

@@ -17,7 +17,7 @@ from flowertune.data.loader import TrainingPhotos
 from flowertune.data.samplers import epoch_batches
 from flowertune.data.transforms.augment import Recipe
 from flowertune.data.transforms.mixup import Mixing
-from flowertune.inference import infer
+from flowertune.inference.logits import infer
 from flowertune.losses import factory
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.adapters.lora import add_lora

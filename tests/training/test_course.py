@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowertune.inference import infer
+from flowertune.inference.logits import infer
 from flowertune.losses.factory import cross_entropy
 from flowertune.models import serialization
 from flowertune.report.console import RunConsole

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowertune.errors import Interrupted
-from flowertune.inference import infer
+from flowertune.inference.logits import infer
 from flowertune.losses.factory import cross_entropy, triplet_cross_entropy
 from flowertune.report.console import RunConsole
 from flowertune.runs.directory import Run

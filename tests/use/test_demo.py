@@ -13,12 +13,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 import flowertune
-from flowertune import cli, photos_of_run
+from flowertune import cli
 from flowertune.commands import demo
 from flowertune.demo import cards, neighbours
 from flowertune.demo.answers import Answer, answer
 from flowertune.demo.neighbours import Neighbour, Neighbours
-from flowertune.trained import NoPicture
+from flowertune.inference import run_images
+from flowertune.inference.predictor import NoPicture
 
 MOST = 1000
 
@@ -106,9 +107,9 @@ def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
     assert len(few.paths) == 7
     assert f"of 7 of the {len(whole.paths):,} training photos" in few.said
     assert set(few.paths) < set(whole.paths)
-    root = photos_of_run.root_of(model.config.data)
+    root = run_images.root_of(model.config.data)
     shutil.copytree(root, tmp_path / "photos")
-    monkeypatch.setattr(photos_of_run, "root_of", lambda data: tmp_path / "photos")
+    monkeypatch.setattr(run_images, "root_of", lambda data: tmp_path / "photos")
     names = [path.relative_to(root) for path in whole.paths]
     (tmp_path / "photos" / names[1]).unlink()
     shutil.copy(tmp_path / "photos" / names[3], tmp_path / "photos" / names[2])

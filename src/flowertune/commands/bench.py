@@ -18,7 +18,7 @@ from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
 from flowertune.data.device_pixels import PixelStore
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.inference import infer
+from flowertune.inference.logits import infer
 from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches

@@ -8,11 +8,11 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowertune import trained
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbours
 from flowertune.demo.temporary import own_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
+from flowertune.inference import predictor
 from flowertune.report.console import RunConsole
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
@@ -37,13 +37,13 @@ def execute(words: Sequence[str]) -> int:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise Refused(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
-    run, config = trained.read(asked.run)
+    run, config = predictor.read(asked.run)
     results = run.results()
-    compute = trained.compute_for(config, asked.device, asked.precision)
+    compute = predictor.compute_for(config, asked.device, asked.precision)
     with _listener(asked.host, asked.port) as listener:
         make_deterministic(config.trainer.deterministic, compute.device)
         memory.keep_freed()
-        model = trained.opened(run, config, compute)
+        model = predictor.opened(run, config, compute)
         console = RunConsole()
         with console.progress():
             known = neighbours.read(model, asked.photos, console.warn, console.advance)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from flowertune import evaluation, files, trained
+from flowertune import files
 from flowertune.commands.compose import run as run_composed
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
@@ -15,6 +15,7 @@ from flowertune.data.cache.dataset import bad_file_lines
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import PixelStore, are_resident
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
+from flowertune.inference import evaluate, predictor
 from flowertune.report import evaluation as report
 from flowertune.report.console import RunConsole, error_console
 from flowertune.runs.directory import to_csv
@@ -33,10 +34,10 @@ def execute(words: Sequence[str]) -> int:
     """
     asked = _parse(words)
     console, cache = error_console() if asked.json else RunConsole(), cache_root()
-    run, _ = trained.read(asked.run)
+    run, _ = predictor.read(asked.run)
     config, are_others = compose(run.path, asked.words)
-    trained_on, own = evaluation.trained_photos(run), run.results()
-    compute = trained.compute_for(config, None, None)
+    trained_on, own = evaluate.trained_photos(run), run.results()
+    compute = predictor.compute_for(config, None, None)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
     out_of_memory = (
@@ -44,9 +45,9 @@ def execute(words: Sequence[str]) -> int:
         f"trainer.eval_batch_size={config.trainer.eval_batch_size}, or take another trainer.device"
     )
     with memory.enough_or(out_of_memory), console.progress():
-        photo_set = evaluation.listed(config, asked.split, are_others, cache, console.advance)
-        model = trained.opened(run, config, compute)
-        photos = evaluation.decoded(
+        photo_set = evaluate.listed(config, asked.split, are_others, cache, console.advance)
+        model = predictor.opened(run, config, compute)
+        photos = evaluate.decoded(
             photo_set, model.preprocessing, config.data.bad_files, cache, console.advance
         )
     for line in bad_file_lines(photo_set, photos.bad):
@@ -58,7 +59,7 @@ def execute(words: Sequence[str]) -> int:
         with memory.enough_or(out_of_memory), console.progress():
             pixels = PixelStore(each.eval_pixels, compute.device, resident=resident)
             logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
-        measured[split] = evaluation.evaluate(logits, photos, split, model.class_names, trained_on)
+        measured[split] = evaluate.evaluate(logits, photos, split, model.class_names, trained_on)
 
     results = {
         "run": str(run.path),
@@ -96,8 +97,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     for word in list(asked.words):
         key, _, value = word.partition("=")
         if key == "split":
-            if value not in evaluation.SPLITS:
-                raise Refused(f"{printable(word)}: must be one of {', '.join(evaluation.SPLITS)}")
+            if value not in evaluate.SPLITS:
+                raise Refused(f"{printable(word)}: must be one of {', '.join(evaluate.SPLITS)}")
             asked.split = value
             asked.words.remove(word)
     if asked.output is not None and asked.output.is_dir():

@@ -8,11 +8,11 @@ from contextlib import closing, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 
-from flowertune import trained
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.data.sources.folder import photos_below
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
-from flowertune.inference import ranked_header
+from flowertune.inference import predictor
+from flowertune.inference.logits import ranked_header
 from flowertune.report.console import error_console
 from flowertune.report.predictions import FORMATS, PredictionLines
 from flowertune.runtime import memory
@@ -34,13 +34,13 @@ def execute(words: Sequence[str]) -> int:
         FlowertuneError: out of memory.
     """
     asked = _parse(words)
-    run, config = trained.read(asked.run)
+    run, config = predictor.read(asked.run)
     missing = [name for name in asked.photos if name != STDIN and not os.path.lexists(name)]
     if missing:
         raise Refused(f"{printable(missing[0])}: there is no such photo or folder")
     if STDIN in asked.photos and sys.stdin is None:
         raise Refused("-: stdin is closed, and names were to come from there")
-    compute = trained.compute_for(config, asked.device, asked.precision)
+    compute = predictor.compute_for(config, asked.device, asked.precision)
 
     console = error_console()
     watched = console.console.is_terminal and not sys.stdout.isatty()
@@ -64,7 +64,7 @@ def execute(words: Sequence[str]) -> int:
         f"out of memory on {compute.device_name}: take another --device, or free some of it"
     )
     with memory.enough_or(out_of_memory):
-        model = trained.opened(run, config, compute)
+        model = predictor.opened(run, config, compute)
     k = min(asked.top_k, len(model.class_names))
     lines = PredictionLines(asked.format, model.class_names, k, ranked_header(k))
     answers = model.stream(photos, top_k=k)
@@ -79,7 +79,7 @@ def execute(words: Sequence[str]) -> int:
         if header is not None:
             print(header, flush=True)
         for answer in answers:
-            if isinstance(answer, trained.NoPicture):
+            if isinstance(answer, predictor.NoPicture):
                 leave_out(answer.photo, answer.reason)
                 continue
             line = lines.line(Path(str(answer.photo)), answer.classes, answer.probabilities)
@@ -125,7 +125,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = WordParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
-    parser.add_argument("--top-k", type=whole_number(1), default=trained.TOP_K, metavar="K")
+    parser.add_argument("--top-k", type=whole_number(1), default=predictor.TOP_K, metavar="K")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--null", action="store_true")
     add_compute(parser)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from flowertune.data.image import NotAPhoto
 from flowertune.demo.neighbours import Neighbour, Neighbours
-from flowertune.inference import ranked
+from flowertune.inference.logits import ranked
+from flowertune.inference.predictor import NoPicture, Trained
 from flowertune.models.attribution import patch_relevance, shows_relevance
-from flowertune.trained import NoPicture, Trained
 
 TOP_K = 5
 NEAREST = 5

@@ -14,8 +14,8 @@ from flowertune.data.image import NotAPhoto, photo_bytes, read_photo
 from flowertune.demo.answers import Answer
 from flowertune.demo.neighbours import Neighbour
 from flowertune.errors import printable
+from flowertune.inference.predictor import NoPicture
 from flowertune.report import page
-from flowertune.trained import NoPicture
 
 SIDE = 112  # pixels of a training photo
 COLOUR = 0.6  # of the map, over the picture in grey

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import photos_of_run, seeding
+from flowertune import seeding
 from flowertune.data.image import NotAPhoto
 from flowertune.errors import printable
-from flowertune.trained import BATCH_SIZE, Trained
+from flowertune.inference import run_images
+from flowertune.inference.predictor import BATCH_SIZE, Trained
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read(
     """
     if not most:
         return _none("No training photos were asked for")
-    root = photos_of_run.root_of(model.config.data)
+    root = run_images.root_of(model.config.data)
     photos = [photo for photo in model.run.photos() if photo.split == "train"]
     order = torch.randperm(
         len(photos), generator=seeding.generator(model.config.seed, "demo photos")
@@ -74,7 +75,7 @@ def read(
     if not root.is_dir():
         return _none(f"The training photos are not in {printable(root)} any more")
     kept, embeddings, done = [], [], 0
-    with closing(photos_of_run.as_they_were(chosen, root, model.preprocessing)) as found:
+    with closing(run_images.as_they_were(chosen, root, model.preprocessing)) as found:
         while batch := list(islice(found, BATCH_SIZE)):
             pixels = []
             for photo, each in zip(chosen[done : done + len(batch)], batch, strict=True):

@@ -17,7 +17,7 @@ from flowertune.demo import cards
 from flowertune.demo.answers import answer
 from flowertune.demo.gate import gate
 from flowertune.demo.neighbours import Neighbours
-from flowertune.trained import Trained
+from flowertune.inference.predictor import Trained
 
 MAX_MEBIBYTES = 64  # of a file
 MOST_PHOTOS = 24  # at once

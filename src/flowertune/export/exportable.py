@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune import trained
 from flowertune.config.schema import Config
 from flowertune.data.image import Preprocessing
+from flowertune.inference import predictor
 from flowertune.models.adapters.lora import fold
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
@@ -39,8 +39,8 @@ class Exportable:
 
 def load(path: Path) -> Exportable:
     """The model of the finished run at `path`. Raises Refused as `flowertune.load` does."""
-    run, config = trained.read(path)
-    backbone = trained.backbone_of(run, config)
-    classifier, class_names = trained.read_classifier(run, config, backbone)
+    run, config = predictor.read(path)
+    backbone = predictor.backbone_of(run, config)
+    classifier, class_names = predictor.read_classifier(run, config, backbone)
     fold(classifier.visual)
     return Exportable(run, config, backbone, classifier, class_names)

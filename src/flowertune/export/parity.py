@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune import photos_of_run, seeding
+from flowertune import seeding
 from flowertune.data.image import NotAPhoto, Preprocessing
 from flowertune.data.transforms.augment import normalise
 from flowertune.errors import ExportFailed, Refused
 from flowertune.export.exportable import Exportable
+from flowertune.inference import run_images
 from flowertune.runs.directory import PhotoOfRun, damaged
 
 PHOTOS = 200  # at most
@@ -97,8 +98,8 @@ def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
     of_split = rows[split]
     count = min(PHOTOS, len(of_split))
     chosen = [of_split[number * len(of_split) // count] for number in range(count)]
-    root = photos_of_run.root_of(model.config.data)
-    with closing(photos_of_run.as_they_were(chosen, root, model.preprocessing)) as found:
+    root = run_images.root_of(model.config.data)
+    with closing(run_images.as_they_were(chosen, root, model.preprocessing)) as found:
         return split, [pixels for pixels in found if not isinstance(pixels, NotAPhoto)]
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from flowertune.export import tensor_files
 from flowertune.export.beside import transformers_twin
 from flowertune.export.exportable import Exportable
+from flowertune.inference.predictor import backbone_of
 from flowertune.models.adapters.lora import ADAPTER_FILES, PEFT_PREFIX
 from flowertune.models.attention import closed_state
-from flowertune.trained import backbone_of
 
 PACKAGES: tuple[str, ...] = ("transformers",)
 LIBRARY = "peft"

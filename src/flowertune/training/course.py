@@ -10,7 +10,7 @@ from torch import Tensor
 from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainingPhotos
 from flowertune.errors import Interrupted, TrainingFailed, with_type
-from flowertune.inference import Outputs
+from flowertune.inference.logits import Outputs
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models import serialization
 from flowertune.report.console import RunConsole

@@ -19,7 +19,7 @@ from flowertune.data.factory import Progress, list_photos
 from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder
 from flowertune.errors import Refused, printable
-from flowertune.inference import prediction_table
+from flowertune.inference.logits import prediction_table
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.runs.directory import Run
 

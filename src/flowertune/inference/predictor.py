@@ -30,7 +30,7 @@ from flowertune.data.image import (
 )
 from flowertune.data.transforms.augment import normalise
 from flowertune.errors import Refused
-from flowertune.inference import Outputs, infer, ranked
+from flowertune.inference.logits import Outputs, infer, ranked
 from flowertune.models import serialization
 from flowertune.models.adapters.lora import fold
 from flowertune.models.backbone import Backbone

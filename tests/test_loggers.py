@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from flowertune import cli, loggers
+from flowertune import cli
 from flowertune.commands import compose as commands_compose
 from flowertune.config.logger import MlflowConfig, WandbConfig
 from flowertune.config.schema import Config
 from flowertune.runs import resume
+from flowertune.tracking import tracker
 
 TRACKERS = ["tensorboard", "wandb", "mlflow"]
 
@@ -40,7 +41,7 @@ def test_a_folder_of_wandbs_files_is_not_the_package(
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    assert "is not installed" in refusal(lambda: loggers.check(WandbConfig(mode="offline")))
+    assert "is not installed" in refusal(lambda: tracker.check(WandbConfig(mode="offline")))
 
 
 def test_a_password_that_config_yaml_would_keep_is_refused(
@@ -48,8 +49,8 @@ def test_a_password_that_config_yaml_would_keep_is_refused(
 ) -> None:
     installed = ModuleSpec("mlflow", None, origin="mlflow.py")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
-    loggers.check(MlflowConfig(uri="https://example.org/mlflow"))
-    words = refusal(lambda: loggers.check(MlflowConfig(uri="postgresql://me:secret@host/runs")))
+    tracker.check(MlflowConfig(uri="https://example.org/mlflow"))
+    words = refusal(lambda: tracker.check(MlflowConfig(uri="postgresql://me:secret@host/runs")))
     assert words.startswith("logger.uri: holds a password")
     assert "secret" not in words
 

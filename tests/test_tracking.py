@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from flowertune import loggers, tracking
 from flowertune.config.logger import TensorBoardConfig
 from flowertune.errors import Interrupted, TrainingFailed
-from flowertune.loggers import Tracker
 from flowertune.runs.directory import Metrics, Run
-from flowertune.tracking import Tracking
+from flowertune.tracking import tracker as loggers
+from flowertune.tracking import tracker as tracking
+from flowertune.tracking.tracker import Tracker, Tracking
 
 LINES: list[Metrics] = [{"step": step, "split": "train", "loss": 1 / step} for step in range(1, 6)]
 Open = Callable[..., Any]

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from flowertune import loggers
 from flowertune.config import saved
 from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
 from flowertune.runs.directory import BESIDE, Run
+from flowertune.tracking import tracker as loggers
 
 pytestmark = pytest.mark.trackers
 

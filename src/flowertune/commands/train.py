@@ -4,7 +4,7 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from flowertune import keepsakes, loggers, space
+from flowertune import keepsakes, space
 from flowertune.adaptation import adapt
 from flowertune.baselines import prompts
 from flowertune.config.schema import Config
@@ -22,7 +22,8 @@ from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
 from flowertune.signals import Stop, listening, on_signals
-from flowertune.tracking import tracked
+from flowertune.tracking import tracker as loggers
+from flowertune.tracking.tracker import tracked
 
 
 def execute(config: Config) -> int:

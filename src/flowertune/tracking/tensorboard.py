@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowertune import logged_numbers
 from flowertune.config.logger import LoggerConfig
 from flowertune.runs.directory import Metrics, Run
+from flowertune.tracking import metric_names
 
 
 class TensorBoard:
@@ -25,14 +25,14 @@ class TensorBoard:
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         for line in lines:
-            for name, value in logged_numbers.of_line(line).items():
+            for name, value in metric_names.of_line(line).items():
                 self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        for name, value in logged_numbers.of_results(results).items():
+        for name, value in metric_names.of_results(results).items():
             self._writer.add_scalar(name, value)
-        self._writer.add_text("results", logged_numbers.markdown(results))
+        self._writer.add_text("results", metric_names.markdown(results))
 
     def close(self, state: str) -> None:
         self._writer.close()

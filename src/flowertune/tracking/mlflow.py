@@ -10,10 +10,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from flowertune import logged_numbers
 from flowertune.config import saved
 from flowertune.runs.directory import BESIDE, Metrics, Run
-from flowertune.trackers.remembered import remembered
+from flowertune.tracking import metric_names
+from flowertune.tracking.run_ids import remembered
 
 METRICS, PARAMS = 1000, 100  # of one request, at most, as its servers have it
 # Its own number, 7, takes four minutes: good for a server that is started anew in the middle, too
@@ -74,7 +74,7 @@ class Mlflow:
         metrics = [
             Metric(name, value, now, line["step"])
             for line in lines
-            for name, value in logged_numbers.of_line(line).items()
+            for name, value in metric_names.of_line(line).items()
             if line["step"] > self._highest(name)
         ]
         for at in range(0, len(metrics), METRICS):
@@ -87,9 +87,9 @@ class Mlflow:
         return self._has[name]
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        for name, value in logged_numbers.of_results(results).items():
+        for name, value in metric_names.of_results(results).items():
             self._client.log_metric(self._id, name, value)
-        self._client.set_tag(self._id, "mlflow.note.content", logged_numbers.markdown(results))
+        self._client.set_tag(self._id, "mlflow.note.content", metric_names.markdown(results))
 
     def close(self, state: str) -> None:
         states = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}

@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowertune import logged_numbers
 from flowertune.errors import Refused
 from flowertune.runs.directory import Metrics, Run
-from flowertune.trackers.remembered import remembered
+from flowertune.tracking import metric_names
+from flowertune.tracking.run_ids import remembered
 
 # Without an answer wandb waits for so many seconds to begin, and for what is left at the end; both
 # also hold for what it does when the process ends.
@@ -57,12 +57,12 @@ class Wandb:
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         left_out, self._has = self._has, max(0, self._has - len(lines))
         for line in lines[left_out:]:
-            self._run.log({"step": line["step"], **logged_numbers.of_line(line)})
+            self._run.log({"step": line["step"], **metric_names.of_line(line)})
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        data = [list(row) for row in logged_numbers.rows(results)]
-        self._run.log({"results": self._wandb.Table(list(logged_numbers.COLUMNS), data)})
-        self._run.summary.update(logged_numbers.of_results(results))
+        data = [list(row) for row in metric_names.rows(results)]
+        self._run.log({"results": self._wandb.Table(list(metric_names.COLUMNS), data)})
+        self._run.summary.update(metric_names.of_results(results))
 
     def close(self, state: str) -> None:
         self._run.finish(exit_code=0 if state == "finished" else 1)

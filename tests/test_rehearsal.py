@@ -8,7 +8,7 @@ import torch
 from flowertune import rehearsal
 from flowertune.config.schema import Config
 from flowertune.data import device_pixels, factory
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 
 @pytest.mark.usefixtures("rehearsing")

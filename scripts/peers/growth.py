@@ -15,7 +15,7 @@ from flowertune.data.device_pixels import PixelStore
 from flowertune.inference.logits import infer
 from flowertune.models import factory as build
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.timing import WARM_UP, synchronise
 from peers.memory import MemoryWatch
 

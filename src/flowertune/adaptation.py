@@ -42,7 +42,7 @@ from flowertune.models import serialization as models_serialization
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.models.factory import build_classifier
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs import directory
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop

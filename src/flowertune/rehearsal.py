@@ -25,7 +25,7 @@ from flowertune.losses.factory import build_criterion, check_loss
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import build_classifier, check_adapter, load_backbone
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import Compute, choose_compute

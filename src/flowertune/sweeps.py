@@ -43,8 +43,8 @@ from flowertune.errors import (
     Refused,
     with_type,
 )
-from flowertune.report import sweep as report
-from flowertune.report.console import RunConsole
+from flowertune.report.console import sweep as report
+from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import cannot_be_made, to_csv
 from flowertune.runs.resume import locked
 from flowertune.runtime.streams import lasting_output

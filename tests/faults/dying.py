@@ -14,7 +14,7 @@ from typing import Any
 
 from flowertune import cli
 from flowertune.inference import logits
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.training.step import Step
 
 SIGNAL, KIND, AT, WORDS = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]), sys.argv[4:]

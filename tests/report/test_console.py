@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.signals import listening
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from flowertune.report.live import BLOCKS, TrainingView, curve
+from flowertune.report.console.live import BLOCKS, TrainingView, curve
 
 TERMS = {"step": 1, "epoch": 1, "split": "train", "lr": 1e-3, "loss": 0.25, "triplet": 0.125}
 
@@ -66,7 +66,7 @@ def test_the_time_left_is_that_of_all_epochs_at_the_pace_so_far(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("flowertune.report.live.time.monotonic", lambda: now)
+    monkeypatch.setattr("flowertune.report.console.live.time.monotonic", lambda: now)
     shown, out = TrainingView(10, 100, []), io.StringIO()
     shown.step(4, 50, None)  # it went on here
     now += 20

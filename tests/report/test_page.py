@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.report import plots
-from flowertune.report.page import Section, bullets, document, figure, folded, paragraph, table
+from flowertune.report.figures import style
+from flowertune.report.html.page import Section, bullets, document, figure, folded, paragraph, table
 
 ODD = "<script>alert(1)</script>\"'&"
 
@@ -42,11 +42,11 @@ class Read(HTMLParser):
 
 
 def drawing(height: float = 3) -> str:
-    drawn = plots.new_figure(4, 3)
+    drawn = style.new_figure(4, 3)
     (axes,) = drawn.axes
-    axes.plot([1, 2], [1, height], color=plots.SERIES[0], label="first")
-    axes.legend(labelcolor=plots.INK, frameon=False)
-    return plots.themed_svg(drawn)
+    axes.plot([1, 2], [1, height], color=style.SERIES[0], label="first")
+    axes.legend(labelcolor=style.INK, frameon=False)
+    return style.themed_svg(drawn)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_it_asks_for_nothing_and_its_links_lead_somewhere(page: Read) -> None:
 
 def test_a_figures_colours_are_the_pages_and_its_text_is_text() -> None:
     svg = drawing()
-    assert plots.INK not in svg
+    assert style.INK not in svg
     assert "currentColor" in svg
     assert "var(--series-1)" in svg
     assert "#ffffff" not in svg
@@ -89,6 +89,6 @@ def test_a_figures_colours_are_the_pages_and_its_text_is_text() -> None:
 
 
 def test_a_figure_is_saved_as_png_and_svg(tmp_path: Path) -> None:
-    plots.Drawing("empty", plots.new_figure(4, 3), "", "").save(tmp_path)
+    style.Drawing("empty", style.new_figure(4, 3), "", "").save(tmp_path)
     assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "empty.svg").read_text().startswith("<?xml")

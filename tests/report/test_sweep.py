@@ -11,8 +11,8 @@ from rich.console import Console
 from flowertune.analysis.settings import Job
 from flowertune.commands import compose
 from flowertune.config.schema import Config
-from flowertune.report.console import RunConsole
-from flowertune.report.sweep import show
+from flowertune.report.console.run import RunConsole
+from flowertune.report.console.sweep import show
 
 SWEPT = ("model.rank", "optimizer.lr", "seed")
 

@@ -6,7 +6,7 @@ import torch
 from flowertune.inference.logits import infer
 from flowertune.losses.factory import cross_entropy
 from flowertune.models import serialization
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Run
 from flowertune.signals import Stop
 from flowertune.training.course import train

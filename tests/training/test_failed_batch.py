@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from flowertune.errors import TrainingFailed
 from flowertune.losses.factory import cross_entropy
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop

@@ -12,7 +12,7 @@ import torch
 from flowertune.errors import Interrupted
 from flowertune.inference.logits import infer
 from flowertune.losses.factory import cross_entropy, triplet_cross_entropy
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop, listening

@@ -22,8 +22,8 @@ from flowertune.inference.logits import infer
 from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
 from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
-from flowertune.report import bench as report
-from flowertune.report.console import RunConsole, error_console
+from flowertune.report.console import bench as report
+from flowertune.report.console.run import RunConsole, error_console
 from flowertune.runs import log
 from flowertune.runtime import memory
 from flowertune.timing import Timing, timed, timed_in_turn

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from flowertune.data.cache.listing import kept_in
 from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.report import cache as report
-from flowertune.report.console import RunConsole
+from flowertune.report.console import cache as report
+from flowertune.report.console.run import RunConsole
 
 
 def execute(words: Sequence[str]) -> int:

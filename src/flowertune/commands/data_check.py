@@ -8,8 +8,8 @@ from flowertune.data.cache_dir import cache_root
 from flowertune.data.factory import list_photos
 from flowertune.data.quality.check import check
 from flowertune.errors import EXIT_DONE, EXIT_FAILED
-from flowertune.report import data_check as report
-from flowertune.report.console import RunConsole, error_console
+from flowertune.report.console import data_check as report
+from flowertune.report.console.run import RunConsole, error_console
 
 
 def execute(config: Config, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from flowertune.data.factory import list_photos
 from flowertune.errors import EXIT_DONE, printable
 from flowertune.files import bytes_in, in_words
 from flowertune.models.factory import load_backbone
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 
 def execute(config: Config) -> int:

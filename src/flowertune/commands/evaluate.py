@@ -16,8 +16,8 @@ from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import PixelStore, are_resident
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
 from flowertune.inference import evaluate, predictor
-from flowertune.report import evaluation as report
-from flowertune.report.console import RunConsole, error_console
+from flowertune.report.console import evaluation as report
+from flowertune.report.console.run import RunConsole, error_console
 from flowertune.runs.directory import to_csv
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic

@@ -14,7 +14,7 @@ from flowertune.errors import EXIT_DONE, ExportFailed, Refused, one_line
 from flowertune.export import card, exportable, hub, parity
 from flowertune.export.exportable import Exportable
 from flowertune.export.formats import FORMATS, Format
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.words import WordParser
 
 BESIDE = Path(parity.__file__).parent / "beside"

@@ -13,8 +13,8 @@ from flowertune.data.sources.folder import photos_below
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.inference import predictor
 from flowertune.inference.logits import ranked_header
-from flowertune.report.console import error_console
-from flowertune.report.predictions import FORMATS, PredictionLines
+from flowertune.report.console.predictions import FORMATS, PredictionLines
+from flowertune.report.console.run import error_console
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.streams import arrives

@@ -9,8 +9,10 @@ from typing import TypeVar
 from flowertune import files
 from flowertune.analysis.compare import best_first, groups
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.report import comparison, comparison_page, run_page
-from flowertune.report.console import RunConsole
+from flowertune.report import comparison
+from flowertune.report.console.run import RunConsole
+from flowertune.report.html import comparison as comparison_page
+from flowertune.report.html import run as run_page
 from flowertune.runs.finished import read
 from flowertune.words import WordParser
 

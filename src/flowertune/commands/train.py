@@ -14,7 +14,7 @@ from flowertune.data.factory import list_photos
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.losses.factory import check_loss
 from flowertune.models.factory import check_adapter, load_backbone
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs import directory, environment, log
 from flowertune.runs import resume as claims
 from flowertune.runs import resume as unchanged
@@ -124,7 +124,9 @@ def _report(run: directory.Run, ending: keepsakes.Ending, page: bool, console: R
     try:
         keepsakes.leave(run, ending)
         if page:
-            from flowertune.report import run_page  # matplotlib, which no training waits for
+            from flowertune.report.html import (
+                run as run_page,  # matplotlib, which no training waits for
+            )
 
             for line in run_page.write(run.path):
                 console.say(line)

@@ -15,7 +15,7 @@ from flowertune.demo.answers import Answer
 from flowertune.demo.neighbours import Neighbour
 from flowertune.errors import printable
 from flowertune.inference.predictor import NoPicture
-from flowertune.report import page
+from flowertune.report.html import page
 
 SIDE = 112  # pixels of a training photo
 COLOUR = 0.6  # of the map, over the picture in grey

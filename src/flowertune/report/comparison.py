@@ -21,7 +21,7 @@ from flowertune.analysis.compare import (
     Row,
     best_first,
 )
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 MARK = " *"  # below the linear probe
 APART = "not the same backbone or photos: numbers of different tables do not compare"

@@ -20,7 +20,6 @@ from flowertune.analysis.statistics import (
     half_of_t_interval,
     sampling_error,
 )
-from flowertune.report import comparison_page
 from flowertune.report.comparison import (
     APART,
     lines,
@@ -34,8 +33,9 @@ from flowertune.report.comparison import (
     signed,
     split_table,
 )
-from flowertune.report.console import RunConsole
-from flowertune.report.sweep import label
+from flowertune.report.console.run import RunConsole
+from flowertune.report.console.sweep import label
+from flowertune.report.html import comparison
 from flowertune.runs.directory import to_csv
 from flowertune.runs.finished import read
 
@@ -57,7 +57,7 @@ class ReproductionTables:
         show(console, found)
         for line in (*_reference_lines(found), *_unfinished(jobs)):
             console.say(line)
-        page = comparison_page.page(
+        page = comparison.page(
             TITLE, found, reference_table, reference_notes,
             [_how_many(jobs), *_unfinished(jobs)],
         )  # fmt: skip

@@ -13,7 +13,7 @@ from flowertune.errors import Interrupted, TrainingFailed, with_type
 from flowertune.inference.logits import Outputs
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models import serialization
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Metrics, Run
 from flowertune.signals import Stop
 from flowertune.training import checkpoint

@@ -2,7 +2,7 @@
 
 import time
 
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Run
 from flowertune.signals import Stop
 from flowertune.training import checkpoint

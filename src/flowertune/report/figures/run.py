@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.metrics import wilson_interval
-from flowertune.report import plots
-from flowertune.report.plots import Drawing
+from flowertune.report.figures import style
+from flowertune.report.figures.style import Drawing
 from flowertune.runs.finished import Prediction
 from flowertune.runs.report_data import Embeddings
 
@@ -42,19 +42,19 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     photos = Counter(each.label for each in predictions)
     pairs = Counter((each.label, each.answer) for each in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
-    figure = plots.new_figure(side, side)
+    figure = style.new_figure(side, side)
     (axes,) = figure.axes
     squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
     for (label, answer), count in pairs.items():
         if label in place and answer in place:
             squares[label == answer].append((place[answer], place[label], count / photos[label]))
     for is_hit, series in ((True, 0), (False, 1)):
-        plots.squares(axes, squares[is_hit], plots.SERIES[series])
-    with plots.settings():
+        style.squares(axes, squares[is_hit], style.SERIES[series])
+    with style.settings():
         size = 9 if len(classes) <= 30 else 7
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
         axes.set_yticks(range(len(classes)), classes, fontsize=size)
-    axes.grid(color=plots.INK, linewidth=0.4, alpha=0.25)  # leads from a square to its names
+    axes.grid(color=style.INK, linewidth=0.4, alpha=0.25)  # leads from a square to its names
     axes.set_axisbelow(True)
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
@@ -78,16 +78,16 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
     """A bar a class, with the interval of its few photos."""
     drawn = accuracies[:BAR_CLASSES]
-    figure = plots.new_figure(7, 1 + 0.19 * len(drawn))
+    figure = style.new_figure(7, 1 + 0.19 * len(drawn))
     (axes,) = figure.axes
     values = np.array([100 * hits / photos for _, hits, photos in drawn])
     ends = 100 * np.array([wilson_interval(hits, photos) for _, hits, photos in drawn])
     axes.barh(
-        range(len(drawn)), values, color=plots.SERIES[0], alpha=0.75, height=0.7,
+        range(len(drawn)), values, color=style.SERIES[0], alpha=0.75, height=0.7,
         xerr=[np.maximum(values - ends[:, 0], 0), np.maximum(ends[:, 1] - values, 0)],
-        error_kw={"ecolor": plots.INK, "elinewidth": 0.8},
+        error_kw={"ecolor": style.INK, "elinewidth": 0.8},
     )  # fmt: skip
-    with plots.settings():
+    with style.settings():
         axes.set_yticks(range(len(drawn)), [name for name, _, _ in drawn], fontsize=8)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.set_xlim(0, 100)
@@ -106,17 +106,17 @@ def calibration(predictions: Sequence[Prediction]) -> Drawing:
     sureness = np.array([each.probability for each in predictions])
     hits = np.array([each.is_hit for each in predictions])
     bins = np.clip(np.ceil(sureness * BINS).astype(int) - 1, 0, BINS - 1)
-    figure = plots.new_figures(7, 5.5, rows=2, ratios=(3, 1))
+    figure = style.new_figures(7, 5.5, rows=2, ratios=(3, 1))
     shares, counts = figure.axes
-    shares.plot([0, 100], [0, 100], color=plots.INK, linewidth=0.8, linestyle="--")
+    shares.plot([0, 100], [0, 100], color=style.INK, linewidth=0.8, linestyle="--")
     said = []
     for number in sorted(set(bins.tolist())):
         inside = bins == number
         right, sure = 100 * hits[inside].mean(), 100 * sureness[inside].mean()
         centre = 100 * (number + 0.5) / BINS
-        shares.bar(centre, right, width=90 / BINS, color=plots.SERIES[0], alpha=0.75)
-        shares.plot([sure], [right], marker="o", markersize=4, color=plots.SERIES[1], clip_on=False)
-        counts.bar(centre, int(inside.sum()), width=90 / BINS, color=plots.SERIES[2], alpha=0.75)
+        shares.bar(centre, right, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
+        shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
+        counts.bar(centre, int(inside.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
         said.append(f"{sure:.0f} sure, {right:.0f} right, {int(inside.sum())} photos")
     for axes in (shares, counts):
         axes.set_xlim(0, 100)
@@ -138,25 +138,25 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
     panels = [("after training", embeddings.after)]
     if embeddings.before is not None:
         panels.insert(0, ("before training", embeddings.before))
-    figure = plots.new_figures(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
+    figure = style.new_figures(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
     for axes, (title, points) in zip(figure.axes, panels, strict=True):
         places, share = _principal(points)
         named = np.array([shown.index(label) if label in shown else -1 for label in labels])
         others = places[named < 0]
-        axes.scatter(others[:, 0], others[:, 1], s=9, color=plots.INK, alpha=0.25, linewidths=0)
+        axes.scatter(others[:, 0], others[:, 1], s=9, color=style.INK, alpha=0.25, linewidths=0)
         for number, name in enumerate(shown):
             x, y = places[named == number].T
-            colour, marker = plots.SERIES[number], _MARKERS[number]
+            colour, marker = style.SERIES[number], _MARKERS[number]
             axes.scatter(x, y, s=24, color=colour, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
-            axes.set_title(title, fontsize=11, color=plots.INK)
+            axes.set_title(title, fontsize=11, color=style.INK)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel(f"{100 * share:.0f} % of the variance")
-    with plots.settings():
+    with style.settings():
         figure.legend(
             *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-            fontsize=9, labelcolor=plots.INK, frameon=False,
+            fontsize=9, labelcolor=style.INK, frameon=False,
         )  # fmt: skip
     caption = f"{len(labels):,} photos on the two principal components of their embeddings."
     if len(set(labels)) > len(shown):
@@ -169,7 +169,7 @@ def _told_apart(labels: Sequence[str], predictions: Sequence[Prediction]) -> lis
     """As many classes as there are colours: those most confused, then those with most photos."""
     wanted = [name for label, answer, _ in confused_pairs(predictions) for name in (label, answer)]
     wanted += [name for name, _ in Counter(labels).most_common()]
-    return [name for name in dict.fromkeys(wanted) if name in set(labels)][: len(plots.SERIES)]
+    return [name for name in dict.fromkeys(wanted) if name in set(labels)][: len(style.SERIES)]
 
 
 def _principal(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from flowertune.data.quality.check import FEW, Findings, Photo, SamePicture
 from flowertune.errors import printable
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 SHOWN = 10  # findings of a kind; --json has all
 

@@ -13,8 +13,8 @@ from flowertune.report.comparison import (
     percent,
     split_table,
 )
-from flowertune.report.comparison_figures import cost, swept
-from flowertune.report.page import Section, bullets, document, folded, paragraph, table
+from flowertune.report.figures.comparison import cost, swept
+from flowertune.report.html.page import Section, bullets, document, folded, paragraph, table
 
 SplitTable = Callable[[Group, str], tuple[list[str], list[list[str]]]]
 

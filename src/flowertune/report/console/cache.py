@@ -11,7 +11,7 @@ from rich.text import Text
 from flowertune.data.cache.listing import Kept
 from flowertune.errors import printable
 from flowertune.files import in_words
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 DAY = 86_400  # seconds
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from flowertune import signals
 from flowertune.analysis.compare import BASELINE_NAMES
-from flowertune.report.live import TrainingView
+from flowertune.report.console.live import TrainingView
 
 
 class RunConsole:

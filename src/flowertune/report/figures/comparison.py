@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowertune.analysis.compare import Estimate, Group, Row
-from flowertune.report import plots
 from flowertune.report.comparison import Line, lines, percent
-from flowertune.report.page import figure
+from flowertune.report.figures import style
+from flowertune.report.html.page import figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def _parted(group: Group) -> _Parted:
 
 
 def _scatter(group: Group, title: str, place: Callable[[Row], float]) -> str:
-    drawn = plots.new_figure(7, 4.2)
+    drawn = style.new_figure(7, 4.2)
     (axes,) = drawn.axes
     split, level = group.judged_on, 0
     covered, beyond, below = _parted(group)
@@ -77,7 +77,7 @@ def _scatter(group: Group, title: str, place: Callable[[Row], float]) -> str:
     rows = [line.row for line in covered if line.row is not None]
     places = {row.label: place(row) for row in rows if place(row) > 0}
     if places:
-        plots.logarithmic(axes)
+        style.logarithmic(axes)
         axes.set_xlim(*_ends(places))
     for line in covered:
         estimate = line.estimates[split, "top1"]
@@ -88,22 +88,22 @@ def _scatter(group: Group, title: str, place: Callable[[Row], float]) -> str:
         # a baseline, or no place on a logarithmic axis
         axes.axhline(
             100 * estimate.mean, label=line.label, linestyle=("--", ":")[level % 2],
-            color=plots.INK, linewidth=1,
+            color=style.INK, linewidth=1,
         )  # fmt: skip
         level += 1
     axes.legend(
-        loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, labelcolor=plots.INK, frameon=False
+        loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, labelcolor=style.INK, frameon=False
     )
     if beyond:
         axes.margins(y=0.15)  # room for the words
         axes.annotate(
             "\n".join(beyond), (1, 0 if below else 1), xycoords="axes fraction",
             xytext=(0, 3 if below else -3), textcoords="offset points",
-            ha="right", va="bottom" if below else "top", fontsize=8, color=plots.INK,
+            ha="right", va="bottom" if below else "top", fontsize=8, color=style.INK,
         )  # fmt: skip
     axes.set_xlabel(title)
     axes.set_ylabel(f"top-1 on {split}, %")
-    return plots.themed_svg(drawn)
+    return style.themed_svg(drawn)
 
 
 def _point(axes: "Axes", x: float, estimate: Estimate, number: int, label: str) -> None:
@@ -111,7 +111,7 @@ def _point(axes: "Axes", x: float, estimate: Estimate, number: int, label: str) 
     spread = [[100 * (estimate.mean - low)], [100 * (high - estimate.mean)]]
     axes.errorbar(
         [x], [100 * estimate.mean], yerr=spread, label=label, capsize=3,
-        color=plots.SERIES[number % len(plots.SERIES)], marker=_MARKERS[number % len(_MARKERS)],
+        color=style.SERIES[number % len(style.SERIES)], marker=_MARKERS[number % len(_MARKERS)],
     )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def _number(value: str) -> float | None:
 
 
 def _curve(group: Group, key: str, places: Sequence[float]) -> str:
-    drawn = plots.new_figure(7, 4)
+    drawn = style.new_figure(7, 4)
     (axes,) = drawn.axes
     ordered = sorted(zip(places, group.rows, strict=True), key=lambda pair: pair[0])
     for number, split in enumerate(group.splits):
@@ -173,13 +173,13 @@ def _curve(group: Group, key: str, places: Sequence[float]) -> str:
             [place for place, _ in ordered], [100 * each.mean for each in estimates],
             yerr=[[100 * (each.mean - low) for each, (low, _) in pairs],
                   [100 * (high - each.mean) for each, (_, high) in pairs]],
-            label=split, capsize=3, color=plots.SERIES[number], marker=_MARKERS[number],
+            label=split, capsize=3, color=style.SERIES[number], marker=_MARKERS[number],
         )  # fmt: skip
     if min(places) > 0 and max(places) > 10 * min(places):
-        plots.logarithmic(axes)
+        style.logarithmic(axes)
     axes.set_xlabel(key)
     axes.set_ylabel("top-1, %")
-    axes.legend(labelcolor=plots.INK, frameon=False)
+    axes.legend(labelcolor=style.INK, frameon=False)
     said = "; ".join(
         f"{row.label}: " + ", ".join(
             f"{split} {percent(row.estimate(split, 'top1').mean)}" for split in group.splits
@@ -187,7 +187,7 @@ def _curve(group: Group, key: str, places: Sequence[float]) -> str:
         for _, row in ordered
     )  # fmt: skip
     return figure(
-        plots.themed_svg(drawn), f"Top-1 against {key}; the bars are 95 % intervals.", said
+        style.themed_svg(drawn), f"Top-1 against {key}; the bars are 95 % intervals.", said
     )
 
 
@@ -198,7 +198,7 @@ def _map(group: Group, keys: Sequence[str], places: Sequence[tuple[float, float]
         place: 100 * row.estimate(split, "top1").mean
         for place, row in zip(places, group.rows, strict=True)
     }
-    drawn = plots.new_figure(7, 1.5 + 0.6 * len(down))
+    drawn = style.new_figure(7, 1.5 + 0.6 * len(down))
     (axes,) = drawn.axes
     values = [[top1.get((y, x), math.nan) for x in across] for y in down]
     image = axes.imshow(values, cmap="viridis", aspect="auto")
@@ -216,4 +216,4 @@ def _map(group: Group, keys: Sequence[str], places: Sequence[tuple[float, float]
     said = "; ".join(
         f"{row.label}: {percent(row.estimate(split, 'top1').mean)}" for row in group.rows
     )
-    return figure(plots.themed_svg(drawn), f"Mean top-1 on {split} for each pair of values.", said)
+    return figure(style.themed_svg(drawn), f"Mean top-1 on {split} for each pair of values.", said)

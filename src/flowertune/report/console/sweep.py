@@ -10,7 +10,7 @@ from rich.text import Text
 
 from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.analysis.settings import Job, Setting, settings
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 _MARK = " *"  # below the linear probe
 

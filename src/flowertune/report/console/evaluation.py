@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.errors import printable
-from flowertune.report.console import RunConsole, accuracy_cells
+from flowertune.report.console.run import RunConsole, accuracy_cells
 
 SHOWN = 5  # classes of a list; --json has all
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.report import plots
-from flowertune.report.plots import Drawing
+from flowertune.report.figures import style
+from flowertune.report.figures.style import Drawing
 from flowertune.runs.report_data import ReportedRun
 
 if TYPE_CHECKING:
@@ -40,23 +40,23 @@ def _terms_of(run: ReportedRun) -> list[str]:
 
 
 def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
-    figure = plots.new_figure(7, 3.4)
+    figure = style.new_figure(7, 3.4)
     (axes,) = figure.axes
     values = np.array([line["loss"] for line in run.steps])
-    axes.plot(*_thinned(epochs, values), color=plots.SERIES[0], linewidth=0.7, alpha=0.45)
+    axes.plot(*_thinned(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
     of_epoch: dict[int, list[float]] = {}
     for line in run.steps:
         of_epoch.setdefault(line["epoch"], []).append(line["loss"])
     means = {epoch: float(np.mean(losses)) for epoch, losses in of_epoch.items()}
     axes.plot(
-        list(means), list(means.values()), color=plots.SERIES[0], marker="o", markersize=4,
+        list(means), list(means.values()), color=style.SERIES[0], marker="o", markersize=4,
         label="train, mean of the epoch",
     )  # fmt: skip
     said = f"Train loss from {_first_last(list(means.values()))}"
     if run.validations:
         val = [line["loss"] for line in run.validations]
         axes.plot(
-            [line["epoch"] for line in run.validations], val, color=plots.SERIES[1], marker="s",
+            [line["epoch"] for line in run.validations], val, color=style.SERIES[1], marker="s",
             markersize=4, linestyle="--", label="val",
         )  # fmt: skip
         said += f", val loss from {_first_last(val)}"
@@ -72,14 +72,14 @@ def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
 
 
 def _accuracy(run: ReportedRun) -> Drawing:
-    figure = plots.new_figure(7, 3)
+    figure = style.new_figure(7, 3)
     (axes,) = figure.axes
     epochs = [line["epoch"] for line in run.validations]
     for number, (key, label) in enumerate((("top1", "top-1"), ("mean_per_class", "mean per class"),
                                            ("top5", "top-5"))):  # fmt: skip
         axes.plot(
             epochs, [100 * line[key] for line in run.validations], label=label, markersize=4,
-            color=plots.SERIES[number], marker=_MARKERS[number], linestyle=("-", "--", ":")[number],
+            color=style.SERIES[number], marker=_MARKERS[number], linestyle=("-", "--", ":")[number],
         )  # fmt: skip
     _mark_best(axes, run)
     _over_epochs(axes, "accuracy on val, %")
@@ -89,30 +89,30 @@ def _accuracy(run: ReportedRun) -> Drawing:
 
 
 def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Drawing:
-    figure = plots.new_figures(7, 1.7 * len(names), rows=len(names))
+    figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
     said = []
     for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
         values = np.array([line[name] for line in run.steps])
         axes.plot(
-            *_thinned(epochs, values), color=plots.SERIES[number % len(plots.SERIES)], linewidth=1
+            *_thinned(epochs, values), color=style.SERIES[number % len(style.SERIES)], linewidth=1
         )
         title = name.replace("_", " ")
         axes.set_ylabel(title)
         said.append(f"{title} from {_first_last(values)}")
-    plots.whole_numbers(figure.axes[-1])
+    style.whole_numbers(figure.axes[-1])
     figure.axes[-1].set_xlabel("epoch")
     caption = "What the loss is made of, step by step, and the length of its gradient."
     return Drawing("loss_terms", figure, caption, "; ".join(said) + ".")
 
 
 def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
-    figure = plots.new_figure(7, 2.6)
+    figure = style.new_figure(7, 2.6)
     (axes,) = figure.axes
     trained, said = "backbone" if run.results["model"] == "full" else "adapter", []
     for number, (key, label) in enumerate((("lr", trained), ("head_lr", "head"))):
         values = np.array([line[key] for line in run.steps])
         axes.plot(
-            *_thinned(epochs, values), color=plots.SERIES[number], linestyle=("-", "--")[number],
+            *_thinned(epochs, values), color=style.SERIES[number], linestyle=("-", "--")[number],
             label=label,
         )  # fmt: skip
         said.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
@@ -131,14 +131,14 @@ def _thinned(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[An
 def _mark_best(axes: "Axes", run: ReportedRun) -> None:
     best = run.results["best_epoch"]
     if best is not None:
-        axes.axvline(best, color=plots.INK, linewidth=0.8, linestyle=":", label="kept")
+        axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="kept")
 
 
 def _over_epochs(axes: "Axes", title: str) -> None:
-    plots.whole_numbers(axes)
+    style.whole_numbers(axes)
     axes.set_xlabel("epoch")
     axes.set_ylabel(title)
-    axes.legend(labelcolor=plots.INK, frameon=False, fontsize=9)
+    axes.legend(labelcolor=style.INK, frameon=False, fontsize=9)
 
 
 def _first_last(values: Sequence[float] | NDArray[Any]) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 from flowertune import files
 from flowertune.analysis import published as reference
 from flowertune.analysis.compare import BASELINE_NAMES, METRICS
-from flowertune.report import run_figures
 from flowertune.report.comparison import percent
-from flowertune.report.curves import curves
-from flowertune.report.gallery import augmented, gallery
-from flowertune.report.page import (
+from flowertune.report.figures import run as run_figures
+from flowertune.report.figures.curves import curves
+from flowertune.report.figures.style import Drawing
+from flowertune.report.html.gallery import augmented, gallery
+from flowertune.report.html.page import (
     Section,
     bullets,
     document,
@@ -22,7 +23,6 @@ from flowertune.report.page import (
     paragraph,
     table,
 )
-from flowertune.report.plots import Drawing
 from flowertune.runs.report_data import ReportedRun, read
 
 PAIRS_SHOWN = 15

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.report.console import RunConsole
+from flowertune.report.console.run import RunConsole
 
 PIECES = {
     "train_step": "training step",

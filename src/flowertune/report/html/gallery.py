@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowertune.errors import printable
-from flowertune.report.page import escaped, picture, table
+from flowertune.report.html.page import escaped, picture, table
 from flowertune.runs.finished import Prediction
 
 _Photo = dict[str, Any]

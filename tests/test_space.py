@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from flowertune import space
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
 from flowertune.models import factory
+from flowertune.training import disk_space
 
 CLASSES = 5
 PHOTOS: Any = SimpleNamespace(
@@ -35,7 +35,7 @@ def test_what_it_counts_is_what_a_run_of_that_method_keeps(
 ) -> None:
     config = compose("experiment=quickstart", *words)
     backbone = factory.load_backbone(config.backbone, config.seed)
-    counted = space.numbers_kept(config, backbone, CLASSES)
+    counted = disk_space.numbers_kept(config, backbone, CLASSES)
     width = backbone.embedding_dim
     probe = (
         torch.zeros(CLASSES, width).double(), torch.zeros(CLASSES).double(),
@@ -67,13 +67,13 @@ def test_a_run_that_does_not_fit_is_refused_and_one_that_fits_is_not(
     # best/ and adapter/; two checkpoints and a third in work, each of weights, AdamW's two, kept
     free(4 * numbers * (2 + 3 * 4))
     with pytest.raises(Refused, match=r"run\.root=.*: the run needs about .* MB are free") as said:
-        space.check_room(config, backbone, PHOTOS)
+        disk_space.check_room(config, backbone, PHOTOS)
     assert "\n" not in str(said.value)
     (root / str(config.run.name)).mkdir(parents=True)
     (root / str(config.run.name) / "kept").write_bytes(bytes(10**6))  # of an unfinished run
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(
         10**12, 10**12, 4 * numbers * (2 + 3 * 4)))  # fmt: skip
-    space.check_room(config, backbone, PHOTOS)
+    disk_space.check_room(config, backbone, PHOTOS)
     shutil.rmtree(tmp_path / "not")
     free(4 * numbers * (2 + 3 * 4) + 10**6)
-    space.check_room(config, backbone, PHOTOS)
+    disk_space.check_room(config, backbone, PHOTOS)

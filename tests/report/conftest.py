@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune import keepsakes
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedPhotos, CachedSplit
 from flowertune.data.dataset import PhotoSet, Split
@@ -19,6 +18,7 @@ from flowertune.data.transforms.augment import Recipe
 from flowertune.inference.logits import Outputs, prediction_table
 from flowertune.metrics import measure
 from flowertune.runs import resume
+from flowertune.training import report_data
 
 ODD = ("rose", "<script>alert(1)</script>", "a$b$ & \"c\" 'd'", "牡丹", "odd\nname\u202e")
 OF_CLASS = 6  # photos, in each split
@@ -43,7 +43,7 @@ def _photo_set(classes: tuple[str, ...], splits: tuple[str, ...]) -> PhotoSet:
 
 def _ending(
     classes: tuple[str, ...], splits: tuple[str, ...], seed: int = 0, noise: float = 1.5
-) -> tuple[keepsakes.Ending, dict[str, torch.Tensor]]:
+) -> tuple[report_data.Ending, dict[str, torch.Tensor]]:
     """What a training might have known at its end, and the logits of each split."""
     photo_set = _photo_set(classes, splits)
     labels = torch.tensor(photo_set.splits["train"].labels)
@@ -69,7 +69,7 @@ def _ending(
         pixels["train"], labels, len(classes), torch.full((len(labels), 2), 40), recipe, mean, std,
         lambda epoch: [], seed,
     )  # fmt: skip
-    ending = keepsakes.Ending(
+    ending = report_data.Ending(
         photos=CachedPhotos(photo_set, cached, (), "d"),
         judged=judged,
         outputs=Outputs(embedding, logits[judged]),
@@ -83,7 +83,7 @@ def _ending(
 
 
 @pytest.fixture
-def ending() -> Callable[..., keepsakes.Ending]:
+def ending() -> Callable[..., report_data.Ending]:
     """`ending(classes, splits)`: what a training might have known at its end."""
 
     def ending(classes=ODD, splits=("train", "val", "test"), seed=0):
@@ -147,7 +147,7 @@ def _leave_run(
             }
         )  # fmt: skip
     if keeps:
-        keepsakes.leave(run, ending)
+        report_data.leave(run, ending)
     return run.path
 
 

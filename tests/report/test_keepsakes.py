@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flowertune import keepsakes
 from flowertune.runs.directory import Run
+from flowertune.training import report_data
 
-Ending = Callable[..., keepsakes.Ending]
+Ending = Callable[..., report_data.Ending]
 
 
-def left(folder: Path, ending: keepsakes.Ending) -> dict[str, Any]:
-    keepsakes.leave(Run(folder), ending)
+def left(folder: Path, ending: report_data.Ending) -> dict[str, Any]:
+    report_data.leave(Run(folder), ending)
     photos: dict[str, Any] = json.loads((folder / "report" / "photos.json").read_text())
     return photos
 
@@ -30,7 +30,7 @@ def colour(picture: str) -> np.ndarray:
         return np.asarray(image, dtype=float).mean((0, 1))
 
 
-def is_of(picture: str, ending: keepsakes.Ending, split: str, row: int) -> bool:
+def is_of(picture: str, ending: report_data.Ending, split: str, row: int) -> bool:
     pixels = ending.pixels[split].mapped[row].mean((1, 2))
     return bool(np.abs(colour(picture) - pixels).max() < 4)  # JPEG is not exact
 
@@ -47,11 +47,11 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
     assert {True, False} == set(hit.values())
     by_sureness = sorted(sure, key=lambda row: -sure[row])
     assert [each["row"] for each in photos["mistakes"]] == [r for r in by_sureness if not hit[r]][
-        : keepsakes.SHOWN
+        : report_data.SHOWN
     ]
     assert [each["row"] for each in photos["unsure"]] == [
         r for r in reversed(by_sureness) if hit[r]
-    ][: keepsakes.SHOWN]
+    ][: report_data.SHOWN]
     cosine = torch.nn.functional.cosine_similarity
     for each in photos["mistakes"] + photos["unsure"]:
         assert is_of(each["picture"], made, "test", each["row"])
@@ -69,9 +69,9 @@ def test_augmented_photos_are_shown_in_their_colours_and_of_different_classes(
 ) -> None:
     classes = tuple(f"class {number}" for number in range(8))
     photos = left(tmp_path, ending(classes))["augmented"]
-    assert len({each["label"] for each in photos}) == len(photos) == keepsakes.AUGMENTED
+    assert len({each["label"] for each in photos}) == len(photos) == report_data.AUGMENTED
     for each in photos:
-        assert len(each["variants"]) == keepsakes.VARIANTS
+        assert len(each["variants"]) == report_data.VARIANTS
         for variant in each["variants"]:  # crops and flips leave a photo of one colour so
             assert np.abs(colour(variant) - colour(each["picture"])).max() < 4
 
@@ -79,7 +79,7 @@ def test_augmented_photos_are_shown_in_their_colours_and_of_different_classes(
 def test_the_map_is_of_photos_drawn_by_seed_as_they_were_before_and_after(
     tmp_path: Path, ending: Ending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepsakes, "MAPPED", 11)
+    monkeypatch.setattr(report_data, "MAPPED", 11)
     made = ending()
     kept = []
     for name, each in (("a", made), ("b", made), ("c", ending(seed=1))):

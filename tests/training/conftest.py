@@ -25,12 +25,12 @@ from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
 from flowertune.runtime.device import Compute
+from flowertune.training.cuda_graph import Replay
 from flowertune.training.early_stopping import BestEpoch
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.replay import Replay
-from flowertune.training.standing import Progress
+from flowertune.training.state import Progress
 from flowertune.training.step import Criterion, Step
 
 CLASSES = 4

@@ -12,7 +12,7 @@ from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop
-from flowertune.training.course import train
+from flowertune.training.loop import train
 from flowertune.training.step import Step
 
 

@@ -4,7 +4,7 @@ import torch
 from flowertune.models.adapters.lora import add_lora
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
-from flowertune.training.interpolation import choose_scale, interpolate
+from flowertune.training.wise_ft import choose_scale, interpolate
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from flowertune.losses import factory
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
-from flowertune.training import replay as replays
+from flowertune.training import cuda_graph as replays
+from flowertune.training.cuda_graph import MOST_RECORDINGS, WARM_UP, Replay, replay_for
 from flowertune.training.ema import AveragedWeights
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.replay import MOST_RECORDINGS, WARM_UP, Replay, replay_for
 
 TRIPLET = partial(
     factory.triplet_cross_entropy, label_smoothing=0.1, margin=0.3, weight=0.5,

@@ -16,7 +16,7 @@ from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop, listening
-from flowertune.training.course import train
+from flowertune.training.loop import train
 from flowertune.training.step import Step
 
 HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_norm": 1.0}

@@ -4,8 +4,6 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from flowertune import keepsakes, space
-from flowertune.adaptation import adapt
 from flowertune.baselines import prompts
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines, cache_photos
@@ -24,6 +22,8 @@ from flowertune.runtime.device import choose_compute
 from flowertune.signals import Stop, listening, on_signals
 from flowertune.tracking import tracker as loggers
 from flowertune.tracking.tracker import tracked
+from flowertune.training import disk_space, report_data
+from flowertune.training.pipeline import adapt
 
 
 def execute(config: Config) -> int:
@@ -79,7 +79,7 @@ def _execute(config: Config, stop: Stop) -> int:
             progress=console.advance,
         )
     check_loss(config.loss, photos.photo_set.splits["train"].labels)
-    space.check_room(config, backbone, photos)
+    disk_space.check_room(config, backbone, photos)
     for line in bad_file_lines(photo_set, photos.bad):
         console.warn(f"left out: {line}")
     console.start(
@@ -119,14 +119,14 @@ def _execute(config: Config, stop: Stop) -> int:
     return EXIT_DONE
 
 
-def _report(run: directory.Run, ending: keepsakes.Ending, page: bool, console: RunConsole) -> None:
+def _report(
+    run: directory.Run, ending: report_data.Ending, page: bool, console: RunConsole
+) -> None:
     """What the run's page is made of, and the page. The results stand, whatever comes of these."""
     try:
-        keepsakes.leave(run, ending)
+        report_data.leave(run, ending)
         if page:
-            from flowertune.report.html import (
-                run as run_page,  # matplotlib, which no training waits for
-            )
+            from flowertune.report.html import run as run_page
 
             for line in run_page.write(run.path):
                 console.say(line)

@@ -14,8 +14,8 @@ from flowertune.errors import TrainingFailed
 from flowertune.models.classifier import Classifier
 from flowertune.runtime.device import Compute
 from flowertune.seeding import derive_seed
+from flowertune.training.cuda_graph import Replay, Scalars, replay_for
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.replay import Replay, Scalars, replay_for
 
 Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, C), on the device

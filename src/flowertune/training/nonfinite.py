@@ -10,7 +10,7 @@ from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainingPhotos
 from flowertune.models import serialization
 from flowertune.runs.directory import Run
-from flowertune.training.standing import Progress
+from flowertune.training.state import Progress
 from flowertune.training.step import Batch, NotFinite, Step, loaded
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from flowertune import keepsakes
 from flowertune.baselines import evaluate as comparison
 from flowertune.baselines import features as frozen
 from flowertune.baselines import linear_probe
@@ -46,7 +45,8 @@ from flowertune.report.console.run import RunConsole
 from flowertune.runs import directory
 from flowertune.runtime.device import Compute
 from flowertune.signals import Stop
-from flowertune.training.course import Course, train
+from flowertune.training import report_data
+from flowertune.training.loop import Course, train
 from flowertune.training.step import build_step, not_finite
 
 
@@ -62,7 +62,7 @@ def adapt(
     stop: Stop,
     saved: Path | None,
     track: Callable[[Sequence[directory.Metrics]], None],
-) -> tuple[dict[str, Any], keepsakes.Ending]:
+) -> tuple[dict[str, Any], report_data.Ending]:
     """Trains one model on decoded photos. -> the content of results.json, and what a page needs.
 
     The run gets everything else that a training leaves, as it comes. `saved`: the checkpoint that
@@ -196,7 +196,7 @@ def adapt(
     }
     judged = "test" if "test" in outputs else "val"
     is_frozen = classifier.mode in FROZEN
-    return results, keepsakes.Ending(
+    return results, report_data.Ending(
         photos=photos,
         judged=judged,
         outputs=outputs[judged],

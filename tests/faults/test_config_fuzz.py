@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from flowertune import cli, sweep_composition
+from flowertune import cli
 from flowertune.commands import train
 from flowertune.config import compose, saved
 from flowertune.config import compose as composition
@@ -28,6 +28,7 @@ from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
+from flowertune.sweeps import launch
 
 Compose = Callable[..., Config]
 GROUPS = {
@@ -187,7 +188,7 @@ def typing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Typing:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "execute", lambda config: 0)
     monkeypatch.setattr(composition, "to_named_config", keep)
-    monkeypatch.setattr(sweep_composition, "to_named_config", keep)
+    monkeypatch.setattr(launch, "to_named_config", keep)
     monkeypatch.setattr(Hydra, "multirun", lambda *words: None)  # planned is enough
     return typing
 

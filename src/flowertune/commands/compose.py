@@ -15,8 +15,8 @@ from flowertune.config.compose import (
 from flowertune.config.messages import composing
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, Refused
-from flowertune.reproduction_composition import run_reproduction
-from flowertune.sweep_composition import run_sweep
+from flowertune.sweeps.launch import run_sweep
+from flowertune.sweeps.reproduce import run_reproduction
 
 Execute = Callable[[Config], int]
 

@@ -21,7 +21,7 @@ from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, Refused, first_line
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweeps import Sweep, SweepTables, check_apart
+from flowertune.sweeps.sweep import Sweep, SweepTables, check_apart
 
 
 def run_sweep(

@@ -21,7 +21,7 @@ from flowertune.errors import EXIT_DONE, Refused
 from flowertune.report.reproduction import ReproductionTables
 from flowertune.runs.finished import read, seed_matters
 from flowertune.runs.resume import REPRODUCTIONS
-from flowertune.sweep_composition import (
+from flowertune.sweeps.launch import (
     batch_of,
     composed_jobs,
     is_beside,
@@ -30,7 +30,7 @@ from flowertune.sweep_composition import (
     sweep_overrides,
     sweep_words,
 )
-from flowertune.sweeps import Sweep, check_apart
+from flowertune.sweeps.sweep import Sweep, check_apart
 
 METHODS = (
     "zeroshot", "linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "best",

@@ -48,7 +48,7 @@ from flowertune.report.console.run import RunConsole
 from flowertune.runs.directory import cannot_be_made, to_csv
 from flowertune.runs.resume import locked
 from flowertune.runtime.streams import lasting_output
-from flowertune.worker_processes import WorkerProcesses
+from flowertune.sweeps.workers import WorkerProcesses
 
 
 def check_apart(jobs: Sequence[Job]) -> None:

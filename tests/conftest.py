@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune import rehearsal
+from flowertune.benchmark import setup
 from flowertune.commands import compose as commands_compose
 from flowertune.config.schema import Config
 from flowertune.errors import Refused
@@ -132,7 +132,7 @@ def refusal() -> Callable[[Callable[[], object]], str]:
 def rehearsing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A rehearsal leaves this process as it is, and its photos in a folder of the test's own."""
     monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(rehearsal, "make_deterministic", lambda enabled, device: None)
+    monkeypatch.setattr(setup, "make_deterministic", lambda enabled, device: None)
     monkeypatch.setattr(memory, "keep_freed", lambda: True)
 
 

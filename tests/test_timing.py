@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowertune import timing
+from flowertune.benchmark import timing
 from flowertune.errors import TrainingFailed
 from flowertune.models.adapters.lora_linear import _updated_linear
 from flowertune.models.backbone import load_tiny

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from flowertune.benchmark.setup import Rehearsal, endless_steps, prepare, step_batches
+from flowertune.benchmark.timing import WARM_UP, synchronise
 from flowertune.config.schema import Config
 from flowertune.data import factory
 from flowertune.data.cache.dataset import cache_photos
@@ -14,9 +16,7 @@ from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import PixelStore
 from flowertune.inference.logits import infer
 from flowertune.models import factory as build
-from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report.console.run import RunConsole
-from flowertune.timing import WARM_UP, synchronise
 from peers.memory import MemoryWatch
 
 VAL_CALLS = 5

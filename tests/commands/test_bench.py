@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from flowertune import timing
+from flowertune.benchmark import timing
+from flowertune.benchmark.timing import Timing
 from flowertune.commands import bench
 from flowertune.config.schema import Config
 from flowertune.errors import TrainingFailed
 from flowertune.runtime.device import Compute
-from flowertune.timing import Timing
 
 CPU = torch.device("cpu")
 

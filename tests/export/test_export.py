@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from flowertune import cli
 from flowertune.commands import export
 from flowertune.errors import ExportFailed
-from flowertune.export import tensor_files
+from flowertune.export import tensors
 from flowertune.models.heads import FoldedHead
 
 LORA = ("method=lora", "model.rank=4", "model.targets=[q,v,mlp]", "model.dropout=0.2")
@@ -96,13 +96,13 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = tensor_files.folded
+    right = tensors.folded
 
     def wrong(head: Any) -> FoldedHead:
         found = right(head)
         return FoldedHead(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalises)
 
-    monkeypatch.setattr(tensor_files, "folded", wrong)
+    monkeypatch.setattr(tensors, "folded", wrong)
     _, left = exported["open_clip lora"]
     words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
     with pytest.raises(ExportFailed, match="predictions differ on 5 val photos"):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from flowertune.data.image import Preprocessing, eval_pixels, photo_bytes, read_photo
 from flowertune.data.transforms.augment import normalise
-from flowertune.export.beside import preprocess
+from flowertune.export.bundled import preprocess
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZES = [(50, 40), (40, 51), (32, 32), (33, 97), (300, 29), (1, 5), (64, 63)]

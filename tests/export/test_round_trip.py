@@ -19,7 +19,7 @@ import torch
 import flowertune
 from flowertune import cli
 from flowertune.config.groups import conf_dir
-from flowertune.export import onnx_graph
+from flowertune.export import onnx as onnx_graph
 
 pytestmark = pytest.mark.export
 

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 import flowertune
 from flowertune import cli
 from flowertune.commands import demo
-from flowertune.demo import cards, neighbours
-from flowertune.demo.answers import Answer, answer
-from flowertune.demo.neighbours import Neighbour, Neighbours
+from flowertune.demo import cards, neighbors
+from flowertune.demo.answer import Answer, answer
+from flowertune.demo.neighbors import Neighbour, Neighbours
 from flowertune.inference import run_images
 from flowertune.inference.predictor import NoPicture
 
@@ -26,7 +26,7 @@ MOST = 1000
 
 def read(model: flowertune.Trained, most: int = MOST) -> tuple[Neighbours, list[str]]:
     left_out: list[str] = []
-    return neighbours.read(model, most, left_out.append, lambda *_: None), left_out
+    return neighbors.read(model, most, left_out.append, lambda *_: None), left_out
 
 
 @pytest.fixture(scope="module")

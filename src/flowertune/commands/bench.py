@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from flowertune import timing
+from flowertune.benchmark import timing
+from flowertune.benchmark.setup import Rehearsal, endless_steps, prepare, step_batches
+from flowertune.benchmark.timing import Timing, timed, timed_in_turn
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
@@ -21,12 +23,10 @@ from flowertune.errors import EXIT_DONE, Refused
 from flowertune.inference.logits import infer
 from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
-from flowertune.rehearsal import Rehearsal, endless_steps, prepare, step_batches
 from flowertune.report.console import bench as report
 from flowertune.report.console.run import RunConsole, error_console
 from flowertune.runs import log
 from flowertune.runtime import memory
-from flowertune.timing import Timing, timed, timed_in_turn
 from flowertune.training.step import loaded
 
 PHOTOS = 512  # at most, of a call of validation or of cache building

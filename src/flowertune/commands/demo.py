@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowertune.data.cache.decode import quiet_pil
-from flowertune.demo import cards, neighbours
-from flowertune.demo.temporary import own_folder
+from flowertune.demo import cards, neighbors
+from flowertune.demo.app import own_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
 from flowertune.inference import predictor
 from flowertune.report.console.run import RunConsole
@@ -46,12 +46,12 @@ def execute(words: Sequence[str]) -> int:
         model = predictor.opened(run, config, compute)
         console = RunConsole()
         with console.progress():
-            known = neighbours.read(model, asked.photos, console.warn, console.advance)
+            known = neighbors.read(model, asked.photos, console.warn, console.advance)
         if not known.paths:
             console.say(known.said)
 
         with own_folder() as folder:
-            from flowertune.demo import page  # Gradio takes seconds to import
+            from flowertune.demo import app as page  # Gradio takes seconds to import
 
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
             hosts = LOOPBACK if asked.host in LOOPBACK else None

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 
 from flowertune import files
 from flowertune.errors import EXIT_DONE, ExportFailed, Refused, one_line
-from flowertune.export import card, exportable, hub, parity
+from flowertune.export import exportable, hub, model_card, parity
 from flowertune.export.exportable import Exportable
 from flowertune.export.formats import FORMATS, Format
 from flowertune.report.console.run import RunConsole
 from flowertune.words import WordParser
 
-BESIDE = Path(parity.__file__).parent / "beside"
+BUNDLED = Path(parity.__file__).parent / "bundled"
 
 
 def execute(words: Sequence[str]) -> int:
@@ -63,11 +63,13 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
         with files.new_folder(output) as folder:
             chosen.write(model, folder)
             found = parity.compare(model, chosen.read(model, folder), on)
-            (folder / card.LABELS).write_text(card.labels(model), encoding="utf-8")
-            (folder / card.PREPARED).write_text(card.preparation(model), encoding="utf-8")
-            for name in chosen.BESIDE:
-                shutil.copyfile(BESIDE / name, folder / name)
-            text = card.card(
+            (folder / model_card.LABELS).write_text(model_card.labels(model), encoding="utf-8")
+            (folder / model_card.PREPARED).write_text(
+                model_card.preparation(model), encoding="utf-8"
+            )
+            for name in chosen.BUNDLED:
+                shutil.copyfile(BUNDLED / name, folder / name)
+            text = model_card.card(
                 model, results, chosen.LIBRARY, described, chosen.code(model), found
             )  # fmt: skip
             (folder / "README.md").write_text(text, encoding="utf-8")
@@ -78,8 +80,8 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
 
 
 def _described(chosen: Format) -> dict[str, str]:
-    names = (card.LABELS, card.PREPARED, *chosen.BESIDE)
-    return {name: card.COMMON[name] for name in names}
+    names = (model_card.LABELS, model_card.PREPARED, *chosen.BUNDLED)
+    return {name: model_card.COMMON[name] for name in names}
 
 
 def _check_place(output: Path) -> None:

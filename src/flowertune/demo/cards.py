@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowertune.data.image import NotAPhoto, photo_bytes, read_photo
-from flowertune.demo.answers import Answer
-from flowertune.demo.neighbours import Neighbour
+from flowertune.demo.answer import Answer
+from flowertune.demo.neighbors import Neighbour
 from flowertune.errors import printable
 from flowertune.inference.predictor import NoPicture
 from flowertune.report.html import page

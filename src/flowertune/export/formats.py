@@ -6,22 +6,22 @@ from typing import Protocol
 
 from torch import Tensor
 
-from flowertune.export import onnx_graph, open_clip_directory, peft_adapter, torch_program
+from flowertune.export import onnx, open_clip, peft, torch_export
 from flowertune.export.exportable import Exportable
 
 
 class Format(Protocol):
     """What another program can open.
 
-    PACKAGES: of the extra `export`, needed to make it. LIBRARY: its name on the Hub. BESIDE: the
-    files of export/beside/ that come with it. `refusal`: why it cannot hold this model; `read`:
+    PACKAGES: of the extra `export`, needed to make it. LIBRARY: its name on the Hub. BUNDLED: the
+    files of export/bundled/ that come with it. `refusal`: why it cannot hold this model; `read`:
     normalised images (B, 3, H, W) to logits (B, C) by the other program; `files`: what `write`
     leaves, with what each is; `code`: Python that uses it in its folder.
     """
 
     PACKAGES: tuple[str, ...]
     LIBRARY: str
-    BESIDE: tuple[str, ...]
+    BUNDLED: tuple[str, ...]
 
     def refusal(self, model: Exportable) -> str | None: ...
     def write(self, model: Exportable, folder: Path) -> None: ...
@@ -31,8 +31,8 @@ class Format(Protocol):
 
 
 FORMATS: dict[str, Format] = {
-    "open_clip": open_clip_directory,
-    "peft": peft_adapter,
-    "onnx": onnx_graph,
-    "torch": torch_program,
+    "open_clip": open_clip,
+    "peft": peft,
+    "onnx": onnx,
+    "torch": torch_export,
 }

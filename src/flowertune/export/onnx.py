@@ -14,12 +14,12 @@ from torch import Tensor
 from flowertune import __version__
 from flowertune.errors import ExportFailed, one_line
 from flowertune.export.exportable import Exportable
-from flowertune.export.traced import INPUT, OUTPUT, traced
+from flowertune.export.graph import INPUT, OUTPUT, traced
 from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
 LIBRARY = "onnx"
-BESIDE: tuple[str, ...] = ("preprocess.py",)
+BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
 LARGEST_FILE = (

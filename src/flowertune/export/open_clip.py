@@ -8,7 +8,7 @@ from typing import Any
 import open_clip
 from torch import Tensor
 
-from flowertune.export import tensor_files
+from flowertune.export import tensors
 from flowertune.export.exportable import Exportable
 from flowertune.models.attention import closed_state
 from flowertune.models.backbone import CONFIG_FILE, WEIGHT_FILES
@@ -16,7 +16,7 @@ from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ()
 LIBRARY = "open_clip"
-BESIDE: tuple[str, ...] = ()
+BUNDLED: tuple[str, ...] = ()
 
 
 def refusal(model: Exportable) -> str | None:
@@ -35,15 +35,15 @@ def write(model: Exportable, folder: Path) -> None:
     }
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")
     state = {name: tensor.contiguous() for name, tensor in closed_state(backbone.model).items()}
-    tensor_files.write(folder / WEIGHT_FILES[0], state)
-    tensor_files.write_head(model, folder)
+    tensors.write(folder / WEIGHT_FILES[0], state)
+    tensors.write_head(model, folder)
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What open_clip makes of the folder alone."""
     with quiet():
         opened = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
-    head, normalises = tensor_files.read_head(folder), tensor_files.normalises(model)
+    head, normalises = tensors.read_head(folder), tensors.normalises(model)
     return lambda images: head(opened.encode_image(images, normalize=normalises))
 
 
@@ -52,7 +52,7 @@ def files(model: Exportable) -> dict[str, str]:
     return {
         CONFIG_FILE: "the architecture and the preprocessing, as open_clip writes them",
         WEIGHT_FILES[0]: "the weights: the trained image tower, and the text tower as it was",
-        **tensor_files.head_files(model),
+        **tensors.head_files(model),
     }
 
 
@@ -64,9 +64,9 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 model, preprocess = open_clip.create_model_from_pretrained("local-dir:.")
-head, labels = load_file("{tensor_files.HEAD}"), json.load(open("labels.json"))
+head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
 images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open("photo.jpg")))])
 with torch.no_grad():
-    embedding = model.eval().encode_image(images, normalize={tensor_files.normalises(model)})
+    embedding = model.eval().encode_image(images, normalize={tensors.normalises(model)})
 logits = embedding @ head["weight"].T + head["bias"]
 print([labels[place] for place in logits.argmax(1)])"""

@@ -21,7 +21,7 @@ COMMON = {
     LABELS: "the class names, in the order of the logits",
     PREPARED: "what an image must be for the model",
     "preprocess.py": "makes it of a photo, by Pillow and NumPy alone",
-    "transformers_twin.py": "makes transformers' model of open_clip's",
+    "transformers_clip.py": "makes transformers' model of open_clip's",
 }
 # Of weights, by how their tags begin, as those who trained them say.
 LICENCES = {

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from flowertune.export.exportable import Exportable
-from flowertune.export.traced import traced
+from flowertune.export.graph import traced
 
 PACKAGES: tuple[str, ...] = ()
 LIBRARY = "pytorch"
-BESIDE: tuple[str, ...] = ("preprocess.py",)
+BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.pt2"
 
 

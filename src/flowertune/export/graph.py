@@ -1,11 +1,14 @@
 """The classifier's graph for any number of images, as torch.export traces it."""
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from flowertune.errors import ExportFailed, one_line
 from flowertune.export.exportable import Exportable
-from flowertune.export.portable import Portable
+from flowertune.models.heads import folded
+from flowertune.models.vision_tower import embed
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -37,3 +40,25 @@ def traced(model: Exportable) -> ExportedProgram:
                 # where in this machine's files each operation stands is nobody else's business
                 node.meta.pop("stack_trace", None)
     return program
+
+
+class Portable(nn.Module):
+    """Normalised images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts are inside."""
+
+    def __init__(self, model: Exportable) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
+        head = folded(model.classifier.head)
+        self.visual = model.classifier.visual
+        self.prompts = model.classifier.prompts
+        self.normalises = head.normalises
+        self.register_buffer("weight", head.weight)
+        self.register_buffer("bias", head.bias)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding = embed(self.visual, images, self.prompts).float()
+        if self.normalises:
+            embedding = F.normalize(embedding, dim=1)
+        return F.linear(embedding, self.weight, self.bias)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from flowertune.data.image import NotAPhoto
-from flowertune.demo.neighbours import Neighbour, Neighbours
+from flowertune.demo.neighbors import Neighbour, Neighbours
 from flowertune.inference.logits import ranked
 from flowertune.inference.predictor import NoPicture, Trained
 from flowertune.models.attribution import patch_relevance, shows_relevance

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowertune.export import tensor_files
-from flowertune.export.beside import transformers_twin
+from flowertune.export import tensors
+from flowertune.export.bundled import transformers_clip
 from flowertune.export.exportable import Exportable
 from flowertune.inference.predictor import backbone_of
 from flowertune.models.adapters.lora import ADAPTER_FILES, PEFT_PREFIX
@@ -18,7 +18,7 @@ from flowertune.models.attention import closed_state
 
 PACKAGES: tuple[str, ...] = ("transformers",)
 LIBRARY = "peft"
-BESIDE: tuple[str, ...] = ("preprocess.py", "transformers_twin.py")
+BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
 def refusal(model: Exportable) -> str | None:
@@ -27,7 +27,7 @@ def refusal(model: Exportable) -> str | None:
     if kind != "lora":
         others = "onnx or torch" if kind == "vpt" else "open_clip, onnx or torch"
         return f"peft has LoRA alone, and this is model={kind}; take {others}"
-    lacking = transformers_twin.lacks(model.classifier.visual)
+    lacking = transformers_clip.lacks(model.classifier.visual)
     if lacking:
         name = model.backbone.name
         return f"transformers' CLIP cannot be {name}: {lacking}; take open_clip, onnx or torch"
@@ -39,7 +39,7 @@ def write(model: Exportable, folder: Path) -> None:
     adapter = model.run.adapter
     settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     state = {
-        PEFT_PREFIX + transformers_twin.renamed(name.removeprefix(PEFT_PREFIX)): tensor
+        PEFT_PREFIX + transformers_clip.renamed(name.removeprefix(PEFT_PREFIX)): tensor
         for name, tensor in safetensors.torch.load_file(adapter / ADAPTER_FILES[1]).items()
     }
     layers = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in state}
@@ -47,8 +47,8 @@ def write(model: Exportable, folder: Path) -> None:
     settings["inference_mode"] = True
     text = json.dumps(settings, indent=2)
     (folder / ADAPTER_FILES[0]).write_text(text, encoding="utf-8")
-    tensor_files.write(folder / ADAPTER_FILES[1], state)
-    tensor_files.write_head(model, folder)
+    tensors.write(folder / ADAPTER_FILES[1], state)
+    tensors.write_head(model, folder)
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -56,10 +56,10 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     import peft
 
     frozen = backbone_of(model.run, model.config).visual  # the model's own has LoRA in it
-    base = transformers_twin.twin(frozen, closed_state(frozen))
+    base = transformers_clip.twin(frozen, closed_state(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
-    head = tensor_files.read_head(folder)
-    normalises = tensor_files.normalises(model)
+    head = tensors.read_head(folder)
+    normalises = tensors.normalises(model)
 
     def logits(images: Tensor) -> Tensor:
         embedding = adapted(pixel_values=images).image_embeds
@@ -73,7 +73,7 @@ def files(model: Exportable) -> dict[str, str]:
     return {
         ADAPTER_FILES[0]: "peft's settings",
         ADAPTER_FILES[1]: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
-        **tensor_files.head_files(model),
+        **tensors.head_files(model),
     }
 
 
@@ -86,18 +86,18 @@ def code(model: Exportable) -> str:
     if settings.source != "open_clip" or settings.weights == "random":
         base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
     embedding = "embedding"
-    if tensor_files.normalises(model):
+    if tensors.normalises(model):
         embedding = "torch.nn.functional.normalize(embedding)"
     return f"""\
 import json, open_clip, torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from preprocess import load
-from transformers_twin import twin
+from transformers_clip import twin
 
 base = twin(open_clip.create_model({base}).visual)
 model = PeftModel.from_pretrained(base, ".").eval()
-head, labels = load_file("{tensor_files.HEAD}"), json.load(open("labels.json"))
+head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
 embedding = model(pixel_values=torch.from_numpy(load("photo.jpg"))).image_embeds
 logits = {embedding} @ head["weight"].T + head["bias"]
 print([labels[place] for place in logits.argmax(1)])"""

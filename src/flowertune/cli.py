@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowertune import __version__
-from flowertune.command_table import COMMANDS, FAMILIES, next_words
+from flowertune.commands.help import command_help, family_help, program_help
+from flowertune.commands.registry import COMMANDS, FAMILIES, next_words
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -17,7 +18,6 @@ from flowertune.errors import (
     FlowertuneError,
     Interrupted,
 )
-from flowertune.help_text import command_help, family_help, program_help
 from flowertune.runtime.streams import lasting_output
 from flowertune.signals import listening
 

@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Sequence
 
+from flowertune.commands.arguments import WordParser
 from flowertune.data.cache.listing import kept_in, remove
 from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
 from flowertune.report.console import cache as report
 from flowertune.report.console.cache import DAY
 from flowertune.report.console.run import RunConsole
-from flowertune.words import WordParser
 
 
 def execute(words: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowertune.commands.arguments import WordParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbors
 from flowertune.demo.app import own_folder
@@ -17,7 +18,6 @@ from flowertune.report.console.run import RunConsole
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.signals import listening
-from flowertune.words import WordParser, add_compute, whole_number
 
 HOST = "127.0.0.1"
 PORT = 7860  # Gradio's

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from flowertune import files
+from flowertune.commands.arguments import WordParser
 from flowertune.commands.compose import run as run_composed
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
@@ -21,7 +22,6 @@ from flowertune.report.console.run import RunConsole, error_console
 from flowertune.runs.directory import to_csv
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
-from flowertune.words import WordParser
 
 
 def execute(words: Sequence[str]) -> int:

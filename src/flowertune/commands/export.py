@@ -10,12 +10,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from flowertune import files
+from flowertune.commands.arguments import WordParser
 from flowertune.errors import EXIT_DONE, ExportFailed, Refused, one_line
 from flowertune.export import exportable, hub, model_card, parity
 from flowertune.export.exportable import Exportable
 from flowertune.export.formats import FORMATS, Format
 from flowertune.report.console.run import RunConsole
-from flowertune.words import WordParser
 
 BUNDLED = Path(parity.__file__).parent / "bundled"
 

@@ -8,6 +8,7 @@ from contextlib import closing, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 
+from flowertune.commands.arguments import WordParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.data.sources.folder import photos_below
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
@@ -19,7 +20,6 @@ from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.streams import arrives
 from flowertune.signals import listening
-from flowertune.words import WordParser, add_compute, whole_number
 
 STDIN = "-"
 READ_AT_ONCE = 2**16  # bytes of stdin

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from flowertune import files
 from flowertune.analysis.compare import best_first, groups
+from flowertune.commands.arguments import WordParser
 from flowertune.errors import EXIT_DONE, Refused
 from flowertune.report import comparison
 from flowertune.report.console.run import RunConsole
 from flowertune.report.html import comparison as comparison_page
 from flowertune.report.html import run as run_page
 from flowertune.runs.finished import read
-from flowertune.words import WordParser
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import __version__
-from flowertune.command_table import COMMANDS, FAMILIES, next_words
+from flowertune.commands.registry import COMMANDS, FAMILIES, next_words
 from flowertune.config.fields import MISSING, rule
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig

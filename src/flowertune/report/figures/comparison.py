@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowertune.analysis.compare import Estimate, Group, Row
 from flowertune.report.comparison import Line, lines, percent
 from flowertune.report.figures import style
-from flowertune.report.html.page import figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "osD^vPX*<>"
 
+Captioned = tuple[str, str, str]  # an SVG for a page, its caption, and what it shows in words
 
-def cost(group: Group) -> str:
+
+def cost(group: Group) -> list[Captioned]:
     """Accuracy against trained parameters, and against minutes."""
     split = group.judged_on
     said = [
@@ -30,9 +31,10 @@ def cost(group: Group) -> str:
         f"Top-1 on {split} against {{}}, equal ones side by side; the bars are 95 % intervals, the "
         "lines baselines."
     )
-    return figure(by_parameters, caption.format("trained parameters"), words) + figure(
-        by_minutes, caption.format("minutes of training and validation"), words
-    )
+    return [
+        (by_parameters, caption.format("trained parameters"), words),
+        (by_minutes, caption.format("minutes of training and validation"), words),
+    ]
 
 
 class _Parted(NamedTuple):
@@ -139,7 +141,7 @@ def _interval(estimate: Estimate) -> tuple[float, float]:
     return estimate.interval or (estimate.mean, estimate.mean)
 
 
-def swept(group: Group) -> str | None:
+def swept(group: Group) -> Captioned | None:
     """Of numbers: one key that was swept is a curve, two are a map; else there is neither."""
     keys = group.keys[1:]
     methods = {row.method for row in group.rows}
@@ -161,7 +163,7 @@ def _number(value: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _curve(group: Group, key: str, places: Sequence[float]) -> str:
+def _curve(group: Group, key: str, places: Sequence[float]) -> Captioned:
     drawn = style.new_figure(7, 4)
     (axes,) = drawn.axes
     ordered = sorted(zip(places, group.rows, strict=True), key=lambda pair: pair[0])
@@ -186,12 +188,10 @@ def _curve(group: Group, key: str, places: Sequence[float]) -> str:
         )
         for _, row in ordered
     )  # fmt: skip
-    return figure(
-        style.themed_svg(drawn), f"Top-1 against {key}; the bars are 95 % intervals.", said
-    )
+    return style.themed_svg(drawn), f"Top-1 against {key}; the bars are 95 % intervals.", said
 
 
-def _map(group: Group, keys: Sequence[str], places: Sequence[tuple[float, float]]) -> str:
+def _map(group: Group, keys: Sequence[str], places: Sequence[tuple[float, float]]) -> Captioned:
     split = group.splits[0]
     down, across = (sorted({place[axis] for place in places}) for axis in (0, 1))
     top1 = {
@@ -216,4 +216,4 @@ def _map(group: Group, keys: Sequence[str], places: Sequence[tuple[float, float]
     said = "; ".join(
         f"{row.label}: {percent(row.estimate(split, 'top1').mean)}" for row in group.rows
     )
-    return figure(style.themed_svg(drawn), f"Mean top-1 on {split} for each pair of values.", said)
+    return style.themed_svg(drawn), f"Mean top-1 on {split} for each pair of values.", said

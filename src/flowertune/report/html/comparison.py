@@ -14,7 +14,7 @@ from flowertune.report.comparison import (
     split_table,
 )
 from flowertune.report.figures.comparison import cost, swept
-from flowertune.report.html.page import Section, bullets, document, folded, paragraph, table
+from flowertune.report.html.page import Section, bullets, document, figure, folded, paragraph, table
 
 SplitTable = Callable[[Group, str], tuple[list[str], list[list[str]]]]
 
@@ -46,10 +46,12 @@ def _sections(
     body += bullets([*notes(group), *more_notes(group)], "note")
     found = [("result", "Result", body)]
     if len(group.rows) > 1:
-        found.append(("cost", "What accuracy costs", cost(group)))
+        found.append(
+            ("cost", "What accuracy costs", "".join(figure(*each) for each in cost(group)))
+        )
     sweep = swept(group)
     if sweep is not None:
-        found.append(("sweep", "Sweep", sweep))
+        found.append(("sweep", "Sweep", figure(*sweep)))
     if group.pairs:
         header, rows = pair_table(group.pairs)
         said = bullets(pair_lines(group))

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from flowertune.data.cache.decode import in_order
-from flowertune.data.image import photo_bytes, read_photo
-from flowertune.data.quality.near_duplicates import Spectrum, same_pictures, spectrum
+from flowertune.data.image import decode_image, image_bytes
+from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 
 Copy = Callable[[Image.Image], Image.Image]
 
@@ -33,7 +33,7 @@ def recompressed(quality: int) -> Copy:
     def copy(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
-        return read_photo(file.getvalue())
+        return decode_image(file.getvalue())
 
     return copy
 
@@ -78,23 +78,23 @@ def main() -> None:
     folder = parser.parse_args().photos
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
 
-    def spectra(path: Path) -> list[Spectrum]:
+    def spectra(path: Path) -> list[PerceptualHash]:
         """The photo's, and each copy's."""
-        pictures = [photo := read_photo(photo_bytes(path))]
+        pictures = [photo := decode_image(image_bytes(path))]
         for steps in COPIES.values():
             image = photo
             for step in steps:
                 image = step(image)
             pictures.append(image)
-        return [spectrum(picture) for picture in pictures]
+        return [perceptual_hash(picture) for picture in pictures]
 
     originals, *copies = zip(*in_order(spectra, paths), strict=True)
     for name, of_copies in zip(COPIES, copies, strict=True):
-        groups = same_pictures([*originals, *of_copies], lambda *_: None)
+        groups = find_duplicates([*originals, *of_copies], lambda *_: None)
         found = groups[: len(paths)] == groups[len(paths) :]
         print(f"{name:<45} {found.mean():7.2%}")
 
-    groups = same_pictures(originals, lambda *_: None)
+    groups = find_duplicates(originals, lambda *_: None)
     for group in np.unique(groups):
         members = (groups == group).nonzero()[0]
         if len(members) > 1:

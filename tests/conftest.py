@@ -32,7 +32,7 @@ from torch import nn
 from flowertune.benchmark import setup
 from flowertune.commands import compose as commands_compose
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.runs import resume
 from flowertune.runs.directory import Run
@@ -119,7 +119,7 @@ def refusal() -> Callable[[Callable[[], object]], str]:
     """`refusal(call)`: the one line with which the call is refused."""
 
     def refusal(call: Callable[[], object]) -> str:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(UsageError) as caught:
             call()
         message = str(caught.value)
         assert "\n" not in message
@@ -197,7 +197,7 @@ def config() -> Config:
 
 
 def _finished(root: Path, config: Config, name: str = "first") -> Run:
-    run, _ = resume.claim(root, name, asdict(config))
+    run, _ = resume.find_run(root, name, asdict(config))
     run.create(asdict(config), {"python": "3"})
     run.write_results({"run": name})
     return run
@@ -214,7 +214,7 @@ def _finish(
 ) -> int:
     """A run as a training leaves it for tables, with these accuracies; nothing is trained."""
     assert config.run.name is not None
-    run, finished = resume.claim(Path(config.run.root), config.run.name, asdict(config))
+    run, finished = resume.find_run(Path(config.run.root), config.run.name, asdict(config))
     if finished:
         return 0
 
@@ -225,7 +225,7 @@ def _finish(
             for name, one in top1.items() if one is not None
         }  # fmt: skip
 
-    with resume.begun(run, asdict(config), {}):
+    with resume.open_run(run, asdict(config), {}):
         for name, top1 in (("val", val), ("test", test)):
             if top1 is not None:
                 answers = ["rose"] * round(100 * top1) + ["daisy"] * round(100 - 100 * top1)

@@ -12,16 +12,16 @@ from omegaconf import OmegaConf
 
 from flowertune.config import saved
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.runs.directory import Run
-from flowertune.runs.resume import begun, claim
+from flowertune.runs.resume import find_run, open_run
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]
 
 
 def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: Config) -> None:
-    run, is_finished = claim(tmp_path / "runs", "first", asdict(config))
+    run, is_finished = find_run(tmp_path / "runs", "first", asdict(config))
     assert (run.path, is_finished) == (tmp_path / "runs" / "first", False)
     assert not run.path.parent.exists()
 
@@ -30,13 +30,13 @@ def test_a_finished_run_of_the_same_config_is_found_again(
     tmp_path: Path, config: Config, compose: Compose, finished: Finished
 ) -> None:
     written = finished(tmp_path, config)
-    run, is_finished = claim(tmp_path, "first", asdict(config))
+    run, is_finished = find_run(tmp_path, "first", asdict(config))
     assert is_finished
     assert run == written
     assert run.results() == {"run": "first"}
     moved = compose("method=mixup", "experiment=quickstart", "run.root=elsewhere",
                     "data.residency=stream")  # fmt: skip
-    assert claim(tmp_path, "first", asdict(moved))[1]
+    assert find_run(tmp_path, "first", asdict(moved))[1]
 
 
 def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
@@ -44,8 +44,8 @@ def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
 ) -> None:
     finished(tmp_path, config)
     other = compose("method=lora", "experiment=quickstart", "seed=7", "trainer.clip_norm=null")
-    with pytest.raises(Refused) as refusal:
-        claim(tmp_path, "first", asdict(other))
+    with pytest.raises(UsageError) as refusal:
+        find_run(tmp_path, "first", asdict(other))
     message = str(refusal.value)
     assert "\n" not in message
     for key in ("seed", "trainer.clip_norm", "augmentation.name", "augmentation.alpha", "method"):
@@ -70,14 +70,14 @@ def test_a_key_that_came_after_a_run_had_its_default_in_it(
 ) -> None:
     words = ("method=mixup", "experiment=quickstart", "run.name=first")
     run = finished(tmp_path, compose(*words))
-    stored = saved.read(run.path / "config.yaml")
+    stored = saved.read_values(run.path / "config.yaml")
     *groups, name = key.split(".")
     del reduce(getitem, groups, stored)[name]
     (run.path / "config.yaml").write_text(OmegaConf.to_yaml(stored))
 
-    assert claim(tmp_path, "first", asdict(compose(*words, f"{key}={default}")))[1]
-    with pytest.raises(Refused, match=rf"another config \({re.escape(key)}\)"):
-        claim(tmp_path, "first", asdict(compose(*words, f"{key}={other}")))
+    assert find_run(tmp_path, "first", asdict(compose(*words, f"{key}={default}")))[1]
+    with pytest.raises(UsageError, match=rf"another config \({re.escape(key)}\)"):
+        find_run(tmp_path, "first", asdict(compose(*words, f"{key}={other}")))
 
 
 @pytest.mark.parametrize("torn", ["status.json", "config.yaml"])
@@ -102,31 +102,31 @@ def test_torn_files_are_refused_and_no_traceback(
         (run.path / torn).unlink()
     else:
         (run.path / torn).write_text(content)
-    with pytest.raises(Refused):
-        claim(tmp_path, "first", asdict(config))
+    with pytest.raises(UsageError):
+        find_run(tmp_path, "first", asdict(config))
 
 
 def test_somebody_elses_directory_or_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "notes").write_text("mine")
     for name in ("photos", "notes"):
-        with pytest.raises(Refused, match="not a finished run"):
-            claim(tmp_path, name, {})
+        with pytest.raises(UsageError, match="not a finished run"):
+            find_run(tmp_path, name, {})
     assert (tmp_path / "notes").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "...", " ", "../x", "a/b", "a/", "/a", "sweeps"])
 def test_names_that_are_no_directory_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refused):
-        claim(tmp_path / "runs", name, {})
+    with pytest.raises(UsageError):
+        find_run(tmp_path / "runs", name, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path, config: Config) -> None:
-    with pytest.raises(Refused, match="cannot be made"):
-        claim(tmp_path, "x" * 300, {})
-    run, _ = claim(tmp_path / "runs", "x" * 300, {})  # not known before it is made
-    with pytest.raises(Refused, match="cannot be made"), begun(run, asdict(config), {}):
+    with pytest.raises(UsageError, match="cannot be made"):
+        find_run(tmp_path, "x" * 300, {})
+    run, _ = find_run(tmp_path / "runs", "x" * 300, {})  # not known before it is made
+    with pytest.raises(UsageError, match="cannot be made"), open_run(run, asdict(config), {}):
         pass
 
 
@@ -134,4 +134,4 @@ def test_the_home_directorys_sign_is_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert claim(Path("~/runs"), "x", {})[0].path == tmp_path / "runs" / "x"
+    assert find_run(Path("~/runs"), "x", {})[0].path == tmp_path / "runs" / "x"

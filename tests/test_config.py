@@ -10,7 +10,7 @@ from flowertune import cli
 from flowertune.commands import compose as commands_compose
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 Compose = Callable[..., Config]
 GROUPS = sorted(path for path in conf_dir().iterdir() if path.is_dir())
@@ -71,7 +71,7 @@ def test_every_shipped_sweep_composes_all_its_jobs(name: str, tmp_path: Path) ->
 
     def keep(config: Config) -> int:
         configs.append(config)
-        raise Refused("not now")
+        raise UsageError("not now")
 
     words = [f"experiment={name}", "backbone=tiny", "data=synthetic", f"run.root={tmp_path}"]
     commands_compose.run(words, keep)

@@ -87,4 +87,4 @@ def test_a_file_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None
     [(0, "0.0 kB"), (1234, "1.2 kB"), (56_780_000, "56.8 MB"), (3e12, "3,000.0 GB")],
 )
 def test_sizes_are_said_in_the_unit_that_fits(size: int, words: str) -> None:
-    assert files.in_words(size) == words
+    assert files.format_bytes(size) == words

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune.data.device_pixels import PixelStore
-from flowertune.inference.logits import embed_frozen, infer, infer_features, prediction_table
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.inference.logits import encode, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
 from flowertune.models.adapters.lora import add_lora
 from flowertune.models.classifier import Classifier
@@ -34,7 +34,13 @@ def run(classifier, pixels, batch_size, precision="fp32", progress=None):
     mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
     compute = Compute(CPU, precision, threads=1)
     return infer(
-        classifier, PixelStore(pixels, CPU, resident=True), mean, std, batch_size, compute, progress
+        classifier,
+        DevicePixels(pixels, CPU, resident=True),
+        mean,
+        std,
+        batch_size,
+        compute,
+        progress,
     )
 
 
@@ -87,7 +93,7 @@ def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels,
     sizes = sizes_of(small.visual.conv1)
     mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
     with torch.inference_mode():
-        embedding = embed_frozen(
+        embedding = encode(
             small, torch.from_numpy(pixels), mean, std, Compute(CPU, "fp32", threads=1)
         )
     assert sizes == [5, 5, 1]

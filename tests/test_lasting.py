@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowertune.cli import main
-from flowertune.runtime.streams import arrives, lasting_output
+from flowertune.runtime.streams import arrives, resilient_output
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX descriptors")
 
@@ -43,7 +43,7 @@ def test_the_work_goes_on_and_what_somebody_would_miss_is_told(
 ) -> None:  # fmt: skip
     outer = stream(open_it())
     monkeypatch.setattr(sys, name, outer)
-    with lasting_output() as lost:
+    with resilient_output() as lost:
         for _ in range(3):
             print("x" * 10_000, file=getattr(sys, name), flush=True)
         assert not arrives(getattr(sys, name))  # whoever asks may stop
@@ -55,7 +55,7 @@ def test_the_work_goes_on_and_what_somebody_would_miss_is_told(
 def test_what_did_arrive_is_whole(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     monkeypatch.setattr(sys, "stdout", stream(writer))
-    with lasting_output() as lost:
+    with resilient_output() as lost:
         print("before", "\udc80", "Gänseblümchen", flush=True)
         assert arrives(sys.stdout)
     sys.stdout.close()

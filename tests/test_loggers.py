@@ -67,7 +67,7 @@ def test_with_another_tracker_it_is_the_same_run(
     words = ("method=mixup", "experiment=quickstart", f"logger={name}")
     tracked = compose(*words, "run.name=first")
     assert tracked.logger.name == name
-    assert resume.claim(tmp_path, "first", asdict(tracked))[1]
+    assert resume.find_run(tmp_path, "first", asdict(tracked))[1]
     assert compose(*words).run.name == compose(*words[:2]).run.name
 
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from flowertune.commands import compose
-from flowertune.errors import FlowertuneError, Interrupted, Refused, TrainingFailed
+from flowertune.errors import FlowertuneError, Interrupted, TrainingError, UsageError
 from flowertune.runs import log as recording
 from flowertune.runs.directory import Run
-from flowertune.signals import listening
+from flowertune.signals import install_handlers
 
 MEMORY = "out of memory on cpu: lower trainer.batch_size=32 and raise trainer.accumulation=1"
 
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
 
 @contextmanager
 def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
-    with recording.logged(run), recording.recorded(run, out_of_memory):
+    with recording.log_to_file(run), recording.log_failures(run, out_of_memory):
         yield
 
 
@@ -55,7 +55,7 @@ def test_a_body_that_ends_well_changes_nothing(run: Run) -> None:
 
 
 def test_an_unforeseen_error_is_one_line_for_people_and_a_traceback_in_the_log(run: Run) -> None:
-    with pytest.raises(TrainingFailed) as failure, recorded(run, MEMORY):
+    with pytest.raises(TrainingError) as failure, recorded(run, MEMORY):
         raise ValueError("something odd\nwith details on\nmore lines")
     assert str(failure.value) == f"ValueError: something odd (see {run.log})"
     assert status(run) == {"state": "failed", "why": "ValueError: something odd"}
@@ -66,12 +66,14 @@ def test_an_unforeseen_error_is_one_line_for_people_and_a_traceback_in_the_log(r
 
 
 def test_an_error_without_words_is_its_name(run: Run) -> None:
-    with pytest.raises(TrainingFailed, match=r"AssertionError \(see"), recorded(run, MEMORY):
+    with pytest.raises(TrainingError, match=r"AssertionError \(see"), recorded(run, MEMORY):
         raise AssertionError
     assert status(run)["why"] == "AssertionError"
 
 
-@pytest.mark.parametrize("error", [TrainingFailed("loss is not finite"), Refused("no such thing")])
+@pytest.mark.parametrize(
+    "error", [TrainingError("loss is not finite"), UsageError("no such thing")]
+)
 def test_what_is_meant_for_people_stays_as_it_is(run: Run, error: FlowertuneError) -> None:
     with pytest.raises(type(error)) as failure, recorded(run, MEMORY):
         raise error
@@ -89,7 +91,7 @@ def test_what_is_meant_for_people_stays_as_it_is(run: Run, error: FlowertuneErro
     ],
 )
 def test_out_of_memory_is_the_line_that_says_what_to_do(run: Run, error: Exception) -> None:
-    with pytest.raises(TrainingFailed) as failure, recorded(run, MEMORY):
+    with pytest.raises(TrainingError) as failure, recorded(run, MEMORY):
         raise error
     assert str(failure.value) == MEMORY
     assert status(run) == {"state": "failed", "why": MEMORY}
@@ -97,7 +99,7 @@ def test_out_of_memory_is_the_line_that_says_what_to_do(run: Run, error: Excepti
 
 
 def test_memory_that_this_machine_really_lacks(run: Run) -> None:
-    with pytest.raises(TrainingFailed) as failure, recorded(run, MEMORY):
+    with pytest.raises(TrainingError) as failure, recorded(run, MEMORY):
         torch.empty(2**60, dtype=torch.uint8)
     assert str(failure.value) == MEMORY
 
@@ -121,7 +123,7 @@ def test_warnings_go_to_the_log_and_only_ours_to_the_screen(
 def test_the_log_of_a_later_job_in_the_same_process_is_as_full(run: Run) -> None:
     for _ in range(2):  # Hydra configures logging for each job
         assert compose.run(["experiment=quickstart"], lambda config: 0) == 0
-    with pytest.raises(TrainingFailed), recorded(run, MEMORY):  # noqa: PT012  # both are logged
+    with pytest.raises(TrainingError), recorded(run, MEMORY):  # noqa: PT012  # both are logged
         warnings.warn("a library is unhappy", UserWarning, stacklevel=1)
         raise ValueError("odd")
     assert "a library is unhappy" in run.log.read_text()
@@ -135,7 +137,7 @@ def test_a_full_disk_hides_neither_the_reason_nor_the_one_line(
         pytest.skip("needs /dev/full, a file on a disk that is always full")
     run.log.symlink_to("/dev/full")
     fill_disk()
-    with pytest.raises(TrainingFailed, match="No space left on device"), recorded(run, MEMORY):
+    with pytest.raises(TrainingError, match="No space left on device"), recorded(run, MEMORY):
         run.write_lines("metrics.jsonl", [{"step": 1}])
     screen = capsys.readouterr().err
     assert "Traceback" not in screen
@@ -151,7 +153,7 @@ def test_outside_the_main_thread_it_works_without_signals(run: Run) -> None:
         try:
             with recorded(run, MEMORY):
                 raise ValueError("odd")
-        except TrainingFailed as failure:
+        except TrainingError as failure:
             seen.append(str(failure))
 
     thread = threading.Thread(target=work)
@@ -169,7 +171,7 @@ def test_a_second_signal_does_not_hide_the_first(run: Run, monkeypatch: pytest.M
         write(self, state, why)
 
     monkeypatch.setattr(Run, "write_status", impatient)
-    with pytest.raises(Interrupted) as interruption, listening(), recorded(run, MEMORY):
+    with pytest.raises(Interrupted) as interruption, install_handlers(), recorded(run, MEMORY):
         signal.raise_signal(signal.SIGTERM)
     assert interruption.value.exit_code == 143
     assert status(run) == {"state": "interrupted", "why": "interrupted by SIGTERM"}

@@ -8,7 +8,7 @@ import torch
 from flowertune.benchmark import setup
 from flowertune.config.schema import Config
 from flowertune.data import device_pixels, factory
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 
 @pytest.mark.usefixtures("rehearsing")
@@ -33,7 +33,7 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
         "trainer.device=cpu", f"data.residency={word}", "data.train_per_class=2",
         "data.val_per_class=1", "data.test_per_class=3",
     )  # fmt: skip
-    training = setup.prepare(config, RunConsole())
+    training = setup.prepare(config, ConsoleReporter())
     train = training.cached.splits["train"]
     total = 20 * (2 + 1 + 3) * 3 * 64 * 64
     if augmentation == "basic":

@@ -10,10 +10,10 @@ import pytest
 
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.runs import directory
-from flowertune.runs.directory import BESIDE, Run
-from flowertune.runs.resume import claim
+from flowertune.runs.directory import LOCKS, Run
+from flowertune.runs.resume import find_run
 
 Compose = Callable[..., Config]
 Finished = Callable[..., Run]
@@ -59,7 +59,7 @@ def test_a_name_is_one_safe_directory_whatever_was_typed(word: str, tmp_path: Pa
     assert re.fullmatch(r"lora[A-Za-z0-9._-]*-[0-9a-f]{6}", name)
     assert len(name) <= 90
     (tmp_path / name).mkdir()
-    assert claim(tmp_path / "other", name, {})[1] is False
+    assert find_run(tmp_path / "other", name, {})[1] is False
 
 
 def test_what_is_short_is_not_cut_off_by_what_is_long() -> None:
@@ -79,8 +79,8 @@ def test_words_that_shorten_to_the_same_stay_apart() -> None:
 
 def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) -> None:
     (tmp_path / "file").write_text("")
-    run, _ = claim(tmp_path / "file", "first", asdict(config))
-    with pytest.raises(Refused, match=r"first: the directory cannot be made \(Not a directory"):
+    run, _ = find_run(tmp_path / "file", "first", asdict(config))
+    with pytest.raises(UsageError, match=r"first: the directory cannot be made \(Not a directory"):
         run.create(asdict(config), {})
 
 
@@ -88,9 +88,9 @@ def test_a_full_disk_at_the_start_leaves_no_directory(
     tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
     fill_disk()
-    with pytest.raises(Refused, match=r"cannot be made.*No space left"):
+    with pytest.raises(UsageError, match=r"cannot be made.*No space left"):
         Run(tmp_path / "first").create(asdict(config), {})
-    assert list(tmp_path.rglob("*")) == [tmp_path / BESIDE]
+    assert list(tmp_path.rglob("*")) == [tmp_path / LOCKS]
 
 
 def test_status_goes_from_running_to_finished_after_the_results(
@@ -145,7 +145,7 @@ def test_config_yaml_is_enough_to_run_again(
 ) -> None:
     config = compose(*words, "run.name=first", f"run.root={tmp_path}")
     run = finished(tmp_path, config)
-    assert claim(tmp_path, "first", asdict(config))[1]
+    assert find_run(tmp_path, "first", asdict(config))[1]
     assert compose("--config-path", str(run.path)) == config
     again = compose("--config-path", str(run.path), "run.name=again", "seed=7")
     assert asdict(again) == {
@@ -163,7 +163,7 @@ def test_what_is_changed_when_running_again_is_checked_as_ever(
     tmp_path: Path, config: Config, word: str, message: str, compose: Compose, finished: Finished
 ) -> None:
     run = finished(tmp_path, config)
-    with pytest.raises(Refused, match=re.escape(message)):
+    with pytest.raises(UsageError, match=re.escape(message)):
         compose("--config-path", str(run.path), word)
 
 

@@ -47,7 +47,7 @@ def write(small_dir, folder, model, head=None):
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) / 8)
     folder.mkdir(exist_ok=True)
-    serialization.write(folder, settings, backbone, classifier, CLASSES)
+    serialization.save_classifier(folder, settings, backbone, classifier, CLASSES)
     return settings, backbone, classifier
 
 

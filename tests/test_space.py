@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.models import factory
 from flowertune.training import disk_space
 
@@ -35,7 +35,7 @@ def test_what_it_counts_is_what_a_run_of_that_method_keeps(
 ) -> None:
     config = compose("experiment=quickstart", *words)
     backbone = factory.load_backbone(config.backbone, config.seed)
-    counted = disk_space.numbers_kept(config, backbone, CLASSES)
+    counted = disk_space.saved_parameters(config, backbone, CLASSES)
     width = backbone.embedding_dim
     probe = (
         torch.zeros(CLASSES, width).double(), torch.zeros(CLASSES).double(),
@@ -66,14 +66,16 @@ def test_a_run_that_does_not_fit_is_refused_and_one_that_fits_is_not(
     numbers = sum(tensor.numel() for tensor in backbone.visual.state_dict().values())
     # best/ and adapter/; two checkpoints and a third in work, each of weights, AdamW's two, kept
     free(4 * numbers * (2 + 3 * 4))
-    with pytest.raises(Refused, match=r"run\.root=.*: the run needs about .* MB are free") as said:
-        disk_space.check_room(config, backbone, PHOTOS)
+    with pytest.raises(
+        UsageError, match=r"run\.root=.*: the run needs about .* MB are free"
+    ) as said:
+        disk_space.check_disk_space(config, backbone, PHOTOS)
     assert "\n" not in str(said.value)
     (root / str(config.run.name)).mkdir(parents=True)
     (root / str(config.run.name) / "kept").write_bytes(bytes(10**6))  # of an unfinished run
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(
         10**12, 10**12, 4 * numbers * (2 + 3 * 4)))  # fmt: skip
-    disk_space.check_room(config, backbone, PHOTOS)
+    disk_space.check_disk_space(config, backbone, PHOTOS)
     shutil.rmtree(tmp_path / "not")
     free(4 * numbers * (2 + 3 * 4) + 10**6)
-    disk_space.check_room(config, backbone, PHOTOS)
+    disk_space.check_disk_space(config, backbone, PHOTOS)

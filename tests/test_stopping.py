@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from flowertune.errors import Interrupted
-from flowertune.signals import listening
+from flowertune.signals import install_handlers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 )
 def test_a_signal_ends_the_work_where_it_is(name: str, exit_code: int) -> None:
     before = signal.getsignal(signal.Signals[name])
-    with pytest.raises(Interrupted, match=name) as interruption, listening():  # noqa: PT012
+    with pytest.raises(Interrupted, match=name) as interruption, install_handlers():  # noqa: PT012
         signal.raise_signal(signal.Signals[name])
         raise AssertionError("it went on")
     assert interruption.value.exit_code == exit_code
@@ -27,7 +27,7 @@ def test_a_signal_ends_the_work_where_it_is(name: str, exit_code: int) -> None:
 def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with listening() as stop, stop.deferred():
+    with install_handlers() as stop, stop.deferred():
         stop.check()
         signal.raise_signal(signal.SIGUSR1)
         assert stop.received is signal.SIGUSR1
@@ -48,7 +48,7 @@ def test_a_signal_that_nobody_can_be_told_of_is_noted_all_the_same() -> None:
     stderr = os.dup(2)
     os.dup2(writer, 2)
     try:
-        with listening() as stop, stop.deferred():
+        with install_handlers() as stop, stop.deferred():
             signal.raise_signal(signal.SIGINT)
             assert stop.received is signal.SIGINT
     finally:
@@ -59,7 +59,7 @@ def test_a_signal_that_nobody_can_be_told_of_is_noted_all_the_same() -> None:
 
 def test_the_first_is_passed_on_and_a_warning_that_comes_back_hurries_nobody() -> None:
     passed = []
-    with listening() as stop, stop.deferred(lambda text: passed.append(stop.received)):
+    with install_handlers() as stop, stop.deferred(lambda text: passed.append(stop.received)):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGUSR1)
         assert passed == [signal.SIGINT]
@@ -70,14 +70,14 @@ def test_the_first_is_passed_on_and_a_warning_that_comes_back_hurries_nobody() -
 def test_hanging_up_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with listening():
+        with install_handlers():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_a_child_that_was_forked_ends_and_saves_nothing() -> None:
-    with listening() as stop, stop.deferred():
+    with install_handlers() as stop, stop.deferred():
         child = os.fork()
         if child == 0:
             signal.raise_signal(signal.SIGTERM)
@@ -91,7 +91,7 @@ def test_outside_the_main_thread_nobody_listens() -> None:
     handlers: list[object] = []
 
     def work() -> None:
-        with listening():
+        with install_handlers():
             handlers.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)

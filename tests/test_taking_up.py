@@ -14,10 +14,10 @@ import pytest
 
 from flowertune import files
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.inference import predictor
 from flowertune.runs.directory import FORMAT, Run
-from flowertune.runs.resume import MACHINE, TASK, begun, claim, locked
+from flowertune.runs.resume import MACHINE, TASK, find_run, lock_run, open_run
 
 ENVIRONMENT = {"format": FORMAT, **dict.fromkeys((*TASK, *MACHINE), "same")}
 
@@ -26,7 +26,7 @@ Finished = Callable[..., Run]
 
 
 def left_over(root: Path, config: Config, state: str) -> Run:
-    run, _ = claim(root, "first", asdict(config))
+    run, _ = find_run(root, "first", asdict(config))
     run.create(asdict(config), {})
     (run.path / "metrics.jsonl").write_text("old")
     run.write_status(state, "a reason")
@@ -38,10 +38,10 @@ def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
     tmp_path: Path, config: Config, state: str
 ) -> None:
     left_over(tmp_path, config, state)
-    run, is_finished = claim(tmp_path, "first", asdict(config))
+    run, is_finished = find_run(tmp_path, "first", asdict(config))
     assert not is_finished
     assert (run.path / "metrics.jsonl").read_text() == "old"
-    with begun(run, asdict(config), {"who": "new"}) as before:
+    with open_run(run, asdict(config), {"who": "new"}) as before:
         assert before is not None
         assert "(a reason)" in before.words
         assert before.checkpoint is None
@@ -49,7 +49,7 @@ def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
         assert run.status() == ("running", None)
         run.write_results({})
     assert json.loads((run.path / "environment.json").read_text()) == {"who": "new"}
-    assert claim(tmp_path, "first", asdict(config))[1]
+    assert find_run(tmp_path, "first", asdict(config))[1]
     assert {path.name for path in tmp_path.iterdir()} == {"first", ".locks"}
     assert [path.suffix for path in (tmp_path / ".locks").iterdir()] == [".lock"]
 
@@ -72,10 +72,10 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
     tmp_path: Path, config: Config, state: str
 ) -> None:
     resumable(tmp_path, config, state)
-    run, is_finished = claim(tmp_path, "first", asdict(config))
+    run, is_finished = find_run(tmp_path, "first", asdict(config))
     assert not is_finished
     now = {**ENVIRONMENT, "cpu_threads": 8}
-    with begun(run, asdict(config), now) as before:
+    with open_run(run, asdict(config), now) as before:
         assert before is not None
         assert before.checkpoint == run.checkpoint(1, 5)
         assert "(a reason)" in before.words
@@ -95,7 +95,7 @@ def test_a_missing_folder_is_made_again_and_what_is_no_checkpoint_is_left(
     run.best.parent.rmdir()
     run.adapter.rmdir()
     (run.checkpoint(9, 9)).write_text("a person's")
-    with begun(run, asdict(config), ENVIRONMENT) as before:
+    with open_run(run, asdict(config), ENVIRONMENT) as before:
         assert before is not None
         assert before.checkpoint == run.checkpoint(1, 5)
         assert run.best.parent.is_dir()
@@ -105,7 +105,7 @@ def test_a_missing_folder_is_made_again_and_what_is_no_checkpoint_is_left(
 def test_of_damaged_checkpoints_alone_nothing_is_taken_up(tmp_path: Path, config: Config) -> None:
     run = resumable(tmp_path, config)
     (run.checkpoint(1, 5) / "state.json").write_text("[]")
-    with begun(run, asdict(config), ENVIRONMENT) as before:
+    with open_run(run, asdict(config), ENVIRONMENT) as before:
         assert before is not None
         assert before.checkpoint is None
         assert "state.json is damaged" in before.notes[0]
@@ -120,17 +120,17 @@ def test_nothing_goes_on_with_other_photos_or_weights(
     changed, damaged = {**ENVIRONMENT, key: "other"}, run.checkpoint(1, 6)
     files.write_folder(damaged, {"state.json": b"{}"})
     (damaged / "state.json").write_text("[]")
-    with pytest.raises(Refused, match=f"cannot go on, as {key} changed"):  # noqa: SIM117
-        with begun(run, asdict(config), changed):
+    with pytest.raises(UsageError, match=f"cannot go on, as {key} changed"):  # noqa: SIM117
+        with open_run(run, asdict(config), changed):
             pass
     assert run.status() == ("interrupted", "a reason")
     assert run.checkpoint(1, 5).exists()
     assert damaged.exists()  # and is told of when the run goes on
-    with begun(run, asdict(config), ENVIRONMENT) as before:
+    with open_run(run, asdict(config), ENVIRONMENT) as before:
         assert before is not None
         assert before.notes == (f"{damaged} is passed over: state.json is damaged",)
     assert not damaged.exists()
-    with begun(run, asdict(config), changed, "restart") as before:
+    with open_run(run, asdict(config), changed, "restart") as before:
         assert before is not None
         assert before.checkpoint is None
 
@@ -141,20 +141,20 @@ def test_never_refuses_what_is_there_and_restart_replaces_it_whatever_its_config
     plain, other = asdict(config), asdict(compose("method=lora", "seed=7"))
     for make in (resumable, finished):
         run = make(tmp_path, config)
-        with pytest.raises(Refused, match=r"run\.resume=never"):
-            claim(tmp_path, "first", plain, "never")
-        with pytest.raises(Refused, match="another config"):
-            claim(tmp_path, "first", other)
-        assert claim(tmp_path, "first", other, "restart") == (run, False)
-        with begun(run, other, {"who": "new"}, "restart") as before:
+        with pytest.raises(UsageError, match=r"run\.resume=never"):
+            find_run(tmp_path, "first", plain, "never")
+        with pytest.raises(UsageError, match="another config"):
+            find_run(tmp_path, "first", other)
+        assert find_run(tmp_path, "first", other, "restart") == (run, False)
+        with open_run(run, other, {"who": "new"}, "restart") as before:
             assert before is not None
             assert run.status() == ("running", None)
             assert not (run.path / "metrics.jsonl").exists()
             assert not (run.path / "results.json").exists()
         shutil.rmtree(run.path)
     (tmp_path / "first").mkdir()
-    with pytest.raises(Refused, match="not a finished run"):  # nobody's run is replaced
-        claim(tmp_path, "first", plain, "restart")
+    with pytest.raises(UsageError, match="not a finished run"):  # nobody's run is replaced
+        find_run(tmp_path, "first", plain, "restart")
 
 
 def test_what_a_newer_flowertune_made_is_left_alone(
@@ -165,17 +165,17 @@ def test_what_a_newer_flowertune_made_is_left_alone(
         run = make(tmp_path, config)
         files.write_json(run.path / "environment.json", newer)
         told = r"by flowertune 99\.0, which is newer than this one; use that"
-        with pytest.raises(Refused, match=told + r", or choose another run\.name$"):
-            claim(tmp_path, "first", asdict(config))
+        with pytest.raises(UsageError, match=told + r", or choose another run\.name$"):
+            find_run(tmp_path, "first", asdict(config))
         if run.status()[0] == "finished":
-            with pytest.raises(Refused, match=told + "$"):
-                predictor.read(run.path)
+            with pytest.raises(UsageError, match=told + "$"):
+                predictor.read_run(run.path)
         shutil.rmtree(run.path)
 
 
 def test_a_new_run_replaces_nothing(tmp_path: Path, config: Config) -> None:
-    run, _ = claim(tmp_path, "first", asdict(config))
-    with begun(run, asdict(config), {}) as before:
+    run, _ = find_run(tmp_path, "first", asdict(config))
+    with open_run(run, asdict(config), {}) as before:
         assert before is None
 
 
@@ -184,14 +184,14 @@ def test_an_unfinished_run_of_another_config_or_of_no_state_is_refused_and_kept(
 ) -> None:
     run = left_over(tmp_path, config, "failed")
     other = compose("method=mixup", "experiment=quickstart", "seed=7")
-    with pytest.raises(Refused, match=r"another config \(seed\)"):
-        claim(tmp_path, "first", asdict(other))
+    with pytest.raises(UsageError, match=r"another config \(seed\)"):
+        find_run(tmp_path, "first", asdict(other))
     (run.path / "status.json").unlink()
-    with pytest.raises(Refused, match=r"status\.json is missing or damaged; .*resume=restart"):
-        claim(tmp_path, "first", asdict(config))
+    with pytest.raises(UsageError, match=r"status\.json is missing or damaged; .*resume=restart"):
+        find_run(tmp_path, "first", asdict(config))
     assert (run.path / "metrics.jsonl").exists()
-    assert claim(tmp_path, "first", asdict(config), "restart") == (run, False)
-    with begun(run, asdict(config), {}, "restart") as before:
+    assert find_run(tmp_path, "first", asdict(config), "restart") == (run, False)
+    with open_run(run, asdict(config), {}, "restart") as before:
         assert before is not None
         assert not (run.path / "metrics.jsonl").exists()
 
@@ -202,7 +202,7 @@ def test_results_that_are_not_what_the_run_wrote_are_not_shown(
     run = finished(tmp_path, config)
     for content in ('{"run": "other"}', "{}", "[]", ""):
         (run.path / "results.json").write_text(content)
-        with pytest.raises(Refused, match=r"results\.json is missing or damaged"):
+        with pytest.raises(UsageError, match=r"results\.json is missing or damaged"):
             run.results()
 
 
@@ -211,13 +211,13 @@ def test_of_a_link_the_directory_it_leads_to_is_the_run(tmp_path: Path, config: 
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "linked").symlink_to(run.path)
     for _ in range(2):
-        assert claim(tmp_path / "runs", "linked", asdict(config), "restart") == (run, False)
-        with begun(run, asdict(config), {}, "restart") as before:
+        assert find_run(tmp_path / "runs", "linked", asdict(config), "restart") == (run, False)
+        with open_run(run, asdict(config), {}, "restart") as before:
             assert before is not None
         assert (tmp_path / "runs" / "linked" / "config.yaml").is_file()
     (tmp_path / "runs" / "circle").symlink_to(tmp_path / "runs" / "circle")
-    with pytest.raises(Refused, match="circle: the directory cannot be made"):
-        claim(tmp_path / "runs", "circle", asdict(config))
+    with pytest.raises(UsageError, match="circle: the directory cannot be made"):
+        find_run(tmp_path / "runs", "circle", asdict(config))
 
 
 HOLDER = """
@@ -240,23 +240,23 @@ def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(Refused, match="another process is at work on it"):
-        claim(tmp_path, "first", asdict(config))
-    with pytest.raises(Refused, match="another process"), begun(run, asdict(config), {}):
+    with pytest.raises(UsageError, match="another process is at work on it"):
+        find_run(tmp_path, "first", asdict(config))
+    with pytest.raises(UsageError, match="another process"), open_run(run, asdict(config), {}):
         pass
     assert (run.path / "metrics.jsonl").read_text() == "old"
     process.kill()
     process.communicate()
-    assert claim(tmp_path, "first", asdict(config)) == (run, False)
+    assert find_run(tmp_path, "first", asdict(config)) == (run, False)
 
 
 def test_what_another_process_made_since_the_claim_is_left_alone(
     tmp_path: Path, config: Config, finished: Finished
 ) -> None:
-    run, _ = claim(tmp_path, "first", asdict(config))
+    run, _ = find_run(tmp_path, "first", asdict(config))
     finished(tmp_path, config)
-    with pytest.raises(Refused, match="finished it in the meantime"):  # noqa: SIM117
-        with begun(run, asdict(config), {}):
+    with pytest.raises(UsageError, match="finished it in the meantime"):  # noqa: SIM117
+        with open_run(run, asdict(config), {}):
             pass
     assert run.results() == {"run": "first"}
 
@@ -266,17 +266,17 @@ def test_a_full_disk_at_the_start_keeps_what_was_left(
 ) -> None:
     run = left_over(tmp_path, config, "interrupted")
     fill_disk()
-    with pytest.raises(Refused, match="No space left"), begun(run, asdict(config), {}):
+    with pytest.raises(UsageError, match="No space left"), open_run(run, asdict(config), {}):
         pass
     assert (run.path / "metrics.jsonl").read_text() == "old"
     assert run.status() == ("interrupted", "a reason")
 
 
 def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
-    with locked(tmp_path / "x"):  # noqa: SIM117
-        with pytest.raises(Refused), locked(tmp_path / "x"):
+    with lock_run(tmp_path / "x"):  # noqa: SIM117
+        with pytest.raises(UsageError), lock_run(tmp_path / "x"):
             pass
-    with locked(tmp_path / "x"):
+    with lock_run(tmp_path / "x"):
         pass
 
 
@@ -290,9 +290,9 @@ def test_a_run_whose_files_are_damaged_is_refused_by_name_and_may_be_replaced(
         (run.path / name).unlink()
         if content is not None:
             (run.path / name).write_text(content, encoding="latin-1")
-        with pytest.raises(Refused, match=rf"{name} is missing or damaged.*run\.resume=restart"):
-            claim(tmp_path, "first", asdict(config))
-        assert claim(tmp_path, "first", asdict(config), "restart") == (run, False)
+        with pytest.raises(UsageError, match=rf"{name} is missing or damaged.*run\.resume=restart"):
+            find_run(tmp_path, "first", asdict(config))
+        assert find_run(tmp_path, "first", asdict(config), "restart") == (run, False)
         shutil.rmtree(run.path)
 
 
@@ -304,7 +304,7 @@ def test_results_that_are_damaged_are_refused(
     (run.path / "results.json").unlink()
     if content is not None:
         (run.path / "results.json").write_text(content, encoding="latin-1")
-    with pytest.raises(Refused, match=r"results\.json is missing or damaged"):
+    with pytest.raises(UsageError, match=r"results\.json is missing or damaged"):
         run.results()
 
 
@@ -318,8 +318,8 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_left_where_it_is(
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "sha256_of", unreadable)
-        with pytest.raises(Refused, match=r"cannot be used .*error"):  # noqa: SIM117
-            with begun(run, asdict(config), ENVIRONMENT):
+        with pytest.raises(UsageError, match=r"cannot be used .*error"):  # noqa: SIM117
+            with open_run(run, asdict(config), ENVIRONMENT):
                 pass
     assert run.newest_checkpoint() == (run.checkpoint(1, 5), {})
 
@@ -330,6 +330,6 @@ def test_what_was_moved_aside_by_a_process_that_was_killed_comes_back(
     run = resumable(tmp_path, config)
     (tmp_path / ".locks").mkdir(exist_ok=True)
     run.path.rename(tmp_path / ".locks" / "first.replaced")
-    with begun(run, asdict(config), ENVIRONMENT) as before:
+    with open_run(run, asdict(config), ENVIRONMENT) as before:
         assert before is not None
         assert before.checkpoint == run.checkpoint(1, 5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowertune.benchmark import timing
-from flowertune.errors import TrainingFailed
+from flowertune.errors import TrainingError
 from flowertune.models.adapters.lora_linear import _updated_linear
 from flowertune.models.backbone import load_tiny
 from flowertune.models.kernels import linear
@@ -109,7 +109,7 @@ def test_a_process_is_timed_to_its_line(tmp_path: Path) -> None:
 
 
 def test_a_process_that_fails_first_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed, match="ended before it: ValueError: no such thing"):
+    with pytest.raises(TrainingError, match="ended before it: ValueError: no such thing"):
         timing.seconds_to_line(
             [sys.executable, "-c", "raise ValueError('no such thing')"], "now", tmp_path / "log"
         )

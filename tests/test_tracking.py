@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowertune.config.logger import TensorBoardConfig
-from flowertune.errors import Interrupted, TrainingFailed
+from flowertune.errors import Interrupted, TrainingError
 from flowertune.runs.directory import Metrics, Run
 from flowertune.tracking import tracker as loggers
 from flowertune.tracking import tracker as tracking
@@ -64,7 +64,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]) -> 
     @contextmanager
     def opened(tracker: Remembering) -> Iterator[Tracking]:
         monkeypatch.setattr(loggers, "start", tracker.begin)
-        with tracking.tracked(TensorBoardConfig(), Run(tmp_path), {}, said.append) as handed:
+        with tracking.track_run(TensorBoardConfig(), Run(tmp_path), {}, said.append) as handed:
             yield handed
 
     return opened
@@ -130,7 +130,7 @@ def test_a_hanging_one_holds_up_neither_the_training_nor_the_end(
 
 @pytest.mark.parametrize(
     ("error", "state"),
-    [(TrainingFailed("no"), "failed"), (Interrupted(signal.SIGTERM), "interrupted")],
+    [(TrainingError("no"), "failed"), (Interrupted(signal.SIGTERM), "interrupted")],
 )
 def test_it_hears_how_a_run_ended_too_soon(error: BaseException, state: str, opened: Open) -> None:
     tracker = Remembering()

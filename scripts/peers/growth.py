@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowertune.benchmark.setup import Rehearsal, endless_steps, prepare, step_batches
+from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
 from flowertune.benchmark.timing import WARM_UP, synchronise
 from flowertune.config.schema import Config
 from flowertune.data import factory
-from flowertune.data.cache.dataset import cache_photos
+from flowertune.data.cache.dataset import cache_dataset
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.device_pixels import PixelStore
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.inference.logits import infer
 from flowertune.models import factory as build
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from peers.memory import MemoryWatch
 
 VAL_CALLS = 5
@@ -25,9 +25,9 @@ VAL_CALLS = 5
 def cache_building(config: Config) -> dict[str, Any]:
     """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
     backbone, cache = build.load_backbone(config.backbone, config.seed), cache_root()
-    photo_set = factory.list_photos(config.data, cache, _unseen)
+    photo_set = factory.list_images(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
-    cache_photos(
+    cache_dataset(
         photo_set,
         backbone.preprocessing,
         train_form=config.augmentation.name != "none",
@@ -47,7 +47,7 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
     do the seconds of the first look at all pixels, which maps their pages and verifies them.
     """
     watch = MemoryWatch()
-    training = prepare(config, RunConsole())
+    training = prepare(config, ConsoleReporter())
     preparing = watch.peaks()
     device = training.compute.device
     touched = time.perf_counter()
@@ -73,7 +73,7 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
     }
 
 
-def _step_ms(training: Rehearsal, accumulation: int, steps: int) -> float:
+def _step_ms(training: BenchTraining, accumulation: int, steps: int) -> float:
     """Of an image, from the first of `steps` steps to the last, with their data."""
     in_step = step_batches(training.photos, accumulation, 1)[0][1]
     training.classifier.train()
@@ -89,13 +89,13 @@ def _step_ms(training: Rehearsal, accumulation: int, steps: int) -> float:
     return 1000 * seconds / (steps * in_step)
 
 
-def _val_ms(training: Rehearsal, config: Config, photos: int) -> float:
+def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
     """Of an image, over slices of `photos` photos each, from the first of val to the last."""
     compute, settings = training.compute, config.trainer
     stored = training.cached.splits["val"].eval_pixels
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
     slices = [
-        PixelStore(
+        DevicePixels(
             stored[at : at + photos], compute.device, resident=training.photos.pixels.resident
         )
         for at in starts

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from flowertune.inference.predictor import Trained
+from flowertune.inference.predictor import Predictor
 from flowertune.models.backbone import ASSETS
 from flowertune.models.pretrained import quiet
 
@@ -32,7 +32,7 @@ class Photos(Dataset[Tensor]):
         return image
 
 
-def answers(model: Trained, paths: list[Path], job: dict[str, Any]) -> Iterator[str]:
+def answers(model: Predictor, paths: list[Path], job: dict[str, Any]) -> Iterator[str]:
     """The likeliest class of each photo."""
     if not _made:
         _made["tower"], _made["transform"] = _tower(model)
@@ -50,7 +50,7 @@ def answers(model: Trained, paths: list[Path], job: dict[str, Any]) -> Iterator[
             yield from (model.class_names[first] for first in classes[:, 0].tolist())
 
 
-def _tower(model: Trained) -> tuple[nn.Module, Any]:
+def _tower(model: Predictor) -> tuple[nn.Module, Any]:
     """open_clip's image tower with the run's weights, and its preprocessing."""
     with quiet():
         clip, _, transform = open_clip.create_model_and_transforms(

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["NoPicture", "NotAPhoto", "Prediction", "Trained", "load"]
+__all__ = ["Prediction", "Predictor", "UnreadableImage", "UnreadableImageError", "load"]
 
 if TYPE_CHECKING:
-    from flowertune.data.image import NotAPhoto
-    from flowertune.inference.predictor import NoPicture, Prediction, Trained, load
+    from flowertune.data.image import UnreadableImageError
+    from flowertune.inference.predictor import Prediction, Predictor, UnreadableImage, load
 
 
 def __getattr__(name: str) -> Any:

@@ -18,8 +18,8 @@ from flowertune.errors import (
     FlowertuneError,
     Interrupted,
 )
-from flowertune.runtime.streams import lasting_output
-from flowertune.signals import listening
+from flowertune.runtime.streams import resilient_output
+from flowertune.signals import install_handlers
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some
 # hundred thousand times, takes the cores from whatever else runs there: a training step beside one
@@ -31,7 +31,7 @@ COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code (0 done, 1 failed, 2 refused, 130 interrupted)."""
-    with lasting_output() as lost:
+    with resilient_output() as lost:
         exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     if not lost:
         return exit_code
@@ -80,7 +80,7 @@ def _run(command: str, words: Sequence[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported, and so not later
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
-        with listening():
+        with install_handlers():
             if COMMANDS[command].composes:
                 return _compose_and_execute(command, words)
             exit_code: int = _module(command).execute(words)

@@ -19,17 +19,17 @@ class FlowertuneError(Exception):
     exit_code = EXIT_FAILED
 
 
-class Refused(FlowertuneError):
+class UsageError(FlowertuneError):
     """Nothing was started: a wrong config, no such folder, bad photos, no weights."""
 
     exit_code = EXIT_REFUSED
 
 
-class TrainingFailed(FlowertuneError):
+class TrainingError(FlowertuneError):
     """The run was started and could not go on: non-finite loss, out of memory."""
 
 
-class ExportFailed(FlowertuneError):
+class ExportError(FlowertuneError):
     """An export was begun and came to nothing, or could not be sent where it should go."""
 
 

@@ -13,20 +13,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and reads it
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class DiskFull(OSError):
+class DiskFullError(OSError):
     """A file did not fit; `strerror` says how much was needed where."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Puts `data` at `path` so that a reader sees the old content or the new, never a part.
 
-    Raises DiskFull, or another OSError; what was at `path` is there then.
+    Raises DiskFullError, or another OSError; what was at `path` is there then.
     """
     new = _beside(path)
     try:
@@ -44,7 +44,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     """Puts a new folder of such files at `path`, whole or not at all, with their SHA-256 beside.
 
-    Raises DiskFull, or another OSError.
+    Raises DiskFullError, or another OSError.
     """
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
     with _fitting(path, sum(map(len, contents.values()))), new_folder(path) as new:
@@ -77,7 +77,7 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
-def flaw(folder: Path) -> str | None:
+def find_corruption(folder: Path) -> str | None:
     """What is wrong with a folder that `write_folder` wrote; None where it is as it was then.
 
     Raises OSError where it cannot be read just now, which says nothing about it.
@@ -105,11 +105,13 @@ def _fitting(path: Path, needed: int) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         free = shutil.disk_usage(path.parent).free
-        why = f"{os.strerror(error.errno)}: {in_words(needed)} needed, {in_words(free)} free"
-        raise DiskFull(error.errno, why, str(path)) from error
+        why = (
+            f"{os.strerror(error.errno)}: {format_bytes(needed)} needed, {format_bytes(free)} free"
+        )
+        raise DiskFullError(error.errno, why, str(path)) from error
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Bytes as people say them: 1.2 GB."""
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if size >= unit:
@@ -169,7 +171,7 @@ def lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
     """Hold the lock file `path` while the body runs; it is released if the process ends.
 
     Where another process holds it, `waiting()` is called and then it is waited for; without
-    `waiting` that raises Timeout. Raises Refused where the file system has no locks.
+    `waiting` that raises Timeout. Raises UsageError where the file system has no locks.
     """
     file = FileLock(path)
     try:
@@ -181,7 +183,7 @@ def lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None
             waiting()
             file.acquire()
     except NotImplementedError as error:
-        raise Refused(
+        raise UsageError(
             f"{path}: its file system has no locks (flock), which keep processes out of each "
             "other's way"
         ) from error

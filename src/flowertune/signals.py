@@ -25,7 +25,7 @@ def write(text: str) -> None:
 _passed_on: Callable[[], signal.Signals | None] | None = None
 
 
-class Stop:
+class StopRequest:
     """What SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) and SIGHUP ask for.
 
     A signal raises Interrupted where the process is. While `deferred` is open the first one only
@@ -79,7 +79,7 @@ class Stop:
 
 
 @contextmanager
-def standing_for(sent: Callable[[], signal.Signals | None]) -> Iterator[None]:
+def relay_signal(sent: Callable[[], signal.Signals | None]) -> Iterator[None]:
     """While it is open, SIGUSR1 is how another process passes on what it was sent itself.
 
     `sent` says what that was, where it was anything; whoever listens in this process has received
@@ -94,9 +94,9 @@ def standing_for(sent: Callable[[], signal.Signals | None]) -> Iterator[None]:
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
+def install_handlers() -> Iterator[StopRequest]:
     """While it is open, the signals go to the Stop that it gives; in the main thread alone."""
-    stop = Stop()
+    stop = StopRequest()
     with on_signals(stop.handle):
         yield stop
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowertune.baselines.features import FeatureKey, frozen_features
-from flowertune.errors import TrainingFailed
+from flowertune.errors import TrainingError
 
 KEY = FeatureKey(
     weights_sha256="ab12",
@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written_is_reported_and_the_features_are_there(
 
 
 def test_embeddings_that_are_not_finite_end_in_a_message_and_are_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed, match=r"trainer\.precision=fp32"):
+    with pytest.raises(TrainingError, match=r"trainer\.precision=fp32"):
         features_of(lambda pixels: pixels.flatten(1).float() / 0, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
 

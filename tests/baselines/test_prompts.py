@@ -3,7 +3,7 @@
 import pytest
 
 from flowertune.baselines.prompts import check_templates, render
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 
 def test_one_list_of_prompts_for_each_class_with_one_prompt_for_each_template() -> None:
@@ -39,17 +39,17 @@ def test_names_suffice_where_there_are_no_descriptions() -> None:
 def test_a_template_that_cannot_be_filled_in_is_refused_in_one_line(
     templates: list[str], says: str
 ) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UsageError) as refusal:
         check_templates(templates, has_descriptions=False)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_render_refuses_a_description_that_the_data_does_not_have() -> None:
-    with pytest.raises(Refused, match="descriptions"):
+    with pytest.raises(UsageError, match="descriptions"):
         render(["{description}"], ["rose"], None)
 
 
 def test_an_unbalanced_brace_is_explained_with_the_way_to_write_one() -> None:
-    with pytest.raises(Refused, match=r"\{name\}.*\{\{ or \}\}"):
+    with pytest.raises(UsageError, match=r"\{name\}.*\{\{ or \}\}"):
         check_templates(["a {name}}"], has_descriptions=False)

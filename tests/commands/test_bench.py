@@ -9,7 +9,7 @@ from flowertune.benchmark import timing
 from flowertune.benchmark.timing import Timing
 from flowertune.commands import bench
 from flowertune.config.schema import Config
-from flowertune.errors import TrainingFailed
+from flowertune.errors import TrainingError
 from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
@@ -47,5 +47,5 @@ def test_steps_that_are_not_finite_are_no_benchmark(
         "trainer.batch_size=8", "data.train_per_class=1", "data.val_per_class=1",
         "data.test_per_class=1", "optimizer.lr=1e38", "optimizer.head_lr=1e38",
     )  # fmt: skip
-    with pytest.raises(TrainingFailed, match=r"of the benchmark is not finite: try a lower"):
+    with pytest.raises(TrainingError, match=r"of the benchmark is not finite: try a lower"):
         bench.execute(config, as_json=True)

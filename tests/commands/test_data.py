@@ -14,7 +14,7 @@ from PIL import Image
 from flowertune import cli
 from flowertune.commands import train
 from flowertune.data.cache import store as stored_pixels
-from flowertune.data.cache.listing import kept_in
+from flowertune.data.cache.listing import list_entries
 from flowertune.runtime import memory
 
 SMALL = (
@@ -57,7 +57,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     words = (*SMALL, f"method={method}")
     assert cli.main(["data", "prepare", *words]) == 0
     first = capsys.readouterr().out
-    stores = [each for each in kept_in(cache) if each.kind == "photos"]
+    stores = [each for each in list_entries(cache) if each.kind == "photos"]
     assert len(stores) == 3
     for store in stores:
         assert f"\n  {store.pieces[0]}\n" in first
@@ -71,11 +71,11 @@ def test_a_training_decodes_nothing_that_was_prepared(
         raise Begun
 
     monkeypatch.setattr(stored_pixels, "build", decode)
-    for each in kept_in(cache):
+    for each in list_entries(cache):
         os.utime(each.pieces[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0
     assert capsys.readouterr().out.count("was there already") == 3
-    assert min(each.last_used for each in kept_in(cache)) > 1000  # the drawn flowers too
+    assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too
 
     monkeypatch.setattr(train.claims, "begun", begin)  # all photos are there by then
     monkeypatch.setattr(train, "make_deterministic", lambda *_: None)
@@ -186,7 +186,7 @@ def test_nothing_is_removed_that_was_not_agreed_to(
     """`answer` is what is typed on a terminal, None where there is none."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n") if answer is None else Terminal(answer))
     assert cli.main(["data", "cache", "clear", *words]) == exit_code
-    assert len(kept_in(filled)) == left
+    assert len(list_entries(filled)) == left
     printed = capsys.readouterr()
     if exit_code == 2:
         assert printed.err.startswith("flowertune data cache clear: ")

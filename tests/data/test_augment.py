@@ -9,12 +9,19 @@ from scipy.stats import ks_2samp, kstest
 from torchvision.transforms import Compose, Normalize, RandomResizedCrop, ToTensor
 from torchvision.transforms.v2 import functional as TF
 
-from flowertune.data.transforms.augment import Draws, Recipe, apply, draw, draw_boxes, normalise
+from flowertune.data.transforms.augment import (
+    AugmentParams,
+    AugmentSettings,
+    apply,
+    draw_boxes,
+    draw_params,
+    normalize,
+)
 from flowertune.data.transforms.color_jitter import jitter
-from flowertune.data.transforms.mixup import Mixing
+from flowertune.data.transforms.mixup import MixSettings
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-RECIPE = Recipe(
+RECIPE = AugmentSettings(
     size=(16, 24),
     interpolation="bicubic",
     scale=(0.35, 1.0),
@@ -28,7 +35,7 @@ RECIPE = Recipe(
 SIZES = torch.tensor([[40, 40], [40, 64], [80, 40], [44, 40]] * 8, dtype=torch.int32)
 
 
-def equal(one: Draws, other: Draws) -> bool:
+def equal(one: AugmentParams, other: AugmentParams) -> bool:
     pairs = [(one.boxes, other.boxes), (one.flips, other.flips)]
     assert one.colour is not None
     assert other.colour is not None
@@ -40,17 +47,17 @@ def equal(one: Draws, other: Draws) -> bool:
 
 
 def test_draws_follow_from_seed_epoch_and_step_alone():
-    recipe = replace(RECIPE, brightness=0.2, mixing=Mixing("mixup", 0.2, last_epoch=9))
+    recipe = replace(RECIPE, brightness=0.2, mixing=MixSettings("mixup", 0.2, last_epoch=9))
     torch.manual_seed(1)
     np.random.seed(1)
-    first = draw(recipe, SIZES, seed=42, epoch=3, step=7)
+    first = draw_params(recipe, SIZES, seed=42, epoch=3, step=7)
     torch.manual_seed(2)
     np.random.seed(2)
     state = torch.get_rng_state()
-    assert equal(first, draw(recipe, SIZES, seed=42, epoch=3, step=7))
+    assert equal(first, draw_params(recipe, SIZES, seed=42, epoch=3, step=7))
     assert torch.equal(state, torch.get_rng_state())
     for other in [(43, 3, 7), (42, 4, 7), (42, 3, 8)]:
-        drawn = draw(recipe, SIZES, *other)
+        drawn = draw_params(recipe, SIZES, *other)
         assert not torch.equal(first.boxes, drawn.boxes)
         assert not torch.equal(first.flips, drawn.flips)
         assert first.colour is not None
@@ -64,9 +71,9 @@ def test_draws_follow_from_seed_epoch_and_step_alone():
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixing_and_colour_leave_crops_and_flips_as_they_were(kind):
-    plain = draw(RECIPE, SIZES, 42, 1, 0)
-    mixing = Mixing(kind, 1.0, last_epoch=1)
-    rich = draw(replace(RECIPE, contrast=0.4, mixing=mixing), SIZES, 42, 1, 0)
+    plain = draw_params(RECIPE, SIZES, 42, 1, 0)
+    mixing = MixSettings(kind, 1.0, last_epoch=1)
+    rich = draw_params(replace(RECIPE, contrast=0.4, mixing=mixing), SIZES, 42, 1, 0)
     assert (plain.colour, plain.mixing) == (None, None)
     assert rich.mixing is not None
     assert torch.equal(plain.boxes, rich.boxes)
@@ -77,7 +84,8 @@ def test_a_crop_does_not_depend_on_the_other_photos_of_the_batch():
     others = SIZES.clone()
     others[1:] = torch.tensor([200, 31])
     assert torch.equal(
-        draw(RECIPE, SIZES, 42, 0, 0).boxes[0], draw(RECIPE, others, 42, 0, 0).boxes[0]
+        draw_params(RECIPE, SIZES, 42, 0, 0).boxes[0],
+        draw_params(RECIPE, others, 42, 0, 0).boxes[0],
     )
 
 
@@ -119,15 +127,15 @@ def test_a_photo_that_no_box_fits_gives_its_centre(size):
 def test_flips_and_colour_factors_come_as_asked_for():
     sizes = SIZES[:1].expand(4000, 2)
     recipe = replace(RECIPE, flip=0.3, brightness=0.4, saturation=2.0)
-    drawn = draw(recipe, sizes, 42, 0, 0)
+    drawn = draw_params(recipe, sizes, 42, 0, 0)
     assert drawn.flips.float().mean().item() == pytest.approx(0.3, abs=0.03)
     assert drawn.colour is not None
     brightness, contrast, saturation = drawn.colour.double().unbind(1)
     assert (contrast == 1).all()
     assert kstest(brightness, "uniform", args=(0.6, 0.8)).pvalue > 1e-3
     assert kstest(saturation, "uniform", args=(0.0, 3.0)).pvalue > 1e-3
-    assert not draw(replace(RECIPE, flip=0.0), sizes, 42, 0, 0).flips.any()
-    assert draw(replace(RECIPE, flip=1.0), sizes, 42, 0, 0).flips.all()
+    assert not draw_params(replace(RECIPE, flip=0.0), sizes, 42, 0, 0).flips.any()
+    assert draw_params(replace(RECIPE, flip=1.0), sizes, 42, 0, 0).flips.all()
 
 
 def test_jitter_equals_torchvision_with_each_images_own_factors():
@@ -151,7 +159,7 @@ def test_apply_is_crop_then_flip_then_colour_then_normalise():
     recipe = replace(RECIPE, brightness=0.3, contrast=0.3, saturation=0.3)
     generator = torch.Generator().manual_seed(6)
     pixels = torch.randint(0, 256, (32, 3, 80, 64), dtype=torch.uint8, generator=generator)
-    drawn = draw(recipe, SIZES, 42, 1, 2)
+    drawn = draw_params(recipe, SIZES, 42, 1, 2)
     images = apply(pixels, drawn, recipe, MEAN, STD)
     assert images.shape == (32, 3, 16, 24)
     assert torch.equal(images, apply(pixels, drawn, recipe, torch.tensor(MEAN), torch.tensor(STD)))
@@ -174,5 +182,5 @@ def test_normalise_is_to_tensor_and_normalize_bit_for_bit():
     reference = Compose([ToTensor(), Normalize(MEAN, STD)])
     pixels = torch.from_numpy(every_value).permute(2, 0, 1)[None]
     before = pixels.clone()
-    assert torch.equal(normalise(pixels, MEAN, STD)[0], reference(every_value))
+    assert torch.equal(normalize(pixels, MEAN, STD)[0], reference(every_value))
     assert torch.equal(pixels, before)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flowertune.data import device_pixels
-from flowertune.data.device_pixels import PixelStore, are_resident
+from flowertune.data.device_pixels import DevicePixels, are_resident
 from flowertune.data.samplers import epoch_batches, epoch_order
 
 
@@ -54,7 +54,7 @@ def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mo
     mapped = np.load(path, mmap_mode=mode)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store = PixelStore(mapped, torch.device("cpu"), resident=resident)
+        store = DevicePixels(mapped, torch.device("cpu"), resident=resident)
         indices = torch.tensor([8, 0, 3, 3])
         batch = gather(store, indices)
     assert len(store) == 9
@@ -67,7 +67,7 @@ def test_gathering_from_a_memory_map_equals_indexing_and_says_nothing(pixels, mo
 @pytest.mark.parametrize("resident", [True, False])
 def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, resident):
     values, path = pixels
-    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cpu"), resident=resident)
+    store = DevicePixels(np.load(path, mmap_mode="r"), torch.device("cpu"), resident=resident)
     wanted = [torch.tensor([8, 0, 3, 3]), torch.tensor([1])]
     for indices, photos in zip(wanted, store.photos(wanted), strict=True):
         assert len(photos) == len(indices)
@@ -77,7 +77,7 @@ def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, resident
 
 def test_on_the_cpu_photos_of_which_a_part_is_taken_are_not_copied(pixels):
     values, _ = pixels
-    store = PixelStore(values, torch.device("cpu"), resident=True)
+    store = DevicePixels(values, torch.device("cpu"), resident=True)
     (photos,) = store.photos([torch.tensor([4, 2])])
     assert all(np.shares_memory(photo.numpy(), values) for photo in photos)
 
@@ -85,7 +85,7 @@ def test_on_the_cpu_photos_of_which_a_part_is_taken_are_not_copied(pixels):
 def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
     _, path = pixels
     mapped = np.load(path, mmap_mode="r")
-    store = PixelStore(mapped, torch.device("cpu"), resident=True)
+    store = DevicePixels(mapped, torch.device("cpu"), resident=True)
     assert store._pixels is not None
     assert store._pixels.data_ptr() == mapped.ctypes.data
 
@@ -105,7 +105,7 @@ def test_another_device_holds_what_fits_in_half_of_its_free_memory(monkeypatch):
 @pytest.mark.parametrize("resident", [True, False])
 def test_batches_are_gathered_onto_another_device(pixels, resident):
     """On torch's "meta" device, which has shapes and no memory."""
-    store = PixelStore(pixels[0], torch.device("meta"), resident=resident)
+    store = DevicePixels(pixels[0], torch.device("meta"), resident=resident)
     batch = gather(store, torch.tensor([1, 2]))
     assert batch.device.type == "meta"
     assert batch.shape == (2, 3, 5, 7)
@@ -113,7 +113,7 @@ def test_batches_are_gathered_onto_another_device(pixels, resident):
 
 def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
     values, _ = pixels
-    store = PixelStore(values, torch.device("cpu"), resident=False)
+    store = DevicePixels(values, torch.device("cpu"), resident=False)
     asked = []
 
     def order():
@@ -132,7 +132,7 @@ def test_streamed_batches_come_in_order_and_are_read_a_few_ahead(pixels):
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
-    stream = PixelStore(pixels[0], torch.device("cpu"), resident=False).batches(
+    stream = DevicePixels(pixels[0], torch.device("cpu"), resident=False).batches(
         [torch.tensor([photo]) for photo in range(9)]
     )
     next(stream)
@@ -143,7 +143,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
 
 def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, monkeypatch):
     """The second read goes on until the third, which waits for the thread, is given up."""
-    store = PixelStore(pixels[0], torch.device("cpu"), resident=False)
+    store = DevicePixels(pixels[0], torch.device("cpu"), resident=False)
     read, reads, submitted = store._read, [], []
 
     class Watched(ThreadPoolExecutor):
@@ -170,14 +170,14 @@ def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, m
 
 @pytest.mark.parametrize("photo", [9, -1])
 def test_an_error_of_the_reading_thread_reaches_the_reader(pixels, photo):
-    store = PixelStore(pixels[0], torch.device("cpu"), resident=False)
+    store = DevicePixels(pixels[0], torch.device("cpu"), resident=False)
     with pytest.raises(IndexError):
         gather(store, torch.tensor([0, photo]))
 
 
 def test_a_streamed_batch_is_copied_once(pixels):
     """NumPy reports what it allocates; the batch itself is torch's."""
-    store = PixelStore(np.load(pixels[1], mmap_mode="r"), torch.device("cpu"), resident=False)
+    store = DevicePixels(np.load(pixels[1], mmap_mode="r"), torch.device("cpu"), resident=False)
     indices = torch.arange(9).repeat(100)
     store._read(indices)
     tracemalloc.start()
@@ -191,7 +191,7 @@ def test_a_streamed_batch_is_copied_once(pixels):
 @pytest.mark.parametrize("resident", [True, False])
 def test_gathering_on_a_gpu_equals_indexing(pixels, resident):
     values, path = pixels
-    store = PixelStore(np.load(path, mmap_mode="r"), torch.device("cuda"), resident=resident)
+    store = DevicePixels(np.load(path, mmap_mode="r"), torch.device("cuda"), resident=resident)
     batch = gather(store, torch.tensor([8, 0, 3, 3]))
     assert batch.device.type == "cuda"
     assert np.array_equal(batch.cpu().numpy(), values[[8, 0, 3, 3]])

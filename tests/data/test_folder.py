@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources import folder
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 
 def make(root: Path, counts: Mapping[str, int]) -> Path:
@@ -20,7 +20,7 @@ def make(root: Path, counts: Mapping[str, int]) -> Path:
     return root
 
 
-def listed(photos: PhotoSet, split: str) -> list[tuple[str, str]]:
+def listed(photos: ImageDataset, split: str) -> list[tuple[str, str]]:
     """(path below the root, class name) of a split."""
     part = photos.splits[split]
     return [
@@ -30,7 +30,7 @@ def listed(photos: PhotoSet, split: str) -> list[tuple[str, str]]:
 
 
 def refusal(root: Path) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(UsageError) as caught:
         folder.photo_set(root, seed=0)
     message = str(caught.value)
     assert "\n" not in message

@@ -6,13 +6,13 @@ from scipy.stats import kstest
 from torchvision.transforms.v2 import CutMix
 
 from flowertune.data.transforms.mixup import (
-    MixDraws,
-    Mixing,
+    MixParams,
+    MixSettings,
     cut_box,
-    draw,
-    draw_centre,
-    draw_coefficient,
-    draw_partner,
+    draw_center,
+    draw_lam,
+    draw_params,
+    draw_permutation,
     mix,
     share_outside,
     soft_targets,
@@ -29,7 +29,7 @@ def images():
 
 def test_mixup_equals_a_naive_loop(images):
     before = images.clone(), TARGETS.clone()
-    mixed, mixed_targets = mix(images, TARGETS, MixDraws(PARTNER, 0.3, None))
+    mixed, mixed_targets = mix(images, TARGETS, MixParams(PARTNER, 0.3, None))
     for i in range(7):
         j = int(PARTNER[i])
         torch.testing.assert_close(mixed[i], 0.3 * images[i] + 0.7 * images[j])
@@ -51,7 +51,7 @@ def test_cutmix_equals_a_naive_loop_with_labels_by_counted_pixels(images, box):
             for i in range(7):
                 if inside:
                     expected[i, :, y, x] = images[int(PARTNER[i]), :, y, x]
-    drawn = MixDraws(PARTNER, share_outside(box, (4, 5)), torch.tensor(box))
+    drawn = MixParams(PARTNER, share_outside(box, (4, 5)), torch.tensor(box))
     mixed, mixed_targets = mix(images, TARGETS, drawn)
     assert torch.equal(mixed, expected)
     for i in range(7):
@@ -77,7 +77,7 @@ def test_cutmix_equals_torchvision_for_the_same_draws(size):
             column, row = (int(torch.randint(n, (1,))) for n in (size[1], size[0]))
         box = cut_box(coefficient, (row, column), size)
         clipped += share_outside(box, size) > coefficient + 0.1
-        drawn = MixDraws(torch.arange(4).roll(1), share_outside(box, size), torch.tensor(box))
+        drawn = MixParams(torch.arange(4).roll(1), share_outside(box, size), torch.tensor(box))
         mixed, targets = mix(images, soft_targets(labels, 4), drawn)
         assert torch.equal(mixed, expected)
         torch.testing.assert_close(targets, expected_targets)
@@ -87,7 +87,7 @@ def test_cutmix_equals_torchvision_for_the_same_draws(size):
 @pytest.mark.parametrize("box", [None, torch.tensor([0, 0, 2, 2])], ids=["mixup", "cutmix"])
 def test_a_batch_of_one_is_left_as_it_is(box):
     images, targets = torch.randn(1, 3, 4, 4), soft_targets(torch.tensor([2]), 3)
-    mixed, mixed_targets = mix(images, targets, MixDraws(torch.tensor([0]), 0.37, box))
+    mixed, mixed_targets = mix(images, targets, MixParams(torch.tensor([0]), 0.37, box))
     assert torch.equal(mixed, images)
     assert torch.equal(mixed_targets, targets)
 
@@ -95,7 +95,7 @@ def test_a_batch_of_one_is_left_as_it_is(box):
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_the_partners_are_a_random_permutation(kind):
     """Every place is equally likely: neither the batch reversed nor shifted."""
-    partners = torch.stack([draw_partner(kind, 8, 42, 0, step) for step in range(4000)])
+    partners = torch.stack([draw_permutation(kind, 8, 42, 0, step) for step in range(4000)])
     assert (partners.sort(1).values == torch.arange(8)).all()
     frequency = torch.stack([(partners == place).float().mean(0) for place in range(8)])
     assert (frequency - 1 / 8).abs().max() < 0.025
@@ -104,18 +104,18 @@ def test_the_partners_are_a_random_permutation(kind):
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
 def test_the_coefficient_follows_its_beta_distribution(kind, alpha):
-    drawn = [draw_coefficient(kind, alpha, 42, 0, step) for step in range(2000)]
+    drawn = [draw_lam(kind, alpha, 42, 0, step) for step in range(2000)]
     assert kstest(drawn, "beta", args=(alpha, alpha)).pvalue > 1e-3
 
 
 def test_a_tiny_alpha_gives_a_coefficient():
-    drawn = [draw_coefficient("mixup", 1e-6, 42, 0, step) for step in range(200)]
+    drawn = [draw_lam("mixup", 1e-6, 42, 0, step) for step in range(200)]
     assert all(0 <= value <= 1 for value in drawn)
     assert 50 < sum(drawn) < 150
 
 
 def test_every_pixel_is_as_likely_to_be_the_boxs_centre():
-    rows, columns = zip(*(draw_centre((5, 8), 42, 0, step) for step in range(4000)), strict=True)
+    rows, columns = zip(*(draw_center((5, 8), 42, 0, step) for step in range(4000)), strict=True)
     for drawn, count in ((rows, 5), (columns, 8)):
         frequency = torch.bincount(torch.tensor(drawn)) / 4000
         assert len(frequency) == count
@@ -123,11 +123,11 @@ def test_every_pixel_is_as_likely_to_be_the_boxs_centre():
 
 
 def test_what_cutmix_draws_fits_together_and_hangs_on_seed_epoch_and_step_alone():
-    mixing = Mixing("cutmix", 1.0, last_epoch=9)
+    mixing = MixSettings("cutmix", 1.0, last_epoch=9)
     coefficients = []
     for step in range(200):
-        drawn = draw(mixing, 6, (12, 20), 42, 1, step)
-        again = draw(mixing, 6, (12, 20), 42, 1, step)
+        drawn = draw_params(mixing, 6, (12, 20), 42, 1, step)
+        again = draw_params(mixing, 6, (12, 20), 42, 1, step)
         assert torch.equal(drawn.partner, again.partner)
         assert torch.equal(drawn.box, again.box)
         top, left, bottom, right = drawn.box.tolist()
@@ -138,4 +138,4 @@ def test_what_cutmix_draws_fits_together_and_hangs_on_seed_epoch_and_step_alone(
         assert drawn.coefficient == pytest.approx(1 - (bottom - top) * (right - left) / 240)
         coefficients.append(drawn.coefficient)
     for other in [(43, 1, 0), (42, 2, 0), (42, 1, 1)]:
-        assert draw(mixing, 6, (12, 20), *other).coefficient != coefficients[0]
+        assert draw_params(mixing, 6, (12, 20), *other).coefficient != coefficients[0]

@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import normalize
 
 from flowertune.data.image import (
-    NotAPhoto,
     Preprocessing,
+    UnreadableImageError,
+    decode_image,
     eval_pixels,
-    photo_bytes,
-    read_photo,
+    image_bytes,
     train_pixels,
     train_size,
     upright_size,
@@ -112,7 +112,7 @@ def assert_equals_open_clip(data: bytes, config: Preprocessing) -> None:
         is_train=False,
     )
     reference = transform(upright_rgb(data))
-    ours = eval_pixels(read_photo(data), config)
+    ours = eval_pixels(decode_image(data), config)
     assert ours.dtype == np.uint8
     assert ours.shape == (3, *config.size)
     pixels = torch.from_numpy(ours).float().div(255)
@@ -130,7 +130,7 @@ def test_eval_pixels_are_open_clips_own_bit_for_bit(kind, config):
 def test_eval_pixels_of_real_photos_are_open_clips_own(config, shared_folder):
     photos = sorted(shared_folder("data/flowers17/val").glob("*/*.jpg"))[::29][:12]
     for path in photos:
-        assert_equals_open_clip(photo_bytes(path), config)
+        assert_equals_open_clip(image_bytes(path), config)
 
 
 def test_a_photo_is_read_the_same_whatever_its_orientation_tag_says():
@@ -148,32 +148,32 @@ def test_a_photo_is_read_the_same_whatever_its_orientation_tag_says():
     }
     for orientation, stored in turned.items():
         data = encoded(stored, "PNG", exif=exif_with_orientation(orientation))
-        assert np.array_equal(read_photo(data), scene), orientation
+        assert np.array_equal(decode_image(data), scene), orientation
 
 
 @pytest.mark.parametrize("kind", PHOTOS)
 def test_the_size_known_beforehand_is_the_size_of_the_picture(kind, tmp_path):
     path = tmp_path / "photo"
     path.write_bytes(PHOTOS[kind])
-    assert upright_size(path) == read_photo(PHOTOS[kind]).size
+    assert upright_size(path) == decode_image(PHOTOS[kind]).size
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_exif_does_not_cost_the_photo():
     exif = exif_with_orientation(6).tobytes()
     whole = encoded(Image.fromarray(noise(30, 20)), "JPEG", exif=exif)
-    reference = np.asarray(read_photo(encoded(Image.fromarray(noise(30, 20)), "JPEG")))
+    reference = np.asarray(decode_image(encoded(Image.fromarray(noise(30, 20)), "JPEG")))
     start = whole.index(b"Exif\0\0") + 6
     rng = np.random.default_rng(0)
     for _ in range(200):
         data = bytearray(whole)
         for place in rng.integers(start, start + len(exif) - 6, 3):
             data[place] = rng.integers(256)
-        pixels = np.asarray(read_photo(bytes(data)))
+        pixels = np.asarray(decode_image(bytes(data)))
         assert pixels.size == reference.size
     data = bytearray(whole)
     data[start : start + 4] = b"????"
-    assert np.array_equal(read_photo(bytes(data)), reference)
+    assert np.array_equal(decode_image(bytes(data)), reference)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_damaged_exif_does_not_cost_the_photo():
     ],
 )
 def test_what_gives_no_picture_says_why(data, reason):
-    with pytest.raises(NotAPhoto, match=reason):
-        read_photo(data)
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode_image(data)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -204,8 +204,8 @@ def test_damage_anywhere_is_a_picture_or_a_reason_never_a_crash():
             for place in rng.integers(4, len(data), 5):
                 data[place] = rng.integers(256)
             try:
-                assert read_photo(bytes(data)).mode == "RGB"
-            except NotAPhoto as error:
+                assert decode_image(bytes(data)).mode == "RGB"
+            except UnreadableImageError as error:
                 reasons.append(str(error))
     assert reasons
     assert all(0 < len(reason) < 120 and "\n" not in reason for reason in reasons)
@@ -221,9 +221,9 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
         ("round.jpg", "cannot be read: Too many levels of symbolic links"),
         ("missing.jpg", "no such file"),
     ]:
-        with pytest.raises(NotAPhoto, match=reason):
-            photo_bytes(tmp_path / name)
-        with pytest.raises(NotAPhoto, match=reason):
+        with pytest.raises(UnreadableImageError, match=reason):
+            image_bytes(tmp_path / name)
+        with pytest.raises(UnreadableImageError, match=reason):
             upright_size(tmp_path / name)
 
 
@@ -233,21 +233,21 @@ def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, monkeypatch):
 
     (tmp_path / "photo.jpg").write_bytes(PHOTOS["1 x 1"])
     monkeypatch.setattr(Path, "read_bytes", unreadable)
-    with pytest.raises(NotAPhoto, match=r"cannot be read: Input/output error"):
-        photo_bytes(tmp_path / "photo.jpg")
+    with pytest.raises(UnreadableImageError, match=r"cannot be read: Input/output error"):
+        image_bytes(tmp_path / "photo.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(NotAPhoto, match="not a regular file"):
-        photo_bytes(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImageError, match="not a regular file"):
+        image_bytes(tmp_path / "pipe.jpg")
 
 
 def test_a_photo_too_thin_to_resize_is_named_instead_of_crashing():
-    with pytest.raises(NotAPhoto, match="too long and thin: 1 x 500"):
+    with pytest.raises(UnreadableImageError, match="too long and thin: 1 x 500"):
         eval_pixels(Image.new("RGB", (1, 500)), preprocessing(resize_mode="longest"))
-    with pytest.raises(NotAPhoto, match="too long and thin: 40000 x 1"):
+    with pytest.raises(UnreadableImageError, match="too long and thin: 40000 x 1"):
         eval_pixels(Image.new("RGB", (40_000, 1)), preprocessing())
 
 

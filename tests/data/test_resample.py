@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from flowertune.data.transforms import resize as resampling
-from flowertune.data.transforms.resize import resample
+from flowertune.data.transforms.resize import resize
 
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 PIL_MODES = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -40,7 +40,7 @@ def test_equals_torchvision_for_every_box(interpolation, size):
     boxes, count = random_boxes(40), 40
     pixels = random_pixels(count)
     flips = torch.arange(count) % 3 == 0
-    images = resample(pixels, boxes, flips, size, interpolation)
+    images = resize(pixels, boxes, flips, size, interpolation)
     assert images.shape == (count, 3, *size)
     assert images.dtype == torch.float32
     assert images.is_contiguous()
@@ -69,7 +69,7 @@ def test_equals_pillow_within_a_grey_level(interpolation):
     boxes = random_boxes(30)
     pixels = torch.from_numpy(picture).permute(2, 0, 1).expand(30, -1, -1, -1)
     flips = torch.zeros(30, dtype=torch.bool)
-    images = resample(pixels, boxes, flips, (32, 40), interpolation)
+    images = resize(pixels, boxes, flips, (32, 40), interpolation)
     grey_levels = (images * 255).round().permute(0, 2, 3, 1).numpy()
     for i, (top, left, height, width) in enumerate(boxes.tolist()):
         crop = Image.fromarray(picture).crop((left, top, left + width, top + height))
@@ -81,7 +81,7 @@ def test_nothing_outside_the_box_is_seen():
     pixels = torch.full((2, 3, 40, 60), 255, dtype=torch.uint8)
     pixels[:, :, 10:30, 20:50] = 51
     boxes = torch.tensor([[10, 20, 20, 30], [12, 25, 5, 7]])
-    images = resample(pixels, boxes, torch.tensor([False, True]), (16, 16), "bicubic")
+    images = resize(pixels, boxes, torch.tensor([False, True]), (16, 16), "bicubic")
     torch.testing.assert_close(images, torch.full_like(images, 0.2), atol=1e-6, rtol=0)
 
 
@@ -90,18 +90,18 @@ def test_a_photo_does_not_depend_on_its_batch(interpolation):
     """Bit for bit, on the CPU."""
     pixels, boxes = random_pixels(20), random_boxes(20)
     flips = torch.arange(20) % 2 == 0
-    together = resample(pixels, boxes, flips, (24, 30), interpolation)
+    together = resize(pixels, boxes, flips, (24, 30), interpolation)
     for i in (0, 3, 11, 19):
         one = slice(i, i + 1)
-        alone = resample(pixels[one], boxes[one], flips[one], (24, 30), interpolation)
+        alone = resize(pixels[one], boxes[one], flips[one], (24, 30), interpolation)
         assert torch.equal(alone[0], together[i])
 
 
 def test_photos_in_a_list_are_the_batch_bit_for_bit():
     pixels, boxes = random_pixels(7), random_boxes(7)
     flips = torch.arange(7) % 2 == 0
-    together = resample(pixels, boxes, flips, (24, 30), "bicubic")
-    assert torch.equal(resample(list(pixels), boxes, flips, (24, 30), "bicubic"), together)
+    together = resize(pixels, boxes, flips, (24, 30), "bicubic")
+    assert torch.equal(resize(list(pixels), boxes, flips, (24, 30), "bicubic"), together)
 
 
 def test_the_sum_without_embedding_bag_is_the_same():

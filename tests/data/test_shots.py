@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.splits import k_shot
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 
-def make_set(counts: dict[str, int], root: Path = Path("/photos")) -> PhotoSet:
+def make_set(counts: dict[str, int], root: Path = Path("/photos")) -> ImageDataset:
     pairs = [
         (root / "train" / name / f"{number}.jpg", label)
         for label, (name, count) in enumerate(counts.items())
@@ -18,10 +18,10 @@ def make_set(counts: dict[str, int], root: Path = Path("/photos")) -> PhotoSet:
     pairs = pairs[::2] + pairs[1::2]  # classes mixed, as in Flowers-102
     train = Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
     val = Split(tuple(root / "val" / name / "a.jpg" for name in counts), tuple(range(len(counts))))
-    return PhotoSet("made", root, "made", tuple(counts), None, {"train": train, "val": val})
+    return ImageDataset("made", root, "made", tuple(counts), None, {"train": train, "val": val})
 
 
-def chosen(photo_set: PhotoSet, shots: int, seed: int) -> set[str]:
+def chosen(photo_set: ImageDataset, shots: int, seed: int) -> set[str]:
     paths = k_shot(photo_set, shots, seed).splits["train"].paths
     return {path.relative_to(photo_set.root).as_posix() for path in paths}
 
@@ -82,5 +82,5 @@ def test_photos_of_one_name_draw_apart() -> None:
 
 
 def test_a_class_with_too_few_is_named_with_its_count() -> None:
-    with pytest.raises(Refused, match=r"data.shots=6: 1 of 2 classes of .*: iris \(5\); lower"):
+    with pytest.raises(UsageError, match=r"data.shots=6: 1 of 2 classes of .*: iris \(5\); lower"):
         k_shot(make_set({"daisy": 6, "iris": 5}), 6, seed=0)

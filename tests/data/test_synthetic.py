@@ -11,12 +11,12 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources.synthetic import dataset
 from flowertune.data.sources.synthetic.attributes import Attributes
 from flowertune.data.sources.synthetic.conditions import Conditions
 from flowertune.data.sources.synthetic.scene import draw_picture
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 
 def ignore(description: str, done: int, total: int | None) -> None:
@@ -24,14 +24,14 @@ def ignore(description: str, done: int, total: int | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def flowers(tmp_path_factory: pytest.TempPathFactory) -> PhotoSet:
+def flowers(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     root = tmp_path_factory.mktemp("flowers")
     return dataset.photo_set(
         root, train_per_class=2, val_per_class=1, test_per_class=3, seed=0, progress=ignore
     )
 
 
-def test_counts_labels_and_words(flowers: PhotoSet) -> None:
+def test_counts_labels_and_words(flowers: ImageDataset) -> None:
     assert {name: len(split) for name, split in flowers.splits.items()} == {
         "train": 40,
         "val": 20,
@@ -55,7 +55,7 @@ def test_a_split_of_none_is_absent(tmp_path: Path) -> None:
     assert set(flowers.splits) == {"train", "val"}
 
 
-def test_every_picture_is_another_one(flowers: PhotoSet) -> None:
+def test_every_picture_is_another_one(flowers: ImageDataset) -> None:
     paths = [path for split in flowers.splits.values() for path in split.paths]
     pixels = {Image.open(path).tobytes() for path in paths}
     assert len(pixels) == len(paths)
@@ -64,7 +64,7 @@ def test_every_picture_is_another_one(flowers: PhotoSet) -> None:
 
 
 def test_more_pictures_keep_the_first_ones_and_another_seed_none(
-    flowers: PhotoSet, tmp_path: Path
+    flowers: ImageDataset, tmp_path: Path
 ) -> None:
     more = dataset.photo_set(
         tmp_path, train_per_class=3, val_per_class=1, test_per_class=1, seed=0, progress=ignore
@@ -79,7 +79,7 @@ def test_more_pictures_keep_the_first_ones_and_another_seed_none(
         assert path.read_bytes() != (other.root / place).read_bytes()
 
 
-def test_pixels_come_from_the_arguments_alone(flowers: PhotoSet) -> None:
+def test_pixels_come_from_the_arguments_alone(flowers: ImageDataset) -> None:
     np.random.seed(1)  # global state must not matter
     species = flowers.class_names[7]
     again = dataset.picture(0, "test", species, 2)
@@ -87,7 +87,7 @@ def test_pixels_come_from_the_arguments_alone(flowers: PhotoSet) -> None:
     assert np.array_equal(again, drawn)
 
 
-def test_a_second_call_draws_nothing(flowers: PhotoSet) -> None:
+def test_a_second_call_draws_nothing(flowers: ImageDataset) -> None:
     before = {path: path.stat().st_mtime_ns for path in flowers.splits["test"].paths}
     again = dataset.photo_set(
         flowers.root.parent,
@@ -119,14 +119,14 @@ def test_an_interrupted_drawing_leaves_no_half_set(
     counts |= {"seed": 0, "progress": ignore}
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "draw_picture", full_disk)
-        with pytest.raises(Refused, match="No space"):
+        with pytest.raises(UsageError, match="No space"):
             dataset.photo_set(tmp_path, **counts)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     flowers = dataset.photo_set(tmp_path, **counts)
     assert all(path.is_file() for split in flowers.splits.values() for path in split.paths)
 
 
-def contents(flowers: PhotoSet) -> dict[Path, bytes]:
+def contents(flowers: ImageDataset) -> dict[Path, bytes]:
     return {path: path.read_bytes() for split in flowers.splits.values() for path in split.paths}
 
 
@@ -189,7 +189,7 @@ def test_too_little_space_is_said_before_drawing(
 ) -> None:
     full = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(Refused, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
+    with pytest.raises(UsageError, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
         dataset.photo_set(
             tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=0, progress=ignore
         )

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.loader import TrainingPhotos
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.loader import TrainLoader
 from flowertune.data.samplers import epoch_batches
-from flowertune.data.transforms.augment import Recipe
-from flowertune.data.transforms.mixup import Mixing, soft_targets
+from flowertune.data.transforms.augment import AugmentSettings
+from flowertune.data.transforms.mixup import MixSettings, soft_targets
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 # the whole photo, not mirrored: what is left is MixUp alone
-MIXUP_ALONE = Recipe(
+MIXUP_ALONE = AugmentSettings(
     size=(8, 8),
     interpolation="bilinear",
     scale=(1.0, 1.0),
@@ -24,9 +24,9 @@ MIXUP_ALONE = Recipe(
     brightness=0.0,
     contrast=0.0,
     saturation=0.0,
-    mixing=Mixing("mixup", 1.0, last_epoch=9),
+    mixing=MixSettings("mixup", 1.0, last_epoch=9),
 )
-EVERYTHING = Recipe(
+EVERYTHING = AugmentSettings(
     size=(8, 8),
     interpolation="bicubic",
     scale=(0.3, 1.0),
@@ -35,7 +35,7 @@ EVERYTHING = Recipe(
     brightness=0.4,
     contrast=0.4,
     saturation=0.4,
-    mixing=Mixing("mixup", 0.5, last_epoch=9),
+    mixing=MixSettings("mixup", 0.5, last_epoch=9),
 )
 
 
@@ -45,8 +45,8 @@ def pixels():
 
 
 def photos(pixels, recipe, seed=42, resident=True):
-    return TrainingPhotos(
-        pixels=PixelStore(pixels, torch.device("cpu"), resident=resident),
+    return TrainLoader(
+        pixels=DevicePixels(pixels, torch.device("cpu"), resident=resident),
         labels=LABELS,
         classes=3,
         sizes=None if recipe is None else torch.full((7, 2), 8),
@@ -132,7 +132,7 @@ def test_labels_are_mixed_as_the_images_are(pixels):
 
 def test_cutmix_labels_say_how_much_of_each_photo_is_to_be_seen():
     solid = np.repeat(np.arange(7, dtype=np.uint8) * 30, 3 * 8 * 8).reshape(7, 3, 8, 8)
-    source = photos(solid, replace(MIXUP_ALONE, mixing=Mixing("cutmix", 1.0, last_epoch=1)))
+    source = photos(solid, replace(MIXUP_ALONE, mixing=MixSettings("cutmix", 1.0, last_epoch=1)))
     mixed = 0
     for batch in range(6):
         images, targets = load(source, torch.tensor([0, 1, 2]), epoch=1, batch=batch)
@@ -145,9 +145,9 @@ def test_cutmix_labels_say_how_much_of_each_photo_is_to_be_seen():
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_the_last_epochs_do_not_mix_and_the_others_stay_as_they_were(pixels, kind):
-    always = photos(pixels, replace(EVERYTHING, mixing=Mixing(kind, 1.0, last_epoch=4)))
+    always = photos(pixels, replace(EVERYTHING, mixing=MixSettings(kind, 1.0, last_epoch=4)))
     never = photos(pixels, replace(EVERYTHING, mixing=None))
-    source = photos(pixels, replace(EVERYTHING, mixing=Mixing(kind, 1.0, last_epoch=2)))
+    source = photos(pixels, replace(EVERYTHING, mixing=MixSettings(kind, 1.0, last_epoch=2)))
     mixed_epochs = set()
     for epoch, batch in itertools.product((1, 2, 3, 4), range(4)):
         images, targets = load(source, torch.tensor([3, 1, 2]), epoch, batch)

@@ -73,7 +73,7 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
         run = Run(root / name)
         root.mkdir(exist_ok=True)
         run.create(asdict(config), {"format": FORMAT, **model.facts()})
-        serialization.write(run.adapter, config, model, classifier, CLASSES)
+        serialization.save_classifier(run.adapter, config, model, classifier, CLASSES)
         photos = sorted(val_photos.rglob("*.png"))
         rows = [
             [split, path.relative_to(val_photos).as_posix(), path.parent.name, sha256_of(path)]

@@ -13,9 +13,9 @@ from PIL import Image, ImageOps
 
 from flowertune import cli
 from flowertune.commands import export
-from flowertune.errors import ExportFailed
+from flowertune.errors import ExportError
 from flowertune.export import tensors
-from flowertune.models.heads import FoldedHead
+from flowertune.models.heads import LinearForm
 
 LORA = ("method=lora", "model.rank=4", "model.targets=[q,v,mlp]", "model.dropout=0.2")
 KINDS = {
@@ -98,14 +98,14 @@ def test_a_model_that_answers_otherwise_is_not_kept(
 ) -> None:
     right = tensors.folded
 
-    def wrong(head: Any) -> FoldedHead:
+    def wrong(head: Any) -> LinearForm:
         found = right(head)
-        return FoldedHead(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalises)
+        return LinearForm(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalises)
 
     monkeypatch.setattr(tensors, "folded", wrong)
     _, left = exported["open_clip lora"]
     words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
-    with pytest.raises(ExportFailed, match="predictions differ on 5 val photos"):
+    with pytest.raises(ExportError, match="predictions differ on 5 val photos"):
         export.execute(words)
     assert list(tmp_path.iterdir()) == []
     assert cli.main(["export", *words]) == 1

@@ -15,7 +15,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from flowertune.errors import ExportFailed
+from flowertune.errors import ExportError
 from flowertune.export import hub
 
 REPO = "someone/flowers"
@@ -114,7 +114,7 @@ def test_after_a_hub_has_said_no_the_line_names_what_sends_the_export(
     stand_in: type[_Hub], folder: Path
 ) -> None:
     stand_in.forbids = True
-    with pytest.raises(ExportFailed) as caught:
+    with pytest.raises(ExportError) as caught:
         hub.push(folder, REPO)
     message = str(caught.value)
     assert message.startswith(f"could not push to {REPO}: ")

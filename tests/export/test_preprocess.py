@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flowertune.data.image import Preprocessing, eval_pixels, photo_bytes, read_photo
-from flowertune.data.transforms.augment import normalise
+from flowertune.data.image import Preprocessing, decode_image, eval_pixels, image_bytes
+from flowertune.data.transforms.augment import normalize
 from flowertune.export.bundled import preprocess
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -60,6 +60,6 @@ def test_images_equal_flowertunes_bit_for_bit(
         exif[0x0112] = number + 1  # of its eight orientations
         photo = tmp_path / f"{number}.png"
         picture.save(photo, exif=exif)
-        pixels = torch.from_numpy(eval_pixels(read_photo(photo_bytes(photo)), wanted))
-        ours = normalise(pixels[None], MEAN, STD)
+        pixels = torch.from_numpy(eval_pixels(decode_image(image_bytes(photo)), wanted))
+        ours = normalize(pixels[None], MEAN, STD)
         assert torch.equal(torch.from_numpy(load(photo, wanted)), ours), (width, height)

@@ -14,8 +14,8 @@ from typing import Any
 
 from flowertune import cli
 from flowertune.inference import logits
-from flowertune.report.console.run import RunConsole
-from flowertune.training.step import Step
+from flowertune.report.console.run import ConsoleReporter
+from flowertune.training.step import TrainStep
 
 SIGNAL, KIND, AT, WORDS = signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 seen = 0
@@ -43,15 +43,15 @@ def take(*arguments: Any) -> Any:
     return result
 
 
-def advance(self: RunConsole, description: str, done: int, total: "int | None") -> None:
+def advance(self: ConsoleReporter, description: str, done: int, total: "int | None") -> None:
     for kind in ("decoding", "features"):
         if kind in description:
             moment(kind)
     shown(self, description, done, total)
 
 
-shown, taken = RunConsole.advance, Step.take
-RunConsole.advance, Step.take = advance, take  # type: ignore[method-assign]
+shown, taken = ConsoleReporter.advance, TrainStep.take
+ConsoleReporter.advance, TrainStep.take = advance, take  # type: ignore[method-assign]
 logits.normalise = before("validation", logits.normalise)  # a batch of pixels is inferred
 os.fsync = before("flush", os.fsync)
 os.replace = before("rename", os.replace)

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from flowertune.data.cache import decode
-from flowertune.data.cache.dataset import CachedPhotos, CachedSplit, cache_photos
-from flowertune.data.dataset import PhotoSet, Split
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.image import NotAPhoto, Preprocessing
+from flowertune.data.cache.dataset import CachedDataset, CachedSplit, cache_dataset
+from flowertune.data.dataset import ImageDataset, Split
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.image import Preprocessing, UnreadableImageError
 from flowertune.errors import FlowertuneError
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
@@ -61,7 +61,7 @@ DAMAGES: list[Damage] = [cut, flip, flip, zero, swap, lose, empty]
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[PhotoSet, Path]:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageDataset, Path]:
     """24 photos for training and 8 for val, and the folder of their cache."""
     folder, rng = tmp_path_factory.mktemp("cache-files"), np.random.default_rng(0)
     splits = {}
@@ -75,13 +75,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[PhotoSet, Path]:
             Image.fromarray(pixels).save(file, "JPEG")
             path.write_bytes(file.getvalue())
         splits[split] = Split(tuple(paths), (0,) * count)
-    photo_set = PhotoSet("photos", folder / "photos", "", ("rose",), None, splits)
+    photo_set = ImageDataset("photos", folder / "photos", "", ("rose",), None, splits)
     opened(photo_set, folder / "cache")
     return photo_set, folder / "cache"
 
 
-def opened(photo_set: PhotoSet, folder: Path) -> CachedPhotos:
-    return cache_photos(
+def opened(photo_set: ImageDataset, folder: Path) -> CachedDataset:
+    return cache_dataset(
         photo_set, SMALL, train_form=True, folder=folder, bad_files="stop",
         progress=lambda *_: None,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def read(split: CachedSplit, order: Sequence[int], *, resident: bool) -> list[np
     forms = [split.eval_pixels] + ([] if split.train_pixels is None else [split.train_pixels])
     found = []
     for form in forms:
-        store = PixelStore(form, torch.device("cpu"), resident=resident)
+        store = DevicePixels(form, torch.device("cpu"), resident=resident)
         gather = store.batches if form is split.eval_pixels else store.photos
         rows: dict[int, np.ndarray] = {}
         wanted = list(torch.tensor(order).split(5))
@@ -138,7 +138,7 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
     """They cannot be read any more, though the system lists them as they were."""
 
     def unreadable(path: Path) -> bytes:
-        raise NotAPhoto("cannot be read: Input/output error")
+        raise UnreadableImageError("cannot be read: Input/output error")
 
     photo_set, folder = photos
     whole = opened(photo_set, folder)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.decode import quiet_pil
-from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.image import FORMATS, Preprocessing, train_pixels
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
@@ -161,10 +161,10 @@ def write_damaged(folder: Path, kind: str, rounds: int) -> list[Path]:
     return paths
 
 
-def photos_of(paths: tuple[Path, ...], folder: Path) -> CachedPhotos:
+def photos_of(paths: tuple[Path, ...], folder: Path) -> CachedDataset:
     splits = {"train": Split(paths, (0,) * len(paths))}
-    return cache_photos(
-        PhotoSet("photos", folder / "photos", "", ("rose",), None, splits),
+    return cache_dataset(
+        ImageDataset("photos", folder / "photos", "", ("rose",), None, splits),
         SMALL,
         train_form=True,
         folder=folder / "cache",

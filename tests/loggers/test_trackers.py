@@ -17,7 +17,7 @@ import pytest
 
 from flowertune.config import saved
 from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
-from flowertune.runs.directory import BESIDE, Run
+from flowertune.runs.directory import LOCKS, Run
 from flowertune.tracking import tracker as loggers
 
 pytestmark = pytest.mark.trackers
@@ -149,7 +149,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = Run(tmp_path / "first")
     run.path.mkdir()
-    (tmp_path / BESIDE).mkdir()
+    (tmp_path / LOCKS).mkdir()
     return run
 
 

@@ -9,7 +9,7 @@ import torch
 
 from flowertune.models.adapters.vpt import make_prompts
 from flowertune.models.backbone import Backbone
-from flowertune.models.visual_prompts import Prompts
+from flowertune.models.visual_prompts import VisualPrompts
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def tower_dir(
     return tower_dir
 
 
-def _initial_prompts(backbone: Backbone, **changes: Any) -> Prompts:
+def _initial_prompts(backbone: Backbone, **changes: Any) -> VisualPrompts:
     settings: dict[str, Any] = {
         "num_prompts": 5,
         "depth": "deep",
@@ -57,16 +57,16 @@ def _initial_prompts(backbone: Backbone, **changes: Any) -> Prompts:
 
 
 @pytest.fixture(scope="session")
-def initial_prompts() -> Callable[..., Prompts]:
+def initial_prompts() -> Callable[..., VisualPrompts]:
     """`initial_prompts(backbone, **changes)`: five to a block, deep, but for the changes."""
     return _initial_prompts
 
 
 @pytest.fixture(scope="session")
-def trained_prompts() -> Callable[..., Prompts]:
+def trained_prompts() -> Callable[..., VisualPrompts]:
     """`trained_prompts(backbone, **changes)`: these as if trained, as large as the tokens."""
 
-    def trained_prompts(backbone: Backbone, **changes: Any) -> Prompts:
+    def trained_prompts(backbone: Backbone, **changes: Any) -> VisualPrompts:
         prompts = _initial_prompts(backbone, **changes)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():

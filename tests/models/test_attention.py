@@ -6,8 +6,8 @@ from torch import nn
 from flowertune.models.attention import (
     PROJECTIONS,
     Attention,
-    closed_state,
-    open_attention,
+    fused_state_dict,
+    unfuse_attention,
 )
 
 
@@ -63,14 +63,14 @@ def test_gradients_are_those_of_multihead_attention():
 
 def test_attention_that_cannot_be_opened_faithfully_is_not_opened():
     with pytest.raises(NotImplementedError, match="add_bias_kv"):
-        open_attention(nn.Sequential(nn.MultiheadAttention(32, 4, add_bias_kv=True)))
+        unfuse_attention(nn.Sequential(nn.MultiheadAttention(32, 4, add_bias_kv=True)))
 
 
 def test_opening_twice_changes_nothing_and_counts_the_same():
     model = nn.Sequential(multihead(), nn.Sequential(multihead()))
-    assert open_attention(model) == 2
+    assert unfuse_attention(model) == 2
     first = model[0]
-    assert open_attention(model) == 2
+    assert unfuse_attention(model) == 2
     assert model[0] is first
 
 
@@ -79,7 +79,7 @@ def test_drawn_numbers_are_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    open_attention(model)
+    unfuse_attention(model)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -91,7 +91,7 @@ def test_vit_b_32_equals_the_untouched_model(roughen):
     images = torch.randn(2, 3, 224, 224)
     tokens = open_clip.get_tokenizer("ViT-B-32")(["a photo of a snowdrop", "a rose"])
     before = model.encode_image(images), model.encode_text(tokens)
-    assert open_attention(model) == 24
+    assert unfuse_attention(model) == 24
     after = model.encode_image(images), model.encode_text(tokens)
     for untouched, opened in zip(before, after, strict=True):
         assert untouched.abs().max() > 0.1
@@ -103,7 +103,7 @@ def test_open_clip_reads_the_weights_of_an_opened_model_again(tower_dir, options
     folder = tower_dir(**options)  # the pooling attention has keys of another width
     untouched = open_clip.create_model(f"local-dir:{folder}")
     opened = open_clip.create_model(f"local-dir:{folder}")
-    assert open_attention(opened) > 0
-    state = closed_state(opened)
+    assert unfuse_attention(opened) > 0
+    state = fused_state_dict(opened)
     assert state.keys() == untouched.state_dict().keys()
     assert all(torch.equal(state[key], each) for key, each in untouched.state_dict().items())

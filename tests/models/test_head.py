@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flowertune.models.heads import CosineHead, LinearHead, TextHead, folded
+from flowertune.models.heads import CosineHead, LinearHead, TextHead, as_linear
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_every_head_is_one_matrix_and_one_vector(embedding, kind):
             head.weight.mul_(torch.arange(1, 6)[:, None])  # as training leaves it: of any length
     else:
         head = LinearHead(8, 5, *statistics, seed=42)
-    one = folded(head)
+    one = as_linear(head)
     assert one.normalises == (kind == "cosine")
     given = F.normalize(embedding, dim=1) if one.normalises else embedding
     torch.testing.assert_close(

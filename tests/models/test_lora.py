@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.models.adapters import lora_linear
-from flowertune.models.adapters.lora import add_lora, load_adapter, merged, save_adapter
+from flowertune.models.adapters.lora import add_lora, load_adapter, merged_lora, save_adapter
 from flowertune.models.backbone import load_directory
 
 SETTINGS = {
@@ -132,7 +132,7 @@ def test_merged_it_computes_the_same_and_leaves_every_bit_of_the_weights(
     monkeypatch.setattr(
         lora_linear, "_updated_linear", lambda *each: computed.append(each) or updated(*each)
     )
-    with suppress(KeyboardInterrupt), merged(small.visual):
+    with suppress(KeyboardInterrupt), merged_lora(small.visual):
         embedding = small.encode_image(images)
         raise KeyboardInterrupt
     torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-5)
@@ -146,7 +146,7 @@ def test_merged_it_computes_the_same_and_leaves_every_bit_of_the_weights(
 
 def test_adapters_that_do_not_fit_are_refused(small_dir, resnet_dir, tmp_path):
     save_adapter(with_lora(load_directory(small_dir, text=False)).visual, tmp_path)
-    with pytest.raises(Refused, match="model=lora needs a vision transformer"):
+    with pytest.raises(UsageError, match="model=lora needs a vision transformer"):
         load_adapter(load_directory(resnet_dir, text=False), tmp_path)
     state = load_file(tmp_path / "adapter_model.safetensors")
     for other in (
@@ -155,15 +155,15 @@ def test_adapters_that_do_not_fit_are_refused(small_dir, resnet_dir, tmp_path):
         state | {key.replace("resblocks.1", "resblocks.9"): 1 * v for key, v in state.items()},
     ):
         save_file(other, tmp_path / "adapter_model.safetensors")
-        with pytest.raises(Refused, match="does not fit small-vit"):
+        with pytest.raises(UsageError, match="does not fit small-vit"):
             load_adapter(load_directory(small_dir, text=False), tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
-    with pytest.raises(Refused, match=r"adapter_model\.safetensors is missing"):
+    with pytest.raises(UsageError, match=r"adapter_model\.safetensors is missing"):
         load_adapter(load_directory(small_dir, text=False), tmp_path)
 
 
 def test_a_tower_without_opened_attention_is_refused(resnet_dir):
-    with pytest.raises(Refused, match="ModifiedResNet"):
+    with pytest.raises(UsageError, match="ModifiedResNet"):
         with_lora(load_directory(resnet_dir, text=False))
 
 
@@ -178,7 +178,7 @@ def test_a_tower_without_opened_attention_is_refused(resnet_dir):
     ],
 )
 def test_wrong_layers_and_targets_are_refused(small, change, words):
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UsageError, match=words):
         with_lora(small, **change)
 
 

@@ -9,7 +9,7 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
-from flowertune.models.adapters.lora_linear import LoraLinear, use_larger_operations
+from flowertune.models.adapters.lora_linear import LoraLinear, fuse_lora
 from flowertune.models.kernels import linear
 
 
@@ -24,7 +24,7 @@ def pair(bias: bool = True, dropout: float = 0.0) -> tuple[nn.Module, nn.Module]
     with torch.no_grad():
         theirs.lora_B["default"].weight.normal_()
     ours = copy.deepcopy(theirs)
-    use_larger_operations([ours])
+    fuse_lora([ours])
     return theirs, ours
 
 
@@ -57,7 +57,7 @@ def test_in_float32_they_are_pefts_by_either_library(
 ) -> None:
     if onednn and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(linear, "mkl_is_narrow", lambda: onednn)
+    monkeypatch.setattr(linear, "mkl_lacks_avx512", lambda: onednn)
     theirs, ours = pair()
     x = torch.randn(5, photos, 10, dtype=torch.float64).transpose(0, 1)
     expected = outcome(theirs, x.clone().requires_grad_())

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from flowertune.models.kernels import linear as products
-from flowertune.models.kernels.patch_embedding import PatchEmbedding, cut_patches
+from flowertune.models.kernels.patch_embedding import PatchEmbedding, use_matmul_patches
 
 
 @pytest.fixture(params=[True, False], ids=["onednn", "as torch does it"], autouse=True)
 def narrow(request, monkeypatch):
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "mkl_is_narrow", lambda: request.param)
+    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: request.param)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -25,7 +25,7 @@ def test_values_and_gradients_are_the_convolutions(bias, trained, size, count):
     torch.manual_seed(0)
     theirs = nn.Conv2d(3, 10, kernel_size=4, stride=4, bias=bias).requires_grad_(trained)
     ours = copy.deepcopy(theirs)
-    assert cut_patches(ours) == 1
+    assert use_matmul_patches(ours) == 1
     images = torch.randn(count, 3, *size)
     expected, found = theirs(images), ours(images)
     torch.testing.assert_close(found, expected)
@@ -46,6 +46,6 @@ def test_only_what_cuts_patches_is_changed():
         nn.Conv2d(4, 8, kernel_size=4, stride=4, groups=2),
         nn.Conv2d(3, 8, kernel_size=4, stride=4, dilation=2),
     )
-    assert cut_patches(model) == 1
-    assert cut_patches(model) == 1
+    assert use_matmul_patches(model) == 1
+    assert use_matmul_patches(model) == 1
     assert [type(module) for module in model] == [PatchEmbedding] + 5 * [nn.Conv2d]

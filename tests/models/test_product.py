@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flowertune.models.kernels import linear as products
-from flowertune.models.kernels.linear import Linear, by_onednn, product, use_products
+from flowertune.models.kernels.linear import Linear, product, use_onednn_linear, uses_onednn
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
@@ -19,7 +19,7 @@ needs_onednn = pytest.mark.skipif(
 def narrow(request, monkeypatch):
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "mkl_is_narrow", lambda: request.param)
+    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: request.param)
     return request.param
 
 
@@ -39,7 +39,7 @@ def test_values_and_gradients_are_those_of_nn_linear(bias, trained, shape):
     torch.manual_seed(0)
     theirs = nn.Linear(40, 24, bias=bias)
     ours = copy.deepcopy(theirs)
-    assert use_products(ours) == 1
+    assert use_onednn_linear(ours) == 1
     x = torch.randn(shape)
     expected = outcome(theirs, x.clone().requires_grad_(), trained)
     found = outcome(ours, x.clone().requires_grad_(), trained)
@@ -69,14 +69,14 @@ def test_a_frozen_layer_keeps_no_activations():
 
 @needs_onednn
 def test_only_float32_on_a_cpu_is_onednns(monkeypatch):
-    monkeypatch.setattr(products, "mkl_is_narrow", lambda: True)
+    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: True)
     x = torch.randn(2, 3)
-    assert by_onednn(x)
-    assert not by_onednn(x.double())
-    assert not by_onednn(x.bfloat16())
-    assert not by_onednn(x.to("meta"))
+    assert uses_onednn(x)
+    assert not uses_onednn(x.double())
+    assert not uses_onednn(x.bfloat16())
+    assert not uses_onednn(x.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not by_onednn(x)
+        assert not uses_onednn(x)
         assert Linear(3, 2)(x).dtype == torch.bfloat16
 
 
@@ -93,7 +93,7 @@ def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch, str
 @needs_onednn
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_nor_what_is_traced(monkeypatch):
-    monkeypatch.setattr(products, "mkl_is_narrow", lambda: True)
+    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: True)
     traced = torch.jit.trace(Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3))
     kinds = {node.kind() for node in traced.inlined_graph.nodes()}
     assert kinds - {"prim::GetAttr"} == {"aten::linear"}
@@ -105,7 +105,7 @@ def test_intels_processors_are_left_to_mkl(monkeypatch, tmp_path):
         told.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel\t\t: 1\n")
         monkeypatch.setattr(products, "CPU_INFO", told)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-        return products.mkl_is_narrow.__wrapped__()
+        return products.mkl_lacks_avx512.__wrapped__()
 
     assert not narrow("GenuineIntel")
     assert not narrow("AuthenticAMD", "AVX2")
@@ -118,6 +118,6 @@ def test_all_of_a_model_are_replaced_and_nothing_that_is_built_on_them():
         pass
 
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(Other(2, 2), nn.Linear(2, 2)))
-    assert use_products(model) == 2
-    assert use_products(model) == 2
+    assert use_onednn_linear(model) == 2
+    assert use_onednn_linear(model) == 2
     assert [type(m) for m in model.modules() if isinstance(m, nn.Linear)] == [Linear, Other, Linear]

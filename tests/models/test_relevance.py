@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.attribution import patch_relevance, shows_relevance
+from flowertune.models.attribution import can_attribute, patch_attribution
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 
@@ -67,7 +67,7 @@ def test_it_is_what_the_rule_gives_written_out(
     prompts = trained_prompts(backbone, num_prompts=P, **where) if depth else None
     classifier = Classifier(backbone, head, "vpt" if depth else mode, prompts)
     labels = torch.tensor([1, 0, 5, 1])
-    found = patch_relevance(classifier, images, labels)
+    found = patch_attribution(classifier, images, labels)
     assert all(parameter.grad is None for parameter in classifier.parameters())
     untouched = open_clip.create_model(f"local-dir:{small_dir}").visual.eval()
     own = None if prompts is None else prompts.embeddings.detach()
@@ -84,10 +84,10 @@ def test_a_photo_has_the_same_alone_and_beside_others_and_another_for_another_cl
 ):
     classifier = Classifier(load_directory(small_dir, text=False), a_head(), "linear_probe")
     labels = torch.tensor([1, 0, 5, 1])
-    together = patch_relevance(classifier, images, labels)
-    alone = patch_relevance(classifier, images[2:3], labels[2:3])
+    together = patch_attribution(classifier, images, labels)
+    alone = patch_attribution(classifier, images[2:3], labels[2:3])
     torch.testing.assert_close(together[2:3], alone, atol=1e-6, rtol=1e-4)
-    other = patch_relevance(classifier, images[2:3], torch.tensor([3]))
+    other = patch_attribution(classifier, images[2:3], torch.tensor([3]))
     assert (other - alone).abs().max() > 0.1 * alone.max()
 
 
@@ -96,4 +96,4 @@ def test_a_photo_has_the_same_alone_and_beside_others_and_another_for_another_cl
     [({}, True), ({"pool_type": "avg"}, False), ({"scale_attn": True}, False)],
 )
 def test_towers_that_pool_otherwise_show_none(tower_dir, options, shows):
-    assert shows_relevance(load_directory(tower_dir(**options), text=False).visual) is shows
+    assert can_attribute(load_directory(tower_dir(**options), text=False).visual) is shows

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.attention import open_attention
+from flowertune.models.attention import unfuse_attention
 from flowertune.models.backbone import load_directory
 from flowertune.models.vision_tower import embed
 
@@ -46,7 +46,7 @@ def pooled(output):
 def test_the_embedding_and_its_gradients_are_those_of_open_clip_untouched(kind):
     untouched = tower(TOWERS[kind])
     ours = copy.deepcopy(untouched)
-    open_attention(ours)
+    unfuse_attention(ours)
     images = torch.randn(3, 3, 32, 32)
     expected, embedding = pooled(untouched(images)), embed(ours, images)
     torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_the_embedding_and_its_gradients_are_those_of_open_clip_untouched(kind):
 @pytest.mark.parametrize("kind", TOWERS)
 def test_the_last_block_computes_the_class_token_alone_where_pooling_takes_no_other(kind):
     visual = tower(TOWERS[kind])
-    open_attention(visual)
+    unfuse_attention(visual)
     counts = []
     for block in visual.transformer.resblocks:
         block.mlp.register_forward_hook(lambda _, inputs, __: counts.append(inputs[0].shape[1]))

@@ -12,7 +12,7 @@ from flowertune.config.backbone import BackboneConfig
 from flowertune.config.head import LinearHeadConfig
 from flowertune.config.model import VptConfig
 from flowertune.config.schema import Config
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.models.adapters.vpt import load_prompts, prompted_blocks, save_prompts
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
@@ -130,23 +130,23 @@ def test_prompts_that_do_not_fit_are_refused(
 ):
     backbone = load_directory(small_dir, text=False)
     save_prompts(backbone.visual, trained_prompts(backbone), tmp_path)
-    with pytest.raises(Refused, match="model=vpt needs a vision transformer"):
+    with pytest.raises(UsageError, match="model=vpt needs a vision transformer"):
         load_prompts(load_directory(resnet_dir, text=False), tmp_path)
-    with pytest.raises(Refused, match="made for 3 blocks, and it has 1"):
+    with pytest.raises(UsageError, match="made for 3 blocks, and it has 1"):
         load_prompts(load_directory(tower_dir(layers=1), text=False), tmp_path)
 
     weights = tmp_path / "prompts.safetensors"
     whole, embeddings = weights.read_bytes(), load_file(weights)["embeddings"]
     for other in (embeddings[:2], embeddings[..., :32], embeddings[None], embeddings[0, 0]):
         save_file({"embeddings": other.contiguous()}, weights)
-        with pytest.raises(Refused, match=r"do not fit small-vit local: shape"):
+        with pytest.raises(UsageError, match=r"do not fit small-vit local: shape"):
             load_prompts(backbone, tmp_path)
     for broken in (whole[:100], b""):
         weights.write_bytes(broken)
-        with pytest.raises(Refused, match="cannot read the prompts"):
+        with pytest.raises(UsageError, match="cannot read the prompts"):
             load_prompts(backbone, tmp_path)
     save_file({"other": embeddings}, weights)
-    with pytest.raises(Refused, match="cannot read the prompts"):
+    with pytest.raises(UsageError, match="cannot read the prompts"):
         load_prompts(backbone, tmp_path)
     weights.write_bytes(whole)
 
@@ -158,14 +158,14 @@ def test_prompts_that_do_not_fit_are_refused(
         ({"more": 1}, "cannot read the prompts"),
     ):
         settings.write_text(json.dumps({**right, **change}))
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(UsageError, match=words):
             load_prompts(backbone, tmp_path)
     settings.write_text('{"depth": ')
-    with pytest.raises(Refused, match="cannot read the prompts"):
+    with pytest.raises(UsageError, match="cannot read the prompts"):
         load_prompts(backbone, tmp_path)
     for file in (settings, weights):
         file.unlink()
-        with pytest.raises(Refused, match=f"{file.name} is missing"):
+        with pytest.raises(UsageError, match=f"{file.name} is missing"):
             load_prompts(backbone, tmp_path)
         file.write_bytes(whole)
 
@@ -174,17 +174,17 @@ def test_prompts_that_do_not_fit_are_refused(
 
 
 def test_towers_of_another_build_are_refused(resnet_dir, small_dir, initial_prompts, tower_dir):
-    with pytest.raises(Refused, match=r"small-resnet is another \(ModifiedResNet\)"):
+    with pytest.raises(UsageError, match=r"small-resnet is another \(ModifiedResNet\)"):
         prompted_blocks(load_directory(resnet_dir, text=False), "deep")
-    with pytest.raises(Refused, match="with its default blocks"):
+    with pytest.raises(UsageError, match="with its default blocks"):
         prompted_blocks(load_directory(tower_dir(scale_attn=True), text=False), "deep")
     sequence_first = load_directory(small_dir, text=False)
     sequence_first.visual.transformer.batch_first = False
-    with pytest.raises(Refused, match="model=vpt needs"):
+    with pytest.raises(UsageError, match="model=vpt needs"):
         initial_prompts(sequence_first)
 
 
 @pytest.mark.parametrize("depth", [4, 99])
 def test_a_depth_that_the_tower_does_not_have_is_refused(small, depth):
-    with pytest.raises(Refused, match=f"model.depth={depth}: small-vit has 3 blocks"):
+    with pytest.raises(UsageError, match=f"model.depth={depth}: small-vit has 3 blocks"):
         prompted_blocks(small, depth)

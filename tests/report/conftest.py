@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import CachedPhotos, CachedSplit
-from flowertune.data.dataset import PhotoSet, Split
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.loader import TrainingPhotos
-from flowertune.data.transforms.augment import Recipe
+from flowertune.data.cache.dataset import CachedDataset, CachedSplit
+from flowertune.data.dataset import ImageDataset, Split
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.loader import TrainLoader
+from flowertune.data.transforms.augment import AugmentSettings
 from flowertune.inference.logits import Outputs, prediction_table
 from flowertune.metrics import measure
 from flowertune.runs import resume
@@ -27,9 +27,9 @@ STEPS = 4  # an epoch
 LeaveRun = Callable[..., Path]
 
 
-def _photo_set(classes: tuple[str, ...], splits: tuple[str, ...]) -> PhotoSet:
+def _photo_set(classes: tuple[str, ...], splits: tuple[str, ...]) -> ImageDataset:
     labels = tuple(label for label in range(len(classes)) for _ in range(OF_CLASS))
-    return PhotoSet(
+    return ImageDataset(
         "drawn", Path("/photos"), "drawn for a test", classes, None,
         {
             split: Split(
@@ -43,7 +43,7 @@ def _photo_set(classes: tuple[str, ...], splits: tuple[str, ...]) -> PhotoSet:
 
 def _ending(
     classes: tuple[str, ...], splits: tuple[str, ...], seed: int = 0, noise: float = 1.5
-) -> tuple[report_data.Ending, dict[str, torch.Tensor]]:
+) -> tuple[report_data.ReportInputs, dict[str, torch.Tensor]]:
     """What a training might have known at its end, and the logits of each split."""
     photo_set = _photo_set(classes, splits)
     labels = torch.tensor(photo_set.splits["train"].labels)
@@ -56,7 +56,7 @@ def _ending(
     colours = np.random.default_rng(seed).integers(20, 235, (2, len(labels), 3, 1, 1))
     stores = np.broadcast_to(colours, (2, len(labels), 3, 40, 40)).astype(np.uint8)
     pixels = {
-        split: PixelStore(stores[int(split == "train")], torch.device("cpu"), resident=True)
+        split: DevicePixels(stores[int(split == "train")], torch.device("cpu"), resident=True)
         for split in splits
     }
     cached = {name: CachedSplit(each, None, None, None, (), "") for name, each in
@@ -64,13 +64,15 @@ def _ending(
     judged = "test" if "test" in splits else "val"
     embedding = torch.randn(len(labels), 8, generator=generator)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
-    recipe = Recipe((32, 32), "bicubic", (0.5, 1.0), (0.75, 1.33), 0.5, 0.0, 0.0, 0.0, None)
-    training = TrainingPhotos(
+    recipe = AugmentSettings(
+        (32, 32), "bicubic", (0.5, 1.0), (0.75, 1.33), 0.5, 0.0, 0.0, 0.0, None
+    )
+    training = TrainLoader(
         pixels["train"], labels, len(classes), torch.full((len(labels), 2), 40), recipe, mean, std,
         lambda epoch: [], seed,
     )  # fmt: skip
-    ending = report_data.Ending(
-        photos=CachedPhotos(photo_set, cached, (), "d"),
+    ending = report_data.ReportInputs(
+        photos=CachedDataset(photo_set, cached, (), "d"),
         judged=judged,
         outputs=Outputs(embedding, logits[judged]),
         trained=torch.randn(len(labels), 8, generator=generator),
@@ -83,7 +85,7 @@ def _ending(
 
 
 @pytest.fixture
-def ending() -> Callable[..., report_data.Ending]:
+def ending() -> Callable[..., report_data.ReportInputs]:
     """`ending(classes, splits)`: what a training might have known at its end."""
 
     def ending(classes=ODD, splits=("train", "val", "test"), seed=0):
@@ -120,13 +122,13 @@ def _leave_run(
     ending, logits = _ending(classes, splits, noise=noise)
     labels = torch.tensor(ending.photos.photo_set.splits["train"].labels)
     assert config.run.name is not None
-    run, _ = resume.claim(Path(config.run.root), config.run.name, asdict(config))
+    run, _ = resume.find_run(Path(config.run.root), config.run.name, asdict(config))
     measured = {split: measure(each, labels).to_dict() for split, each in logits.items()}
     baseline = {
         "trainable_parameters": 0,
         "splits": {split: measure(-each, labels).to_dict() for split, each in logits.items()},
     }
-    with resume.begun(run, asdict(config), {"python": "3"}):
+    with resume.open_run(run, asdict(config), {"python": "3"}):
         for split, each in logits.items():
             names = ending.photos.names(split)
             table = prediction_table(names, labels.tolist(), each, classes)
@@ -147,7 +149,7 @@ def _leave_run(
             }
         )  # fmt: skip
     if keeps:
-        report_data.leave(run, ending)
+        report_data.write_report_data(run, ending)
     return run.path
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flowertune.report.console.run import RunConsole
-from flowertune.signals import listening
+from flowertune.report.console.run import ConsoleReporter
+from flowertune.signals import install_handlers
 
 
 def measured(n: int, top1: float, low: float, high: float, mean: float) -> dict[str, Any]:
@@ -70,10 +70,10 @@ RESULTS: dict[str, Any] = {
 }
 
 
-def console(width: int = 80, terminal: bool = False) -> tuple[RunConsole, io.StringIO]:
+def console(width: int = 80, terminal: bool = False) -> tuple[ConsoleReporter, io.StringIO]:
     out = io.StringIO()
     return (
-        RunConsole(
+        ConsoleReporter(
             Console(file=out, width=width, force_terminal=terminal, color_system=None,
                     highlight=False, soft_wrap=True)
         ),
@@ -175,7 +175,7 @@ def test_without_val_nothing_claims_to_have_been_selected() -> None:
 TERMS = {"step": 1, "epoch": 1, "split": "train", "lr": 1e-3, "loss": 0.25, "triplet": 0.125}
 
 
-def run_two_epochs(shown: RunConsole) -> None:
+def run_two_epochs(shown: ConsoleReporter) -> None:
     with shown.progress():
         for done in (0, 5, 10):
             shown.advance("decoding", done, 10)
@@ -213,7 +213,7 @@ def test_a_signal_is_told_of_in_the_view_and_leaves_nothing_of_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     shown, out = console(terminal=True)
-    with listening() as stop, shown.training(12, 3, []) as say, stop.deferred(say):
+    with install_handlers() as stop, shown.training(12, 3, []) as say, stop.deferred(say):
         shown.step(1, 1, [TERMS])
         signal.raise_signal(signal.SIGINT)
         shown.say("saved")
@@ -238,7 +238,7 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatc
 
 
 def run_whole(mode: str) -> None:
-    shown = RunConsole(mode=mode)
+    shown = ConsoleReporter(mode=mode)
     shown.start("runs/first", method="mixup", backbone="tiny", tag="builtin", protocol="p", seed=42)
     shown.warn("left out: a.jpg")
     run_two_epochs(shown)

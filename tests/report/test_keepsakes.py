@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from flowertune.runs.directory import Run
 from flowertune.training import report_data
 
-Ending = Callable[..., report_data.Ending]
+Ending = Callable[..., report_data.ReportInputs]
 
 
-def left(folder: Path, ending: report_data.Ending) -> dict[str, Any]:
-    report_data.leave(Run(folder), ending)
+def left(folder: Path, ending: report_data.ReportInputs) -> dict[str, Any]:
+    report_data.write_report_data(Run(folder), ending)
     photos: dict[str, Any] = json.loads((folder / "report" / "photos.json").read_text())
     return photos
 
@@ -30,7 +30,7 @@ def colour(picture: str) -> np.ndarray:
         return np.asarray(image, dtype=float).mean((0, 1))
 
 
-def is_of(picture: str, ending: report_data.Ending, split: str, row: int) -> bool:
+def is_of(picture: str, ending: report_data.ReportInputs, split: str, row: int) -> bool:
     pixels = ending.pixels[split].mapped[row].mean((1, 2))
     return bool(np.abs(colour(picture) - pixels).max() < 4)  # JPEG is not exact
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from flowertune.analysis.settings import Job
 from flowertune.commands import compose
 from flowertune.config.schema import Config
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.report.console.sweep import show
 
 SWEPT = ("model.rank", "optimizer.lr", "seed")
@@ -41,7 +41,7 @@ def jobs(tmp_path: Path, finish: Callable[..., int]) -> list[Job]:
 def shown(jobs: list[Job], swept: tuple[str, ...] = SWEPT) -> str:
     out = io.StringIO()
     console = Console(file=out, width=100, color_system=None, highlight=False, soft_wrap=True)
-    show(RunConsole(console), Path("runs/sweeps/mine"), jobs, swept)
+    show(ConsoleReporter(console), Path("runs/sweeps/mine"), jobs, swept)
     return out.getvalue()
 
 

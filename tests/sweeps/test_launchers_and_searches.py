@@ -12,8 +12,8 @@ import pytest
 
 from flowertune.commands import compose
 from flowertune.config.schema import Config
-from flowertune.errors import Interrupted, Refused, TrainingFailed
-from flowertune.signals import listening
+from flowertune.errors import Interrupted, TrainingError, UsageError
+from flowertune.signals import install_handlers
 
 Finish = Callable[..., int]
 Table = Callable[..., list[dict[str, str]]]
@@ -31,7 +31,7 @@ def test_jobs_in_other_processes_tell_through_their_files(
     def execute(config: Config) -> int:
         print("chatter")
         if config.seed == 2:
-            raise TrainingFailed("the loss is not finite")
+            raise TrainingError("the loss is not finite")
         if config.seed == 3:
             raise ValueError("a fault")
         return finish(config)
@@ -76,7 +76,7 @@ def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
     root = Path("my runs").absolute()
 
     def execute(config: Config) -> int:
-        with listening() as stop, stop.deferred():
+        with install_handlers() as stop, stop.deferred():
             (root / f"begun {config.seed}").touch()
             while stop.received is None:
                 time.sleep(0.01)
@@ -116,7 +116,7 @@ def test_a_search_climbs_on_val_and_its_failures_do_not_end_it(
     def execute(config: Config) -> int:
         rates.append(config.optimizer.lr)
         if len(rates) == 2:
-            raise TrainingFailed("the loss is not finite")
+            raise TrainingError("the loss is not finite")
         return finish(config, val=1 - config.optimizer.lr, test=config.optimizer.lr)
 
     assert compose.run(search(), execute) == 1
@@ -132,7 +132,7 @@ def test_a_search_without_any_result_ends_in_one_line(
     capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     def execute(config: Config) -> int:
-        raise TrainingFailed("never")
+        raise TrainingError("never")
 
     assert compose.run(search(), execute) == 1
     assert column("state") == ["failed"] * 4
@@ -149,7 +149,7 @@ def test_a_search_without_any_result_ends_in_one_line(
 )
 def test_what_no_search_can_go_by_is_refused(word: str, message: str) -> None:
     started: list[Config] = []
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UsageError, match=message):
         compose.run(
             search("probe.weight_decay=0.1", word), lambda config: started.append(config) or 0
         )

@@ -10,8 +10,8 @@ import pytest
 from flowertune import cli
 from flowertune.commands import compose
 from flowertune.config.schema import Config
-from flowertune.errors import TrainingFailed
-from flowertune.runs.resume import locked
+from flowertune.errors import TrainingError
+from flowertune.runs.resume import lock_run
 
 Finish = Callable[..., int]
 Refusal = Callable[[Callable[[], object]], str]
@@ -119,7 +119,7 @@ def test_one_that_fails_or_was_damaged_stops_no_other_is_named_and_alone_is_done
     training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*QUICK, "seed=1", "method=lora,mixup,vpt"]
-    training.trouble["mixup"] = TrainingFailed("the loss is not finite")
+    training.trouble["mixup"] = TrainingError("the loss is not finite")
     assert reproduce(words, training) == 1
     assert list(rows()) == ["lora", "vpt"]
     named = "job 2 (method=mixup seed=1): failed: the loss is not finite"
@@ -160,7 +160,7 @@ def test_an_interruption_leaves_the_tables_of_what_there_is_and_it_goes_on(
 def test_two_at_once_are_refused(training: Training, refusal: Refusal) -> None:
     words = [*QUICK, "method=lora", "seed=1"]
     assert reproduce(words, training) == 0
-    with locked(folder()):
+    with lock_run(folder()):
         assert "another process is at work on it" in refusal(lambda: reproduce(words, training))
     assert len(training.begun) == 1
 

@@ -11,8 +11,8 @@ import pytest
 from flowertune import cli
 from flowertune.commands import compose
 from flowertune.config.schema import Config
-from flowertune.errors import Interrupted, Refused, TrainingFailed
-from flowertune.runs.resume import locked
+from flowertune.errors import Interrupted, TrainingError, UsageError
+from flowertune.runs.resume import lock_run
 
 Finish = Callable[..., int]
 Table = Callable[..., list[dict[str, str]]]
@@ -42,7 +42,7 @@ def training(finish: Finish) -> Training:
 
 
 def test_all_jobs_are_checked_before_the_first(training: Training) -> None:
-    with pytest.raises(Refused, match=r"augmentation\.alpha=-1"):
+    with pytest.raises(UsageError, match=r"augmentation\.alpha=-1"):
         compose.run(["-m", "method=mixup", "augmentation.alpha=0.2,-1"], training)
     assert training.started == []
     assert list(Path().iterdir()) == []
@@ -87,7 +87,7 @@ def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
 def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
     training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
-    training.trouble[0.2] = TrainingFailed("the loss is not finite")
+    training.trouble[0.2] = TrainingError("the loss is not finite")
     assert compose.run(WORDS, training) == 1
     assert column("state") == ["finished", "failed", "finished"]
     assert column("why") == ["", "the loss is not finite", ""]
@@ -124,7 +124,7 @@ def test_a_sweep_is_done_failed_or_refused_as_a_whole(
     def execute(config: Config) -> int:
         code = next(left)
         if code == 2:
-            raise Refused("no photos")
+            raise UsageError("no photos")
         return finish(config) if code == 0 else code
 
     assert compose.run(["-m", "seed=1,2"], execute) == expected
@@ -151,7 +151,7 @@ def test_the_command_line_exits_with_the_signals_number(
 ) -> None:
     from flowertune.commands import train
 
-    training.trouble = {0.1: Refused("no photos"), 0.2: Interrupted(signal.SIGTERM)}
+    training.trouble = {0.1: UsageError("no photos"), 0.2: Interrupted(signal.SIGTERM)}
     monkeypatch.setattr(train, "execute", training)
     assert cli.main(["train", *WORDS]) == 143
     training.trouble[0.2] = KeyboardInterrupt()
@@ -203,7 +203,7 @@ def test_a_ready_sweep_needs_no_m_and_what_is_typed_wins(
 
     def keep(config: Config) -> int:
         configs.append(config)
-        raise Refused("not now")
+        raise UsageError("not now")
 
     assert compose.run(words, keep) == 2
     assert len(configs) == len(alphas) * len(seeds)
@@ -224,7 +224,7 @@ def test_a_ready_sweep_needs_no_m_and_what_is_typed_wins(
 def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(
     words: list[str], message: str, training: Training
 ) -> None:
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UsageError, match=message):
         compose.run(["-m", *words], training)
     assert list(Path().iterdir()) == []
 
@@ -236,8 +236,8 @@ def test_a_sweep_that_another_process_is_at_is_refused(
     compose.run(words, training)
     before = table()
     with (
-        locked(sweep_folder()),
-        pytest.raises(Refused, match="another process is at work on it"),
+        lock_run(sweep_folder()),
+        pytest.raises(UsageError, match="another process is at work on it"),
     ):
         compose.run(words, training)
     assert table() == before

@@ -12,11 +12,11 @@ import torch
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.loader import TrainingPhotos
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.loader import TrainLoader
 from flowertune.data.samplers import epoch_batches
-from flowertune.data.transforms.augment import Recipe
-from flowertune.data.transforms.mixup import Mixing
+from flowertune.data.transforms.augment import AugmentSettings
+from flowertune.data.transforms.mixup import MixSettings
 from flowertune.inference.logits import infer
 from flowertune.losses import factory
 from flowertune.metrics import SplitMetrics, measure
@@ -25,18 +25,18 @@ from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
 from flowertune.runtime.device import Compute
-from flowertune.training.cuda_graph import Replay
-from flowertune.training.early_stopping import BestEpoch
-from flowertune.training.ema import AveragedWeights
+from flowertune.training.cuda_graph import CudaGraphStep
+from flowertune.training.early_stopping import EarlyStopping
+from flowertune.training.ema import EMA
 from flowertune.training.loop import EpochRecord, fit
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.state import Progress
-from flowertune.training.step import Criterion, Step
+from flowertune.training.state import LoopState
+from flowertune.training.step import Criterion, TrainStep
 
 CLASSES = 4
 CPU = torch.device("cpu")
 SETTINGS = TrainerConfig(epochs=2, batch_size=4, warmup_epochs=0.5, clip_norm=None)
-MIXUP = Recipe(
+MIXUP = AugmentSettings(
     size=(32, 32),
     interpolation="bilinear",
     scale=(0.5, 1.0),
@@ -45,7 +45,7 @@ MIXUP = Recipe(
     brightness=0.1,
     contrast=0.0,
     saturation=0.0,
-    mixing=Mixing("mixup", 0.4, last_epoch=1000),
+    mixing=MixSettings("mixup", 0.4, last_epoch=1000),
 )
 
 
@@ -55,14 +55,14 @@ class Training:
 
     backbone: Backbone
     classifier: Classifier
-    photos: TrainingPhotos
+    photos: TrainLoader
     optimizer: torch.optim.Optimizer
     compute: Compute
     settings: TrainerConfig
-    best: BestEpoch
-    average: AveragedWeights | None
-    replay: Replay | None = None
-    progress: Progress = field(default_factory=Progress)
+    best: EarlyStopping
+    average: EMA | None
+    replay: CudaGraphStep | None = None
+    progress: LoopState = field(default_factory=LoopState)
     pause: Callable[[], bool] = lambda: False
     records: list[EpochRecord] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ class Training:
         on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None,
     ) -> "Training":
         criterion = criterion or partial(factory.cross_entropy, label_smoothing=0.0)
-        step = Step(
+        step = TrainStep(
             self.classifier, criterion, self.optimizer, self.compute, self.settings.clip_norm,
             self.replay,
         )  # fmt: skip
@@ -115,11 +115,11 @@ def prepare(small_dir: Path) -> Prepare:
         *,
         count: int = 16,
         model: str = "lora",
-        recipe: Recipe | None = None,
+        recipe: AugmentSettings | None = None,
         dropout: float = 0.0,
         precision: str = "fp32",
         lr: float = 1e-3,
-        replay: Replay | None = None,
+        replay: CudaGraphStep | None = None,
         resident: bool = True,
         **settings: Any,
     ) -> Training:
@@ -139,8 +139,8 @@ def prepare(small_dir: Path) -> Prepare:
         classifier = Classifier(backbone, head, model)  # type: ignore[arg-type]
         rng = np.random.default_rng(5)
         trainer = replace(SETTINGS, **settings)
-        photos = TrainingPhotos(
-            pixels=PixelStore(
+        photos = TrainLoader(
+            pixels=DevicePixels(
                 rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU, resident=resident
             ),
             labels=torch.arange(count) % CLASSES,
@@ -164,16 +164,16 @@ def prepare(small_dir: Path) -> Prepare:
             optimizer=optimizer,
             compute=Compute(CPU, precision, threads=1),
             settings=trainer,
-            best=BestEpoch(trainer.monitor, trainer.patience, trainer.min_delta),
+            best=EarlyStopping(trainer.monitor, trainer.patience, trainer.min_delta),
             replay=replay,
-            average=None if trainer.ema is None else AveragedWeights(trained, trainer.ema),
+            average=None if trainer.ema is None else EMA(trained, trainer.ema),
         )
 
     return make
 
 
 @pytest.fixture(scope="session")
-def mixup() -> Recipe:
+def mixup() -> AugmentSettings:
     return MIXUP
 
 

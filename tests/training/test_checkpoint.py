@@ -66,11 +66,11 @@ def test_a_checkpoint_comes_back_and_two_are_kept(run):
 def test_a_full_disk_keeps_the_checkpoints_and_says_how_much_was_needed_where(run, fill_disk):
     checkpoint.save(run, 0, 1, (VALUES, tensors()))
     fill_disk()
-    with pytest.raises(files.DiskFull) as full:
+    with pytest.raises(files.DiskFullError) as full:
         checkpoint.save(run, 0, 2, (VALUES, tensors()))
     assert full.value.filename == str(run.checkpoint(0, 2))
     written = [run.checkpoint(0, 1) / name for name in (checkpoint.STATE, checkpoint.TENSORS)]
-    needed = files.in_words(sum(path.stat().st_size for path in written))
+    needed = files.format_bytes(sum(path.stat().st_size for path in written))
     assert f"No space left on device: {needed} needed, " in str(full.value)
     assert [path.name for path in run.checkpoint(0, 1).parent.iterdir()] == [
         run.checkpoint(0, 1).name

@@ -6,11 +6,11 @@ import torch
 from flowertune.inference.logits import infer
 from flowertune.losses.factory import cross_entropy
 from flowertune.models import serialization
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Run
-from flowertune.signals import Stop
+from flowertune.signals import StopRequest
 from flowertune.training.loop import train
-from flowertune.training.step import Step
+from flowertune.training.step import TrainStep
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def course(prepare, tmp_path):
         def criterion(embedding, logits, targets):
             return cross_entropy(embedding, logits, targets, label_smoothing=0.0)
 
-        step = Step(made.classifier, criterion, made.optimizer, made.compute, 1.0, None)
+        step = TrainStep(made.classifier, criterion, made.optimizer, made.compute, 1.0, None)
         found, outputs = train(
             step,
             photos,
@@ -37,8 +37,8 @@ def course(prepare, tmp_path):
             run,
             infer_val,
             photos.labels,
-            RunConsole(),
-            Stop(),
+            ConsoleReporter(),
+            StopRequest(),
             None,
         )
         made.classifier.load_trainable_state(serialization.load_weights(run.best))

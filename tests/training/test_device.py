@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
 
@@ -22,7 +22,7 @@ def no_accelerator(monkeypatch):
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(device, precision, message):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UsageError) as refusal:
         choose_compute(device, precision)
     assert str(refusal.value) == message
 
@@ -52,7 +52,7 @@ def test_auto_takes_the_gpu_and_bf16_where_the_gpu_computes_with_it(
     compute = choose_compute("auto", "auto")
     assert (compute.device.type, compute.precision) == ("cuda", precision)
     if precision == "fp32":
-        with pytest.raises(Refused, match=r"trainer.precision=bf16: not on this cuda; use fp16"):
+        with pytest.raises(UsageError, match=r"trainer.precision=bf16: not on this cuda; use fp16"):
             choose_compute("auto", "bf16")
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from flowertune.training.early_stopping import BestEpoch
+from flowertune.training.early_stopping import EarlyStopping
 
 # top1, mean_per_class, loss
 EPOCHS = [(0.5, 0.7, 1.2), (0.8, 0.6, 1.0), (0.6, 0.9, 0.4), (0.8, 0.9, 0.4)]
@@ -10,7 +10,7 @@ EPOCHS = [(0.5, 0.7, 1.2), (0.8, 0.6, 1.0), (0.6, 0.9, 0.4), (0.8, 0.9, 0.4)]
     ("monitor", "epoch", "value"), [("top1", 2, 0.8), ("mean_per_class", 3, 0.9), ("loss", 3, 0.4)]
 )
 def test_the_best_epoch_is_the_monitors_and_of_equals_the_earlier(monitor, epoch, value, metrics):
-    best = BestEpoch(monitor, patience=None, min_delta=0.0)
+    best = EarlyStopping(monitor, patience=None, min_delta=0.0)
     improved = [best.update(number, metrics(*each)) for number, each in enumerate(EPOCHS, start=1)]
     assert (best.epoch, best.value) == (epoch, value)
     assert max(number for number, better in enumerate(improved, start=1) if better) == epoch
@@ -19,7 +19,7 @@ def test_the_best_epoch_is_the_monitors_and_of_equals_the_earlier(monitor, epoch
 
 @pytest.mark.parametrize(("monitor", "sign"), [("top1", 1), ("loss", -1)])
 def test_small_changes_do_not_count_and_patience_runs_out(monitor, sign, metrics):
-    best = BestEpoch(monitor, patience=2, min_delta=0.1)
+    best = EarlyStopping(monitor, patience=2, min_delta=0.1)
     stops = []
     for epoch, step in enumerate([0.0, 0.25, 0.3, 0.34, 0.5], start=1):
         value = 0.5 + sign * step

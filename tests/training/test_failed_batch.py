@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flowertune.errors import TrainingFailed
+from flowertune.errors import TrainingError
 from flowertune.losses.factory import cross_entropy
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
-from flowertune.signals import Stop
+from flowertune.signals import StopRequest
 from flowertune.training.loop import train
-from flowertune.training.step import Step
+from flowertune.training.step import TrainStep
 
 
 @pytest.fixture
@@ -35,9 +35,19 @@ def run_away(prepare, mixup, tmp_path):
 
         forward = made.classifier.forward
         made.classifier.forward = lambda images: (seen.append(images.clone()), forward(images))[1]
-        step = Step(made.classifier, criterion, made.optimizer, made.compute, None, None)
-        with pytest.raises(TrainingFailed) as failure:
-            train(step, made.photos, made.settings, run, None, None, RunConsole(), Stop(), None)
+        step = TrainStep(made.classifier, criterion, made.optimizer, made.compute, None, None)
+        with pytest.raises(TrainingError) as failure:
+            train(
+                step,
+                made.photos,
+                made.settings,
+                run,
+                None,
+                None,
+                ConsoleReporter(),
+                StopRequest(),
+                None,
+            )
         return run, str(failure.value), seen, made
 
     return run_away

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from flowertune.data.loader import TrainingPhotos
-from flowertune.errors import TrainingFailed
+from flowertune.data.loader import TrainLoader
+from flowertune.errors import TrainingError
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.runtime.device import Compute
 
@@ -67,7 +67,7 @@ def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, what, accu
     # the first batch of the second epoch's third step
     at = 8 + 2 * accumulation + 1
     named = what.split()[0]
-    with pytest.raises(TrainingFailed, match=rf"{named} of epoch 2, step 3 is not finite.*lr"):
+    with pytest.raises(TrainingError, match=rf"{named} of epoch 2, step 3 is not finite.*lr"):
         training.run(broken(at, what), on_step=remember)
     assert len(states) == steps + 2
     assert same(training.classifier.state_dict(), states[-1])
@@ -84,7 +84,7 @@ def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(prepare, wha
     training = prepare(count=16, batch_size=2, epochs=1)
     took = []
     named = what.split()[0]
-    with pytest.raises(TrainingFailed, match=rf"{named} of epoch 1, step 3 is not finite.*lr"):
+    with pytest.raises(TrainingError, match=rf"{named} of epoch 1, step 3 is not finite.*lr"):
         training.run(broken(3, what), on_step=lambda epoch, done, total: took.append(done))
     assert took == list(range(1, 9))  # to the end of the epoch, at whose end it is looked at
     assert same(training.classifier.trainable_state(), states[1])
@@ -102,7 +102,7 @@ def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_vali
     training = prepare(
         count=18, batch_size=4, accumulation=accumulation, recipe=mixup, resident=resident
     )
-    put_together = TrainingPhotos._made
+    put_together = TrainLoader._made
     given = []
 
     def gone():
@@ -120,14 +120,14 @@ def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_vali
         assert not reading_threads()
         return training.validate()
 
-    monkeypatch.setattr(TrainingPhotos, "_made", watched)
+    monkeypatch.setattr(TrainLoader, "_made", watched)
     training.run(validate=validate)
     assert len(given) == 2 * (5 * 2 + (18 if resident else 5))
 
 
 def test_a_step_that_fails_leaves_no_thread_that_reads(prepare):
     training = prepare(count=16, batch_size=2, resident=False)
-    with pytest.raises(TrainingFailed) as failure:
+    with pytest.raises(TrainingError) as failure:
         training.run(broken(2))
     assert failure.traceback  # which keeps the loop's frame alive
     assert not reading_threads()
@@ -135,7 +135,7 @@ def test_a_step_that_fails_leaves_no_thread_that_reads(prepare):
 
 def test_weights_that_explode_in_the_last_step_of_an_epoch_are_not_a_result(prepare):
     training = prepare(count=4, batch_size=4, epochs=1, warmup_epochs=0.0, lr=1e38)
-    with pytest.raises(TrainingFailed, match="validation loss of epoch 1 is not finite"):
+    with pytest.raises(TrainingError, match="validation loss of epoch 1 is not finite"):
         training.run()
     assert not training.records
 
@@ -321,5 +321,5 @@ def test_a_step_that_fp16s_scaler_skips_moves_neither_weights_nor_schedule(prepa
 
 def test_fp16_gradients_that_no_scale_helps_end_it(prepare):
     training = prepare(count=64, batch_size=2, precision="fp16", epochs=1)
-    with pytest.raises(TrainingFailed, match=r"gradient of epoch 1, step .*precision=fp32"):
+    with pytest.raises(TrainingError, match=r"gradient of epoch 1, step .*precision=fp32"):
         training.run(broken(2, "gradient", always=True))

@@ -14,16 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowertune.config.optimizer import OptimizerConfig
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.transforms.mixup import Mixing
-from flowertune.errors import TrainingFailed
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.transforms.mixup import MixSettings
+from flowertune.errors import TrainingError
 from flowertune.losses import factory
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
 from flowertune.training import cuda_graph as replays
-from flowertune.training.cuda_graph import MOST_RECORDINGS, WARM_UP, Replay, replay_for
-from flowertune.training.ema import AveragedWeights
+from flowertune.training.cuda_graph import MOST_RECORDINGS, WARM_UP, CudaGraphStep, build_graph_step
+from flowertune.training.ema import EMA
 from flowertune.training.optimizer import build_optimizer
 
 TRIPLET = partial(
@@ -126,7 +126,9 @@ def both(prepare, queued):
     def both(criterion=None, **settings):
         unexpected, recorder = [], StandIn()
         plain = prepare(replay=as_it_is, **settings).run(criterion)
-        replayed = prepare(replay=Replay(recorder, unexpected.append), **settings).run(criterion)
+        replayed = prepare(replay=CudaGraphStep(recorder, unexpected.append), **settings).run(
+            criterion
+        )
         assert not unexpected
         return plain, replayed, recorder
 
@@ -157,7 +159,9 @@ def test_a_replayed_training_is_the_same_training(both, mixup, model):
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix", None])
 def test_what_one_batch_mixes_is_not_what_the_next_one_does(both, mixup, mixing):
-    recipe = replace(mixup, mixing=None if mixing is None else Mixing(mixing, 0.4, last_epoch=2))
+    recipe = replace(
+        mixup, mixing=None if mixing is None else MixSettings(mixing, 0.4, last_epoch=2)
+    )
     plain, replayed, _ = both(recipe=recipe, epochs=3)
     assert_same(plain, replayed)
 
@@ -198,8 +202,8 @@ def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(p
     alone = prepare(count=16, batch_size=2, epochs=1, replay=as_it_is)
     alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
     recorder = StandIn()
-    training = prepare(count=16, batch_size=2, epochs=1, replay=Replay(recorder, print))
-    with pytest.raises(TrainingFailed, match="loss of epoch 1, step 6 is not finite"):
+    training = prepare(count=16, batch_size=2, epochs=1, replay=CudaGraphStep(recorder, print))
+    with pytest.raises(TrainingError, match="loss of epoch 1, step 6 is not finite"):
         training.run(broken())
     assert recorder.recorded == 2
     for name, weight in training.classifier.trainable_state().items():
@@ -216,7 +220,7 @@ def looks(embedding, logits, targets):
 def test_what_cannot_be_recorded_goes_on_as_it_is_with_one_line(prepare):
     said = []
     plain = prepare(epochs=3, replay=as_it_is).run(looks)
-    replayed = prepare(epochs=3, replay=Replay(StandIn(), said.append))
+    replayed = prepare(epochs=3, replay=CudaGraphStep(StandIn(), said.append))
     assert_same(plain, replayed.run(looks))
     assert said == [
         "steps are not recorded, and so a little slower: "
@@ -231,7 +235,7 @@ def test_the_first_calls_run_and_rare_shapes_are_not_recorded():
         ran.append(len(x))
         return {"sum": 2 * x.sum()}
 
-    replay = Replay(recorder, print)
+    replay = CudaGraphStep(recorder, print)
     for size in range(1, MOST_RECORDINGS + 3):
         for call in range(WARM_UP + 3):
             assert replay(double, torch.full((size,), float(call)))["sum"] == 2 * size * call
@@ -244,7 +248,7 @@ def test_a_result_is_the_callers_to_keep():
     def total(x):
         return {"x": x.sum()}
 
-    replay = Replay(StandIn(), print)
+    replay = CudaGraphStep(StandIn(), print)
     results = [replay(total, torch.tensor([float(call)]))["x"] for call in range(6)]
     assert [result.item() for result in results] == [0, 1, 2, 3, 4, 5]
 
@@ -253,12 +257,12 @@ def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
     monkeypatch.setattr(replays, "CudaRecorder", StandIn)
     said = []
     cuda = torch.device("cuda")
-    assert replay_for("auto", Compute(torch.device("cpu"), "fp32", 1), said.append) is None
-    assert replay_for("never", Compute(cuda, "bf16", 1), said.append) is None
+    assert build_graph_step("auto", Compute(torch.device("cpu"), "fp32", 1), said.append) is None
+    assert build_graph_step("never", Compute(cuda, "bf16", 1), said.append) is None
     assert not said
-    assert replay_for("auto", Compute(cuda, "bf16", 1), said.append) is not None
+    assert build_graph_step("auto", Compute(cuda, "bf16", 1), said.append) is not None
     assert not said
-    assert replay_for("auto", Compute(cuda, "fp16", 1), said.append) is None
+    assert build_graph_step("auto", Compute(cuda, "fp16", 1), said.append) is None
     assert len(said) == 1
     assert "fp16" in said[0]
 
@@ -269,7 +273,7 @@ def on_gpu(made, precision, replay):
     made.classifier.to(device)
     photos = replace(
         made.photos,
-        pixels=PixelStore(made.photos.pixels.mapped, device, resident=True),
+        pixels=DevicePixels(made.photos.pixels.mapped, device, resident=True),
         mean=made.photos.mean.to(device),
         std=made.photos.std.to(device),
     )
@@ -279,7 +283,7 @@ def on_gpu(made, precision, replay):
         photos=photos,
         optimizer=build_optimizer(groups, OptimizerConfig(), device, replayed=True),
         compute=Compute(device, precision, 1),
-        average=AveragedWeights([p for group in groups.values() for p in group], 0.9),
+        average=EMA([p for group in groups.values() for p in group], 0.9),
         replay=replay,
     )
 
@@ -294,7 +298,7 @@ def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, 
     said = []
     compute = Compute(torch.device("cuda"), precision, 1)
     plain = trained(as_it_is)
-    replayed = trained(replay_for("auto", compute, said.append))
+    replayed = trained(build_graph_step("auto", compute, said.append))
     assert not said
     state = replayed.classifier.trainable_state()
     for name, expected in plain.classifier.trainable_state().items():
@@ -306,7 +310,7 @@ def test_a_cuda_graph_that_cannot_be_leaves_everything_as_it_was(prepare):
     said = []
     compute = Compute(torch.device("cuda"), "fp32", 1)
     plain = on_gpu(prepare(epochs=3), "fp32", as_it_is).run(looks)
-    replay = replay_for("auto", compute, said.append)
+    replay = build_graph_step("auto", compute, said.append)
     replayed = on_gpu(prepare(epochs=3), "fp32", replay).run(looks)
     assert len(said) == 1
     assert torch.cuda.current_stream() == torch.cuda.default_stream()

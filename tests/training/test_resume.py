@@ -12,12 +12,12 @@ import torch
 from flowertune.errors import Interrupted
 from flowertune.inference.logits import infer
 from flowertune.losses.factory import cross_entropy, triplet_cross_entropy
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
-from flowertune.signals import Stop, listening
+from flowertune.signals import StopRequest, install_handlers
 from flowertune.training.loop import train
-from flowertune.training.step import Step
+from flowertune.training.step import TrainStep
 
 HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_norm": 1.0}
 
@@ -32,7 +32,7 @@ def life(prepare, mixup, tmp_path):
         made = prepare(**{"recipe": mixup, "count": 20, **settings})
         run = Run(tmp_path / name)
         run.best.parent.mkdir(parents=True, exist_ok=True)
-        photos, stop, taken = made.photos, stop or Stop(), 0
+        photos, stop, taken = made.photos, stop or StopRequest(), 0
 
         def infer_val():
             if in_validation and taken >= stop_after:
@@ -42,7 +42,7 @@ def life(prepare, mixup, tmp_path):
                 lambda done, total: stop.check(),
             )  # fmt: skip
 
-        step = Step(made.classifier, partial(criterion, label_smoothing=0.0), made.optimizer,
+        step = TrainStep(made.classifier, partial(criterion, label_smoothing=0.0), made.optimizer,
                     made.compute, made.settings.clip_norm, None)  # fmt: skip
         take = step.take
 
@@ -56,7 +56,8 @@ def life(prepare, mixup, tmp_path):
         step.take = counted
         saved, flaws = run.newest_checkpoint()
         assert not flaws
-        course, _ = train(step, photos, made.settings, run, infer_val, photos.labels, RunConsole(),
+        course, _ = train(
+            step, photos, made.settings, run, infer_val, photos.labels, ConsoleReporter(),
                           stop, saved, track)  # fmt: skip
         return course, made.classifier.state_dict(), made.average
 
@@ -189,7 +190,7 @@ def test_a_second_signal_ends_it_at_once_and_what_was_saved_stands(life, tmp_pat
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("it went on")
 
-    with listening() as stop, pytest.raises(Interrupted) as interruption:
+    with install_handlers() as stop, pytest.raises(Interrupted) as interruption:
         life("cut", criterion=impatient, stop=stop, **HARD)
     assert interruption.value.exit_code == 130
     assert Run(tmp_path / "cut").checkpoints()[0] == saved

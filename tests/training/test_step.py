@@ -12,15 +12,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.transforms.mixup import Mixing
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.transforms.mixup import MixSettings
 from flowertune.losses import factory
 from flowertune.models.adapters.lora import add_lora
 from flowertune.models.backbone import load_directory
 from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
-from flowertune.training.ema import AveragedWeights
-from flowertune.training.step import Step, loaded
+from flowertune.training.ema import EMA
+from flowertune.training.step import TrainStep, load_batches
 
 META = torch.device("meta")  # has shapes and no values: to look at one is an error
 CROSS_ENTROPY = partial(factory.cross_entropy, label_smoothing=0.0)
@@ -44,13 +44,13 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know META
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     plain = replace(mixup, saturation=0.2, mixing=None)
-    mixing = Mixing(variant, 0.4, last_epoch=9) if variant.endswith("mix") else None
+    mixing = MixSettings(variant, 0.4, last_epoch=9) if variant.endswith("mix") else None
     recipe = mixup if variant == "mixup" else replace(plain, mixing=mixing)
     training = prepare(model=model, recipe=recipe, dropout=0.1 if model == "lora" else 0.0)
     classifier = training.classifier.to(META).train()
     photos = replace(
         training.photos,
-        pixels=PixelStore(np.zeros((16, 3, 32, 32), np.uint8), META, resident=resident),
+        pixels=DevicePixels(np.zeros((16, 3, 32, 32), np.uint8), META, resident=resident),
         mean=training.photos.mean.to(META),
         std=training.photos.std.to(META),
     )
@@ -59,11 +59,11 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     optimizer = torch.optim.RMSprop(trained)
     optimizer.defaults["fused"] = True
     criterion = TRIPLET if variant == "triplet" else CROSS_ENTROPY
-    step = Step(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
-    average = AveragedWeights(step.trained, 0.9)
+    step = TrainStep(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
+    average = EMA(step.trained, 0.9)
     for _ in range(2):
         step_batches = list(enumerate(photos.batches(1)))[:2]
-        terms, stepped = step.take(loaded(photos, step_batches, 1), 8, "a step")
+        terms, stepped = step.take(load_batches(photos, step_batches, 1), 8, "a step")
         average.update()
     assert stepped
     assert {term.device.type for term in terms.values()} == {"meta"}
@@ -77,7 +77,7 @@ def test_only_an_optimizer_that_can_be_stopped_on_the_device_is_not_waited_for(
     training = prepare()
     optimizer = torch.optim.AdamW(training.classifier.head.parameters(), fused=fused)
     with nullcontext() if fused else pytest.raises(AssertionError):
-        Step(training.classifier, CROSS_ENTROPY, optimizer, training.compute, 1.0, None)
+        TrainStep(training.classifier, CROSS_ENTROPY, optimizer, training.compute, 1.0, None)
 
 
 class Allocations(TorchDispatchMode):
@@ -107,7 +107,7 @@ def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_and_no_more_than_the
     prepare, small_dir
 ):
     ours = prepare(batch_size=16, clip_norm=1.0)
-    step = Step(ours.classifier, CROSS_ENTROPY, ours.optimizer, ours.compute, 1.0, None)
+    step = TrainStep(ours.classifier, CROSS_ENTROPY, ours.optimizer, ours.compute, 1.0, None)
     ours.classifier.train()
     images, targets = next(ours.photos.load([(0, torch.arange(16))], 1))
 

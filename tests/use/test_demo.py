@@ -17,16 +17,16 @@ from flowertune import cli
 from flowertune.commands import demo
 from flowertune.demo import cards, neighbors
 from flowertune.demo.answer import Answer, answer
-from flowertune.demo.neighbors import Neighbour, Neighbours
+from flowertune.demo.neighbors import Neighbor, Neighbors
 from flowertune.inference import run_images
-from flowertune.inference.predictor import NoPicture
+from flowertune.inference.predictor import UnreadableImage
 
 MOST = 1000
 
 
-def read(model: flowertune.Trained, most: int = MOST) -> tuple[Neighbours, list[str]]:
+def read(model: flowertune.Trained, most: int = MOST) -> tuple[Neighbors, list[str]]:
     left_out: list[str] = []
-    return neighbors.read(model, most, left_out.append, lambda *_: None), left_out
+    return neighbors.load_neighbors(model, most, left_out.append, lambda *_: None), left_out
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def photos(drawn: Path) -> list[Path]:
     return sorted((drawn / "test").rglob("*.png"))
 
 
-def answered(model: flowertune.Trained, known: Neighbours, photo: Path) -> Answer:
+def answered(model: flowertune.Trained, known: Neighbors, photo: Path) -> Answer:
     found = answer(model, known, photo)
     assert isinstance(found, Answer)
     return found
@@ -107,9 +107,9 @@ def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
     assert len(few.paths) == 7
     assert f"of 7 of the {len(whole.paths):,} training photos" in few.said
     assert set(few.paths) < set(whole.paths)
-    root = run_images.root_of(model.config.data)
+    root = run_images.image_root_of(model.config.data)
     shutil.copytree(root, tmp_path / "photos")
-    monkeypatch.setattr(run_images, "root_of", lambda data: tmp_path / "photos")
+    monkeypatch.setattr(run_images, "image_root_of", lambda data: tmp_path / "photos")
     names = [path.relative_to(root) for path in whole.paths]
     (tmp_path / "photos" / names[1]).unlink()
     shutil.copy(tmp_path / "photos" / names[3], tmp_path / "photos" / names[2])
@@ -139,7 +139,7 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
         classes=(evil, "b"),
         probabilities=(0.75, 0.25),
         relevance=np.eye(4, dtype=np.float32),
-        nearest=(Neighbour(picture, evil, 0.5), Neighbour(tmp_path / "gone", "b", 0.25)),
+        nearest=(Neighbor(picture, evil, 0.5), Neighbor(tmp_path / "gone", "b", 0.25)),
     )
     results = {
         "method": evil, "backbone": evil, "tag": evil,
@@ -148,7 +148,7 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
     made = (
         cards.lead(evil, results, 2)
         + cards.card(evil, found, evil)
-        + cards.card(evil, NoPicture(picture, evil), evil)
+        + cards.card(evil, UnreadableImage(picture, evil), evil)
     )
     assert "<img src=x" not in made
     assert "onerror=alert(1)&gt;&quot;&#x27;&amp;" in made

@@ -41,7 +41,7 @@ def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_tr
     config = saved.read_config(run / "config.yaml")
     backbone = factory.load_backbone(config.backbone, config.seed)
     transform = image_transform_v2(PreprocessCfg(**asdict(backbone.preprocessing)), is_train=False)
-    unmerged, classes = serialization.read(run / "adapter", config, backbone)
+    unmerged, classes = serialization.load_classifier(run / "adapter", config, backbone)
     answers = flowertune.load(run, precision="fp32").predict(photos[:5], top_k=20)
     for photo, answer in zip(photos[:5], answers, strict=True):
         _, logits = unmerged(transform(Image.open(photo))[None])
@@ -123,10 +123,10 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
     given = [tmp_path / "notes.jpg", photos[0], cut, tmp_path / "gone.jpg", photos[1]]
     answers = list(model.stream(given, batch_size=2))
     assert [answer.photo for answer in answers] == given
-    bad = [answer for answer in answers if isinstance(answer, flowertune.NoPicture)]
+    bad = [answer for answer in answers if isinstance(answer, flowertune.UnreadableImage)]
     assert [answer.photo for answer in bad] == [given[0], given[2], given[3]]
     assert [bad[0].reason, bad[2].reason] == ["not an image", "no such file"]
-    with pytest.raises(flowertune.NotAPhoto, match=r"notes\.jpg: not an image"):
+    with pytest.raises(flowertune.UnreadableImageError, match=r"notes\.jpg: not an image"):
         model.predict(given)
     assert model.predict([]) == []
 

@@ -11,12 +11,12 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
-from flowertune.analysis.settings import Setting, conditions, setting
-from flowertune.analysis.statistics import Paired, mcnemar, t_interval
+from flowertune.analysis.settings import SettingStats, comparability_key, setting_stats
+from flowertune.analysis.statistics import PairedTest, mcnemar, t_interval
 from flowertune.config.fields import format_value
-from flowertune.config.groups import NO_RESULT
-from flowertune.errors import Refused
-from flowertune.runs.directory import damaged
+from flowertune.config.groups import RESULT_NEUTRAL_KEYS
+from flowertune.errors import UsageError
+from flowertune.runs.directory import damaged_message
 from flowertune.runs.finished import FinishedRun
 
 SPLITS = ("val", "test")
@@ -37,21 +37,21 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
+class Setting:
     """A setting and its runs, by seed."""
 
-    setting: Setting
+    stats: SettingStats
     runs: tuple[FinishedRun, ...]
 
     @property
     def method(self) -> str:
         """The preset's name."""
-        return self.setting.values["method"]
+        return self.stats.values["method"]
 
     @property
     def label(self) -> str:
         """The method, and what else tells the setting from its group's others."""
-        others = [f"{key}={value}" for key, value in self.setting.values.items() if key != "method"]
+        others = [f"{key}={value}" for key, value in self.stats.values.items() if key != "method"]
         return " ".join([self.method, *others])
 
     @property
@@ -91,11 +91,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
+class Comparison:
     """Rows whose numbers compare. `keys`: what they are told apart by, `method` the first."""
 
     keys: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Setting, ...]
 
     @property
     def splits(self) -> list[str]:
@@ -118,7 +118,7 @@ class Group:
         return f"{first['backbone']} {first['tag']}; {first['protocol']}"
 
     @cached_property
-    def pairs(self) -> "list[Pair]":
+    def pairs(self) -> "list[PairComparison]":
         """All rows against each other, on the photos of `judged_on`."""
         hits = {
             one.run.path: {each.path: each.is_hit for each in one.predictions(self.judged_on)}
@@ -128,23 +128,25 @@ class Group:
         found = []
         for first, second in combinations(self.rows, 2):
             tests = {}
-            for seed, one, other in _beside(first, second):
+            for seed, one, other in _compare_pair(first, second):
                 before, after = hits[one.run.path], hits[other.run.path]
                 if before.keys() != after.keys():
-                    raise Refused(damaged(other.run.path, f"predictions-{self.judged_on}.csv"))
+                    raise UsageError(
+                        damaged_message(other.run.path, f"predictions-{self.judged_on}.csv")
+                    )
                 tests[seed] = mcnemar(list(before.values()), [after[path] for path in before])
             if tests:
-                found.append(Pair(first, second, tests))
+                found.append(PairComparison(first, second, tests))
         return found
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairComparison:
     """Two rows on the same photos: McNemar's test for each seed that both have."""
 
-    first: Row
-    second: Row
-    tests: dict[int, Paired]
+    first: Setting
+    second: Setting
+    tests: dict[int, PairedTest]
 
     @property
     def difference(self) -> float:
@@ -152,7 +154,9 @@ class Pair:
         return mean(test.difference.value for test in self.tests.values())
 
 
-def _beside(first: Row, second: Row) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
+def _compare_pair(
+    first: Setting, second: Setting
+) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
     """Runs of the same seed; one that no seed matters to stands beside each of the other's."""
     for one in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
         for other in second.runs if second.runs[0].depends_on_seed else second.runs[:1]:
@@ -161,44 +165,46 @@ def _beside(first: Row, second: Row) -> Iterator[tuple[int, FinishedRun, Finishe
                 yield next(iter(seeds), one.results["seed"]), one, other
 
 
-def groups(runs: Iterable[FinishedRun]) -> list[Group]:
+def comparisons(runs: Iterable[FinishedRun]) -> list[Comparison]:
     """The runs as rows, in the order they came in; those that do not compare are in other groups.
 
     Raises:
-        Refused: two runs are the same training.
+        UsageError: two runs are the same training.
     """
     comparable: dict[tuple[Any, ...], list[FinishedRun]] = {}
     for one in runs:
-        comparable.setdefault(conditions(one.results), []).append(one)
+        comparable.setdefault(comparability_key(one.results), []).append(one)
     return [_group(found) for found in comparable.values()]
 
 
-def best_first(group: Group) -> Group:
+def best_first(group: Comparison) -> Comparison:
     """By mean top-1 on val; where there is no val nothing may select, and the order stays."""
     if "val" not in group.splits:
         return group
-    rows = sorted(group.rows, key=lambda row: -row.setting.mean["val_top1"])
-    return Group(group.keys, tuple(rows))
+    rows = sorted(group.rows, key=lambda row: -row.stats.mean["val_top1"])
+    return Comparison(group.keys, tuple(rows))
 
 
-def _group(runs: Sequence[FinishedRun]) -> Group:
-    keys = ("method", *_told_apart_by(runs))
+def _group(runs: Sequence[FinishedRun]) -> Comparison:
+    keys = ("method", *_differing_keys(runs))
     found: dict[tuple[str, ...], dict[int, FinishedRun]] = {}  # by values, then by seed
     for one in runs:
         by_seed = found.setdefault(tuple(repr(one.values.get(key)) for key in keys), {})
         other = by_seed.setdefault(one.results["seed"], one)
         if other is not one:
-            raise Refused(f"{other.run.path} and {one.run.path}: are the same training; give one")
+            raise UsageError(
+                f"{other.run.path} and {one.run.path}: are the same training; give one"
+            )
     rows = []
     for by_seed in found.values():
         of_it = tuple(by_seed[seed] for seed in sorted(by_seed))
         results = [one.results for one in of_it]
         label = [format_value(of_it[0].values.get(key)) for key in keys]
-        rows.append(Row(setting(keys, label, len(of_it), results), of_it))
-    return Group(keys, tuple(rows))
+        rows.append(Setting(setting_stats(keys, label, len(of_it), results), of_it))
+    return Comparison(keys, tuple(rows))
 
 
-def _told_apart_by(runs: Sequence[FinishedRun]) -> list[str]:
+def _differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys that differ among the runs of one method: what differs between methods is theirs."""
     of_method: dict[str, list[FinishedRun]] = {}
     for one in runs:
@@ -209,7 +215,7 @@ def _told_apart_by(runs: Sequence[FinishedRun]) -> list[str]:
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys whose values are not the same in all runs, save seed and what changes nothing."""
     keys = dict.fromkeys(key for one in runs for key in one.values)
-    silent = ("seed", *NO_RESULT)
+    silent = ("seed", *RESULT_NEUTRAL_KEYS)
     return [
         key
         for key in keys

@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingStats:
     """The jobs that differ by their seed alone and measured the same backbone on the same photos.
 
     `values`: column -> value as typed. `mean` and `deviation` (n - 1 in the denominator; absent
@@ -110,7 +110,7 @@ def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list
     return header, rows
 
 
-def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
+def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
     """Groups of what may be compared: one backbone, one protocol. Best mean top-1 on val first.
 
     Where the protocol has no val, nothing may select: they stand as they were typed.
@@ -120,12 +120,12 @@ def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
     for job in jobs:
         results = job.results()
         if results is not None:
-            group = comparable.setdefault(conditions(results), {})
+            group = comparable.setdefault(comparability_key(results), {})
             group.setdefault(_values(job, keys), []).append(results)
     planned = [_values(job, keys) for job in jobs]
     groups = []
     for group in comparable.values():
-        found = [setting(keys, v, planned.count(v), results) for v, results in group.items()]
+        found = [setting_stats(keys, v, planned.count(v), results) for v, results in group.items()]
         if "val_top1" in found[0].mean:
             found.sort(key=lambda setting: -setting.mean["val_top1"])
         groups.append(found)
@@ -133,7 +133,7 @@ def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
 
 
 def setting_rows(
-    groups: Sequence[Sequence[Setting]], swept: Sequence[str]
+    groups: Sequence[Sequence[SettingStats]], swept: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of summary.csv."""
     over_seeds = [f"{name}_{what}" for name in MEASURES for what in ("mean", "std")]
@@ -161,20 +161,20 @@ def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(job.method if key == "method" else job.words[key] for key in keys)
 
 
-def conditions(results: dict[str, Any]) -> tuple[Any, ...]:
+def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
     """What two results have in common where their numbers compare."""
     names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
     return tuple(results[name] for name in names)
 
 
-def setting(
+def setting_stats(
     keys: Sequence[str], values: Sequence[str], jobs: int, found: list[dict[str, Any]]
-) -> Setting:
+) -> SettingStats:
     each = [measured(results) for results in found]
     numbers = {
         name: [one[name] for one in each] for name in MEASURES if all(name in one for one in each)
     }
-    return Setting(
+    return SettingStats(
         values=dict(zip(keys, values, strict=True)),
         jobs=jobs,
         results=found,

@@ -27,7 +27,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """Two models on the same photos: which photos one alone has right, and how likely by chance.
 
     `difference` is the second's accuracy minus the first's; `p` is that of McNemar's exact test.
@@ -74,7 +74,7 @@ def sampling_error(accuracy: float, n: int) -> float:
     return _Z * math.sqrt(accuracy * (1 - accuracy) / n)
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     """Two models' hits on the same photos, in the same order.
 
     The p value is exact and two-sided: of the photos that one alone has right, either has each
@@ -86,7 +86,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     n, discordant = len(first), only_first + only_second
     one, other = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     half = _Z * math.sqrt((one + other - (other - one) ** 2) / (n + 2))
-    return Paired(
+    return PairedTest(
         only_first,
         only_second,
         Difference((only_second - only_first) / n, other - one - half, other - one + half),

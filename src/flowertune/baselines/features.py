@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flowertune.config.head import LinearHeadConfig
-from flowertune.config.schema import Config, needs_probe
+from flowertune.config.schema import Config, head_from_probe
 from flowertune.data.cache.dataset import CachedSplit
 from flowertune.data.cache.store import FORMAT
-from flowertune.data.cache_dir import mark_used
-from flowertune.errors import TrainingFailed
+from flowertune.data.cache_dir import touch
+from flowertune.errors import TrainingError
 from flowertune.files import lock, write_bytes
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
@@ -90,12 +90,12 @@ def frozen_features(
     """Embeddings (N, E), float32 on the CPU, of all photos of a split.
 
     `encode` maps uint8 pixels (B, 3, H, W) to embeddings (B, E): it normalises, and runs the
-    backbone in eval mode at the precision that `key` names. `folder` is the cache folder; what is
-    found there under `features/` is exactly what would have been computed. `progress(done, total)`
-    counts photos, and is not called for features that were found.
+    backbone in eval mode at the precision that `feature_key` names. `folder` is the cache
+    folder; what is found there under `features/` is exactly what would have been computed.
+    `progress(done, total)` counts photos, and is not called for features that were found.
 
     Raises:
-        TrainingFailed: an embedding is not finite.
+        TrainingError: an embedding is not finite.
     """
     description = key.describe()
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
@@ -103,13 +103,13 @@ def frozen_features(
     found = _read(path, description, len(pixels))
     if found is not None:
         return found
-    with _alone(path):
+    with _locked_features(path):
         found = _read(path, description, len(pixels))  # by another process in the meantime
         if found is not None:
             return found
         features = _compute(pixels, encode, key.batch_size, progress)
         if not features.isfinite().all():
-            raise TrainingFailed(
+            raise TrainingError(
                 f"the frozen backbone gives embeddings that are not finite in precision "
                 f"{key.precision}: try trainer.precision=fp32"
             )
@@ -118,7 +118,7 @@ def frozen_features(
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked_features(path: Path) -> Iterator[None]:
     """Of several processes that want the same features, one computes them and the others wait."""
     with ExitStack() as opened:
         try:
@@ -167,7 +167,7 @@ def _read(path: Path, description: str, total: int) -> Tensor | None:
     if not intact:
         log.warning("%s is damaged: the features are computed again", path)
         return None
-    mark_used(path)
+    touch(path)
     return features
 
 
@@ -186,17 +186,19 @@ def _checksum(features: Tensor) -> str:
     return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()
 
 
-def wanted(config: Config, splits: list[str]) -> list[str]:
+def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
     """The splits whose frozen features something rests on."""
     if config.baselines or config.model.name in FROZEN:
         return splits
-    if needs_probe(config):
+    if head_from_probe(config):
         return [name for name in splits if name != "test"]
     standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
     return ["train"] if standardize else []
 
 
-def key(backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int) -> FeatureKey:
+def feature_key(
+    backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
+) -> FeatureKey:
     """What their cache knows them by."""
     return FeatureKey(
         weights_sha256=backbone.weights_sha256,

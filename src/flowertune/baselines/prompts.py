@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from string import Formatter
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 PLACEHOLDERS = ("name", "description")
 
@@ -14,26 +14,26 @@ def check_templates(templates: Sequence[str], has_descriptions: bool) -> None:
     `has_descriptions` says whether the source describes its classes.
 
     Raises:
-        Refused: no template; a template with unbalanced braces, without a placeholder, with one
+        UsageError: no template; a template with unbalanced braces, without a placeholder, with one
             other than {name} and {description}, or with {description} where there is none.
     """
     if not templates:
-        raise Refused('no prompt template: give at least one, such as "a photo of a {name}."')
+        raise UsageError('no prompt template: give at least one, such as "a photo of a {name}."')
     for template in templates:
         placeholders = _placeholders(template)
         if not placeholders:
-            raise Refused(
+            raise UsageError(
                 f"prompt template {template!r} has no placeholder, so every class would get the "
                 "same prompt: write {name} where the class name belongs"
             )
         for placeholder in placeholders:
             if placeholder not in PLACEHOLDERS:
-                raise Refused(
+                raise UsageError(
                     f"prompt template {template!r} has the unknown placeholder "
                     f"{{{placeholder}}}: only {{name}} and {{description}} are filled in"
                 )
         if "description" in placeholders and not has_descriptions:
-            raise Refused(
+            raise UsageError(
                 f"prompt template {template!r} asks for {{description}}, but this data has no "
                 "descriptions of its classes: use {name}"
             )
@@ -48,7 +48,7 @@ def render(
     often folder names, become spaces.
 
     Raises:
-        Refused: as `check_templates`.
+        UsageError: as `check_templates`.
     """
     check_templates(templates, has_descriptions=descriptions is not None)
     lines = [""] * len(class_names) if descriptions is None else descriptions
@@ -70,7 +70,7 @@ def _placeholders(template: str) -> list[str]:
                 suffix = (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
                 found.append(field + suffix)
     except ValueError as error:
-        raise Refused(
+        raise UsageError(
             f"prompt template {template!r} cannot be read ({error}): write {{name}} where the "
             "class name belongs, and {{ or }} for a brace that is meant literally"
         ) from error

@@ -10,40 +10,40 @@ from torch import Tensor
 
 from flowertune import seeding
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.device_pixels import PixelStore
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.factory import (
     augmentation_recipe,
-    list_photos,
+    list_images,
     pixels_are_resident,
     training_batches,
 )
-from flowertune.data.loader import TrainingPhotos, training_photos
-from flowertune.errors import TrainingFailed
+from flowertune.data.loader import TrainLoader, build_train_loader
+from flowertune.errors import TrainingError
 from flowertune.losses.factory import build_criterion, check_loss
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import build_classifier, check_adapter, load_backbone
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import Compute, choose_compute
-from flowertune.training.ema import AveragedWeights
-from flowertune.training.step import Batch, Step, build_step, loaded, not_finite
+from flowertune.training.ema import EMA
+from flowertune.training.step import Batch, TrainStep, build_step, load_batches, nonfinite_message
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class BenchTraining:
     """What a training has when its first step begins. `cached` has no test photos."""
 
     compute: Compute
     backbone: Backbone
     classifier: Classifier
-    cached: CachedPhotos
-    photos: TrainingPhotos
-    step: Step
-    average: AveragedWeights | None
+    cached: CachedDataset
+    photos: TrainLoader
+    step: TrainStep
+    average: EMA | None
 
     def take(self, batches: Iterable[Batch], photos: int) -> None:
         """The loop's step, and the average of the weights where there is one."""
@@ -52,16 +52,16 @@ class Rehearsal:
             self.average.update()
 
     def check(self) -> None:
-        """Raises TrainingFailed where a step was not finite that the host queued without looking.
+        """Raises TrainingError where a step was not finite that the host queued without looking.
 
         A step that the host waits for raises it by itself.
         """
         if self.step.stopped.item():
             what = "loss or gradient of the benchmark"
-            raise TrainingFailed(not_finite(what, self.compute.precision))
+            raise TrainingError(nonfinite_message(what, self.compute.precision))
 
 
-def prepare(config: Config, console: RunConsole) -> Rehearsal:
+def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
     """As a training does it, without test photos and baselines, in no run directory."""
     settings, cache = config.trainer, cache_root()
     compute = choose_compute(settings.device, settings.precision)
@@ -70,9 +70,9 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
         check_adapter(config.model, backbone)
-        photo_set = list_photos(config.data, cache, console.advance)
+        photo_set = list_images(config.data, cache, console.advance)
         splits = {name: each for name, each in photo_set.splits.items() if name != "test"}
-        cached = cache_photos(
+        cached = cache_dataset(
             replace(photo_set, splits=splits),
             backbone.preprocessing,
             train_form=config.augmentation.name != "none",
@@ -94,14 +94,14 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
     ).to(compute.device)
     criterion = build_criterion(config.loss)
     step = build_step(classifier, criterion, compute, config.optimizer, settings, console.say)
-    return Rehearsal(
+    return BenchTraining(
         compute=compute,
         backbone=backbone,
         classifier=classifier,
         cached=cached,
-        photos=training_photos(
+        photos=build_train_loader(
             train,
-            PixelStore(train.eval_pixels, compute.device, resident=resident),
+            DevicePixels(train.eval_pixels, compute.device, resident=resident),
             classes,
             augmentation_recipe(config.augmentation, backbone.preprocessing.size, settings.epochs),
             mean,
@@ -110,7 +110,7 @@ def prepare(config: Config, console: RunConsole) -> Rehearsal:
             config.seed,
         ),
         step=step,
-        average=None if settings.ema is None else AveragedWeights(step.trained, settings.ema),
+        average=None if settings.ema is None else EMA(step.trained, settings.ema),
     )
 
 
@@ -124,7 +124,7 @@ def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, tuple[Tensor, 
 
 
 def step_batches(
-    photos: TrainingPhotos, accumulation: int, epoch: int
+    photos: TrainLoader, accumulation: int, epoch: int
 ) -> list[tuple[list[tuple[int, Tensor]], int]]:
     """The steps of an epoch that have as many photos as the first: batches, and how many photos."""
     batches = list(enumerate(photos.batches(epoch)))
@@ -133,15 +133,13 @@ def step_batches(
     return [step for step in steps if step[1] == steps[0][1]]
 
 
-def endless_steps(
-    photos: TrainingPhotos, accumulation: int
-) -> Generator[Iterator[Batch], None, None]:
+def endless_steps(photos: TrainLoader, accumulation: int) -> Generator[Iterator[Batch], None, None]:
     """The batches of one step after the other, an epoch's in one stream as the loop has them.
 
     To be closed after the last.
     """
     for epoch in count(1):
         steps = [batches for batches, _ in step_batches(photos, accumulation, epoch)]
-        with closing(loaded(photos, chain.from_iterable(steps), epoch)) as stream:
+        with closing(load_batches(photos, chain.from_iterable(steps), epoch)) as stream:
             for batches in steps:
                 yield islice(stream, len(batches))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowertune.errors import TrainingFailed
-from flowertune.models.kernels.linear import mkl_is_narrow, product
+from flowertune.errors import TrainingError
+from flowertune.models.kernels.linear import mkl_lacks_avx512, product
 from flowertune.runtime.device import Compute
 
 WARM_UP = 3  # calls that are not timed: memory is fetched, kernels are chosen and loaded
@@ -89,7 +89,7 @@ def synchronise(device: torch.device) -> None:
 def seconds_to_line(command: Sequence[str], line: str, log: Path) -> float:
     """Seconds from the start of a process until it prints `line`; it is then waited for.
 
-    `log` takes what it says on stderr. Raises TrainingFailed where the process ends without it.
+    `log` takes what it says on stderr. Raises TrainingError where the process ends without it.
     """
     with log.open("w", encoding="utf-8") as errors:
         began = time.perf_counter()
@@ -100,7 +100,7 @@ def seconds_to_line(command: Sequence[str], line: str, log: Path) -> float:
             process.stdout.read()
     if not met:
         said = log.read_text(encoding="utf-8").strip().splitlines() or ["nothing was said"]
-        raise TrainingFailed(f"a process that was to take one step ended before it: {said[-1]}")
+        raise TrainingError(f"a process that was to take one step ended before it: {said[-1]}")
     return seconds
 
 
@@ -111,7 +111,7 @@ def count_operations(action: Callable[[], object]) -> int:
     it is computed, forward and backward; sums, norms and activations do not count.
     """
     # torch does not count an operation that it has for compiled code alone
-    ours = {torch.ops.mkldnn._linear_pointwise: _of_product} if mkl_is_narrow() else None
+    ours = {torch.ops.mkldnn._linear_pointwise: _of_product} if mkl_lacks_avx512() else None
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         action()
     operations: int = counter.get_total_flops()

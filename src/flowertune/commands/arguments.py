@@ -4,17 +4,17 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 
-class WordParser(argparse.ArgumentParser):
-    """argparse's, with whole words alone; raises Refused for what it does not understand."""
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, with whole words alone; raises UsageError for what it does not understand."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        raise Refused(message)
+        raise UsageError(message)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -29,7 +29,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return number
 
 
-def add_compute(parser: WordParser) -> None:
+def add_compute(parser: ArgumentParser) -> None:
     """--device and --precision, where a finished run computes otherwise than it was set to."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 
 from flowertune.benchmark import timing
-from flowertune.benchmark.setup import Rehearsal, endless_steps, prepare, step_batches
+from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
 from flowertune.benchmark.timing import Timing, timed, timed_in_turn
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
-from flowertune.data.device_pixels import PixelStore
-from flowertune.errors import EXIT_DONE, Refused
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.inference.logits import infer
 from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import bench as report
-from flowertune.report.console.run import RunConsole, error_console
+from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runs import log
 from flowertune.runtime import memory
-from flowertune.training.step import loaded
+from flowertune.training.step import load_batches
 
 PHOTOS = 512  # at most, of a call of validation or of cache building
 CALLS = 3  # of what takes long: processes and cache building
@@ -48,19 +48,21 @@ def execute(config: Config, as_json: bool) -> int:
     """Times the pieces, prints them and leaves nothing but the photo cache.
 
     Raises:
-        Refused: before anything was timed.
+        UsageError: before anything was timed.
         FlowertuneError: out of memory.
-        TrainingFailed: a loss that is not finite.
+        TrainingError: a loss that is not finite.
     """
     if config.model.name in FROZEN:
-        raise Refused(f"model={config.model.name}: takes no training steps, so none can be timed")
+        raise UsageError(
+            f"model={config.model.name}: takes no training steps, so none can be timed"
+        )
     # JSON has stdout alone
-    console = error_console() if as_json else RunConsole()
+    console = error_console() if as_json else ConsoleReporter()
     out_of_memory = (
         f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
         f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {log.MORE_MEMORY}"
     )
-    with memory.enough_or(out_of_memory):
+    with memory.explain_oom(out_of_memory):
         measured = _measure(config, console)
     if as_json:
         print(json.dumps(measured, indent=2, allow_nan=False))
@@ -74,14 +76,14 @@ def first_step(config: Config) -> int:
     training = prepare(config, error_console())
     training.classifier.train()
     batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
-    training.take(loaded(training.photos, batches, 1), photos)
+    training.take(load_batches(training.photos, batches, 1), photos)
     timing.synchronise(training.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
     return EXIT_DONE
 
 
-def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
+def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     settings = config.trainer
     training = prepare(config, console)
     compute, photos = training.compute, training.photos
@@ -94,7 +96,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
     console.say("timing training steps")
     training.classifier.train()
     batches, in_step = step_batches(photos, settings.accumulation, 1)[0]
-    resident = list(loaded(photos, batches, 1))
+    resident = list(load_batches(photos, batches, 1))
     timing.reset_peak_memory(device)
 
     def step_with_data() -> None:
@@ -113,7 +115,7 @@ def _measure(config: Config, console: RunConsole) -> dict[str, Any]:
 
     console.say("timing validation")
     split = training.cached.splits.get("val", training.cached.splits["train"])
-    pixels = PixelStore(split.eval_pixels[:PHOTOS], device, resident=photos.pixels.resident)
+    pixels = DevicePixels(split.eval_pixels[:PHOTOS], device, resident=photos.pixels.resident)
     labels = torch.tensor(split.split.labels[:PHOTOS])
 
     def validate() -> None:
@@ -207,7 +209,7 @@ def _start_up(config: Config) -> tuple[Timing, Timing]:
     return Timing(imported, None), Timing(started, None)
 
 
-def _cache_building(config: Config, training: Rehearsal) -> Timing:
+def _cache_building(config: Config, training: BenchTraining) -> Timing:
     paths = training.cached.splits["train"].split.paths[:PHOTOS]
 
     def build_cache() -> float:

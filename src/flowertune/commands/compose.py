@@ -14,7 +14,7 @@ from flowertune.config.compose import (
 )
 from flowertune.config.messages import composing
 from flowertune.config.schema import Config
-from flowertune.errors import EXIT_DONE, Refused
+from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.sweeps.launch import run_sweep
 from flowertune.sweeps.reproduce import run_reproduction
 
@@ -32,13 +32,13 @@ def run(
     jobs were done, 2 where all were refused, else 1.
 
     Raises:
-        Refused: for a config that does not compose or a value out of its range.
+        UsageError: for a config that does not compose or a value out of its range.
     """
     options = parse_arguments(arguments)
     if options.experimental_rerun:
-        raise Refused("--experimental-rerun: is not supported; --config-path RUN runs again")
+        raise UsageError("--experimental-rerun: is not supported; --config-path RUN runs again")
     if (options.package or options.resolve) and not options.cfg:
-        raise Refused("--package and --resolve go with --cfg")
+        raise UsageError("--package and --resolve go with --cfg")
     if options.info or options.shell_completion or options.hydra_help:
         show_info(arguments, options.overrides)
         return EXIT_DONE
@@ -60,5 +60,5 @@ def run(
             overrides.check_one_job(typed)
             return execute(compose_one(node))
         if not sweeps:
-            raise Refused("no sweeps here, by -m or by an experiment: give each key one value")
+            raise UsageError("no sweeps here, by -m or by an experiment: give each key one value")
         return run_sweep(composer, node, name, words, execute)

@@ -6,41 +6,43 @@ import sys
 import time
 from collections.abc import Sequence
 
-from flowertune.commands.arguments import WordParser
-from flowertune.data.cache.listing import kept_in, remove
+from flowertune.commands.arguments import ArgumentParser
+from flowertune.data.cache.listing import delete, list_entries
 from flowertune.data.cache_dir import cache_root
-from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.report.console import cache as report
 from flowertune.report.console.cache import DAY
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 
 def execute(words: Sequence[str]) -> int:
     """Removes what is old enough, after asking; returns 1 where something had to stay.
 
     Raises:
-        Refused: words that are not understood, an unreadable cache, or nobody there to ask.
+        UsageError: words that are not understood, an unreadable cache, or nobody there to ask.
     """
     asked = _parse(words)
-    console, root = RunConsole(), cache_root()
+    console, root = ConsoleReporter(), cache_root()
     before = math.inf if asked.older_than is None else time.time() - asked.older_than * DAY
     try:
-        kept = [each for each in kept_in(root) if each.last_used < before]
+        kept = [each for each in list_entries(root) if each.last_used < before]
     except OSError as error:
-        raise Refused(f"cannot read the cache in {root}: {error.strerror or error}") from error
+        raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
     if not kept:
         console.say(f"nothing to remove in {printable(str(root))}")
         return EXIT_DONE
     if not asked.yes:
         if not sys.stdin.isatty():
-            raise Refused(f"would remove {report.total(kept)}; there is nobody to ask, add --yes")
+            raise UsageError(
+                f"would remove {report.total(kept)}; there is nobody to ask, add --yes"
+            )
         report.show(console, kept, root)
         if not _agreed():
             console.say("nothing was removed")
             return EXIT_DONE
     removed = []
     for each in kept:
-        reason = remove(each)
+        reason = delete(each)
         if reason is None:
             removed.append(each)
         else:
@@ -57,7 +59,7 @@ def _agreed() -> bool:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = WordParser()
+    parser = ArgumentParser()
     parser.add_argument("--older-than", type=_days, metavar="DAYS")
     parser.add_argument("--yes", action="store_true")
     return parser.parse_args(words)

@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 
-from flowertune.data.cache.listing import kept_in
+from flowertune.data.cache.listing import list_entries
 from flowertune.data.cache_dir import cache_root
-from flowertune.errors import EXIT_DONE, Refused
+from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.report.console import cache as report
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 
 def execute(words: Sequence[str]) -> int:
-    """Prints what there is, longest unused first. Raises Refused: words, or an unreadable cache."""
+    """Prints what there is, longest unused first. Raises UsageError.
+
+    Words, or an unreadable cache.
+    """
     if words:
-        raise Refused(f"{words[0]!r} is not understood: this command takes no words")
+        raise UsageError(f"{words[0]!r} is not understood: this command takes no words")
     root = cache_root()
     try:
-        kept = kept_in(root)
+        kept = list_entries(root)
     except OSError as error:
-        raise Refused(f"cannot read the cache in {root}: {error.strerror or error}") from error
-    report.show(RunConsole(), kept, root)
+        raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
+    report.show(ConsoleReporter(), kept, root)
     return EXIT_DONE

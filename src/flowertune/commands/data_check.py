@@ -5,24 +5,24 @@ import json
 
 from flowertune.config.schema import Config
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.factory import list_photos
+from flowertune.data.factory import list_images
 from flowertune.data.quality.check import check
 from flowertune.errors import EXIT_DONE, EXIT_FAILED
 from flowertune.report.console import data_check as report
-from flowertune.report.console.run import RunConsole, error_console
+from flowertune.report.console.run import ConsoleReporter, error_console
 
 
 def execute(config: Config, as_json: bool) -> int:
     """Prints what was found and returns 1, or 0 where nothing was.
 
     Raises:
-        Refused: there are no photos, or their folder cannot be understood.
+        UsageError: there are no photos, or their folder cannot be understood.
     """
     # JSON has stdout alone
-    console = error_console() if as_json else RunConsole()
+    console = error_console() if as_json else ConsoleReporter()
     data = dataclasses.replace(config.data, shots=None)  # all photos, whichever are drawn later
     with console.progress():
-        photo_set = list_photos(data, cache_root(), console.advance)
+        photo_set = list_images(data, cache_root(), console.advance)
         findings = check(photo_set, console.advance)
     console.say(f"{photo_set.protocol}; {len(photo_set.class_names):,} classes")
     if as_json:

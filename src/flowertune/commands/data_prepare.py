@@ -1,34 +1,34 @@
 """`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
 
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import bad_file_lines, cache_photos
+from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
 from flowertune.data.cache.store import store_key
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.factory import list_photos
+from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, printable
-from flowertune.files import bytes_in, in_words
+from flowertune.files import bytes_in, format_bytes
 from flowertune.models.factory import load_backbone
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 
 def execute(config: Config) -> int:
     """Builds the stores that a training of this config opens, and says where they are.
 
     Raises:
-        Refused: no photos or bad ones, no weights, or a cache folder that cannot be written.
+        UsageError: no photos or bad ones, no weights, or a cache folder that cannot be written.
     """
-    console = RunConsole()
+    console = ConsoleReporter()
     cache = cache_root()
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
-        photo_set = list_photos(config.data, cache, console.advance)
+        photo_set = list_images(config.data, cache, console.advance)
         train_form = config.augmentation.name != "none"
         keys = {
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")
             for name, split in photo_set.splits.items()
         }
         there = {name for name, key in keys.items() if (cache / "pixels" / key).is_dir()}
-        photos = cache_photos(
+        photos = cache_dataset(
             photo_set,
             backbone.preprocessing,
             train_form=train_form,
@@ -42,6 +42,6 @@ def execute(config: Config) -> int:
     for name, split in photos.splits.items():
         store = cache / "pixels" / split.key
         done = "was there already" if name in there else "decoded now"
-        console.say(f"{name}: {len(split.split):,} photos, {in_words(bytes_in(store))}, {done}")
+        console.say(f"{name}: {len(split.split):,} photos, {format_bytes(bytes_in(store))}, {done}")
         console.say(f"  {store}")
     return EXIT_DONE

@@ -8,16 +8,16 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowertune.commands.arguments import WordParser, add_compute, whole_number
+from flowertune.commands.arguments import ArgumentParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbors
-from flowertune.demo.app import own_folder
-from flowertune.errors import EXIT_DONE, FlowertuneError, Refused
+from flowertune.demo.app import temporary_folder
+from flowertune.errors import EXIT_DONE, FlowertuneError, UsageError
 from flowertune.inference import predictor
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
-from flowertune.signals import listening
+from flowertune.signals import install_handlers
 
 HOST = "127.0.0.1"
 PORT = 7860  # Gradio's
@@ -30,27 +30,27 @@ def execute(words: Sequence[str]) -> int:
     """Serves the page until a signal ends it, which is how it is meant to end: 0.
 
     Raises:
-        Refused: words that are not understood, no finished run, weights that are gone, packages
+        UsageError: words that are not understood, no finished run, weights that are gone, packages
             that are missing, or a port that is taken.
     """
     asked = _parse(words)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise Refused(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
-    run, config = predictor.read(asked.run)
+        raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
+    run, config = predictor.read_run(asked.run)
     results = run.results()
     compute = predictor.compute_for(config, asked.device, asked.precision)
     with _listener(asked.host, asked.port) as listener:
         make_deterministic(config.trainer.deterministic, compute.device)
         memory.keep_freed()
-        model = predictor.opened(run, config, compute)
-        console = RunConsole()
+        model = predictor.load_model(run, config, compute)
+        console = ConsoleReporter()
         with console.progress():
-            known = neighbors.read(model, asked.photos, console.warn, console.advance)
+            known = neighbors.load_neighbors(model, asked.photos, console.warn, console.advance)
         if not known.paths:
             console.say(known.said)
 
-        with own_folder() as folder:
+        with temporary_folder() as folder:
             from flowertune.demo import app as page  # Gradio takes seconds to import
 
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
@@ -58,7 +58,7 @@ def execute(words: Sequence[str]) -> int:
             app = page.application(page.page(model, known, lead), folder, hosts)
             with (
                 quiet_pil(),
-                listening() as stop,
+                install_handlers() as stop,
                 stop.deferred(lambda text: None),  # nothing is half done that would be told
                 page.serving(app, listener) as thread,
             ):
@@ -84,11 +84,11 @@ def _listener(host: str, port: int | None) -> socket.socket:
         # Python adds the address to what the system says of it
         number = error.errno or 0
         why = os.strerror(number) if number in errno.errorcode else error.strerror
-        raise Refused(f"{where}: {why}") from error
+        raise UsageError(f"{where}: {why}") from error
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = WordParser()
+    parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--host", type=_address, default=HOST, metavar="ADDRESS")
     parser.add_argument("--port", type=whole_number(1, 65535), metavar="PORT")

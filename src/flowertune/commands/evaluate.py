@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from flowertune import files
-from flowertune.commands.arguments import WordParser
+from flowertune.commands.arguments import ArgumentParser
 from flowertune.commands.compose import run as run_composed
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.device_pixels import PixelStore, are_resident
-from flowertune.errors import EXIT_DONE, FlowertuneError, Refused, printable
+from flowertune.data.device_pixels import DevicePixels, are_resident
+from flowertune.errors import EXIT_DONE, FlowertuneError, UsageError, printable
 from flowertune.inference import evaluate, predictor
 from flowertune.report.console import evaluation as report
-from flowertune.report.console.run import RunConsole, error_console
+from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runs.directory import to_csv
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
@@ -28,15 +28,16 @@ def execute(words: Sequence[str]) -> int:
     """Prints how well the run does on the photos that the words name, by default its own.
 
     Raises:
-        Refused: words that are not understood, no finished run, weights that are gone, no photos,
+        UsageError: words that are not understood, no finished run, weights that are gone, no
+            photos,
             bad ones, or none of a class that the run knows.
         FlowertuneError: out of memory, or a file that cannot be written.
     """
     asked = _parse(words)
-    console, cache = error_console() if asked.json else RunConsole(), cache_root()
-    run, _ = predictor.read(asked.run)
+    console, cache = error_console() if asked.json else ConsoleReporter(), cache_root()
+    run, _ = predictor.read_run(asked.run)
     config, are_others = compose(run.path, asked.words)
-    trained_on, own = evaluate.trained_photos(run), run.results()
+    trained_on, own = evaluate.training_hashes(run), run.results()
     compute = predictor.compute_for(config, None, None)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -44,10 +45,12 @@ def execute(words: Sequence[str]) -> int:
         f"out of memory on {compute.device_name}: lower "
         f"trainer.eval_batch_size={config.trainer.eval_batch_size}, or take another trainer.device"
     )
-    with memory.enough_or(out_of_memory), console.progress():
-        photo_set = evaluate.listed(config, asked.split, are_others, cache, console.advance)
-        model = predictor.opened(run, config, compute)
-        photos = evaluate.decoded(
+    with memory.explain_oom(out_of_memory), console.progress():
+        photo_set = evaluate.list_images_to_evaluate(
+            config, asked.split, are_others, cache, console.advance
+        )
+        model = predictor.load_model(run, config, compute)
+        photos = evaluate.decode_images(
             photo_set, model.preprocessing, config.data.bad_files, cache, console.advance
         )
     for line in bad_file_lines(photo_set, photos.bad):
@@ -56,8 +59,8 @@ def execute(words: Sequence[str]) -> int:
     measured = {}
     for split, each in photos.splits.items():
         resident = are_resident("auto", each.eval_pixels.nbytes, compute.device)
-        with memory.enough_or(out_of_memory), console.progress():
-            pixels = PixelStore(each.eval_pixels, compute.device, resident=resident)
+        with memory.explain_oom(out_of_memory), console.progress():
+            pixels = DevicePixels(each.eval_pixels, compute.device, resident=resident)
             logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
         measured[split] = evaluate.evaluate(logits, photos, split, model.class_names, trained_on)
 
@@ -87,7 +90,7 @@ def execute(words: Sequence[str]) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = WordParser()
+    parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("words", nargs="*", metavar="key=value")
     parser.add_argument("--output", type=Path, metavar="FILE")
@@ -98,13 +101,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         key, _, value = word.partition("=")
         if key == "split":
             if value not in evaluate.SPLITS:
-                raise Refused(f"{printable(word)}: must be one of {', '.join(evaluate.SPLITS)}")
+                raise UsageError(f"{printable(word)}: must be one of {', '.join(evaluate.SPLITS)}")
             asked.split = value
             asked.words.remove(word)
     if asked.output is not None and asked.output.is_dir():
-        raise Refused(f"{asked.output}: is a folder; --output takes a file")
+        raise UsageError(f"{asked.output}: is a folder; --output takes a file")
     if asked.output is not None and not asked.output.absolute().parent.is_dir():
-        raise Refused(f"{asked.output}: there is no folder {asked.output.absolute().parent}")
+        raise UsageError(f"{asked.output}: there is no folder {asked.output.absolute().parent}")
     return asked
 
 
@@ -116,13 +119,13 @@ def compose(run: Path, words: Sequence[str]) -> tuple[Config, bool]:
     """The config, and whether the photos are others than the run's own.
 
     Raises:
-        Refused: a word that is not about OPEN, or what `composition.run` refuses.
+        UsageError: a word that is not about OPEN, or what `composition.run` refuses.
     """
     keys = [word.partition("=")[0] for word in words]
     for word, key in zip(words, keys, strict=True):
         if not (key in OPEN or key.startswith("data.")):
             takes = f"split, data.*, {', '.join(OPEN)}"
-            raise Refused(
+            raise UsageError(
                 f"{format_value(word)}: is settled in a trained model; evaluate takes {takes}"
             )
     of_data = [

@@ -10,12 +10,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from flowertune import files
-from flowertune.commands.arguments import WordParser
-from flowertune.errors import EXIT_DONE, ExportFailed, Refused, one_line
+from flowertune.commands.arguments import ArgumentParser
+from flowertune.errors import EXIT_DONE, ExportError, UsageError, one_line
 from flowertune.export import exportable, hub, model_card, parity
 from flowertune.export.exportable import Exportable
 from flowertune.export.formats import FORMATS, Format
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 BUNDLED = Path(parity.__file__).parent / "bundled"
 
@@ -24,16 +24,16 @@ def execute(words: Sequence[str]) -> int:
     """Exports one run and returns the exit code.
 
     Raises:
-        Refused: words that are not understood, what is no finished run, a model that the format
+        UsageError: words that are not understood, what is no finished run, a model that the format
             cannot hold, packages that are missing, or a place that is taken.
-        ExportFailed: what came out is not the run's model, or could not be written or pushed.
+        ExportError: what came out is not the run's model, or could not be written or pushed.
     """
     asked = _parse(words)
     _check_place(asked.output)
     chosen = FORMATS[asked.format]
     missing = [name for name in chosen.PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise Refused(
+        raise UsageError(
             f"--format {asked.format}: {', '.join(missing)} not installed; "
             "pip install 'flowertune[export]'"
         )
@@ -42,9 +42,9 @@ def execute(words: Sequence[str]) -> int:
     model = exportable.load(asked.run)
     why = chosen.refusal(model)
     if why is not None:
-        raise Refused(f"{asked.run}: --format {asked.format} cannot hold it: {why}")
+        raise UsageError(f"{asked.run}: --format {asked.format} cannot hold it: {why}")
 
-    console = RunConsole()
+    console = ConsoleReporter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the other libraries, about their own next versions
         found = _export(model, chosen, asked.output)
@@ -75,7 +75,7 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
             (folder / "README.md").write_text(text, encoding="utf-8")
     # each library has its own for a file that cannot be written and for a model it cannot take
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ExportFailed(f"{output}: could not be made ({one_line(error)})") from error
+        raise ExportError(f"{output}: could not be made ({one_line(error)})") from error
     return found
 
 
@@ -86,13 +86,13 @@ def _described(chosen: Format) -> dict[str, str]:
 
 def _check_place(output: Path) -> None:
     if output.exists() or output.is_symlink():
-        raise Refused(f"--output {output}: is there already; choose another place")
+        raise UsageError(f"--output {output}: is there already; choose another place")
     if not output.absolute().parent.is_dir():
-        raise Refused(f"--output {output}: there is no folder {output.absolute().parent}")
+        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = WordParser()
+    parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")

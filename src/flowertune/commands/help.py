@@ -8,7 +8,7 @@ from typing import Any
 
 from flowertune import __version__
 from flowertune.commands.registry import COMMANDS, FAMILIES, next_words
-from flowertune.config.fields import MISSING, rule
+from flowertune.config.fields import MISSING, describe_range
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
@@ -118,7 +118,7 @@ def _rows(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
     for declared in fields(schema):
         is_option = declared.name == "name" and declared.metadata["choices"]
         if declared.metadata and not is_option:
-            allowed = rule(declared)
+            allowed = describe_range(declared)
             meaning = declared.metadata["meaning"] + (f": {allowed}" if allowed else "")
             yield f"{prefix}{declared.name}={_default(declared)}", meaning
 

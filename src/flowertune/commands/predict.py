@@ -8,18 +8,18 @@ from contextlib import closing, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 
-from flowertune.commands.arguments import WordParser, add_compute, whole_number
+from flowertune.commands.arguments import ArgumentParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.data.sources.folder import photos_below
-from flowertune.errors import EXIT_DONE, EXIT_FAILED, Refused, printable
+from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.inference import predictor
-from flowertune.inference.logits import ranked_header
+from flowertune.inference.logits import top_classes_header
 from flowertune.report.console.predictions import FORMATS, PredictionLines
 from flowertune.report.console.run import error_console
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.streams import arrives
-from flowertune.signals import listening
+from flowertune.signals import install_handlers
 
 STDIN = "-"
 READ_AT_ONCE = 2**16  # bytes of stdin
@@ -29,17 +29,17 @@ def execute(words: Sequence[str]) -> int:
     """Prints the likeliest classes of each photo; returns 1 where one of them gave no picture.
 
     Raises:
-        Refused: words that are not understood, no finished run, a photo that is not there, or
+        UsageError: words that are not understood, no finished run, a photo that is not there, or
             weights that are gone.
         FlowertuneError: out of memory.
     """
     asked = _parse(words)
-    run, config = predictor.read(asked.run)
+    run, config = predictor.read_run(asked.run)
     missing = [name for name in asked.photos if name != STDIN and not os.path.lexists(name)]
     if missing:
-        raise Refused(f"{printable(missing[0])}: there is no such photo or folder")
+        raise UsageError(f"{printable(missing[0])}: there is no such photo or folder")
     if STDIN in asked.photos and sys.stdin is None:
-        raise Refused("-: stdin is closed, and names were to come from there")
+        raise UsageError("-: stdin is closed, and names were to come from there")
     compute = predictor.compute_for(config, asked.device, asked.precision)
 
     console = error_console()
@@ -55,7 +55,7 @@ def execute(words: Sequence[str]) -> int:
     if STDIN not in asked.photos:  # names that are still to come may rightly be none
         first = list(islice(photos, 1))
         if not first and not left_out:
-            raise Refused(f"{printable(asked.photos[0])}: there are no files in it")
+            raise UsageError(f"{printable(asked.photos[0])}: there are no files in it")
         photos = chain(first, photos)
 
     make_deterministic(config.trainer.deterministic, compute.device)
@@ -63,14 +63,14 @@ def execute(words: Sequence[str]) -> int:
     out_of_memory = (
         f"out of memory on {compute.device_name}: take another --device, or free some of it"
     )
-    with memory.enough_or(out_of_memory):
-        model = predictor.opened(run, config, compute)
+    with memory.explain_oom(out_of_memory):
+        model = predictor.load_model(run, config, compute)
     k = min(asked.top_k, len(model.class_names))
-    lines = PredictionLines(asked.format, model.class_names, k, ranked_header(k))
+    lines = PredictionLines(asked.format, model.class_names, k, top_classes_header(k))
     answers = model.stream(photos, top_k=k)
     with (
-        memory.enough_or(out_of_memory),
-        listening() as stop,
+        memory.explain_oom(out_of_memory),
+        install_handlers() as stop,
         console.progress() if watched else nullcontext(),
         quiet_pil(),
         closing(answers),
@@ -79,7 +79,7 @@ def execute(words: Sequence[str]) -> int:
         if header is not None:
             print(header, flush=True)
         for answer in answers:
-            if isinstance(answer, predictor.NoPicture):
+            if isinstance(answer, predictor.UnreadableImage):
                 leave_out(answer.photo, answer.reason)
                 continue
             line = lines.line(Path(str(answer.photo)), answer.classes, answer.probabilities)
@@ -114,7 +114,7 @@ def _named_in(descriptor: int, end: bytes) -> Iterator[Path]:
     rest = b""
     while chunk := os.read(descriptor, READ_AT_ONCE):
         if end != b"\0" and b"\0" in chunk:
-            raise Refused("-: names on stdin that end with NUL (find -print0) go with --null")
+            raise UsageError("-: names on stdin that end with NUL (find -print0) go with --null")
         *names, rest = (rest + chunk).split(end)
         yield from (Path(os.fsdecode(name)) for name in names if name)
     if rest:
@@ -122,7 +122,7 @@ def _named_in(descriptor: int, end: bytes) -> Iterator[Path]:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = WordParser()
+    parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
     parser.add_argument("--top-k", type=whole_number(1), default=predictor.TOP_K, metavar="K")

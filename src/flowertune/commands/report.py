@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from flowertune import files
-from flowertune.analysis.compare import best_first, groups
-from flowertune.commands.arguments import WordParser
-from flowertune.errors import EXIT_DONE, Refused
+from flowertune.analysis.compare import best_first, comparisons
+from flowertune.commands.arguments import ArgumentParser
+from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.report import comparison
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.report.html import comparison as comparison_page
 from flowertune.report.html import run as run_page
-from flowertune.runs.finished import read
+from flowertune.runs.finished import read_finished_run
 
 _T = TypeVar("_T")
 
@@ -24,20 +24,20 @@ def execute(words: Sequence[str]) -> int:
     its runs.
 
     Raises:
-        Refused: words that are not understood, what is no finished run, or a place where nothing
+        UsageError: words that are not understood, what is no finished run, or a place where nothing
             can be written.
     """
     asked = _parse(words)
     paths = [run for path in asked.runs for run in _runs_of(path)]
     if not paths:
-        raise Refused(f"{asked.runs[0]}: has no finished run yet")
-    console = RunConsole()
+        raise UsageError(f"{asked.runs[0]}: has no finished run yet")
+    console = ConsoleReporter()
     if len(paths) == 1:
         place = asked.output or paths[0]
         for line in _written(place, lambda: run_page.write(paths[0], asked.output)):
             console.say(line)
         return EXIT_DONE
-    found = [best_first(group) for group in groups(map(read, paths))]
+    found = [best_first(group) for group in comparisons(map(read_finished_run, paths))]
     page = comparison_page.page("Runs beside each other", found)
     output = asked.output or Path("report.html")
     _written(output, lambda: files.write_text(output, page))
@@ -51,7 +51,7 @@ def _written(place: Path, write: Callable[[], _T]) -> _T:
         return write()
     except OSError as error:
         why = f"{place}: cannot be written ({error.strerror})"
-        raise Refused(f"{why}; --output FILE chooses another place") from error
+        raise UsageError(f"{why}; --output FILE chooses another place") from error
 
 
 def _runs_of(path: Path) -> list[Path]:
@@ -64,14 +64,14 @@ def _runs_of(path: Path) -> list[Path]:
             known = json.loads(job.read_text(encoding="utf-8"))
             number, name, state = known["number"], Path(known["run"]).name, known["state"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Refused(f"{job}: is damaged; give the runs in place of {path}") from error
+            raise UsageError(f"{job}: is damaged; give the runs in place of {path}") from error
         if state == "finished":
             finished.append((number, path.absolute().parents[1] / name))
     return [run for _, run in sorted(finished)]
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = WordParser()
+    parser = ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--output", type=Path, metavar="FILE")
     return parser.parse_intermixed_args(words)

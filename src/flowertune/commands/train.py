@@ -6,22 +6,22 @@ from pathlib import Path
 
 from flowertune.baselines import prompts
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import bad_file_lines, cache_photos
+from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.factory import list_photos
+from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.losses.factory import check_loss
 from flowertune.models.factory import check_adapter, load_backbone
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory, environment, log
 from flowertune.runs import resume as claims
 from flowertune.runs import resume as unchanged
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
-from flowertune.signals import Stop, listening, on_signals
+from flowertune.signals import StopRequest, install_handlers, on_signals
 from flowertune.tracking import tracker as loggers
-from flowertune.tracking.tracker import tracked
+from flowertune.tracking.tracker import track_run
 from flowertune.training import disk_space, report_data
 from flowertune.training.pipeline import adapt
 
@@ -30,26 +30,26 @@ def execute(config: Config) -> int:
     """Trains one model and returns the exit code.
 
     Raises:
-        Refused: before anything was started; no run directory is left behind.
-        TrainingFailed, Interrupted: afterwards; the run directory says so too.
+        UsageError: before anything was started; no run directory is left behind.
+        TrainingError, Interrupted: afterwards; the run directory says so too.
     """
-    with listening() as stop:
+    with install_handlers() as stop:
         return _execute(config, stop)
 
 
-def _execute(config: Config, stop: Stop) -> int:
-    console = RunConsole(mode=config.run.console)
+def _execute(config: Config, stop: StopRequest) -> int:
+    console = ConsoleReporter(mode=config.run.console)
     assert config.run.name is not None
     cache, resume = cache_root(), config.run.resume
     # what is written down is for the next time, and restarts nothing then
     plain = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
-    run, finished = claims.claim(Path(config.run.root), config.run.name, plain, resume)
+    run, finished = claims.find_run(Path(config.run.root), config.run.name, plain, resume)
     if finished:
         results = run.results()
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
-                photo_set = list_photos(config.data, cache, console.advance)
+                photo_set = list_images(config.data, cache, console.advance)
                 unchanged.check_photos(run, photo_set, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = load_backbone(config.backbone, config.seed).facts()
@@ -66,11 +66,11 @@ def _execute(config: Config, stop: Stop) -> int:
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
         check_adapter(config.model, backbone)
-        photo_set = list_photos(config.data, cache, console.advance)
+        photo_set = list_images(config.data, cache, console.advance)
         class_prompts = prompts.render(
             config.data.templates, photo_set.class_names, photo_set.descriptions
         )
-        photos = cache_photos(
+        photos = cache_dataset(
             photo_set,
             backbone.preprocessing,
             train_form=config.augmentation.name != "none",
@@ -79,7 +79,7 @@ def _execute(config: Config, stop: Stop) -> int:
             progress=console.advance,
         )
     check_loss(config.loss, photos.photo_set.splits["train"].labels)
-    disk_space.check_room(config, backbone, photos)
+    disk_space.check_disk_space(config, backbone, photos)
     for line in bad_file_lines(photo_set, photos.bad):
         console.warn(f"left out: {line}")
     console.start(
@@ -97,10 +97,10 @@ def _execute(config: Config, stop: Stop) -> int:
         accumulation=config.trainer.accumulation,
     )
     made_in = environment.describe(compute, backbone, photos)
-    begun = claims.begun(run, plain, made_in, resume)
-    tracker = tracked(config.logger, run, plain, console.say)
-    with begun as before, log.logged(run), tracker as tracking:
-        with log.recorded(run, out_of_memory):
+    begun = claims.open_run(run, plain, made_in, resume)
+    tracker = track_run(config.logger, run, plain, console.say)
+    with begun as before, log.log_to_file(run), tracker as tracking:
+        with log.log_failures(run, out_of_memory):
             if before is not None:
                 for note in before.notes:
                     console.warn(note)
@@ -120,11 +120,11 @@ def _execute(config: Config, stop: Stop) -> int:
 
 
 def _report(
-    run: directory.Run, ending: report_data.Ending, page: bool, console: RunConsole
+    run: directory.Run, ending: report_data.ReportInputs, page: bool, console: ConsoleReporter
 ) -> None:
     """What the run's page is made of, and the page. The results stand, whatever comes of these."""
     try:
-        report_data.leave(run, ending)
+        report_data.write_report_data(run, ending)
         if page:
             from flowertune.report.html import run as run_page
 

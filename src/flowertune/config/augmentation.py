@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import MISSING, key, option
+from flowertune.config.fields import MISSING, config_field, option
 
 
 @dataclass
 class AugmentationConfig:
     """What happens to a training photo, drawn anew each time it is seen."""
 
-    name: str = key(MISSING, "augmentation")
+    name: str = config_field(MISSING, "augmentation")
 
 
 @dataclass
@@ -24,20 +24,24 @@ class BasicAugmentationConfig(AugmentationConfig):
     """Random resized crop, horizontal flip, colour jitter."""
 
     name: str = option("basic")
-    scale: list[float] = key([0.35, 1.0], "least and most area of a crop", above=0, at_most=1)
-    ratio: list[float] = key([0.75, 4 / 3], "least and most width : height of a crop", above=0)
-    interpolation: str = key("bicubic", "of the crop", choices=("bicubic", "bilinear"))
-    flip: float = key(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
-    brightness: float = key(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
-    contrast: float = key(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
-    saturation: float = key(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
+    scale: list[float] = config_field(
+        [0.35, 1.0], "least and most area of a crop", above=0, at_most=1
+    )
+    ratio: list[float] = config_field(
+        [0.75, 4 / 3], "least and most width : height of a crop", above=0
+    )
+    interpolation: str = config_field("bicubic", "of the crop", choices=("bicubic", "bilinear"))
+    flip: float = config_field(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
+    brightness: float = config_field(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
+    contrast: float = config_field(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
+    saturation: float = config_field(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
 
 
 @dataclass
 class MixingConfig(BasicAugmentationConfig):
     """basic, then photos are mixed in pairs: one coefficient a batch, random partners."""
 
-    mix_off_epochs: int = key(0, "so many epochs at the end do not mix", at_least=0)
+    mix_off_epochs: int = config_field(0, "so many epochs at the end do not mix", at_least=0)
 
 
 @dataclass
@@ -45,7 +49,7 @@ class MixUpConfig(MixingConfig):
     """Blended pairs (Zhang et al. 2018)."""
 
     name: str = option("mixup")
-    alpha: float = key(0.2, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
+    alpha: float = config_field(0.2, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
 
 
 @dataclass
@@ -53,4 +57,4 @@ class CutMixConfig(MixingConfig):
     """A box of one photo in the other (Yun et al. 2019): one box a batch."""
 
     name: str = option("cutmix")
-    alpha: float = key(1.0, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
+    alpha: float = config_field(1.0, "the coefficient is drawn from Beta(alpha, alpha)", above=0)

@@ -22,20 +22,20 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from flowertune.config import yaml_source
-from flowertune.config.fields import on_one_line
+from flowertune.config.fields import escape_unprintable
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.messages import composing, in_one_line
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.config.validate import check
-from flowertune.errors import EXIT_DONE, Refused
+from flowertune.errors import EXIT_DONE, UsageError
 
 
 def to_config(node: DictConfig) -> Config:
     """The composed node as checked dataclasses.
 
     Raises:
-        Refused: for a key without a value or a value out of its range.
+        UsageError: for a key without a value or a value out of its range.
     """
     with composing():
         config = OmegaConf.to_object(node)
@@ -81,7 +81,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
         with contextlib.redirect_stderr(complaint):
             return get_args_parser().parse_intermixed_args(list(arguments))
     except SystemExit:
-        raise Refused(complaint.getvalue().strip().rpartition("error: ")[2]) from None
+        raise UsageError(complaint.getvalue().strip().rpartition("error: ")[2]) from None
 
 
 def print_config(composer: Hydra, name: str, options: Namespace) -> int:
@@ -91,7 +91,7 @@ def print_config(composer: Hydra, name: str, options: Namespace) -> int:
                 name, options.overrides, options.cfg, options.package, options.resolve
             )
     except SystemExit:
-        raise Refused(f"--package {options.package}: the config has no such part") from None
+        raise UsageError(f"--package {options.package}: the config has no such part") from None
     return EXIT_DONE
 
 
@@ -127,7 +127,7 @@ def open_composer(options: Namespace) -> Iterator[Hydra]:
         folders.append(more)
     name = f"{(options.config_name or 'config').removesuffix('.yaml')}.yaml"
     if not any((folder / name).is_file() for folder in folders):
-        raise Refused(f"{on_one_line(str(folders[-1] / name))}: there is no such config")
+        raise UsageError(f"{escape_unprintable(str(folders[-1] / name))}: there is no such config")
     try:
         yield Hydra.create_main_hydra2("flowertune", search_path)
     finally:
@@ -137,7 +137,7 @@ def open_composer(options: Namespace) -> Iterator[Hydra]:
 def _folder(option: str, path: str) -> Path:
     folder = Path(path).absolute()
     if not path or not folder.is_dir():
-        raise Refused(f"{option} {on_one_line(path)}: is no folder")
+        raise UsageError(f"{option} {escape_unprintable(path)}: is no folder")
     return folder
 
 

@@ -2,28 +2,32 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import MISSING, key, option
+from flowertune.config.fields import MISSING, config_field, option
 
 
 @dataclass
 class DataConfig:
     """Which photos."""
 
-    name: str = key(MISSING, "source")
-    protocol: str = key(
+    name: str = config_field(MISSING, "source")
+    protocol: str = config_field(
         "official",
         "official: val selects; trainval: train on both, select nothing",
         choices=("official", "trainval"),
     )
-    seed: int = key(0, "fixes splits and shots, apart from the training's seed", at_least=0)
-    shots: int | None = key(None, "training photos a class; null: all", at_least=1)
-    residency: str = key(
+    seed: int = config_field(
+        0, "fixes splits and shots, apart from the training's seed", at_least=0
+    )
+    shots: int | None = config_field(None, "training photos a class; null: all", at_least=1)
+    residency: str = config_field(
         "auto",
         "pixels on the device, or streamed to it; auto: on it if at most half of its free memory",
         choices=("auto", "device", "stream"),
     )
-    bad_files: str = key("stop", "files that are no photos", choices=("stop", "skip"))
-    templates: list[str] = key(["a photo of a {name}."], "prompts; {name} and {description}")
+    bad_files: str = config_field("stop", "files that are no photos", choices=("stop", "skip"))
+    templates: list[str] = config_field(
+        ["a photo of a {name}."], "prompts; {name} and {description}"
+    )
 
 
 @dataclass
@@ -31,7 +35,7 @@ class FolderConfig(DataConfig):
     """Class folders: train/ and val/ (and test/) of them, or one level, split 60/20/20."""
 
     name: str = option("folder")
-    root: str = key(MISSING, "the folder")
+    root: str = config_field(MISSING, "the folder")
 
 
 @dataclass
@@ -39,8 +43,8 @@ class Flowers102Config(DataConfig):
     """Oxford Flowers-102 with its official splits; downloaded where it is missing."""
 
     name: str = option("flowers102")
-    root: str | None = key(None, "where it lies; null: in the user's cache folder")
-    url: str = key(MISSING, "where to fetch its three files, without a slash at the end")
+    root: str | None = config_field(None, "where it lies; null: in the user's cache folder")
+    url: str = config_field(MISSING, "where to fetch its three files, without a slash at the end")
 
 
 @dataclass
@@ -48,6 +52,6 @@ class SyntheticConfig(DataConfig):
     """Flowers drawn by the program, for machines without network or photos."""
 
     name: str = option("synthetic")
-    train_per_class: int = key(32, "pictures a species", at_least=1)
-    val_per_class: int = key(16, "pictures a species", at_least=1)
-    test_per_class: int = key(100, "pictures a species", at_least=1)
+    train_per_class: int = config_field(32, "pictures a species", at_least=1)
+    val_per_class: int = config_field(16, "pictures a species", at_least=1)
+    test_per_class: int = config_field(100, "pictures a species", at_least=1)

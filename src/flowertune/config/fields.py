@@ -13,7 +13,7 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 _LISTS = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
 
 
-def key(
+def config_field(
     default: Any,
     meaning: str,
     *,
@@ -42,16 +42,16 @@ def key(
 
 def option(name: str) -> Any:
     """The literal name by which a builder recognises this option; not for typing."""
-    return key(name, "which option of the group this is", choices=(name,))
+    return config_field(name, "which option of the group this is", choices=(name,))
 
 
-def first_violation(config: Any) -> str | None:
+def validate(config: Any) -> str | None:
     """The first value out of its range: "key=value: what is allowed"; None where all is well."""
     for path, declared, value in _walk(config, ""):
         if declared is None:
             return f"{path}: there is no such key"
         if not _has_type(declared.type, value):  # OmegaConf looks into no list in a list
-            return f"{path}={format_value(value)}: must be {kind(declared)}"
+            return f"{path}={format_value(value)}: must be {describe_type(declared)}"
         for each in value if isinstance(value, list) else [value]:
             allowed = _allowed(declared, each)
             if allowed is not None:
@@ -87,11 +87,15 @@ def _allowed(declared: "Field[Any]", value: Any) -> str | None:
     if isinstance(value, str):
         if not is_text(value):
             return "text in UTF-8, without NUL"
-        return None if rules["choices"] is None or value in rules["choices"] else rule(declared)
+        return (
+            None
+            if rules["choices"] is None or value in rules["choices"]
+            else describe_range(declared)
+        )
     if value is None or isinstance(value, bool):
         return None
     if not math.isfinite(value):
-        return ", ".join(filter(None, ("a finite number", rule(declared))))
+        return ", ".join(filter(None, ("a finite number", describe_range(declared))))
     within = (
         (rules["above"] is None or value > rules["above"])
         and (rules["below"] is None or value < rules["below"])
@@ -99,7 +103,7 @@ def _allowed(declared: "Field[Any]", value: Any) -> str | None:
         and (rules["at_most"] is None or value <= rules["at_most"])
     )
     if not within:
-        return rule(declared)
+        return describe_range(declared)
     return f"at most {LARGEST:,}" if isinstance(value, int) and value > LARGEST else None
 
 
@@ -108,7 +112,7 @@ def is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
-def rule(declared: "Field[Any]") -> str:
+def describe_range(declared: "Field[Any]") -> str:
     """What a key's value may be, in words; empty where its type says all."""
     rules = declared.metadata
     choices = rules["choices"] or ()
@@ -118,7 +122,7 @@ def rule(declared: "Field[Any]") -> str:
     return " or ".join(filter(None, (" and ".join(bounds), several + ", ".join(choices))))
 
 
-def kind(declared: "Field[Any]") -> str:
+def describe_type(declared: "Field[Any]") -> str:
     """The type of a key's value, in words, with its range."""
     if is_dataclass(declared.type):
         return f"keys with values, as in {declared.name}.{fields(declared.type)[0].name}=..."
@@ -132,7 +136,7 @@ def kind(declared: "Field[Any]") -> str:
         words.remove(_KINDS[int])
     if not words:  # of Hydra's own keys
         return ""
-    allowed = rule(declared) if declared.metadata else ""
+    allowed = describe_range(declared) if declared.metadata else ""
     if declared.metadata.get("choices") and str in options:
         words.remove(_KINDS[str])  # the rule lists the words
     parts = [" or ".join(words), f"each {allowed}" if lists and allowed else allowed]
@@ -141,11 +145,11 @@ def kind(declared: "Field[Any]") -> str:
 
 def format_value(value: Any) -> str:
     """A value as one would type it, shortened where it is long."""
-    text = on_one_line(_typed(value))
+    text = escape_unprintable(_typed(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def on_one_line(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Text with what does not print, line ends too, as Python would write it."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 

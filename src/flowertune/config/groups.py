@@ -24,7 +24,7 @@ from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
 
 # Keys and groups that no result depends on: the same run, whatever they are.
-NO_RESULT = ("run.", "logger", "data.residency", "trainer.checkpoint_minutes")
+RESULT_NEUTRAL_KEYS = ("run.", "logger", "data.residency", "trainer.checkpoint_minutes")
 
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import MISSING, key, option
+from flowertune.config.fields import MISSING, config_field, option
 
 
 @dataclass
 class HeadConfig:
     """From embedding to logits."""
 
-    name: str = key(MISSING, "head")
+    name: str = config_field(MISSING, "head")
 
 
 @dataclass
@@ -17,8 +17,10 @@ class LinearHeadConfig(HeadConfig):
     """A linear layer on the embedding."""
 
     name: str = option("linear")
-    standardize: bool = key(True, "by mean and deviation of the frozen training features")
-    from_probe: bool = key(False, "start as the linear probe of the frozen features (LP-FT)")
+    standardize: bool = config_field(True, "by mean and deviation of the frozen training features")
+    from_probe: bool = config_field(
+        False, "start as the linear probe of the frozen features (LP-FT)"
+    )
 
 
 @dataclass
@@ -26,8 +28,8 @@ class CosineHeadConfig(HeadConfig):
     """Cosine similarity to one learnt vector a class."""
 
     name: str = option("cosine")
-    scale: float = key(30.0, "factor from cosine to logit", above=0)
-    learn_scale: bool = key(True, "train the factor too")
+    scale: float = config_field(30.0, "factor from cosine to logit", above=0)
+    learn_scale: bool = config_field(True, "train the factor too")
 
 
 @dataclass
@@ -35,4 +37,4 @@ class TextHeadConfig(HeadConfig):
     """A cosine head that starts as the zero-shot classifier: class vectors from prompts."""
 
     name: str = option("text")
-    learn_scale: bool = key(False, "train CLIP's logit scale too")
+    learn_scale: bool = config_field(False, "train CLIP's logit scale too")

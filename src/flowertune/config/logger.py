@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import key, option
+from flowertune.config.fields import config_field, option
 
 
 @dataclass
@@ -24,14 +24,14 @@ class WandbConfig(LoggerConfig):
     """Weights & Biases; its files lie in the run directory, too."""
 
     name: str = option("wandb")
-    project: str = key("flowertune", "of Weights & Biases")
-    entity: str | None = key(None, "whose project; null: your own")
-    mode: str | None = key(
+    project: str = config_field("flowertune", "of Weights & Biases")
+    entity: str | None = config_field(None, "whose project; null: your own")
+    mode: str | None = config_field(
         None,
         "null: as WANDB_MODE has it, else online; offline is for wandb sync",
         choices=("online", "offline"),
     )
-    group: str | None = key(None, "what runs are grouped by; null: their sweep")
+    group: str | None = config_field(None, "what runs are grouped by; null: their sweep")
 
 
 @dataclass
@@ -39,6 +39,8 @@ class MlflowConfig(LoggerConfig):
     """MLflow, at a server or in a file."""
 
     name: str = option("mlflow")
-    uri: str | None = key(None, "null: MLFLOW_TRACKING_URI, else the file mlflow.db in run.root")
-    experiment: str = key("flowertune", "of MLflow")
-    group: str | None = key(None, "what runs are grouped by; null: their sweep")
+    uri: str | None = config_field(
+        None, "null: MLFLOW_TRACKING_URI, else the file mlflow.db in run.root"
+    )
+    experiment: str = config_field("flowertune", "of MLflow")
+    group: str | None = config_field(None, "what runs are grouped by; null: their sweep")

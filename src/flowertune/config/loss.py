@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import MISSING, key, option
+from flowertune.config.fields import MISSING, config_field, option
 
 
 @dataclass
 class LossConfig:
     """What is minimised."""
 
-    name: str = key(MISSING, "loss")
+    name: str = config_field(MISSING, "loss")
 
 
 @dataclass
@@ -17,7 +17,9 @@ class CrossEntropyConfig(LossConfig):
     """Cross-entropy, with soft targets where photos are mixed."""
 
     name: str = option("ce")
-    label_smoothing: float = key(0.0, "share of the target spread evenly", at_least=0, below=1)
+    label_smoothing: float = config_field(
+        0.0, "share of the target spread evenly", at_least=0, below=1
+    )
 
 
 @dataclass
@@ -25,22 +27,22 @@ class TripletCrossEntropyConfig(CrossEntropyConfig):
     """Cross-entropy plus a batch-hard triplet loss (Hermans et al. 2017) on the embedding."""
 
     name: str = option("triplet_ce")
-    weight: float = key(0.3, "factor of the triplet term", above=0)
-    margin: float | int | str = key(
+    weight: float = config_field(0.3, "factor of the triplet term", above=0)
+    margin: float | int | str = config_field(
         1.0, "how much nearer a positive must be than a negative", above=0, choices=("soft",)
     )
-    distance: str = key(
+    distance: str = config_field(
         "euclidean",
         "between embeddings",
         choices=("euclidean", "squared_euclidean", "cosine"),
     )
-    normalize: bool = key(False, "embeddings of unit length first; cosine always does")
-    reduction: str = key(
+    normalize: bool = config_field(False, "embeddings of unit length first; cosine always does")
+    reduction: str = config_field(
         "mean",
         "over all anchors with positive and negative, or those whose cost is not 0",
         choices=("mean", "nonzero_mean"),
     )
-    samples_per_class: int = key(4, "K: photos of a class in a batch", at_least=2)
-    classes_per_batch: int | None = key(
+    samples_per_class: int = config_field(4, "K: photos of a class in a batch", at_least=2)
+    classes_per_batch: int | None = config_field(
         None, "P; null: as many as trainer.batch_size has room for", at_least=2
     )

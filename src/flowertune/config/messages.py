@@ -17,21 +17,21 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from flowertune.config.fields import format_value, kind
+from flowertune.config.fields import describe_type, format_value
 from flowertune.config.groups import SCHEMAS
 from flowertune.config.schema import Config
-from flowertune.errors import Refused, first_line, with_type
+from flowertune.errors import UsageError, first_line, with_type
 
 _EXTRA = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # come with flowertune[sweep]
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turns what Hydra and OmegaConf raise in the body into a Refused."""
+    """Turns what Hydra and OmegaConf raise in the body into a UsageError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise Refused(explain(error)) from error
+        raise UsageError(explain(error)) from error
 
 
 @contextmanager
@@ -40,11 +40,13 @@ def composing(words: Sequence[str] = ()) -> Iterator[None]:
     try:
         with in_one_line():
             yield
-    except Refused:
+    except UsageError:
         raise
     except Exception as error:
         typed = format_value(" ".join(words) or "the config")
-        raise Refused(f"{typed}: cannot be composed ({format_value(with_type(error))})") from error
+        raise UsageError(
+            f"{typed}: cannot be composed ({format_value(with_type(error))})"
+        ) from error
 
 
 def explain(error: BaseException) -> str:
@@ -52,7 +54,7 @@ def explain(error: BaseException) -> str:
     chain = _chain(error)
     word, place = _typed_word(chain), next(filter(None, map(_place, chain)), "")
     for link in chain:
-        if isinstance(link, Refused):
+        if isinstance(link, UsageError):
             return str(link)
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             group, _, name = str(link.missing_cfg_file).removeprefix("schema/").rpartition("/")
@@ -133,7 +135,7 @@ def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
         hint = f"; it goes with {' or '.join(with_it)}" if with_it else _near(last, known)
         return f"{format_value(key)}: there is no such key{there}{hint}"
     declared = _declared(error, key)
-    allowed = declared and kind(declared)
+    allowed = declared and describe_type(declared)
     whole = _whole(key)
     typed_key, _, typed = word.lstrip("+").partition("=")
     if typed_key.startswith(f"{whole}."):

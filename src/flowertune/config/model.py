@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import MISSING, key, option
+from flowertune.config.fields import MISSING, config_field, option
 
 
 @dataclass
 class ModelConfig:
     """What is trained inside the backbone."""
 
-    name: str = key(MISSING, "adapter")
+    name: str = config_field(MISSING, "adapter")
 
 
 @dataclass
@@ -17,16 +17,18 @@ class LoraConfig(ModelConfig):
     """Low-rank updates of frozen linear layers (Hu et al. 2021)."""
 
     name: str = option("lora")
-    rank: int = key(8, "rank of each update", at_least=1)
-    alpha: float = key(16.0, "the update is scaled by alpha / rank", above=0)
-    rank_stabilized: bool = key(False, "scale by alpha / sqrt(rank) instead")
-    dropout: float = key(0.0, "on the input of each update", at_least=0, below=1)
-    targets: list[str] = key(
+    rank: int = config_field(8, "rank of each update", at_least=1)
+    alpha: float = config_field(16.0, "the update is scaled by alpha / rank", above=0)
+    rank_stabilized: bool = config_field(False, "scale by alpha / sqrt(rank) instead")
+    dropout: float = config_field(0.0, "on the input of each update", at_least=0, below=1)
+    targets: list[str] = config_field(
         ["q", "k", "v", "out"],
         "layers of a block that are adapted",
         choices=("q", "k", "v", "out", "mlp"),
     )
-    layers: list[int] | None = key(None, "blocks that are adapted, from 0; null: all", at_least=0)
+    layers: list[int] | None = config_field(
+        None, "blocks that are adapted, from 0; null: all", at_least=0
+    )
 
 
 @dataclass
@@ -34,24 +36,26 @@ class VptConfig(ModelConfig):
     """Visual prompt tuning: trained tokens beside the image's (Jia et al. 2022)."""
 
     name: str = option("vpt")
-    num_prompts: int = key(16, "tokens in a block", at_least=1)
-    depth: int | str = key(
+    num_prompts: int = config_field(16, "tokens in a block", at_least=1)
+    depth: int | str = config_field(
         "deep",
         "how many blocks get prompts, from the first (shallow 1, deep all)",
         choices=("shallow", "deep"),
         at_least=1,
     )
-    shared: bool = key(False, "the same prompts in each of these blocks")
-    dropout: float = key(0.0, "on the prompts", at_least=0, below=1)
-    init: str = key(
+    shared: bool = config_field(False, "the same prompts in each of these blocks")
+    dropout: float = config_field(0.0, "on the prompts", at_least=0, below=1)
+    init: str = config_field(
         "vpt_uniform",
         "uniform as in the paper, or normal of deviation 0.02",
         choices=("vpt_uniform", "normal"),
     )
-    position: str = key(
+    position: str = config_field(
         "after_cls", "after the class token, or at the end", choices=("after_cls", "end")
     )
-    before_ln_pre: bool = key(True, "the first block's prompts go through CLIP's first norm")
+    before_ln_pre: bool = config_field(
+        True, "the first block's prompts go through CLIP's first norm"
+    )
 
 
 @dataclass

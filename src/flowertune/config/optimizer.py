@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowertune.config.fields import key, option
+from flowertune.config.fields import config_field, option
 
 
 @dataclass
@@ -10,10 +10,10 @@ class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019), with rates of their own for adapter and head."""
 
     name: str = option("adamw")
-    lr: float = key(1e-3, "peak learning rate of the adapter", above=0)
-    head_lr: float = key(5e-3, "peak learning rate of the head", above=0)
-    weight_decay: float = key(1e-2, "of the adapter", at_least=0)
-    head_weight_decay: float = key(1e-2, "of the head", at_least=0)
-    beta1: float = key(0.9, "decay of the gradient's mean", at_least=0, below=1)
-    beta2: float = key(0.999, "decay of its square", at_least=0, below=1)
-    eps: float = key(1e-8, "added to the denominator", above=0)
+    lr: float = config_field(1e-3, "peak learning rate of the adapter", above=0)
+    head_lr: float = config_field(5e-3, "peak learning rate of the head", above=0)
+    weight_decay: float = config_field(1e-2, "of the adapter", at_least=0)
+    head_weight_decay: float = config_field(1e-2, "of the head", at_least=0)
+    beta1: float = config_field(0.9, "decay of the gradient's mean", at_least=0, below=1)
+    beta2: float = config_field(0.999, "decay of its square", at_least=0, below=1)
+    eps: float = config_field(1e-8, "added to the denominator", above=0)

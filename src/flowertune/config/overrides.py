@@ -27,7 +27,7 @@ from flowertune.config.fields import format_value, is_text
 from flowertune.config.groups import conf_dir
 from flowertune.config.messages import no_such_option, unreadable
 from flowertune.config.saved import HYDRA
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 MOST_JOBS = 10_000  # all of a sweep are composed before the first starts
 
@@ -36,12 +36,12 @@ def check(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
     """The words, read.
 
     Raises:
-        Refused: a word is no override, or one that a run has no use for.
+        UsageError: a word is no override, or one that a run has no use for.
         OverrideParseException: for Hydra a word says nothing.
     """
     for word in words:
         if not is_text(word):
-            raise Refused(f"{format_value(word)}: is not text in UTF-8")
+            raise UsageError(f"{format_value(word)}: is not text in UTF-8")
     overrides = OverridesParser.create().parse_overrides(list(words))
     assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only one
     for override in overrides:
@@ -52,28 +52,28 @@ def check(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
 def _check(override: Override, repository: IConfigRepository) -> None:
     key, word = override.key_or_group, str(override.input_line)
     if not key:
-        raise Refused(unreadable(word))
+        raise UsageError(unreadable(word))
     if override.package is not None:
-        raise Refused(
+        raise UsageError(
             f"{format_value(word)}: has an @, which is for defaults lists; give key=value"
         )
     check_key(key, word)
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
-        raise Refused(f"{format_value(word)}: has one value for a whole sweep")
+        raise UsageError(f"{format_value(word)}: has one value for a whole sweep")
     if override.is_delete():
-        raise Refused(f"{format_value(word)}: nothing can be taken away; give it another value")
+        raise UsageError(f"{format_value(word)}: nothing can be taken away; give it another value")
     is_new = override.is_add() or override.is_force_add()
     if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
-        raise Refused(
+        raise UsageError(
             f"{format_value(word)}: nothing can be added; without + it sets what is there"
         )
     if key.startswith("schema"):  # where the dataclasses are registered
-        raise Refused(f"{format_value(word)}: there is no such key")
+        raise UsageError(f"{format_value(word)}: there is no such key")
     if is_group:
         _check_options(override, repository)
     elif key == "method":
-        raise Refused(
+        raise UsageError(
             f"{format_value(word)}: --config-path has chosen the method; set its keys instead"
         )
 
@@ -95,7 +95,7 @@ def _check_options(override: Override, repository: IConfigRepository) -> None:
     for each in chosen:
         if each not in options:
             name = each if isinstance(each, str) else typed
-            raise Refused(no_such_option(group, name, options))
+            raise UsageError(no_such_option(group, name, options))
 
 
 def _options_of(group: str, repository: IConfigRepository) -> list[str]:
@@ -110,24 +110,24 @@ def check_one_job(overrides: Iterable[Override]) -> None:
     """What is no sweep has one value for each key.
 
     Raises:
-        Refused: a key has several values.
+        UsageError: a key has several values.
     """
     for override in overrides:
         if override.is_sweep_override():
             hint = "; -m makes a run of each, quotes make them one value"
-            raise Refused(f"{format_value(override.input_line)}: several values{hint}")
+            raise UsageError(f"{format_value(override.input_line)}: several values{hint}")
 
 
 def check_number_of_jobs(overrides: Iterable[Override]) -> None:
     """Before they are counted out in memory: range(1,1000000000) is typed quickly.
 
     Raises:
-        Refused: a key has no value at all, or the sweep has more jobs than anybody waits for.
+        UsageError: a key has no value at all, or the sweep has more jobs than anybody waits for.
     """
     several = [each for each in overrides if each.is_sweep_override()]
     if math.prod(map(_number_of_values, several)) > MOST_JOBS:
         words = format_value(" ".join(str(override.input_line) for override in several))
-        raise Refused(f"{words}: more than {MOST_JOBS:,} jobs; list fewer values")
+        raise UsageError(f"{words}: more than {MOST_JOBS:,} jobs; list fewer values")
 
 
 def _number_of_values(override: Override) -> float:
@@ -143,7 +143,7 @@ def _number_of_values(override: Override) -> float:
         names = override.config_loader.get_group_options(override.key_or_group)
         number = len(value.filter(names))
     if number < 1:
-        raise Refused(f"{format_value(override.input_line)}: there is no value in it")
+        raise UsageError(f"{format_value(override.input_line)}: there is no value in it")
     return number
 
 
@@ -171,32 +171,32 @@ def check_key(key: str, word: str) -> None:
     """Whether a typed word may be: nothing where it is not about hydra.
 
     Raises:
-        Refused: the typed word sets a key or a group of `hydra` that is not for setting.
+        UsageError: the typed word sets a key or a group of `hydra` that is not for setting.
     """
     names = re.split(r"[./]", key)
     if names[0] == "hydra" and names[1:2] not in [[name] for name in _OPEN]:
-        raise Refused(_closed(format_value(word)))
+        raise UsageError(_closed(format_value(word)))
 
 
 def check_hydra(hydra: DictConfig) -> None:
     """The settings that were composed, from whatever files.
 
     Raises:
-        Refused: a setting is not what it always is, or names code that is no plugin of Hydra's.
+        UsageError: a setting is not what it always is, or names code that is no plugin of Hydra's.
     """
     plain: Any = OmegaConf.to_container(hydra)
     for path, value in [*_leaves("", HYDRA), *_CLOSED.items()]:
         if _at(plain, path) != value:
-            raise Refused(_closed(f"hydra.{path}"))
+            raise UsageError(_closed(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):
         if not isinstance(plain[name], dict):
-            raise Refused(f"hydra.{name}={format_value(plain[name])}: cannot be left out")
+            raise UsageError(f"hydra.{name}={format_value(plain[name])}: cannot be left out")
         for path, value in _leaves(f"hydra.{name}", plain[name]):
             last = path.rpartition(".")[2]
             if last == "_target_" and not _PLUGIN.fullmatch(str(value)):
-                raise Refused(f"{path}={format_value(value)}: must be a plugin of Hydra's")
+                raise UsageError(f"{path}={format_value(value)}: must be a plugin of Hydra's")
             if last == "custom_search_space" and value is not None:
-                raise Refused(f"{path}={format_value(value)}: a config cannot name Python code")
+                raise UsageError(f"{path}={format_value(value)}: a config cannot name Python code")
 
 
 def _closed(what: str) -> str:

@@ -6,34 +6,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.config.fields import key
-from flowertune.config.groups import NO_RESULT
+from flowertune.config.fields import config_field
+from flowertune.config.groups import RESULT_NEUTRAL_KEYS
 
 
 @dataclass
 class RunConfig:
     """Where the run's directory goes."""
 
-    root: str = key("runs", "parent of the run directories")
-    name: str | None = key(None, "the directory's name; null: made from what was typed")
-    resume: str = key(
+    root: str = config_field("runs", "parent of the run directories")
+    name: str | None = config_field(None, "the directory's name; null: made from what was typed")
+    resume: str = config_field(
         "auto",
         "auto: an unfinished run goes on, a finished one is reported; never: both are refused; "
         "restart: both are replaced",
         choices=("auto", "never", "restart"),
     )
-    console: str = key(
+    console: str = config_field(
         "auto",
         "auto: a live view on a terminal, else lines; quiet: warnings and the run's path; "
         "json: objects on stdout, the rest on stderr",
         choices=("auto", "plain", "quiet", "json"),
     )
-    report: bool = key(True, "make report.html at the end; flowertune report makes it, too")
+    report: bool = config_field(
+        True, "make report.html at the end; flowertune report makes it, too"
+    )
 
 
 _HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
 # words that say nothing about the result
-_SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, NO_RESULT))}|hydra[./]|method=)")
+_SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, RESULT_NEUTRAL_KEYS))}|hydra[./]|method=)")
 
 
 def run_name(method: str, overrides: Sequence[str]) -> str:

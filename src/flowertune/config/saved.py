@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowertune.config.fields import first_violation
+from flowertune.config.fields import validate
 from flowertune.config.groups import SCHEMAS
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
@@ -38,7 +38,7 @@ def to_yaml(config: Mapping[str, Any]) -> str:
     return _HEADER + OmegaConf.to_yaml(OmegaConf.create(node))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
     """The config as plain values, as `to_yaml` got it.
 
     Raises OSError, or ValueError for a file that is no such config.
@@ -62,7 +62,7 @@ def read_config(path: Path) -> Config:
     A key that is younger than the file has its default. Raises OSError, or ValueError for a file
     that is no such config, or has values that no run can have.
     """
-    values = read(path)
+    values = read_values(path)
     parts: dict[str, Any] = {
         group: options[_option(group, values[group])]
         for group, options in SCHEMAS.items()
@@ -74,7 +74,7 @@ def read_config(path: Path) -> Config:
         config = Config(**{**values, **made})
     except TypeError as error:
         raise ValueError(f"{path}: is not a config") from error
-    if violation := first_violation(config):
+    if violation := validate(config):
         raise ValueError(f"{path}: {violation}")
     return config
 

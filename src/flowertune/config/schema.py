@@ -7,7 +7,7 @@ from flowertune.config.augmentation import (
 )
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.data import DataConfig
-from flowertune.config.fields import MISSING, key
+from flowertune.config.fields import MISSING, config_field
 from flowertune.config.head import HeadConfig, LinearHeadConfig
 from flowertune.config.logger import LoggerConfig
 from flowertune.config.loss import LossConfig
@@ -25,9 +25,9 @@ from flowertune.config.trainer import TrainerConfig
 class Config:
     """One training, whole."""
 
-    method: str = key(MISSING, "the preset's name, for tables")
-    seed: int = key(42, "fixes weights, order, crops and every other draw", at_least=0)
-    baselines: bool = key(True, "zero-shot and linear probe beside the training")
+    method: str = config_field(MISSING, "the preset's name, for tables")
+    seed: int = config_field(42, "fixes weights, order, crops and every other draw", at_least=0)
+    baselines: bool = config_field(True, "zero-shot and linear probe beside the training")
     backbone: BackboneConfig = MISSING
     model: ModelConfig = MISSING
     head: HeadConfig = MISSING
@@ -41,7 +41,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def needs_probe(config: Config) -> bool:
+def head_from_probe(config: Config) -> bool:
     """Whether the head is the linear probe of the frozen features, or starts as it."""
     head = config.head
     return isinstance(config.model, LinearProbeConfig) or (

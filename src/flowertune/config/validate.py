@@ -1,12 +1,12 @@
 """What a config's values must be: each within its range, and all of them fit to go together."""
 
 from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
-from flowertune.config.fields import first_violation, format_value
+from flowertune.config.fields import format_value, validate
 from flowertune.config.head import LinearHeadConfig, TextHeadConfig
 from flowertune.config.loss import CrossEntropyConfig, TripletCrossEntropyConfig
 from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfig
-from flowertune.config.schema import Config, needs_probe
-from flowertune.errors import Refused
+from flowertune.config.schema import Config, head_from_probe
+from flowertune.errors import UsageError
 
 WHY = "has no use for it; leave it out"
 
@@ -15,11 +15,11 @@ def check(config: Config) -> None:
     """Every value against its range, then the values that must fit together.
 
     Raises:
-        Refused: with the key, its value and what is allowed.
+        UsageError: with the key, its value and what is allowed.
     """
-    violation = first_violation(config)
+    violation = validate(config)
     if violation is not None:
-        raise Refused(violation)
+        raise UsageError(violation)
     _check_together(config)
 
 
@@ -27,18 +27,20 @@ def _check_together(config: Config) -> None:
     if config.data.protocol == "trainval":
         _check_nothing_is_selected(config)
     if config.backbone.source == "directory" and not config.backbone.path:
-        raise Refused("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
+        raise UsageError("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
     if config.backbone.source != "directory" and config.backbone.path is not None:
-        raise Refused(
+        raise UsageError(
             f"backbone.path={format_value(config.backbone.path)}: "
             "is read with backbone=local alone; add that"
         )
     if getattr(config.data, "root", None) == "":
-        raise Refused("data.root: empty; give a folder (data.root=DIR)")
+        raise UsageError("data.root: empty; give a folder (data.root=DIR)")
     if isinstance(config.head, TextHeadConfig) and not config.backbone.text:
-        raise Refused("head=text: needs a text tower that means something; backbone.text is false")
+        raise UsageError(
+            "head=text: needs a text tower that means something; backbone.text is false"
+        )
     if config.trainer.warmup_epochs > config.trainer.epochs:
-        raise Refused(
+        raise UsageError(
             f"trainer.warmup_epochs={config.trainer.warmup_epochs:g}: "
             f"at most trainer.epochs, which is {config.trainer.epochs}"
         )
@@ -47,32 +49,32 @@ def _check_together(config: Config) -> None:
     if isinstance(config.augmentation, MixingConfig):
         off = config.augmentation.mix_off_epochs
         if off > config.trainer.epochs:
-            raise Refused(
+            raise UsageError(
                 f"augmentation.mix_off_epochs={off}: "
                 f"at most trainer.epochs, which is {config.trainer.epochs}"
             )
     if isinstance(config.model, LoraConfig) and not config.model.targets:
-        raise Refused("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
+        raise UsageError("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
     if isinstance(config.model, LoraConfig) and config.model.layers == []:
-        raise Refused("model.layers=[]: LoRA needs at least one layer; null means all")
+        raise UsageError("model.layers=[]: LoRA needs at least one layer; null means all")
     if isinstance(config.augmentation, BasicAugmentationConfig):
         for name in ("scale", "ratio"):
             span = getattr(config.augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
-                raise Refused(f"augmentation.{name}={format_value(span)}: must be [least,most]")
+                raise UsageError(f"augmentation.{name}={format_value(span)}: must be [least,most]")
     if isinstance(config.loss, TripletCrossEntropyConfig):
         _check_triplets(config, config.loss)
 
 
 def _check_triplets(config: Config, loss: TripletCrossEntropyConfig) -> None:
     if isinstance(config.augmentation, MixingConfig):
-        raise Refused(
+        raise UsageError(
             "loss=triplet_ce: needs photos of one class each, and "
             f"augmentation={config.augmentation.name} mixes them; take augmentation=basic"
         )
     classes, samples = loss.classes_per_batch or 2, loss.samples_per_class
     if classes * samples > config.trainer.batch_size:
-        raise Refused(
+        raise UsageError(
             f"trainer.batch_size={config.trainer.batch_size}: {classes} classes "
             f"(loss.classes_per_batch) of {samples} photos (loss.samples_per_class) need "
             f"{classes * samples}"
@@ -84,32 +86,34 @@ def _check_frozen(config: Config) -> None:
     method = config.model.name
     head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
     if (config.head.name, config.augmentation.name, config.loss.name) != (head, "none", "ce"):
-        raise Refused(
+        raise UsageError(
             f"model={method}: needs head={head}, augmentation=none and loss=ce, "
             f"which method={method} sets"
         )
     if isinstance(config.head, LinearHeadConfig) and config.head.from_probe:
-        raise Refused(f"head.from_probe=true: model={method} is a probe already")
+        raise UsageError(f"head.from_probe=true: model={method} is a probe already")
     if config.trainer.adapter_scales:
-        raise Refused(f"trainer.adapter_scales: model={method} has no adapter to scale")
+        raise UsageError(f"trainer.adapter_scales: model={method} has no adapter to scale")
     if config.trainer.ema is not None:
-        raise Refused(
+        raise UsageError(
             f"trainer.ema={config.trainer.ema:g}: model={method} takes no steps; leave it out"
         )
     assert isinstance(config.loss, CrossEntropyConfig)
     if config.loss.label_smoothing:
-        raise Refused(f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {WHY}")
+        raise UsageError(
+            f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {WHY}"
+        )
     if isinstance(config.head, LinearHeadConfig) and not config.head.standardize:
-        raise Refused(f"head.standardize=false: model={method} {WHY}")
+        raise UsageError(f"head.standardize=false: model={method} {WHY}")
     if isinstance(config.head, TextHeadConfig) and config.head.learn_scale:
-        raise Refused(f"head.learn_scale=true: model={method} {WHY}")
+        raise UsageError(f"head.learn_scale=true: model={method} {WHY}")
 
 
 def _check_nothing_is_selected(config: Config) -> None:
     """Under trainval there is no val: what would be chosen on it is given or left out."""
     instead = []
     if config.probe.weight_decay is None:
-        if needs_probe(config):
+        if head_from_probe(config):
             instead.append("probe.weight_decay=NUMBER")
         elif config.baselines:
             instead.append("probe.weight_decay=NUMBER (or baselines=false)")
@@ -118,6 +122,6 @@ def _check_nothing_is_selected(config: Config) -> None:
     if config.trainer.adapter_scales:
         instead.append("trainer.adapter_scales=[]")
     if instead:
-        raise Refused(
+        raise UsageError(
             f"data.protocol=trainval: has no val to choose or to stop by; give {', '.join(instead)}"
         )

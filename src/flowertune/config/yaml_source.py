@@ -12,9 +12,9 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowertune.config.fields import format_value, on_one_line
+from flowertune.config.fields import escape_unprintable, format_value
 from flowertune.config.groups import conf_dir
-from flowertune.errors import Refused, first_line
+from flowertune.errors import UsageError, first_line
 
 LARGEST = 100_000  # bytes; a run's config.yaml has 2,000
 MOST = 10_000  # values, those that an alias repeats counted each time
@@ -43,31 +43,33 @@ def check(path: Path) -> None:
     """Whether the file is a config at all; what its keys may be is seen when it is composed.
 
     Raises:
-        Refused: it is no YAML in UTF-8, no keys with values, too large, or names Python code.
+        UsageError: it is no YAML in UTF-8, no keys with values, too large, or names Python code.
     """
-    said = on_one_line(str(path))
+    said = escape_unprintable(str(path))
     try:
         if path.stat().st_size > LARGEST:
-            raise Refused(f"{said}: has more than {LARGEST:,} bytes, and is no config")
+            raise UsageError(f"{said}: has more than {LARGEST:,} bytes, and is no config")
         text = path.read_text(encoding="utf-8")
         for number, node in enumerate(_nodes(yaml.compose(text, Loader=yaml.SafeLoader))):
             if number == MOST:
-                raise Refused(f"{said}: has more than {MOST:,} values, and is no config")
+                raise UsageError(f"{said}: has more than {MOST:,} values, and is no config")
             if "python" in node.tag:
                 line = node.start_mark.line + 1
-                raise Refused(f"{said}, line {line}: {node.tag}: a config cannot name Python code")
+                raise UsageError(
+                    f"{said}, line {line}: {node.tag}: a config cannot name Python code"
+                )
         config = OmegaConf.load(path)
     except UnicodeDecodeError as error:
-        raise Refused(f"{said}: is not text in UTF-8") from error
+        raise UsageError(f"{said}: is not text in UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise Refused(f"{said}{line}: is not YAML ({format_value(error.problem)})") from error
+        raise UsageError(f"{said}{line}: is not YAML ({format_value(error.problem)})") from error
     except OSError as error:
-        raise Refused(f"{said}: cannot be read ({error.strerror or error})") from error
+        raise UsageError(f"{said}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise Refused(f"{said}: is no config ({format_value(first_line(error))})") from error
+        raise UsageError(f"{said}: is no config ({format_value(first_line(error))})") from error
     if not isinstance(config, DictConfig):
-        raise Refused(f"{said}: is a list; a config has keys with values")
+        raise UsageError(f"{said}: is a list; a config has keys with values")
 
 
 def _nodes(root: Any) -> Iterator[yaml.Node]:

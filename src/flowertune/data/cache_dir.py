@@ -6,8 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from flowertune.errors import Refused
-from flowertune.files import in_words
+from flowertune.errors import UsageError
+from flowertune.files import format_bytes
 
 MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
@@ -31,13 +31,13 @@ def check_space(what: str, needed: int, folder: Path) -> None:
     """Refuses where `what` takes more bytes than are free in `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise Refused(
-            f"{what} takes {in_words(needed)} in {folder}, where {in_words(free)} are free; "
-            f"{MOVE_HINT}"
+        raise UsageError(
+            f"{what} takes {format_bytes(needed)} in {folder}, where {format_bytes(free)} are "
+            f"free; {MOVE_HINT}"
         )
 
 
-def mark_used(path: Path) -> None:
+def touch(path: Path) -> None:
     """Gives a file or folder of the cache the present time, for `flowertune data cache`.
 
     What lies in a cache that this user may only read is used all the same.

@@ -18,7 +18,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class PhotoSet:
+class ImageDataset:
     """A classification task as a list of files; no pixel has been read.
 
     `splits` holds "train" and "val", and "test" where the task has one; after `protocol.trainval`

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flowertune.data.cache.memmap import StoredRows
+from flowertune.data.cache.memmap import ChecksummedMemmap
 from flowertune.runtime.device import send
 
 Residency = Literal["auto", "device", "stream"]
@@ -31,22 +31,26 @@ def are_resident(residency: Residency, total_bytes: int, device: torch.device) -
     return device.type == "cpu" or 2 * total_bytes <= free_memory(device)
 
 
-class PixelStore:
+class DevicePixels:
     """The pixels of a data set, from which batches are gathered onto a device.
 
     `resident`: the pixels are moved there once, where on the CPU the memory map is used as it is.
     Else each batch is read from the map while the device works on those before it. No result
-    depends on it. Stored rows are verified when they are first read; their TrainingFailed comes
+    depends on it. Stored rows are verified when they are first read; their TrainingError comes
     out of every method, and of the constructor where all are read.
     """
 
     def __init__(
-        self, pixels: StoredRows | npt.NDArray[np.uint8], device: torch.device, *, resident: bool
+        self,
+        pixels: ChecksummedMemmap | npt.NDArray[np.uint8],
+        device: torch.device,
+        *,
+        resident: bool,
     ) -> None:
         self.device = device
         self.resident = resident
-        self._stored = pixels if isinstance(pixels, StoredRows) else None
-        self.mapped = pixels.mapped if isinstance(pixels, StoredRows) else pixels
+        self._stored = pixels if isinstance(pixels, ChecksummedMemmap) else None
+        self.mapped = pixels.mapped if isinstance(pixels, ChecksummedMemmap) else pixels
         if self._stored is not None and resident and device.type != "cpu":
             self._stored.verify_all()
             self._stored = None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from flowertune import files
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 # progress(description, done, total); total is None where it is not known
 Progress = Callable[[str, int, int | None], None]
@@ -32,21 +32,21 @@ def fetch(url: str, target: Path, *, md5: str, progress: Progress, otherwise: st
     Written beside the target under a hidden name (a leftover of a killed process is overwritten),
     checked, flushed to the disk, renamed. `otherwise` is what a person can do without the network.
 
-    Raises Refused, within ten seconds of silence, where it cannot be fetched or is another file;
+    Raises UsageError, within ten seconds of silence, where it cannot be fetched or is another file;
     OSError where the disk fails.
     """
     part = target.with_name(f".{target.name}.part")
     try:
         found = _receive(url, part, f"fetching {target.name}", progress)
         if found != md5:
-            raise Refused(
+            raise UsageError(
                 f"{url} is not the file it should be: its md5 is {found}, expected {md5} (a login"
                 f" page or a damaged copy?); {otherwise}"
             )
         os.replace(part, target)
         files.flush_folder(target.parent)
     except _NotFetchedError as error:
-        raise Refused(f"cannot fetch {url}: {error}; {otherwise}") from error
+        raise UsageError(f"cannot fetch {url}: {error}; {otherwise}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -54,7 +54,7 @@ def fetch(url: str, target: Path, *, md5: str, progress: Progress, otherwise: st
 def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> None:
     """Extract a tar archive into `folder`, which must not exist yet; `total` files are expected.
 
-    Raises Refused, before anything of the entry is written, where an entry would land outside
+    Raises UsageError, before anything of the entry is written, where an entry would land outside
     `folder` or is neither a file nor a folder, and where the archive is damaged; OSError where
     the disk fails.
     """
@@ -72,7 +72,7 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
                     done += 1
                     progress(description, done, total)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise Refused(
+        raise UsageError(
             f"{archive} cannot be unpacked: {error}; remove it and start again"
         ) from error
     # Renaming the folder says that all of it is there: so let it be on the disk first.
@@ -151,6 +151,8 @@ def _read(answer: http.client.HTTPResponse, done: int) -> bytes:
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in member.name:
-        raise Refused(f"{archive} is not to be trusted: {member.name!r} leads out of its folder")
+        raise UsageError(f"{archive} is not to be trusted: {member.name!r} leads out of its folder")
     if not (member.isfile() or member.isdir()):
-        raise Refused(f"{archive} is not to be trusted: {member.name!r} is no file and no folder")
+        raise UsageError(
+            f"{archive} is not to be trusted: {member.name!r} is no file and no folder"
+        )

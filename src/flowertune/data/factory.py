@@ -19,19 +19,19 @@ from flowertune.config.loss import TripletCrossEntropyConfig
 from flowertune.config.schema import Config
 from flowertune.data import splits
 from flowertune.data.cache.dataset import CachedSplit
-from flowertune.data.cache_dir import mark_used
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.cache_dir import touch
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.device_pixels import Residency, are_resident
 from flowertune.data.samplers import class_batches, epoch_batches
 from flowertune.data.sources import flowers102, folder
 from flowertune.data.sources.synthetic import dataset as synthetic
-from flowertune.data.transforms.augment import Recipe
-from flowertune.data.transforms.mixup import Mixing
+from flowertune.data.transforms.augment import AugmentSettings
+from flowertune.data.transforms.mixup import MixSettings
 
 Progress = Callable[[str, int, int | None], None]
 
 
-def list_photos(data: DataConfig, cache: Path, progress: Progress) -> PhotoSet:
+def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
     """The photos of the source under `data.protocol`, k of each class for training if asked for."""
     photo_set = _SOURCES[data.name](data, cache, progress)
     if data.protocol == "trainval":
@@ -39,7 +39,7 @@ def list_photos(data: DataConfig, cache: Path, progress: Progress) -> PhotoSet:
     return photo_set if data.shots is None else splits.k_shot(photo_set, data.shots, data.seed)
 
 
-def photo_root(data: DataConfig, cache: Path) -> Path:
+def image_root(data: DataConfig, cache: Path) -> Path:
     """The folder of the source's photos, whether or not it is there; nothing is fetched or drawn.
 
     It is what the paths in photos.csv of a run begin at.
@@ -47,7 +47,7 @@ def photo_root(data: DataConfig, cache: Path) -> Path:
     return _ROOTS[data.name](data, cache)
 
 
-def _folder(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+def _folder(data: Any, cache: Path, progress: Progress) -> ImageDataset:
     return folder.photo_set(_folder_root(data, cache), seed=data.seed)
 
 
@@ -55,11 +55,11 @@ def _folder_root(data: Any, cache: Path) -> Path:
     return Path(data.root).expanduser().absolute()
 
 
-def _flowers102(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+def _flowers102(data: Any, cache: Path, progress: Progress) -> ImageDataset:
     root = _flowers102_root(data, cache)
     photo_set = flowers102.photo_set(root, url=data.url, progress=progress)
     if data.root is None:
-        mark_used(root)
+        touch(root)
     return photo_set
 
 
@@ -67,9 +67,9 @@ def _flowers102_root(data: Any, cache: Path) -> Path:
     return cache / "flowers102" if data.root is None else _folder_root(data, cache)
 
 
-def _synthetic(data: Any, cache: Path, progress: Progress) -> PhotoSet:
+def _synthetic(data: Any, cache: Path, progress: Progress) -> ImageDataset:
     photo_set = synthetic.photo_set(cache / "synthetic", **_drawn(data), progress=progress)
-    mark_used(photo_set.root)
+    touch(photo_set.root)
     return photo_set
 
 
@@ -83,7 +83,7 @@ def _drawn(data: Any) -> dict[str, int]:
     return {name: getattr(data, name) for name in names}
 
 
-_SOURCES: dict[str, Callable[[Any, Path, Progress], PhotoSet]] = {
+_SOURCES: dict[str, Callable[[Any, Path, Progress], ImageDataset]] = {
     "folder": _folder,
     "flowers102": _flowers102,
     "synthetic": _synthetic,
@@ -96,7 +96,7 @@ _ROOTS: dict[str, Callable[[Any, Path], Path]] = {
 
 
 def pixels_are_resident(
-    data: DataConfig, photo_set: PhotoSet, train: CachedSplit, device: torch.device
+    data: DataConfig, photo_set: ImageDataset, train: CachedSplit, device: torch.device
 ) -> bool:
     """Whether a run keeps its pixels on the device; all of them or none.
 
@@ -112,11 +112,11 @@ def pixels_are_resident(
 
 def augmentation_recipe(
     settings: AugmentationConfig, size: tuple[int, int], epochs: int
-) -> Recipe | None:
+) -> AugmentSettings | None:
     """How training photos are varied in a training of `epochs`; None where they are not."""
     if not isinstance(settings, BasicAugmentationConfig):
         return None
-    return Recipe(
+    return AugmentSettings(
         size=size,
         interpolation=settings.interpolation,  # type: ignore[arg-type]  # its choices are checked
         scale=(settings.scale[0], settings.scale[1]),
@@ -129,10 +129,10 @@ def augmentation_recipe(
     )
 
 
-def _mixing(settings: BasicAugmentationConfig, epochs: int) -> Mixing | None:
+def _mixing(settings: BasicAugmentationConfig, epochs: int) -> MixSettings | None:
     if not isinstance(settings, (MixUpConfig, CutMixConfig)):
         return None
-    return Mixing(
+    return MixSettings(
         kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
         alpha=settings.alpha,
         last_epoch=epochs - settings.mix_off_epochs,

@@ -81,43 +81,47 @@ class Preprocessing:
         }
 
 
-class NotAPhoto(Exception):
+class UnreadableImageError(Exception):
     """A file gives no picture. The message is the reason, short enough for a list."""
 
 
-def photo_bytes(path: Path) -> bytes:
-    """The whole content of a file that may be a photo. Raises NotAPhoto where there is none."""
+def image_bytes(path: Path) -> bytes:
+    """The whole content of a file that may be a photo.
+
+    Raises UnreadableImageError where there is none.
+    """
     _check_file(path)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise NotAPhoto(f"{UNREADABLE}: {error.strerror or error}") from error
+        raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
 
 
-def read_photo(data: bytes) -> Image.Image:
+def decode_image(data: bytes) -> Image.Image:
     """Decode a photo completely, turn it upright by its EXIF orientation, convert it to RGB.
 
     The conversion is PIL's `convert("RGB")`, as in open_clip: transparency is dropped, an
     animation gives its first frame, and a 16-bit grey picture is clipped at 255 rather than scaled.
-    Raises NotAPhoto: empty, not an image, cut short, damaged, more pixels than PIL allows.
+    Raises UnreadableImageError: empty, not an image, cut short, damaged, more pixels than PIL
+    allows.
     """
     if not data:
-        raise NotAPhoto("an empty file")
+        raise UnreadableImageError("an empty file")
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             return _upright_rgb(image)
     # PIL's readers raise nearly anything on damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ... Whatever it is, the file gives no picture and says so.
     except Exception as error:
-        raise NotAPhoto(_reason(error, data[:32])) from error
+        raise UnreadableImageError(_reason(error, data[:32])) from error
 
 
 def from_image(image: Image.Image) -> Image.Image:
-    """`read_photo`'s picture of what somebody has opened already, which stays as it is."""
+    """`decode_image`'s picture of what somebody has opened already, which stays as it is."""
     try:
         return _upright_rgb(image.copy())
     except Exception as error:  # as in read_photo
-        raise NotAPhoto(_reason(error, b"")) from error
+        raise UnreadableImageError(_reason(error, b"")) from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -130,10 +134,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) of `read_photo`'s picture, from the header alone where that can be trusted.
+    """(width, height) of `decode_image`'s picture, from the header alone where that can be trusted.
 
     Only a JPEG says everything at its beginning: the orientation of a PNG may stand behind its
-    pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises NotAPhoto.
+    pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises UnreadableImageError.
     """
     _check_file(path)
     head = b""
@@ -147,15 +151,15 @@ def upright_size(path: Path) -> tuple[int, int]:
                     turned = _orientation(image) in (5, 6, 7, 8)
                 return (height, width) if turned else (width, height)
     except Exception as error:  # as in read_photo
-        raise NotAPhoto(_reason(error, head)) from error
-    return read_photo(photo_bytes(path)).size
+        raise UnreadableImageError(_reason(error, head)) from error
+    return decode_image(image_bytes(path)).size
 
 
 def eval_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """What open_clip's own evaluation preprocessing yields before normalisation, bit for bit.
 
-    `image` is `read_photo`'s. Returns (3, H, W) of `preprocessing.size`. Raises NotAPhoto where the
-    photo is so long and thin that open_clip could not resize it.
+    `image` is `decode_image`'s. Returns (3, H, W) of `preprocessing.size`. Raises
+    UnreadableImageError where the photo is so long and thin that open_clip could not resize it.
     """
     _check_shape(image.size, preprocessing)
     return _channels_first(eval_transform(preprocessing)(image))
@@ -213,15 +217,15 @@ def _check_file(path: Path) -> None:
         status = path.stat()
     except FileNotFoundError:
         reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
-        raise NotAPhoto(reason) from None
+        raise UnreadableImageError(reason) from None
     except OSError as error:
-        raise NotAPhoto(f"{UNREADABLE}: {error.strerror or error}") from error
+        raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
     if stat.S_ISDIR(status.st_mode):
-        raise NotAPhoto("a folder, not a file")
+        raise UnreadableImageError("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
-        raise NotAPhoto("not a regular file")  # to read a pipe would be to wait for ever
+        raise UnreadableImageError("not a regular file")  # to read a pipe would be to wait for ever
     if status.st_size > MAX_BYTES:
-        raise NotAPhoto(f"too large: {status.st_size / 2**20:,.0f} MiB")
+        raise UnreadableImageError(f"too large: {status.st_size / 2**20:,.0f} MiB")
 
 
 def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
@@ -237,7 +241,7 @@ def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
     else:
         impossible = False
     if impossible:
-        raise NotAPhoto(f"too long and thin: {width} x {height} pixels")
+        raise UnreadableImageError(f"too long and thin: {width} x {height} pixels")
 
 
 @lru_cache(maxsize=1)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from flowertune.data.cache.dataset import CachedSplit
-from flowertune.data.device_pixels import PixelStore
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.transforms import augment, mixup
 from flowertune.data.transforms.resize import Photos
 from flowertune.runtime.device import send
 
 
 @dataclass(frozen=True)
-class TrainingPhotos:
+class TrainLoader:
     """Photos, labels and how they are varied.
 
     labels: (N,) int64 on the CPU. sizes: (N, 2) height and width of the stored photos on the CPU,
@@ -24,11 +24,11 @@ class TrainingPhotos:
     batch of an epoch; the number of batches is the same for all epochs.
     """
 
-    pixels: PixelStore
+    pixels: DevicePixels
     labels: Tensor
     classes: int
     sizes: Tensor | None
-    recipe: augment.Recipe | None
+    recipe: augment.AugmentSettings | None
     mean: Tensor
     std: Tensor
     batches: Callable[[int], list[Tensor]]
@@ -58,34 +58,34 @@ class TrainingPhotos:
         targets = mixup.soft_targets(send(self.labels[indices], self.pixels.device), self.classes)
         if self.recipe is None:
             assert isinstance(photos, Tensor)
-            return augment.normalise(photos, self.mean, self.std), targets
+            return augment.normalize(photos, self.mean, self.std), targets
         assert self.sizes is not None
-        drawn = augment.draw(self.recipe, self.sizes[indices], self.seed, epoch, batch)
+        drawn = augment.draw_params(self.recipe, self.sizes[indices], self.seed, epoch, batch)
         images = augment.apply(photos, drawn, self.recipe, self.mean, self.std)
         return (
             (images, targets) if drawn.mixing is None else mixup.mix(images, targets, drawn.mixing)
         )
 
 
-def training_photos(
+def build_train_loader(
     stored: CachedSplit,
-    evaluation: PixelStore,
+    evaluation: DevicePixels,
     classes: int,
-    recipe: augment.Recipe | None,
+    recipe: augment.AugmentSettings | None,
     mean: Tensor,
     std: Tensor,
     batches: Callable[[int], list[Tensor]],
     seed: int,
-) -> TrainingPhotos:
+) -> TrainLoader:
     """The photos of `stored`: their training form on the device, or `evaluation` without one.
 
     evaluation: the split's evaluation pixels; those of the training form are kept where they are.
     """
     pixels, sizes = evaluation, None
     if stored.train_pixels is not None and stored.train_sizes is not None:
-        pixels = PixelStore(stored.train_pixels, evaluation.device, resident=evaluation.resident)
+        pixels = DevicePixels(stored.train_pixels, evaluation.device, resident=evaluation.resident)
         sizes = torch.from_numpy(stored.train_sizes)
-    return TrainingPhotos(
+    return TrainLoader(
         pixels=pixels,
         labels=torch.tensor(stored.split.labels),
         classes=classes,

@@ -3,12 +3,12 @@
 from collections import Counter
 from dataclasses import replace
 
-from flowertune.data.dataset import PhotoSet, Split
-from flowertune.errors import Refused, printable
+from flowertune.data.dataset import ImageDataset, Split
+from flowertune.errors import UsageError, printable
 from flowertune.seeding import derive_seed
 
 
-def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
+def k_shot(photo_set: ImageDataset, shots: int, seed: int) -> ImageDataset:
     """Keep `shots` training photos of each class; the other splits stay whole.
 
     Each photo gets a place in its class from (seed, "shots", class, file name), and the first
@@ -16,7 +16,7 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
     drawn for one class does not depend on the others or on where the folder lies. Where train and
     val are one training set, two photos of a class may have one name: they draw apart.
 
-    Raises Refused where a class has fewer than `shots` training photos.
+    Raises UsageError where a class has fewer than `shots` training photos.
     """
     train = photo_set.splits["train"]
     counts = Counter(train.labels)
@@ -26,7 +26,7 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
         if counts[label] < shots
     ]
     if short:
-        raise Refused(
+        raise UsageError(
             f"data.shots={shots}: {len(short)} of {len(photo_set.class_names)} classes of"
             f" {printable(photo_set.root)} have fewer training photos:"
             f" {printable(', '.join(short[:5]))}{' ...' if len(short) > 5 else ''};"
@@ -57,13 +57,13 @@ def k_shot(photo_set: PhotoSet, shots: int, seed: int) -> PhotoSet:
     )
 
 
-def trainval(photo_set: PhotoSet) -> PhotoSet:
+def trainval(photo_set: ImageDataset) -> ImageDataset:
     """The same task with train and val as its one training split, train's photos first.
 
-    Raises Refused where there are no test photos: nothing would be left to measure on.
+    Raises UsageError where there are no test photos: nothing would be left to measure on.
     """
     if "test" not in photo_set.splits:
-        raise Refused(
+        raise UsageError(
             f"data.protocol=trainval: {photo_set.root} has no test photos, so nothing would be left"
             " to measure on; add test/ or use data.protocol=official"
         )

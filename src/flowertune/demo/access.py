@@ -30,11 +30,11 @@ _NO_NETWORK = (
 Respond = Callable[[Request], Awaitable[Response]]
 
 
-def gate(folder: Path) -> Callable[[Request, Respond], Awaitable[Response]]:
+def restrict_access(folder: Path) -> Callable[[Request, Respond], Awaitable[Response]]:
     """HTTP middleware: what this page asks passes, and files that were uploaded into the folder.
 
-    Refused are other routes, other web pages (by the Origin that a browser names), files that lie
-    elsewhere or have a URL, and uploads where there are many already.
+    UsageError are other routes, other web pages (by the Origin that a browser names), files that
+    lie elsewhere or have a URL, and uploads where there are many already.
     """
 
     async def pass_on(request: Request, respond: Respond) -> Response:

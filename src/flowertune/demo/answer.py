@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flowertune.data.image import NotAPhoto
-from flowertune.demo.neighbors import Neighbour, Neighbours
-from flowertune.inference.logits import ranked
-from flowertune.inference.predictor import NoPicture, Trained
-from flowertune.models.attribution import patch_relevance, shows_relevance
+from flowertune.data.image import UnreadableImageError
+from flowertune.demo.neighbors import Neighbor, Neighbors
+from flowertune.inference.logits import top_classes
+from flowertune.inference.predictor import Predictor, UnreadableImage
+from flowertune.models.attribution import can_attribute, patch_attribution
 
 TOP_K = 5
 NEAREST = 5
@@ -30,17 +30,17 @@ class Answer:
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     relevance: NDArray[np.float32] | None
-    nearest: tuple[Neighbour, ...]
+    nearest: tuple[Neighbor, ...]
 
 
-def answer(model: Trained, neighbours: Neighbours, photo: Path) -> Answer | NoPicture:
+def answer(model: Predictor, neighbours: Neighbors, photo: Path) -> Answer | UnreadableImage:
     """All of it for one photo, whatever the file is."""
     try:
         pixels = model.pixels(photo)
-    except NotAPhoto as reason:
-        return NoPicture(photo, str(reason))
+    except UnreadableImageError as reason:
+        return UnreadableImage(photo, str(reason))
     outputs = model.outputs(pixels[None])
-    top, probabilities = ranked(outputs.logits, TOP_K)
+    top, probabilities = top_classes(outputs.logits, TOP_K)
     return Answer(
         pixels=pixels,
         classes=tuple(model.class_names[place] for place in top[0].tolist()),
@@ -50,12 +50,14 @@ def answer(model: Trained, neighbours: Neighbours, photo: Path) -> Answer | NoPi
     )
 
 
-def _relevance(model: Trained, pixels: NDArray[np.uint8], label: int) -> NDArray[np.float32] | None:
+def _relevance(
+    model: Predictor, pixels: NDArray[np.uint8], label: int
+) -> NDArray[np.float32] | None:
     classifier, device = model.classifier, model.compute.device
-    if not shows_relevance(classifier.visual):
+    if not can_attribute(classifier.visual):
         return None
     classes = torch.tensor([label], device=device)
-    (relevance,) = patch_relevance(classifier, model.images(pixels[None]), classes)
+    (relevance,) = patch_attribution(classifier, model.images(pixels[None]), classes)
     relevance -= relevance.min()
     # where all are alike, none is shown: a head may look at nothing
     shares: NDArray[np.float32] = (relevance / relevance.max().clamp_min(TINY)).cpu().numpy()

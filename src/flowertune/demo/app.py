@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flowertune.demo import cards
-from flowertune.demo.access import gate
+from flowertune.demo.access import restrict_access
 from flowertune.demo.answer import answer
-from flowertune.demo.neighbors import Neighbours
-from flowertune.inference.predictor import Trained
+from flowertune.demo.neighbors import Neighbors
+from flowertune.inference.predictor import Predictor
 
 MAX_MEBIBYTES = 64  # of a file
 MOST_PHOTOS = 24  # at once
@@ -29,7 +29,7 @@ ENDING = 2  # seconds that an answer under way has, when the server is to end
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def page(model: Trained, neighbours: Neighbours, lead: str) -> gr.Blocks:
+def page(model: Predictor, neighbours: Neighbors, lead: str) -> gr.Blocks:
     """A place for photos, and under it a card for each, the newest first. `lead` is HTML."""
 
     def respond(uploads: Sequence[str] | None, used: int) -> Iterator[dict[Any, Any]]:
@@ -80,7 +80,7 @@ def application(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) ->
     None.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.middleware("http")(gate(folder))
+    app.middleware("http")(restrict_access(folder))
     if hosts is not None:  # else a page elsewhere could have its own name lead here
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -126,7 +126,7 @@ _NOT_FOR_THE_PAGE = ("GRADIO_", "FASTAPI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PR
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """While it is open, temporary files go into the folder that it gives, removed at its end.
 
     Gradio is to be imported while it is open: it looks at its surroundings then, and at what the

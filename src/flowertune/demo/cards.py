@@ -10,11 +10,11 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowertune.data.image import NotAPhoto, photo_bytes, read_photo
+from flowertune.data.image import UnreadableImageError, decode_image, image_bytes
 from flowertune.demo.answer import Answer
-from flowertune.demo.neighbors import Neighbour
+from flowertune.demo.neighbors import Neighbor
 from flowertune.errors import printable
-from flowertune.inference.predictor import NoPicture
+from flowertune.inference.predictor import UnreadableImage
 from flowertune.report.html import page
 
 SIDE = 112  # pixels of a training photo
@@ -35,9 +35,9 @@ def lead(run: str, results: dict[str, Any], classes: int) -> str:
     )
 
 
-def card(name: str, answer: Answer | NoPicture, said: str) -> str:
+def card(name: str, answer: Answer | UnreadableImage, said: str) -> str:
     """All there is to say of one photo; said: of the training photos there are."""
-    if isinstance(answer, NoPicture):
+    if isinstance(answer, UnreadableImage):
         return (
             f'<article class="bad"><h2>{_text(name)}</h2>\n'
             f"<p>This file gives no picture: {_text(answer.reason)}.</p></article>\n"
@@ -85,11 +85,11 @@ def _bar(label: str, probability: float) -> str:
     )
 
 
-def _neighbour(neighbour: Neighbour) -> str:
+def _neighbour(neighbour: Neighbor) -> str:
     label = _text(neighbour.label)
     try:
-        picture = read_photo(photo_bytes(neighbour.path))
-    except NotAPhoto as reason:  # since the page was opened
+        picture = decode_image(image_bytes(neighbour.path))
+    except UnreadableImageError as reason:  # since the page was opened
         image = f'<span class="gone">{_text(str(reason))}</span>'
     else:
         picture.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)

@@ -6,7 +6,7 @@ from pathlib import Path
 from flowertune.config.schema import Config
 from flowertune.data.image import Preprocessing
 from flowertune.inference import predictor
-from flowertune.models.adapters.lora import fold
+from flowertune.models.adapters.lora import merge_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.runs.directory import Run
@@ -38,9 +38,9 @@ class Exportable:
 
 
 def load(path: Path) -> Exportable:
-    """The model of the finished run at `path`. Raises Refused as `flowertune.load` does."""
-    run, config = predictor.read(path)
-    backbone = predictor.backbone_of(run, config)
+    """The model of the finished run at `path`. Raises UsageError as `flowertune.load` does."""
+    run, config = predictor.read_run(path)
+    backbone = predictor.load_run_backbone(run, config)
     classifier, class_names = predictor.read_classifier(run, config, backbone)
-    fold(classifier.visual)
+    merge_lora(classifier.visual)
     return Exportable(run, config, backbone, classifier, class_names)

@@ -5,24 +5,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from flowertune.errors import ExportFailed, one_line
+from flowertune.errors import ExportError, one_line
 from flowertune.export.exportable import Exportable
-from flowertune.models.heads import folded
+from flowertune.models.heads import as_linear
 from flowertune.models.vision_tower import embed
 
 INPUT, OUTPUT = "images", "logits"
 
 
-def traced(model: Exportable) -> ExportedProgram:
-    """The graph of `Portable`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
+def trace(model: Exportable) -> ExportedProgram:
+    """The graph of `PortableClassifier`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
 
     Raises:
-        ExportFailed: torch.export cannot follow this image tower.
+        ExportError: torch.export cannot follow this image tower.
     """
     example = torch.zeros(2, 3, *model.preprocessing.size)
     try:
         program = torch.export.export(
-            Portable(model),
+            PortableClassifier(model),
             (example,),
             dynamic_shapes={INPUT: {0: Dim("batch")}},
             strict=False,
@@ -31,7 +31,7 @@ def traced(model: Exportable) -> ExportedProgram:
     # many ways.
     except Exception as error:
         name = model.backbone.name
-        raise ExportFailed(
+        raise ExportError(
             f"torch.export cannot follow the image tower of {name}: {one_line(error)}"
         ) from error
     for module in program.graph_module.modules():
@@ -42,14 +42,14 @@ def traced(model: Exportable) -> ExportedProgram:
     return program
 
 
-class Portable(nn.Module):
+class PortableClassifier(nn.Module):
     """Normalised images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts are inside."""
 
     def __init__(self, model: Exportable) -> None:
         super().__init__()
         self.weight: Tensor
         self.bias: Tensor
-        head = folded(model.classifier.head)
+        head = as_linear(model.classifier.head)
         self.visual = model.classifier.visual
         self.prompts = model.classifier.prompts
         self.normalises = head.normalises

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from flowertune.errors import ExportFailed, Refused, one_line
+from flowertune.errors import ExportError, UsageError, one_line
 from flowertune.models.pretrained import quiet
 
 
@@ -11,7 +11,7 @@ def check(repo: str) -> None:
     """Whether something may be pushed to `repo`, as far as that shows here.
 
     Raises:
-        Refused: it is no name of a repository, or nobody is logged in.
+        UsageError: it is no name of a repository, or nobody is logged in.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
@@ -20,9 +20,9 @@ def check(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise Refused(f"--push-to-hub {repo}: {one_line(error)}") from error
+        raise UsageError(f"--push-to-hub {repo}: {one_line(error)}") from error
     if get_token() is None:
-        raise Refused(
+        raise UsageError(
             f"--push-to-hub {repo}: needs you logged in: hf auth login, or HF_TOKEN=<your token>"
         )
 
@@ -31,7 +31,7 @@ def push(folder: Path, repo: str) -> str:
     """Puts the folder's files into the repository, a private one if it is new; its address.
 
     Raises:
-        ExportFailed: that could not be done; the folder stays as it is.
+        ExportError: that could not be done; the folder stays as it is.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ def push(folder: Path, repo: str) -> str:
     except Exception as error:
         # private, should the repository still be new
         again = f"hf upload {repo} {shlex.quote(str(folder))} --private"
-        raise ExportFailed(
+        raise ExportError(
             f"could not push to {repo}: {one_line(error)}; the export is whole, and this sends it:"
             f" {again}"
         ) from error

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from flowertune import __version__
-from flowertune.errors import ExportFailed, one_line
+from flowertune.errors import ExportError, one_line
 from flowertune.export.exportable import Exportable
-from flowertune.export.graph import INPUT, OUTPUT, traced
+from flowertune.export.graph import INPUT, OUTPUT, trace
 from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
@@ -37,7 +37,7 @@ def write(model: Exportable, folder: Path) -> None:
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
     """
-    program = traced(model)
+    program = trace(model)
     with quiet(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of its own later versions
         made = torch.onnx.export(
@@ -70,7 +70,7 @@ def _is_large(model: Exportable) -> bool:
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What ONNX Runtime makes of the folder alone, on the CPU.
 
-    Raises ExportFailed, now or of a batch, where it cannot.
+    Raises ExportError, now or of a batch, where it cannot.
     """
     import onnxruntime
 
@@ -91,7 +91,7 @@ def _runs() -> Iterator[None]:
         yield
     # its own have no class in common but this one
     except Exception as error:
-        raise ExportFailed(
+        raise ExportError(
             f"ONNX Runtime cannot run what was made: {one_line(error)}; nothing was written"
         ) from error
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowertune.export import tensors
 from flowertune.export.exportable import Exportable
-from flowertune.models.attention import closed_state
+from flowertune.models.attention import fused_state_dict
 from flowertune.models.backbone import CONFIG_FILE, WEIGHT_FILES
 from flowertune.models.pretrained import quiet
 
@@ -34,7 +34,7 @@ def write(model: Exportable, folder: Path) -> None:
         "preprocess_cfg": backbone.preprocessing.to_dict(),
     }
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    state = {name: tensor.contiguous() for name, tensor in closed_state(backbone.model).items()}
+    state = {name: tensor.contiguous() for name, tensor in fused_state_dict(backbone.model).items()}
     tensors.write(folder / WEIGHT_FILES[0], state)
     tensors.write_head(model, folder)
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import seeding
-from flowertune.data.image import NotAPhoto, Preprocessing
-from flowertune.data.transforms.augment import normalise
-from flowertune.errors import ExportFailed, Refused
+from flowertune.data.image import Preprocessing, UnreadableImageError
+from flowertune.data.transforms.augment import normalize
+from flowertune.errors import ExportError, UsageError
 from flowertune.export.exportable import Exportable
 from flowertune.inference import run_images
-from flowertune.runs.directory import PhotoOfRun, damaged
+from flowertune.runs.directory import RunImage, damaged_message
 
 PHOTOS = 200  # at most
 DRAWN = 64
@@ -60,7 +60,7 @@ def sample(model: Exportable) -> Sample:
         pixels = _drawn(model.preprocessing)
         what = f"{DRAWN} drawn pictures, as the run's photos are not where they were"
     images = torch.from_numpy(np.stack(pixels))
-    return Sample(normalise(images, model.preprocessing.mean, model.preprocessing.std), what)
+    return Sample(normalize(images, model.preprocessing.mean, model.preprocessing.std), what)
 
 
 def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample) -> Parity:
@@ -69,7 +69,7 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample)
     One image alone, and then batches: a graph may have been made for one size of them.
 
     Raises:
-        ExportFailed: their predictions differ, or their probabilities do by more than 1e-4.
+        ExportError: their predictions differ, or their probabilities do by more than 1e-4.
     """
     batches = [on.images[:1], *on.images[1:].split(BATCH)]
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample)
     probabilities = (F.softmax(ours, 1) - F.softmax(theirs, 1)).abs().max().item()
     different = int((ours.argmax(1) != theirs.argmax(1)).sum())
     if different or not probabilities <= LARGEST:  # "not" for what is no number
-        raise ExportFailed(
+        raise ExportError(
             f"the exported model is not the run's: {different} predictions differ on {on.what} "
             f"(largest difference of logits {logits:.1e}, of probabilities {probabilities:.1e}); "
             "nothing was written"
@@ -89,18 +89,18 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], on: Sample)
 
 def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
     """A split, and evaluation pixels (3, H, W) of photos from all over it."""
-    rows: dict[str, list[PhotoOfRun]] = {}
+    rows: dict[str, list[RunImage]] = {}
     for photo in model.run.photos():
         rows.setdefault(photo.split, []).append(photo)
     if "train" not in rows:
-        raise Refused(damaged(model.run.path, "photos.csv"))
+        raise UsageError(damaged_message(model.run.path, "photos.csv"))
     split = next(name for name in ("val", "test", "train") if name in rows)
     of_split = rows[split]
     count = min(PHOTOS, len(of_split))
     chosen = [of_split[number * len(of_split) // count] for number in range(count)]
-    root = run_images.root_of(model.config.data)
-    with closing(run_images.as_they_were(chosen, root, model.preprocessing)) as found:
-        return split, [pixels for pixels in found if not isinstance(pixels, NotAPhoto)]
+    root = run_images.image_root_of(model.config.data)
+    with closing(run_images.read_unchanged(chosen, root, model.preprocessing)) as found:
+        return split, [pixels for pixels in found if not isinstance(pixels, UnreadableImageError)]
 
 
 def _drawn(preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:

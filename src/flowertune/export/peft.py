@@ -12,9 +12,9 @@ from torch import Tensor
 from flowertune.export import tensors
 from flowertune.export.bundled import transformers_clip
 from flowertune.export.exportable import Exportable
-from flowertune.inference.predictor import backbone_of
+from flowertune.inference.predictor import load_run_backbone
 from flowertune.models.adapters.lora import ADAPTER_FILES, PEFT_PREFIX
-from flowertune.models.attention import closed_state
+from flowertune.models.attention import fused_state_dict
 
 PACKAGES: tuple[str, ...] = ("transformers",)
 LIBRARY = "peft"
@@ -27,7 +27,7 @@ def refusal(model: Exportable) -> str | None:
     if kind != "lora":
         others = "onnx or torch" if kind == "vpt" else "open_clip, onnx or torch"
         return f"peft has LoRA alone, and this is model={kind}; take {others}"
-    lacking = transformers_clip.lacks(model.classifier.visual)
+    lacking = transformers_clip.missing_support(model.classifier.visual)
     if lacking:
         name = model.backbone.name
         return f"transformers' CLIP cannot be {name}: {lacking}; take open_clip, onnx or torch"
@@ -55,8 +55,8 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What transformers and peft make of the backbone and the folder."""
     import peft
 
-    frozen = backbone_of(model.run, model.config).visual  # the model's own has LoRA in it
-    base = transformers_clip.twin(frozen, closed_state(frozen))
+    frozen = load_run_backbone(model.run, model.config).visual  # the model's own has LoRA in it
+    base = transformers_clip.convert(frozen, fused_state_dict(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
     head = tensors.read_head(folder)
     normalises = tensors.normalises(model)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowertune.export.exportable import Exportable
-from flowertune.models.heads import folded
+from flowertune.models.heads import as_linear
 
 HEAD = "head.safetensors"
 
@@ -20,12 +20,12 @@ def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
 
 def normalises(model: Exportable) -> bool:
     """Whether the head takes the embedding at unit length."""
-    return folded(model.classifier.head).normalises
+    return as_linear(model.classifier.head).normalises
 
 
 def write_head(model: Exportable, folder: Path) -> None:
     """head.safetensors: weight (C, E) and bias (C,), for an embedding that may be normalised."""
-    head = folded(model.classifier.head)
+    head = as_linear(model.classifier.head)
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     write(folder / HEAD, state, normalize=str(head.normalises).lower())
 

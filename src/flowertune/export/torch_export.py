@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowertune.export.exportable import Exportable
-from flowertune.export.graph import traced
+from flowertune.export.graph import trace
 
 PACKAGES: tuple[str, ...] = ()
 LIBRARY = "pytorch"
@@ -22,7 +22,7 @@ def refusal(model: Exportable) -> str | None:
 
 def write(model: Exportable, folder: Path) -> None:
     """model.pt2: images (B, 3, H, W), normalised, to logits (B, C), B from 1."""
-    torch.export.save(traced(model), folder / MODEL)
+    torch.export.save(trace(model), folder / MODEL)
 
 
 def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from flowertune.config.data import FolderConfig
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import CachedPhotos, cache_photos
+from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.store import store_key
-from flowertune.data.dataset import PhotoSet
-from flowertune.data.factory import Progress, list_photos
+from flowertune.data.dataset import ImageDataset
+from flowertune.data.factory import Progress, list_images
 from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder
-from flowertune.errors import Refused, printable
+from flowertune.errors import UsageError, printable
 from flowertune.inference.logits import prediction_table
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.runs.directory import Run
@@ -52,50 +52,50 @@ class Evaluation:
         }
 
 
-def listed(
+def list_images_to_evaluate(
     config: Config,
     split: str | None,
     are_others: bool,
     cache: Path,
     progress: Progress,
-) -> PhotoSet:
+) -> ImageDataset:
     """The photos to measure on: of the split, or of each for "all".
 
     split: None for the run's own test photos (val where it has none), or for all of others. All
     photos of another folder are taken as they lie there, and need not be fit for a training.
 
-    Raises Refused where there are no such photos.
+    Raises UsageError where there are no such photos.
     """
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
     if are_others and isinstance(data, FolderConfig) and is_whole:
         photo_set = folder.as_found(Path(data.root))
         if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
-            photo_set = list_photos(data, cache, progress)
+            photo_set = list_images(data, cache, progress)
     else:
-        photo_set = list_photos(data, cache, progress)
+        photo_set = list_images(data, cache, progress)
     there = photo_set.splits
     if split is None:
         split = "all" if are_others else "test" if "test" in there else "val"
     if split == "all":
         return photo_set
     if split not in there:
-        raise Refused(f"split={split}: these photos have {', '.join(there)}")
+        raise UsageError(f"split={split}: these photos have {', '.join(there)}")
     return replace(photo_set, splits={split: there[split]})
 
 
-def decoded(
-    photo_set: PhotoSet,
+def decode_images(
+    photo_set: ImageDataset,
     preprocessing: Preprocessing,
     bad_files: str,
     cache: Path,
     progress: Progress,
-) -> CachedPhotos:
-    """Their pixels. Raises Refused as `cache_photos` does."""
+) -> CachedDataset:
+    """Their pixels. Raises UsageError as `cache_dataset` does."""
     # a training left its photos' two forms in one store
     train = photo_set.splits.get("train")
     key = None if train is None else store_key(train.paths, preprocessing, True)
-    return cache_photos(
+    return cache_dataset(
         photo_set,
         preprocessing,
         train_form=key is not None and (cache / "pixels" / key).is_dir(),
@@ -107,14 +107,14 @@ def decoded(
 
 def evaluate(
     logits: Tensor,
-    photos: CachedPhotos,
+    photos: CachedDataset,
     split: str,
     class_names: Sequence[str],
     trained_on: frozenset[str],
 ) -> Evaluation:
     """Measures logits (N, C) of a split's photos by a model that knows C classes by name.
 
-    trained_on: hashes of the contents of the photos that it was trained on. Raises Refused where
+    trained_on: hashes of the contents of the photos that it was trained on. Raises UsageError where
     no photo is of a class that the model knows.
     """
     each, names = photos.splits[split], photos.photo_set.class_names
@@ -124,7 +124,7 @@ def evaluate(
     unknown = Counter(names[label] for label in each.split.labels if known_as[label] >= count)
     known = [number for number, label in enumerate(labels) if label < count]
     if not known:
-        raise Refused(
+        raise UsageError(
             f"{printable(photos.photo_set.root)}: none of its classes ({_some(list(unknown))}) is"
             f" one that the run knows ({_some(class_names)})"
         )
@@ -141,10 +141,10 @@ def evaluate(
     )
 
 
-def trained_photos(run: Run) -> frozenset[str]:
+def training_hashes(run: Run) -> frozenset[str]:
     """Hashes of the contents of the photos that a run was trained on.
 
-    Raises Refused where its photos.csv is missing or damaged.
+    Raises UsageError where its photos.csv is missing or damaged.
     """
     return frozenset(photo.sha256 for photo in run.photos() if photo.split == "train")
 

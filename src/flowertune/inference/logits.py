@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.transforms.augment import normalise
-from flowertune.models.adapters.lora import merged
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.transforms.augment import normalize
+from flowertune.models.adapters.lora import merged_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.vision_tower import in_parts
+from flowertune.models.vision_tower import split_for_cpu
 from flowertune.runtime.device import Compute
 
 
@@ -25,7 +25,7 @@ class Outputs:
 
 def infer(
     classifier: Classifier,
-    pixels: PixelStore,
+    pixels: DevicePixels,
     mean: Tensor,
     std: Tensor,
     batch_size: int,
@@ -38,12 +38,12 @@ def infer(
     """
     classifier.eval()
     embeddings, logits = [], []
-    with merged(classifier.visual), torch.inference_mode():
+    with merged_lora(classifier.visual), torch.inference_mode():
         done = 0
         for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             with compute.autocast():
-                for part in in_parts(classifier.visual, batch):
-                    part_embedding, part_logits = classifier(normalise(part, mean, std))
+                for part in split_for_cpu(classifier.visual, batch):
+                    part_embedding, part_logits = classifier(normalize(part, mean, std))
                     embeddings.append(part_embedding)
                     logits.append(part_logits)
             done += len(batch)
@@ -52,7 +52,7 @@ def infer(
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
 
 
-def embed_frozen(
+def encode(
     backbone: Backbone, pixels: Tensor, mean: Tensor, std: Tensor, compute: Compute
 ) -> Tensor:
     """Embeddings (B, E) of a batch of pixels (B, 3, H, W) on the device, as `infer` has them.
@@ -60,8 +60,8 @@ def embed_frozen(
     mean, std: (3,) on the device. The backbone is in eval mode, and nothing of it is trained.
     """
     with compute.autocast():
-        parts = in_parts(backbone.visual, pixels)
-        return torch.cat([backbone.encode_image(normalise(part, mean, std)) for part in parts])
+        parts = split_for_cpu(backbone.visual, pixels)
+        return torch.cat([backbone.encode_image(normalize(part, mean, std)) for part in parts])
 
 
 @torch.inference_mode()
@@ -72,18 +72,18 @@ def infer_features(classifier: Classifier, features: Tensor, batch_size: int) ->
     logits = [
         classifier.head(part)
         for batch in features.split(batch_size)
-        for part in in_parts(classifier.visual, batch.to(device))
+        for part in split_for_cpu(classifier.visual, batch.to(device))
     ]
     return Outputs(features, torch.cat(logits).cpu())
 
 
-def ranked_header(k: int) -> list[str]:
+def top_classes_header(k: int) -> list[str]:
     """What a table calls the k likeliest classes and their probabilities."""
     first = ["prediction", "probability"]
     return first + [f"{name}_{place}" for place in range(2, k + 1) for name in first]
 
 
-def ranked(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k likeliest classes of logits (N, C), the first first, and their probabilities.
 
     Both (N, k), or (N, C) where there are fewer classes.
@@ -100,8 +100,8 @@ def prediction_table(
 
     names: N paths to print; labels: N; logits (N, C).
     """
-    top, probabilities = ranked(logits, 5)
-    header = ["path", "label", *ranked_header(top.shape[1])]
+    top, probabilities = top_classes(logits, 5)
+    header = ["path", "label", *top_classes_header(top.shape[1])]
     rows = []
     for name, label, indices, values in zip(
         names, labels, top.tolist(), probabilities.tolist(), strict=True

@@ -19,26 +19,26 @@ from torch import Tensor
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.decode import in_order, quiet_pil
-from flowertune.data.device_pixels import PixelStore
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.image import (
-    NotAPhoto,
     Preprocessing,
+    UnreadableImageError,
+    decode_image,
     eval_pixels,
     from_image,
-    photo_bytes,
-    read_photo,
+    image_bytes,
 )
-from flowertune.data.transforms.augment import normalise
-from flowertune.errors import Refused
-from flowertune.inference.logits import Outputs, infer, ranked
+from flowertune.data.transforms.augment import normalize
+from flowertune.errors import UsageError
+from flowertune.inference.logits import Outputs, infer, top_classes
 from flowertune.models import serialization
-from flowertune.models.adapters.lora import fold
+from flowertune.models.adapters.lora import merge_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_backbone
 from flowertune.models.pretrained import INSTEAD
 from flowertune.runs import finished, resume
-from flowertune.runs.directory import Run, damaged
+from flowertune.runs.directory import Run, damaged_message
 from flowertune.runtime.device import Compute, choose_compute, send
 
 Photo = str | Path | Image.Image
@@ -71,7 +71,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class NoPicture:
+class UnreadableImage:
     """A photo that gives no picture, and the reason in a few words."""
 
     photo: Photo
@@ -79,7 +79,7 @@ class NoPicture:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Predictor:
     """A run with its model: in eval mode on the device, LoRA part of the weights.
 
     `class_names` are in the order of the logits.
@@ -99,21 +99,21 @@ class Trained:
         upright by their EXIF orientation, and never all in memory at once.
 
         Raises:
-            NotAPhoto: a file gives no picture; `stream` goes on with the others.
+            UnreadableImageError: a file gives no picture; `stream` goes on with the others.
             ValueError: `top_k` is no whole number from 1.
         """
         several = [photos] if isinstance(photos, str | Path | Image.Image) else photos
         found = []
         with quiet_pil(), closing(self.stream(several, top_k=top_k)) as answers:
             for answer in answers:
-                if isinstance(answer, NoPicture):
-                    raise NotAPhoto(f"{answer.photo}: {answer.reason}")
+                if isinstance(answer, UnreadableImage):
+                    raise UnreadableImageError(f"{answer.photo}: {answer.reason}")
                 found.append(answer)
         return found
 
     def stream(
         self, photos: Iterable[Photo], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
-    ) -> Generator[Prediction | NoPicture, None, None]:
+    ) -> Generator[Prediction | UnreadableImage, None, None]:
         """As `predict`, one answer after the other: for more photos than one would keep.
 
         `photos` may be a generator without end: it is asked for a few more than `batch_size` photos
@@ -128,25 +128,25 @@ class Trained:
 
     def _stream(
         self, photos: Iterable[Photo], top_k: int, batch_size: int
-    ) -> Generator[Prediction | NoPicture, None, None]:
-        def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | NotAPhoto]:
+    ) -> Generator[Prediction | UnreadableImage, None, None]:
+        def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | UnreadableImageError]:
             try:
                 return photo, self.pixels(photo)
-            except NotAPhoto as reason:
+            except UnreadableImageError as reason:
                 return photo, reason
 
         with closing(in_order(decoded, photos)) as found:
             while batch := list(islice(found, batch_size)):
-                pixels = [each for _, each in batch if not isinstance(each, NotAPhoto)]
+                pixels = [each for _, each in batch if not isinstance(each, UnreadableImageError)]
                 answers = self._ranked(np.stack(pixels), top_k) if pixels else iter(())
                 for photo, each in batch:
-                    if isinstance(each, NotAPhoto):
-                        yield NoPicture(photo, str(each))
+                    if isinstance(each, UnreadableImageError):
+                        yield UnreadableImage(photo, str(each))
                     else:
                         yield Prediction(photo, *next(answers))
 
     def logits(
-        self, pixels: PixelStore, progress: Callable[[int, int], None] | None = None
+        self, pixels: DevicePixels, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
         """Logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
 
@@ -161,20 +161,20 @@ class Trained:
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
     def pixels(self, photo: Photo) -> NDArray[np.uint8]:
-        """(3, H, W), what open_clip's preprocessing yields before it normalises. Raises NotAPhoto.
+        """(3, H, W), what open_clip's preprocessing yields before it normalizes.
 
-        A photo that somebody has opened already stays as it is.
+        A photo that somebody has opened already stays as it is. Raises UnreadableImageError.
         """
         if isinstance(photo, Image.Image):
             image = from_image(photo)
         else:
-            image = read_photo(photo_bytes(Path(photo)))
+            image = decode_image(image_bytes(Path(photo)))
         return eval_pixels(image, self.preprocessing)
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Pixels (B, 3, H, W) normalised, float32 on the device: what the classifier takes."""
         batch = send(torch.from_numpy(pixels), self.compute.device)
-        return normalise(batch, self.preprocessing.mean, self.preprocessing.std)
+        return normalize(batch, self.preprocessing.mean, self.preprocessing.std)
 
     def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Embedding and logits of one batch of pixels (B, 3, H, W)."""
@@ -186,7 +186,7 @@ class Trained:
         self, pixels: NDArray[np.uint8], top_k: int
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
         """The likeliest classes of each of (B, 3, H, W), and their probabilities."""
-        top, probabilities = ranked(self.outputs(pixels).logits, top_k)
+        top, probabilities = top_classes(self.outputs(pixels).logits, top_k)
         for places, values in zip(top.tolist(), probabilities.tolist(), strict=True):
             yield tuple(self.class_names[place] for place in places), tuple(values)
 
@@ -196,7 +196,7 @@ def _check_count(name: str, number: int) -> None:
         raise ValueError(f"{name}={number!r}: must be a whole number, 1 or more")
 
 
-def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Trained:
+def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Predictor:
     """The model of the finished run at `path`.
 
     The weights of its backbone are read from where they were: built in, in Hugging Face's cache or
@@ -204,60 +204,64 @@ def load(path: str | Path, *, device: str | None = None, precision: str | None =
     bf16, fp16) are by default as the run was set.
 
     Raises:
-        Refused: it is no finished run, a file of it is damaged, the backbone's weights are gone or
+        UsageError: it is no finished run, a file of it is damaged, the backbone's weights are gone
+            or
             others than it was trained on, or there is no such device or precision here.
     """
-    run, config = read(Path(path))
-    return opened(run, config, compute_for(config, device, precision))
+    run, config = read_run(Path(path))
+    return load_model(run, config, compute_for(config, device, precision))
 
 
-def read(path: Path) -> tuple[Run, Config]:
-    """A finished run and its config, before anything heavy. Raises Refused as `load` does."""
-    run = finished.found(path)
+def read_run(path: Path) -> tuple[Run, Config]:
+    """A finished run and its config, before anything heavy. Raises UsageError as `load` does."""
+    run = finished.finished_run(path)
     resume.check_version(run)
     try:
         return run, saved.read_config(run.path / "config.yaml")
     except (OSError, ValueError) as error:
-        raise Refused(damaged(run.path, "config.yaml")) from error
+        raise UsageError(damaged_message(run.path, "config.yaml")) from error
 
 
 def compute_for(config: Config, device: str | None, precision: str | None) -> Compute:
-    """Where to compute, by default as the run was set. Raises Refused as `choose_compute` does."""
+    """Where to compute, by default as the run was set.
+
+    Raises UsageError as `choose_compute` does.
+    """
     settings = config.trainer
     return choose_compute(device or settings.device, precision or settings.precision)
 
 
-def opened(run: Run, config: Config, compute: Compute) -> Trained:
-    """What `read` found with its model on the device. Raises Refused as `load` does."""
-    backbone = backbone_of(run, config)
+def load_model(run: Run, config: Config, compute: Compute) -> Predictor:
+    """What `read_run` found with its model on the device. Raises UsageError as `load` does."""
+    backbone = load_run_backbone(run, config)
     classifier, class_names = read_classifier(run, config, backbone)
     classifier.to(compute.device)
-    fold(classifier.visual)  # there, as the run's own numbers were made of that device's sums
-    return Trained(run, config, classifier, class_names, backbone.preprocessing, compute)
+    merge_lora(classifier.visual)  # there, as the run's own numbers were made of that device's sums
+    return Predictor(run, config, classifier, class_names, backbone.preprocessing, compute)
 
 
 def read_classifier(
     run: Run, config: Config, backbone: Backbone
 ) -> tuple[Classifier, tuple[str, ...]]:
-    """The run's classifier on the CPU and its class names. Raises Refused as `load` does."""
+    """The run's classifier on the CPU and its class names. Raises UsageError as `load` does."""
     try:
-        return serialization.read(run.adapter, config, backbone)
+        return serialization.load_classifier(run.adapter, config, backbone)
     except ValueError as error:
-        raise Refused(damaged(run.path, str(error))) from error
+        raise UsageError(damaged_message(run.path, str(error))) from error
 
 
-def backbone_of(run: Run, config: Config) -> Backbone:
-    """The run's own, frozen, without text. Raises Refused where it cannot be had any more."""
+def load_run_backbone(run: Run, config: Config) -> Backbone:
+    """The run's own, frozen, without text. Raises UsageError where it cannot be had any more."""
     try:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
-    except Refused as error:
+    except UsageError as error:
         reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
         why = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
-        raise Refused(why) from error
+        raise UsageError(why) from error
     changed: Sequence[str] = resume.changed_facts(run, backbone.facts())
     if changed:
         where = config.backbone.path or f"{backbone.name} {backbone.tag}"
-        raise Refused(
+        raise UsageError(
             f"{run.path}: was trained on another backbone than {where} is now"
             f" ({', '.join(changed)}); put that back"
         )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from flowertune.config.loss import LossConfig, TripletCrossEntropyConfig
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.losses.triplet import Distance, Reduction, batch_hard_triplet_loss
 
@@ -48,7 +48,7 @@ def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
     """Refuses training photos (their labels) that a loss can do nothing with."""
     triplets = isinstance(settings, TripletCrossEntropyConfig)
     if triplets and len(set(labels)) == len(labels):
-        raise Refused(
+        raise UsageError(
             "loss=triplet_ce: takes two photos of a class, and there is one training photo in "
             "each; take loss=ce"
         )

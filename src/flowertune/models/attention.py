@@ -125,7 +125,7 @@ class Attention(nn.Module):
         return mask.view(-1, self.num_heads, *mask.shape[1:]) if mask.ndim == 3 else mask
 
 
-def is_opened(module: nn.Module) -> bool:
+def is_unfused(module: nn.Module) -> bool:
     """Whether a module's projections are Linear layers (or Linear layers that peft has wrapped)."""
     return all(
         isinstance(getattr(projection, "base_layer", projection), nn.Linear)
@@ -133,7 +133,7 @@ def is_opened(module: nn.Module) -> bool:
     )
 
 
-def open_attention(model: nn.Module) -> int:
+def unfuse_attention(model: nn.Module) -> int:
     """Replace every `nn.MultiheadAttention` inside `model` by an `Attention` of the same weights.
 
     Found by what an attribute holds, not by the class of the block around it. Returns the number
@@ -144,10 +144,10 @@ def open_attention(model: nn.Module) -> int:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MultiheadAttention):
                 setattr(parent, name, Attention.from_multihead(child))
-    return sum(is_opened(module) for module in model.modules())
+    return sum(is_unfused(module) for module in model.modules())
 
 
-def closed_state(model: nn.Module) -> dict[str, Tensor]:
+def fused_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model by the names that it had before its attention was opened."""
     state: dict[str, Tensor] = model.state_dict()
     for name, module in model.named_modules():

@@ -14,18 +14,18 @@ from flowertune.models.vision_tower import embed, pools_class_token
 _Attended = dict[str, Tensor]  # q, k, v and context, what the values were summed to; each (B, *, D)
 
 
-def shows_relevance(visual: nn.Module) -> bool:
-    """Whether `patch_relevance` can be had of this image tower."""
+def can_attribute(visual: nn.Module) -> bool:
+    """Whether `patch_attribution` can be had of this image tower."""
     return pools_class_token(visual)
 
 
-def patch_relevance(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
+def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
     """How much each patch has to do with the logit of a class: (B, rows, columns), 0 or more.
 
     images: (B, 3, H, W), normalised; classes: (B,). In each block the attention that raises the
     logit (attention times its gradient, what is negative left out, mean over heads) carries the
     tokens' relevance on: R <- R + A R, equations 5 and 6. What is given is the class token's row
-    at the end. Prompts that a block gets are of no patch. `shows_relevance` must hold.
+    at the end. Prompts that a block gets are of no patch. `can_attribute` must hold.
     """
     visual, prompts = classifier.visual, classifier.prompts
     assert isinstance(visual, VisionTransformer)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from flowertune import files
 from flowertune.data.image import Preprocessing
-from flowertune.errors import Refused, one_line
+from flowertune.errors import UsageError, one_line
 from flowertune.models import attention, pretrained
 from flowertune.models import pretrained as weights
-from flowertune.models.kernels.linear import use_products
-from flowertune.models.kernels.patch_embedding import cut_patches
+from flowertune.models.kernels.linear import use_onednn_linear
+from flowertune.models.kernels.patch_embedding import use_matmul_patches
 from flowertune.models.kernels.quick_gelu import fuse_quick_gelu
 from flowertune.models.vision_tower import embed
 from flowertune.seeding import seeded
@@ -105,7 +105,7 @@ class Backbone:
 def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     """An open_clip model by name and weights by tag, from the hub's cache or the hub.
 
-    The activation follows the weights: `ViT-B-32` with `openai` gets QuickGELU. Raises Refused
+    The activation follows the weights: `ViT-B-32` with `openai` gets QuickGELU. Raises UsageError
     for an unknown name or tag, and where the weights cannot be fetched.
     """
     name, tag, entry, quick_gelu = pretrained.resolve(name, tag)
@@ -132,19 +132,19 @@ def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
 def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone:
     """An open_clip directory: `open_clip_config.json` and weights; name = the folder's name.
 
-    Raises Refused for a folder that is not one, and for weights that do not fit.
+    Raises UsageError for a folder that is not one, and for weights that do not fit.
     """
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
-        raise Refused(f"backbone.path={path}: there is no such folder")
+        raise UsageError(f"backbone.path={path}: there is no such folder")
     if not (folder / CONFIG_FILE).is_file():
-        raise Refused(
+        raise UsageError(
             f"backbone.path={path}: no {CONFIG_FILE} in it; an open_clip folder has that and"
             f" {WEIGHT_FILES[0]}"
         )
     found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not found:
-        raise Refused(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
+        raise UsageError(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
     source = f"local-dir:{folder}"
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
     _read_weights(model, found[0])
@@ -174,7 +174,7 @@ def _build(
     # A config can be wrong in as many ways as a model has parameters; some models need packages
     # that are not ours.
     except Exception as error:
-        raise Refused(f"cannot build the model of {where}: {one_line(error)}") from error
+        raise UsageError(f"cannot build the model of {where}: {one_line(error)}") from error
 
 
 def _read_weights(model: nn.Module, path: Path) -> None:
@@ -186,7 +186,7 @@ def _read_weights(model: nn.Module, path: Path) -> None:
     except Exception as error:
         said = isinstance(error, (OSError, RuntimeError, SafetensorError))
         reason = one_line(error) if said else NO_TENSORS  # not torch's advice to run its code
-        raise Refused(f"cannot read the weights {path}: {reason}") from error
+        raise UsageError(f"cannot read the weights {path}: {reason}") from error
 
 
 def _tokenizer(source: str, text: bool) -> Tokenizer | None:
@@ -203,7 +203,7 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
             tokenizer: Tokenizer = open_clip.get_tokenizer(source)
             return tokenizer
     except Exception as error:  # transformers' own, or that it is not installed
-        raise Refused(
+        raise UsageError(
             f"cannot load the tokenizer of {source}: {one_line(error)};"
             " backbone.text=false does without it"
         ) from error
@@ -218,12 +218,12 @@ def _finish(
     tokenizer: Tokenizer | None,
 ) -> Backbone:
     found = sum(
-        isinstance(module, nn.MultiheadAttention) or attention.is_opened(module)
+        isinstance(module, nn.MultiheadAttention) or attention.is_unfused(module)
         for module in model.modules()
     )
-    assert attention.open_attention(model) == found
-    use_products(model)
-    cut_patches(model)
+    assert attention.unfuse_attention(model) == found
+    use_onednn_linear(model)
+    use_matmul_patches(model)
     quick = fuse_quick_gelu(model) > 0
     model.requires_grad_(False).eval()
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowertune.models.backbone import Backbone
 from flowertune.models.vision_tower import embed
-from flowertune.models.visual_prompts import Prompts
+from flowertune.models.visual_prompts import VisualPrompts
 
 Mode = Literal["lora", "vpt", "full", "zeroshot", "linear_probe"]
 FROZEN = ("zeroshot", "linear_probe")  # nothing in the tower is trained
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, mode: Mode, prompts: Prompts | None = None
+        self, backbone: Backbone, head: nn.Module, mode: Mode, prompts: VisualPrompts | None = None
     ) -> None:
         super().__init__()
         self.visual = backbone.visual

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.head import CosineHeadConfig, HeadConfig, LinearHeadConfig, TextHeadConfig
 from flowertune.config.model import LoraConfig, ModelConfig, VptConfig
-from flowertune.config.schema import Config, needs_probe
+from flowertune.config.schema import Config, head_from_probe
 from flowertune.models import backbone as backbones
 from flowertune.models.adapters.lora import adapted_layers, add_lora
 from flowertune.models.adapters.vpt import make_prompts, prompted_blocks
@@ -54,7 +54,7 @@ def build_classifier(
     linear head that is one, or starts as one.
     """
     head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
-    if needs_probe(config):
+    if head_from_probe(config):
         assert isinstance(head, LinearHead)
         assert linear_start is not None
         head.start_from(*linear_start)

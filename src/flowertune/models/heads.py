@@ -95,7 +95,7 @@ class TextHead(CosineHead):
             self.weight.copy_(F.normalize(class_vectors.float(), dim=1))
 
 
-def head_of(state: Mapping[str, Tensor]) -> nn.Module:
+def head_from_state(state: Mapping[str, Tensor]) -> nn.Module:
     """The head whose state this is. A text head is a cosine head by then.
 
     Raises KeyError, ValueError or RuntimeError for what is no head's state.
@@ -112,7 +112,7 @@ def head_of(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class FoldedHead:
+class LinearForm:
     """logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
 
     `normalises`: the embedding is made one of unit length before.
@@ -123,14 +123,14 @@ class FoldedHead:
     normalises: bool
 
 
-def folded(head: nn.Module) -> FoldedHead:
+def as_linear(head: nn.Module) -> LinearForm:
     """The same function: standardisation, or the scale of a cosine, becomes part of the weights."""
     if isinstance(head, LinearHead):
         # in double precision, as small deviations make large weights
         weight = head.linear.weight.detach().double() / head.std.double()
         bias = head.linear.bias.detach().double() - weight @ head.mean.double()
-        return FoldedHead(weight.float(), bias.float(), normalises=False)
+        return LinearForm(weight.float(), bias.float(), normalises=False)
     assert isinstance(head, CosineHead)
     vectors = F.normalize(head.weight.detach().double(), dim=1)
     weight = (vectors * head.log_scale.detach().double().exp()).float()
-    return FoldedHead(weight, weight.new_zeros(len(weight)), normalises=True)
+    return LinearForm(weight, weight.new_zeros(len(weight)), normalises=True)

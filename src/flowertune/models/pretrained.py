@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import open_clip
 
-from flowertune.errors import Refused, one_line
+from flowertune.errors import UsageError, one_line
 
 # To look up, connect to and hear from the host. People are promised a line within ten seconds, and
 # the program has to start first.
@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
 def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
     """The first of `filenames` that the hub's `repo` has, from the cache or downloaded.
 
-    `what` names the thing in messages. Raises Refused where it cannot be had.
+    `what` names the thing in messages. Raises UsageError where it cannot be had.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -61,7 +61,7 @@ def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
         # huggingface_hub raises what its HTTP library raises, and that has changed with its
         # versions (requests, httpx, xet); whatever it is, the file could not be had.
         except Exception as error:
-            raise Refused(_could_not(what, repo, one_line(error))) from error
+            raise UsageError(_could_not(what, repo, one_line(error))) from error
 
 
 def _first_on_hub(repo: str, filenames: Sequence[str], what: str) -> str:
@@ -81,11 +81,11 @@ def _first_on_hub(repo: str, filenames: Sequence[str], what: str) -> str:
         found = _within(REACH_SECONDS, ask)
     except TimeoutError as error:
         reason = f"no answer within {REACH_SECONDS:.0f} s"
-        raise Refused(_could_not(what, repo, reason)) from error
+        raise UsageError(_could_not(what, repo, reason)) from error
     except Exception as error:  # see fetch: the types depend on huggingface_hub's HTTP library
-        raise Refused(_could_not(what, repo, one_line(error))) from error
+        raise UsageError(_could_not(what, repo, one_line(error))) from error
     if found is None:
-        raise Refused(_could_not(what, repo, f"there is no {' or '.join(filenames)}"))
+        raise UsageError(_could_not(what, repo, f"there is no {' or '.join(filenames)}"))
     return found
 
 
@@ -124,11 +124,11 @@ QUICKGELU = "-quickgelu"
 
 
 def known_model(name: str) -> str:
-    """open_clip's spelling of a model's name. Raises Refused, with close matches, for others."""
+    """open_clip's spelling of a model's name. Raises UsageError, with close matches, for others."""
     cleaned = name.replace("/", "-")
     models = open_clip.list_models()
     if cleaned not in models:
-        raise Refused(
+        raise UsageError(
             f"open_clip has no model {name!r}{_close(cleaned, models)};"
             " a folder of your own: backbone=local backbone.path=..."
         )
@@ -138,20 +138,20 @@ def known_model(name: str) -> str:
 def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
     """(name, tag, open_clip's entry for the weights, whether the model needs QuickGELU).
 
-    Raises Refused for unknown ones, and for a QuickGELU model with weights that were trained
+    Raises UsageError for unknown ones, and for a QuickGELU model with weights that were trained
     without it (open_clip builds such a model and only warns; its accuracy is lower).
     """
     name, tag = known_model(name), tag.lower().replace("-", "_")
     entry = open_clip.get_pretrained_cfg(name, tag)
     plain = name.removesuffix(QUICKGELU)
     if not entry and plain != name and open_clip.is_pretrained_cfg(plain, tag):
-        raise Refused(
+        raise UsageError(
             f"the weights {tag!r} were trained without QuickGELU: use {plain!r}, not {name!r}"
         )
     if not entry:
         tags = open_clip.list_pretrained_tags_by_model(name)
         known = f"; it has {', '.join(tags)}" if 0 < len(tags) <= 8 else ""
-        raise Refused(f"{name} has no weights {tag!r}{_close(tag, tags)}{known}")
+        raise UsageError(f"{name} has no weights {tag!r}{_close(tag, tags)}{known}")
     # Either may say so: some models have it in their config and not in the entry of the weights.
     quick_gelu = bool(entry.get("quick_gelu") or open_clip.get_model_config(name).get("quick_gelu"))
     return name, tag, entry, quick_gelu

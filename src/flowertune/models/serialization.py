@@ -22,10 +22,10 @@ from flowertune.config.schema import Config
 from flowertune.models.adapters import lora, vpt
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import head_of
+from flowertune.models.heads import head_from_state
 
 
-def write(
+def save_classifier(
     folder: Path,
     config: Config,
     backbone: Backbone,
@@ -60,13 +60,15 @@ def write(
     )
 
 
-def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, tuple[str, ...]]:
+def load_classifier(
+    folder: Path, config: Config, backbone: Backbone
+) -> tuple[Classifier, tuple[str, ...]]:
     """The classifier as it was written, on the CPU, and the names of its classes.
 
     backbone: the one that it was trained on, new; an adapter is put into it in place.
 
     Raises:
-        Refused: the adapter is missing or damaged, or does not fit the backbone.
+        UsageError: the adapter is missing or damaged, or does not fit the backbone.
         ValueError: another file is missing or damaged; it names the file.
     """
     prompts, name = None, "head.safetensors"
@@ -76,7 +78,7 @@ def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, 
         prompts = vpt.load_prompts(backbone, folder)
     try:
         state = load_weights(folder / name)
-        head = head_of(state)
+        head = head_from_state(state)
         if config.model.name == "full":
             name = "visual.safetensors"
             backbone.visual.load_state_dict(load_weights(folder / name))
@@ -92,7 +94,7 @@ def read(folder: Path, config: Config, backbone: Backbone) -> tuple[Classifier, 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Writes CPU tensors by name."""
-    files.write_bytes(path, packed(state))
+    files.write_bytes(path, to_safetensors(state))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def packed(tensors: Mapping[str, Tensor]) -> bytes:
+def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a safetensors file."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     data: bytes = safetensors.torch.save(contiguous)

@@ -6,14 +6,14 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from flowertune.models.attention import Attention
-from flowertune.models.visual_prompts import Prompts
+from flowertune.models.visual_prompts import VisualPrompts
 
 # Of inference on a CPU, which is no faster with more; prompts count for nothing. Features that are
 # kept hang on it in their last bits: another number is another `FEATURES_VERSION`.
 TOKENS_AT_ONCE = 6400
 
 
-def in_parts(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
+def split_for_cpu(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
     """What a tower gets or has given for a batch (B, ...), in the parts that it is to work on.
 
     For inference: a GPU takes all at once, a CPU as many photos as have `TOKENS_AT_ONCE` tokens.
@@ -26,7 +26,7 @@ def in_parts(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
     return parts
 
 
-def embed(visual: nn.Module, images: Tensor, prompts: Prompts | None = None) -> Tensor:
+def embed(visual: nn.Module, images: Tensor, prompts: VisualPrompts | None = None) -> Tensor:
     """Images (B, 3, H, W) -> embedding (B, E), with visual prompts where they are given.
 
     Where the pooling takes the class token alone, the last block computes that token alone: the
@@ -92,7 +92,7 @@ def _attend(
 
 
 def _up_to_last(
-    visual: VisionTransformer, tokens: Tensor, prompts: Prompts
+    visual: VisionTransformer, tokens: Tensor, prompts: VisualPrompts
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The image's tokens and prompts through all blocks but the last; `_attend`'s inputs there."""
     *blocks, last = visual.transformer.resblocks

@@ -9,7 +9,7 @@ Position = Literal["after_cls", "end"]
 POSITIONS: tuple[Position, ...] = ("after_cls", "end")
 
 
-class Prompts(nn.Module):
+class VisualPrompts(nn.Module):
     """The prompts of an image tower's first `depth` blocks; `tower.embed` puts them there.
 
     embeddings: (P, D), the same prompts in each of these blocks, or (depth, P, D), each block's

@@ -15,13 +15,13 @@ from rich.text import Text
 from flowertune.analysis.compare import (
     BASELINE_NAMES,
     METRICS,
+    Comparison,
     Estimate,
-    Group,
-    Pair,
-    Row,
+    PairComparison,
+    Setting,
     best_first,
 )
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 MARK = " *"  # below the linear probe
 APART = "not the same backbone or photos: numbers of different tables do not compare"
@@ -40,14 +40,14 @@ class Line:
     basis: str
     estimates: dict[tuple[str, str], Estimate]
     trainable_parameters: int
-    row: Row | None
+    row: Setting | None
 
     @property
     def minutes(self) -> str:
         return "" if self.row is None else f"{self.row.minutes:.1f}"
 
 
-def lines(group: Group) -> list[Line]:
+def lines(group: Comparison) -> list[Line]:
     """The baselines that are no rows themselves, then the rows in their order.
 
     Where not all rows have the same one, as its own settings or the device differ, each is named.
@@ -63,7 +63,7 @@ def lines(group: Group) -> list[Line]:
                 found.append(_baseline(named, key, baseline, group.splits))
     for row in group.rows:
         estimates = {(s, m): row.estimate(s, m) for s in group.splits for m in METRICS}
-        label = row.label + (MARK if row.setting.is_below_probe else "")
+        label = row.label + (MARK if row.stats.is_below_probe else "")
         model = row.runs[0].results["model"]
         found.append(Line(label, model, row.basis, estimates, row.trainable_parameters, row))
     return found
@@ -79,7 +79,7 @@ def _baseline(name: str, model: str, results: dict[str, Any], splits: Sequence[s
     return Line(name, model, "1, any seed", estimates, results["trainable_parameters"], None)
 
 
-def notes(group: Group) -> list[str]:
+def notes(group: Comparison) -> list[str]:
     """What a reader of the tables must know."""
     found = [
         "mean ± standard deviation over seeds [95 % interval of the mean: Student's t]; of a "
@@ -87,7 +87,7 @@ def notes(group: Group) -> list[str]:
         "the sampling error of the photos comes on top of the spread over seeds: about ± "
         + " and ".join(f"{half:.1f} points on {split}" for split, half in _sampling(group)),
     ]
-    if any(row.setting.is_below_probe for row in group.rows):
+    if any(row.stats.is_below_probe for row in group.rows):
         found.append(f"{MARK.strip()} below the linear probe of the same backbone on "
                      f"{group.judged_on}")  # fmt: skip
     devices = {one.results["device"] for row in group.rows for one in row.runs}
@@ -95,13 +95,13 @@ def notes(group: Group) -> list[str]:
     return found
 
 
-def _sampling(group: Group) -> list[tuple[str, float]]:
+def _sampling(group: Comparison) -> list[tuple[str, float]]:
     results = group.rows[0].runs[0].results["splits"]
     intervals = [(split, results[split]["top1_interval"]) for split in group.splits]
     return [(split, 50 * (high - low)) for split, (low, high) in intervals]
 
 
-def split_table(group: Group, split: str) -> tuple[list[str], list[list[str]]]:
+def split_table(group: Comparison, split: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of one split."""
     header = ["method", "runs"]
     for title in METRICS.values():
@@ -125,7 +125,7 @@ def estimate_cells(estimate: Estimate) -> list[str]:
     ]
 
 
-def pair_table(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
+def pair_table(pairs: Sequence[PairComparison]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: which photos one alone has right, and whether chance would explain it."""
     header = [
         "first", "second", "second minus first", "95 % interval, seed by seed",
@@ -144,7 +144,7 @@ def pair_table(pairs: Sequence[Pair]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def pairs_of_best(group: Group) -> list[Pair]:
+def pairs_of_best(group: Comparison) -> list[PairComparison]:
     """The row that is best on val against each other one; none where there is no val."""
     if "val" not in group.splits:
         return []
@@ -152,7 +152,7 @@ def pairs_of_best(group: Group) -> list[Pair]:
     return [pair for pair in group.pairs if best in (pair.first, pair.second)]
 
 
-def pairs_note(group: Group) -> str:
+def pairs_note(group: Comparison) -> str:
     """How to read the p values of all pairs."""
     count = sum(len(pair.tests) for pair in group.pairs)
     return (
@@ -163,7 +163,7 @@ def pairs_note(group: Group) -> str:
     )
 
 
-def show(console: RunConsole, groups: Sequence[Group]) -> None:
+def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
     """The tables of each group, and its best row against the others."""
     if len(groups) > 1:
         console.say(APART)
@@ -178,7 +178,7 @@ def show(console: RunConsole, groups: Sequence[Group]) -> None:
             console.say(line)
 
 
-def pair_lines(group: Group) -> list[str]:
+def pair_lines(group: Comparison) -> list[str]:
     """The best row on val against each other one, a line each."""
     said = []
     for pair in pairs_of_best(group):
@@ -193,7 +193,7 @@ def pair_lines(group: Group) -> list[str]:
     return said
 
 
-def _console_table(group: Group, split: str) -> Table:
+def _console_table(group: Comparison, split: str) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(f"{split}\n{group.photos(split):,} photos", min_width=12, overflow="fold")
     for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "runs",

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowertune import files
 from flowertune.analysis import published as reference
-from flowertune.analysis.compare import METRICS, SPLITS, Group, Row, groups
+from flowertune.analysis.compare import METRICS, SPLITS, Comparison, Setting, comparisons
 from flowertune.analysis.settings import Job
 from flowertune.analysis.statistics import (
     Difference,
@@ -33,11 +33,11 @@ from flowertune.report.comparison import (
     signed,
     split_table,
 )
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.report.console.sweep import label
 from flowertune.report.html import comparison
 from flowertune.runs.directory import to_csv
-from flowertune.runs.finished import read
+from flowertune.runs.finished import read_finished_run
 
 TITLE = "What every method reaches"
 
@@ -51,7 +51,7 @@ class ReproductionTables:
         files.write_text(folder / "reproduce.md", _document(found, jobs))
         files.write_text(folder / "reproduce.csv", to_csv(*_csv(found)))
 
-    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
+    def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
         found = _groups(jobs)
         console.say(f"\nreproduce: {_how_many(jobs)}")
         show(console, found)
@@ -65,15 +65,15 @@ class ReproductionTables:
         console.say(f"{folder / 'reproduce.md'}, reproduce.csv, reproduce.html")
 
 
-def _groups(jobs: Sequence[Job]) -> list[Group]:
+def _groups(jobs: Sequence[Job]) -> list[Comparison]:
     """By method as they were listed, and not seed by seed."""
     done = [job for job in jobs if job.state == "finished"]
     listed = list(dict.fromkeys(job.method for job in jobs))
     done.sort(key=lambda job: listed.index(job.method))
-    return groups(read(Path(job.run)) for job in done)
+    return comparisons(read_finished_run(Path(job.run)) for job in done)
 
 
-def from_reference(row: Row, split: str) -> tuple[float, Difference] | None:
+def from_reference(row: Setting, split: str) -> tuple[float, Difference] | None:
     """The published top-1, and how far ours is from it; None where there is none to compare."""
     first = row.runs[0]
     published = reference.published(row.method, split, first.values)
@@ -83,7 +83,7 @@ def from_reference(row: Row, split: str) -> tuple[float, Difference] | None:
     return published, from_published(row.over_seeds(split, "top1"), n, published)
 
 
-def reference_table(group: Group, split: str) -> tuple[list[str], list[list[str]]]:
+def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list[str]]]:
     """`split_table` with the reference's columns behind, empty where it has no such number."""
     header, rows = split_table(group, split)
     header = [*header, "reference top-1", "ours minus it", "95 % interval", "holds 0"]
@@ -101,7 +101,7 @@ def reference_table(group: Group, split: str) -> tuple[list[str], list[list[str]
     return header, rows
 
 
-def reference_notes(group: Group) -> list[str]:
+def reference_notes(group: Comparison) -> list[str]:
     """Whether the reference applies, how it is compared, and the gap of VPT."""
     if not reference.applies(group.rows[0].runs[0].values):
         return [f"{reference.IN_WORDS}: its columns are empty here", *_gap(group)]
@@ -113,7 +113,7 @@ def reference_notes(group: Group) -> list[str]:
     ]
 
 
-def _gap(group: Group) -> list[str]:
+def _gap(group: Comparison) -> list[str]:
     """The reference's VPT is 5.65 points better on val than on test, which is unusual."""
     for row in group.rows:
         if row.method == "vpt" and row.splits == list(SPLITS):
@@ -133,7 +133,7 @@ def _gap(group: Group) -> list[str]:
     return []
 
 
-def _reference_lines(found: Sequence[Group]) -> list[str]:
+def _reference_lines(found: Sequence[Comparison]) -> list[str]:
     """For the console: each published number beside ours."""
     said = []
     for group in found:
@@ -166,7 +166,7 @@ def _unfinished(jobs: Sequence[Job]) -> list[str]:
     ]
 
 
-def _document(found: Sequence[Group], jobs: Sequence[Job]) -> str:
+def _document(found: Sequence[Comparison], jobs: Sequence[Job]) -> str:
     parts = [f"# {TITLE}\n", f"{_how_many(jobs)}; accuracies in per cent.\n"]
     if len(found) > 1:
         parts.append(f"{APART.capitalize()}.\n")
@@ -188,7 +188,7 @@ def _document(found: Sequence[Group], jobs: Sequence[Job]) -> str:
     return "\n".join(parts)
 
 
-def _csv(found: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
+def _csv(found: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
     """A row a method; accuracies in [0, 1]."""
     header = ["method", "seeds", "seed_matters", "trainable_parameters", "minutes"]
     for split in SPLITS:
@@ -213,7 +213,7 @@ def _csv(found: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
 _FACTS = ("backbone", "tag", "protocol", "device", "precision")
 
 
-def _csv_of_split(group: Group, row: Row, split: str) -> list[Any]:
+def _csv_of_split(group: Comparison, row: Setting, split: str) -> list[Any]:
     if split not in row.splits:
         return [None] * (1 + 4 * len(METRICS) + 5)
     cells: list[Any] = [group.photos(split)]

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 from flowertune import files
 from flowertune.config import saved
 from flowertune.config.run import _HALF_WRITTEN
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
 FORMAT = 1  # of a run directory; to be raised when an older flowertune could misread one
-KEEPSAKES = "report"  # in a run: what its page shows of the photos
+REPORT_DATA = "report"  # in a run: what its page shows of the photos
 CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
-BESIDE = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
+LOCKS = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
 
 
-class PhotoOfRun(NamedTuple):
+class RunImage(NamedTuple):
     """A line of photos.csv. `path` is below the folder of the photos, `label` the class's name."""
 
     split: str
@@ -87,11 +87,11 @@ class Run:
         """Makes the directory, whole or not at all; it must not be there yet.
 
         Raises:
-            Refused: somebody else made it in the meantime, or it cannot be made.
+            UsageError: somebody else made it in the meantime, or it cannot be made.
         """
         if self.path.exists():
-            raise Refused(taken(self.path))
-        new = Run(self.path.parent / BESIDE / f"{self.path.name}.new")
+            raise UsageError(exists_message(self.path))
+        new = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
         try:
             if new.path.exists():  # of a process that was killed just below
                 shutil.rmtree(new.path)
@@ -104,13 +104,13 @@ class Run:
             files.flush_folder(self.path.parent)
         except OSError as error:
             shutil.rmtree(new.path, ignore_errors=True)
-            raise Refused(cannot_be_made(self.path, error)) from error
+            raise UsageError(not_writable_message(self.path, error)) from error
 
     def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
         """The newest that is whole, and of newer ones what is wrong with each."""
         flaws: dict[Path, str] = {}
         for path in self.checkpoints():
-            flaw = files.flaw(path)
+            flaw = files.find_corruption(path)
             if flaw is None:
                 return path, flaws
             flaws[path] = flaw
@@ -125,13 +125,13 @@ class Run:
         before = self.environment()
         resumed = before.get("resumed", [])
         if not isinstance(resumed, list):
-            raise Refused(damaged(self.path, "environment.json"))
+            raise UsageError(damaged_message(self.path, "environment.json"))
         try:
             files.write_json(
                 self.path / "environment.json", {**before, "resumed": [*resumed, others]}
             )
         except ValueError as error:  # an infinity, which JSON does not have
-            raise Refused(damaged(self.path, "environment.json")) from error
+            raise UsageError(damaged_message(self.path, "environment.json")) from error
         for path in damaged_checkpoints:
             shutil.rmtree(path)
         for folder in (self.best.parent, self.adapter):
@@ -150,7 +150,7 @@ class Run:
     def _status(self) -> dict[str, str | None]:
         try:
             status = self._read("status.json")
-        except Refused:
+        except UsageError:
             return {}
         is_one = all(value is None or isinstance(value, str) for value in status.values())
         return status if is_one and isinstance(status.get("state"), str) else {}
@@ -184,36 +184,36 @@ class Run:
         shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
-        """environment.json. Raises Refused where it is missing or damaged."""
+        """environment.json. Raises UsageError where it is missing or damaged."""
         return self._read("environment.json")
 
     def results(self) -> dict[str, Any]:
-        """results.json of a finished run. Raises Refused where it is missing or damaged."""
+        """results.json of a finished run. Raises UsageError where it is missing or damaged."""
         values, sha256 = self._read("results.json"), self._status().get("results_sha256")
         if sha256 not in (None, files.sha256_of(self.path / "results.json")):  # earlier runs: none
-            raise Refused(damaged(self.path, "results.json"))
+            raise UsageError(damaged_message(self.path, "results.json"))
         return values
 
-    def photos(self) -> list[PhotoOfRun]:
-        """What photos.csv lists. Raises Refused: missing or damaged."""
+    def photos(self) -> list[RunImage]:
+        """What photos.csv lists. Raises UsageError: missing or damaged."""
         try:
             with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
-                return [PhotoOfRun(*(row[name] for name in PhotoOfRun._fields)) for row in rows]
+                return [RunImage(*(row[name] for name in RunImage._fields)) for row in rows]
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise Refused(damaged(self.path, "photos.csv")) from error
+            raise UsageError(damaged_message(self.path, "photos.csv")) from error
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
             values = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise Refused(damaged(self.path, name)) from error
+            raise UsageError(damaged_message(self.path, name)) from error
         if not isinstance(values, dict):
-            raise Refused(damaged(self.path, name))
+            raise UsageError(damaged_message(self.path, name))
         return values
 
 
-def damaged(path: Path, name: str) -> str:
+def damaged_message(path: Path, name: str) -> str:
     """Why nothing can be said of the run at `path`, to whoever trains or uses it."""
     return (
         f"{path}: {name} is missing or damaged; remove the run and train it again"
@@ -221,11 +221,11 @@ def damaged(path: Path, name: str) -> str:
     )
 
 
-def taken(path: Path) -> str:
+def exists_message(path: Path) -> str:
     """Why nothing may be put at `path`."""
     return f"{path}: exists and is not a finished run; choose another run.name or remove it"
 
 
-def cannot_be_made(path: Path, error: OSError) -> str:
+def not_writable_message(path: Path, error: OSError) -> str:
     """Why nothing can be put at `path`."""
     return f"{path}: the directory cannot be made ({error.strerror})"

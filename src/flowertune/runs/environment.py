@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import __version__
-from flowertune.data.cache.dataset import CachedPhotos
+from flowertune.data.cache.dataset import CachedDataset
 from flowertune.models.backbone import Backbone
 from flowertune.runs.directory import FORMAT
 from flowertune.runtime.device import Compute
@@ -18,7 +18,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(compute: Compute, backbone: Backbone, photos: CachedPhotos) -> dict[str, Any]:
+def describe(compute: Compute, backbone: Backbone, photos: CachedDataset) -> dict[str, Any]:
     """Versions, platform, git commit, device, and the hashes of weights and photos."""
     return {
         "format": FORMAT,

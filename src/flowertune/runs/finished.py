@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.config import saved
-from flowertune.errors import Refused, printable
-from flowertune.runs.directory import Run, damaged
+from flowertune.errors import UsageError, printable
+from flowertune.runs.directory import Run, damaged_message
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FinishedRun:
         """What it took each photo of a split for, in the photos' order.
 
         Raises:
-            Refused: the file is missing or damaged, or is not of the photos that were measured.
+            UsageError: the file is missing or damaged, or is not of the photos that were measured.
         """
         name = f"predictions-{split}.csv"
         try:
@@ -63,10 +63,10 @@ class FinishedRun:
                 _, *rows = csv.reader(file)
             found = tuple(map(_prediction, rows))
         except (OSError, ValueError, csv.Error) as error:
-            raise Refused(damaged(self.run.path, name)) from error
+            raise UsageError(damaged_message(self.run.path, name)) from error
         photos = self.results["splits"][split]["n"]
         if len(found) != photos or len({each.path for each in found}) != photos:
-            raise Refused(damaged(self.run.path, name))
+            raise UsageError(damaged_message(self.run.path, name))
         return found
 
 
@@ -85,27 +85,27 @@ def seed_matters(model: str, solver: str) -> bool:
     return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
 
 
-def found(path: Path) -> Run:
-    """The run at `path`. Raises Refused where it is no finished one."""
+def finished_run(path: Path) -> Run:
+    """The run at `path`. Raises UsageError where it is no finished one."""
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
         there = "" if path.is_dir() else "; there is no such directory"
-        raise Refused(
+        raise UsageError(
             f"{path}: is no finished run" + (there if state == "unknown" else f": {state}")
         )
     return run
 
 
-def read(path: Path) -> FinishedRun:
+def read_finished_run(path: Path) -> FinishedRun:
     """A run directory, read.
 
     Raises:
-        Refused: it is no finished run, or a file of it is damaged.
+        UsageError: it is no finished run, or a file of it is damaged.
     """
-    run = found(path)
+    run = finished_run(path)
     try:
-        config = saved.read(path / "config.yaml")
+        config = saved.read_values(path / "config.yaml")
         return FinishedRun(run, run.results(), saved.flat_values(config))
     except (OSError, ValueError, KeyError) as error:
-        raise Refused(damaged(path, "config.yaml")) from error
+        raise UsageError(damaged_message(path, "config.yaml")) from error

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from flowertune.errors import FlowertuneError, Interrupted, TrainingFailed, with_type
+from flowertune.errors import FlowertuneError, Interrupted, TrainingError, with_type
 from flowertune.files import NO_ROOM
 from flowertune.runs.directory import Run
 from flowertune.runtime.memory import is_out_of_memory
@@ -28,11 +28,11 @@ OUT_OF_MEMORY = (
 
 
 @contextmanager
-def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
-    """Keeps status.json true while the body runs; inside of `logged`.
+def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
+    """Keeps status.json true while the body runs; inside of `log_to_file`.
 
     `out_of_memory` is what a person reads when the device has no more. Anything else that is not
-    meant for people becomes a TrainingFailed that names the log; the traceback is there.
+    meant for people becomes a TrainingError that names the log; the traceback is there.
 
     Raises:
         FlowertuneError: what happened, in one line.
@@ -50,7 +50,7 @@ def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
         why, is_known = _why(error, out_of_memory)
         log.debug("%s\n%s", why, traceback.format_exc())
         _write_status(run, "failed", why)
-        raise TrainingFailed(why if is_known else f"{why} (see {run.log})") from error
+        raise TrainingError(why if is_known else f"{why} (see {run.log})") from error
     except BaseException as error:  # SystemExit, say, from a library
         _write_status(run, "failed", with_type(error))
         raise
@@ -75,7 +75,7 @@ def _write_status(run: Run, state: str, why: str) -> None:
             log.warning("%s is not up to date: %s", run.path / "status.json", error.strerror)
 
 
-class _LogFile(logging.FileHandler):
+class _LogFileHandler(logging.FileHandler):
     """A log that cannot be written is worth a line, and no more: the run has its own troubles."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
@@ -86,7 +86,7 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-class _Screen(logging.StreamHandler):
+class _ScreenHandler(logging.StreamHandler):
     """Says it on what stderr is by then: a live view has it above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -95,11 +95,11 @@ class _Screen(logging.StreamHandler):
 
 
 @contextmanager
-def logged(run: Run) -> Iterator[None]:
+def log_to_file(run: Run) -> Iterator[None]:
     """run.log gets everything of ours and Python's warnings; people see our warnings alone."""
-    file = _LogFile(run.log, encoding="utf-8")
+    file = _LogFileHandler(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    screen = _Screen()
+    screen = _ScreenHandler()
     screen.setLevel(logging.WARNING)
     screen.addFilter(logging.Filter("flowertune"))
     ours, root = logging.getLogger("flowertune"), logging.getLogger()

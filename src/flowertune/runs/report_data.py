@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from flowertune import files
 from flowertune.runs import finished as finished_run
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.runs.finished import FinishedRun, Prediction
-from flowertune.runs.directory import KEEPSAKES, damaged
+from flowertune.runs.directory import REPORT_DATA, damaged_message
 
 _OF_LINES = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
     "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},
@@ -33,7 +33,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class Keepsakes:
+class ReportData:
     """What `keepsakes.leave` left of the photos, as it wrote it, and of their embeddings."""
 
     photos: dict[str, Any]
@@ -55,7 +55,7 @@ class ReportedRun:
     predictions: tuple[Prediction, ...]
     steps: tuple[dict[str, Any], ...]
     validations: tuple[dict[str, Any], ...]
-    keepsakes: Keepsakes | str
+    keepsakes: ReportData | str
 
     @property
     def path(self) -> Path:
@@ -70,13 +70,13 @@ class ReportedRun:
         return self.finished.results
 
 
-def read(path: Path) -> ReportedRun:
+def read_report(path: Path) -> ReportedRun:
     """Reads the run at `path`.
 
     Raises:
-        Refused: it is no finished run, or a file of it is missing or damaged.
+        UsageError: it is no finished run, or a file of it is missing or damaged.
     """
-    finished = finished_run.read(path)
+    finished = finished_run.read_finished_run(path)
     lines = _lines(path, trained=finished.results["epochs_run"] > 0)
     return ReportedRun(
         finished=finished,
@@ -96,8 +96,8 @@ def _lines(path: Path, *, trained: bool) -> list[dict[str, Any]]:
         if bool(lines) == trained and all(map(_is_whole, lines)):
             return lines
     except (OSError, ValueError) as error:
-        raise Refused(damaged(path, "metrics.jsonl")) from error
-    raise Refused(damaged(path, "metrics.jsonl"))
+        raise UsageError(damaged_message(path, "metrics.jsonl")) from error
+    raise UsageError(damaged_message(path, "metrics.jsonl"))
 
 
 def _is_whole(line: Any) -> bool:
@@ -109,19 +109,19 @@ def _is_whole(line: Any) -> bool:
     )
 
 
-def _keepsakes(path: Path) -> Keepsakes | str:
-    folder = path / KEEPSAKES
+def _keepsakes(path: Path) -> ReportData | str:
+    folder = path / REPORT_DATA
     if not folder.exists():
         return f"{folder}: the run has kept no photos for its report"
     try:
-        flaw = files.flaw(folder)  # what is as it was written needs no other check
+        flaw = files.find_corruption(folder)  # what is as it was written needs no other check
     except OSError as error:
         flaw = f"cannot be read ({error.strerror})"
     if flaw is not None:
         return f"{folder}: {flaw}; the report is without photos and embeddings"
     kept = load_file(folder / "embeddings.safetensors")
     before = kept.get("before")
-    return Keepsakes(
+    return ReportData(
         json.loads((folder / "photos.json").read_text(encoding="utf-8")),
         Embeddings(
             kept["rows"],

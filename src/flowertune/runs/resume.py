@@ -12,10 +12,10 @@ from filelock import Timeout
 
 
 from flowertune.config import saved
-from flowertune.config.groups import NO_RESULT
-from flowertune.errors import Refused
+from flowertune.config.groups import RESULT_NEUTRAL_KEYS
+from flowertune.errors import UsageError
 from flowertune.files import lock
-from flowertune.runs.directory import BESIDE, Run, cannot_be_made, damaged, taken
+from flowertune.runs.directory import LOCKS, Run, not_writable_message, damaged_message, exists_message
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import files
-from flowertune.data.dataset import PhotoSet
-from flowertune.errors import Refused, printable
-from flowertune.runs.directory import FORMAT, Run, damaged
+from flowertune.data.dataset import ImageDataset
+from flowertune.errors import UsageError, printable
+from flowertune.runs.directory import FORMAT, Run, damaged_message
 
 
 SWEEPS = "sweeps"  # beside the runs
@@ -40,7 +40,7 @@ _LEFT = {
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousRun:
     """What had become of a run: in `words`, and the `checkpoint` that it goes on from, if any.
 
     `notes` are lines for a person: damaged checkpoints, another machine.
@@ -51,22 +51,22 @@ class Before:
     notes: tuple[str, ...]
 
 
-def claim(
+def find_run(
     root: Path, name: str, config: Mapping[str, Any], resume: str = "auto"
 ) -> tuple[Run, bool]:
     """The run of that name and whether it is finished already, with this very config.
 
-    One that failed, was interrupted or died is there for `begun` to go on with or to replace; with
+    One that failed, was interrupted or died is there for `open_run` to go on with or to replace; with
     `resume` "restart" a finished one is, too, whatever its config.
 
     Raises:
-        Refused: another process is at it, it had another config, it is no run, or `resume` is
+        UsageError: another process is at it, it had another config, it is no run, or `resume` is
             "never" and it is one.
     """
     if not name.strip(". ") or Path(name).name != name:
-        raise Refused(f"run.name={name}: must be the name of one directory")
+        raise UsageError(f"run.name={name}: must be the name of one directory")
     if name in (SWEEPS, REPRODUCTIONS):
-        raise Refused(f"run.name={name}: is where the tables of many runs lie; choose another")
+        raise UsageError(f"run.name={name}: is where the tables of many runs lie; choose another")
     path = root.expanduser() / name
     try:
         # of a link, what it leads to is the run: two names of one directory are one run
@@ -74,31 +74,31 @@ def claim(
         if not run.path.exists():
             return run, False
     except OSError as error:
-        raise Refused(cannot_be_made(path, error)) from error
+        raise UsageError(not_writable_message(path, error)) from error
     except RuntimeError as error:  # before Python 3.13: links in a circle
-        raise Refused(f"{path}: the directory cannot be made (links in a circle)") from error
+        raise UsageError(f"{path}: the directory cannot be made (links in a circle)") from error
     finished = run.status()[0] == "finished" and resume != "restart"
     _check_left(run, config, resume)
     if not finished and _locks(run.path).exists():
-        with locked(run.path):
+        with lock_run(run.path):
             pass
     return run, finished
 
 
 @contextmanager
-def begun(
+def open_run(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str = "auto"
-) -> Iterator[Before | None]:
+) -> Iterator[PreviousRun | None]:
     """Makes the directory of a claimed run or takes it up; while it is open nobody else has it.
 
     A run that left a checkpoint keeps its directory. What another left is kept until the new
     directory is there, and then gone. Yields what had become of that run, or None.
 
     Raises:
-        Refused: another process is at it or was faster, it cannot be made, or the photos or the
+        UsageError: another process is at it or was faster, it cannot be made, or the photos or the
             backbone have changed since it was left.
     """
-    with locked(run.path):
+    with lock_run(run.path):
         replaced = _locks(run.path) / f"{run.path.name}.replaced"
         before = None
         try:
@@ -108,13 +108,13 @@ def begun(
                 else:
                     replaced.rename(run.path)
             if run.path.exists():
-                before = _taken_up(run, config, environment, resume)
+                before = _resume(run, config, environment, resume)
                 if before.checkpoint is None:
                     run.path.rename(replaced)
         except OSError as error:
             where = "" if error.filename is None else f"{error.filename}: "
             why = f"{run.path}: cannot be used ({where}{error.strerror or error})"
-            raise Refused(why) from error
+            raise UsageError(why) from error
         if before is None or before.checkpoint is None:
             try:
                 run.create(config, environment)
@@ -127,42 +127,42 @@ def begun(
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock_run(path: Path) -> Iterator[None]:
     """While it is open nobody else has the directory `path`; it ends with the process, too.
 
     Raises:
-        Refused: another process has it, or nothing can be written there.
+        UsageError: another process has it, or nothing can be written there.
     """
     with ExitStack() as stack:
         try:
             _locks(path).mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(_locks(path) / f"{path.name}.lock"))
         except Timeout:
-            raise Refused(f"{path}: another process is at work on it") from None
+            raise UsageError(f"{path}: another process is at work on it") from None
         except OSError as error:
-            raise Refused(cannot_be_made(path, error)) from error
+            raise UsageError(not_writable_message(path, error)) from error
         yield
 
 
 def _locks(path: Path) -> Path:
-    return path.parent / BESIDE  # a lock must outlast what it guards
+    return path.parent / LOCKS  # a lock must outlast what it guards
 
 
-def _taken_up(
+def _resume(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str
-) -> Before:
+) -> PreviousRun:
     """What a run left; ready to go on with where that has a checkpoint."""
     state, why = run.status()
     if state == "finished" and resume != "restart":
-        raise Refused(f"{run.path}: another process has finished it in the meantime")
+        raise UsageError(f"{run.path}: another process has finished it in the meantime")
     _check_left(run, config, resume)
     words = _LEFT.get(state, "has no readable status.json") + (f" ({why})" if why else "")
     if resume == "restart":
-        return Before(words, None, ())
+        return PreviousRun(words, None, ())
     checkpoint, flaws = run.newest_checkpoint()
     passed_over = [f"{path} is passed over: {flaw}" for path, flaw in flaws.items()]
     if checkpoint is None:
-        return Before(words, None, tuple(passed_over))
+        return PreviousRun(words, None, tuple(passed_over))
     others = differences(run, environment)
     run.take_up(others, flaws)
     notes = (
@@ -170,20 +170,20 @@ def _taken_up(
         if others
         else []
     )
-    return Before(words, checkpoint, (*passed_over, *notes))
+    return PreviousRun(words, checkpoint, (*passed_over, *notes))
 
 
 def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
     """Refuses what is no run of ours, and what this config or `resume` has nothing to do with."""
     state, _ = run.status()
     if state not in _LEFT and not run.is_one():
-        raise Refused(taken(run.path))
+        raise UsageError(exists_message(run.path))
     if resume == "restart":
         return
     if state not in _LEFT:
-        raise Refused(damaged(run.path, "status.json"))
+        raise UsageError(damaged_message(run.path, "status.json"))
     if resume == "never":
-        raise Refused(
+        raise UsageError(
             f"{run.path}: {_LEFT[state]}, and run.resume=never; choose another run.name, or "
             "run.resume=auto or restart"
         )
@@ -193,12 +193,12 @@ def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
 
 def _check_config(run: Run, config: Mapping[str, Any]) -> None:
     try:
-        before = saved.read(run.path / "config.yaml")
+        before = saved.read_values(run.path / "config.yaml")
     except (OSError, ValueError):
-        raise Refused(damaged(run.path, "config.yaml")) from None
+        raise UsageError(damaged_message(run.path, "config.yaml")) from None
     differing = _differing_keys(before, config)
     if differing:
-        raise Refused(
+        raise UsageError(
             f"{run.path}: is a run with another config ({', '.join(differing)}); "
             "choose another run.name, or run.resume=restart to replace it"
         )
@@ -207,7 +207,7 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = saved.flat_values(before), dict(saved.flat(now))
     keys = sorted(old.keys() | new.keys())
-    return [key for key in keys if not key.startswith(NO_RESULT) and old.get(key) != new.get(key)]
+    return [key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS) and old.get(key) != new.get(key)]
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -223,9 +223,9 @@ def check_version(run: Run, otherwise: str = "") -> None:
     environment = run.environment()
     version = environment.get("format", 0)  # the first ones had none
     if not isinstance(version, int):
-        raise Refused(damaged(run.path, "environment.json"))
+        raise UsageError(damaged_message(run.path, "environment.json"))
     if version > FORMAT:
-        raise Refused(
+        raise UsageError(
             f"{run.path}: was made by flowertune {environment.get('flowertune')}, which is newer "
             f"than this one; use that{otherwise}"
         )
@@ -234,13 +234,13 @@ def check_version(run: Run, otherwise: str = "") -> None:
 def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
     """What is another than when an unfinished run was begun, and may cost equal bits.
 
-    Versions, device, threads, with the present ones. Raises Refused where it cannot go on, as the
+    Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as the
     photos or the backbone are others.
     """
     before, now = run.environment(), json.loads(json.dumps(environment))
     changed = [name for name in TASK if before.get(name) != now[name]]
     if changed:
-        raise Refused(
+        raise UsageError(
             f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
             "run.name, or run.resume=restart to replace it"
         )
@@ -258,13 +258,13 @@ def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
     """Refuses where one of the backbone's facts is not what a finished run has."""
     changed = changed_facts(run, facts)
     if changed:
-        raise Refused(
+        raise UsageError(
             f"{run.path}: is finished, but the backbone has changed since "
             f"({', '.join(changed)}); choose another run.name"
         )
 
 
-def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
+def check_photos(run: Run, photo_set: ImageDataset, progress: Progress) -> None:
     """Refuses where photos came, went or changed since a finished run: its result is not theirs.
 
     Every file is read: a folder that took another's place does not show in its files' times.
@@ -287,7 +287,7 @@ def check_photos(run: Run, photo_set: PhotoSet, progress: Progress) -> None:
     if changed:
         first = printable(min(changed)[1])
         others = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
-        raise Refused(
+        raise UsageError(
             f"{run.path}: is finished, but the photos have changed since ({first}{others}: came, "
             "went or is another); choose another run.name, and if one was replaced with its size "
             "and time kept, flowertune data cache clear first"
@@ -299,7 +299,7 @@ def _left_out(run: Run, root: Path) -> set[str]:
     try:
         paths = [Path(path) for path, _ in left_out]
     except (TypeError, ValueError) as error:
-        raise Refused(damaged(run.path, "environment.json")) from error
+        raise UsageError(damaged_message(run.path, "environment.json")) from error
     return {path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)}
 
 

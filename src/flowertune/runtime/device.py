@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,7 +48,7 @@ def choose_compute(device: str, precision: str) -> Compute:
     """`auto` picks cuda, then mps, then cpu; and bf16 on GPUs that compute with it, else fp32.
 
     Raises:
-        Refused: a device that is not there, or a precision it does not have.
+        UsageError: a device that is not there, or a precision it does not have.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -59,14 +59,16 @@ def choose_compute(device: str, precision: str) -> Compute:
         device = next(name for name, there in available.items() if there)
     elif not available[device]:
         there = ", ".join(name for name, there in available.items() if there)
-        raise Refused(f"trainer.device={device}: torch finds no such device here; there is {there}")
+        raise UsageError(
+            f"trainer.device={device}: torch finds no such device here; there is {there}"
+        )
     has_bf16 = device == "cpu" or (device == "cuda" and torch.cuda.get_device_capability()[0] >= 8)
     if precision == "auto":
         precision = "bf16" if device == "cuda" and has_bf16 else "fp32"
     if precision == "bf16" and not has_bf16:
-        raise Refused(f"trainer.precision=bf16: not on this {device}; use fp16 or fp32")
+        raise UsageError(f"trainer.precision=bf16: not on this {device}; use fp16 or fp32")
     if precision == "fp16" and device != "cuda":
-        raise Refused(f"trainer.precision=fp16: needs cuda, not {device}; use fp32")
+        raise UsageError(f"trainer.precision=fp16: needs cuda, not {device}; use fp32")
     return Compute(torch.device(device), precision, torch.get_num_threads())
 
 

@@ -31,7 +31,7 @@ def keep_freed() -> bool:
 
 
 @contextmanager
-def enough_or(line: str) -> Iterator[None]:
+def explain_oom(line: str) -> Iterator[None]:
     """While the body runs, `line` is what a person reads of memory that is lacking.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
-class _Output(io.FileIO):
+class _ResilientStream(io.FileIO):
     """A descriptor for writing; after the first error what is written to it is thrown away.
 
     `ended` is whether there was one, and `lost` that error, unless nobody was there to read.
@@ -42,11 +42,11 @@ class _Output(io.FileIO):
 def arrives(stream: Any) -> bool:
     """Whether what is written there still goes anywhere: to ask before more work is done for it."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
-    return not (isinstance(raw, _Output) and raw.ended)
+    return not (isinstance(raw, _ResilientStream) and raw.ended)
 
 
 @contextmanager
-def lasting_output() -> Iterator[list[OSError]]:
+def resilient_output() -> Iterator[list[OSError]]:
     """While it is open, writing to stdout and stderr raises nothing (Windows: as ever).
 
     What it gives holds, once it is closed, why anything was lost that somebody would have read.
@@ -68,7 +68,7 @@ def _in_place_of(name: str, stream: io.TextIOWrapper, lost: list[OSError]) -> It
         yield
         return
     stream.flush()
-    output = _Output(stream.fileno())
+    output = _ResilientStream(stream.fileno())
     text = io.TextIOWrapper(
         io.BufferedWriter(output),
         encoding=stream.encoding,

@@ -19,7 +19,7 @@ from flowertune.config.logger import MlflowConfig, WandbConfig
 from flowertune.config.messages import composing, in_one_line
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
-from flowertune.errors import EXIT_FAILED, Refused, first_line
+from flowertune.errors import EXIT_FAILED, UsageError, first_line
 from flowertune.runs.resume import SWEEPS
 from flowertune.sweeps.sweep import Sweep, SweepTables, check_apart
 
@@ -34,7 +34,8 @@ def run_sweep(
     """Has all jobs of the sweep done that `node` is the master config of. -> exit code.
 
     Raises:
-        Refused: a job's config is wrong, two are the same run, or the sweep's directory is in use.
+        UsageError: a job's config is wrong, two are the same run, or the sweep's directory is in
+            use.
     """
     with in_one_line():
         # what a sweeper goes by: hydra.sweeper.params, then the typed words
@@ -140,11 +141,11 @@ def composed_jobs(
 def _check_search(node: DictConfig) -> None:
     direction = OmegaConf.select(node, "hydra.sweeper.direction")
     if direction is not None and str(direction).rpartition(".")[2] != "maximize":
-        raise Refused(
+        raise UsageError(
             "hydra.sweeper.direction: must be maximize; a job's value is its top-1 on val"
         )
     if to_config(without_hydra(node)).data.protocol == "trainval":
-        raise Refused("data.protocol=trainval: has no val for a search to go by")
+        raise UsageError("data.protocol=trainval: has no val for a search to go by")
 
 
 def _sweep(node: DictConfig, swept: list[Override], jobs: list[Job]) -> Sweep:

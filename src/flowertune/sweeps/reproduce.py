@@ -17,9 +17,9 @@ from flowertune.config.fields import format_value
 from flowertune.config.messages import in_one_line
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
-from flowertune.errors import EXIT_DONE, Refused
+from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.report.reproduction import ReproductionTables
-from flowertune.runs.finished import read, seed_matters
+from flowertune.runs.finished import read_finished_run, seed_matters
 from flowertune.runs.resume import REPRODUCTIONS
 from flowertune.sweeps.launch import (
     batch_of,
@@ -51,7 +51,8 @@ def run_reproduction(
     Of a method to which the seed does not matter, the first seed is enough.
 
     Raises:
-        Refused: a job's config is wrong, another key has several values, or another process is at
+        UsageError: a job's config is wrong, another key has several values, or another process is
+            at
             this reproduction.
     """
     with in_one_line():
@@ -85,7 +86,7 @@ def run_reproduction(
         exit_code = execute(config)
         if exit_code == EXIT_DONE:
             assert config.run.name is not None
-            one = read(Path(config.run.root).expanduser() / config.run.name)
+            one = read_finished_run(Path(config.run.root).expanduser() / config.run.name)
             one.predictions(one.judged)
         return exit_code
 
@@ -94,15 +95,15 @@ def run_reproduction(
 
 def _check(node: DictConfig, typed: Sequence[Override]) -> None:
     if is_search(node):
-        raise Refused("hydra/sweeper: has no use for one; methods and seeds decide the jobs")
+        raise UsageError("hydra/sweeper: has no use for one; methods and seeds decide the jobs")
     if node.hydra.mode == RunMode.MULTIRUN:
-        raise Refused(
+        raise UsageError(
             "hydra.mode=MULTIRUN: no sweeps here, by an experiment either; methods and seeds decide"
             " the jobs"
         )
     for override in typed:
         if override.is_sweep_override() and override.get_key_element() not in _SEVERAL:
-            raise Refused(
+            raise UsageError(
                 f"{format_value(override.input_line)}: several values, which only method and seed "
                 "may have here; flowertune train -m makes a run of each"
             )

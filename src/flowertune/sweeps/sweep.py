@@ -40,14 +40,14 @@ from flowertune.errors import (
     EXIT_REFUSED,
     FlowertuneError,
     Interrupted,
-    Refused,
+    UsageError,
     with_type,
 )
 from flowertune.report.console import sweep as report
-from flowertune.report.console.run import RunConsole
-from flowertune.runs.directory import cannot_be_made, to_csv
-from flowertune.runs.resume import locked
-from flowertune.runtime.streams import lasting_output
+from flowertune.report.console.run import ConsoleReporter
+from flowertune.runs.directory import not_writable_message, to_csv
+from flowertune.runs.resume import lock_run
+from flowertune.runtime.streams import resilient_output
 from flowertune.sweeps.workers import WorkerProcesses
 
 
@@ -56,10 +56,10 @@ def check_apart(jobs: Sequence[Job]) -> None:
     first_with: dict[str, Job] = {}
     for job in jobs:
         if Path(job.run).parent != Path(jobs[0].run).parent:
-            raise Refused("run.root: must be the same for all jobs of a sweep")
+            raise UsageError("run.root: must be the same for all jobs of a sweep")
         other = first_with.setdefault(job.run, job)
         if other is not job:
-            raise Refused(
+            raise UsageError(
                 f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
                 "give each value once, and no run.name"
             )
@@ -71,7 +71,7 @@ class Tables(Protocol):
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
         """The tables, after each job."""
 
-    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
+    def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
         """What a person reads at the end."""
 
 
@@ -86,7 +86,7 @@ class SweepTables:
         groups = settings(jobs, self.swept)
         files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
 
-    def show(self, console: RunConsole, folder: Path, jobs: Sequence[Job]) -> None:
+    def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
         report.show(console, folder, jobs, self.swept)
 
 
@@ -109,16 +109,16 @@ class Sweep:
         `jobs`: those known beforehand. However the body ends, the tables hold what there is.
 
         Raises:
-            Refused: another process has the sweep, or the directory cannot be made.
+            UsageError: another process has the sweep, or the directory cannot be made.
         """
-        with locked(self.path):
+        with lock_run(self.path):
             try:
                 shutil.rmtree(self.path / "jobs", ignore_errors=True)
                 (self.path / "jobs").mkdir(parents=True)
                 for job in jobs:
                     self._write(job)
             except OSError as error:
-                raise Refused(cannot_be_made(self.path, error)) from error
+                raise UsageError(not_writable_message(self.path, error)) from error
             still_running = "failed"  # the launcher came back without them: their process died
             try:
                 with self.workers.told() if self.beside else nullcontext():
@@ -136,11 +136,11 @@ class Sweep:
         the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
         elsewhere = os.getpid() != self.pid
-        with lasting_output() if elsewhere else nullcontext():
+        with resilient_output() if elsewhere else nullcontext():
             return self._perform(job, action, elsewhere)
 
     def _perform(self, job: Job, action: Callable[[], int], elsewhere: bool) -> float | None:
-        title, console = self._title(job), RunConsole(mode=self.console)
+        title, console = self._title(job), ConsoleReporter(mode=self.console)
         try:
             with self._begun(job, elsewhere) as may_begin:
                 if not may_begin:
@@ -165,7 +165,7 @@ class Sweep:
         elif elsewhere:
             console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
         if left := seconds_left(jobs):
-            console.say(f"about {report.in_words(left)} of training left")
+            console.say(f"about {report.format_duration(left)} of training left")
         return top1
 
     def has_begun(self) -> bool:
@@ -202,7 +202,7 @@ class Sweep:
                 self._write(replace(job, state=still_running, why="its process ended"))
         jobs = self.jobs()
         self.tables.write(self.path, jobs)
-        self.tables.show(RunConsole(mode=self.console), self.path, jobs)
+        self.tables.show(ConsoleReporter(mode=self.console), self.path, jobs)
 
     @property
     def workers(self) -> WorkerProcesses:
@@ -227,7 +227,7 @@ class Sweep:
                 yield True
 
     def _announce(self, job: Job) -> None:
-        console = RunConsole(mode=self.console)
+        console = ConsoleReporter(mode=self.console)
         console.say(f"{self._title(job)}: {report.label(job, self.swept)}")
         self._write(replace(job, state="running"))
 
@@ -239,7 +239,7 @@ def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
     """The state that a job ends in, and why."""
     try:
         exit_code = action()
-    except Refused as refusal:
+    except UsageError as refusal:
         return "refused", str(refusal)
     except FlowertuneError as error:
         return "failed", str(error)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowertune.signals import listening, standing_for, write
+from flowertune.signals import install_handlers, relay_signal, write
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class WorkerProcesses:
             assert stop.received is not None
             self.end(stop.received)
 
-        with listening() as stop, stop.deferred(tell):
+        with install_handlers() as stop, stop.deferred(tell):
             try:
                 yield
             finally:
@@ -61,7 +61,7 @@ class WorkerProcesses:
             if hasattr(signal, name):  # between two jobs the launcher needs it alive
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         file = self.folder / f"{number}.pid"
-        with listening(), standing_for(self._sent):
+        with install_handlers(), relay_signal(self._sent):
             file.write_text(f"{socket.gethostname()} {os.getpid()}")
             try:
                 yield self._sent() is None

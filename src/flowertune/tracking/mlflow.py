@@ -11,9 +11,9 @@ from typing import Any
 from filelock import FileLock
 
 from flowertune.config import saved
-from flowertune.runs.directory import BESIDE, Metrics, Run
+from flowertune.runs.directory import LOCKS, Metrics, Run
 from flowertune.tracking import metric_names
-from flowertune.tracking.run_ids import remembered
+from flowertune.tracking.run_ids import run_id
 
 METRICS, PARAMS = 1000, 100  # of one request, at most, as its servers have it
 # Its own number, 7, takes four minutes: good for a server that is started anew in the middle, too
@@ -31,7 +31,7 @@ class Mlflow:
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables
         root = run.path.parent.absolute()
         uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        with FileLock(root / BESIDE / "mlflow.lock"):  # two jobs may be the first
+        with FileLock(root / LOCKS / "mlflow.lock"):  # two jobs may be the first
             self._client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
             artifacts = None if uri else (root / "mlartifacts").as_uri()
             with _retrying(FIRST_RETRIES):
@@ -50,7 +50,7 @@ class Mlflow:
 
         # a server's address may hold a password
         where = hashlib.sha256((uri or "").encode()).hexdigest()[:16]
-        self._id = remembered(run, f"mlflow {where}", new)
+        self._id = run_id(run, f"mlflow {where}", new)
         self._client.update_run(self._id, status="RUNNING")
         self._has: dict[str, int] = {}  # the highest step that it has of each metric
 

@@ -7,7 +7,7 @@ from flowertune import files
 from flowertune.runs.directory import Run
 
 
-def remembered(run: Run, tracker: str, new: Callable[[], str]) -> str:
+def run_id(run: Run, tracker: str, new: Callable[[], str]) -> str:
     """By what id a tracker knows the run; a new one is kept beside the run's other files."""
     path = run.path / "trackers.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

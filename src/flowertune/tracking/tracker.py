@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from flowertune.config.logger import LoggerConfig, MlflowConfig, WandbConfig
-from flowertune.errors import Interrupted, Refused, with_type
+from flowertune.errors import Interrupted, UsageError, with_type
 from flowertune.runs.directory import Metrics, Run
 from flowertune.tracking.mlflow import Mlflow
 from flowertune.tracking.tensorboard import TensorBoard
@@ -49,20 +49,20 @@ def check(settings: LoggerConfig) -> None:
     """Whether a run can be tracked so, as far as that shows beforehand.
 
     Raises:
-        Refused: the package is not installed, wandb would ask who you are, or config.yaml would
+        UsageError: the package is not installed, wandb would ask who you are, or config.yaml would
             keep a password.
     """
     if settings.name == "none":
         return
     found = importlib.util.find_spec(settings.name)
     if found is None or found.origin is None:  # wandb's own folder of files is no package
-        raise Refused(
+        raise UsageError(
             f"logger={settings.name}: is not installed; pip install 'flowertune[{settings.name}]'"
         )
     if isinstance(settings, WandbConfig):
         check_login(settings.mode)
     if isinstance(settings, MlflowConfig) and urlsplit(settings.uri or "").password:
-        raise Refused(
+        raise UsageError(
             "logger.uri: holds a password, and config.yaml would keep it; give the address as "
             "MLFLOW_TRACKING_URI"
         )
@@ -163,7 +163,7 @@ def _without_names(text: str) -> str:
 
 
 @contextmanager
-def tracked(
+def track_run(
     settings: LoggerConfig, run: Run, config: Mapping[str, Any], say: Callable[[str], None]
 ) -> Iterator[Tracking]:
     """While it is open the run goes to the tracker that `settings` choose; then it is closed there.

@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.runs.directory import Metrics, Run
 from flowertune.tracking import metric_names
-from flowertune.tracking.run_ids import remembered
+from flowertune.tracking.run_ids import run_id
 
 # Without an answer wandb waits for so many seconds to begin, and for what is left at the end; both
 # also hold for what it does when the process ends.
@@ -16,13 +16,13 @@ TIMES = {"init_timeout": 30.0, "finish_timeout": 45.0, "finish_timeout_raises": 
 
 
 def check_login(mode: str | None) -> None:
-    """Raises Refused where wandb would ask who you are. `mode`: as logger.mode."""
+    """Raises UsageError where wandb would ask who you are. `mode`: as logger.mode."""
     import wandb
 
     found = wandb.setup().settings
     known = found.api_key or found.identity_token_file or wandb.api.api_key
     if (mode or found.mode) == "online" and not known:
-        raise Refused("logger=wandb: nobody is logged in; wandb login, or logger.mode=offline")
+        raise UsageError("logger=wandb: nobody is logged in; wandb login, or logger.mode=offline")
 
 
 class Wandb:
@@ -31,7 +31,7 @@ class Wandb:
     def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
         import wandb
 
-        own = remembered(run, "wandb", lambda: uuid.uuid4().hex[:16])
+        own = run_id(run, "wandb", lambda: uuid.uuid4().hex[:16])
         for folder in run.path.glob(f"wandb/offline-run-*-{own}*"):
             shutil.rmtree(folder)  # of a run that goes on: all lines come again
         self._wandb = wandb

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from flowertune import files
-from flowertune.models.serialization import load_weights, packed
+from flowertune.models.serialization import load_weights, to_safetensors
 from flowertune.runs.directory import CHECKPOINTS_KEPT, Run
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
@@ -19,7 +19,7 @@ State = tuple[dict[str, Any], dict[str, Tensor]]  # plain values, and tensors on
 def save(run: Run, epochs: int, step: int, state: State) -> None:
     """Puts the state after so many epochs and steps into the run; older ones but one go.
 
-    Raises files.DiskFull, or another OSError; what was saved before is there then.
+    Raises files.DiskFullError, or another OSError; what was saved before is there then.
     """
     values, tensors = state
     path = run.checkpoint(epochs, step)
@@ -27,7 +27,7 @@ def save(run: Run, epochs: int, step: int, state: State) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     state_file = json.dumps(values, allow_nan=False).encode()  # long: without indents it is quick
-    files.write_folder(path, {STATE: state_file, TENSORS: packed(tensors)})
+    files.write_folder(path, {STATE: state_file, TENSORS: to_safetensors(tensors)})
     for old in run.checkpoints()[CHECKPOINTS_KEPT:]:
         shutil.rmtree(old)
 

@@ -57,7 +57,7 @@ class CudaRecorder:
 
 
 @dataclass(frozen=True)
-class _Recording:
+class _RecordedGraph:
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
     names: tuple[str, ...]
@@ -70,7 +70,7 @@ class _Recording:
         return dict(zip(self.names, self.filled.clone().unbind(), strict=True))
 
 
-class Replay:
+class CudaGraphStep:
     """Calls functions of tensors that give named scalars, recorded for each shape of the tensors.
 
     The first calls of a function with such shapes (and `fixed` values) run it as it is, the next
@@ -82,7 +82,7 @@ class Replay:
         self.recorder: Recorder | None = recorder
         self.say = say
         self.calls: dict[Hashable, int] = {}
-        self.recordings: dict[Hashable, _Recording] = {}
+        self.recordings: dict[Hashable, _RecordedGraph] = {}
 
     def __call__(
         self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
@@ -123,10 +123,12 @@ class Replay:
             why = first_line(error.__context__ or error)
             self.say(f"steps are not recorded, and so a little slower: {why}")
         else:
-            self.recordings[key] = _Recording(inputs, replay, names, filled)
+            self.recordings[key] = _RecordedGraph(inputs, replay, names, filled)
 
 
-def replay_for(choice: str, compute: Compute, say: Callable[[str], None]) -> Replay | None:
+def build_graph_step(
+    choice: str, compute: Compute, say: Callable[[str], None]
+) -> CudaGraphStep | None:
     """What calls the functions of a step under `trainer.compile`; None: they run as they are.
 
     `say` takes a line where that is not as it was asked for, then or when a step is recorded.
@@ -136,4 +138,4 @@ def replay_for(choice: str, compute: Compute, say: Callable[[str], None]) -> Rep
     if compute.precision == "fp16":
         say("steps are not recorded: fp16's loss scaling decides after each whether it counts")
         return None
-    return Replay(CudaRecorder(), say)
+    return CudaGraphStep(CudaRecorder(), say)

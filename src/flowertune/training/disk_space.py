@@ -6,20 +6,20 @@ from typing import Any
 
 from flowertune.config.model import LoraConfig, VptConfig
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import CachedPhotos
-from flowertune.errors import Refused
-from flowertune.files import bytes_in, in_words
+from flowertune.data.cache.dataset import CachedDataset
+from flowertune.errors import UsageError
+from flowertune.files import bytes_in, format_bytes
 from flowertune.models.adapters.lora import TARGETS, adapted_layers
 from flowertune.models.adapters.vpt import prompted_blocks
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
-from flowertune.runs.directory import CHECKPOINTS_KEPT, cannot_be_made
+from flowertune.runs.directory import CHECKPOINTS_KEPT, not_writable_message
 
 PHOTO_BYTES = 500  # of a photo's rows in photos.csv and in its predictions
 LINE_BYTES = 250  # of a step in metrics.jsonl
 
 
-def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None:
+def check_disk_space(config: Config, backbone: Backbone, photos: CachedDataset) -> None:
     """Refuses a run that the disk of `run.root` has no room for.
 
     Counted are the weights, the checkpoints and the one that is being written, and the lines of
@@ -27,7 +27,7 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
     """
     settings = config.trainer
     sizes = {name: len(each.split) for name, each in photos.splits.items()}
-    weights = 4 * numbers_kept(config, backbone, len(photos.photo_set.class_names))
+    weights = 4 * saved_parameters(config, backbone, len(photos.photo_set.class_names))
     needed = 2 * weights + PHOTO_BYTES * sum(sizes.values())  # best/ and adapter/
     if config.model.name not in FROZEN:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
@@ -42,15 +42,15 @@ def check_room(config: Config, backbone: Backbone, photos: CachedPhotos) -> None
             root = root.parent
         free = shutil.disk_usage(root).free
     except OSError as error:
-        raise Refused(cannot_be_made(path, error)) from error
+        raise UsageError(not_writable_message(path, error)) from error
     if needed > free:
-        raise Refused(
-            f"run.root={config.run.root}: the run needs about {in_words(needed)} there, and "
-            f"{in_words(free)} are free; make room, or give another run.root"
+        raise UsageError(
+            f"run.root={config.run.root}: the run needs about {format_bytes(needed)} there, and "
+            f"{format_bytes(free)} are free; make room, or give another run.root"
         )
 
 
-def numbers_kept(config: Config, backbone: Backbone, classes: int) -> int:
+def saved_parameters(config: Config, backbone: Backbone, classes: int) -> int:
     """How many numbers a trained classifier is kept by: the adapter, and the head or more."""
     model = config.model
     visual: Any = backbone.visual  # open_clip is not typed

@@ -9,7 +9,7 @@ from flowertune.metrics import SplitMetrics
 
 
 @dataclass
-class BestEpoch:
+class EarlyStopping:
     """Follows one validation metric over the epochs.
 
     `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). The best

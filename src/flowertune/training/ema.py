@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class AveragedWeights:
+class EMA:
     """averaged = d * averaged + (1 - d) * weights, after each step; buffers are not averaged.
 
     d = min(decay, (1 + t) / (10 + t)) in update t (from 0), so that the initial weights, where the

@@ -13,21 +13,27 @@ import torch
 from torch import Tensor
 
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.loader import TrainingPhotos
-from flowertune.errors import Interrupted, TrainingFailed, with_type
+from flowertune.data.loader import TrainLoader
+from flowertune.errors import Interrupted, TrainingError, with_type
 from flowertune.inference.logits import Outputs
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models import serialization
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Metrics, Run
-from flowertune.signals import Stop
+from flowertune.signals import StopRequest
 from flowertune.training import checkpoint
-from flowertune.training.early_stopping import BestEpoch
-from flowertune.training.ema import AveragedWeights
-from flowertune.training.nonfinite import explained
+from flowertune.training.early_stopping import EarlyStopping
+from flowertune.training.ema import EMA
+from flowertune.training.nonfinite import dump_failed_batch
 from flowertune.training.optimizer import schedule, set_learning_rates
-from flowertune.training.state import Progress, Saving, Standing
-from flowertune.training.step import NotFinite, Step, check_finite, loaded, not_finite
+from flowertune.training.state import Checkpointer, LoopState, TrainState
+from flowertune.training.step import (
+    NonFiniteError,
+    TrainStep,
+    check_finite,
+    load_batches,
+    nonfinite_message,
+)
 from flowertune.training.wise_ft import choose_scale
 
 
@@ -48,14 +54,14 @@ class EpochRecord:
 
 
 def fit(
-    step: Step,
-    photos: TrainingPhotos,
+    step: TrainStep,
+    photos: TrainLoader,
     settings: TrainerConfig,
-    best: BestEpoch,
+    best: EarlyStopping,
     validate: Callable[[], SplitMetrics] | None,
     on_step: Callable[[int, int, int], None],
-    average: AveragedWeights | None,
-    progress: Progress,
+    average: EMA | None,
+    progress: LoopState,
     pause: Callable[[], bool],
 ) -> Generator[EpochRecord | None, None, None]:
     """Trains in place and yields after each epoch, when `best` has taken its validation in.
@@ -67,9 +73,9 @@ def fit(
     validation and after an epoch.
 
     Raises:
-        NotFinite: a loss or gradient, before it touches a weight (on a GPU at the end of its
+        NonFiniteError: a loss or gradient, before it touches a weight (on a GPU at the end of its
             epoch or the next pause, with fp16 at once). `progress` has the lines before it.
-        TrainingFailed: a validation loss that is not finite.
+        TrainingError: a validation loss that is not finite.
     """
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch
@@ -81,7 +87,7 @@ def fit(
         queued: list[tuple[Metrics, dict[str, Tensor]]] = []
         steps = _steps(photos.batches(epoch), settings.accumulation)
         rest = list(chain.from_iterable(steps[progress.done :]))
-        with closing(loaded(photos, rest, epoch)) as stream:
+        with closing(load_batches(photos, rest, epoch)) as stream:
             for step_batches in steps[progress.done :]:
                 # schedule
                 share = schedule(progress.applied, total_steps, warmup_steps, settings.final_lr)
@@ -121,8 +127,8 @@ def fit(
         lines, train_losses = progress.lines, [line["loss"] for line in progress.lines]
         if val is not None:
             if not math.isfinite(val.loss):
-                raise TrainingFailed(
-                    not_finite(f"validation loss of epoch {epoch}", step.compute.precision)
+                raise TrainingError(
+                    nonfinite_message(f"validation loss of epoch {epoch}", step.compute.precision)
                 )
             lines.append({"step": epoch * steps_per_epoch, "epoch": epoch, "split": "val",
                           "loss": val.loss, "top1": val.top1, "top5": val.top5,
@@ -155,7 +161,7 @@ def _photos(step_batches: list[tuple[int, Tensor]]) -> int:
 
 
 def _settle(
-    queued: list[tuple[Metrics, dict[str, Tensor]]], lines: list[Metrics], step: Step
+    queued: list[tuple[Metrics, dict[str, Tensor]]], lines: list[Metrics], step: TrainStep
 ) -> None:
     """Brings the terms of the queued steps from the device, in one piece, and into the lines."""
     if not queued:
@@ -182,7 +188,7 @@ def _named(rates: dict[str, float]) -> Metrics:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainResult:
     """How a training went, as results.json has it.
 
     best_epoch: None where nothing was selected on val. adapter_scale: where WiSE-FT chose one.
@@ -197,17 +203,17 @@ class Course:
 
 
 def train(
-    step: Step,
-    photos: TrainingPhotos,
+    step: TrainStep,
+    photos: TrainLoader,
     settings: TrainerConfig,
     run: Run,
     infer_val: Callable[[], Outputs] | None,
     val_labels: Tensor | None,
-    console: RunConsole,
-    stop: Stop,
+    console: ConsoleReporter,
+    stop: StopRequest,
     saved: Path | None,
     track: Callable[[Sequence[Metrics]], None] = lambda lines: None,
-) -> tuple[Course, Outputs | None]:
+) -> tuple[TrainResult, Outputs | None]:
     """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
 
     The run's files are true after each epoch, and then, every `settings.checkpoint_minutes` and
@@ -218,17 +224,19 @@ def train(
     are left made of val, where they were asked.
 
     Raises:
-        TrainingFailed: as `loop.fit` does; the step's photos are in run.failed_batch then.
+        TrainingError: as `loop.fit` does; the step's photos are in run.failed_batch then.
         Interrupted: after saving.
-        files.DiskFull: what was saved before is there.
+        files.DiskFullError: what was saved before is there.
     """
     classifier = step.classifier
-    average = None if settings.ema is None else AveragedWeights(step.trained, settings.ema)
+    average = None if settings.ema is None else EMA(step.trained, settings.ema)
     initial = classifier.trainable_state() if settings.adapter_scales else {}
-    best = BestEpoch(settings.monitor, settings.patience, settings.min_delta)
-    standing = Standing(step, best, average)
+    best = EarlyStopping(settings.monitor, settings.patience, settings.min_delta)
+    standing = TrainState(step, best, average)
     steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
-    saving = Saving(run, standing, steps_per_epoch, settings.checkpoint_minutes, stop, console)
+    saving = Checkpointer(
+        run, standing, steps_per_epoch, settings.checkpoint_minutes, stop, console
+    )
 
     def averaged() -> AbstractContextManager[None]:
         return nullcontext() if average is None else average.in_place()
@@ -294,16 +302,16 @@ def train(
                 track(standing.lines + standing.progress.lines)
                 saving.save()
                 stop.check()
-    except TrainingFailed as error:
+    except TrainingError as error:
         standing.lines += standing.progress.lines
         write_lines()
         track(standing.lines)
-        if isinstance(error, NotFinite):
+        if isinstance(error, NonFiniteError):
             try:
-                why = explained(error, step, photos, settings, standing.progress, run)
+                why = dump_failed_batch(error, step, photos, settings, standing.progress, run)
             except (OSError, RuntimeError, MemoryError) as other:  # no room; the reason counts
                 why = f"{error}; its photos could not be kept ({with_type(other)})"
-            raise TrainingFailed(why) from error
+            raise TrainingError(why) from error
         raise
 
     # how much of the adapter is best on val
@@ -320,7 +328,7 @@ def train(
 
     timings = standing.timings
     train_seconds = sum(timing["train_seconds"] for timing in timings)
-    course = Course(
+    course = TrainResult(
         epochs_run=len(timings),
         best_epoch=None if infer_val is None else best.epoch,
         adapter_scale=scale,

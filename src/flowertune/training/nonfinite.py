@@ -7,19 +7,19 @@ import torch
 
 from flowertune import files
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.loader import TrainingPhotos
+from flowertune.data.loader import TrainLoader
 from flowertune.models import serialization
 from flowertune.runs.directory import Run
-from flowertune.training.state import Progress
-from flowertune.training.step import Batch, NotFinite, Step, loaded
+from flowertune.training.state import LoopState
+from flowertune.training.step import Batch, NonFiniteError, TrainStep, load_batches
 
 
-def explained(
-    error: NotFinite,
-    step: Step,
-    photos: TrainingPhotos,
+def dump_failed_batch(
+    error: NonFiniteError,
+    step: TrainStep,
+    photos: TrainLoader,
     settings: TrainerConfig,
-    progress: Progress,
+    progress: LoopState,
     run: Run,
 ) -> str:
     """What happened and why, in one line; puts the step's photos into the run.
@@ -32,7 +32,7 @@ def explained(
     at = len(progress.lines)
     numbered = list(enumerate(photos.batches(progress.epoch)))
     numbered = numbered[at * settings.accumulation :][: settings.accumulation]
-    batches = list(loaded(photos, numbered, progress.epoch))
+    batches = list(load_batches(photos, numbered, progress.epoch))
     exact = _in_full_precision(step, batches)
     cause = _cause(step, exact)
     run.failed_batch.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None  # JSON has no such numbers
 
 
-def _cause(step: Step, exact: dict[str, float]) -> str:
+def _cause(step: TrainStep, exact: dict[str, float]) -> str:
     precision = step.compute.precision
     if precision != "fp32" and all(map(math.isfinite, exact.values())):
         return f"trainer.precision={precision}, as in fp32 the loss is {exact['loss']:.4g}"
@@ -72,13 +72,13 @@ def _cause(step: Step, exact: dict[str, float]) -> str:
     return f"a learning rate that is too high, with {rates}"
 
 
-def _peak_rates(step: Step) -> dict[str, Any]:
+def _peak_rates(step: TrainStep) -> dict[str, Any]:
     """By their config keys."""
     keys = {"adapter": "optimizer.lr", "head": "optimizer.head_lr"}
     return {keys[group["name"]]: group["peak_lr"] for group in step.optimizer.param_groups}
 
 
-def _in_full_precision(step: Step, batches: list[Batch]) -> dict[str, float]:
+def _in_full_precision(step: TrainStep, batches: list[Batch]) -> dict[str, float]:
     """The mean loss and the norm of its gradient in float32, with the present weights."""
     photos = sum(len(images) for images, _ in batches)
     loss, gradients = 0.0, [torch.zeros_like(weight) for weight in step.trained]

@@ -21,15 +21,15 @@ from flowertune.baselines.linear_probe import fit_linear_probe
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
-from flowertune.config.schema import Config, needs_probe
-from flowertune.data.cache.dataset import CachedPhotos
-from flowertune.data.device_pixels import PixelStore
+from flowertune.config.schema import Config, head_from_probe
+from flowertune.data.cache.dataset import CachedDataset
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.factory import augmentation_recipe, pixels_are_resident, training_batches
-from flowertune.data.loader import training_photos
-from flowertune.errors import TrainingFailed
+from flowertune.data.loader import build_train_loader
+from flowertune.errors import TrainingError
 from flowertune.inference.logits import (
     Outputs,
-    embed_frozen,
+    encode,
     infer,
     infer_features,
     prediction_table,
@@ -41,13 +41,13 @@ from flowertune.models import serialization as models_serialization
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.models.factory import build_classifier
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory
 from flowertune.runtime.device import Compute
-from flowertune.signals import Stop
+from flowertune.signals import StopRequest
 from flowertune.training import report_data
-from flowertune.training.loop import Course, train
-from flowertune.training.step import build_step, not_finite
+from flowertune.training.loop import TrainResult, train
+from flowertune.training.step import build_step, nonfinite_message
 
 
 def adapt(
@@ -55,14 +55,14 @@ def adapt(
     run: directory.Run,
     compute: Compute,
     backbone: Backbone,
-    photos: CachedPhotos,
+    photos: CachedDataset,
     class_prompts: list[list[str]],
     cache: Path,
-    console: RunConsole,
-    stop: Stop,
+    console: ConsoleReporter,
+    stop: StopRequest,
     saved: Path | None,
     track: Callable[[Sequence[directory.Metrics]], None],
-) -> tuple[dict[str, Any], report_data.Ending]:
+) -> tuple[dict[str, Any], report_data.ReportInputs]:
     """Trains one model on decoded photos. -> the content of results.json, and what a page needs.
 
     The run gets everything else that a training leaves, as it comes. `saved`: the checkpoint that
@@ -70,7 +70,7 @@ def adapt(
     more.
 
     Raises:
-        TrainingFailed, Interrupted, files.DiskFull: as `course.train` does.
+        TrainingError, Interrupted, files.DiskFullError: as `course.train` does.
     """
     # pixels and labels
     device, settings = compute.device, config.trainer
@@ -78,7 +78,7 @@ def adapt(
     std = torch.tensor(backbone.preprocessing.std, device=device)
     resident = pixels_are_resident(config.data, photos.photo_set, photos.splits["train"], device)
     pixels = {
-        name: PixelStore(each.eval_pixels, device, resident=resident)
+        name: DevicePixels(each.eval_pixels, device, resident=resident)
         for name, each in photos.splits.items()
     }
     labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}
@@ -88,18 +88,20 @@ def adapt(
     # the frozen backbone: what the head starts from, and the baselines
     backbone.model.to(device)
 
-    encode = partial(embed_frozen, backbone, mean=mean, std=std, compute=compute)
+    encode_pixels = partial(encode, backbone, mean=mean, std=std, compute=compute)
     features = {}
     with console.progress():
-        for name in frozen.wanted(config, list(photos.splits)):
-            key = frozen.key(backbone, photos.splits[name], compute, settings.eval_batch_size)
+        for name in frozen.splits_to_encode(config, list(photos.splits)):
+            key = frozen.feature_key(
+                backbone, photos.splits[name], compute, settings.eval_batch_size
+            )
             advance = partial(console.advance, f"frozen features of {name}")
-            features[name] = frozen_features(pixels[name], encode, key, cache, advance)
+            features[name] = frozen_features(pixels[name], encode_pixels, key, cache, advance)
     vectors, probe = None, None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
         vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
     began = time.perf_counter()
-    if config.baselines or needs_probe(config):
+    if config.baselines or head_from_probe(config):
         probe = fit_linear_probe(
             features["train"], labels["train"], features.get("val"), labels.get("val"),
             len(class_names), *linear_probe.probe_recipe(config.probe, config.seed),
@@ -135,12 +137,12 @@ def adapt(
         run.write_lines("metrics.jsonl", [])
         run.write_lines("timings.jsonl", [])
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
-        course = Course(0, None, None, seconds, None)
+        course = TrainResult(0, None, None, seconds, None)
     else:
         recipe = augmentation_recipe(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
-        training = training_photos(
+        training = build_train_loader(
             photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
             training_batches(config, labels["train"]), config.seed,
         )  # fmt: skip
@@ -163,13 +165,13 @@ def adapt(
         logits = outputs[name].logits
         metrics = measure(logits, labels[name])
         if not math.isfinite(metrics.loss):
-            raise TrainingFailed(not_finite(f"loss on {name}", compute.precision))
+            raise TrainingError(nonfinite_message(f"loss on {name}", compute.precision))
         measured[name] = metrics.to_dict()
         run.write_table(
             f"predictions-{name}.csv",
             *prediction_table(photos.names(name), each.split.labels, logits, class_names),
         )
-    serialization.write(run.adapter, config, backbone, classifier, class_names)
+    serialization.save_classifier(run.adapter, config, backbone, classifier, class_names)
 
     results = {
         "run": run.path.name,
@@ -196,7 +198,7 @@ def adapt(
     }
     judged = "test" if "test" in outputs else "val"
     is_frozen = classifier.mode in FROZEN
-    return results, report_data.Ending(
+    return results, report_data.ReportInputs(
         photos=photos,
         judged=judged,
         outputs=outputs[judged],

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import files, seeding
-from flowertune.data.cache.dataset import CachedPhotos
-from flowertune.data.device_pixels import PixelStore
-from flowertune.data.loader import TrainingPhotos
+from flowertune.data.cache.dataset import CachedDataset
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.loader import TrainLoader
 from flowertune.inference.logits import Outputs
-from flowertune.runs.directory import KEEPSAKES, Run
+from flowertune.runs.directory import REPORT_DATA, Run
 
 SIDE = 112  # pixels of a small picture; JPEGs of about 4 kB
 SHOWN = 12  # mistakes, and as many hits
@@ -33,7 +33,7 @@ MAPPED = 2000  # photos: 4 MB before and after, at 512 numbers
 
 
 @dataclass(frozen=True)
-class Ending:
+class ReportInputs:
     """What a training knows when it ends.
 
     judged: the split that mistakes are looked for in. outputs: of that split. trained: (N, E) the
@@ -41,20 +41,20 @@ class Ending:
     as it was; None where nobody needed them, or where it still is. training: None without epochs.
     """
 
-    photos: CachedPhotos
+    photos: CachedDataset
     judged: str
     outputs: Outputs
     trained: Tensor
     frozen: Tensor | None
-    pixels: Mapping[str, PixelStore]
-    training: TrainingPhotos | None
+    pixels: Mapping[str, DevicePixels]
+    training: TrainLoader | None
     seed: int
 
 
-def leave(run: Run, ending: Ending) -> None:
+def write_report_data(run: Run, ending: ReportInputs) -> None:
     """Writes RUN/report/, whole or not at all.
 
-    Raises DiskFull, or another OSError.
+    Raises DiskFullError, or another OSError.
     """
     photos = {
         "split": ending.judged,
@@ -65,10 +65,10 @@ def leave(run: Run, ending: Ending) -> None:
         "photos.json": json.dumps(photos, ensure_ascii=False).encode(errors="backslashreplace"),
         "embeddings.safetensors": _embeddings(ending),
     }
-    files.write_folder(run.path / KEEPSAKES, contents)
+    files.write_folder(run.path / REPORT_DATA, contents)
 
 
-def _gallery(ending: Ending) -> dict[str, list[dict[str, Any]]]:
+def _gallery(ending: ReportInputs) -> dict[str, list[dict[str, Any]]]:
     """The surest mistakes and the least sure hits, each with the nearest training photo."""
     labels = torch.tensor(ending.photos.splits[ending.judged].split.labels)
     logits = ending.outputs.logits
@@ -104,7 +104,7 @@ def _gallery(ending: Ending) -> dict[str, list[dict[str, Any]]]:
     return {"mistakes": shown[: len(mistakes)], "unsure": shown[len(mistakes) :]}
 
 
-def _augmented(ending: Ending, training: TrainingPhotos) -> list[dict[str, Any]]:
+def _augmented(ending: ReportInputs, training: TrainLoader) -> list[dict[str, Any]]:
     """Some training photos as they are and as a training's first epoch could have met them."""
     if training.recipe is None:
         return []
@@ -131,7 +131,7 @@ def _augmented(ending: Ending, training: TrainingPhotos) -> list[dict[str, Any]]
     ]
 
 
-def _embeddings(ending: Ending) -> bytes:
+def _embeddings(ending: ReportInputs) -> bytes:
     """before (M, E) and after (M, E) float16 of photos drawn by seed, and their rows (M,)."""
     generator = seeding.generator(ending.seed, "report map")
     rows = torch.randperm(len(ending.outputs.logits), generator=generator)[:MAPPED].sort().values
@@ -148,7 +148,7 @@ def _embeddings(ending: Ending) -> bytes:
     return data
 
 
-def _named(ending: Ending, split: str, photo: int) -> dict[str, str]:
+def _named(ending: ReportInputs, split: str, photo: int) -> dict[str, str]:
     path = ending.photos.splits[split].split.paths[photo]
     label = ending.photos.splits[split].split.labels[photo]
     return {
@@ -157,7 +157,7 @@ def _named(ending: Ending, split: str, photo: int) -> dict[str, str]:
     }
 
 
-def _pixels(ending: Ending, split: str, photos: Tensor) -> Tensor:
+def _pixels(ending: ReportInputs, split: str, photos: Tensor) -> Tensor:
     """Evaluation pixels (B, 3, H, W) uint8 on the CPU."""
     (pixels,) = ending.pixels[split].batches([photos])
     return pixels.cpu()

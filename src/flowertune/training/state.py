@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Metrics, Run
-from flowertune.signals import Stop
+from flowertune.signals import StopRequest
 from flowertune.training import checkpoint
 from flowertune.training.checkpoint import State
-from flowertune.training.early_stopping import BestEpoch
-from flowertune.training.ema import AveragedWeights
-from flowertune.training.step import Step
+from flowertune.training.early_stopping import EarlyStopping
+from flowertune.training.ema import EMA
+from flowertune.training.step import TrainStep
 
 
 @dataclass
-class Progress:
+class LoopState:
     """How far a training has come.
 
     `epoch`, from 1, is the one in work, `done` its steps so far, `applied` all steps that changed
@@ -34,17 +34,17 @@ class Progress:
 
 
 @dataclass
-class Standing:
+class TrainState:
     """Where a training stands: what is trained, what trains it, and what it has shown so far.
 
     `lines` and `timings` are those of the epochs that ended; `kept` the trained state of the best
     of them, or of the last where nothing is selected; None before the first ended.
     """
 
-    step: Step
-    best: BestEpoch
-    average: AveragedWeights | None
-    progress: Progress = field(default_factory=Progress)
+    step: TrainStep
+    best: EarlyStopping
+    average: EMA | None
+    progress: LoopState = field(default_factory=LoopState)
     lines: list[Metrics] = field(default_factory=list)
     timings: list[Metrics] = field(default_factory=list)
     kept: dict[str, Tensor] | None = None
@@ -72,7 +72,7 @@ class Standing:
     def restore(self, state: State) -> None:
         """Puts back what `state` gave, in place, before the first step of this process."""
         values, tensors = state
-        self.progress = Progress(**values["progress"])
+        self.progress = LoopState(**values["progress"])
         self.lines, self.timings = values["lines"], values["timings"]
         self.best.restore(values["best"])
         self.step.scaler.load_state_dict(values["scaler"])
@@ -91,7 +91,7 @@ class Standing:
                 own.copy_(tensors[f"averaged.{number}"])
 
 
-def _optimizer_state(step: Step) -> Iterator[tuple[str, Tensor]]:
+def _optimizer_state(step: TrainStep) -> Iterator[tuple[str, Tensor]]:
     """What the optimizer keeps of each parameter: "0.exp_avg" and the like."""
     for place, parameter in enumerate(step.trained):
         for key, value in step.optimizer.state.get(parameter, {}).items():
@@ -107,15 +107,15 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-class Saving:
+class Checkpointer:
     """Puts into the run all that a training goes on from.
 
     `minutes` may pass between savings (None: any number), besides those that somebody asks for.
     """
 
     def __init__(
-        self, run: Run, standing: Standing, steps_per_epoch: int, minutes: float | None,
-        stop: Stop, console: RunConsole,
+        self, run: Run, standing: TrainState, steps_per_epoch: int, minutes: float | None,
+        stop: StopRequest, console: ConsoleReporter,
     ) -> None:  # fmt: skip
         self.run = run
         self.standing = standing
@@ -133,7 +133,7 @@ class Saving:
     def save(self) -> None:
         """Where nothing is half done: after a step, before a validation, after an epoch.
 
-        Raises files.DiskFull, or another OSError; what was saved before is there then.
+        Raises files.DiskFullError, or another OSError; what was saved before is there then.
         """
         progress = self.standing.progress
         ended = progress.epoch - 1

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.loader import TrainingPhotos
-from flowertune.errors import TrainingFailed
+from flowertune.data.loader import TrainLoader
+from flowertune.errors import TrainingError
 from flowertune.models.classifier import Classifier
 from flowertune.runtime.device import Compute
 from flowertune.seeding import derive_seed
-from flowertune.training.cuda_graph import Replay, Scalars, replay_for
+from flowertune.training.cuda_graph import CudaGraphStep, Scalars, build_graph_step
 from flowertune.training.optimizer import build_optimizer
 
 Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
 Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, C), on the device
 
 
-class Step:
+class TrainStep:
     """Takes steps with one optimizer, at the learning rates that it has; fp16's scaler is kept.
 
     `clip_norm`: the largest norm of the gradient, None: any. `deferred`: the host queues steps
@@ -37,7 +37,7 @@ class Step:
         optimizer: torch.optim.Optimizer,
         compute: Compute,
         clip_norm: float | None,
-        replay: Replay | None,
+        replay: CudaGraphStep | None,
     ) -> None:
         self.classifier = classifier
         self.criterion = criterion
@@ -65,7 +65,7 @@ class Step:
         the step in an error.
 
         Raises:
-            NotFinite: a loss or gradient, before it touches a weight; not where `deferred`.
+            NonFiniteError: a loss or gradient, before it touches a weight; not where `deferred`.
         """
         # forward, loss, backward
         terms: dict[str, Tensor] = {}
@@ -133,31 +133,31 @@ def build_step(
     optimizer: OptimizerConfig,
     trainer: TrainerConfig,
     say: Callable[[str], None],
-) -> Step:
+) -> TrainStep:
     """A step that trains what the classifier trains; `say` is told where it cannot be recorded."""
-    replay = replay_for(trainer.compile, compute, say)
+    replay = build_graph_step(trainer.compile, compute, say)
     adamw = build_optimizer(
         classifier.parameter_groups(), optimizer, compute.device, replayed=replay is not None
     )
-    return Step(classifier, criterion, adamw, compute, trainer.clip_norm, replay)
+    return TrainStep(classifier, criterion, adamw, compute, trainer.clip_norm, replay)
 
 
-class NotFinite(TrainingFailed):
+class NonFiniteError(TrainingError):
     """A step's loss or gradient is not; the weights are those that it began with."""
 
 
 def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:
-    """Raises NotFinite, naming the step `where`, unless its loss and gradient are finite."""
+    """Raises NonFiniteError, naming the step `where`, unless its loss and gradient are finite."""
     if not math.isfinite(loss + norm):
         what = "gradient" if math.isfinite(loss) else "loss"
-        raise NotFinite(
-            not_finite(f"{what} of {where}", precision)
+        raise NonFiniteError(
+            nonfinite_message(f"{what} of {where}", precision)
             + "; the weights were left as they were before it"
         )
 
 
-def loaded(
-    photos: TrainingPhotos, batches: Iterable[tuple[int, Tensor]], epoch: int
+def load_batches(
+    photos: TrainLoader, batches: Iterable[tuple[int, Tensor]], epoch: int
 ) -> Generator[Batch, None, None]:
     """The batches (their number in the epoch, photo indices (B,)), each put together when needed.
 
@@ -171,7 +171,7 @@ def loaded(
             yield next(stream)  # which draws nothing from that state
 
 
-def not_finite(what: str, precision: str) -> str:
+def nonfinite_message(what: str, precision: str) -> str:
     """What a person reads and may try when a training has run away."""
     other = ", or trainer.precision=fp32" if precision == "fp16" else ""
     return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"

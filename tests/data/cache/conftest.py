@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from flowertune.data.cache import decode
-from flowertune.data.cache.dataset import CachedPhotos, cache_photos
-from flowertune.data.dataset import PhotoSet, Split
-from flowertune.data.image import Preprocessing, read_photo
+from flowertune.data.cache.dataset import CachedDataset, cache_dataset
+from flowertune.data.dataset import ImageDataset, Split
+from flowertune.data.image import Preprocessing, decode_image
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
 SIZES = [(60, 40), (40, 60), (20, 90), (50, 50), (10, 12)]
@@ -27,7 +27,7 @@ def write_photos(root: Path) -> None:
                 Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
 
 
-def photo_set(root: Path) -> PhotoSet:
+def photo_set(root: Path) -> ImageDataset:
     """What the folder source would list."""
     names = ("daisy", "rose")
     splits = {}
@@ -35,13 +35,13 @@ def photo_set(root: Path) -> PhotoSet:
         files = [(p, i) for i, name in enumerate(names) for p in (root / split / name).iterdir()]
         files.sort()
         splits[split] = Split(tuple(p for p, _ in files), tuple(label for _, label in files))
-    return PhotoSet("photos", root, "train on train", names, None, splits)
+    return ImageDataset("photos", root, "train on train", names, None, splits)
 
 
 def cache_of(
     root: Path, folder: Path, *, train_form: bool = True, bad_files: str = "stop", progress=None
-) -> CachedPhotos:
-    return cache_photos(
+) -> CachedDataset:
+    return cache_dataset(
         photo_set(root),
         SMALL,
         train_form=train_form,
@@ -51,7 +51,7 @@ def cache_of(
     )
 
 
-def _assert_same_pixels(a: CachedPhotos, b: CachedPhotos) -> None:
+def _assert_same_pixels(a: CachedDataset, b: CachedDataset) -> None:
     for name, split in a.splits.items():
         other = b.splits[name]
         assert np.array_equal(split.eval_pixels, other.eval_pixels)
@@ -74,13 +74,13 @@ def preprocessing() -> Preprocessing:
 
 
 @pytest.fixture(scope="session")
-def listed() -> Callable[[Path], PhotoSet]:
+def listed() -> Callable[[Path], ImageDataset]:
     """`listed(root)`: the photos as the folder source lists them."""
     return photo_set
 
 
 @pytest.fixture(scope="session")
-def cached() -> Callable[..., CachedPhotos]:
+def cached() -> Callable[..., CachedDataset]:
     """`cached(root, folder, train_form=True, bad_files="stop", progress=None)`."""
     return cache_of
 
@@ -92,12 +92,12 @@ def decoded(monkeypatch) -> list[int]:
 
     def counting(data: bytes) -> Image.Image:
         calls.append(len(data))
-        return read_photo(data)
+        return decode_image(data)
 
     monkeypatch.setattr(decode, "read_photo", counting)
     return calls
 
 
 @pytest.fixture(scope="session")
-def assert_same_pixels() -> Callable[[CachedPhotos, CachedPhotos], None]:
+def assert_same_pixels() -> Callable[[CachedDataset, CachedDataset], None]:
     return _assert_same_pixels

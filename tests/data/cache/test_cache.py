@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowertune.data.cache.listing import kept_in, remove
+from flowertune.data.cache.listing import delete, list_entries
 from flowertune.data.cache_dir import cache_root
-from flowertune.data.image import eval_pixels, read_photo, train_pixels
-from flowertune.errors import Refused
+from flowertune.data.image import decode_image, eval_pixels, train_pixels
+from flowertune.errors import UsageError
 
 
 def test_rows_are_the_pixels_of_the_listed_photos(root, tmp_path, cached, listed, preprocessing):
@@ -22,7 +22,7 @@ def test_rows_are_the_pixels_of_the_listed_photos(root, tmp_path, cached, listed
     # The shorter side is round(32 * 256 / 224) = 37: 60 x 40 gives 56 x 37, 40 x 60 gives 37 x 56.
     assert train.train_pixels.shape == (10, 3, 56, 56)
     for row, path in enumerate(train.split.paths):
-        image = read_photo(path.read_bytes())
+        image = decode_image(path.read_bytes())
         assert np.array_equal(train.eval_pixels[row], eval_pixels(image, preprocessing))
         expected = train_pixels(image, preprocessing)
         height, width = train.train_sizes[row]
@@ -102,7 +102,7 @@ def test_bad_files_of_all_splits_are_refused_in_one_list(root, tmp_path, start, 
     spoil(root)
     if start == "warm":
         cached(root, tmp_path / "cache", bad_files="skip")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UsageError) as refused:
         cached(root, tmp_path / "cache")
     first, *names, last = str(refused.value).split("\n")
     assert first.startswith(f"4 of 15 files in {root}")
@@ -121,7 +121,7 @@ def test_bad_files_of_all_splits_are_refused_in_one_list(root, tmp_path, start, 
 @pytest.mark.skipif(os.name != "posix", reason="Windows forbids such names")
 def test_a_bad_file_is_one_line_whatever_it_is_called(root, tmp_path, cached):
     (root / "train" / "rose" / "a\r\nb\x1b[2J.jpg").touch()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UsageError) as refused:
         cached(root, tmp_path / "cache")
     _, line, _ = str(refused.value).split("\n")
     assert line == r"  train/rose/a\r\nb\x1b[2J.jpg: an empty file"
@@ -148,13 +148,13 @@ def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cach
 
 def test_skipping_a_classs_last_photo_of_a_split_is_refused(root, tmp_path, cached):
     (root / "val" / "rose" / "0.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(Refused, match=r"val has no photo left of 'rose'(.|\n)*val/rose/0\.jpg"):
+    with pytest.raises(UsageError, match=r"val has no photo left of 'rose'(.|\n)*val/rose/0\.jpg"):
         cached(root, tmp_path / "cache", bad_files="skip")
 
 
 def test_a_cache_folder_that_cannot_be_made_is_refused_with_the_way_out(root, tmp_path, cached):
     (tmp_path / "file").touch()
-    with pytest.raises(Refused, match="FLOWERTUNE_CACHE"):
+    with pytest.raises(UsageError, match="FLOWERTUNE_CACHE"):
         cached(root, tmp_path / "file")
 
 
@@ -168,7 +168,9 @@ def test_too_little_space_for_all_splits_is_said_before_decoding(
         monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
 
     free(train + val - 1)
-    with pytest.raises(Refused, match=r"takes 130.9 kB in .* 130.9 kB are free.*FLOWERTUNE_CACHE"):
+    with pytest.raises(
+        UsageError, match=r"takes 130.9 kB in .* 130.9 kB are free.*FLOWERTUNE_CACHE"
+    ):
         cached(root, tmp_path / "cache")
     assert decoded == []
     free(train + val)
@@ -196,8 +198,8 @@ def test_what_is_removed_while_the_next_split_is_decoded_stays_open(
 
     def clear(description, done, total):
         if description.startswith("val: decoding"):  # flowertune data cache clear, elsewhere
-            for kept in kept_in(tmp_path / "cleared"):
-                remove(kept)
+            for kept in list_entries(tmp_path / "cleared"):
+                delete(kept)
 
     photos = cached(root, tmp_path / "cleared", progress=clear)
     assert_same_pixels(whole, photos)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from flowertune.baselines.features import FeatureKey, frozen_features
-from flowertune.data.cache.dataset import CachedPhotos
-from flowertune.data.cache.listing import Kept, kept_in, remove
+from flowertune.data.cache.dataset import CachedDataset
+from flowertune.data.cache.listing import CacheEntry, delete, list_entries
 from flowertune.data.sources.synthetic import dataset
 from flowertune.files import bytes_in
 
@@ -40,7 +40,10 @@ def flowers(folder: Path) -> None:
 
 @pytest.fixture
 def filled(
-    tmp_path: Path, root: Path, cached: Callable[..., CachedPhotos], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    root: Path,
+    cached: Callable[..., CachedDataset],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A cache with everything: photos of two splits, features, drawn flowers, a download."""
     monkeypatch.setattr(dataset, "SPECIES", dict(list(dataset.SPECIES.items())[:2]))
@@ -54,9 +57,9 @@ def filled(
     return folder
 
 
-def by_kind(folder: Path) -> dict[str, list[Kept]]:
-    kinds: dict[str, list[Kept]] = {}
-    for each in kept_in(folder):
+def by_kind(folder: Path) -> dict[str, list[CacheEntry]]:
+    kinds: dict[str, list[CacheEntry]] = {}
+    for each in list_entries(folder):
         kinds.setdefault(each.kind, []).append(each)
     return kinds
 
@@ -82,16 +85,16 @@ def test_everything_is_listed_with_what_it_is_of_and_its_size(filled: Path, root
     (kept,) = kinds["download"]
     assert (kept.of, kept.bytes) == ("Flowers-102, as published", 7)
     sizes = [(filled / name).stat().st_size for name in files_in(filled)]
-    assert sum(each.bytes for each in kept_in(filled)) == sum(sizes)
-    assert kept_in(filled / "nowhere") == []
+    assert sum(each.bytes for each in list_entries(filled)) == sum(sizes)
+    assert list_entries(filled / "nowhere") == []
 
 
 def test_to_use_something_makes_it_the_last_used(
-    filled: Path, root: Path, cached: Callable[..., CachedPhotos]
+    filled: Path, root: Path, cached: Callable[..., CachedDataset]
 ) -> None:
-    for each in kept_in(filled):
+    for each in list_entries(filled):
         os.utime(each.pieces[0], (1000, 1000))
-    assert [each.last_used for each in kept_in(filled)][:4] == [1000] * 4
+    assert [each.last_used for each in list_entries(filled)][:4] == [1000] * 4
     began = time.time() - 1
     cached(root, filled)
     features(filled)
@@ -115,28 +118,28 @@ def test_all_that_is_listed_is_removed_and_nothing_else(filled: Path, tmp_path: 
         (filled / name).touch()
     (filled / "pixels" / ("0" * 32)).symlink_to(elsewhere)
     (filled / "pixels" / ("1" * 32 + ".building")).mkdir()
-    listed = kept_in(filled)
+    listed = list_entries(filled)
     assert [each.of for each in listed].count("half made, or being made now") == 1
-    assert [remove(each) for each in listed] == [None] * 6
-    assert kept_in(filled) == []
+    assert [delete(each) for each in listed] == [None] * 6
+    assert list_entries(filled) == []
     assert files_in(filled) == others
     assert (elsewhere / "photo.jpg").exists()
 
 
 def test_what_another_process_builds_is_left(filled: Path) -> None:
-    listed = kept_in(filled)
+    listed = list_entries(filled)
     assert len(listed) == 5
     before = files_in(filled)
     for each in listed:
         with filelock.FileLock(each.lock):
-            assert remove(each) == "another process is building it"
+            assert delete(each) == "another process is building it"
     assert files_in(filled) == before
 
 
 def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
     filled: Path,
     root: Path,
-    cached: Callable[..., CachedPhotos],
+    cached: Callable[..., CachedDataset],
     decoded: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,10 +150,10 @@ def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", cut_short)
-        for each in kept_in(filled):
+        for each in list_entries(filled):
             if each.kind != "features":
                 with pytest.raises(KeyboardInterrupt):
-                    remove(each)
+                    delete(each)
     assert not (filled / "flowers102" / "jpg").exists()
     assert {each.of for each in by_kind(filled)["drawn flowers"]} == {
         "half made, or being made now"
@@ -168,7 +171,7 @@ def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
             (filled / name).write_bytes(b"{")
     kinds = by_kind(filled)
     assert [each.of for each in kinds["photos"] + kinds["features"]] == ["damaged"] * 3
-    assert [remove(each) for each in kept_in(filled)] == [None] * 5
+    assert [delete(each) for each in list_entries(filled)] == [None] * 5
 
 
 def test_the_size_of_a_folder_does_not_count_what_a_link_leads_to(tmp_path: Path) -> None:

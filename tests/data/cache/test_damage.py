@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flowertune.data.device_pixels import PixelStore
-from flowertune.errors import Refused, TrainingFailed
+from flowertune.data.device_pixels import DevicePixels
+from flowertune.errors import TrainingError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,9 @@ def test_a_damaged_store_that_cannot_be_made_anew_is_refused(photos, root, tmp_p
     lock = store.with_name(f"{store.name}.lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()  # no more to be opened than on a disk for reading only
-    with pytest.raises(Refused, match=r"made anew \(.*\) and cannot be written.*CACHE") as refused:
+    with pytest.raises(
+        UsageError, match=r"made anew \(.*\) and cannot be written.*CACHE"
+    ) as refused:
         cached(root, tmp_path / "cache")
     assert "\n" not in str(refused.value)
     assert str(store) in str(refused.value)
@@ -121,7 +123,7 @@ def test_a_damaged_row_is_decoded_anew_when_it_is_first_read(
     flip(file, 7 * expected[0].nbytes + 20)
     again = cached(root, tmp_path / "cache").splits["train"]
     assert decoded == []
-    store = PixelStore(getattr(again, f"{form}_pixels"), CPU, resident=how != "streamed")
+    store = DevicePixels(getattr(again, f"{form}_pixels"), CPU, resident=how != "streamed")
 
     def read(*rows: int) -> list[np.ndarray]:
         gather = store.photos if how == "in part" else store.batches
@@ -144,7 +146,7 @@ def test_no_row_is_looked_at_twice(resident, photos, monkeypatch):
     rows, looked = photos.splits["train"].eval_pixels, []
     is_intact = rows._is_intact
     monkeypatch.setattr(rows, "_is_intact", lambda row: looked.append(row) or is_intact(row))
-    store = PixelStore(rows, CPU, resident=resident)
+    store = DevicePixels(rows, CPU, resident=resident)
     for _ in store.batches([torch.tensor([3, 1, 3]), torch.tensor([1, 2]), torch.tensor([3])]):
         pass
     assert looked == [3, 1, 2]
@@ -156,7 +158,7 @@ def test_pixels_that_go_to_another_device_are_all_looked_at_before(photos, root,
     intact = file.read_bytes()
     flip(file, 9 * 3 * 32 * 32)
     rows = cached(root, tmp_path / "cache").splits["train"].eval_pixels
-    PixelStore(rows, torch.device("meta"), resident=True)
+    DevicePixels(rows, torch.device("meta"), resident=True)
     assert file.read_bytes() == intact
 
 
@@ -194,7 +196,7 @@ def test_a_damaged_row_that_cannot_be_mended_ends_in_one_line(
     flip(store / "eval.u8", 7 * 3 * 32 * 32)
     train = cached(root, tmp_path / "cache").splits["train"]
     happens(train.split.paths[7], store / "eval.u8")
-    with pytest.raises(TrainingFailed, match=why) as failed:
+    with pytest.raises(TrainingError, match=why) as failed:
         train.eval_pixels.verify([6, 7])
     message = str(failed.value)
     assert "\n" not in message

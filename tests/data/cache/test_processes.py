@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path[:0] = [{src!r}, {tests!r}]
 from conftest import cache_of
 from flowertune.data import store_building, pixels
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 
 def run(progress=None):
     return cache_of(Path({root!r}), Path({folder!r}), progress=progress)
@@ -87,7 +87,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 try:
     run()
-except Refused as refused:
+except UsageError as refused:
     print(refused)
 """
     output = output_of(root, tmp_path / "cache", WITHOUT_OPEN_CLIP + code)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flowertune.data.quality.check import Findings, Photo, check
+from flowertune.data.quality.check import Findings, NamedImage, check
 from flowertune.data.sources import folder
 
 Write = Callable[..., Path]
@@ -59,9 +59,9 @@ def test_a_picture_is_reported_once_where_it_does_most_harm(root: Path, write: W
     (labels,), (leak,), (twice,) = findings.two_classes, findings.two_splits, findings.repeated
     assert labels.identical
     assert labels.photos == (
-        Photo("train", "train/daisy/0.jpg", "daisy"),
-        Photo("train", "train/rose/copy.jpg", "rose"),
-        Photo("val", "val/daisy/copy.jpg", "daisy"),
+        NamedImage("train", "train/daisy/0.jpg", "daisy"),
+        NamedImage("train", "train/rose/copy.jpg", "rose"),
+        NamedImage("val", "val/daisy/copy.jpg", "daisy"),
     )
     assert not leak.identical
     assert [photo.name for photo in leak.photos] == ["train/rose/1.jpg", "val/rose/small.webp"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flowertune.data.quality import near_duplicates
-from flowertune.data.quality.near_duplicates import Spectrum, same_pictures, spectrum
+from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 
 Copy = Callable[[Image.Image], Image.Image]
 Photo = Callable[[int], Image.Image]
@@ -40,7 +40,7 @@ COPIES: dict[str, Copy] = {
 
 
 def grouped(*pictures: Image.Image) -> list[int]:
-    return same_pictures([spectrum(each) for each in pictures], lambda *_: None).tolist()
+    return find_duplicates([perceptual_hash(each) for each in pictures], lambda *_: None).tolist()
 
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
@@ -75,10 +75,12 @@ def test_the_frequencies_are_those_of_the_cosine_transform(photo: Photo) -> None
         [math.sqrt((1 if k == 0 else 2) / 32) * math.cos(math.pi * k * (2 * n + 1) / 64)
          for n in range(32)] for k in range(16)
     ]  # fmt: skip
-    assert np.allclose(spectrum(image).grey, np.array(waves) @ grey @ np.array(waves).T, atol=1e-2)
+    assert np.allclose(
+        perceptual_hash(image).grey, np.array(waves) @ grey @ np.array(waves).T, atol=1e-2
+    )
 
 
-def alike(one: Spectrum, other: Spectrum) -> bool:
+def alike(one: PerceptualHash, other: PerceptualHash) -> bool:
     """The definition, number by number."""
     places = [(i, j) for i in range(16) for j in range(16)]
     low = [p for p in places if max(p) < 8 and p != (0, 0)]
@@ -89,12 +91,12 @@ def alike(one: Spectrum, other: Spectrum) -> bool:
     return bits <= 12 and a @ b >= 0.5 * np.linalg.norm(a) * np.linalg.norm(b) and colour <= 12
 
 
-def flipped(one: Spectrum) -> Spectrum:
+def flipped(one: PerceptualHash) -> PerceptualHash:
     """From the definition: cos(k (pi - x)) = (-1)^k cos(k x)."""
     grey, colour = one.grey.copy(), one.colour.copy()
     grey[:, 1::2] *= -1
     colour[..., 1::2] *= -1
-    return Spectrum(grey, colour)
+    return PerceptualHash(grey, colour)
 
 
 def test_the_search_finds_what_a_loop_over_all_pairs_finds(
@@ -105,7 +107,7 @@ def test_the_search_finds_what_a_loop_over_all_pairs_finds(
     shares = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
     pictures = [cropped(photo(seed), share) for share in shares for seed in range(6)]
     pictures[10:14] = map(mirrored, pictures[10:14])
-    spectra = [spectrum(each) for each in pictures]
+    spectra = [perceptual_hash(each) for each in pictures]
     expected = list(range(len(spectra)))
     pairs = 0
     for i, one in enumerate(spectra):
@@ -113,7 +115,7 @@ def test_the_search_finds_what_a_loop_over_all_pairs_finds(
             if alike(one, spectra[j]) or alike(one, flipped(spectra[j])):
                 pairs += 1
                 expected = [expected[j] if each == expected[i] else each for each in expected]
-    groups = same_pictures(spectra, lambda *_: None).tolist()
+    groups = find_duplicates(spectra, lambda *_: None).tolist()
     assert 12 < pairs < 150
     places = range(len(spectra))
     assert [[groups[i] == groups[j] for i in places] for j in places] == [

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.download import Progress
 from flowertune.data.sources import flowers102
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS, Release
@@ -116,7 +116,7 @@ def server() -> Iterator[LoopbackServer]:
 
 
 @pytest.fixture
-def get(server: LoopbackServer) -> Callable[..., PhotoSet]:
+def get(server: LoopbackServer) -> Callable[..., ImageDataset]:
     """`get(root, url=..., release=..., progress=...)`: what is served now, but for the changes."""
 
     def get(
@@ -124,7 +124,7 @@ def get(server: LoopbackServer) -> Callable[..., PhotoSet]:
         url: str = server.url,
         release: Release | None = None,
         progress: Progress = lambda *_: None,
-    ) -> PhotoSet:
+    ) -> ImageDataset:
         release = release or server.release()
         return flowers102.photo_set(root, url=url, progress=progress, release=release)
 

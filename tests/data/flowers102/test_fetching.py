@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from flowertune.data import download
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
 
-Get = Callable[..., PhotoSet]
+Get = Callable[..., ImageDataset]
 Names = Callable[[Path], set[str]]
 Refusal = Callable[[Callable[[], object]], str]
 
@@ -54,7 +54,7 @@ def test_another_file_than_expected(
 
 
 def test_two_at_once_fetch_once(tmp_path: Path, server: Any, get: Get) -> None:
-    second: list[PhotoSet] = []
+    second: list[ImageDataset] = []
     said: list[str] = []
 
     def watch(description: str, _done: int, _total: int | None) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from torchvision.datasets import Flowers102
 
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources import flowers102
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
 from flowertune.data.sources.flowers102_classes import CLASS_NAMES
 
-Get = Callable[..., PhotoSet]
+Get = Callable[..., ImageDataset]
 Names = Callable[[Path], set[str]]
 Refusal = Callable[[Callable[[], object]], str]
 

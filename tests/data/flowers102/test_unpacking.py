@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flowertune.data.dataset import PhotoSet
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
 
-Get = Callable[..., PhotoSet]
+Get = Callable[..., ImageDataset]
 Names = Callable[[Path], set[str]]
 Refusal = Callable[[Callable[[], object]], str]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.data.cache.decode import Progress
-from flowertune.data.cache.memmap import StoredRows
-from flowertune.data.cache.store import StoredPixels, open_or_build
-from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.cache.memmap import ChecksummedMemmap
+from flowertune.data.cache.store import PixelStore, open_or_build
+from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.image import Preprocessing
-from flowertune.errors import Refused, printable
+from flowertune.errors import UsageError, printable
 
 BadFile = tuple[Path, str]
 
@@ -30,22 +30,22 @@ class CachedSplit:
     """
 
     split: Split
-    eval_pixels: StoredRows
-    train_pixels: StoredRows | None
+    eval_pixels: ChecksummedMemmap
+    train_pixels: ChecksummedMemmap | None
     train_sizes: NDArray[np.int32] | None
     sha256: tuple[str, ...]
     key: str
 
 
 @dataclass(frozen=True)
-class CachedPhotos:
+class CachedDataset:
     """A task with its pixels. `photo_set` lacks the bad files; `bad` lists them with the reason.
 
     `fingerprint` is the SHA-256 of the class names and of each photo's split, name below the root,
     label and content: the same photos elsewhere have the same.
     """
 
-    photo_set: PhotoSet
+    photo_set: ImageDataset
     splits: dict[str, CachedSplit]
     bad: tuple[BadFile, ...]
     fingerprint: str
@@ -67,20 +67,20 @@ class CachedPhotos:
         ]
 
 
-def cache_photos(
-    photo_set: PhotoSet,
+def cache_dataset(
+    photo_set: ImageDataset,
     preprocessing: Preprocessing,
     *,
     train_form: bool,
     folder: Path,
     bad_files: str,
     progress: Progress,
-) -> CachedPhotos:
+) -> CachedDataset:
     """Open the pixels of every split, decoding first what is not in `folder` yet.
 
     `train_form` asks for the training pixels of "train" too. `bad_files` says what happens where a
     file gives no picture: "stop" refuses with the whole list, "skip" leaves such files out.
-    `progress(description, done, total)` is called for every photo. Raises Refused: bad files, a
+    `progress(description, done, total)` is called for every photo. Raises UsageError: bad files, a
     class that loses its last photo of a split by leaving them out, a folder that cannot be written.
     """
     stores = open_or_build(
@@ -96,16 +96,16 @@ def cache_photos(
         for place, reason in sorted(stores[name].index.bad.items())
     )
     if bad and bad_files == "stop":
-        raise Refused(_bad_files_message(photo_set, bad))
+        raise UsageError(_bad_files_message(photo_set, bad))
     kept_splits = {
         name: _kept(split, stores[name].index.kept) for name, split in photo_set.splits.items()
     }
     for name, split in photo_set.splits.items():
         lost = sorted(set(split.labels) - set(kept_splits[name].labels))
         if lost:
-            raise Refused(_lost_classes_message(photo_set, name, lost, bad))
+            raise UsageError(_lost_classes_message(photo_set, name, lost, bad))
     left_out = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
-    return CachedPhotos(
+    return CachedDataset(
         photo_set=replace(photo_set, splits=kept_splits, protocol=photo_set.protocol + left_out),
         splits={name: _cached(kept_splits[name], store) for name, store in stores.items()},
         bad=bad,
@@ -113,13 +113,13 @@ def cache_photos(
     )
 
 
-def bad_file_lines(photo_set: PhotoSet, bad: Sequence[BadFile]) -> list[str]:
+def bad_file_lines(photo_set: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
     """One line for each bad file: its name below the root and the reason."""
     root = photo_set.root
     return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
 
 
-def _bad_files_message(photo_set: PhotoSet, bad: Sequence[BadFile]) -> str:
+def _bad_files_message(photo_set: ImageDataset, bad: Sequence[BadFile]) -> str:
     total = sum(len(split) for split in photo_set.splits.values())
     first = f"{len(bad):,} of {total:,} files in {printable(photo_set.root)} give no picture:"
     last = "Repair or remove them, or go on without them: data.bad_files=skip"
@@ -127,7 +127,7 @@ def _bad_files_message(photo_set: PhotoSet, bad: Sequence[BadFile]) -> str:
 
 
 def _lost_classes_message(
-    photo_set: PhotoSet, name: str, lost: Sequence[int], bad: Sequence[BadFile]
+    photo_set: ImageDataset, name: str, lost: Sequence[int], bad: Sequence[BadFile]
 ) -> str:
     classes = ", ".join(repr(photo_set.class_names[label]) for label in lost)
     first = f"without the files that give no picture, {name} has no photo left of {classes}:"
@@ -145,7 +145,7 @@ def _kept(split: Split, kept: Sequence[int]) -> Split:
     )
 
 
-def _cached(split: Split, store: StoredPixels) -> CachedSplit:
+def _cached(split: Split, store: PixelStore) -> CachedSplit:
     return CachedSplit(
         split=split,
         eval_pixels=store.eval_pixels,
@@ -157,7 +157,7 @@ def _cached(split: Split, store: StoredPixels) -> CachedSplit:
 
 
 def _fingerprint(
-    photo_set: PhotoSet, splits: dict[str, Split], stores: dict[str, StoredPixels]
+    photo_set: ImageDataset, splits: dict[str, Split], stores: dict[str, PixelStore]
 ) -> str:
     facts = {
         name: [

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.data.image import (
-    NotAPhoto,
     Preprocessing,
+    UnreadableImageError,
+    decode_image,
     eval_pixels,
-    photo_bytes,
-    read_photo,
+    image_bytes,
     train_pixels,
     train_size,
     upright_size,
@@ -75,7 +75,7 @@ def train_canvas(
     def measured(path: Path) -> tuple[int, int]:
         try:
             return train_size(*upright_size(path), preprocessing)
-        except NotAPhoto:
+        except UnreadableImageError:
             return (1, 1)  # the decoding will list it with its reason
 
     height = width = 1
@@ -101,17 +101,17 @@ def decode_into(
     the training pixels in the top left corner, the rest zero. Each file is read once.
     """
 
-    def row(path: Path) -> Row | NotAPhoto:
+    def row(path: Path) -> Row | UnreadableImageError:
         try:
             return read_row(path, preprocessing, canvas)
-        except NotAPhoto as reason:
+        except UnreadableImageError as reason:
             return reason
 
     result = Decoded([], [], {})
     # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
     with quiet_pil(), closing(in_order(row, paths)) as rows:
         for place, photo in enumerate(rows):
-            if isinstance(photo, NotAPhoto):
+            if isinstance(photo, UnreadableImageError):
                 result.bad[place] = str(photo)
             else:
                 result.kept.append(place)
@@ -124,9 +124,9 @@ def decode_into(
 
 
 def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None) -> Row:
-    """One photo from its file to what is stored of it. Raises NotAPhoto."""
-    data = photo_bytes(path)
-    image = read_photo(data)
+    """One photo from its file to what is stored of it. Raises UnreadableImageError."""
+    data = image_bytes(path)
+    image = decode_image(data)
     sha256 = hashlib.sha256(data).hexdigest()
     evaluation = eval_pixels(image, preprocessing)
     eval_crc32 = zlib.crc32(evaluation.data)
@@ -135,7 +135,7 @@ def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] |
     pixels = train_pixels(image, preprocessing)
     height, width = pixels.shape[1:]
     if height > canvas[0] or width > canvas[1]:
-        raise NotAPhoto("changed while it was read")
+        raise UnreadableImageError("changed while it was read")
     padded = np.zeros((3, *canvas), dtype=np.uint8)
     padded[:, :height, :width] = pixels
     facts = RowFacts(sha256, eval_crc32, zlib.crc32(padded.data), (height, width))

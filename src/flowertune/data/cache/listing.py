@@ -22,7 +22,7 @@ HALF_MADE = "half made, or being made now"
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """Something that is kept between runs.
 
     `pieces` are the files and folders it consists of. A folder is first renamed to `aside`, the
@@ -39,13 +39,13 @@ class Kept:
     aside: Path | None
 
 
-def kept_in(root: Path) -> list[Kept]:
+def list_entries(root: Path) -> list[CacheEntry]:
     """What the cache folder holds, longest unused first. Raises OSError: it cannot be read."""
     found = [*_stores(root), *_features(root), *_drawn_flowers(root), *_downloads(root)]
     return sorted(found, key=lambda each: each.last_used)
 
 
-def remove(kept: Kept) -> str | None:
+def delete(kept: CacheEntry) -> str | None:
     """Removes it; where that cannot be done now, leaves it and returns the reason."""
     try:
         with FileLock(kept.lock, timeout=0):
@@ -77,11 +77,11 @@ def _named(folder: Path, pattern: str) -> Iterator[tuple[Path, str]]:
                 yield path, match[1]
 
 
-def _stores(root: Path) -> Iterator[Kept]:
+def _stores(root: Path) -> Iterator[CacheEntry]:
     folder = root / "pixels"
     for path, key in _named(folder, r"([0-9a-f]{32})(?:\.building)?"):
         half = path.suffix == ".building"
-        yield Kept(
+        yield CacheEntry(
             kind="photos",
             of=HALF_MADE if half else _photos_of(path / "index.json"),
             pieces=(path,),
@@ -103,9 +103,9 @@ def _photos_of(index_file: Path) -> str:
     return f"{index['split']} of {index['folder']}: {photos}"
 
 
-def _features(root: Path) -> Iterator[Kept]:
+def _features(root: Path) -> Iterator[CacheEntry]:
     for path, _ in _named(root / "features", r"([0-9a-f]{32})\.safetensors"):
-        yield Kept(
+        yield CacheEntry(
             kind="features",
             of=_features_of(path),
             pieces=(path,),
@@ -127,12 +127,12 @@ def _features_of(path: Path) -> str:
         return "damaged"
 
 
-def _drawn_flowers(root: Path) -> Iterator[Kept]:
+def _drawn_flowers(root: Path) -> Iterator[CacheEntry]:
     folder = root / "synthetic"
     for path, key in _named(folder, r"([0-9a-f]{16})(?:\.part)?"):
         splits = sorted(each for each in path.iterdir() if each.is_dir())
         counts = [f"{each.name} {_count(each):,}" for each in splits]
-        yield Kept(
+        yield CacheEntry(
             kind="drawn flowers",
             of=HALF_MADE if path.suffix == ".part" else ", ".join(counts),
             pieces=(path,),
@@ -147,7 +147,7 @@ def _count(folder: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(folder))
 
 
-def _downloads(root: Path) -> Iterator[Kept]:
+def _downloads(root: Path) -> Iterator[CacheEntry]:
     folder = root / "flowers102"
     published = (flowers102.ARCHIVE, flowers102.LABELS, flowers102.SPLIT_IDS)
     names = (flowers102.PHOTOS, flowers102.ASIDE, *published, *(f".{n}.part" for n in published))
@@ -157,7 +157,7 @@ def _downloads(root: Path) -> Iterator[Kept]:
         if (folder / name).exists() and not (folder / name).is_symlink()
     )
     if pieces:
-        yield Kept(
+        yield CacheEntry(
             kind="download",
             of="Flowers-102, as published",
             pieces=pieces,

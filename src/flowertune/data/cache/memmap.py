@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 
 from flowertune.data.cache.decode import in_order
 from flowertune.data.cache_dir import MOVE_HINT
-from flowertune.data.image import NotAPhoto
-from flowertune.errors import TrainingFailed, printable
+from flowertune.data.image import UnreadableImageError
+from flowertune.errors import TrainingError, printable
 
 ROWS_AT_ONCE = 64  # of one thread that verifies all
 
 log = logging.getLogger(__name__)
 
 
-class StoredRows:
+class ChecksummedMemmap:
     """(N, ...) uint8 in a memory map. A row whose checksum is wrong is decoded anew.
 
     To index it is to read rows that are verified; `mapped` is the map as it is, for who calls
-    `verify` before. `decode(row)` gives a row's pixels from its photo, or raises NotAPhoto.
+    `verify` before. `decode(row)` gives a row's pixels from its photo, or raises
+    UnreadableImageError.
 
     The map is one for reading, and a row is mended in the file below it: a private map that can be
     written to counts as memory, so that a store larger than that could not be opened at all.
@@ -73,7 +74,7 @@ class StoredRows:
     def verify(self, rows: Iterable[int]) -> None:
         """Look at the rows that nobody has looked at in this process.
 
-        Raises TrainingFailed where one is damaged and cannot be mended.
+        Raises TrainingError where one is damaged and cannot be mended.
         """
         for row in rows:
             if self._unread[row]:
@@ -93,7 +94,7 @@ class StoredRows:
     def _mend(self, row: int) -> None:
         try:
             pixels = self._decode(row)
-        except NotAPhoto as error:
+        except UnreadableImageError as error:
             raise self._lost(row, f"and the photo cannot be decoded anew ({error})") from error
         if zlib.crc32(pixels.data) != self._crc32[row]:
             raise self._lost(row, "and the photo is another one now")
@@ -111,8 +112,8 @@ class StoredRows:
             self.file, printable(self._paths[row]),
         )  # fmt: skip
 
-    def _lost(self, row: int, why: str) -> TrainingFailed:
-        return TrainingFailed(
+    def _lost(self, row: int, why: str) -> TrainingError:
+        return TrainingError(
             f"{self.file}: the stored pixels of {printable(self._paths[row])} are damaged, {why}; "
             f"remove {self.file.parent} and start again; {MOVE_HINT}"
         )

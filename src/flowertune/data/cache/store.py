@@ -19,11 +19,17 @@ from numpy.typing import NDArray
 from flowertune import files
 from flowertune.data.cache.decode import Progress, decode_into, read_row, train_canvas
 from flowertune.data.cache.index import EVAL_FILE, INDEX_FILE, TRAIN_FILE, StoreIndex, read_index
-from flowertune.data.cache.memmap import StoredRows
-from flowertune.data.cache_dir import MOVE_HINT, check_space, mark_used
-from flowertune.data.image import UNREADABLE, NotAPhoto, Preprocessing, eval_transform, photo_bytes
-from flowertune.errors import Refused, printable
-from flowertune.files import in_words, lock
+from flowertune.data.cache.memmap import ChecksummedMemmap
+from flowertune.data.cache_dir import MOVE_HINT, check_space, touch
+from flowertune.data.image import (
+    UNREADABLE,
+    Preprocessing,
+    UnreadableImageError,
+    eval_transform,
+    image_bytes,
+)
+from flowertune.errors import UsageError, printable
+from flowertune.files import format_bytes, lock
 
 FORMAT = 2
 
@@ -50,7 +56,7 @@ class PlannedStore:
 
 
 @dataclass(frozen=True)
-class StoredPixels:
+class PixelStore:
     """A complete store of pixels, open: should it be removed, who has it here goes on with it.
 
     `eval_pixels` (N, 3, H, W) uint8 and `train_pixels` (N, 3, Hc, Wc) uint8, each picture in the
@@ -61,8 +67,8 @@ class StoredPixels:
     directory: Path
     key: str
     index: StoreIndex
-    eval_pixels: StoredRows
-    train_pixels: StoredRows | None
+    eval_pixels: ChecksummedMemmap
+    train_pixels: ChecksummedMemmap | None
 
     def train_sizes(self) -> NDArray[np.int32] | None:
         """(N, 2) int32: the true (height, width) of each training picture."""
@@ -71,7 +77,7 @@ class StoredPixels:
         return np.array(self.index.train_sizes, dtype=np.int32).reshape(-1, 2)
 
 
-class _UnusableError(Refused):
+class _UnusableError(UsageError):
     """A store is damaged, or lacks a photo that could not be read and now can."""
 
     def __init__(self, directory: Path, reason: str) -> None:
@@ -86,14 +92,14 @@ def open_or_build(
     train_form: Collection[str],
     folder: Path,
     progress: Progress,
-) -> dict[str, StoredPixels]:
+) -> dict[str, PixelStore]:
     """The stores of these splits' photos under `folder`, each built now if it is not there.
 
     `train_form` names the splits that have one; they come first. The split's name opens the
     descriptions that `progress(description, done, total)` gets. Of several processes one builds
     and the others wait. One that dies leaves only a temporary directory, which the next builder
     removes. A damaged store is built anew; of its pixels it is only seen how many there are.
-    Raises Refused where the folder cannot be written or lacks the space for all of them.
+    Raises UsageError where the folder cannot be written or lacks the space for all of them.
     """
     planned = []
     for name, paths in splits.items():
@@ -110,7 +116,7 @@ def open_or_build(
     return stores
 
 
-def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> StoredPixels:
+def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> PixelStore:
     """others: how many bytes the stores that are still missing will take."""
     folder, unusable = planned.folder, None
     try:
@@ -138,7 +144,7 @@ def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> 
     except OSError as error:
         cannot = f"{unusable} and" if unusable else f"the photo cache in {folder}"
         reason = error.strerror or error
-        raise Refused(f"{cannot} cannot be written: {reason}; {MOVE_HINT}") from error
+        raise UsageError(f"{cannot} cannot be written: {reason}; {MOVE_HINT}") from error
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
@@ -156,7 +162,7 @@ def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: b
     return digest.hexdigest()[:32]
 
 
-def _open(planned: PlannedStore) -> StoredPixels:
+def _open(planned: PlannedStore) -> PixelStore:
     directory = planned.directory
     try:
         index = read_index(directory / INDEX_FILE, planned.key)
@@ -169,11 +175,13 @@ def _open(planned: PlannedStore) -> StoredPixels:
         rows = _rows(planned, index)
     except (OSError, ValueError) as error:
         raise _UnusableError(directory, str(getattr(error, "strerror", error))) from error
-    mark_used(directory)
-    return StoredPixels(directory, planned.key, index, *rows)
+    touch(directory)
+    return PixelStore(directory, planned.key, index, *rows)
 
 
-def _rows(planned: PlannedStore, index: StoreIndex) -> tuple[StoredRows, StoredRows | None]:
+def _rows(
+    planned: PlannedStore, index: StoreIndex
+) -> tuple[ChecksummedMemmap, ChecksummedMemmap | None]:
     directory, preprocessing = planned.directory, planned.preprocessing
     paths = [planned.paths[place] for place in index.kept]
 
@@ -186,17 +194,17 @@ def _rows(planned: PlannedStore, index: StoreIndex) -> tuple[StoredRows, StoredR
         return pixels
 
     size = preprocessing.size
-    eval_pixels = StoredRows(
+    eval_pixels = ChecksummedMemmap(
         directory / EVAL_FILE, (3, *size), index.eval_crc32, paths, decoded_eval_pixels
     )
     if index.canvas is None:
         return eval_pixels, None
-    return eval_pixels, StoredRows(
+    return eval_pixels, ChecksummedMemmap(
         directory / TRAIN_FILE, (3, *index.canvas), index.train_crc32, paths, decoded_train_pixels
     )
 
 
-def _open_again(planned: PlannedStore) -> StoredPixels:
+def _open_again(planned: PlannedStore) -> PixelStore:
     """Of an earlier start, when photos may have been unreadable that are not any more."""
     store = _open(planned)
     for place, reason in store.index.bad.items():
@@ -208,8 +216,8 @@ def _open_again(planned: PlannedStore) -> StoredPixels:
 
 def _can_be_read(path: Path) -> bool:
     try:
-        photo_bytes(path)
-    except NotAPhoto:
+        image_bytes(path)
+    except UnreadableImageError:
         return False
     return True
 
@@ -237,8 +245,8 @@ def build(planned: PlannedStore, others: int, progress: Progress) -> None:
         files.flush_folder(planned.folder)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
-        raise Refused(
-            f"the photo cache of {name} takes {in_words(needed)} and cannot be written in "
+        raise UsageError(
+            f"the photo cache of {name} takes {format_bytes(needed)} and cannot be written in "
             f"{planned.folder}: {error.strerror or error}; {MOVE_HINT}"
         ) from error
     except BaseException:  # Ctrl-C too: no half cache stays

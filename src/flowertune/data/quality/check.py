@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from flowertune.data.cache.decode import Progress, in_order, quiet_pil
-from flowertune.data.dataset import PhotoSet
-from flowertune.data.image import NotAPhoto, photo_bytes, read_photo, readable_formats
-from flowertune.data.quality.near_duplicates import Spectrum, same_pictures, spectrum
+from flowertune.data.dataset import ImageDataset
+from flowertune.data.image import UnreadableImageError, decode_image, image_bytes, readable_formats
+from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 
 # Photos of a class: with fewer in train there is little to learn from, with none to measure on.
 FEW = {"train": 5, "val": 1, "test": 1}
@@ -21,7 +21,7 @@ UNEVEN = 10  # times as many photos as the smallest class of train
 
 
 @dataclass(frozen=True)
-class Photo:
+class NamedImage:
     """A file below the root, with slashes; what it should show, and in which split it is."""
 
     split: str
@@ -30,10 +30,10 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class SamePicture:
+class DuplicateGroup:
     """Two photos or more that show the same picture; `identical` where the files are the same."""
 
-    photos: tuple[Photo, ...]
+    photos: tuple[NamedImage, ...]
     identical: bool
 
 
@@ -47,13 +47,13 @@ class Findings:
     train with their photos, `endings` the true format of files whose ending names another.
     """
 
-    two_classes: tuple[SamePicture, ...]
-    two_splits: tuple[SamePicture, ...]
-    unreadable: tuple[tuple[Photo, str], ...]
+    two_classes: tuple[DuplicateGroup, ...]
+    two_splits: tuple[DuplicateGroup, ...]
+    unreadable: tuple[tuple[NamedImage, str], ...]
     few: tuple[tuple[str, str, int], ...]
-    repeated: tuple[SamePicture, ...]
+    repeated: tuple[DuplicateGroup, ...]
     uneven: tuple[tuple[str, int], ...]
-    endings: tuple[tuple[Photo, str], ...]
+    endings: tuple[tuple[NamedImage, str], ...]
 
     def __len__(self) -> int:
         groups = (self.two_classes, self.two_splits, self.unreadable, self.few, self.repeated)
@@ -75,35 +75,35 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ImageFacts:
     """What one reading of a file gives."""
 
     sha256: str
     format: str
-    spectrum: Spectrum
+    perceptual_hash: PerceptualHash
 
 
-def check(photo_set: PhotoSet, progress: Progress) -> Findings:
+def check(photo_set: ImageDataset, progress: Progress) -> Findings:
     """Read and decode every photo once, and compare all with all.
 
     Needs no backbone and changes nothing. `progress(description, done, total)` counts photos.
     """
     photos = [
-        (path, Photo(split, _name(photo_set, path), photo_set.class_names[label]))
+        (path, NamedImage(split, _name(photo_set, path), photo_set.class_names[label]))
         for split, listed in photo_set.splits.items()
         for path, label in zip(listed.paths, listed.labels, strict=True)
     ]
-    readable: list[tuple[Photo, _Look]] = []
-    unreadable: list[tuple[Photo, str]] = []
-    with quiet_pil(), closing(in_order(_look, [path for path, _ in photos])) as looks:
+    readable: list[tuple[NamedImage, _ImageFacts]] = []
+    unreadable: list[tuple[NamedImage, str]] = []
+    with quiet_pil(), closing(in_order(_image_facts, [path for path, _ in photos])) as looks:
         for done, ((_, photo), look) in enumerate(zip(photos, looks, strict=True), start=1):
-            if isinstance(look, NotAPhoto):
+            if isinstance(look, UnreadableImageError):
                 unreadable.append((photo, str(look)))
             else:
                 readable.append((photo, look))
             progress("decoding photos", done, len(photos))
 
-    same = _same_pictures(readable, progress)
+    same = _duplicates(readable, progress)
     labels = [len({photo.class_name for photo in each.photos}) for each in same]
     splits = [len({photo.split for photo in each.photos}) for each in same]
     found = list(zip(same, labels, splits, strict=True))
@@ -129,37 +129,41 @@ def check(photo_set: PhotoSet, progress: Progress) -> Findings:
     )
 
 
-def _name(photo_set: PhotoSet, path: Path) -> str:
+def _name(photo_set: ImageDataset, path: Path) -> str:
     return path.relative_to(photo_set.root).as_posix()
 
 
-def _look(path: Path) -> _Look | NotAPhoto:
+def _image_facts(path: Path) -> _ImageFacts | UnreadableImageError:
     try:
-        data = photo_bytes(path)
-        image = read_photo(data)
-    except NotAPhoto as reason:
+        data = image_bytes(path)
+        image = decode_image(data)
+    except UnreadableImageError as reason:
         return reason
     with Image.open(io.BytesIO(data), formats=readable_formats()) as header:
         # a JPEG with more pictures behind the first, as phones make them, is a JPEG to anyone
         name = "JPEG" if header.format == "MPO" else str(header.format)
-    return _Look(hashlib.sha256(data).hexdigest(), name, spectrum(image))
+    return _ImageFacts(hashlib.sha256(data).hexdigest(), name, perceptual_hash(image))
 
 
-def _same_pictures(readable: list[tuple[Photo, _Look]], progress: Progress) -> list[SamePicture]:
+def _duplicates(
+    readable: list[tuple[NamedImage, _ImageFacts]], progress: Progress
+) -> list[DuplicateGroup]:
     """Groups of two photos or more, in the order of their first ones."""
-    contents: dict[str, list[Photo]] = defaultdict(list)
-    spectra: dict[str, Spectrum] = {}
+    contents: dict[str, list[NamedImage]] = defaultdict(list)
+    spectra: dict[str, PerceptualHash] = {}
     for photo, look in readable:
         contents[look.sha256].append(photo)
-        spectra[look.sha256] = look.spectrum
+        spectra[look.sha256] = look.perceptual_hash
     if not contents:
         return []
-    numbers = same_pictures(list(spectra.values()), progress)
-    groups: dict[int, list[list[Photo]]] = defaultdict(list)
+    numbers = find_duplicates(list(spectra.values()), progress)
+    groups: dict[int, list[list[NamedImage]]] = defaultdict(list)
     for number, alike in zip(numbers.tolist(), contents.values(), strict=True):
         groups[number].append(alike)
     return [
-        SamePicture(tuple(photo for alike in group for photo in alike), identical=len(group) == 1)
+        DuplicateGroup(
+            tuple(photo for alike in group for photo in alike), identical=len(group) == 1
+        )
         for group in groups.values()
         if sum(map(len, group)) > 1
     ]
@@ -172,7 +176,7 @@ def _uneven(classes: list[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
     return (smallest, largest) if largest[1] >= UNEVEN * max(smallest[1], 1) else ()
 
 
-def _names_another(photo: Photo, true_format: str) -> bool:
+def _names_another(photo: NamedImage, true_format: str) -> bool:
     """Whether its ending is that of another format; an ending that says nothing is no lie."""
     ending = Path(photo.name).suffix.lower()
     named = Image.registered_extensions().get(ending, true_format)

@@ -44,7 +44,7 @@ MIRROR = np.where(np.arange(KEPT) % 2, -1, 1).astype(np.float32)
 Floats = NDArray[np.float32]
 
 
-class Spectrum(NamedTuple):
+class PerceptualHash(NamedTuple):
     """The lowest frequencies of a picture that was squashed to a square (DCT-II, orthonormal).
 
     `grey` (16, 16) is its brightness, `colour` (2, 4, 4) its blue and red differences (YCbCr); rows
@@ -55,18 +55,18 @@ class Spectrum(NamedTuple):
     colour: Floats
 
 
-class _Compared(NamedTuple):
+class _HashTable(NamedTuple):
     """What is compared of N pictures: (N, 63) of 1 and -1, (N, 256) of unit length, (N, 32)."""
 
     hashes: Floats
     details: Floats
     colours: Floats
 
-    def part(self, places: slice | NDArray[np.intp]) -> "_Compared":
-        return _Compared(*(each[places] for each in self))
+    def part(self, places: slice | NDArray[np.intp]) -> "_HashTable":
+        return _HashTable(*(each[places] for each in self))
 
 
-def spectrum(image: Image.Image) -> Spectrum:
+def perceptual_hash(image: Image.Image) -> PerceptualHash:
     """Of an RGB picture of any size."""
     # a tenth of a second to import, which only this command should take
     from scipy.fft import dctn
@@ -74,13 +74,13 @@ def spectrum(image: Image.Image) -> Spectrum:
     small = image.resize((SIDE, SIDE), Image.Resampling.BOX).convert("YCbCr")
     planes = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
     frequencies = dctn(planes, axes=(1, 2), norm="ortho").astype(np.float32)
-    return Spectrum(
+    return PerceptualHash(
         frequencies[0, :KEPT, :KEPT].copy(),
         frequencies[1:, :KEPT_OF_COLOUR, :KEPT_OF_COLOUR].copy(),
     )
 
 
-def same_pictures(spectra: Sequence[Spectrum], progress: Progress) -> NDArray[np.int32]:
+def find_duplicates(spectra: Sequence[PerceptualHash], progress: Progress) -> NDArray[np.int32]:
     """For each of N pictures the number (N,) of its group: same number, same picture.
 
     Two pictures are the same where their hashes differ in few bits, their detail correlates and
@@ -95,8 +95,8 @@ def same_pictures(spectra: Sequence[Spectrum], progress: Progress) -> NDArray[np
     groups = np.arange(count, dtype=np.int32)
     grey = np.stack([each.grey for each in spectra])
     colour = np.stack([each.colour for each in spectra])
-    pictures = _compared(grey, colour)
-    mirrored = _compared(grey * MIRROR, colour * MIRROR[:KEPT_OF_COLOUR])
+    pictures = _hash_table(grey, colour)
+    mirrored = _hash_table(grey * MIRROR, colour * MIRROR[:KEPT_OF_COLOUR])
     blocks = [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
     for done, rows in enumerate(blocks, start=1):
         for columns in blocks[done - 1 :]:
@@ -112,7 +112,7 @@ def same_pictures(spectra: Sequence[Spectrum], progress: Progress) -> NDArray[np
     return groups
 
 
-def _compared(grey: Floats, colour: Floats) -> _Compared:
+def _hash_table(grey: Floats, colour: Floats) -> _HashTable:
     """From (N, 16, 16) and (N, 2, 4, 4)."""
     count = len(grey)
     lowest = grey[:, :HASHED, :HASHED].reshape(count, -1)[:, 1:]
@@ -120,14 +120,14 @@ def _compared(grey: Floats, colour: Floats) -> _Compared:
     higher[:, :HASHED, :HASHED] = 0
     higher = higher.reshape(count, -1)
     lengths = np.linalg.norm(higher, axis=1, keepdims=True)
-    return _Compared(
+    return _HashTable(
         hashes=np.where(lowest > 0, 1, -1).astype(np.float32),
         details=higher / np.maximum(lengths, LEAST_DETAIL),
         colours=colour.reshape(count, -1) / np.float32(SIDE),
     )
 
 
-def _alike(some: _Compared, others: _Compared) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _alike(some: _HashTable, others: _HashTable) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Which of the one are the same picture as which of the other."""
     # a product of two hashes is 63 less twice the bits that differ
     near = some.hashes @ others.hashes.T >= some.hashes.shape[1] - 2 * LARGEST_DISTANCE

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import files
-from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.download import Progress, fetch, md5_of, unpack
 from flowertune.data.sources.flowers102_classes import CLASS_NAMES
-from flowertune.errors import Refused
+from flowertune.errors import UsageError
 from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
@@ -40,14 +40,17 @@ OFFICIAL = Release(
 )
 
 
-def photo_set(root: Path, *, url: str, progress: Progress, release: Release = OFFICIAL) -> PhotoSet:
+def photo_set(
+    root: Path, *, url: str, progress: Progress, release: Release = OFFICIAL
+) -> ImageDataset:
     """The official protocol; what is missing in `root` is fetched from the base address `url`.
 
     Files that lie in `root` already are used: the three published ones, or `jpg/` unpacked. An
     interruption at any point leaves nothing that a later call would take for done, and what was
     fetched whole is not fetched again. Several processes may call this at once.
 
-    Raises Refused where something can be neither found nor fetched, or is not what was published.
+    Raises UsageError where something can be neither found nor fetched, or is not what was
+    published.
     """
     root = root.expanduser().absolute()
     try:
@@ -55,9 +58,9 @@ def photo_set(root: Path, *, url: str, progress: Progress, release: Release = OF
             _complete(root, url, progress, release)
         splits = _read_splits(root)
     except OSError as error:
-        raise Refused(f"data.root: cannot use {root} for Flowers-102: {error}") from error
+        raise UsageError(f"data.root: cannot use {root} for Flowers-102: {error}") from error
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
-    return PhotoSet(
+    return ImageDataset(
         name="flowers102",
         root=root,
         protocol=f"Flowers-102 official: {sizes}",
@@ -99,7 +102,7 @@ def _missing(root: Path, release: Release) -> list[str]:
     if not photos.exists():
         missing.append(PHOTOS)
     elif (there := _count_photos(photos, release)) < release.photos:
-        raise Refused(
+        raise UsageError(
             f"{photos} holds {there:,} of {release.photos:,} photos: remove the folder to have it"
             " made anew, or complete it"
         )
@@ -116,7 +119,7 @@ def _count_photos(folder: Path, release: Release) -> int:
 def _check_md5(path: Path, release: Release) -> None:
     found = md5_of(path)
     if found != release.md5[path.name]:
-        raise Refused(
+        raise UsageError(
             f"{path} is not the official file: its md5 is {found}, expected"
             f" {release.md5[path.name]}; remove it to have it fetched, or put the right one there"
         )
@@ -148,7 +151,7 @@ def _complete(root: Path, url: str, progress: Progress, release: Release) -> Non
 
 def _fetch(target: Path, url: str, progress: Progress, release: Release, otherwise: str) -> None:
     if not url.startswith(("http://", "https://")):
-        raise Refused(f"data.url={url}: must start with http:// or https://")
+        raise UsageError(f"data.url={url}: must start with http:// or https://")
     address = f"{url.rstrip('/')}/{target.name}"
     fetch(address, target, md5=release.md5[target.name], progress=progress, otherwise=otherwise)
 
@@ -163,7 +166,7 @@ def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
         photos = aside / PHOTOS
         there = _count_photos(photos, release) if photos.is_dir() else 0
         if there < release.photos:
-            raise Refused(
+            raise UsageError(
                 f"{root / ARCHIVE} holds {there:,} of {release.photos:,} photos: remove it and"
                 " start again"
             )

@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flowertune.data.dataset import SPLITS, PhotoSet, Split
-from flowertune.errors import Refused, printable
+from flowertune.data.dataset import SPLITS, ImageDataset, Split
+from flowertune.errors import UsageError, printable
 from flowertune.seeding import derive_seed
 
 SPLIT_OF_FOLDER = {
@@ -30,7 +30,7 @@ SMALLEST_CLASS_TO_SPLIT = 3
 ClassFiles = dict[str, list[Path]]  # class name -> its files, both in sorted order
 
 
-def photo_set(root: Path, *, seed: int) -> PhotoSet:
+def photo_set(root: Path, *, seed: int) -> ImageDataset:
     """List the photos below `root`; labels follow the sorted names of the class folders.
 
     One level of class folders is split for each class on its own: of n photos, n / 5 rounded to
@@ -38,7 +38,7 @@ def photo_set(root: Path, *, seed: int) -> PhotoSet:
     ones is drawn from (seed, "split", class, file name), so neither the file system's order nor
     the other classes matter, and a photo added later moves few others.
 
-    Raises Refused for a folder that is not there or whose layout cannot be understood, and where
+    Raises UsageError for a folder that is not there or whose layout cannot be understood, and where
     a class lacks photos in a split.
     """
     root = root.expanduser().absolute()
@@ -50,7 +50,7 @@ def photo_set(root: Path, *, seed: int) -> PhotoSet:
         splits = _split_classes(root, _classes(root), seed)
         by = f"folder split 60/20/20 by data.seed={seed}"
     sizes = {split: sum(map(len, classes.values())) for split, classes in splits.items()}
-    return PhotoSet(
+    return ImageDataset(
         name=os.path.basename(os.path.abspath(root)),
         root=root,
         protocol=f"{by}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}",
@@ -60,13 +60,13 @@ def photo_set(root: Path, *, seed: int) -> PhotoSet:
     )
 
 
-def as_found(root: Path) -> PhotoSet:
+def as_found(root: Path) -> ImageDataset:
     """Every photo below `root` with its class, for a model that is trained already.
 
     Its splits are what there is of train/, val/ and test/, or else "all" of the class folders. No
     class needs photos in each split, and one class will do.
 
-    Raises Refused for a folder that is not there, or has no photos in class folders.
+    Raises UsageError for a folder that is not there, or has no photos in class folders.
     """
     root = root.expanduser().absolute()
     split_folders = _split_folders(root)
@@ -84,7 +84,7 @@ def as_found(root: Path) -> PhotoSet:
     }
     by = f"folder {'/'.join(splits)}" if split_folders else "folder"
     sizes = ", ".join(f"{split} {len(each):,}" for split, each in splits.items())
-    return PhotoSet(root.name, root, f"{by}: {sizes}", tuple(names), None, splits)
+    return ImageDataset(root.name, root, f"{by}: {sizes}", tuple(names), None, splits)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -241,9 +241,9 @@ def _numbered(classes: ClassFiles) -> Split:
     return Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
 
 
-def _refusal(message: str) -> Refused:
+def _refusal(message: str) -> UsageError:
     """One line, whatever files and folders are called."""
-    return Refused(printable(message))
+    return UsageError(printable(message))
 
 
 def _names(folders: list[str]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from flowertune import seeding
 from flowertune.data.transforms import mixup
 from flowertune.data.transforms.color_jitter import jitter
-from flowertune.data.transforms.resize import Interpolation, Photos, resample_into
+from flowertune.data.transforms.resize import Interpolation, Photos, resize_into
 from flowertune.runtime.device import send
 
 # Like torchvision's RandomResizedCrop: so many boxes are tried before the centre is taken.
@@ -22,7 +22,7 @@ CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AugmentSettings:
     """How training photos are varied.
 
     size: (H, W) of the result. scale: the crop's share of the photo's area, (least, most).
@@ -39,11 +39,11 @@ class Recipe:
     brightness: float
     contrast: float
     saturation: float
-    mixing: mixup.Mixing | None
+    mixing: mixup.MixSettings | None
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """Everything random about one batch, on the CPU.
 
     boxes: (B, 4) int64 top, left, height, width in stored pixels. flips: (B,) bool.
@@ -54,10 +54,12 @@ class Draws:
     boxes: Tensor
     flips: Tensor
     colour: Tensor | None
-    mixing: mixup.MixDraws | None
+    mixing: mixup.MixParams | None
 
 
-def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Draws:
+def draw_params(
+    recipe: AugmentSettings, sizes: Tensor, seed: int, epoch: int, step: int
+) -> AugmentParams:
     """Draw the parameters of one batch.
 
     sizes: (B, 2) int, height and width of each stored photo, on the CPU.
@@ -77,8 +79,8 @@ def draw(recipe: Recipe, sizes: Tensor, seed: int, epoch: int, step: int) -> Dra
 
     mixing = None
     if recipe.mixing is not None and epoch <= recipe.mixing.last_epoch:
-        mixing = mixup.draw(recipe.mixing, count, recipe.size, seed, epoch, step)
-    return Draws(boxes, flips, colour, mixing)
+        mixing = mixup.draw_params(recipe.mixing, count, recipe.size, seed, epoch, step)
+    return AugmentParams(boxes, flips, colour, mixing)
 
 
 def draw_boxes(
@@ -128,8 +130,8 @@ def draw_boxes(
 
 def apply(
     pixels: Photos,
-    drawn: Draws,
-    recipe: Recipe,
+    drawn: AugmentParams,
+    recipe: AugmentSettings,
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
 ) -> Tensor:
@@ -142,7 +144,7 @@ def apply(
     out = torch.empty(len(pixels), 3, *recipe.size, device=pixels[0].device)
     colour = None if drawn.colour is None else send(drawn.colour, out.device)
     mean, std = _per_channel(mean, out.device), _per_channel(std, out.device)
-    for done in resample_into(out, pixels, drawn.boxes, drawn.flips, recipe.interpolation):
+    for done in resize_into(out, pixels, drawn.boxes, drawn.flips, recipe.interpolation):
         images = out[done]
         if colour is not None:
             images.copy_(jitter(images, colour[done]))
@@ -150,7 +152,7 @@ def apply(
     return out
 
 
-def normalise(
+def normalize(
     pixels: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
 ) -> Tensor:
     """Pixels as they are, made ready for the backbone: torchvision's ToTensor and Normalize.

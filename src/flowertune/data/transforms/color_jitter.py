@@ -18,12 +18,12 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
     """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = (images * brightness).clamp_(0, 1)
-    mean_grey = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    mean_grey = _gray(images).mean(dim=(1, 2, 3), keepdim=True)
     images = _blend(images, mean_grey, contrast)
-    return _blend(images, _grey(images), saturation)
+    return _blend(images, _gray(images), saturation)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     """(B, 3, H, W) to luma, (B, 1, H, W)."""
     red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
     return torch.mul(red, LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])

@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Mixing:
+class MixSettings:
     """Which mixing, with the alpha of Beta(alpha, alpha), up to and with which epoch (from 1)."""
 
     kind: Kind
@@ -26,7 +26,7 @@ class Mixing:
 
 
 @dataclass(frozen=True)
-class MixDraws:
+class MixParams:
     """Everything random about the mixing of one batch, on the CPU.
 
     partner: (B,) int64. coefficient: the share of the photo itself. box: (4,) int64 top, left,
@@ -38,17 +38,19 @@ class MixDraws:
     box: Tensor | None
 
 
-def draw(mixing: Mixing, count: int, size: Size, seed: int, epoch: int, step: int) -> MixDraws:
+def draw_params(
+    mixing: MixSettings, count: int, size: Size, seed: int, epoch: int, step: int
+) -> MixParams:
     """Draw the mixing of a batch of `count` photos of `size` (H, W)."""
-    partner = draw_partner(mixing.kind, count, seed, epoch, step)
-    coefficient = draw_coefficient(mixing.kind, mixing.alpha, seed, epoch, step)
+    partner = draw_permutation(mixing.kind, count, seed, epoch, step)
+    coefficient = draw_lam(mixing.kind, mixing.alpha, seed, epoch, step)
     if mixing.kind == "mixup":
-        return MixDraws(partner, coefficient, None)
-    box = cut_box(coefficient, draw_centre(size, seed, epoch, step), size)
-    return MixDraws(partner, share_outside(box, size), torch.tensor(box))
+        return MixParams(partner, coefficient, None)
+    box = cut_box(coefficient, draw_center(size, seed, epoch, step), size)
+    return MixParams(partner, share_outside(box, size), torch.tensor(box))
 
 
-def draw_partner(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Tensor:
+def draw_permutation(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Tensor:
     """With which photo of the batch each is mixed: (count,) int64, a random permutation.
 
     Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
@@ -57,14 +59,14 @@ def draw_partner(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Te
     return torch.randperm(count, generator=seeding.generator(seed, f"{kind} partner", epoch, step))
 
 
-def draw_coefficient(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
+def draw_lam(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
     """The share of the photo itself, from Beta(alpha, alpha); one for the whole batch."""
     # NumPy's beta stays defined for very small alpha, where torch's comes out as 0 / 0.
     rng = np.random.default_rng(seeding.derive_seed(seed, f"{kind} coefficient", epoch, step))
     return float(rng.beta(alpha, alpha))
 
 
-def draw_centre(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]:
+def draw_center(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]:
     """The row and column around which CutMix cuts; any pixel of `size` (H, W) is as likely."""
     rng = np.random.default_rng(seeding.derive_seed(seed, "cutmix centre", epoch, step))
     row, column = rng.integers(size)
@@ -93,7 +95,7 @@ def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).float()
 
 
-def mix(images: Tensor, targets: Tensor, drawn: MixDraws) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, targets: Tensor, drawn: MixParams) -> tuple[Tensor, Tensor]:
     """Mix every photo with its partner, and their targets by the share that each has of the result.
 
     MixUp blends, coefficient * itself + (1 - coefficient) * partner; CutMix pastes one box of the

@@ -29,7 +29,7 @@ SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 GROUP_ELSEWHERE = 64
 
 
-def resample(
+def resize(
     pixels: Photos,
     boxes: Tensor,
     flips: Tensor,
@@ -46,15 +46,15 @@ def resample(
     the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
     """
     out = torch.empty(len(pixels), 3, *size, dtype=torch.float32, device=pixels[0].device)
-    for _ in resample_into(out, pixels, boxes, flips, interpolation):
+    for _ in resize_into(out, pixels, boxes, flips, interpolation):
         pass
     return out
 
 
-def resample_into(
+def resize_into(
     out: Tensor, pixels: Photos, boxes: Tensor, flips: Tensor, interpolation: Interpolation
 ) -> Iterator[slice]:
-    """As `resample`, into `out` (B, 3, H, W) float32, contiguous; yields which photos are done.
+    """As `resize`, into `out` (B, 3, H, W) float32, contiguous; yields which photos are done.
 
     What comes next is done soonest to the few photos that are done: on a CPU they are in cache.
     """

@@ -14,12 +14,12 @@ def load(photo: str | Path) -> Any:
     wanted = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
     with Image.open(photo) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
-    pixels = np.asarray(fitted(image, **wanted), dtype=np.float32) / np.float32(255)
+    pixels = np.asarray(fit(image, **wanted), dtype=np.float32) / np.float32(255)
     normal = (pixels - np.float32(wanted["mean"])) / np.float32(wanted["std"])
     return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
 
 
-def fitted(
+def fit(
     image: Image.Image,
     size: tuple[int, int],
     resize_mode: str,

@@ -29,7 +29,7 @@ OUTSIDE = {
 }
 
 
-def lacks(visual: Any) -> str | None:
+def missing_support(visual: Any) -> str | None:
     """Why transformers' CLIP cannot be this tower; None where it can."""
     if type(visual).__name__ != "VisionTransformer" or not hasattr(visual, "conv1"):
         return f"it is a {type(visual).__name__}"
@@ -54,7 +54,7 @@ def activation(visual: Any) -> str:
     return "quick_gelu" if name.endswith("QuickGELU") else "gelu" if name == "GELU" else ""
 
 
-def twin(visual: Any, state: Any = None) -> Any:
+def convert(visual: Any, state: Any = None) -> Any:
     """The same tower in transformers, in eval mode. `state`: its weights, if not those it has."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 

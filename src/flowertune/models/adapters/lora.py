@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flowertune import files
-from flowertune.errors import Refused, one_line
-from flowertune.models.adapters.lora_linear import use_larger_operations
-from flowertune.models.attention import is_opened
+from flowertune.errors import UsageError, one_line
+from flowertune.models.adapters.lora_linear import fuse_lora
+from flowertune.models.attention import is_unfused
 from flowertune.models.backbone import Backbone
 from flowertune.seeding import seeded
 
@@ -33,13 +33,13 @@ PEFT_PREFIX = "base_model.model."  # what `PeftModel` puts before the names of w
 def adapted_layers(backbone: Backbone, layers: Sequence[int] | None) -> list[int]:
     """The blocks that LoRA is put into, in order: `layers` (from 0), or all of them for None.
 
-    Raises Refused for towers without opened attention, and layers out of range.
+    Raises UsageError for towers without opened attention, and layers out of range.
     """
     blocks = len(_blocks(backbone))
     chosen = list(range(blocks)) if layers is None else sorted(set(layers))
     outside = [layer for layer in chosen if not 0 <= layer < blocks]
     if outside:
-        raise Refused(
+        raise UsageError(
             f"model.layers={list(layers or ())}: {backbone.name} has the layers"
             f" 0 to {blocks - 1}, not {outside[0]}"
         )
@@ -62,13 +62,13 @@ def add_lora(
     The update of a layer is B A x times alpha / rank (alpha / sqrt(rank) where `rank_stabilized`,
     Kalajdzievski 2023, arXiv:2312.03732); A is drawn from (seed, "lora"), B is zero, so nothing
     changes until the first step. `targets` from q, k, v, out, mlp; `layers` counts blocks from 0,
-    None for all. Raises Refused for towers without opened attention, and layers out of range.
+    None for all. Raises UsageError for towers without opened attention, and layers out of range.
     """
     chosen = adapted_layers(backbone, layers)
     unknown = [target for target in targets if target not in TARGETS]
     if unknown or not targets or not chosen:
         what = f"model.targets={list(targets)}" if unknown or not targets else "model.layers=[]"
-        raise Refused(f"{what}: choose at least one; the targets are {', '.join(TARGETS)}")
+        raise UsageError(f"{what}: choose at least one; the targets are {', '.join(TARGETS)}")
     parts = [part for target in TARGETS if target in targets for part in TARGETS[target]]
     config = peft.LoraConfig(
         r=rank,
@@ -86,12 +86,12 @@ def add_lora(
         peft.get_peft_model(backbone.visual, config)
     adapted = _adapted(backbone.visual)
     assert len(adapted) == len(chosen) * len(parts)
-    use_larger_operations(adapted)
+    fuse_lora(adapted)
     return len(adapted)
 
 
 @contextmanager
-def merged(visual: nn.Module) -> Iterator[None]:
+def merged_lora(visual: nn.Module) -> Iterator[None]:
     """While it is open, LoRA's updates are part of the frozen weights and cost nothing.
 
     Afterwards the frozen weights are the tensors that they were: adding an update and taking it
@@ -111,10 +111,10 @@ def merged(visual: nn.Module) -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
-def fold(visual: nn.Module) -> None:
+def merge_lora(visual: nn.Module) -> None:
     """Make LoRA's updates part of the frozen weights for good; its layers are Linear ones again.
 
-    The tower then computes the bits that it does while `merged` is open.
+    The tower then computes the bits that it does while `merged_lora` is open.
     """
     for name, layer in list(visual.named_modules()):
         if isinstance(layer, LoraLayer):
@@ -140,36 +140,36 @@ def save_adapter(visual: nn.Module, folder: Path) -> None:
 def load_adapter(backbone: Backbone, folder: Path) -> None:
     """Put a saved LoRA into the image tower in place, frozen.
 
-    Raises Refused where the folder has no adapter, or one for another backbone.
+    Raises UsageError where the folder has no adapter, or one for another backbone.
     """
     for name in ADAPTER_FILES:  # without the second, peft would look for a pickle
         if not (folder / name).is_file():
-            raise Refused(f"no adapter in {folder}: {name} is missing")
+            raise UsageError(f"no adapter in {folder}: {name} is missing")
     _blocks(backbone)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of is refused below
             peft.PeftModel.from_pretrained(backbone.visual, str(folder))
     except (ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise Refused(
+        raise UsageError(
             f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}:"
             f" {one_line(error)}"
         ) from error
     # peft only warns where the file lacks matrices of this tower, or has some of a deeper one.
     stored = load_file(folder / ADAPTER_FILES[1]).keys()
     if different := sorted(stored ^ _state(backbone.visual).keys()):
-        raise Refused(
+        raise UsageError(
             f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}:"
             f" {different[0]} is in one of them only"
         )
-    use_larger_operations(_adapted(backbone.visual))
+    fuse_lora(_adapted(backbone.visual))
 
 
 def _blocks(backbone: Backbone) -> Sequence[nn.Module]:
     """The transformer blocks of the image tower, each with opened attention."""
     blocks = getattr(getattr(backbone.visual, "transformer", None), "resblocks", ())
-    if len(blocks) == 0 or not all(is_opened(block.attn) for block in blocks):
-        raise Refused(
+    if len(blocks) == 0 or not all(is_unfused(block.attn) for block in blocks):
+        raise UsageError(
             f"model=lora needs a vision transformer of open_clip's own; the image tower of"
             f" {backbone.name} is a {type(backbone.visual).__name__}: use model=linear_probe or"
             " model=full"

@@ -46,7 +46,7 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
         )
 
 
-def use_larger_operations(layers: Sequence[lora.LoraLayer]) -> None:
+def fuse_lora(layers: Sequence[lora.LoraLayer]) -> None:
     """Makes LoraLinears of peft's own, in place."""
     for layer in layers:
         assert type(layer) is lora.Linear, type(layer)

@@ -11,10 +11,10 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 
 from flowertune import files
-from flowertune.errors import Refused, one_line
+from flowertune.errors import UsageError, one_line
 from flowertune.models.backbone import Backbone
 from flowertune.models.vision_tower import takes_prompts
-from flowertune.models.visual_prompts import POSITIONS, Position, Prompts
+from flowertune.models.visual_prompts import POSITIONS, Position, VisualPrompts
 from flowertune.seeding import generator
 
 NORMAL_STD = 0.02
@@ -25,13 +25,14 @@ WEIGHTS_FILE = "prompts.safetensors"
 def prompted_blocks(backbone: Backbone, depth: int | str) -> int:
     """How many blocks get prompts, from the first: 1 for "shallow", all of them for "deep".
 
-    Raises Refused for towers that take no prompts, and where there are fewer than `depth` blocks.
+    Raises UsageError for towers that take no prompts, and where there are fewer than `depth`
+    blocks.
     """
     blocks = len(_tower(backbone).transformer.resblocks)
     counts: dict[int | str, int] = {"shallow": 1, "deep": blocks}
     counts.update((count, count) for count in range(1, blocks + 1))
     if depth not in counts:
-        raise Refused(
+        raise UsageError(
             f"model.depth={depth}: {backbone.name} has {blocks} blocks; give 1 to {blocks},"
             " shallow or deep"
         )
@@ -49,12 +50,12 @@ def make_prompts(
     position: Position,
     before_ln_pre: bool,
     seed: int,
-) -> Prompts:
+) -> VisualPrompts:
     """New prompts for a backbone's image tower, which stays as it is.
 
     Drawn from (seed, "vpt"). `init` vpt_uniform: +-sqrt(6 / (3 h w + D)) for patches of h x w, as
     KMnP/vpt; normal: deviation 0.02, as MaPLe (Khattak et al., 2023, arXiv:2210.03117). Raises
-    Refused as `prompted_blocks` does.
+    UsageError as `prompted_blocks` does.
     """
     blocks = prompted_blocks(backbone, depth)
     visual = _tower(backbone)
@@ -66,12 +67,12 @@ def make_prompts(
         embeddings.uniform_(-bound, bound, generator=draws)
     else:
         embeddings.normal_(0, NORMAL_STD, generator=draws)
-    return Prompts(
+    return VisualPrompts(
         embeddings, depth=blocks, position=position, before_ln_pre=before_ln_pre, dropout=dropout
     )
 
 
-def save_prompts(visual: VisionTransformer, prompts: Prompts, folder: Path) -> None:
+def save_prompts(visual: VisionTransformer, prompts: VisualPrompts, folder: Path) -> None:
     """Write an image tower's prompts and where they go: two files, no more."""
     state = {"embeddings": prompts.embeddings.detach().cpu()}
     files.write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(state))
@@ -86,22 +87,22 @@ def save_prompts(visual: VisionTransformer, prompts: Prompts, folder: Path) -> N
     )
 
 
-def load_prompts(backbone: Backbone, folder: Path) -> Prompts:
+def load_prompts(backbone: Backbone, folder: Path) -> VisualPrompts:
     """What `save_prompts` wrote, frozen, on the CPU.
 
-    Raises Refused where the folder has no prompts, or such as do not fit the backbone.
+    Raises UsageError where the folder has no prompts, or such as do not fit the backbone.
     """
     visual = _tower(backbone)
     for name in (SETTINGS_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise Refused(f"no prompts in {folder}: {name} is missing")
+            raise UsageError(f"no prompts in {folder}: {name} is missing")
     try:
         settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         made_for = settings.pop("blocks")
         embeddings = safetensors.torch.load_file(folder / WEIGHTS_FILE)["embeddings"]
-        prompts = Prompts(embeddings, **settings, dropout=0.0)
+        prompts = VisualPrompts(embeddings, **settings, dropout=0.0)
     except (ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        raise Refused(f"cannot read the prompts in {folder}: {one_line(error)}") from error
+        raise UsageError(f"cannot read the prompts in {folder}: {one_line(error)}") from error
     blocks, width = len(visual.transformer.resblocks), visual.transformer.width
     shape = tuple(embeddings.shape)
     right_shape = len(shape) > 1 and shape[:-2] in ((), (prompts.depth,)) and shape[-1] == width
@@ -112,7 +113,7 @@ def load_prompts(backbone: Backbone, folder: Path) -> Prompts:
         (right_shape, f"shape {shape}, and its tokens have {width} dimensions"),
     ):
         if not fits:
-            raise Refused(
+            raise UsageError(
                 f"the prompts in {folder} do not fit {backbone.name} {backbone.tag}: {misfit}"
             )
     return prompts.requires_grad_(False)
@@ -120,7 +121,7 @@ def load_prompts(backbone: Backbone, folder: Path) -> Prompts:
 
 def _tower(backbone: Backbone) -> VisionTransformer:
     if not takes_prompts(backbone.visual):
-        raise Refused(
+        raise UsageError(
             f"model=vpt needs a vision transformer of open_clip's own with its default blocks; the"
             f" image tower of {backbone.name} is another ({type(backbone.visual).__name__}): use"
             " model=linear_probe or model=full"

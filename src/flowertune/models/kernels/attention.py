@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowertune.models.kernels.linear import by_onednn
+from flowertune.models.kernels.linear import uses_onednn
 
 LARGEST = 32 * 2**20  # bytes of attention that one call keeps for its gradient; torch's keeps none
 AT_ONCE = 8 * 2**20  # bytes of attention that are worked on at once where none is kept
@@ -27,7 +27,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     torch's own where that is the faster one, and where too much would be kept for the gradients.
     """
-    if not by_onednn(q) or not _keeps_float32():
+    if not uses_onednn(q) or not _keeps_float32():
         return F.scaled_dot_product_attention(q, k, v)
     of_a_photo = q.shape[1:3].numel() * k.shape[2] * q.element_size()
     if torch.is_grad_enabled() and any(each.requires_grad for each in (q, k, v)):

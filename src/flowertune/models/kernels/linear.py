@@ -24,12 +24,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     All of one type.
     """
-    if by_onednn(x):
+    if uses_onednn(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
 
-def by_onednn(x: Tensor) -> bool:
+def uses_onednn(x: Tensor) -> bool:
     """Whether `product` of such a tensor is oneDNN's. What is traced is for other machines."""
     return (
         not torch.compiler.is_compiling()
@@ -37,12 +37,12 @@ def by_onednn(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and mkl_is_narrow()
+        and mkl_lacks_avx512()
     )
 
 
 @functools.cache
-def mkl_is_narrow() -> bool:
+def mkl_lacks_avx512() -> bool:
     """Whether this CPU has AVX-512 that MKL leaves unused, and torch has oneDNN."""
     return (
         torch.backends.mkldnn.is_available()
@@ -68,7 +68,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def use_products(model: nn.Module) -> int:
+def use_onednn_linear(model: nn.Module) -> int:
     """Makes Linears of a model's nn.Linears, in place; returns how many it has."""
     found = [module for module in model.modules() if type(module) in (nn.Linear, Linear)]
     for module in found:
@@ -78,7 +78,7 @@ def use_products(model: nn.Module) -> int:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As `product`, with gradients by `product`."""
-    if by_onednn(x):
+    if uses_onednn(x):
         return _linear(x, weight, bias)  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 

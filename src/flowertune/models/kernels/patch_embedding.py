@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from flowertune.models.kernels.linear import by_onednn, linear
+from flowertune.models.kernels.linear import linear, uses_onednn
 
 
 class PatchEmbedding(nn.Conv2d):
@@ -14,7 +14,7 @@ class PatchEmbedding(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> (B, D, H / P, W / P); what is left of H and W is not looked at."""
-        if not by_onednn(images):
+        if not uses_onednn(images):
             return super().forward(images)
         height, width = self.kernel_size
         rows, columns = images.shape[2] // height, images.shape[3] // width
@@ -26,7 +26,7 @@ class PatchEmbedding(nn.Conv2d):
         return embedded
 
 
-def cut_patches(model: nn.Module) -> int:
+def use_matmul_patches(model: nn.Module) -> int:
     """Makes PatchEmbeddings of a model's convolutions that are one, in place; how many it has."""
     found = [
         module

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 PIECES = {
     "train_step": "training step",
@@ -19,7 +19,7 @@ PIECES = {
 }
 
 
-def show(console: RunConsole, measured: Mapping[str, Any]) -> None:
+def show(console: ConsoleReporter, measured: Mapping[str, Any]) -> None:
     """A row for each timed piece, then memory and arithmetic, and what the pieces hold."""
     console.say(
         f"{measured['method']}: {measured['backbone']} {measured['tag']}, "

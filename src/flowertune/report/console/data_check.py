@@ -3,14 +3,14 @@
 import itertools
 from collections.abc import Callable, Iterable
 
-from flowertune.data.quality.check import FEW, Findings, Photo, SamePicture
+from flowertune.data.quality.check import FEW, DuplicateGroup, Findings, NamedImage
 from flowertune.errors import printable
-from flowertune.report.console.run import RunConsole
+from flowertune.report.console.run import ConsoleReporter
 
 SHOWN = 10  # findings of a kind; --json has all
 
 
-def show(console: RunConsole, findings: Findings) -> None:
+def show(console: ConsoleReporter, findings: Findings) -> None:
     """A heading for each kind of finding, the worst first, and some lines under it."""
     uneven = [f"{name}: {count:,} photos" for name, count in findings.uneven]
     sections = {
@@ -49,7 +49,9 @@ def show(console: RunConsole, findings: Findings) -> None:
         console.say("nothing found")
 
 
-def _pictures(groups: Iterable[SamePicture], place: Callable[[Photo], str]) -> list[list[str]]:
+def _pictures(
+    groups: Iterable[DuplicateGroup], place: Callable[[NamedImage], str]
+) -> list[list[str]]:
     """Each group's photos one below the other, with what sets them apart."""
     found = []
     for group in groups:

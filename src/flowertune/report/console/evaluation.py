@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.errors import printable
-from flowertune.report.console.run import RunConsole, accuracy_cells
+from flowertune.report.console.run import ConsoleReporter, accuracy_cells
 
 SHOWN = 5  # classes of a list; --json has all
 
 
-def show(console: RunConsole, results: Mapping[str, Any]) -> None:
+def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
     """A row for each split that was measured, then what the numbers leave out."""
     console.say(f"{results['method']}: {results['backbone']} {results['tag']}")
     console.say(printable(results["protocol"]))

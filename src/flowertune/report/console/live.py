@@ -51,7 +51,7 @@ class TrainingView:
         self._terms = line or self._terms
 
     def epoch(self, train_loss: float, val: Mapping[str, Any] | None) -> None:
-        """An epoch ended, as `RunConsole.epoch` hears of it."""
+        """An epoch ended, as `ConsoleReporter.epoch` hears of it."""
         self._losses.append(train_loss)
         if val is not None:
             self._top1.append(val["top1"])

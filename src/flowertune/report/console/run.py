@@ -18,7 +18,7 @@ from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.report.console.live import TrainingView
 
 
-class RunConsole:
+class ConsoleReporter:
     """What a person sees of a run, and with `mode` json a program.
 
     auto: a live view on a terminal, plain lines elsewhere; plain: lines everywhere; quiet: warnings
@@ -173,9 +173,9 @@ class RunConsole:
         self.say(directory)
 
 
-def error_console() -> RunConsole:
+def error_console() -> ConsoleReporter:
     """For a command whose stdout a program reads."""
-    return RunConsole(Console(stderr=True, highlight=False, soft_wrap=True))
+    return ConsoleReporter(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def _course(results: Mapping[str, Any]) -> str:

@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.analysis.compare import BASELINE_NAMES
-from flowertune.analysis.settings import Job, Setting, settings
-from flowertune.report.console.run import RunConsole
+from flowertune.analysis.settings import Job, SettingStats, settings
+from flowertune.report.console.run import ConsoleReporter
 
 _MARK = " *"  # below the linear probe
 
 
-def show(console: RunConsole, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
     """One table for each backbone and protocol, the jobs without a result, where it all lies."""
     finished = sum(job.state == "finished" for job in jobs)
     console.say(f"\nsweep: {finished} of {len(jobs)} runs finished")
@@ -36,7 +36,7 @@ def label(job: Job, swept: Sequence[str]) -> str:
     return " ".join(f"{key}={job.words[key]}" for key in swept) or job.run
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """How long, as people say it."""
     minutes = max(round(seconds / 60), 1)
     if minutes < 90:
@@ -44,7 +44,7 @@ def in_words(seconds: float) -> str:
     return f"{minutes / 60:.1f} hours"
 
 
-def _show_group(console: RunConsole, group: Sequence[Setting], with_method: bool) -> None:
+def _show_group(console: ConsoleReporter, group: Sequence[SettingStats], with_method: bool) -> None:
     first = group[0].results[0]
     console.say(f"{first['backbone']} {first['tag']}; {first['protocol']}")
     order = "best top-1 on val first" if "val" in first["splits"] else "no val: in no order"
@@ -62,11 +62,11 @@ def _show_group(console: RunConsole, group: Sequence[Setting], with_method: bool
     console.say(f"sampling error (95 %) comes on top: about ± {' and '.join(halves)}")
 
 
-def _splits(group: Sequence[Setting]) -> list[str]:
+def _splits(group: Sequence[SettingStats]) -> list[str]:
     return [split for split in ("val", "test") if split in group[0].results[0]["splits"]]
 
 
-def _table(group: Sequence[Setting], with_method: bool) -> Table:
+def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     keys = [key for key in group[0].values if key != "method" or with_method] or ["method"]
     splits = _splits(group)
@@ -113,7 +113,7 @@ def _over(accuracies: Sequence[float]) -> str:
     return most if least == most else f"{least}\nto {most}"
 
 
-def _around(setting: Setting, measure: str) -> str:
+def _around(setting: SettingStats, measure: str) -> str:
     spread = setting.deviation.get(measure)
     return f"{setting.mean[measure]:.2%}" + ("" if spread is None else f" ± {100 * spread:.2f}")
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowertune.analysis.compare import Estimate, Group, Row
+from flowertune.analysis.compare import Comparison, Estimate, Setting
 from flowertune.report.comparison import Line, lines, percent
 from flowertune.report.figures import style
 
@@ -16,7 +16,7 @@ _MARKERS = "osD^vPX*<>"
 Captioned = tuple[str, str, str]  # an SVG for a page, its caption, and what it shows in words
 
 
-def cost(group: Group) -> list[Captioned]:
+def cost(group: Comparison) -> list[Captioned]:
     """Accuracy against trained parameters, and against minutes."""
     split = group.judged_on
     said = [
@@ -48,7 +48,7 @@ class _Parted(NamedTuple):
     below: bool
 
 
-def _parted(group: Group) -> _Parted:
+def _parted(group: Comparison) -> _Parted:
     split, found = group.judged_on, lines(group)
     others = [
         end
@@ -70,7 +70,7 @@ def _parted(group: Group) -> _Parted:
     return _Parted(covered, beyond, below)
 
 
-def _scatter(group: Group, title: str, place: Callable[[Row], float]) -> str:
+def _scatter(group: Comparison, title: str, place: Callable[[Setting], float]) -> str:
     drawn = style.new_figure(7, 4.2)
     (axes,) = drawn.axes
     split, level = group.judged_on, 0
@@ -141,11 +141,11 @@ def _interval(estimate: Estimate) -> tuple[float, float]:
     return estimate.interval or (estimate.mean, estimate.mean)
 
 
-def swept(group: Group) -> Captioned | None:
+def swept(group: Comparison) -> Captioned | None:
     """Of numbers: one key that was swept is a curve, two are a map; else there is neither."""
     keys = group.keys[1:]
     methods = {row.method for row in group.rows}
-    places = [[_number(row.setting.values[key]) for key in keys] for row in group.rows]
+    places = [[_number(row.stats.values[key]) for key in keys] for row in group.rows]
     if len(methods) > 1 or any(None in place for place in places):
         return None
     if len(keys) == 1:
@@ -163,7 +163,7 @@ def _number(value: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _curve(group: Group, key: str, places: Sequence[float]) -> Captioned:
+def _curve(group: Comparison, key: str, places: Sequence[float]) -> Captioned:
     drawn = style.new_figure(7, 4)
     (axes,) = drawn.axes
     ordered = sorted(zip(places, group.rows, strict=True), key=lambda pair: pair[0])
@@ -191,7 +191,9 @@ def _curve(group: Group, key: str, places: Sequence[float]) -> Captioned:
     return style.themed_svg(drawn), f"Top-1 against {key}; the bars are 95 % intervals.", said
 
 
-def _map(group: Group, keys: Sequence[str], places: Sequence[tuple[float, float]]) -> Captioned:
+def _map(
+    group: Comparison, keys: Sequence[str], places: Sequence[tuple[float, float]]
+) -> Captioned:
     split = group.splits[0]
     down, across = (sorted({place[axis] for place in places}) for axis in (0, 1))
     top1 = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flowertune.analysis.compare import Group, differing
+from flowertune.analysis.compare import Comparison, differing
 from flowertune.config.fields import format_value
 from flowertune.report.comparison import (
     APART,
@@ -16,14 +16,14 @@ from flowertune.report.comparison import (
 from flowertune.report.figures.comparison import cost, swept
 from flowertune.report.html.page import Section, bullets, document, figure, folded, paragraph, table
 
-SplitTable = Callable[[Group, str], tuple[list[str], list[list[str]]]]
+SplitTable = Callable[[Comparison, str], tuple[list[str], list[list[str]]]]
 
 
 def page(
     title: str,
-    groups: Sequence[Group],
+    groups: Sequence[Comparison],
     split_table: SplitTable = split_table,
-    more_notes: Callable[[Group], list[str]] = lambda group: [],
+    more_notes: Callable[[Comparison], list[str]] = lambda group: [],
     lead: Sequence[str] = (),
 ) -> str:
     """The whole page. `more_notes`: what else is to be said below a group's tables."""
@@ -36,7 +36,10 @@ def page(
 
 
 def _sections(
-    group: Group, number: str, split_table: SplitTable, more_notes: Callable[[Group], list[str]]
+    group: Comparison,
+    number: str,
+    split_table: SplitTable,
+    more_notes: Callable[[Comparison], list[str]],
 ) -> list[Section]:
     body = paragraph(group.protocol)
     for split in reversed(group.splits):
@@ -62,7 +65,7 @@ def _sections(
     return [Section(f"{name}{number}", f"{title} {number}".strip(), b) for name, title, b in found]
 
 
-def _runs(group: Group) -> str:
+def _runs(group: Comparison) -> str:
     """Every run, and the keys that are not the same in all of them."""
     header = ["run", "method", "seed", *(f"{split} top-1" for split in group.splits), "best epoch",
               "minutes", "device"]  # fmt: skip

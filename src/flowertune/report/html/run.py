@@ -23,7 +23,7 @@ from flowertune.report.html.page import (
     paragraph,
     table,
 )
-from flowertune.runs.report_data import ReportedRun, read
+from flowertune.runs.report_data import ReportedRun, read_report
 
 PAIRS_SHOWN = 15
 
@@ -35,10 +35,10 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     to figures/ there, as PNG and SVG.
 
     Raises:
-        Refused: `path` is no finished run, or a file of it is missing or damaged.
+        UsageError: `path` is no finished run, or a file of it is missing or damaged.
         OSError: something cannot be written.
     """
-    run = read(path)
+    run = read_report(path)
     sections, drawings = _sections(run)
     place = output or path / "report.html"
     files.write_text(place, document(run.path.name, _lead(run), sections))

@@ -15,14 +15,14 @@ from PIL import Image
 
 from flowertune import files
 from flowertune.data.cache_dir import MOVE_HINT, check_space
-from flowertune.data.dataset import PhotoSet, Split
+from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.download import Progress
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
 from flowertune.data.sources.synthetic.species import SPECIES
-from flowertune.errors import Refused
-from flowertune.files import in_words, lock
+from flowertune.errors import UsageError
+from flowertune.files import format_bytes, lock
 
 NAME = "synthetic"
 CHECKSUMS = "crc32.json"
@@ -37,7 +37,7 @@ def photo_set(
     test_per_class: int,
     seed: int,
     progress: Progress,
-) -> PhotoSet:
+) -> ImageDataset:
     """Draw the flowers below `root` that are not there yet or are damaged, and list them.
 
     The pictures are 64 x 64 PNG files, `root/<key>/<split>/<species>/0000.png`; the key stands for
@@ -47,7 +47,7 @@ def photo_set(
     done, total)` counts pictures.
 
     Raises:
-        Refused: the folder cannot be written, or lacks the space.
+        UsageError: the folder cannot be written, or lacks the space.
     """
     counts = _counts(train_per_class, val_per_class, test_per_class)
     pictures = {
@@ -76,14 +76,14 @@ def photo_set(
                     _draw_anew(folder, damaged, drawn, progress)
     except OSError as error:
         reason = error.strerror or error
-        needed = in_words(PICTURE_BYTES * len(pictures))
-        raise Refused(
+        needed = format_bytes(PICTURE_BYTES * len(pictures))
+        raise UsageError(
             f"cannot draw the flowers in {root}, {needed} of them: {reason}; {MOVE_HINT}"
         ) from error
     splits: dict[str, list[tuple[Path, int]]] = {split: [] for split in counts}
     for name, (label, split, _, _) in pictures.items():
         splits[split].append((folder / name, label))
-    return PhotoSet(
+    return ImageDataset(
         name=NAME,
         root=folder,
         protocol=f"synthetic flowers: {len(SPECIES)} species, train {train_per_class}, "

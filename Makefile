@@ -43,13 +43,13 @@ bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with ra
 	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random
 
 bench-peers: $(TEST_INSTALLED) ## time a LoRA training beside what people would use instead (needs FLOWERTUNE_SHARED)
-	$(BIN)/python scripts/bench_peers.py
+	$(BIN)/python benchmarks/bench_peers.py
 
 bench-growth: $(TEST_INSTALLED) ## show how the cost of training grows with the number of photos (needs FLOWERTUNE_SHARED)
-	$(BIN)/python scripts/bench_growth.py
+	$(BIN)/python benchmarks/bench_growth.py
 
 bench-predict: $(TEST_INSTALLED) ## time a trained model's answers beside open_clip alone (needs FLOWERTUNE_SHARED)
-	$(BIN)/python scripts/bench_predict.py --copies 1 5
+	$(BIN)/python benchmarks/bench_predict.py --copies 1 5
 
 results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
 	$(BIN)/python scripts/results_real.py

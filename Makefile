@@ -1,100 +1,128 @@
-# Everything below does its own set-up in .venv. `make help` lists the targets.
+# Every target installs what it needs into .venv first. `make help` lists the targets: the lines
+# that begin with ##, in at most 80 columns.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
+# Set on the command line alone: the environment may have a NAME of its own, as in WSL.
+M :=
+NAME :=
+# $(call check,NAME,CHOICES): stop, before anything is installed, unless NAME is one of CHOICES
+check = $(if $(and $(filter 1,$(words $($1))),$(filter $2,$($1))),,$(error \
+	$(if $(strip $($1)),$1=$($1) is unknown,$1 is missing); choose one of: $2))
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart sweep-alpha sweep-margin sweep-prompt-size results-real reproduce bench bench-peers bench-growth bench-predict test test-slow test-faults test-browser test-trackers test-export test-demo lint types format pretrain-tiny build clean
+.PHONY: help quickstart test reproduce test-all lint format sweep bench results-real \
+	pretrain-tiny install build clean
 
-help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
+## make quickstart         train the built-in CLIP on drawn flowers, in a minute
+quickstart: $(INSTALLED)
+	$(BIN)/flowertune train experiment=quickstart method=mixup
 
-install: $(INSTALLED) ## install flowertune into .venv
+## make test               run the tests: under 10 minutes, no network, no GPU
+test: $(TEST_INSTALLED)
+
+## make reproduce          train all methods with three seeds and compare them
+##                         (hours; PRESET=quickstart: drawn flowers, no network)
+reproduce: $(INSTALLED)
+	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))
+
+##
+## make test M=browser     run the tests with a marker: slow, faults, browser,
+##                         trackers, export or demo
+MARKERS := slow faults browser trackers export demo
+IN_PARALLEL := faults export
+EXTRAS_browser := dev,browser
+EXTRAS_trackers := dev,tensorboard,wandb,mlflow
+EXTRAS_export := dev,export
+EXTRAS_demo := dev,browser,demo
+
+ifeq ($(M),)
+test:
+	$(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export and not demo"
+else
+ifneq ($(filter test,$(MAKECMDGOALS)),)
+$(call check,M,$(MARKERS))
+endif
+test:
+	$(if $(EXTRAS_$(M)),$(PIP_INSTALL) -e '.[$(EXTRAS_$(M))]')
+	$(BIN)/python -m pytest -q $(if $(filter $(IN_PARALLEL),$(M)),-n auto) -m $(M)
+endif
+
+## make test-all           run all tests, one marker after the other
+test-all:
+	@set -e; for marker in '' $(MARKERS); do $(MAKE) --no-print-directory test M=$$marker; done
+
+## make lint               check style and types
+lint: $(TEST_INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## make format             put the code into the project's style
+format: $(TEST_INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##
+## make sweep NAME=alpha   compare values of a setting: alpha, margin or
+##                         prompt_size
+SWEEPS := alpha margin prompt_size
+ifneq ($(filter sweep,$(MAKECMDGOALS)),)
+$(call check,NAME,$(SWEEPS))
+endif
+# drawn flowers, as in quickstart; on your own: experiment=sweep/alpha data=... backbone=...
+sweep: $(INSTALLED)
+	$(BIN)/flowertune train experiment=sweep/$(NAME) backbone=tiny data=synthetic
+
+## make bench              time the steps of a training on this machine
+## make bench NAME=peers   run a benchmark: peers, growth or predict
+##                         (needs FLOWERTUNE_SHARED; see benchmarks/RESULTS.md)
+BENCHMARKS := peers growth predict
+OPTIONS_predict := --copies 1 5
+ifeq ($(NAME),)
+bench: $(INSTALLED)
+	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random
+else
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+$(call check,NAME,$(BENCHMARKS))
+endif
+bench: $(TEST_INSTALLED)
+	$(BIN)/python benchmarks/bench_$(NAME).py $(OPTIONS_$(NAME))
+endif
+
+## make results-real       train on real photos and fill RESULTS.md; takes hours
+results-real: $(INSTALLED)
+	$(BIN)/python scripts/results_real.py
+
+## make pretrain-tiny      train the built-in CLIP's weights again
+pretrain-tiny: $(INSTALLED)
+	$(BIN)/python scripts/pretrain_tiny.py
+
+##
+## make install            install flowertune into .venv
+install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(TEST_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
-quickstart: $(INSTALLED) ## train the built-in CLIP on drawn flowers and print the table (no network after installing)
-	$(BIN)/flowertune train experiment=quickstart method=mixup
-
-# The built-in CLIP on drawn flowers, as quickstart draws them; on your own data: experiment=sweep/alpha data=... backbone=...
-sweep-alpha: $(INSTALLED) ## try MixUp's alpha (six runs, two seeds each)
-	$(BIN)/flowertune train experiment=sweep/alpha backbone=tiny data=synthetic
-
-sweep-margin: $(INSTALLED) ## try the triplet loss's margin
-	$(BIN)/flowertune train experiment=sweep/margin backbone=tiny data=synthetic
-
-sweep-prompt-size: $(INSTALLED) ## try VPT's number of prompts
-	$(BIN)/flowertune train experiment=sweep/prompt_size backbone=tiny data=synthetic
-
-reproduce: $(INSTALLED) ## train all methods with three seeds and compare them (PRESET=quickstart: no network; keeps what is finished)
-	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))
-
-bench: $(INSTALLED) ## time a training's steps on this machine (ViT-B/32 with random weights, drawn flowers)
-	$(BIN)/flowertune bench data=synthetic data.test_per_class=1 backbone.weights=random
-
-bench-peers: $(TEST_INSTALLED) ## time a LoRA training beside what people would use instead (needs FLOWERTUNE_SHARED)
-	$(BIN)/python scripts/bench_peers.py
-
-bench-growth: $(TEST_INSTALLED) ## show how the cost of training grows with the number of photos (needs FLOWERTUNE_SHARED)
-	$(BIN)/python scripts/bench_growth.py
-
-bench-predict: $(TEST_INSTALLED) ## time a trained model's answers beside open_clip alone (needs FLOWERTUNE_SHARED)
-	$(BIN)/python scripts/bench_predict.py --copies 1 5
-
-results-real: $(INSTALLED) ## train on real photos with three seeds and fill RESULTS.md (hours; keeps what is finished)
-	$(BIN)/python scripts/results_real.py
-
-test: $(TEST_INSTALLED) ## run the tests (no network, no GPU)
-	$(BIN)/python -m pytest -q -n auto -m "not slow and not faults and not browser and not trackers and not export and not demo"
-
-test-slow: $(TEST_INSTALLED) ## run the tests that take minutes
-	$(BIN)/python -m pytest -q -m slow
-
-test-faults: $(TEST_INSTALLED) ## kill trainings, damage files, draw configs, by the hundred, and see what becomes of it
-	$(BIN)/python -m pytest -q -n auto -m faults
-
-test-browser: $(TEST_INSTALLED) ## open reports in Chromium (Debian: apt-get install chromium chromium-driver)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
-	$(BIN)/python -m pytest -q -m browser
-
-test-trackers: $(TEST_INSTALLED) ## install TensorBoard, wandb and MLflow, and read back what they store (no network after installing)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,tensorboard,wandb,mlflow]'
-	$(BIN)/python -m pytest -q -m trackers
-
-test-export: $(TEST_INSTALLED) ## install ONNX Runtime, export every method, and open it by the other libraries alone (minutes)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,export]'
-	$(BIN)/python -m pytest -q -n auto -m export
-
-test-demo: $(TEST_INSTALLED) ## install Gradio, and use the demo's page in Chromium (as test-browser)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser,demo]'
-	$(BIN)/python -m pytest -q -m demo
-
-lint: $(TEST_INSTALLED) ## check style
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
-types: $(TEST_INSTALLED) ## check types
-	$(BIN)/mypy
-
-format: $(TEST_INSTALLED) ## put the code into the project's style
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-pretrain-tiny: $(INSTALLED) ## make the built-in CLIP's weights again
-	$(BIN)/python scripts/pretrain_tiny.py
-
-build: $(TEST_INSTALLED) ## build the wheel and the source distribution into dist/
+## make build              build the wheel and the source distribution in dist/
+build: $(TEST_INSTALLED)
 	$(BIN)/python -m build --quiet
 
-clean: ## remove .venv and what tools left
+## make clean              remove .venv and what the tools left
+clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+help:
+	@sed -n -e 's/^##$$//p' -e 's/^## /  /p' $(MAKEFILE_LIST)

@@ -1,4 +1,4 @@
-"""What the README claims of whole trainings. Minutes each: `make test-slow`."""
+"""What the README claims of whole trainings. Minutes each: `make test M=slow`."""
 
 import json
 from collections.abc import Callable

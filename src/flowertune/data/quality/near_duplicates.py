@@ -9,7 +9,7 @@ or doubled in size, squashed to half their width, saved as JPEG of quality 50 or
 cropped by 3 % around the middle, and all where four of these were done at once; 99.7 % where the
 photo was made brighter by a fifth, 98 % where 3 % were cropped from one corner or 6 % around the
 middle, 49 % at 10 %. Of the photos themselves 40 pairs among 519,690 are reported, and each shows
-the same picture to the eye: there was no false alarm (`scripts/near_duplicates.py`). Of drawings
+the same picture to the eye: there was no false alarm (`benchmarks/near_duplicates.py`). Of drawings
 that are small and noisy, a pair among millions may be one.
 """
 

@@ -1,6 +1,6 @@
 """How many copies `flowertune data check` finds, and which photos it takes for the same picture.
 
-    python scripts/near_duplicates.py PHOTOS      # a minute for 1,000 photos
+    python benchmarks/near_duplicates.py PHOTOS      # a minute for 1,000 photos
 
 Copies every photo below PHOTOS in several ways, and prints for each way the share that is taken
 for the same picture as its original; then the photos that are taken for one another as they are,

@@ -1,6 +1,6 @@
 """Shows how the cost of a training grows with the number of its photos.
 
-    python scripts/bench_growth.py --model vit_b32 --factors 1 4 16 --rounds 3 --json growth.json
+    python benchmarks/bench_growth.py --model vit_b32 --factors 1 4 16 --rounds 3 --json growth.json
 
 The larger sets are links to the photos of the smallest under other names, so what a photo costs can
 only change by how many there are. Each set trains LoRA on a random backbone with its pixels where

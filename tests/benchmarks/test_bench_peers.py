@@ -16,7 +16,7 @@ from peers import notebook, table
 from peers.work import Work, link_photos
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_peers.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_peers.py"
 
 
 def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

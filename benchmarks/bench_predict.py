@@ -1,6 +1,6 @@
 """Times the answers of a trained model to a folder of JPEGs, by flowertune and by open_clip alone.
 
-    python scripts/bench_predict.py --rounds 3 --json predict.json
+    python benchmarks/bench_predict.py --rounds 3 --json predict.json
 
 `flowertune` is `flowertune.load(RUN).stream(photos)`, what `flowertune predict` prints. `open_clip`
 is the same model without it: open_clip's own preprocessing in a DataLoader with `--workers`

@@ -1,6 +1,6 @@
 """Times the same LoRA training by flowertune and by what people would use instead.
 
-    python scripts/bench_peers.py --model vit_b32 --batch-size 64 --rounds 3 --json peers.json
+    python benchmarks/bench_peers.py --model vit_b32 --batch-size 64 --rounds 3 --json peers.json
 
 Peers: `hf_trainer` (transformers' Trainer, CLIPImageProcessor, peft), `notebook` (a loop with
 torchvision, open_clip and peft on Linear layers), `peft_mha` (the same loop, peft's wrapper of

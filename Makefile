@@ -61,6 +61,7 @@ lint: $(TEST_INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 ## make format             put the code into the project's style
 format: $(TEST_INSTALLED)

@@ -6,13 +6,13 @@ Peers: `hf_trainer` (transformers' Trainer, CLIPImageProcessor, peft), `notebook
 torchvision, open_clip and peft on Linear layers), `peft_mha` (the same loop, peft's wrapper of
 nn.MultiheadAttention). All train LoRA of one rank on q, k, v and out of every block of one random
 backbone, and a linear head, on the same photos, and validate after each epoch. `peft_mha` trains
-one update for q, k and v together, so three quarters of the others' LoRA. flowertune standardises
+one update for q, k and v together, so three quarters of the others' LoRA. flowertune standardizes
 what its head gets, by frozen features; `flowertune_plain_head`, to be named among --peers, is
 flowertune without that, as the peers are.
 
 Each run is a fresh process. "training" is decoding and training without validation: for flowertune
 with the building of its photo cache (train and val, from nothing) and the frozen features that its
-head is standardised by; for the others with their DataLoaders. "whole process" is from start to
+head is standardized by; for the others with their DataLoaders. "whole process" is from start to
 exit: imports, model, validation, for flowertune also the final evaluation and all files of a run.
 All get GOMP_SPINCOUNT, which flowertune else would have alone.
 """

@@ -53,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sheet = contact_sheet(arguments.seed, arguments.pictures, arguments.columns)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(256).save(arguments.output, optimize=True)  # a third of the size in full colour
+    sheet.quantize(256).save(arguments.output, optimize=True)  # a third of the size in full color
     print(f"{arguments.output}: {sheet.width} x {sheet.height}", list(SPECIES))
     if arguments.count:
         speed = pictures_per_second(arguments.count)

@@ -124,7 +124,7 @@ def contrastive_loss(image: Tensor, text: Tensor, fits: Tensor, scale: Tensor) -
     return (images + texts) / 2
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize(pixels: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) to what the image tower takes."""
     mean = torch.tensor(MEAN).view(3, 1, 1)
     std = torch.tensor(STD).view(3, 1, 1)
@@ -178,7 +178,7 @@ def train(arguments: argparse.Namespace, started: float) -> CLIP:
         same = batch_codes[:, None] == batch_codes[None]
         fits = (same | ~stated[None]).all(2)
 
-        images = normalise(shifted_and_mirrored(pixels[torch.from_numpy(batch)], rng))
+        images = normalize(shifted_and_mirrored(pixels[torch.from_numpy(batch)], rng))
         # PyTorch's fused attention is several times slower than the plain one here: bfloat16, CPU.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image = model.encode_image(images)
@@ -217,7 +217,7 @@ def embed(model: CLIP, split: str, photos_per_species: int) -> Tensor:
         for number in range(photos_per_species)
     ]
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    parts = [model.encode_image(normalise(part), normalize=True) for part in pixels.split(200)]
+    parts = [model.encode_image(normalize(part), normalize=True) for part in pixels.split(200)]
     return torch.cat(parts).view(len(SPECIES), photos_per_species, -1)
 
 

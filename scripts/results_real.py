@@ -89,17 +89,17 @@ def row(method: str, found: list[dict[str, Any] | None]) -> str:
     per_class = [100 * results["splits"]["val"]["mean_per_class"] for results in done]
     mean = statistics.mean(top1)
     probe = 100 * done[0]["baselines"]["linear_probe"]["splits"]["val"]["top1"]
-    interval = deviation = "needs two runs"
+    interval = std = "needs two runs"
     if len(top1) > 1:
         low, high = t_interval([each / 100 for each in top1])
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        deviation = f"{statistics.stdev(top1):.2f}"
+        std = f"{statistics.stdev(top1):.2f}"
     minutes = statistics.mean(results["seconds"] for results in done) / 60
     cells = [
         method + (" (below its probe)" if mean < probe - 1e-9 else ""),
         ", ".join("–" if r is None else f"{100 * r['splits']['val']['top1']:.2f}" for r in found),
         f"{mean:.2f}" if len(done) == len(SEEDS) else f"{mean:.2f} of {len(done)}",
-        deviation,
+        std,
         interval,
         f"{statistics.mean(per_class):.2f}",
         f"{done[0]['trainable_parameters']:,}",

@@ -32,10 +32,10 @@ def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
 def test_runs_that_differ_by_their_seed_are_one_row(done: Done) -> None:
     runs = [done("method=mixup", f"seed={seed}", val=seed / 100) for seed in (70, 72, 74)]
     ((row,),) = (group.rows for group in comparisons(runs))
-    assert (row.label, row.basis) == ("mixup", "3 seeds")
+    assert (row.label, row.seeds_label) == ("mixup", "3 seeds")
     estimate = row.estimate("val", "top1")
     assert estimate.mean == pytest.approx(0.72)
-    assert estimate.deviation == pytest.approx(0.02)
+    assert estimate.std == pytest.approx(0.02)
     assert estimate.interval == pytest.approx(t_interval([0.70, 0.72, 0.74]))
 
 
@@ -63,7 +63,7 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
 def test_other_photos_or_another_backbone_are_another_table(done: Done) -> None:
     runs = [done("seed=1"), done("seed=2", "data.seed=5"), done("seed=1", "backbone=tiny")]
     found = comparisons([*runs, done("seed=3")])
-    assert [[row.basis for row in group.rows] for group in found] == [
+    assert [[row.seeds_label for row in group.rows] for group in found] == [
         ["2 seeds"], ["1 seed"], ["1 seed"],
     ]  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
     runs = [done(*words, f"seed={seed}", test=0.4) for seed in (1, 2)]
     ((row,),) = (group.rows for group in comparisons(runs))
     estimate = row.estimate("test", "top1")
-    assert (row.basis, estimate.mean, estimate.deviation) == ("1, any seed", 0.4, None)
+    assert (row.seeds_label, estimate.mean, estimate.std) == ("1, any seed", 0.4, None)
     assert estimate.interval == tuple(runs[0].results["splits"]["test"]["top1_interval"])
     assert row.estimate("test", "mean_per_class").interval is None
 
@@ -91,8 +91,8 @@ def test_a_probe_that_is_trained_by_steps_has_seeds(done: Done) -> None:
     words = ("method=linear_probe", "probe.solver=adamw")
     runs = [done(*words, f"seed={seed}", test=seed / 10) for seed in (1, 2)]
     ((row,),) = (group.rows for group in comparisons(runs))
-    assert row.basis == "2 seeds"
-    assert row.estimate("test", "top1").deviation == pytest.approx(0.1 / 2**0.5)
+    assert row.seeds_label == "2 seeds"
+    assert row.estimate("test", "top1").std == pytest.approx(0.1 / 2**0.5)
 
 
 def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
@@ -117,7 +117,7 @@ def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
 
 def test_without_test_photos_val_is_compared(done: Done) -> None:
     (group,) = comparisons([done("method=lora", test=None), done("method=vpt", test=None)])
-    assert group.judged_on == "val"
+    assert group.reported_split == "val"
     assert len(group.pairs) == 1
 
 

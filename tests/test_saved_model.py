@@ -51,7 +51,7 @@ def write(small_dir, folder, model, head=None):
     return settings, backbone, classifier
 
 
-def standardised_linear(state, embedding):
+def standardized_linear(state, embedding):
     """The head from its file alone, without a line of ours."""
     standard = (embedding - state["mean"]) / state["std"]
     return nn.functional.linear(standard, state["linear.weight"], state["linear.bias"])
@@ -73,7 +73,7 @@ def test_plain_peft_and_the_head_file_give_the_same_logits(small_dir, images, tm
     torch.testing.assert_close(again, embedding, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(again, frozen)
     head = load_file(tmp_path / "head.safetensors")
-    assert torch.equal(standardised_linear(head, embedding), logits)
+    assert torch.equal(standardized_linear(head, embedding), logits)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def test_prompts_and_the_head_file_give_the_same_logits(small_dir, images, tmp_p
     assert torch.equal(again, embedding)
     assert not torch.allclose(again, fresh.encode_image(images))
     head = load_file(tmp_path / "head.safetensors")
-    assert torch.equal(standardised_linear(head, embedding), logits)
+    assert torch.equal(standardized_linear(head, embedding), logits)
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def test_a_full_tower_comes_back_bit_for_bit(small_dir, images, tmp_path):
     again = fresh.encode_image(images)
     assert torch.equal(again, embedding)
     head = load_file(tmp_path / "head.safetensors")
-    assert torch.equal(standardised_linear(head, embedding), logits)
+    assert torch.equal(standardized_linear(head, embedding), logits)
 
 
 @torch.no_grad()
@@ -115,7 +115,7 @@ def test_a_frozen_backbone_leaves_its_head_alone(small_dir, images, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"head.safetensors", "model.json"}
     state = load_file(tmp_path / "head.safetensors")
     frozen = load_directory(small_dir, text=False).encode_image(images)
-    expected = standardised_linear(state, frozen)
+    expected = standardized_linear(state, frozen)
     torch.testing.assert_close(expected, logits, atol=1e-4, rtol=1e-5)
 
 
@@ -128,7 +128,7 @@ def test_a_cosine_head_keeps_its_scale(small_dir, images, tmp_path):
     torch.testing.assert_close(cosine * state["log_scale"].exp(), logits, atol=1e-4, rtol=1e-5)
 
 
-def test_a_head_is_standardised_only_where_asked(small_dir, tmp_path):
+def test_a_head_is_standardized_only_where_asked(small_dir, tmp_path):
     for standardize in (True, False):
         write(small_dir, tmp_path, LoraConfig(rank=2), LinearHeadConfig(standardize=standardize))
         state = load_file(tmp_path / "head.safetensors")

@@ -17,7 +17,7 @@ from flowertune.training import disk_space
 CLASSES = 5
 PHOTOS: Any = SimpleNamespace(
     splits={"train": SimpleNamespace(split=range(100)), "val": SimpleNamespace(split=range(50))},
-    photo_set=SimpleNamespace(class_names=["a"] * CLASSES),
+    dataset=SimpleNamespace(class_names=["a"] * CLASSES),
 )
 METHODS = (
     ("method=lora", "model.rank=4", "model.targets=[q,mlp]", "model.layers=[1,3]"),

@@ -43,11 +43,11 @@ def test_a_published_number_brings_its_own_sampling_error() -> None:
     found = from_published([0.90, 0.91, 0.92], 6149, 0.9109)
     assert found.value == pytest.approx(-0.0009)
     assert found.high - found.value == pytest.approx(math.hypot(0.00712, 0.02484), rel=1e-3)
-    assert found.may_be_none
+    assert found.includes_zero
     # seeds that agree leave the published number's alone
     agreeing = from_published([0.92, 0.92, 0.92], 6149, 0.9109)
     assert agreeing.high - agreeing.low == pytest.approx(2 * 0.00712, rel=1e-3)
-    assert not agreeing.may_be_none
+    assert not agreeing.includes_zero
     # of one run of ours nothing is known but its sampling error
     single = from_published([0.92], 6149, 0.9109)
     assert single.high - single.value == pytest.approx(math.hypot(0.00712, 0.00678), rel=1e-3)
@@ -77,8 +77,8 @@ def test_the_interval_of_a_paired_difference_is_bonett_and_prices() -> None:
     # by hand, n = 100: shares 4/102 and 12/102, z = 1.96
     found = mcnemar(*hits(80, 3, 11, 6)).difference
     assert found.value == pytest.approx(0.08)
-    centre, half = 8 / 102, 1.95996 * math.sqrt((16 / 102 - (8 / 102) ** 2) / 102)
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-5)
+    center, half = 8 / 102, 1.95996 * math.sqrt((16 / 102 - (8 / 102) ** 2) / 102)
+    assert (found.low, found.high) == pytest.approx((center - half, center + half), abs=1e-5)
 
 
 def test_it_holds_the_true_difference_in_95_of_100_draws() -> None:

@@ -31,15 +31,15 @@ def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
         stop.check()
         signal.raise_signal(signal.SIGUSR1)
         assert stop.received is signal.SIGUSR1
-        assert not stop.hurried
+        assert not stop.forced
         assert "once more ends it at once" in capfd.readouterr().err
         with pytest.raises(Interrupted, match="SIGUSR1"):
             stop.check()
         signal.raise_signal(signal.SIGINT)  # the first that is no warning
-        assert not stop.hurried
+        assert not stop.forced
         with pytest.raises(Interrupted, match="SIGTERM"):
             signal.raise_signal(signal.SIGTERM)
-        assert stop.hurried
+        assert stop.forced
 
 
 def test_a_signal_that_nobody_can_be_told_of_is_noted_all_the_same() -> None:
@@ -64,7 +64,7 @@ def test_the_first_is_passed_on_and_a_warning_that_comes_back_hurries_nobody() -
         signal.raise_signal(signal.SIGUSR1)
         assert passed == [signal.SIGINT]
         assert stop.received is signal.SIGINT
-        assert not stop.hurried
+        assert not stop.forced
 
 
 def test_hanging_up_stays_ignored_under_nohup() -> None:

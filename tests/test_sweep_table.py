@@ -50,7 +50,7 @@ def test_mean_and_deviation_over_seeds_best_on_val_first(trained: Callable[..., 
     for setting, alpha in ((best, "0.4"), (second, "0.1")):
         for measure, values in (("val_top1", val[alpha]), ("test_top1", test[alpha])):
             assert setting.mean[measure] == pytest.approx(np.mean(values))
-            assert setting.deviation[measure] == pytest.approx(np.std(values, ddof=1))
+            assert setting.std[measure] == pytest.approx(np.std(values, ddof=1))
         assert setting.mean["val_mean_per_class"] == pytest.approx(np.mean(val[alpha]) / 2)
 
     header, rows = setting_rows([[best, second]], SWEPT)
@@ -69,7 +69,7 @@ def test_without_val_nothing_is_put_in_order(trained: Callable[..., Job]) -> Non
 
 def test_one_seed_has_no_deviation(trained: Callable[..., Job]) -> None:
     ((setting,),) = settings([trained(1, "0.1", 1)], SWEPT)
-    assert setting.deviation == {}
+    assert setting.std == {}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
-from flowertune.benchmark.timing import WARM_UP, synchronise
+from flowertune.benchmark.timing import WARM_UP, synchronize
 from flowertune.config.schema import Config
 from flowertune.data import factory
 from flowertune.data.cache.dataset import cache_dataset
@@ -25,10 +25,10 @@ VAL_CALLS = 5
 def cache_building(config: Config) -> dict[str, Any]:
     """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
     backbone, cache = build.load_backbone(config.backbone, config.seed), cache_root()
-    photo_set = factory.list_images(config.data, cache, _unseen)
+    dataset = factory.list_images(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
     cache_dataset(
-        photo_set,
+        dataset,
         backbone.preprocessing,
         train_form=config.augmentation.name != "none",
         folder=cache,
@@ -36,7 +36,7 @@ def cache_building(config: Config) -> dict[str, Any]:
         progress=_unseen,
     )
     seconds = time.perf_counter() - began
-    photos = sum(len(split) for split in photo_set.splits.values())
+    photos = sum(len(split) for split in dataset.splits.values())
     return {"photos": photos, "seconds": seconds, **watch.peaks()}
 
 
@@ -80,11 +80,11 @@ def _step_ms(training: BenchTraining, accumulation: int, steps: int) -> float:
     with closing(endless_steps(training.photos, accumulation)) as stream:
         for _ in range(WARM_UP):
             training.take(next(stream), in_step)
-        synchronise(training.compute.device)
+        synchronize(training.compute.device)
         began = time.perf_counter()
         for _ in range(steps):
             training.take(next(stream), in_step)
-        synchronise(training.compute.device)
+        synchronize(training.compute.device)
         seconds = time.perf_counter() - began
     return 1000 * seconds / (steps * in_step)
 
@@ -102,7 +102,7 @@ def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
     ]
     seconds = 0.0
     for call, pixels in enumerate([slices[0], *slices]):  # the first is warm-up
-        synchronise(compute.device)
+        synchronize(compute.device)
         began = time.perf_counter()
         infer(
             training.classifier, pixels, training.photos.mean, training.photos.std,

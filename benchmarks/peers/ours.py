@@ -31,7 +31,7 @@ def run(work: Work, scratch: Path, plain_head: bool) -> dict[str, Any]:
 
     Preparing is all between the first photo's decoding and the end of the last epoch that is
     neither training nor validation: the decoding of train and val, the frozen features that a head
-    is standardised by where it is not `plain_head`, the best epoch's weights on the disk.
+    is standardized by where it is not `plain_head`, the best epoch's weights on the disk.
     """
     # this folder's time is that of its one entry, which is made when the decoding begins
     cache = scratch / "cache_parent"

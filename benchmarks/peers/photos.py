@@ -24,7 +24,7 @@ def crop_and_flip(size: int) -> Callable[[Any], Any]:
 
 
 def to_input() -> Callable[[Any], Any]:
-    """From picture to normalised tensor (3, H, W)."""
+    """From picture to normalized tensor (3, H, W)."""
     return transforms.Compose(  # type: ignore[no-any-return]
         [
             transforms.ToTensor(),

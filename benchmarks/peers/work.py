@@ -14,7 +14,7 @@ CLIP_NORM = 1.0
 CROP_SCALE, FLIP = (0.35, 1.0), 0.5
 EVAL_BATCH_SIZE = 128
 
-# CLIP's own; what photos are normalised by
+# CLIP's own; what photos are normalized by
 PREPROCESS = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],

@@ -1,4 +1,4 @@
-"""What is measured on a split, with its averaging spelt out."""
+"""What is measured on a split, with its averaging spelled out."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -94,9 +94,9 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
     """
     share = hits / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    center = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
-    low = 0.0 if hits == 0 else centre - half
-    high = 1.0 if hits == n else centre + half
+    low = 0.0 if hits == 0 else center - half
+    high = 1.0 if hits == n else center + half
     return low, high

@@ -30,12 +30,12 @@ class StopRequest:
 
     A signal raises Interrupted where the process is. While `deferred` is open the first one only
     notes it, and `check` raises it at the next place where nothing is half done; a second one
-    ends the process's work at once (`hurried`). SIGUSR1, a warning, hurries nobody.
+    ends the process's work at once (`forced`). SIGUSR1, a warning, hurries nobody.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.hurried = False
+        self.forced = False
         self._deferred = False
         self._asked = False
         self._say: Callable[[str], None] = write
@@ -74,7 +74,7 @@ class StopRequest:
             if first:
                 self._say(FINISHING)
         elif first or not warned:
-            self.hurried = True
+            self.forced = True
             raise Interrupted(received)
 
 

@@ -1,4 +1,4 @@
-"""The linear probe against the loss that it claims to minimise, written out in full."""
+"""The linear probe against the loss that it claims to minimize, written out in full."""
 
 import logging
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from flowertune.baselines.solvers import Solver, adamw, lbfgs
 
 def task(n: int, width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
     """Overlapping clusters, with features of very different means and scales."""
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
     draws = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
-    features = 0.7 * centres[labels] + torch.randn(n, width, generator=draws)
+    features = 0.7 * centers[labels] + torch.randn(n, width, generator=draws)
     return features * torch.logspace(-3, 2, width) + torch.linspace(-5, 5, width), labels
 
 
@@ -43,7 +43,7 @@ def test_the_gradient_of_the_written_out_loss_vanishes(weight_decay: float) -> N
     assert probe.weight.abs().max() > 0.05
 
 
-def test_features_are_standardised_on_train() -> None:
+def test_features_are_standardized_on_train() -> None:
     features, labels = task(120, 12, 5, seed=1)
     val, val_labels = task(60, 12, 5, seed=2)
     shift, scale = torch.linspace(-3, 3, 12), torch.logspace(2, -2, 12)
@@ -100,7 +100,7 @@ def test_twice_the_same_bits_and_no_trace_in_the_process() -> None:
 
 
 def test_adamw_comes_to_where_lbfgs_does_and_only_its_seed_moves_it() -> None:
-    """Without weight decay both minimise the same loss; wrong labels give it a minimum."""
+    """Without weight decay both minimize the same loss; wrong labels give it a minimum."""
     train, val = task(1000, 12, 5, seed=1), task(60, 12, 5, seed=2)
     train[1][::7] = 0
 

@@ -37,12 +37,12 @@ SIZES = torch.tensor([[40, 40], [40, 64], [80, 40], [44, 40]] * 8, dtype=torch.i
 
 def equal(one: AugmentParams, other: AugmentParams) -> bool:
     pairs = [(one.boxes, other.boxes), (one.flips, other.flips)]
-    assert one.colour is not None
-    assert other.colour is not None
+    assert one.color is not None
+    assert other.color is not None
     assert one.mixing is not None
     assert other.mixing is not None
-    pairs += [(one.colour, other.colour), (one.mixing.partner, other.mixing.partner)]
-    same = one.mixing.coefficient == other.mixing.coefficient
+    pairs += [(one.color, other.color), (one.mixing.permutation, other.mixing.permutation)]
+    same = one.mixing.lam == other.mixing.lam
     return same and all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -60,21 +60,21 @@ def test_draws_follow_from_seed_epoch_and_step_alone():
         drawn = draw_params(recipe, SIZES, *other)
         assert not torch.equal(first.boxes, drawn.boxes)
         assert not torch.equal(first.flips, drawn.flips)
-        assert first.colour is not None
-        assert drawn.colour is not None
-        assert not torch.equal(first.colour, drawn.colour)
+        assert first.color is not None
+        assert drawn.color is not None
+        assert not torch.equal(first.color, drawn.color)
         assert first.mixing is not None
         assert drawn.mixing is not None
-        assert not torch.equal(first.mixing.partner, drawn.mixing.partner)
-        assert first.mixing.coefficient != drawn.mixing.coefficient
+        assert not torch.equal(first.mixing.permutation, drawn.mixing.permutation)
+        assert first.mixing.lam != drawn.mixing.lam
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixing_and_colour_leave_crops_and_flips_as_they_were(kind):
+def test_mixing_and_color_leave_crops_and_flips_as_they_were(kind):
     plain = draw_params(RECIPE, SIZES, 42, 1, 0)
     mixing = MixSettings(kind, 1.0, last_epoch=1)
     rich = draw_params(replace(RECIPE, contrast=0.4, mixing=mixing), SIZES, 42, 1, 0)
-    assert (plain.colour, plain.mixing) == (None, None)
+    assert (plain.color, plain.mixing) == (None, None)
     assert rich.mixing is not None
     assert torch.equal(plain.boxes, rich.boxes)
     assert torch.equal(plain.flips, rich.flips)
@@ -116,7 +116,7 @@ def test_boxes_are_distributed_as_torchvision_draws_them(size, scale):
 
 
 @pytest.mark.parametrize("size", [(10, 400), (400, 10), (1, 50), (50, 1)], ids=str)
-def test_a_photo_that_no_box_fits_gives_its_centre(size):
+def test_a_photo_that_no_box_fits_gives_its_center(size):
     """As torchvision: the largest box in the middle whose ratio is allowed."""
     scale, ratio = (0.9, 1.0), (3 / 4, 4 / 3)
     box = draw_boxes(torch.tensor([size]), scale, ratio, torch.Generator().manual_seed(0))[0]
@@ -124,13 +124,13 @@ def test_a_photo_that_no_box_fits_gives_its_centre(size):
     assert tuple(box.tolist()) == expected
 
 
-def test_flips_and_colour_factors_come_as_asked_for():
+def test_flips_and_color_factors_come_as_asked_for():
     sizes = SIZES[:1].expand(4000, 2)
     recipe = replace(RECIPE, flip=0.3, brightness=0.4, saturation=2.0)
     drawn = draw_params(recipe, sizes, 42, 0, 0)
     assert drawn.flips.float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert drawn.colour is not None
-    brightness, contrast, saturation = drawn.colour.double().unbind(1)
+    assert drawn.color is not None
+    brightness, contrast, saturation = drawn.color.double().unbind(1)
     assert (contrast == 1).all()
     assert kstest(brightness, "uniform", args=(0.6, 0.8)).pvalue > 1e-3
     assert kstest(saturation, "uniform", args=(0.0, 3.0)).pvalue > 1e-3
@@ -155,7 +155,7 @@ def test_jitter_equals_torchvision_with_each_images_own_factors():
     assert torch.equal(varied[1], images[1])
 
 
-def test_apply_is_crop_then_flip_then_colour_then_normalise():
+def test_apply_is_crop_then_flip_then_color_then_normalize():
     recipe = replace(RECIPE, brightness=0.3, contrast=0.3, saturation=0.3)
     generator = torch.Generator().manual_seed(6)
     pixels = torch.randint(0, 256, (32, 3, 80, 64), dtype=torch.uint8, generator=generator)
@@ -163,21 +163,21 @@ def test_apply_is_crop_then_flip_then_colour_then_normalise():
     images = apply(pixels, drawn, recipe, MEAN, STD)
     assert images.shape == (32, 3, 16, 24)
     assert torch.equal(images, apply(pixels, drawn, recipe, torch.tensor(MEAN), torch.tensor(STD)))
-    assert drawn.colour is not None
+    assert drawn.color is not None
     for i, (top, left, height, width) in enumerate(drawn.boxes.tolist()):
         expected = TF.crop(pixels[i].float() / 255, top, left, height, width)
         expected = TF.resize(expected, [16, 24], TF.InterpolationMode.BICUBIC, antialias=True)
         expected = expected.clamp(0, 1)
         if drawn.flips[i]:
             expected = TF.horizontal_flip(expected)
-        brightness, contrast, saturation = drawn.colour[i].tolist()
+        brightness, contrast, saturation = drawn.color[i].tolist()
         expected = TF.adjust_brightness(expected, brightness)
         expected = TF.adjust_saturation(TF.adjust_contrast(expected, contrast), saturation)
         expected = TF.normalize(expected, list(MEAN), list(STD))
         torch.testing.assert_close(images[i], expected, atol=5e-4, rtol=0)
 
 
-def test_normalise_is_to_tensor_and_normalize_bit_for_bit():
+def test_normalize_is_to_tensor_and_normalize_bit_for_bit():
     every_value = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     reference = Compose([ToTensor(), Normalize(MEAN, STD)])
     pixels = torch.from_numpy(every_value).permute(2, 0, 1)[None]

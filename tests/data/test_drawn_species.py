@@ -15,7 +15,7 @@ from flowertune.data.sources.synthetic.scene import draw_picture
 from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
 
 
-def test_species_are_distinguishable_and_have_close_neighbours() -> None:
+def test_species_are_distinguishable_and_have_close_neighbors() -> None:
     def differences(one: Attributes, other: Attributes) -> int:
         return sum(a != b for a, b in zip(astuple(one), astuple(other), strict=True))
 
@@ -85,12 +85,12 @@ def test_captions_state_what_they_say_they_state() -> None:
         written = caption(attributes, rng)
         texts.add(written.text)
         assert ("growing" in written.text) == ("growth" in written.stated)
-        assert (f"{attributes.colour} flower" in written.text) == ("colour" in written.stated)
+        assert (f"{attributes.color} flower" in written.text) == ("colour" in written.stated)
         assert (attributes.shape in written.text) == ("shape" in written.stated)
         if "centre_colour" in written.stated:
-            assert f"{attributes.centre_size} {attributes.centre_colour}" in written.text
-        if attributes.second_colour and "second_colour" in written.stated:
-            assert attributes.second_colour in written.text
+            assert f"{attributes.center_size} {attributes.center_color}" in written.text
+        if attributes.second_color and "second_colour" in written.stated:
+            assert attributes.second_color in written.text
     assert len(texts) > 280
 
 

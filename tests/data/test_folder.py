@@ -31,7 +31,7 @@ def listed(photos: ImageDataset, split: str) -> list[tuple[str, str]]:
 
 def refusal(root: Path) -> str:
     with pytest.raises(UsageError) as caught:
-        folder.photo_set(root, seed=0)
+        folder.list_images(root, seed=0)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -42,7 +42,7 @@ def test_train_and_val_folders(tmp_path: Path, val: str) -> None:
     root = make(
         tmp_path / "own", {"train/rose": 3, "train/iris": 2, f"{val}/iris": 1, f"{val}/rose": 1}
     )
-    photos = folder.photo_set(root, seed=0)
+    photos = folder.list_images(root, seed=0)
     assert (photos.name, photos.root, photos.class_names) == ("own", root, ("iris", "rose"))
     assert photos.descriptions is None
     assert photos.protocol == "folder train/val: train 5, val 2"
@@ -61,7 +61,7 @@ def test_train_and_val_folders(tmp_path: Path, val: str) -> None:
 
 def test_test_folder_is_taken_where_there_is_one(tmp_path: Path) -> None:
     splits = ("train", "val", "test")
-    photos = folder.photo_set(
+    photos = folder.list_images(
         make(tmp_path, {f"{split}/{name}": 2 for split in splits for name in "ab"}), seed=0
     )
     assert tuple(photos.splits) == splits
@@ -70,7 +70,7 @@ def test_test_folder_is_taken_where_there_is_one(tmp_path: Path) -> None:
 
 def test_one_level_is_split_60_20_20_in_every_class(tmp_path: Path) -> None:
     root = make(tmp_path, {"a": 3, "b": 4, "c": 5, "d": 8, "e": 100})
-    photos = folder.photo_set(root, seed=7)
+    photos = folder.list_images(root, seed=7)
     sizes = {
         name: [sum(found == name for _, found in listed(photos, split)) for split in photos.splits]
         for name in photos.class_names
@@ -92,22 +92,22 @@ def test_the_split_hangs_on_the_seed_and_on_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make(tmp_path / "here", {"iris": 40, "rose": 40})
-    photos = folder.photo_set(root, seed=0)
-    other_seed = folder.photo_set(root, seed=1)
+    photos = folder.list_images(root, seed=0)
+    other_seed = folder.list_images(root, seed=1)
     assert listed(other_seed, "val") != listed(photos, "val")
     val = photos.splits["val"].paths
     iris, rose = ({path.name for path in val if path.parent.name == c} for c in ("iris", "rose"))
     assert iris != rose  # classes with the same file names are drawn apart
 
     moved = make(tmp_path / "there", {"aster": 10, "iris": 40, "rose": 40})
-    with_aster = folder.photo_set(moved, seed=0)
+    with_aster = folder.list_images(moved, seed=0)
     for split in photos.splits:
         without = [pair for pair in listed(with_aster, split) if pair[1] != "aster"]
         assert without == listed(photos, split)
 
     real = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: sorted(real(path), reverse=True))
-    assert folder.photo_set(root, seed=0) == photos
+    assert folder.list_images(root, seed=0) == photos
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     root = make(tmp_path / "photos", {"rose": 2})
     (root / "iris").symlink_to(elsewhere / "iris")
     (root / "rose" / "linked.jpg").symlink_to(elsewhere / "single" / "000.jpg")
-    photos = folder.photo_set(root, seed=0)
+    photos = folder.list_images(root, seed=0)
     assert photos.class_names == ("iris", "rose")
     assert sum(map(len, photos.splits.values())) == 6
 
@@ -129,7 +129,7 @@ def test_what_systems_drop_is_ignored_and_everything_else_is_listed(tmp_path: Pa
     (root / "README.txt").touch()
     (root / "train" / "a" / "notes.txt").touch()
     (root / "train" / "a" / "more").mkdir()
-    photos = folder.photo_set(root, seed=0)
+    photos = folder.list_images(root, seed=0)
     assert [path for path, name in listed(photos, "train") if name == "a"] == [
         "train/a/000.jpg",
         "train/a/more",
@@ -138,7 +138,7 @@ def test_what_systems_drop_is_ignored_and_everything_else_is_listed(tmp_path: Pa
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    photos = folder.photo_set(make(tmp_path, {"train": 3, "tram": 3}), seed=0)
+    photos = folder.list_images(make(tmp_path, {"train": 3, "tram": 3}), seed=0)
     assert photos.class_names == ("train", "tram")
 
 
@@ -202,7 +202,7 @@ def test_refused_when_a_class_links_to_nothing(tmp_path: Path) -> None:
 def test_links_in_a_circle_are_refused_as_folders_and_listed_as_photos(tmp_path: Path) -> None:
     root = make(tmp_path, {"iris": 3, "rose": 3})
     (root / "rose" / "round.jpg").symlink_to("round.jpg")
-    photos = folder.photo_set(root, seed=0)
+    photos = folder.list_images(root, seed=0)
     assert sum(map(len, photos.splits.values())) == 7
     (root / "tulip").symlink_to("tulip")
     assert "tulip links to nothing" in refusal(root)
@@ -219,7 +219,11 @@ def test_no_name_breaks_a_line_or_reaches_the_terminal(tmp_path: Path) -> None:
     assert r"my\nphotos: too few photos to split: i\x1b[31mris\x07 (1)" in message
     for number in range(1, 9):
         (root / "i\x1b[31mris\x07" / f"{number:03d}.jpg").touch()
-    assert folder.photo_set(root, seed=0).class_names == ("a\u202eb", "i\x1b[31mris\x07", "ro\nse")
+    assert folder.list_images(root, seed=0).class_names == (
+        "a\u202eb",
+        "i\x1b[31mris\x07",
+        "ro\nse",
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take only Unicode names")
@@ -234,11 +238,11 @@ def test_refused_when_a_name_is_not_text(tmp_path: Path) -> None:
 def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     make(tmp_path / "photos", {"iris": 3, "rose": 3})
-    assert folder.photo_set(Path("~/photos"), seed=0).root == tmp_path / "photos"
+    assert folder.list_images(Path("~/photos"), seed=0).root == tmp_path / "photos"
 
 
 def test_real_photos(shared_folder: Callable[[str], Path]) -> None:
-    photos = folder.photo_set(shared_folder("data/flowers17"), seed=0)
+    photos = folder.list_images(shared_folder("data/flowers17"), seed=0)
     assert photos.protocol == "folder train/val: train 680, val 340"
     assert len(photos.class_names) == 17
     assert all(photos.splits["train"].labels.count(label) == 40 for label in range(17))

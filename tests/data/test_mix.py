@@ -73,10 +73,10 @@ def test_cutmix_equals_torchvision_for_the_same_draws(size):
             torch.manual_seed(seed)
             expected, expected_targets = reference(images, labels)
             torch.manual_seed(seed)
-            coefficient = float(reference._dist.sample(()))
+            lam = float(reference._dist.sample(()))
             column, row = (int(torch.randint(n, (1,))) for n in (size[1], size[0]))
-        box = cut_box(coefficient, (row, column), size)
-        clipped += share_outside(box, size) > coefficient + 0.1
+        box = cut_box(lam, (row, column), size)
+        clipped += share_outside(box, size) > lam + 0.1
         drawn = MixParams(torch.arange(4).roll(1), share_outside(box, size), torch.tensor(box))
         mixed, targets = mix(images, soft_targets(labels, 4), drawn)
         assert torch.equal(mixed, expected)
@@ -114,7 +114,7 @@ def test_a_tiny_alpha_gives_a_coefficient():
     assert 50 < sum(drawn) < 150
 
 
-def test_every_pixel_is_as_likely_to_be_the_boxs_centre():
+def test_every_pixel_is_as_likely_to_be_the_boxs_center():
     rows, columns = zip(*(draw_center((5, 8), 42, 0, step) for step in range(4000)), strict=True)
     for drawn, count in ((rows, 5), (columns, 8)):
         frequency = torch.bincount(torch.tensor(drawn)) / 4000
@@ -128,14 +128,14 @@ def test_what_cutmix_draws_fits_together_and_hangs_on_seed_epoch_and_step_alone(
     for step in range(200):
         drawn = draw_params(mixing, 6, (12, 20), 42, 1, step)
         again = draw_params(mixing, 6, (12, 20), 42, 1, step)
-        assert torch.equal(drawn.partner, again.partner)
+        assert torch.equal(drawn.permutation, again.permutation)
         assert torch.equal(drawn.box, again.box)
         top, left, bottom, right = drawn.box.tolist()
         assert 0 <= top <= bottom <= 12
         assert 0 <= left <= right <= 20
         # what the label keeps is what the photo keeps, also where the edge cut the box
-        assert drawn.coefficient == again.coefficient
-        assert drawn.coefficient == pytest.approx(1 - (bottom - top) * (right - left) / 240)
-        coefficients.append(drawn.coefficient)
+        assert drawn.lam == again.lam
+        assert drawn.lam == pytest.approx(1 - (bottom - top) * (right - left) / 240)
+        coefficients.append(drawn.lam)
     for other in [(43, 1, 0), (42, 2, 0), (42, 1, 1)]:
-        assert draw_params(mixing, 6, (12, 20), *other).coefficient != coefficients[0]
+        assert draw_params(mixing, 6, (12, 20), *other).lam != coefficients[0]

@@ -61,8 +61,8 @@ def test_equals_torchvision_for_every_box(interpolation, size):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_equals_pillow_within_a_grey_level(interpolation):
-    """On smooth pictures: Pillow rounds, and clips, to whole grey levels between the two axes."""
+def test_equals_pillow_within_a_gray_level(interpolation):
+    """On smooth pictures: Pillow rounds, and clips, to whole gray levels between the two axes."""
     y, x = np.mgrid[: CANVAS[0], : CANVAS[1]]
     picture = np.stack([127 + 90 * np.sin(x / 5 + c) * np.cos(y / 6 - c) for c in range(3)], -1)
     picture = picture.round().astype(np.uint8)
@@ -70,11 +70,11 @@ def test_equals_pillow_within_a_grey_level(interpolation):
     pixels = torch.from_numpy(picture).permute(2, 0, 1).expand(30, -1, -1, -1)
     flips = torch.zeros(30, dtype=torch.bool)
     images = resize(pixels, boxes, flips, (32, 40), interpolation)
-    grey_levels = (images * 255).round().permute(0, 2, 3, 1).numpy()
+    gray_levels = (images * 255).round().permute(0, 2, 3, 1).numpy()
     for i, (top, left, height, width) in enumerate(boxes.tolist()):
         crop = Image.fromarray(picture).crop((left, top, left + width, top + height))
         expected = np.asarray(crop.resize((40, 32), PIL_MODES[interpolation]), dtype=np.float32)
-        assert np.abs(grey_levels[i] - expected).max() <= 1
+        assert np.abs(gray_levels[i] - expected).max() <= 1
 
 
 def test_nothing_outside_the_box_is_seen():

@@ -21,9 +21,9 @@ def make_set(counts: dict[str, int], root: Path = Path("/photos")) -> ImageDatas
     return ImageDataset("made", root, "made", tuple(counts), None, {"train": train, "val": val})
 
 
-def chosen(photo_set: ImageDataset, shots: int, seed: int) -> set[str]:
-    paths = k_shot(photo_set, shots, seed).splits["train"].paths
-    return {path.relative_to(photo_set.root).as_posix() for path in paths}
+def chosen(dataset: ImageDataset, shots: int, seed: int) -> set[str]:
+    paths = k_shot(dataset, shots, seed).splits["train"].paths
+    return {path.relative_to(dataset.root).as_posix() for path in paths}
 
 
 def test_k_photos_of_each_class_in_the_order_of_the_source_and_val_whole() -> None:

@@ -26,7 +26,7 @@ def ignore(description: str, done: int, total: int | None) -> None:
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     root = tmp_path_factory.mktemp("flowers")
-    return dataset.photo_set(
+    return dataset.list_images(
         root, train_per_class=2, val_per_class=1, test_per_class=3, seed=0, progress=ignore
     )
 
@@ -49,7 +49,7 @@ def test_counts_labels_and_words(flowers: ImageDataset) -> None:
 
 
 def test_a_split_of_none_is_absent(tmp_path: Path) -> None:
-    flowers = dataset.photo_set(
+    flowers = dataset.list_images(
         tmp_path, train_per_class=1, val_per_class=1, test_per_class=0, seed=0, progress=ignore
     )
     assert set(flowers.splits) == {"train", "val"}
@@ -66,10 +66,10 @@ def test_every_picture_is_another_one(flowers: ImageDataset) -> None:
 def test_more_pictures_keep_the_first_ones_and_another_seed_none(
     flowers: ImageDataset, tmp_path: Path
 ) -> None:
-    more = dataset.photo_set(
+    more = dataset.list_images(
         tmp_path, train_per_class=3, val_per_class=1, test_per_class=1, seed=0, progress=ignore
     )
-    other = dataset.photo_set(
+    other = dataset.list_images(
         tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=1, progress=ignore
     )
     assert len({flowers.root.name, more.root.name, other.root.name}) == 3
@@ -89,7 +89,7 @@ def test_pixels_come_from_the_arguments_alone(flowers: ImageDataset) -> None:
 
 def test_a_second_call_draws_nothing(flowers: ImageDataset) -> None:
     before = {path: path.stat().st_mtime_ns for path in flowers.splits["test"].paths}
-    again = dataset.photo_set(
+    again = dataset.list_images(
         flowers.root.parent,
         train_per_class=2,
         val_per_class=1,
@@ -120,9 +120,9 @@ def test_an_interrupted_drawing_leaves_no_half_set(
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "draw_picture", full_disk)
         with pytest.raises(UsageError, match="No space"):
-            dataset.photo_set(tmp_path, **counts)
+            dataset.list_images(tmp_path, **counts)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
-    flowers = dataset.photo_set(tmp_path, **counts)
+    flowers = dataset.list_images(tmp_path, **counts)
     assert all(path.is_file() for split in flowers.splits.values() for path in split.paths)
 
 
@@ -133,7 +133,7 @@ def contents(flowers: ImageDataset) -> dict[Path, bytes]:
 @pytest.mark.parametrize("checksums", ["whole", "one wrong", "cut short", "gone"])
 def test_damaged_pictures_are_drawn_anew_and_no_others(tmp_path: Path, checksums: str) -> None:
     counts: dict[str, Any] = {"train_per_class": 2, "val_per_class": 0, "test_per_class": 0}
-    flowers = dataset.photo_set(tmp_path, **counts, seed=0, progress=ignore)
+    flowers = dataset.list_images(tmp_path, **counts, seed=0, progress=ignore)
     before = contents(flowers)
     flipped, cut, gone, doubted, *others = flowers.splits["train"].paths
     data = bytearray(before[flipped])
@@ -153,7 +153,7 @@ def test_damaged_pictures_are_drawn_anew_and_no_others(tmp_path: Path, checksums
     times = {path: path.stat().st_mtime_ns for path in others}
 
     said: list[str] = []
-    again = dataset.photo_set(
+    again = dataset.list_images(
         tmp_path, **counts, seed=0, progress=lambda text, *_: said.append(text)
     )
     assert again == flowers
@@ -166,7 +166,7 @@ def test_damaged_pictures_are_drawn_anew_and_no_others(tmp_path: Path, checksums
 
 
 def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
-    flowers = dataset.photo_set(
+    flowers = dataset.list_images(
         tmp_path, train_per_class=1, val_per_class=0, test_per_class=0, seed=0, progress=ignore
     )
     flowers.splits["train"].paths[0].unlink()
@@ -178,7 +178,7 @@ def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
         said.append(description)
         other.release()
 
-    dataset.photo_set(
+    dataset.list_images(
         tmp_path, train_per_class=1, val_per_class=0, test_per_class=0, seed=0, progress=progress
     )
     assert said[0] == "waiting for another process that draws the flowers"
@@ -190,7 +190,7 @@ def test_too_little_space_is_said_before_drawing(
     full = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(UsageError, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
-        dataset.photo_set(
+        dataset.list_images(
             tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=0, progress=ignore
         )
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -64,7 +64,7 @@ def load(source, indices, epoch, batch):
     return images, targets
 
 
-def naively_normalised(pixels):
+def naively_normalized(pixels):
     return ((torch.from_numpy(pixels).double() / 255).permute(0, 2, 3, 1) - MEAN) / STD
 
 
@@ -78,10 +78,10 @@ def test_an_epoch_shows_every_photo_once_in_an_order_of_its_own(pixels):
     assert photos(pixels, EVERYTHING).batches(1)[0].tolist() == epochs[0][0]
 
 
-def test_without_augmentation_the_images_are_the_stored_pixels_normalised(pixels):
+def test_without_augmentation_the_images_are_the_stored_pixels_normalized(pixels):
     images, targets = load(photos(pixels, None), torch.tensor([4, 0]), epoch=1, batch=0)
     assert images.dtype == targets.dtype == torch.float32
-    expected = naively_normalised(pixels[[4, 0]]).permute(0, 3, 1, 2)
+    expected = naively_normalized(pixels[[4, 0]]).permute(0, 3, 1, 2)
     torch.testing.assert_close(images.double(), expected, atol=1e-5, rtol=0)
     assert targets.tolist() == [[0, 1, 0], [1, 0, 0]]
 
@@ -119,7 +119,7 @@ def test_streamed_photos_are_the_resident_ones_bit_for_bit(pixels):
 def test_labels_are_mixed_as_the_images_are(pixels):
     source = photos(pixels, MIXUP_ALONE)
     indices = torch.tensor([0, 1, 2])  # of three classes, so that the targets tell the shares
-    plain = naively_normalised(pixels[:3]).permute(0, 3, 1, 2)
+    plain = naively_normalized(pixels[:3]).permute(0, 3, 1, 2)
     mixed = 0
     for batch in range(4):
         images, targets = load(source, indices, epoch=1, batch=batch)

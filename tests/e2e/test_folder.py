@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from flowertune.models.backbone import ASSETS, CONFIG_FILE, WEIGHT_FILES
 
-COLOURS = {"red tulip": (200, 30, 40), "Veilchen": (90, 40, 160), "ひまわり": (240, 200, 30)}
+COLORS = {"red tulip": (200, 30, 40), "Veilchen": (90, 40, 160), "ひまわり": (240, 200, 30)}
 WORDS = ("train", "backbone=tiny", "data=folder", "trainer.epochs=2", "trainer.batch_size=8")
 
 
@@ -19,12 +19,12 @@ WORDS = ("train", "backbone=tiny", "data=folder", "trainer.epochs=2", "trainer.b
 def photos(tmp_path: Path) -> Path:
     """Three classes of ten pictures in one level, one of them a link."""
     root = tmp_path / "my photos"
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         folder = root / name
         folder.mkdir(parents=True)
         for number in range(10):
             image = Image.new("RGB", (90 + 7 * number, 120), (60, 120 + 5 * number, 60))
-            ImageDraw.Draw(image).ellipse((20, 20, 70, 80 + 3 * number), fill=colour)
+            ImageDraw.Draw(image).ellipse((20, 20, 70, 80 + 3 * number), fill=color)
             image.save(folder / f"{number}.jpg")
     moved = tmp_path / "elsewhere"
     (root / "Veilchen").rename(moved)
@@ -103,7 +103,7 @@ def test_trainval_without_test_photos_is_refused(
 ) -> None:
     for split in ("train", "val"):
         (tmp_path / "two" / split).mkdir(parents=True)
-        for name in COLOURS:
+        for name in COLORS:
             (tmp_path / "two" / split / name).symlink_to(photos / name, target_is_directory=True)
     words = ("data.root=two", "data.protocol=trainval", "baselines=false")
     process = flowertune(*WORDS, *words, cwd=tmp_path)

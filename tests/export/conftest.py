@@ -42,8 +42,8 @@ def val_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for number, (width, height) in enumerate([(40, 50), (64, 33), (32, 32), (90, 47), (31, 80)]):
-        colours = generator.integers(0, 256, (5, 4, 3), dtype=np.uint8)
-        picture = Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+        colors = generator.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(colors).resize((width, height), Image.Resampling.BICUBIC)
         place = root / "val" / CLASSES[number % 3] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         exif = Image.Exif()

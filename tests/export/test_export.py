@@ -100,7 +100,7 @@ def test_a_model_that_answers_otherwise_is_not_kept(
 
     def wrong(head: Any) -> LinearForm:
         found = right(head)
-        return LinearForm(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalises)
+        return LinearForm(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalizes)
 
     monkeypatch.setattr(tensors, "folded", wrong)
     _, left = exported["open_clip lora"]

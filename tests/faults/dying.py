@@ -52,7 +52,7 @@ def advance(self: ConsoleReporter, description: str, done: int, total: "int | No
 
 shown, taken = ConsoleReporter.advance, TrainStep.take
 ConsoleReporter.advance, TrainStep.take = advance, take  # type: ignore[method-assign]
-logits.normalise = before("validation", logits.normalise)  # a batch of pixels is inferred
+logits.normalize = before("validation", logits.normalize)  # a batch of pixels is inferred
 os.fsync = before("flush", os.fsync)
 os.replace = before("rename", os.replace)
 Path.rename = before("rename", Path.rename)  # type: ignore[method-assign]

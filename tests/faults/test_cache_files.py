@@ -75,14 +75,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageDataset, Path
             Image.fromarray(pixels).save(file, "JPEG")
             path.write_bytes(file.getvalue())
         splits[split] = Split(tuple(paths), (0,) * count)
-    photo_set = ImageDataset("photos", folder / "photos", "", ("rose",), None, splits)
-    opened(photo_set, folder / "cache")
-    return photo_set, folder / "cache"
+    dataset = ImageDataset("photos", folder / "photos", "", ("rose",), None, splits)
+    opened(dataset, folder / "cache")
+    return dataset, folder / "cache"
 
 
-def opened(photo_set: ImageDataset, folder: Path) -> CachedDataset:
+def opened(dataset: ImageDataset, folder: Path) -> CachedDataset:
     return cache_dataset(
-        photo_set, SMALL, train_form=True, folder=folder, bad_files="stop",
+        dataset, SMALL, train_form=True, folder=folder, bad_files="stop",
         progress=lambda *_: None,
     )  # fmt: skip
 
@@ -105,8 +105,8 @@ def read(split: CachedSplit, order: Sequence[int], *, resident: bool) -> list[np
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_read_is_what_was_stored(name, rounds, photos, tmp_path, no_hang):
-    photo_set, folder = photos
-    whole = opened(photo_set, folder)
+    dataset, folder = photos
+    whole = opened(dataset, folder)
     expected = {
         split: read(each, range(len(each.split)), resident=True)
         for split, each in whole.splits.items()
@@ -120,7 +120,7 @@ def test_what_is_read_is_what_was_stored(name, rounds, photos, tmp_path, no_hang
         damage(stores["train"] / name, stores["val"] / name, rng)
         for _ in range(2):  # the damage itself, and what was made of it
             with no_hang():
-                again = opened(photo_set, copy)
+                again = opened(dataset, copy)
                 assert again.fingerprint == whole.fingerprint
                 for split, each in again.splits.items():
                     assert np.array_equal(each.train_sizes, whole.splits[split].train_sizes)
@@ -140,8 +140,8 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
     def unreadable(path: Path) -> bytes:
         raise UnreadableImageError("cannot be read: Input/output error")
 
-    photo_set, folder = photos
-    whole = opened(photo_set, folder)
+    dataset, folder = photos
+    whole = opened(dataset, folder)
     expected = read(whole.splits["train"], range(24), resident=True)
     monkeypatch.setattr(decode, "photo_bytes", unreadable)
     rng = np.random.default_rng(FILES.index(name))
@@ -153,7 +153,7 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
         DAMAGES[number % len(DAMAGES)](stores["train"] / name, stores["val"] / name, rng)
         with no_hang():
             try:
-                pixels = read(opened(photo_set, copy).splits["train"], range(24), resident=True)
+                pixels = read(opened(dataset, copy).splits["train"], range(24), resident=True)
             except FlowertuneError as error:
                 said.append(str(error))
                 continue

@@ -1,4 +1,4 @@
-"""What the training loop is given to minimise and to log."""
+"""What the training loop is given to minimize and to log."""
 
 import pytest
 import torch

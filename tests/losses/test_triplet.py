@@ -34,9 +34,9 @@ def batch(labels, scale=1.0, seed=0):
     """Embeddings with some of their class in them, so that triplets of every kind occur."""
     labels = torch.tensor(labels)
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(int(labels.max()) + 1, 6, generator=generator)
+    centers = torch.randn(int(labels.max()) + 1, 6, generator=generator)
     noise = torch.randn(len(labels), 6, generator=generator)
-    return (scale * (1.5 * centres[labels] + noise)).requires_grad_(), labels
+    return (scale * (1.5 * centers[labels] + noise)).requires_grad_(), labels
 
 
 def naive(embedding, labels, distance, normalize, margin, reduction):

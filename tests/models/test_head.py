@@ -10,7 +10,7 @@ def embedding():
     return 3 + 0.2 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_linear_head_standardises_by_the_given_statistics(embedding):
+def test_linear_head_standardizes_by_the_given_statistics(embedding):
     head = LinearHead(8, 5, embedding.mean(0), embedding.std(0), seed=42)
     standard = (embedding - embedding.mean(0)) / embedding.std(0)
     torch.testing.assert_close(head(embedding), head.linear(standard))
@@ -100,8 +100,8 @@ def test_every_head_is_one_matrix_and_one_vector(embedding, kind):
     else:
         head = LinearHead(8, 5, *statistics, seed=42)
     one = as_linear(head)
-    assert one.normalises == (kind == "cosine")
-    given = F.normalize(embedding, dim=1) if one.normalises else embedding
+    assert one.normalizes == (kind == "cosine")
+    given = F.normalize(embedding, dim=1) if one.normalizes else embedding
     torch.testing.assert_close(
         given @ one.weight.T + one.bias, head(embedding), atol=1e-4, rtol=1e-5
     )

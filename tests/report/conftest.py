@@ -45,23 +45,23 @@ def _ending(
     classes: tuple[str, ...], splits: tuple[str, ...], seed: int = 0, noise: float = 1.5
 ) -> tuple[report_data.ReportInputs, dict[str, torch.Tensor]]:
     """What a training might have known at its end, and the logits of each split."""
-    photo_set = _photo_set(classes, splits)
-    labels = torch.tensor(photo_set.splits["train"].labels)
+    dataset = _photo_set(classes, splits)
+    labels = torch.tensor(dataset.splits["train"].labels)
     generator = torch.Generator().manual_seed(seed)
     right = torch.nn.functional.one_hot(labels, len(classes)) * 2.0
     logits = {
         split: right + noise * torch.randn(right.shape, generator=generator) for split in splits
     }
-    # each photo is of one colour, which tells it from every other
-    colours = np.random.default_rng(seed).integers(20, 235, (2, len(labels), 3, 1, 1))
-    stores = np.broadcast_to(colours, (2, len(labels), 3, 40, 40)).astype(np.uint8)
+    # each photo is of one color, which tells it from every other
+    colors = np.random.default_rng(seed).integers(20, 235, (2, len(labels), 3, 1, 1))
+    stores = np.broadcast_to(colors, (2, len(labels), 3, 40, 40)).astype(np.uint8)
     pixels = {
         split: DevicePixels(stores[int(split == "train")], torch.device("cpu"), resident=True)
         for split in splits
     }
     cached = {name: CachedSplit(each, None, None, None, (), "") for name, each in
-              photo_set.splits.items()}  # fmt: skip
-    judged = "test" if "test" in splits else "val"
+              dataset.splits.items()}  # fmt: skip
+    reported_split = "test" if "test" in splits else "val"
     embedding = torch.randn(len(labels), 8, generator=generator)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     recipe = AugmentSettings(
@@ -72,9 +72,9 @@ def _ending(
         lambda epoch: [], seed,
     )  # fmt: skip
     ending = report_data.ReportInputs(
-        photos=CachedDataset(photo_set, cached, (), "d"),
-        judged=judged,
-        outputs=Outputs(embedding, logits[judged]),
+        photos=CachedDataset(dataset, cached, (), "d"),
+        reported_split=reported_split,
+        outputs=Outputs(embedding, logits[reported_split]),
         trained=torch.randn(len(labels), 8, generator=generator),
         frozen=torch.randn(len(labels), 8, generator=generator),
         pixels=pixels,
@@ -120,7 +120,7 @@ def _leave_run(
     noise: float = 1.5,
 ) -> Path:
     ending, logits = _ending(classes, splits, noise=noise)
-    labels = torch.tensor(ending.photos.photo_set.splits["train"].labels)
+    labels = torch.tensor(ending.photos.dataset.splits["train"].labels)
     assert config.run.name is not None
     run, _ = resume.find_run(Path(config.run.root), config.run.name, asdict(config))
     measured = {split: measure(each, labels).to_dict() for split, each in logits.items()}
@@ -141,7 +141,7 @@ def _leave_run(
                 "head": config.head.name, "augmentation": config.augmentation.name,
                 "loss": config.loss.name, "backbone": config.backbone.name,
                 "tag": config.backbone.tag, "weights_sha256": "w", "data_fingerprint": "d",
-                "protocol": ending.photos.photo_set.protocol, "seed": config.seed, "device": "cpu",
+                "protocol": ending.photos.dataset.protocol, "seed": config.seed, "device": "cpu",
                 "precision": "fp32", "trainable_parameters": 1234, "epochs_run": epochs,
                 "best_epoch": epochs if epochs else None, "adapter_scale": None, "seconds": 12.5,
                 "images_per_second": 100.0, "splits": measured, "notes": [],

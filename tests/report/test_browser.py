@@ -76,8 +76,8 @@ def test_it_opens_whole_asks_for_nothing_and_never_scrolls_sideways(
 def test_text_and_figures_stand_out_in_light_and_in_dark(
     browser: Any, pages: dict[str, Path], name: str
 ) -> None:
-    def luminance(colour: str) -> float:
-        numbers = [float(each) / 255 for each in colour.split("(")[1].rstrip(")").split(",")[:3]]
+    def luminance(color: str) -> float:
+        numbers = [float(each) / 255 for each in color.split("(")[1].rstrip(")").split(",")[:3]]
         linear = [n / 12.92 if n <= 0.04045 else ((n + 0.055) / 1.055) ** 2.4 for n in numbers]
         return sum(w * n for w, n in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -91,8 +91,8 @@ def test_text_and_figures_stand_out_in_light_and_in_dark(
             ("p", "color"), ("a", "color"), ("figcaption", "color"), ("caption", "color"),
             ("figure svg text", "fill"),
         ):  # fmt: skip
-            colour = luminance(browser.execute_script(of, selector, what))
-            light, dark = max(colour, ground), min(colour, ground)
+            color = luminance(browser.execute_script(of, selector, what))
+            light, dark = max(color, ground), min(color, ground)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (scheme, selector)  # WCAG's AA
     assert grounds[0] > 0.8 > 0.1 > grounds[1]
 

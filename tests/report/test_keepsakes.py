@@ -1,4 +1,4 @@
-"""What a training leaves for its report: the right photos, small, with the right neighbours."""
+"""What a training leaves for its report: the right photos, small, with the right neighbors."""
 
 import base64
 import io
@@ -25,14 +25,14 @@ def left(folder: Path, ending: report_data.ReportInputs) -> dict[str, Any]:
     return photos
 
 
-def colour(picture: str) -> np.ndarray:
+def color(picture: str) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         return np.asarray(image, dtype=float).mean((0, 1))
 
 
 def is_of(picture: str, ending: report_data.ReportInputs, split: str, row: int) -> bool:
     pixels = ending.pixels[split].mapped[row].mean((1, 2))
-    return bool(np.abs(colour(picture) - pixels).max() < 4)  # JPEG is not exact
+    return bool(np.abs(color(picture) - pixels).max() < 4)  # JPEG is not exact
 
 
 def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_training_photo(
@@ -40,7 +40,7 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
 ) -> None:
     made = ending()
     photos = left(tmp_path, made)
-    labels = made.photos.photo_set.splits["test"].labels
+    labels = made.photos.dataset.splits["test"].labels
     probabilities = made.outputs.logits.softmax(1)
     sure = {row: max(each) for row, each in enumerate(probabilities.tolist())}
     hit = {row: int(each.argmax()) == labels[row] for row, each in enumerate(probabilities)}
@@ -64,7 +64,7 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
         assert each["nearest"]["path"] == name
 
 
-def test_augmented_photos_are_shown_in_their_colours_and_of_different_classes(
+def test_augmented_photos_are_shown_in_their_colors_and_of_different_classes(
     tmp_path: Path, ending: Ending
 ) -> None:
     classes = tuple(f"class {number}" for number in range(8))
@@ -72,8 +72,8 @@ def test_augmented_photos_are_shown_in_their_colours_and_of_different_classes(
     assert len({each["label"] for each in photos}) == len(photos) == report_data.AUGMENTED
     for each in photos:
         assert len(each["variants"]) == report_data.VARIANTS
-        for variant in each["variants"]:  # crops and flips leave a photo of one colour so
-            assert np.abs(colour(variant) - colour(each["picture"])).max() < 4
+        for variant in each["variants"]:  # crops and flips leave a photo of one color so
+            assert np.abs(color(variant) - color(each["picture"])).max() < 4
 
 
 def test_the_map_is_of_photos_drawn_by_seed_as_they_were_before_and_after(

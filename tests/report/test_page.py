@@ -78,7 +78,7 @@ def test_it_asks_for_nothing_and_its_links_lead_somewhere(page: Read) -> None:
     assert {each.strip("#") for each in referred} <= set(ids)
 
 
-def test_a_figures_colours_are_the_pages_and_its_text_is_text() -> None:
+def test_a_figures_colors_are_the_pages_and_its_text_is_text() -> None:
     svg = drawing()
     assert style.INK not in svg
     assert "currentColor" in svg

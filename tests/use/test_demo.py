@@ -88,12 +88,12 @@ def test_a_class_loses_more_with_the_patches_that_speak_for_it_than_with_the_oth
         label = model.class_names.index(found.classes[0])
         side = found.pixels.shape[1] // found.relevance.shape[0]
         order = found.relevance.flatten().argsort()
-        grey = np.broadcast_to(found.pixels.mean((1, 2), keepdims=True), (3, side, side))
+        gray = np.broadcast_to(found.pixels.mean((1, 2), keepdims=True), (3, side, side))
         for places, kept in ((order[:0], rest), (order[:8], least), (order[-8:], most)):
             without = found.pixels.copy()
             for row, column in zip(*np.unravel_index(places, found.relevance.shape), strict=True):
                 up, left = row * side, column * side
-                without[:, up : up + side, left : left + side] = grey
+                without[:, up : up + side, left : left + side] = gray
             kept.append(float(model.outputs(without[None]).logits[0, label]))
     assert np.mean(rest) - np.mean(most) > 3 * abs(np.mean(rest) - np.mean(least))
 
@@ -154,7 +154,7 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
     assert "onerror=alert(1)&gt;&quot;&#x27;&amp;" in made
     assert "75.0 %" in made
     assert "50.0 % (25.0 to 75.0) on 10 val photos" in made
-    assert "no such file" in made  # in place of the neighbour's picture
+    assert "no such file" in made  # in place of the neighbor's picture
 
 
 def test_what_cannot_be_served_is_refused_in_a_line(

@@ -84,9 +84,9 @@ def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
     turned, exif = upright.transpose(Image.Transpose.ROTATE_90), Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise
     turned.save(tmp_path / "turned.png", exif=exif, transparency=(1, 2, 3))
-    grey = upright.convert("L")
+    gray = upright.convert("L")
     with Image.open(tmp_path / "turned.png") as opened:
-        ways = [photos[0], str(photos[0]), upright, tmp_path / "turned.png", opened, grey]
+        ways = [photos[0], str(photos[0]), upright, tmp_path / "turned.png", opened, gray]
         *same, other = model.predict(ways)
         assert opened.info["transparency"] == (1, 2, 3)  # as it was
     for answer, given in zip(same, ways, strict=False):

@@ -25,14 +25,14 @@ METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 @dataclass(frozen=True)
 class Estimate:
-    """An accuracy of a setting. `deviation` (n - 1 in the denominator) is None for a single run.
+    """An accuracy of a setting. `std` (n - 1 in the denominator) is None for a single run.
 
     The interval is of 95 %: of runs over seeds Student's t; of a single one Wilson's for its top-1,
     and None for its mean per class.
     """
 
     mean: float
-    deviation: float | None
+    std: float | None
     interval: tuple[float, float] | None
 
 
@@ -55,7 +55,7 @@ class Setting:
         return " ".join([self.method, *others])
 
     @property
-    def basis(self) -> str:
+    def seeds_label(self) -> str:
         """What the numbers rest on."""
         if not self.runs[0].depends_on_seed:
             return "1, any seed"
@@ -102,7 +102,7 @@ class Comparison:
         return self.rows[0].splits
 
     @property
-    def judged_on(self) -> str:
+    def reported_split(self) -> str:
         """The split that the rows are compared on, photo by photo."""
         return self.splits[-1]
 
@@ -119,9 +119,11 @@ class Comparison:
 
     @cached_property
     def pairs(self) -> "list[PairComparison]":
-        """All rows against each other, on the photos of `judged_on`."""
+        """All rows against each other, on the photos of `reported_split`."""
         hits = {
-            one.run.path: {each.path: each.is_hit for each in one.predictions(self.judged_on)}
+            one.run.path: {
+                each.path: each.is_correct for each in one.predictions(self.reported_split)
+            }
             for row in self.rows
             for one in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
         }
@@ -132,7 +134,7 @@ class Comparison:
                 before, after = hits[one.run.path], hits[other.run.path]
                 if before.keys() != after.keys():
                     raise UsageError(
-                        damaged_message(other.run.path, f"predictions-{self.judged_on}.csv")
+                        damaged_message(other.run.path, f"predictions-{self.reported_split}.csv")
                     )
                 tests[seed] = mcnemar(list(before.values()), [after[path] for path in before])
             if tests:

@@ -41,7 +41,7 @@ class Job:
 class SettingStats:
     """The jobs that differ by their seed alone and measured the same backbone on the same photos.
 
-    `values`: column -> value as typed. `mean` and `deviation` (n - 1 in the denominator; absent
+    `values`: column -> value as typed. `mean` and `std` (n - 1 in the denominator; absent
     for one seed) are over the finished runs, accuracies in [0, 1]. `results`: of those runs.
     """
 
@@ -49,10 +49,10 @@ class SettingStats:
     jobs: int
     results: list[dict[str, Any]]
     mean: dict[str, float]
-    deviation: dict[str, float]
+    std: dict[str, float]
 
     @property
-    def judged_on(self) -> str:
+    def reported_split(self) -> str:
         """The split that compares it with its baselines."""
         return "test" if "test_top1" in self.mean else "val"
 
@@ -61,7 +61,7 @@ class SettingStats:
         """Whether its mean is below its linear probe's, on test where there is one."""
         if all(results["model"] in ("zeroshot", "linear_probe") for results in self.results):
             return False
-        measure = f"{self.judged_on}_top1"
+        measure = f"{self.reported_split}_top1"
         probe = self.mean.get(f"linear_probe_{measure}")
         return probe is not None and self.mean[measure] < probe
 
@@ -145,7 +145,7 @@ def setting_rows(
         seeds = " ".join(str(results["seed"]) for results in setting.results)
         row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]
         for name in MEASURES:
-            row += [setting.mean.get(name), setting.deviation.get(name)]
+            row += [setting.mean.get(name), setting.std.get(name)]
         row += [setting.is_below_probe, first["trainable_parameters"]]
         row += [mean(results["seconds"] for results in setting.results)]
         rows.append([*row, first["backbone"], first["tag"], first["protocol"]])
@@ -179,5 +179,5 @@ def setting_stats(
         jobs=jobs,
         results=found,
         mean={name: mean(all_of_it) for name, all_of_it in numbers.items()},
-        deviation={name: stdev(n) for name, n in numbers.items() if len(n) > 1},
+        std={name: stdev(n) for name, n in numbers.items() if len(n) > 1},
     )

@@ -21,7 +21,7 @@ class Difference:
     high: float
 
     @property
-    def may_be_none(self) -> bool:
+    def includes_zero(self) -> bool:
         """Whether the interval holds 0: chance alone would explain the difference."""
         return self.low <= 0 <= self.high
 
@@ -52,8 +52,8 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
     The spread over seeds alone: the sampling error of the photos, which they share, is not in it.
     """
-    centre, half = mean(values), half_of_t_interval(values)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    center, half = mean(values), half_of_t_interval(values)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def from_published(values: Sequence[float], n: int, published: float) -> Difference:
@@ -63,10 +63,10 @@ def from_published(values: Sequence[float], n: int, published: float) -> Differe
     published number's own sampling error. One run of ours has, in place of the first, its own
     sampling error. That the published number would be another with another seed is in neither.
     """
-    centre = mean(values)
-    ours = half_of_t_interval(values) if len(values) > 1 else sampling_error(centre, n)
+    center = mean(values)
+    ours = half_of_t_interval(values) if len(values) > 1 else sampling_error(center, n)
     half = math.hypot(ours, sampling_error(published, n))
-    return Difference(centre - published, centre - published - half, centre - published + half)
+    return Difference(center - published, center - published - half, center - published + half)
 
 
 def sampling_error(accuracy: float, n: int) -> float:

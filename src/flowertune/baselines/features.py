@@ -48,7 +48,7 @@ class FeatureKey:
     """All that decides the bits of a split's features, besides the versions and settings of torch.
 
     `split_fingerprint` is a hash of the contents of the split's photos in their order,
-    `preprocessing` says how they become normalised pixels (size, interpolation, mean, std),
+    `preprocessing` says how they become normalized pixels (size, interpolation, mean, std),
     `device` is its name ("cpu", "NVIDIA H100 80GB HBM3"), `batch_size` is part of it because the
     shape of a batch decides how sums are rounded.
     """
@@ -89,7 +89,7 @@ def frozen_features(
 ) -> Tensor:
     """Embeddings (N, E), float32 on the CPU, of all photos of a split.
 
-    `encode` maps uint8 pixels (B, 3, H, W) to embeddings (B, E): it normalises, and runs the
+    `encode` maps uint8 pixels (B, 3, H, W) to embeddings (B, E): it normalizes, and runs the
     backbone in eval mode at the precision that `feature_key` names. `folder` is the cache
     folder; what is found there under `features/` is exactly what would have been computed.
     `progress(done, total)` counts photos, and is not called for features that were found.

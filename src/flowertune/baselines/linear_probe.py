@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """weight (C, E) and bias (C,) on features standardised by mean (E,) and std (E,); float64.
+    """weight (C, E) and bias (C,) on features standardized by mean (E,) and std (E,); float64.
 
     `weight_decay` is the one that was chosen or given; `unreached` says what kept the solver from
     its solution, else None.
@@ -56,7 +56,7 @@ def fit_linear_probe(
 ) -> LinearProbe:
     """The probe of the weight decay with the highest val top-1; of equals, the lowest val loss.
 
-    Features are (N, E), labels (N,) integers below `classes`. Features are standardised by their
+    Features are (N, E), labels (N,) integers below `classes`. Features are standardized by their
     mean and standard deviation on train. Weight decays are tried from the strongest down, each
     solution being where the next search begins. Without val there is one weight decay, and nothing
     to choose. All is computed where the features lie (CPU or CUDA).

@@ -1,6 +1,6 @@
 """How a linear probe's weights are found: L-BFGS to convergence, or AdamW for some epochs.
 
-A solver takes standardised features (N, E) float64, labels (N,) int64, the number of classes, a
+A solver takes standardized features (N, E) float64, labels (N,) int64, the number of classes, a
 weight decay and a solution to begin from, and gives a solution: weight (C, E) and bias (C,) in
 one vector, as `unpack` takes it, and what to say where the solution was not reached, else None.
 """

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 def class_vectors(
     encode_text: Callable[[list[str]], Tensor], prompts: Sequence[Sequence[str]]
 ) -> Tensor:
-    """Unit vectors (C, E), float32: the normalised mean of the normalised prompt embeddings.
+    """Unit vectors (C, E), float32: the normalized mean of the normalized prompt embeddings.
 
     `encode_text` maps n prompts to embeddings (n, E) of any length; `prompts` has one list for
     each class (see `prompts.render`).

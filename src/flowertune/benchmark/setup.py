@@ -70,10 +70,10 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
         check_adapter(config.model, backbone)
-        photo_set = list_images(config.data, cache, console.advance)
-        splits = {name: each for name, each in photo_set.splits.items() if name != "test"}
+        dataset = list_images(config.data, cache, console.advance)
+        splits = {name: each for name, each in dataset.splits.items() if name != "test"}
         cached = cache_dataset(
-            replace(photo_set, splits=splits),
+            replace(dataset, splits=splits),
             backbone.preprocessing,
             train_form=config.augmentation.name != "none",
             folder=cache,
@@ -84,11 +84,11 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
     check_loss(config.loss, train.split.labels)
 
     # as in a training, so for the test photos too, of which nothing is decoded here
-    resident = pixels_are_resident(config.data, photo_set, train, compute.device)
+    resident = pixels_are_resident(config.data, dataset, train, compute.device)
     backbone.model.to(compute.device)
     mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
     std = torch.tensor(backbone.preprocessing.std, device=compute.device)
-    classes = len(photo_set.class_names)
+    classes = len(dataset.class_names)
     classifier = build_classifier(
         config, backbone, classes, *_stand_ins(backbone.embedding_dim, classes)
     ).to(compute.device)

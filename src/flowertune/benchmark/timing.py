@@ -70,15 +70,15 @@ def timed_in_turn(
     enough = ENOUGH_SECONDS * len(actions)
     while len(seconds[0]) < LEAST or (len(seconds[0]) < MOST and sum(map(sum, seconds)) < enough):
         for action, taken in zip(actions, seconds, strict=True):
-            synchronise(device)
+            synchronize(device)
             began = time.perf_counter()
             action()
-            synchronise(device)
+            synchronize(device)
             taken.append(time.perf_counter() - began)
     return [Timing(tuple(taken), photos) for taken in seconds]
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits for all work that is queued on the device; on the CPU there is none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

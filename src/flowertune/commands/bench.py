@@ -77,7 +77,7 @@ def first_step(config: Config) -> int:
     training.classifier.train()
     batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
     training.take(load_batches(training.photos, batches, 1), photos)
-    timing.synchronise(training.compute.device)
+    timing.synchronize(training.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
     return EXIT_DONE

@@ -22,11 +22,11 @@ def execute(config: Config, as_json: bool) -> int:
     console = error_console() if as_json else ConsoleReporter()
     data = dataclasses.replace(config.data, shots=None)  # all photos, whichever are drawn later
     with console.progress():
-        photo_set = list_images(data, cache_root(), console.advance)
-        findings = check(photo_set, console.advance)
-    console.say(f"{photo_set.protocol}; {len(photo_set.class_names):,} classes")
+        dataset = list_images(data, cache_root(), console.advance)
+        findings = check(dataset, console.advance)
+    console.say(f"{dataset.protocol}; {len(dataset.class_names):,} classes")
     if as_json:
-        described = {"protocol": photo_set.protocol, "classes": len(photo_set.class_names)}
+        described = {"protocol": dataset.protocol, "classes": len(dataset.class_names)}
         print(json.dumps(described | findings.to_dict(), indent=2))
     else:
         report.show(console, findings)

@@ -21,24 +21,24 @@ def execute(config: Config) -> int:
     cache = cache_root()
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
-        photo_set = list_images(config.data, cache, console.advance)
+        dataset = list_images(config.data, cache, console.advance)
         train_form = config.augmentation.name != "none"
         keys = {
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")
-            for name, split in photo_set.splits.items()
+            for name, split in dataset.splits.items()
         }
         there = {name for name, key in keys.items() if (cache / "pixels" / key).is_dir()}
         photos = cache_dataset(
-            photo_set,
+            dataset,
             backbone.preprocessing,
             train_form=train_form,
             folder=cache,
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
-    for line in bad_file_lines(photo_set, photos.bad):
+    for line in bad_file_lines(dataset, photos.bad):
         console.say(f"left out: {printable(line)}")
-    console.say(f"{backbone.name} {backbone.tag}; {photos.photo_set.protocol}")
+    console.say(f"{backbone.name} {backbone.tag}; {photos.dataset.protocol}")
     for name, split in photos.splits.items():
         store = cache / "pixels" / split.key
         done = "was there already" if name in there else "decoded now"

@@ -46,14 +46,14 @@ def execute(words: Sequence[str]) -> int:
         f"trainer.eval_batch_size={config.trainer.eval_batch_size}, or take another trainer.device"
     )
     with memory.explain_oom(out_of_memory), console.progress():
-        photo_set = evaluate.list_images_to_evaluate(
+        dataset = evaluate.list_images_to_evaluate(
             config, asked.split, are_others, cache, console.advance
         )
         model = predictor.load_model(run, config, compute)
         photos = evaluate.decode_images(
-            photo_set, model.preprocessing, config.data.bad_files, cache, console.advance
+            dataset, model.preprocessing, config.data.bad_files, cache, console.advance
         )
-    for line in bad_file_lines(photo_set, photos.bad):
+    for line in bad_file_lines(dataset, photos.bad):
         console.warn(f"left out: {line}")
 
     measured = {}
@@ -68,7 +68,7 @@ def execute(words: Sequence[str]) -> int:
         "run": str(run.path),
         **{name: own[name] for name in ("method", "backbone", "tag", "weights_sha256")},
         "data_fingerprint": photos.fingerprint,
-        "protocol": photos.photo_set.protocol,
+        "protocol": photos.dataset.protocol,
         "device": compute.device_name,
         "precision": compute.precision,
         "splits": {split: each.to_dict() for split, each in measured.items()},

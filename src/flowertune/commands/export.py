@@ -48,7 +48,7 @@ def execute(words: Sequence[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the other libraries, about their own next versions
         found = _export(model, chosen, asked.output)
-    console.say(f"{asked.output}: {asked.format}; {found.in_words()}")
+    console.say(f"{asked.output}: {asked.format}; {found.describe()}")
     if asked.push_to_hub is not None:
         console.say(hub.push(asked.output, asked.push_to_hub))
     return EXIT_DONE

@@ -49,8 +49,8 @@ def _execute(config: Config, stop: StopRequest) -> int:
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
-                photo_set = list_images(config.data, cache, console.advance)
-                unchanged.check_photos(run, photo_set, console.advance)
+                dataset = list_images(config.data, cache, console.advance)
+                unchanged.check_photos(run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = load_backbone(config.backbone, config.seed).facts()
             unchanged.check_backbone(run, facts)
@@ -66,28 +66,28 @@ def _execute(config: Config, stop: StopRequest) -> int:
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
         check_adapter(config.model, backbone)
-        photo_set = list_images(config.data, cache, console.advance)
+        dataset = list_images(config.data, cache, console.advance)
         class_prompts = prompts.render(
-            config.data.templates, photo_set.class_names, photo_set.descriptions
+            config.data.templates, dataset.class_names, dataset.descriptions
         )
         photos = cache_dataset(
-            photo_set,
+            dataset,
             backbone.preprocessing,
             train_form=config.augmentation.name != "none",
             folder=cache,
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
-    check_loss(config.loss, photos.photo_set.splits["train"].labels)
+    check_loss(config.loss, photos.dataset.splits["train"].labels)
     disk_space.check_disk_space(config, backbone, photos)
-    for line in bad_file_lines(photo_set, photos.bad):
+    for line in bad_file_lines(dataset, photos.bad):
         console.warn(f"left out: {line}")
     console.start(
         str(run.path),
         method=config.method,
         backbone=backbone.name,
         tag=backbone.tag,
-        protocol=photos.photo_set.protocol,
+        protocol=photos.dataset.protocol,
         seed=config.seed,
     )
 

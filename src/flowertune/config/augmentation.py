@@ -21,7 +21,7 @@ class NoAugmentationConfig(AugmentationConfig):
 
 @dataclass
 class BasicAugmentationConfig(AugmentationConfig):
-    """Random resized crop, horizontal flip, colour jitter."""
+    """Random resized crop, horizontal flip, color jitter."""
 
     name: str = option("basic")
     scale: list[float] = config_field(

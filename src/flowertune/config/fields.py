@@ -6,7 +6,7 @@ from dataclasses import Field, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-MISSING: Any = "???"  # omegaconf's own mark, spelt out so that the schema imports nothing
+MISSING: Any = "???"  # omegaconf's own mark, spelled out so that the schema imports nothing
 LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
 _SHOWN = 80  # characters of a value that a message has room for
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -41,7 +41,7 @@ def config_field(
 
 
 def option(name: str) -> Any:
-    """The literal name by which a builder recognises this option; not for typing."""
+    """The literal name by which a builder recognizes this option; not for typing."""
     return config_field(name, "which option of the group this is", choices=(name,))
 
 

@@ -25,7 +25,7 @@ class LinearHeadConfig(HeadConfig):
 
 @dataclass
 class CosineHeadConfig(HeadConfig):
-    """Cosine similarity to one learnt vector a class."""
+    """Cosine similarity to one learned vector a class."""
 
     name: str = option("cosine")
     scale: float = config_field(30.0, "factor from cosine to logit", above=0)

@@ -7,7 +7,7 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class LossConfig:
-    """What is minimised."""
+    """What is minimized."""
 
     name: str = config_field(MISSING, "loss")
 

@@ -33,10 +33,10 @@ Progress = Callable[[str, int, int | None], None]
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
     """The photos of the source under `data.protocol`, k of each class for training if asked for."""
-    photo_set = _SOURCES[data.name](data, cache, progress)
+    dataset = _SOURCES[data.name](data, cache, progress)
     if data.protocol == "trainval":
-        photo_set = splits.trainval(photo_set)
-    return photo_set if data.shots is None else splits.k_shot(photo_set, data.shots, data.seed)
+        dataset = splits.trainval(dataset)
+    return dataset if data.shots is None else splits.k_shot(dataset, data.shots, data.seed)
 
 
 def image_root(data: DataConfig, cache: Path) -> Path:
@@ -48,7 +48,7 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 
 
 def _folder(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    return folder.photo_set(_folder_root(data, cache), seed=data.seed)
+    return folder.list_images(_folder_root(data, cache), seed=data.seed)
 
 
 def _folder_root(data: Any, cache: Path) -> Path:
@@ -57,10 +57,10 @@ def _folder_root(data: Any, cache: Path) -> Path:
 
 def _flowers102(data: Any, cache: Path, progress: Progress) -> ImageDataset:
     root = _flowers102_root(data, cache)
-    photo_set = flowers102.photo_set(root, url=data.url, progress=progress)
+    dataset = flowers102.list_images(root, url=data.url, progress=progress)
     if data.root is None:
         touch(root)
-    return photo_set
+    return dataset
 
 
 def _flowers102_root(data: Any, cache: Path) -> Path:
@@ -68,9 +68,9 @@ def _flowers102_root(data: Any, cache: Path) -> Path:
 
 
 def _synthetic(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    photo_set = synthetic.photo_set(cache / "synthetic", **_drawn(data), progress=progress)
-    touch(photo_set.root)
-    return photo_set
+    dataset = synthetic.list_images(cache / "synthetic", **_drawn(data), progress=progress)
+    touch(dataset.root)
+    return dataset
 
 
 def _synthetic_root(data: Any, cache: Path) -> Path:
@@ -96,13 +96,13 @@ _ROOTS: dict[str, Callable[[Any, Path], Path]] = {
 
 
 def pixels_are_resident(
-    data: DataConfig, photo_set: ImageDataset, train: CachedSplit, device: torch.device
+    data: DataConfig, dataset: ImageDataset, train: CachedSplit, device: torch.device
 ) -> bool:
     """Whether a run keeps its pixels on the device; all of them or none.
 
     They are the evaluation form of all photos, and the training form of `train` if it has one.
     """
-    photos = sum(len(split) for split in photo_set.splits.values())
+    photos = sum(len(split) for split in dataset.splits.values())
     total = photos * train.eval_pixels.nbytes // len(train.eval_pixels)
     if train.train_pixels is not None:
         total += train.train_pixels.nbytes

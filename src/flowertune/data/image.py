@@ -101,7 +101,7 @@ def decode_image(data: bytes) -> Image.Image:
     """Decode a photo completely, turn it upright by its EXIF orientation, convert it to RGB.
 
     The conversion is PIL's `convert("RGB")`, as in open_clip: transparency is dropped, an
-    animation gives its first frame, and a 16-bit grey picture is clipped at 255 rather than scaled.
+    animation gives its first frame, and a 16-bit gray picture is clipped at 255 rather than scaled.
     Raises UnreadableImageError: empty, not an image, cut short, damaged, more pixels than PIL
     allows.
     """
@@ -127,7 +127,7 @@ def from_image(image: Image.Image) -> Image.Image:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     upright = _UPRIGHT.get(_orientation(image))
-    # PIL would work out a transparent colour, and warn about it; it is not kept anyway.
+    # PIL would work out a transparent color, and warn about it; it is not kept anyway.
     image.info.pop("transparency", None)
     rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     return rgb if upright is None else rgb.transpose(upright)
@@ -156,7 +156,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def eval_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """What open_clip's own evaluation preprocessing yields before normalisation, bit for bit.
+    """What open_clip's own evaluation preprocessing yields before normalization, bit for bit.
 
     `image` is `decode_image`'s. Returns (3, H, W) of `preprocessing.size`. Raises
     UnreadableImageError where the photo is so long and thin that open_clip could not resize it.
@@ -193,7 +193,7 @@ def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
 
 @lru_cache(maxsize=8)
 def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
-    """open_clip's evaluation transform without its last two steps, to tensor and normalise.
+    """open_clip's evaluation transform without its last two steps, to tensor and normalize.
 
     Imports open_clip, which takes seconds.
     """

@@ -40,7 +40,7 @@ class TrainLoader:
     def load(
         self, batches: Iterable[tuple[int, Tensor]], epoch: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Images (B, 3, H, W) normalised and targets (B, C) of each batch, float32 on the device.
+        """Images (B, 3, H, W) normalized and targets (B, C) of each batch, float32 on the device.
 
         A batch is its number in the epoch, from 0, and its photo indices (B,). None is kept here
         once it is given, neither by a name nor by a `zip`, which has its last tuple until the next.

@@ -8,7 +8,7 @@ from flowertune.errors import UsageError, printable
 from flowertune.seeding import derive_seed
 
 
-def k_shot(photo_set: ImageDataset, shots: int, seed: int) -> ImageDataset:
+def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
     """Keep `shots` training photos of each class; the other splits stay whole.
 
     Each photo gets a place in its class from (seed, "shots", class, file name), and the first
@@ -18,17 +18,17 @@ def k_shot(photo_set: ImageDataset, shots: int, seed: int) -> ImageDataset:
 
     Raises UsageError where a class has fewer than `shots` training photos.
     """
-    train = photo_set.splits["train"]
+    train = dataset.splits["train"]
     counts = Counter(train.labels)
     short = [
         f"{name} ({counts[label]})"
-        for label, name in enumerate(photo_set.class_names)
+        for label, name in enumerate(dataset.class_names)
         if counts[label] < shots
     ]
     if short:
         raise UsageError(
-            f"data.shots={shots}: {len(short)} of {len(photo_set.class_names)} classes of"
-            f" {printable(photo_set.root)} have fewer training photos:"
+            f"data.shots={shots}: {len(short)} of {len(dataset.class_names)} classes of"
+            f" {printable(dataset.root)} have fewer training photos:"
             f" {printable(', '.join(short[:5]))}{' ...' if len(short) > 5 else ''};"
             " lower data.shots or add photos"
         )
@@ -36,7 +36,7 @@ def k_shot(photo_set: ImageDataset, shots: int, seed: int) -> ImageDataset:
     namesakes: Counter[str] = Counter()
     places = []
     for path, label in zip(train.paths, train.labels, strict=True):
-        purpose = f"shots/{photo_set.class_names[label]}/{path.name}"
+        purpose = f"shots/{dataset.class_names[label]}/{path.name}"
         places.append(derive_seed(seed, purpose, step=namesakes[purpose]))
         namesakes[purpose] += 1
 
@@ -51,27 +51,27 @@ def k_shot(photo_set: ImageDataset, shots: int, seed: int) -> ImageDataset:
         tuple(train.paths[index] for index in kept), tuple(train.labels[index] for index in kept)
     )
     return replace(
-        photo_set,
-        protocol=f"{photo_set.protocol}, {shots}-shot by data.seed={seed}: train {len(chosen):,}",
-        splits={**photo_set.splits, "train": chosen},
+        dataset,
+        protocol=f"{dataset.protocol}, {shots}-shot by data.seed={seed}: train {len(chosen):,}",
+        splits={**dataset.splits, "train": chosen},
     )
 
 
-def trainval(photo_set: ImageDataset) -> ImageDataset:
+def trainval(dataset: ImageDataset) -> ImageDataset:
     """The same task with train and val as its one training split, train's photos first.
 
     Raises UsageError where there are no test photos: nothing would be left to measure on.
     """
-    if "test" not in photo_set.splits:
+    if "test" not in dataset.splits:
         raise UsageError(
-            f"data.protocol=trainval: {photo_set.root} has no test photos, so nothing would be left"
+            f"data.protocol=trainval: {dataset.root} has no test photos, so nothing would be left"
             " to measure on; add test/ or use data.protocol=official"
         )
-    train, val = photo_set.splits["train"], photo_set.splits["val"]
+    train, val = dataset.splits["train"], dataset.splits["val"]
     joined = Split(train.paths + val.paths, train.labels + val.labels)
     return replace(
-        photo_set,
-        protocol=f"{photo_set.protocol}; trainval: train and val are one training set of"
+        dataset,
+        protocol=f"{dataset.protocol}; trainval: train and val are one training set of"
         f" {len(joined):,}, nothing is selected, the last weights count",
-        splits={"train": joined, "test": photo_set.splits["test"]},
+        splits={"train": joined, "test": dataset.splits["test"]},
     )

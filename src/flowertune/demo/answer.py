@@ -33,7 +33,7 @@ class Answer:
     nearest: tuple[Neighbor, ...]
 
 
-def answer(model: Predictor, neighbours: Neighbors, photo: Path) -> Answer | UnreadableImage:
+def answer(model: Predictor, neighbors: Neighbors, photo: Path) -> Answer | UnreadableImage:
     """All of it for one photo, whatever the file is."""
     try:
         pixels = model.pixels(photo)
@@ -46,7 +46,7 @@ def answer(model: Predictor, neighbours: Neighbors, photo: Path) -> Answer | Unr
         classes=tuple(model.class_names[place] for place in top[0].tolist()),
         probabilities=tuple(probabilities[0].tolist()),
         relevance=_relevance(model, pixels, int(top[0, 0])),
-        nearest=tuple(neighbours.nearest(outputs.embedding[0], NEAREST)),
+        nearest=tuple(neighbors.nearest(outputs.embedding[0], NEAREST)),
     )
 
 

@@ -29,7 +29,7 @@ ENDING = 2  # seconds that an answer under way has, when the server is to end
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def page(model: Predictor, neighbours: Neighbors, lead: str) -> gr.Blocks:
+def page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
     """A place for photos, and under it a card for each, the newest first. `lead` is HTML."""
 
     def respond(uploads: Sequence[str] | None, used: int) -> Iterator[dict[Any, Any]]:
@@ -42,7 +42,7 @@ def page(model: Predictor, neighbours: Neighbors, lead: str) -> gr.Blocks:
             first.update(dict.fromkeys(slots, ""))
         yield {**first, taken: used + len(chosen)}  # the place is free again
         for done, photo in enumerate(chosen, start=1):
-            card = cards.card(photo.name, answer(model, neighbours, photo), neighbours.said)
+            card = cards.card(photo.name, answer(model, neighbors, photo), neighbors.said)
             yield {slots[used + done - 1]: card, status: cards.status(done, len(chosen))}
 
     with gr.Blocks(title="flowertune", analytics_enabled=False) as blocks:

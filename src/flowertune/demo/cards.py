@@ -18,7 +18,7 @@ from flowertune.inference.predictor import UnreadableImage
 from flowertune.report.html import page
 
 SIDE = 112  # pixels of a training photo
-COLOUR = 0.6  # of the map, over the picture in grey
+COLOR = 0.6  # of the map, over the picture in gray
 
 
 def lead(run: str, results: dict[str, Any], classes: int) -> str:
@@ -50,7 +50,7 @@ def card(name: str, answer: Answer | UnreadableImage, said: str) -> str:
         told = f"brightest: the patches that, in this photo, speak most for {first}"
         seen += _figure(_lit(answer.pixels, answer.relevance), told, f"The same, {told}")
     ranked = "".join(map(_bar, answer.classes, answer.probabilities))
-    nearest = "".join(map(_neighbour, answer.nearest))
+    nearest = "".join(map(_neighbor, answer.nearest))
     return (
         f"<article><h2>{_text(name)}</h2>\n"
         f'<div class="answer"><div class="seen">{seen}</div>\n'
@@ -85,32 +85,32 @@ def _bar(label: str, probability: float) -> str:
     )
 
 
-def _neighbour(neighbour: Neighbor) -> str:
-    label = _text(neighbour.label)
+def _neighbor(neighbor: Neighbor) -> str:
+    label = _text(neighbor.label)
     try:
-        picture = decode_image(image_bytes(neighbour.path))
+        picture = decode_image(image_bytes(neighbor.path))
     except UnreadableImageError as reason:  # since the page was opened
         image = f'<span class="gone">{_text(str(reason))}</span>'
     else:
         picture.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
-        image = _image(picture, f"A training photo of {neighbour.label}")
-    where = _text(neighbour.path.name)
+        image = _image(picture, f"A training photo of {neighbor.label}")
+    where = _text(neighbor.path.name)
     return (
         f'<li title="{where}">{image}<span class="name">{label}</span>'
-        f'<span class="share">{neighbour.similarity:.2f}</span></li>\n'
+        f'<span class="share">{neighbor.similarity:.2f}</span></li>\n'
     )
 
 
 def _lit(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture (3, H, W) in grey under the map's colours, of relevance (rows, columns), 0 to 1.
+    """The picture (3, H, W) in gray under the map's colors, of relevance (rows, columns), 0 to 1.
 
-    matplotlib's inferno: dark to bright, also for who does not see its colours.
+    matplotlib's inferno: dark to bright, also for who does not see its colors.
     """
     height, width = pixels.shape[1:]
-    grey = Image.fromarray(_channels_last(pixels)).convert("L")
+    gray = Image.fromarray(_channels_last(pixels)).convert("L")
     smooth = Image.fromarray(relevance).resize((width, height), Image.Resampling.BILINEAR)
-    colours = colormaps["inferno"](np.asarray(smooth))[..., :3]
-    blended = (1 - COLOUR) * np.asarray(grey)[..., None] + COLOUR * 255 * colours
+    colors = colormaps["inferno"](np.asarray(smooth))[..., :3]
+    blended = (1 - COLOR) * np.asarray(gray)[..., None] + COLOR * 255 * colors
     lit: NDArray[np.uint8] = blended.round().astype(np.uint8).transpose(2, 0, 1)
     return lit
 

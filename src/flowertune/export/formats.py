@@ -15,7 +15,7 @@ class Format(Protocol):
 
     PACKAGES: of the extra `export`, needed to make it. LIBRARY: its name on the Hub. BUNDLED: the
     files of export/bundled/ that come with it. `refusal`: why it cannot hold this model; `read`:
-    normalised images (B, 3, H, W) to logits (B, C) by the other program; `files`: what `write`
+    normalized images (B, 3, H, W) to logits (B, C) by the other program; `files`: what `write`
     leaves, with what each is; `code`: Python that uses it in its folder.
     """
 

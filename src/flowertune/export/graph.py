@@ -52,13 +52,13 @@ class PortableClassifier(nn.Module):
         head = as_linear(model.classifier.head)
         self.visual = model.classifier.visual
         self.prompts = model.classifier.prompts
-        self.normalises = head.normalises
+        self.normalizes = head.normalizes
         self.register_buffer("weight", head.weight)
         self.register_buffer("bias", head.bias)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         embedding = embed(self.visual, images, self.prompts).float()
-        if self.normalises:
+        if self.normalizes:
             embedding = F.normalize(embedding, dim=1)
         return F.linear(embedding, self.weight, self.bias)

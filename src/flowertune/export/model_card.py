@@ -82,7 +82,7 @@ chose the weights where there is one. Measured in {results["precision"]} on
 {notes}
 ## Parity
 
-This export beside the run's own model, both in float32 on a CPU: {parity.in_words()}.
+This export beside the run's own model, both in float32 on a CPU: {parity.describe()}.
 
 ## Base weights
 

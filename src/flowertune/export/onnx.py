@@ -33,7 +33,7 @@ def refusal(model: Exportable) -> str | None:
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """model.onnx: images (B, 3, H, W), normalised, to logits (B, C), B from 1.
+    """model.onnx: images (B, 3, H, W), normalized, to logits (B, C), B from 1.
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
     """

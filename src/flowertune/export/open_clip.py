@@ -43,8 +43,8 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What open_clip makes of the folder alone."""
     with quiet():
         opened = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
-    head, normalises = tensors.read_head(folder), tensors.normalises(model)
-    return lambda images: head(opened.encode_image(images, normalize=normalises))
+    head, normalizes = tensors.read_head(folder), tensors.normalizes(model)
+    return lambda images: head(opened.encode_image(images, normalize=normalizes))
 
 
 def files(model: Exportable) -> dict[str, str]:
@@ -67,6 +67,6 @@ model, preprocess = open_clip.create_model_from_pretrained("local-dir:.")
 head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
 images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open("photo.jpg")))])
 with torch.no_grad():
-    embedding = model.eval().encode_image(images, normalize={tensors.normalises(model)})
+    embedding = model.eval().encode_image(images, normalize={tensors.normalizes(model)})
 logits = embedding @ head["weight"].T + head["bias"]
 print([labels[place] for place in logits.argmax(1)])"""

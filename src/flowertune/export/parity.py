@@ -20,7 +20,7 @@ from flowertune.runs.directory import RunImage, damaged_message
 
 PHOTOS = 200  # at most
 DRAWN = 64
-PATCHES = 8  # a side: a drawn picture is so many colours, blended
+PATCHES = 8  # a side: a drawn picture is so many colors, blended
 BATCH = 32
 LARGEST = 1e-4  # difference of probabilities
 
@@ -41,7 +41,7 @@ class Parity:
     logits: float
     probabilities: float
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """One line."""
         return (
             f"largest difference of logits {self.logits:.1e}, of probabilities "
@@ -104,8 +104,8 @@ def _photos(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
 
 
 def _drawn(preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
-    """Pictures (3, H, W) of blended colours, the same ones each time."""
+    """Pictures (3, H, W) of blended colors, the same ones each time."""
     generator = seeding.generator(0, "parity")
-    colours = torch.rand(DRAWN, 3, PATCHES, PATCHES, generator=generator)
-    blended = F.interpolate(colours, preprocessing.size, mode="bilinear") * 255
+    colors = torch.rand(DRAWN, 3, PATCHES, PATCHES, generator=generator)
+    blended = F.interpolate(colors, preprocessing.size, mode="bilinear") * 255
     return list(blended.byte().numpy())

@@ -59,11 +59,11 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     base = transformers_clip.convert(frozen, fused_state_dict(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
     head = tensors.read_head(folder)
-    normalises = tensors.normalises(model)
+    normalizes = tensors.normalizes(model)
 
     def logits(images: Tensor) -> Tensor:
         embedding = adapted(pixel_values=images).image_embeds
-        return head(F.normalize(embedding, dim=1) if normalises else embedding)
+        return head(F.normalize(embedding, dim=1) if normalizes else embedding)
 
     return logits
 
@@ -86,7 +86,7 @@ def code(model: Exportable) -> str:
     if settings.source != "open_clip" or settings.weights == "random":
         base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
     embedding = "embedding"
-    if tensors.normalises(model):
+    if tensors.normalizes(model):
         embedding = "torch.nn.functional.normalize(embedding)"
     return f"""\
 import json, open_clip, torch

@@ -18,16 +18,16 @@ def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
     path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
 
 
-def normalises(model: Exportable) -> bool:
+def normalizes(model: Exportable) -> bool:
     """Whether the head takes the embedding at unit length."""
-    return as_linear(model.classifier.head).normalises
+    return as_linear(model.classifier.head).normalizes
 
 
 def write_head(model: Exportable, folder: Path) -> None:
-    """head.safetensors: weight (C, E) and bias (C,), for an embedding that may be normalised."""
+    """head.safetensors: weight (C, E) and bias (C,), for an embedding that may be normalized."""
     head = as_linear(model.classifier.head)
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
-    write(folder / HEAD, state, normalize=str(head.normalises).lower())
+    write(folder / HEAD, state, normalize=str(head.normalizes).lower())
 
 
 def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
@@ -38,5 +38,5 @@ def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
 
 def head_files(model: Exportable) -> dict[str, str]:
     """The head's file, and what it is."""
-    of = "embedding, made one of unit length" if normalises(model) else "embedding"
+    of = "embedding, made one of unit length" if normalizes(model) else "embedding"
     return {HEAD: f"the head: logits = {of} @ weight.T + bias"}

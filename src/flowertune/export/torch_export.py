@@ -21,7 +21,7 @@ def refusal(model: Exportable) -> str | None:
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """model.pt2: images (B, 3, H, W), normalised, to logits (B, C), B from 1."""
+    """model.pt2: images (B, 3, H, W), normalized, to logits (B, C), B from 1."""
     torch.export.save(trace(model), folder / MODEL)
 
 

@@ -69,23 +69,23 @@ def list_images_to_evaluate(
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
     if are_others and isinstance(data, FolderConfig) and is_whole:
-        photo_set = folder.as_found(Path(data.root))
-        if split not in (None, "all") and "all" in photo_set.splits:  # it is to be split first
-            photo_set = list_images(data, cache, progress)
+        dataset = folder.as_found(Path(data.root))
+        if split not in (None, "all") and "all" in dataset.splits:  # it is to be split first
+            dataset = list_images(data, cache, progress)
     else:
-        photo_set = list_images(data, cache, progress)
-    there = photo_set.splits
+        dataset = list_images(data, cache, progress)
+    there = dataset.splits
     if split is None:
         split = "all" if are_others else "test" if "test" in there else "val"
     if split == "all":
-        return photo_set
+        return dataset
     if split not in there:
         raise UsageError(f"split={split}: these photos have {', '.join(there)}")
-    return replace(photo_set, splits={split: there[split]})
+    return replace(dataset, splits={split: there[split]})
 
 
 def decode_images(
-    photo_set: ImageDataset,
+    dataset: ImageDataset,
     preprocessing: Preprocessing,
     bad_files: str,
     cache: Path,
@@ -93,10 +93,10 @@ def decode_images(
 ) -> CachedDataset:
     """Their pixels. Raises UsageError as `cache_dataset` does."""
     # a training left its photos' two forms in one store
-    train = photo_set.splits.get("train")
+    train = dataset.splits.get("train")
     key = None if train is None else store_key(train.paths, preprocessing, True)
     return cache_dataset(
-        photo_set,
+        dataset,
         preprocessing,
         train_form=key is not None and (cache / "pixels" / key).is_dir(),
         folder=cache,
@@ -117,7 +117,7 @@ def evaluate(
     trained_on: hashes of the contents of the photos that it was trained on. Raises UsageError where
     no photo is of a class that the model knows.
     """
-    each, names = photos.splits[split], photos.photo_set.class_names
+    each, names = photos.splits[split], photos.dataset.class_names
     count = len(class_names)
     known_as = _known_as(names, class_names)
     labels = [known_as[label] for label in each.split.labels]
@@ -125,7 +125,7 @@ def evaluate(
     known = [number for number, label in enumerate(labels) if label < count]
     if not known:
         raise UsageError(
-            f"{printable(photos.photo_set.root)}: none of its classes ({_some(list(unknown))}) is"
+            f"{printable(photos.dataset.root)}: none of its classes ({_some(list(unknown))}) is"
             f" one that the run knows ({_some(class_names)})"
         )
     true = torch.tensor(labels)[known]

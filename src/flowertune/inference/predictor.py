@@ -172,7 +172,7 @@ class Predictor:
         return eval_pixels(image, self.preprocessing)
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Pixels (B, 3, H, W) normalised, float32 on the device: what the classifier takes."""
+        """Pixels (B, 3, H, W) normalized, float32 on the device: what the classifier takes."""
         batch = send(torch.from_numpy(pixels), self.compute.device)
         return normalize(batch, self.preprocessing.mean, self.preprocessing.std)
 

@@ -55,7 +55,7 @@ def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
 
 
 def build_criterion(settings: LossConfig) -> Criterion:
-    """What `training.loop.fit` minimises."""
+    """What `training.loop.fit` minimizes."""
     return _CRITERIA[settings.name](settings)
 
 

@@ -22,7 +22,7 @@ def can_attribute(visual: nn.Module) -> bool:
 def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
     """How much each patch has to do with the logit of a class: (B, rows, columns), 0 or more.
 
-    images: (B, 3, H, W), normalised; classes: (B,). In each block the attention that raises the
+    images: (B, 3, H, W), normalized; classes: (B,). In each block the attention that raises the
     logit (attention times its gradient, what is negative left out, mean over heads) carries the
     tokens' relevance on: R <- R + A R, equations 5 and 6. What is given is the class token's row
     at the end. Prompts that a block gets are of no patch. `can_attribute` must hold.

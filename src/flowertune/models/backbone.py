@@ -97,7 +97,7 @@ class Backbone:
         assert self.tokenizer is not None, "a backbone without text cannot encode text"
         device = self.model.logit_scale.device
         tokens = self.tokenizer(list(texts)).to(device)
-        # CoCa normalises unless told otherwise.
+        # CoCa normalizes unless told otherwise.
         encode = self.model.encode_text
         return torch.cat([encode(part, normalize=False) for part in tokens.split(TEXT_BATCH)])
 

@@ -49,7 +49,7 @@ def build_classifier(
 ) -> Classifier:
     """Backbone, adapter and head as one module, on the CPU's initial draws.
 
-    train_features (N, E): frozen, for a head that standardises. class_vectors (C, E): from
+    train_features (N, E): frozen, for a head that standardizes. class_vectors (C, E): from
     prompts, for a text head. linear_start: weight, bias, mean and std of a linear probe, for a
     linear head that is one, or starts as one.
     """

@@ -14,7 +14,7 @@ SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimensi
 
 
 class LinearHead(nn.Module):
-    """Embedding standardised by fixed statistics, then a Linear layer.
+    """Embedding standardized by fixed statistics, then a Linear layer.
 
     `mean`, `std` (E,): of the frozen backbone's embeddings of the training photos; both None to
     leave the embedding as it is. Initial weights are drawn from (seed, "head").
@@ -48,7 +48,7 @@ class LinearHead(nn.Module):
     def start_from(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
         """Become the classifier `(embedding - mean) / std @ weight.T + bias`, in place.
 
-        weight (C, E), bias (C,), mean and std (E,): a linear probe, say, standardised by its own
+        weight (C, E), bias (C,), mean and std (E,): a linear probe, say, standardized by its own
         statistics; the head's stay as they are.
         """
         own_mean, own_std = self.mean.to(weight), self.std.to(weight)
@@ -115,22 +115,22 @@ def head_from_state(state: Mapping[str, Tensor]) -> nn.Module:
 class LinearForm:
     """logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
 
-    `normalises`: the embedding is made one of unit length before.
+    `normalizes`: the embedding is made one of unit length before.
     """
 
     weight: Tensor
     bias: Tensor
-    normalises: bool
+    normalizes: bool
 
 
 def as_linear(head: nn.Module) -> LinearForm:
-    """The same function: standardisation, or the scale of a cosine, becomes part of the weights."""
+    """The same function: standardization, or the scale of a cosine, becomes part of the weights."""
     if isinstance(head, LinearHead):
         # in double precision, as small deviations make large weights
         weight = head.linear.weight.detach().double() / head.std.double()
         bias = head.linear.bias.detach().double() - weight @ head.mean.double()
-        return LinearForm(weight.float(), bias.float(), normalises=False)
+        return LinearForm(weight.float(), bias.float(), normalizes=False)
     assert isinstance(head, CosineHead)
     vectors = F.normalize(head.weight.detach().double(), dim=1)
     weight = (vectors * head.log_scale.detach().double().exp()).float()
-    return LinearForm(weight, weight.new_zeros(len(weight)), normalises=True)
+    return LinearForm(weight, weight.new_zeros(len(weight)), normalizes=True)

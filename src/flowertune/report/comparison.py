@@ -37,7 +37,7 @@ class Line:
 
     label: str
     model: str
-    basis: str
+    seeds_label: str
     estimates: dict[tuple[str, str], Estimate]
     trainable_parameters: int
     row: Setting | None
@@ -65,7 +65,7 @@ def lines(group: Comparison) -> list[Line]:
         estimates = {(s, m): row.estimate(s, m) for s in group.splits for m in METRICS}
         label = row.label + (MARK if row.stats.is_below_probe else "")
         model = row.runs[0].results["model"]
-        found.append(Line(label, model, row.basis, estimates, row.trainable_parameters, row))
+        found.append(Line(label, model, row.seeds_label, estimates, row.trainable_parameters, row))
     return found
 
 
@@ -89,7 +89,7 @@ def notes(group: Comparison) -> list[str]:
     ]
     if any(row.stats.is_below_probe for row in group.rows):
         found.append(f"{MARK.strip()} below the linear probe of the same backbone on "
-                     f"{group.judged_on}")  # fmt: skip
+                     f"{group.reported_split}")  # fmt: skip
     devices = {one.results["device"] for row in group.rows for one in row.runs}
     found.append(f"minutes: of training and validation, a run, on {', '.join(sorted(devices))}")
     return found
@@ -108,7 +108,7 @@ def split_table(group: Comparison, split: str) -> tuple[list[str], list[list[str
         header += [title, "±", "95 % interval"]
     rows = []
     for line in lines(group):
-        row = [line.label, line.basis]
+        row = [line.label, line.seeds_label]
         for metric in METRICS:
             row += estimate_cells(line.estimates[split, metric])
         rows.append([*row, f"{line.trainable_parameters:,}", line.minutes])
@@ -117,10 +117,10 @@ def split_table(group: Comparison, split: str) -> tuple[list[str], list[list[str
 
 def estimate_cells(estimate: Estimate) -> list[str]:
     """Mean, deviation, interval."""
-    deviation, interval = estimate.deviation, estimate.interval
+    std, interval = estimate.std, estimate.interval
     return [
         percent(estimate.mean),
-        "" if deviation is None else percent(deviation),
+        "" if std is None else percent(std),
         "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
     ]
 
@@ -156,9 +156,9 @@ def pairs_note(group: Comparison) -> str:
     """How to read the p values of all pairs."""
     count = sum(len(pair.tests) for pair in group.pairs)
     return (
-        f"McNemar's exact test on the {group.photos(group.judged_on):,} photos of "
-        f"{group.judged_on}. Of {count} tests at 5 %, about {max(round(count / 20), 1)} would find"
-        f" a difference where there is none; below {0.05 / max(count, 1):.2g} none would "
+        f"McNemar's exact test on the {group.photos(group.reported_split):,} photos of "
+        f"{group.reported_split}. Of {count} tests at 5 %, about {max(round(count / 20), 1)} would"
+        f" find a difference where there is none; below {0.05 / max(count, 1):.2g} none would "
         "(Bonferroni)."
     )
 
@@ -187,7 +187,7 @@ def pair_lines(group: Comparison) -> list[str]:
         ps = ", ".join(probability(test.p) for test in pair.tests.values())
         said.append(
             f"{best.label} (best on val) beside {other.label}, on the same photos of "
-            f"{group.judged_on}: {signed(sign * pair.difference)} points, McNemar's p {ps}"
+            f"{group.reported_split}: {signed(sign * pair.difference)} points, McNemar's p {ps}"
             + (" (each seed)" if len(pair.tests) > 1 else "")
         )
     return said
@@ -205,7 +205,7 @@ def _console_table(group: Comparison, split: str) -> Table:
             Text(line.label, "bold" if line.row else ""),
             Text(around(top1)),
             percent(per_class.mean),
-            line.basis,
+            line.seeds_label,
             f"{line.trainable_parameters:,}",
             line.minutes,
         )
@@ -214,10 +214,10 @@ def _console_table(group: Comparison, split: str) -> Table:
 
 def around(estimate: Estimate) -> str:
     """91.23 ± 0.31 [90.46, 92.00]"""
-    deviation, interval = estimate.deviation, estimate.interval
+    std, interval = estimate.std, estimate.interval
     return (
         percent(estimate.mean)
-        + ("" if deviation is None else f" ± {percent(deviation)}")
+        + ("" if std is None else f" ± {percent(std)}")
         + ("" if interval is None else f" [{percent(interval[0])}, {percent(interval[1])}]")
     )
 

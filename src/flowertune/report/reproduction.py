@@ -96,7 +96,7 @@ def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list
         cells += [
             percent(published), signed(difference.value),
             f"{signed(difference.low)} to {signed(difference.high)}",
-            "yes" if difference.may_be_none else "no",
+            "yes" if difference.includes_zero else "no",
         ]  # fmt: skip
     return header, rows
 
@@ -142,7 +142,7 @@ def _reference_lines(found: Sequence[Comparison]) -> list[str]:
                 compared = from_reference(row, split)
                 if compared is not None:
                     published, difference = compared
-                    verdict = "within" if difference.may_be_none else "outside"
+                    verdict = "within" if difference.includes_zero else "outside"
                     said.append(
                         f"{row.label} on {split}: reference {percent(published)}, ours "
                         f"{signed(difference.value)} [{signed(difference.low)}, "
@@ -178,7 +178,7 @@ def _document(found: Sequence[Comparison], jobs: Sequence[Job]) -> str:
         parts.append("".join(f"- {note}\n" for note in (*notes(group), *reference_notes(group))))
         pairs = pairs_of_best(group)
         if pairs:
-            parts.append(f"### The best on val against the others, on {group.judged_on}\n")
+            parts.append(f"### The best on val against the others, on {group.reported_split}\n")
             parts.append(markdown(*pair_table(pairs)))
             parts.append(f"{pairs_note(group)}\n")
     unfinished = _unfinished(jobs)
@@ -219,10 +219,10 @@ def _csv_of_split(group: Comparison, row: Setting, split: str) -> list[Any]:
     cells: list[Any] = [group.photos(split)]
     for metric in METRICS:
         estimate = row.estimate(split, metric)
-        cells += [estimate.mean, estimate.deviation, *(estimate.interval or (None, None))]
+        cells += [estimate.mean, estimate.std, *(estimate.interval or (None, None))]
     found = from_reference(row, split)
     if found is None:
         return [*cells, *[None] * 5]
     published, difference = found
     values = [difference.value, difference.low, difference.high]
-    return [*cells, published, *values, difference.may_be_none]
+    return [*cells, published, *values, difference.includes_zero]

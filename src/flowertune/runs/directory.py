@@ -116,7 +116,7 @@ class Run:
             flaws[path] = flaw
         return None, flaws
 
-    def take_up(self, others: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
+    def mark_resumed(self, others: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
         """Makes the directory of an unfinished run one at work again.
 
         `others`: what is another than it was; environment.json gets it under "resumed". The

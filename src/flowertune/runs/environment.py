@@ -31,7 +31,7 @@ def describe(compute: Compute, backbone: Backbone, photos: CachedDataset) -> dic
         "precision": compute.precision,
         "cpu_threads": compute.threads,
         **backbone.facts(),
-        "data_root": str(photos.photo_set.root),
+        "data_root": str(photos.dataset.root),
         "data_fingerprint": photos.fingerprint,
         "cache_keys": {name: each.key for name, each in photos.splits.items()},
         "left_out": [[str(path), reason] for path, reason in photos.bad],

@@ -22,7 +22,7 @@ class Prediction:
     path: str
     label: str
     ranked: tuple[tuple[str, float], ...]
-    is_hit: bool
+    is_correct: bool
 
     @property
     def answer(self) -> str:
@@ -47,7 +47,7 @@ class FinishedRun:
         return seed_matters(self.values["model.name"], self.values["probe.solver"])
 
     @property
-    def judged(self) -> str:
+    def reported_split(self) -> str:
         """The split that is looked at photo by photo."""
         return "test" if "test" in self.results["splits"] else "val"
 

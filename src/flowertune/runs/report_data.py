@@ -62,8 +62,8 @@ class ReportedRun:
         return self.finished.run.path
 
     @property
-    def judged(self) -> str:
-        return self.finished.judged
+    def reported_split(self) -> str:
+        return self.finished.reported_split
 
     @property
     def results(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_report(path: Path) -> ReportedRun:
         finished=finished,
         environment=finished.run.environment(),
         config_text=(path / "config.yaml").read_text(encoding="utf-8"),
-        predictions=finished.predictions(finished.judged),
+        predictions=finished.predictions(finished.reported_split),
         steps=tuple(line for line in lines if line["split"] == "train"),
         validations=tuple(line for line in lines if line["split"] == "val"),
         keepsakes=_keepsakes(path),

@@ -164,7 +164,7 @@ def _resume(
     if checkpoint is None:
         return PreviousRun(words, None, tuple(passed_over))
     others = differences(run, environment)
-    run.take_up(others, flaws)
+    run.mark_resumed(others, flaws)
     notes = (
         [f"it had another {', another '.join(others)}: its bits may differ from those of one run"]
         if others
@@ -264,18 +264,18 @@ def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
         )
 
 
-def check_photos(run: Run, photo_set: ImageDataset, progress: Progress) -> None:
+def check_photos(run: Run, dataset: ImageDataset, progress: Progress) -> None:
     """Refuses where photos came, went or changed since a finished run: its result is not theirs.
 
     Every file is read: a folder that took another's place does not show in its files' times.
     """
     before = {(photo.split, photo.path): photo.sha256 for photo in run.photos()}
     now = {
-        (name, path.relative_to(photo_set.root).as_posix()): path
-        for name, split in photo_set.splits.items()
+        (name, path.relative_to(dataset.root).as_posix()): path
+        for name, split in dataset.splits.items()
         for path in split.paths
     }
-    left_out = {path for _, path in now.keys() - before} & _left_out(run, photo_set.root)
+    left_out = {path for _, path in now.keys() - before} & _left_out(run, dataset.root)
     changed = {entry for entry in before.keys() ^ now.keys() if entry[1] not in left_out}
     kept = [entry for entry in before if entry in now]
     with ThreadPoolExecutor() as pool:

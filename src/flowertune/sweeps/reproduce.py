@@ -87,7 +87,7 @@ def run_reproduction(
         if exit_code == EXIT_DONE:
             assert config.run.name is not None
             one = read_finished_run(Path(config.run.root).expanduser() / config.run.name)
-            one.predictions(one.judged)
+            one.predictions(one.reported_split)
         return exit_code
 
     return perform_all(sweep, jobs, trained, launch)

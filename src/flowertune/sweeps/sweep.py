@@ -216,7 +216,7 @@ class Sweep:
             self._announce(job)
             yield True
             return
-        with self.workers.at_work(job.number) as may_begin:
+        with self.workers.running(job.number) as may_begin:
             if not may_begin:
                 yield False
                 return

@@ -55,7 +55,7 @@ class WorkerProcesses:
                     os.kill(int(pid), signal.SIGUSR1)
 
     @contextmanager
-    def at_work(self, number: int) -> Iterator[bool]:
+    def running(self, number: int) -> Iterator[bool]:
         """In a process of job `number`: whether it may begin. Signals raise Interrupted."""
         for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
             if hasattr(signal, name):  # between two jobs the launcher needs it alive

@@ -27,7 +27,7 @@ def check_disk_space(config: Config, backbone: Backbone, photos: CachedDataset) 
     """
     settings = config.trainer
     sizes = {name: len(each.split) for name, each in photos.splits.items()}
-    weights = 4 * saved_parameters(config, backbone, len(photos.photo_set.class_names))
+    weights = 4 * saved_parameters(config, backbone, len(photos.dataset.class_names))
     needed = 2 * weights + PHOTO_BYTES * sum(sizes.values())  # best/ and adapter/
     if config.model.name not in FROZEN:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)

@@ -256,7 +256,7 @@ def train(
             with averaged():
                 return validate()
         except Interrupted:
-            if not stop.hurried:
+            if not stop.forced:
                 saving.save()
             raise
 

@@ -76,13 +76,13 @@ def adapt(
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
     std = torch.tensor(backbone.preprocessing.std, device=device)
-    resident = pixels_are_resident(config.data, photos.photo_set, photos.splits["train"], device)
+    resident = pixels_are_resident(config.data, photos.dataset, photos.splits["train"], device)
     pixels = {
         name: DevicePixels(each.eval_pixels, device, resident=resident)
         for name, each in photos.splits.items()
     }
     labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}
-    class_names = photos.photo_set.class_names
+    class_names = photos.dataset.class_names
     run.write_table("photos.csv", ["split", "path", "label", "sha256"], photos.rows())
 
     # the frozen backbone: what the head starts from, and the baselines
@@ -184,7 +184,7 @@ def adapt(
         "tag": backbone.tag,
         "weights_sha256": backbone.weights_sha256,
         "data_fingerprint": photos.fingerprint,
-        "protocol": photos.photo_set.protocol,
+        "protocol": photos.dataset.protocol,
         "seed": config.seed,
         "device": compute.device_name,
         "precision": compute.precision,
@@ -196,14 +196,14 @@ def adapt(
             config.baselines, config.model.name, backbone.has_text, measured, baselines
         ),
     }
-    judged = "test" if "test" in outputs else "val"
+    reported_split = "test" if "test" in outputs else "val"
     is_frozen = classifier.mode in FROZEN
     return results, report_data.ReportInputs(
         photos=photos,
-        judged=judged,
-        outputs=outputs[judged],
+        reported_split=reported_split,
+        outputs=outputs[reported_split],
         trained=outputs["train"].embedding,
-        frozen=None if is_frozen else features.get(judged),
+        frozen=None if is_frozen else features.get(reported_split),
         pixels=pixels,
         training=training,
         seed=config.seed,

@@ -42,7 +42,7 @@ class ReportInputs:
     """
 
     photos: CachedDataset
-    judged: str
+    reported_split: str
     outputs: Outputs
     trained: Tensor
     frozen: Tensor | None
@@ -57,7 +57,7 @@ def write_report_data(run: Run, ending: ReportInputs) -> None:
     Raises DiskFullError, or another OSError.
     """
     photos = {
-        "split": ending.judged,
+        "split": ending.reported_split,
         **_gallery(ending),
         "augmented": [] if ending.training is None else _augmented(ending, ending.training),
     }
@@ -70,12 +70,12 @@ def write_report_data(run: Run, ending: ReportInputs) -> None:
 
 def _gallery(ending: ReportInputs) -> dict[str, list[dict[str, Any]]]:
     """The surest mistakes and the least sure hits, each with the nearest training photo."""
-    labels = torch.tensor(ending.photos.splits[ending.judged].split.labels)
+    labels = torch.tensor(ending.photos.splits[ending.reported_split].split.labels)
     logits = ending.outputs.logits
-    sureness = logits.float().softmax(1).amax(1)
+    confidence = logits.float().softmax(1).amax(1)
     # of equal logits the first, as in the table of predictions
     hit = logits.argsort(dim=1, descending=True, stable=True)[:, 0] == labels
-    order = sureness.argsort(descending=True, stable=True)
+    order = confidence.argsort(descending=True, stable=True)
     mistakes = order[~hit[order]][:SHOWN]
     unsure = order[hit[order]].flip(0)[:SHOWN]
     chosen = torch.cat([mistakes, unsure])
@@ -83,21 +83,21 @@ def _gallery(ending: ReportInputs) -> dict[str, list[dict[str, Any]]]:
     similarity, nearest = (
         F.normalize(ending.outputs.embedding[chosen].float(), dim=1) @ trained.T
     ).max(1)
-    pictures = _small(_pixels(ending, ending.judged, chosen))
-    neighbours = _small(_pixels(ending, "train", nearest))
+    pictures = _small(_pixels(ending, ending.reported_split, chosen))
+    neighbors = _small(_pixels(ending, "train", nearest))
     shown = [
         {
-            **_named(ending, ending.judged, photo),
+            **_named(ending, ending.reported_split, photo),
             "row": photo,
             "picture": picture,
             "nearest": {
-                **_named(ending, "train", neighbour),
+                **_named(ending, "train", neighbor),
                 "similarity": cosine,
                 "picture": its_picture,
             },
         }
-        for photo, picture, neighbour, cosine, its_picture in zip(
-            chosen.tolist(), pictures, nearest.tolist(), similarity.tolist(), neighbours,
+        for photo, picture, neighbor, cosine, its_picture in zip(
+            chosen.tolist(), pictures, nearest.tolist(), similarity.tolist(), neighbors,
             strict=True,
         )
     ]  # fmt: skip
@@ -152,8 +152,8 @@ def _named(ending: ReportInputs, split: str, photo: int) -> dict[str, str]:
     path = ending.photos.splits[split].split.paths[photo]
     label = ending.photos.splits[split].split.labels[photo]
     return {
-        "path": path.relative_to(ending.photos.photo_set.root).as_posix(),
-        "label": ending.photos.photo_set.class_names[label],
+        "path": path.relative_to(ending.photos.dataset.root).as_posix(),
+        "label": ending.photos.dataset.class_names[label],
     }
 
 

@@ -18,7 +18,7 @@ from flowertune.training.cuda_graph import CudaGraphStep, Scalars, build_graph_s
 from flowertune.training.optimizer import build_optimizer
 
 Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
-Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalised and targets (B, C), on the device
+Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalized and targets (B, C), on the device
 
 
 class TrainStep:

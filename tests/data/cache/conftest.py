@@ -27,7 +27,7 @@ def write_photos(root: Path) -> None:
                 Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
 
 
-def photo_set(root: Path) -> ImageDataset:
+def dataset(root: Path) -> ImageDataset:
     """What the folder source would list."""
     names = ("daisy", "rose")
     splits = {}
@@ -42,7 +42,7 @@ def cache_of(
     root: Path, folder: Path, *, train_form: bool = True, bad_files: str = "stop", progress=None
 ) -> CachedDataset:
     return cache_dataset(
-        photo_set(root),
+        dataset(root),
         SMALL,
         train_form=train_form,
         folder=folder,
@@ -76,7 +76,7 @@ def preprocessing() -> Preprocessing:
 @pytest.fixture(scope="session")
 def listed() -> Callable[[Path], ImageDataset]:
     """`listed(root)`: the photos as the folder source lists them."""
-    return photo_set
+    return dataset
 
 
 @pytest.fixture(scope="session")

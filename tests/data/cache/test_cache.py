@@ -138,7 +138,7 @@ def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cach
         "folder.jpg",
     ]
     train = photos.splits["train"]
-    assert photos.photo_set.splits["train"] == train.split
+    assert photos.dataset.splits["train"] == train.split
     assert len(train.split) == len(train.eval_pixels) == len(train.train_pixels) == 9
     assert train.split.labels == (0,) * 5 + (1,) * 4
     rows = [row for row in range(10) if row != 6]  # train/rose/1.jpg was there

@@ -20,5 +20,5 @@ def _photo(seed: int) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[[int], Image.Image]:
-    """`photo(seed)`: 160 x 120, with colours and edges at every scale; another for each seed."""
+    """`photo(seed)`: 160 x 120, with colors and edges at every scale; another for each seed."""
     return _photo

@@ -40,7 +40,7 @@ def sound(write: Write) -> None:
 
 
 def found(root: Path) -> Findings:
-    return check(folder.photo_set(root, seed=0), lambda *_: None)
+    return check(folder.list_images(root, seed=0), lambda *_: None)
 
 
 def test_nothing_is_found_where_nothing_is_wrong(root: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_copy_is_the_same_picture_as_its_original_and_no_other_is(
     assert len(set(groups)) == 30
 
 
-def test_the_same_form_in_another_colour_is_another_picture(photo: Photo) -> None:
+def test_the_same_form_in_another_color_is_another_picture(photo: Photo) -> None:
     y, cb, cr = photo(0).convert("YCbCr").split()
     redder = cr.point(lambda value: value + 30)
     other = Image.merge("YCbCr", (y, cb, redder)).convert("RGB")
@@ -70,13 +70,13 @@ def test_plain_surfaces_are_not_compared_by_their_noise() -> None:
 
 def test_the_frequencies_are_those_of_the_cosine_transform(photo: Photo) -> None:
     image = photo(3).resize((32, 32))
-    grey = np.asarray(image.convert("YCbCr"), dtype=float)[..., 0]
+    gray = np.asarray(image.convert("YCbCr"), dtype=float)[..., 0]
     waves = [
         [math.sqrt((1 if k == 0 else 2) / 32) * math.cos(math.pi * k * (2 * n + 1) / 64)
          for n in range(32)] for k in range(16)
     ]  # fmt: skip
     assert np.allclose(
-        perceptual_hash(image).grey, np.array(waves) @ grey @ np.array(waves).T, atol=1e-2
+        perceptual_hash(image).gray, np.array(waves) @ gray @ np.array(waves).T, atol=1e-2
     )
 
 
@@ -85,18 +85,18 @@ def alike(one: PerceptualHash, other: PerceptualHash) -> bool:
     places = [(i, j) for i in range(16) for j in range(16)]
     low = [p for p in places if max(p) < 8 and p != (0, 0)]
     high = [p for p in places if max(p) >= 8]
-    bits = sum((one.grey[p] > 0) != (other.grey[p] > 0) for p in low)
-    a, b = (np.array([each.grey[p] for p in high]) for each in (one, other))
-    colour = math.sqrt(((one.colour - other.colour) ** 2).sum() / 32**2)
-    return bits <= 12 and a @ b >= 0.5 * np.linalg.norm(a) * np.linalg.norm(b) and colour <= 12
+    bits = sum((one.gray[p] > 0) != (other.gray[p] > 0) for p in low)
+    a, b = (np.array([each.gray[p] for p in high]) for each in (one, other))
+    color = math.sqrt(((one.color - other.color) ** 2).sum() / 32**2)
+    return bits <= 12 and a @ b >= 0.5 * np.linalg.norm(a) * np.linalg.norm(b) and color <= 12
 
 
 def flipped(one: PerceptualHash) -> PerceptualHash:
     """From the definition: cos(k (pi - x)) = (-1)^k cos(k x)."""
-    grey, colour = one.grey.copy(), one.colour.copy()
-    grey[:, 1::2] *= -1
-    colour[..., 1::2] *= -1
-    return PerceptualHash(grey, colour)
+    gray, color = one.gray.copy(), one.color.copy()
+    gray[:, 1::2] *= -1
+    color[..., 1::2] *= -1
+    return PerceptualHash(gray, color)
 
 
 def test_the_search_finds_what_a_loop_over_all_pairs_finds(

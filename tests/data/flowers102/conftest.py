@@ -126,7 +126,7 @@ def get(server: LoopbackServer) -> Callable[..., ImageDataset]:
         progress: Progress = lambda *_: None,
     ) -> ImageDataset:
         release = release or server.release()
-        return flowers102.photo_set(root, url=url, progress=progress, release=release)
+        return flowers102.list_images(root, url=url, progress=progress, release=release)
 
     return get
 

@@ -89,7 +89,7 @@ def complete(tmp_path: Path, shared_folder: Callable[[str], Path]) -> Path:
 
 
 def test_official_splits_equal_torchvisions(complete: Path) -> None:
-    photos = flowers102.photo_set(complete, url="not asked for", progress=lambda *_: None)
+    photos = flowers102.list_images(complete, url="not asked for", progress=lambda *_: None)
     assert photos.protocol == "Flowers-102 official: train 1,020, val 1,020, test 6,149"
     every = [path for split in photos.splits.values() for path in split.paths]
     assert len(set(every)) == 8189

@@ -23,7 +23,7 @@ BadFile = tuple[Path, str]
 class CachedSplit:
     """A split with its pixels. `split` holds the photos that decoded; row i is `split.paths[i]`.
 
-    `eval_pixels` (N, 3, H, W) uint8 are open_clip's own, before normalisation. `train_pixels`
+    `eval_pixels` (N, 3, H, W) uint8 are open_clip's own, before normalization. `train_pixels`
     (N, 3, Hc, Wc) uint8 keep the aspect ratio: each picture stands in the top left corner of one
     canvas, `train_sizes` (N, 2) int32 are the true (height, width); both None where the split has
     no training form. `sha256` are hashes of the files' contents, `key` names the cache directory.
@@ -39,25 +39,25 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """A task with its pixels. `photo_set` lacks the bad files; `bad` lists them with the reason.
+    """A task with its pixels. `dataset` lacks the bad files; `bad` lists them with the reason.
 
     `fingerprint` is the SHA-256 of the class names and of each photo's split, name below the root,
     label and content: the same photos elsewhere have the same.
     """
 
-    photo_set: ImageDataset
+    dataset: ImageDataset
     splits: dict[str, CachedSplit]
     bad: tuple[BadFile, ...]
     fingerprint: str
 
     def names(self, split: str) -> list[str]:
         """The photos of a split as a run's files print them: below the root, with slashes."""
-        root = self.photo_set.root
+        root = self.dataset.root
         return [path.relative_to(root).as_posix() for path in self.splits[split].split.paths]
 
     def rows(self) -> list[list[str]]:
         """Every photo: split, name, class, SHA-256."""
-        classes = self.photo_set.class_names
+        classes = self.dataset.class_names
         return [
             [split, name, classes[label], sha256]
             for split, each in self.splits.items()
@@ -68,7 +68,7 @@ class CachedDataset:
 
 
 def cache_dataset(
-    photo_set: ImageDataset,
+    dataset: ImageDataset,
     preprocessing: Preprocessing,
     *,
     train_form: bool,
@@ -84,7 +84,7 @@ def cache_dataset(
     class that loses its last photo of a split by leaving them out, a folder that cannot be written.
     """
     stores = open_or_build(
-        {name: split.paths for name, split in photo_set.splits.items()},
+        {name: split.paths for name, split in dataset.splits.items()},
         preprocessing,
         train_form=["train"] if train_form else [],
         folder=folder / "pixels",
@@ -92,46 +92,46 @@ def cache_dataset(
     )
     bad = tuple(
         (split.paths[place], reason)
-        for name, split in photo_set.splits.items()
+        for name, split in dataset.splits.items()
         for place, reason in sorted(stores[name].index.bad.items())
     )
     if bad and bad_files == "stop":
-        raise UsageError(_bad_files_message(photo_set, bad))
+        raise UsageError(_bad_files_message(dataset, bad))
     kept_splits = {
-        name: _kept(split, stores[name].index.kept) for name, split in photo_set.splits.items()
+        name: _kept(split, stores[name].index.kept) for name, split in dataset.splits.items()
     }
-    for name, split in photo_set.splits.items():
+    for name, split in dataset.splits.items():
         lost = sorted(set(split.labels) - set(kept_splits[name].labels))
         if lost:
-            raise UsageError(_lost_classes_message(photo_set, name, lost, bad))
+            raise UsageError(_lost_classes_message(dataset, name, lost, bad))
     left_out = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
     return CachedDataset(
-        photo_set=replace(photo_set, splits=kept_splits, protocol=photo_set.protocol + left_out),
+        dataset=replace(dataset, splits=kept_splits, protocol=dataset.protocol + left_out),
         splits={name: _cached(kept_splits[name], store) for name, store in stores.items()},
         bad=bad,
-        fingerprint=_fingerprint(photo_set, kept_splits, stores),
+        fingerprint=_fingerprint(dataset, kept_splits, stores),
     )
 
 
-def bad_file_lines(photo_set: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
+def bad_file_lines(dataset: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
     """One line for each bad file: its name below the root and the reason."""
-    root = photo_set.root
+    root = dataset.root
     return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
 
 
-def _bad_files_message(photo_set: ImageDataset, bad: Sequence[BadFile]) -> str:
-    total = sum(len(split) for split in photo_set.splits.values())
-    first = f"{len(bad):,} of {total:,} files in {printable(photo_set.root)} give no picture:"
+def _bad_files_message(dataset: ImageDataset, bad: Sequence[BadFile]) -> str:
+    total = sum(len(split) for split in dataset.splits.values())
+    first = f"{len(bad):,} of {total:,} files in {printable(dataset.root)} give no picture:"
     last = "Repair or remove them, or go on without them: data.bad_files=skip"
-    return _message(first, bad_file_lines(photo_set, bad), last)
+    return _message(first, bad_file_lines(dataset, bad), last)
 
 
 def _lost_classes_message(
-    photo_set: ImageDataset, name: str, lost: Sequence[int], bad: Sequence[BadFile]
+    dataset: ImageDataset, name: str, lost: Sequence[int], bad: Sequence[BadFile]
 ) -> str:
-    classes = ", ".join(repr(photo_set.class_names[label]) for label in lost)
+    classes = ", ".join(repr(dataset.class_names[label]) for label in lost)
     first = f"without the files that give no picture, {name} has no photo left of {classes}:"
-    return _message(first, bad_file_lines(photo_set, bad), "Repair or replace them.")
+    return _message(first, bad_file_lines(dataset, bad), "Repair or replace them.")
 
 
 def _message(first: str, lines: Sequence[str], last: str) -> str:
@@ -157,16 +157,16 @@ def _cached(split: Split, store: PixelStore) -> CachedSplit:
 
 
 def _fingerprint(
-    photo_set: ImageDataset, splits: dict[str, Split], stores: dict[str, PixelStore]
+    dataset: ImageDataset, splits: dict[str, Split], stores: dict[str, PixelStore]
 ) -> str:
     facts = {
         name: [
-            (path.relative_to(photo_set.root).as_posix(), label, sha256)
+            (path.relative_to(dataset.root).as_posix(), label, sha256)
             for path, label, sha256 in zip(
                 split.paths, split.labels, stores[name].index.sha256, strict=True
             )
         ]
         for name, split in splits.items()
     }
-    text = json.dumps([photo_set.class_names, facts], sort_keys=True)
+    text = json.dumps([dataset.class_names, facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -83,14 +83,14 @@ class _ImageFacts:
     perceptual_hash: PerceptualHash
 
 
-def check(photo_set: ImageDataset, progress: Progress) -> Findings:
+def check(dataset: ImageDataset, progress: Progress) -> Findings:
     """Read and decode every photo once, and compare all with all.
 
     Needs no backbone and changes nothing. `progress(description, done, total)` counts photos.
     """
     photos = [
-        (path, NamedImage(split, _name(photo_set, path), photo_set.class_names[label]))
-        for split, listed in photo_set.splits.items()
+        (path, NamedImage(split, _name(dataset, path), dataset.class_names[label]))
+        for split, listed in dataset.splits.items()
         for path, label in zip(listed.paths, listed.labels, strict=True)
     ]
     readable: list[tuple[NamedImage, _ImageFacts]] = []
@@ -109,7 +109,7 @@ def check(photo_set: ImageDataset, progress: Progress) -> Findings:
     found = list(zip(same, labels, splits, strict=True))
     counts = {
         split: Counter(photo.class_name for photo, _ in readable if photo.split == split)
-        for split in photo_set.splits
+        for split in dataset.splits
     }
     return Findings(
         two_classes=tuple(each for each, classes, _ in found if classes > 1),
@@ -117,20 +117,20 @@ def check(photo_set: ImageDataset, progress: Progress) -> Findings:
         unreadable=tuple(unreadable),
         few=tuple(
             (split, name, counts[split][name])
-            for split in photo_set.splits
-            for name in photo_set.class_names
+            for split in dataset.splits
+            for name in dataset.class_names
             if counts[split][name] < FEW[split]
         ),
         repeated=tuple(each for each, classes, n in found if classes == n == 1),
-        uneven=_uneven([(name, counts["train"][name]) for name in photo_set.class_names]),
+        uneven=_uneven([(name, counts["train"][name]) for name in dataset.class_names]),
         endings=tuple(
             (photo, look.format) for photo, look in readable if _names_another(photo, look.format)
         ),
     )
 
 
-def _name(photo_set: ImageDataset, path: Path) -> str:
-    return path.relative_to(photo_set.root).as_posix()
+def _name(dataset: ImageDataset, path: Path) -> str:
+    return path.relative_to(dataset.root).as_posix()
 
 
 def _image_facts(path: Path) -> _ImageFacts | UnreadableImageError:

@@ -25,13 +25,13 @@ from flowertune.data.cache.decode import Progress
 SIDE = 32  # pixels, of the small picture that is transformed
 HASHED = 8  # frequencies in each direction whose signs are the hash, without the mean: 63 bits
 KEPT = 16  # frequencies in each direction that are kept of the brightness
-KEPT_OF_COLOUR = 4
+KEPT_OF_COLOR = 4
 
 LARGEST_DISTANCE = 12  # bits; two unrelated photos differ in 32, give or take 4
 LEAST_CORRELATION = 0.5
 # Levels of 255, root mean square over the picture. A form alone is not the same picture: a shirt
-# that is sold in two colours.
-LARGEST_COLOUR_DISTANCE = 12.0
+# that is sold in two colors.
+LARGEST_COLOR_DISTANCE = 12.0
 # Levels, of the detail all together. A photo of Flowers-17 has 230 or more; what has less than
 # this is a plain surface, where noise would be compared with noise.
 LEAST_DETAIL = 20.0
@@ -47,12 +47,12 @@ Floats = NDArray[np.float32]
 class PerceptualHash(NamedTuple):
     """The lowest frequencies of a picture that was squashed to a square (DCT-II, orthonormal).
 
-    `grey` (16, 16) is its brightness, `colour` (2, 4, 4) its blue and red differences (YCbCr); rows
+    `gray` (16, 16) is its brightness, `color` (2, 4, 4) its blue and red differences (YCbCr); rows
     are vertical frequencies, columns horizontal ones.
     """
 
-    grey: Floats
-    colour: Floats
+    gray: Floats
+    color: Floats
 
 
 class _HashTable(NamedTuple):
@@ -60,7 +60,7 @@ class _HashTable(NamedTuple):
 
     hashes: Floats
     details: Floats
-    colours: Floats
+    colors: Floats
 
     def part(self, places: slice | NDArray[np.intp]) -> "_HashTable":
         return _HashTable(*(each[places] for each in self))
@@ -76,7 +76,7 @@ def perceptual_hash(image: Image.Image) -> PerceptualHash:
     frequencies = dctn(planes, axes=(1, 2), norm="ortho").astype(np.float32)
     return PerceptualHash(
         frequencies[0, :KEPT, :KEPT].copy(),
-        frequencies[1:, :KEPT_OF_COLOUR, :KEPT_OF_COLOUR].copy(),
+        frequencies[1:, :KEPT_OF_COLOR, :KEPT_OF_COLOR].copy(),
     )
 
 
@@ -84,7 +84,7 @@ def find_duplicates(spectra: Sequence[PerceptualHash], progress: Progress) -> ND
     """For each of N pictures the number (N,) of its group: same number, same picture.
 
     Two pictures are the same where their hashes differ in few bits, their detail correlates and
-    their colours are close, as they are or one of them mirrored; so are those that a third one
+    their colors are close, as they are or one of them mirrored; so are those that a third one
     joins. All pairs are compared, by matrix products: 50,000 pictures take seconds, and the memory
     grows with N alone.
     """
@@ -93,10 +93,10 @@ def find_duplicates(spectra: Sequence[PerceptualHash], progress: Progress) -> ND
 
     count = len(spectra)
     groups = np.arange(count, dtype=np.int32)
-    grey = np.stack([each.grey for each in spectra])
-    colour = np.stack([each.colour for each in spectra])
-    pictures = _hash_table(grey, colour)
-    mirrored = _hash_table(grey * MIRROR, colour * MIRROR[:KEPT_OF_COLOUR])
+    gray = np.stack([each.gray for each in spectra])
+    color = np.stack([each.color for each in spectra])
+    pictures = _hash_table(gray, color)
+    mirrored = _hash_table(gray * MIRROR, color * MIRROR[:KEPT_OF_COLOR])
     blocks = [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
     for done, rows in enumerate(blocks, start=1):
         for columns in blocks[done - 1 :]:
@@ -112,18 +112,18 @@ def find_duplicates(spectra: Sequence[PerceptualHash], progress: Progress) -> ND
     return groups
 
 
-def _hash_table(grey: Floats, colour: Floats) -> _HashTable:
+def _hash_table(gray: Floats, color: Floats) -> _HashTable:
     """From (N, 16, 16) and (N, 2, 4, 4)."""
-    count = len(grey)
-    lowest = grey[:, :HASHED, :HASHED].reshape(count, -1)[:, 1:]
-    higher = grey.copy()
+    count = len(gray)
+    lowest = gray[:, :HASHED, :HASHED].reshape(count, -1)[:, 1:]
+    higher = gray.copy()
     higher[:, :HASHED, :HASHED] = 0
     higher = higher.reshape(count, -1)
     lengths = np.linalg.norm(higher, axis=1, keepdims=True)
     return _HashTable(
         hashes=np.where(lowest > 0, 1, -1).astype(np.float32),
         details=higher / np.maximum(lengths, LEAST_DETAIL),
-        colours=colour.reshape(count, -1) / np.float32(SIDE),
+        colors=color.reshape(count, -1) / np.float32(SIDE),
     )
 
 
@@ -136,7 +136,7 @@ def _alike(some: _HashTable, others: _HashTable) -> tuple[NDArray[np.intp], NDAr
     some, others = some.part(first), others.part(second)
     same = near[np.ix_(first, second)]
     same &= some.details @ others.details.T >= LEAST_CORRELATION
-    same &= _distances(some.colours, others.colours) <= LARGEST_COLOUR_DISTANCE
+    same &= _distances(some.colors, others.colors) <= LARGEST_COLOR_DISTANCE
     rows, columns = same.nonzero()
     return first[rows], second[columns]
 

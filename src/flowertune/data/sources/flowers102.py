@@ -40,7 +40,7 @@ OFFICIAL = Release(
 )
 
 
-def photo_set(
+def list_images(
     root: Path, *, url: str, progress: Progress, release: Release = OFFICIAL
 ) -> ImageDataset:
     """The official protocol; what is missing in `root` is fetched from the base address `url`.

@@ -30,7 +30,7 @@ SMALLEST_CLASS_TO_SPLIT = 3
 ClassFiles = dict[str, list[Path]]  # class name -> its files, both in sorted order
 
 
-def photo_set(root: Path, *, seed: int) -> ImageDataset:
+def list_images(root: Path, *, seed: int) -> ImageDataset:
     """List the photos below `root`; labels follow the sorted names of the class folders.
 
     One level of class folders is split for each class on its own: of n photos, n / 5 rounded to

@@ -1,7 +1,7 @@
 """Augmentation: what is drawn for a batch, and the batch it makes on the device.
 
 The parameters are drawn on the CPU from (seed, epoch, step) alone, each kind under a purpose of
-its own: switching mixing or colour on leaves crops and flips as they were.
+its own: switching mixing or color on leaves crops and flips as they were.
 """
 
 import math
@@ -17,7 +17,7 @@ from flowertune.data.transforms.color_jitter import jitter
 from flowertune.data.transforms.resize import Interpolation, Photos, resize_into
 from flowertune.runtime.device import send
 
-# Like torchvision's RandomResizedCrop: so many boxes are tried before the centre is taken.
+# Like torchvision's RandomResizedCrop: so many boxes are tried before the center is taken.
 CROP_TRIES = 10
 
 
@@ -47,13 +47,13 @@ class AugmentParams:
     """Everything random about one batch, on the CPU.
 
     boxes: (B, 4) int64 top, left, height, width in stored pixels. flips: (B,) bool.
-    colour: (B, 3) float32 brightness, contrast and saturation factors, or None.
+    color: (B, 3) float32 brightness, contrast and saturation factors, or None.
     mixing: for `mix.mix`, or None: this batch is not mixed.
     """
 
     boxes: Tensor
     flips: Tensor
-    colour: Tensor | None
+    color: Tensor | None
     mixing: mixup.MixParams | None
 
 
@@ -70,17 +70,17 @@ def draw_params(
     )
     flips = torch.rand(count, generator=seeding.generator(seed, "flip", epoch, step)) < recipe.flip
 
-    colour = None
+    color = None
     strengths = torch.tensor([recipe.brightness, recipe.contrast, recipe.saturation])
     if strengths.any():
         uniform = torch.rand(count, 3, generator=seeding.generator(seed, "colour", epoch, step))
         low = (1 - strengths).clamp(min=0)
-        colour = low + uniform * (1 + strengths - low)
+        color = low + uniform * (1 + strengths - low)
 
     mixing = None
     if recipe.mixing is not None and epoch <= recipe.mixing.last_epoch:
         mixing = mixup.draw_params(recipe.mixing, count, recipe.size, seed, epoch, step)
-    return AugmentParams(boxes, flips, colour, mixing)
+    return AugmentParams(boxes, flips, color, mixing)
 
 
 def draw_boxes(
@@ -92,8 +92,8 @@ def draw_boxes(
     """Random crops as torchvision's RandomResizedCrop draws them, for a whole batch.
 
     sizes: (B, 2) int, height and width. Returns (B, 4) int64 top, left, height, width.
-    The first of ten boxes that fits the photo is taken, else the largest box in the centre whose
-    ratio is allowed. What is drawn for a photo does not depend on its neighbours' sizes.
+    The first of ten boxes that fits the photo is taken, else the largest box in the center whose
+    ratio is allowed. What is drawn for a photo does not depend on its neighbors' sizes.
     """
     count = len(sizes)
     photo_height, photo_width = sizes.long().unbind(1)
@@ -135,19 +135,19 @@ def apply(
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
 ) -> Tensor:
-    """Crop, resize, flip, vary the colours and normalise; mixing comes after (`mix.mix`).
+    """Crop, resize, flip, vary the colors and normalize; mixing comes after (`mix.mix`).
 
     pixels: (B, 3, Hc, Wc) uint8 on the device, the photo in the top left corner of its canvas.
     mean, std: (3,), of values in [0, 1]; as tensors on the device they cost no transfer.
     Returns images (B, 3, H, W) float32 on the device.
     """
     out = torch.empty(len(pixels), 3, *recipe.size, device=pixels[0].device)
-    colour = None if drawn.colour is None else send(drawn.colour, out.device)
+    color = None if drawn.color is None else send(drawn.color, out.device)
     mean, std = _per_channel(mean, out.device), _per_channel(std, out.device)
     for done in resize_into(out, pixels, drawn.boxes, drawn.flips, recipe.interpolation):
         images = out[done]
-        if colour is not None:
-            images.copy_(jitter(images, colour[done]))
+        if color is not None:
+            images.copy_(jitter(images, color[done]))
         images.sub_(mean).div_(std)
     return out
 

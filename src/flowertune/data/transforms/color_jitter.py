@@ -1,4 +1,4 @@
-"""Colour jitter on a batch, each image with its own factors."""
+"""Color jitter on a batch, each image with its own factors."""
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
     """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = (images * brightness).clamp_(0, 1)
-    mean_grey = _gray(images).mean(dim=(1, 2, 3), keepdim=True)
-    images = _blend(images, mean_grey, contrast)
+    mean_gray = _gray(images).mean(dim=(1, 2, 3), keepdim=True)
+    images = _blend(images, mean_gray, contrast)
     return _blend(images, _gray(images), saturation)
 
 

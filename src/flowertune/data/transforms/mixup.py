@@ -33,8 +33,8 @@ class MixParams:
     bottom, right of what CutMix takes from the partner, in pixels; None for MixUp.
     """
 
-    partner: Tensor
-    coefficient: float
+    permutation: Tensor
+    lam: float
     box: Tensor | None
 
 
@@ -42,12 +42,12 @@ def draw_params(
     mixing: MixSettings, count: int, size: Size, seed: int, epoch: int, step: int
 ) -> MixParams:
     """Draw the mixing of a batch of `count` photos of `size` (H, W)."""
-    partner = draw_permutation(mixing.kind, count, seed, epoch, step)
-    coefficient = draw_lam(mixing.kind, mixing.alpha, seed, epoch, step)
+    permutation = draw_permutation(mixing.kind, count, seed, epoch, step)
+    lam = draw_lam(mixing.kind, mixing.alpha, seed, epoch, step)
     if mixing.kind == "mixup":
-        return MixParams(partner, coefficient, None)
-    box = cut_box(coefficient, draw_center(size, seed, epoch, step), size)
-    return MixParams(partner, share_outside(box, size), torch.tensor(box))
+        return MixParams(permutation, lam, None)
+    box = cut_box(lam, draw_center(size, seed, epoch, step), size)
+    return MixParams(permutation, share_outside(box, size), torch.tensor(box))
 
 
 def draw_permutation(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Tensor:
@@ -73,14 +73,14 @@ def draw_center(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]
     return int(row), int(column)
 
 
-def cut_box(coefficient: float, centre: tuple[int, int], size: Size) -> tuple[int, int, int, int]:
+def cut_box(lam: float, center: tuple[int, int], size: Size) -> tuple[int, int, int, int]:
     """CutMix's box: top, left, bottom, right, of the photo's own shape, clipped to its edge.
 
     Before clipping it covers the share 1 - coefficient of `size` (H, W), less what rounding takes.
     """
-    half = 0.5 * math.sqrt(1 - coefficient)
-    top, left = (max(0, c - int(half * n)) for c, n in zip(centre, size, strict=True))
-    bottom, right = (min(n, c + int(half * n)) for c, n in zip(centre, size, strict=True))
+    half = 0.5 * math.sqrt(1 - lam)
+    top, left = (max(0, c - int(half * n)) for c, n in zip(center, size, strict=True))
+    bottom, right = (min(n, c + int(half * n)) for c, n in zip(center, size, strict=True))
     return top, left, bottom, right
 
 
@@ -109,26 +109,26 @@ def mix(images: Tensor, targets: Tensor, drawn: MixParams) -> tuple[Tensor, Tens
     """
     if len(images) == 1:
         return images, targets
-    partner = send(drawn.partner, images.device)
+    permutation = send(drawn.permutation, images.device)
     if drawn.box is None:
-        mixed = _blend(images, partner, drawn.coefficient)
+        mixed = _blend(images, permutation, drawn.lam)
     else:
-        mixed = _paste(images, partner, send(drawn.box, images.device))
-    return mixed, _blend(targets, partner, drawn.coefficient)
+        mixed = _paste(images, permutation, send(drawn.box, images.device))
+    return mixed, _blend(targets, permutation, drawn.lam)
 
 
-def _blend(values: Tensor, partner: Tensor, coefficient: float) -> Tensor:
-    mixed = values * coefficient
+def _blend(values: Tensor, permutation: Tensor, lam: float) -> Tensor:
+    mixed = values * lam
     at_once = GROUP_ON_CPU if values.device.type == "cpu" else len(values)
-    for part, partners in zip(mixed.split(at_once), partner.split(at_once), strict=True):
-        part.add_(values.index_select(0, partners), alpha=1 - coefficient)
+    for part, partners in zip(mixed.split(at_once), permutation.split(at_once), strict=True):
+        part.add_(values.index_select(0, partners), alpha=1 - lam)
     return mixed
 
 
-def _paste(images: Tensor, partner: Tensor, box: Tensor) -> Tensor:
+def _paste(images: Tensor, permutation: Tensor, box: Tensor) -> Tensor:
     """By a mask and not by slicing: the shapes on the device do not hang on the box."""
     top, left, bottom, right = box.unbind()
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)
     inside = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
-    return torch.where(inside, images[partner], images)
+    return torch.where(inside, images[permutation], images)

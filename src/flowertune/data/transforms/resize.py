@@ -100,18 +100,18 @@ def _taps(
     Returns input indices (B, out, K) int64 and weights (B, out, K) float32 that sum to 1; taps
     outside the box have weight 0 and the index of its last pixel.
 
-    Output i is centred on (i + 1/2) * length / out. Everything before the kernel is done in whole
+    Output i is centered on (i + 1/2) * length / out. Everything before the kernel is done in whole
     numbers (all lengths times 2 * out), so that every device finds the same taps and weights.
     Follows ImagingResample of Pillow, src/libImaging/Resample.c.
     """
     support = SUPPORT[interpolation]
-    # An open interval of length 2 * support * coarser / out holds no more pixel centres than this.
+    # An open interval of length 2 * support * coarser / out holds no more pixel centers than this.
     count = -(-2 * support * max(longest, out) // out)
     coarser = length.clamp(min=out)[:, None]
-    centre = (2 * torch.arange(out, device=start.device) + 1) * length[:, None]
-    first = (centre - 2 * support * coarser + out).div(2 * out, rounding_mode="floor").clamp(min=0)
+    center = (2 * torch.arange(out, device=start.device) + 1) * length[:, None]
+    first = (center - 2 * support * coarser + out).div(2 * out, rounding_mode="floor").clamp(min=0)
     tap = first[..., None] + torch.arange(count, device=start.device)
-    distance = ((2 * tap + 1) * out - centre[..., None]).abs() / (2 * coarser[..., None])
+    distance = ((2 * tap + 1) * out - center[..., None]).abs() / (2 * coarser[..., None])
     weight = _kernel(distance.float(), interpolation)
     weight = weight.masked_fill(tap >= length[:, None, None], 0)
     # Summed tap by tap: the order in which `sum` adds depends on the number of taps, and with it a

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 
 def load(photo: str | Path) -> Any:
-    """The photo at a path, upright and normalised: (1, 3, H, W) float32."""
+    """The photo at a path, upright and normalized: (1, 3, H, W) float32."""
     wanted = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
     with Image.open(photo) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")

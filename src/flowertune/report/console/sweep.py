@@ -48,13 +48,12 @@ def _show_group(console: ConsoleReporter, group: Sequence[SettingStats], with_me
     first = group[0].results[0]
     console.say(f"{first['backbone']} {first['tag']}; {first['protocol']}")
     order = "best top-1 on val first" if "val" in first["splits"] else "no val: in no order"
-    several = any(setting.deviation for setting in group)
+    several = any(setting.std for setting in group)
     console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
     console.console.print(_table(group, with_method))
     if any(setting.is_below_probe for setting in group):
-        console.say(
-            f"{_MARK.strip()} below the linear probe of the same backbone on {group[0].judged_on}"
-        )
+        split = group[0].reported_split
+        console.say(f"{_MARK.strip()} below the linear probe of the same backbone on {split}")
     halves = []
     for split in _splits(group):
         low, high = first["splits"][split]["top1_interval"]
@@ -82,11 +81,11 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
     for title in (*counts, f"{splits[-1]} mean\nper class", "trained\nparameters"):
         table.add_column(title, justify="right", no_wrap=True)
 
-    judged = group[0].judged_on
+    reported_split = group[0].reported_split
     blank = " " * len(_MARK) if any(setting.is_below_probe for setting in group) else ""
     for setting in group:
         finished = len(setting.results)
-        marks = {judged: _MARK if setting.is_below_probe else blank}
+        marks = {reported_split: _MARK if setting.is_below_probe else blank}
         table.add_row(
             *(Text(_short(setting.values[key]), "bold") for key in keys),
             str(finished) if finished == setting.jobs else f"{finished} of {setting.jobs}",
@@ -95,13 +94,13 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
             f"{setting.results[0]['trainable_parameters']:,}",
         )
     for baseline, name in BASELINE_NAMES.items():
-        if all(f"{baseline}_{judged}_top1" in setting.mean for setting in group):
+        if all(f"{baseline}_{reported_split}_top1" in setting.mean for setting in group):
             measures = [*(f"{split}_top1" for split in splits), f"{splits[-1]}_mean_per_class"]
             cells = [
                 _over([setting.mean[f"{baseline}_{measure}"] for setting in group])
                 for measure in measures
             ]
-            cells[splits.index(judged)] += blank
+            cells[splits.index(reported_split)] += blank
             parameters = group[0].results[0]["baselines"][baseline]["trainable_parameters"]
             table.add_row(name, *[""] * len(keys), *cells, f"{parameters:,}")
     return table
@@ -114,7 +113,7 @@ def _over(accuracies: Sequence[float]) -> str:
 
 
 def _around(setting: SettingStats, measure: str) -> str:
-    spread = setting.deviation.get(measure)
+    spread = setting.std.get(measure)
     return f"{setting.mean[measure]:.2%}" + ("" if spread is None else f" ± {100 * spread:.2f}")
 
 

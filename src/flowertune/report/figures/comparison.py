@@ -18,7 +18,7 @@ Captioned = tuple[str, str, str]  # an SVG for a page, its caption, and what it 
 
 def cost(group: Comparison) -> list[Captioned]:
     """Accuracy against trained parameters, and against minutes."""
-    split = group.judged_on
+    split = group.reported_split
     said = [
         f"{row.label} {percent(row.estimate(split, 'top1').mean)} with "
         f"{row.trainable_parameters:,} parameters in {row.minutes:.1f} minutes"
@@ -49,7 +49,7 @@ class _Parted(NamedTuple):
 
 
 def _parted(group: Comparison) -> _Parted:
-    split, found = group.judged_on, lines(group)
+    split, found = group.reported_split, lines(group)
     others = [
         end
         for line in found
@@ -73,7 +73,7 @@ def _parted(group: Comparison) -> _Parted:
 def _scatter(group: Comparison, title: str, place: Callable[[Setting], float]) -> str:
     drawn = style.new_figure(7, 4.2)
     (axes,) = drawn.axes
-    split, level = group.judged_on, 0
+    split, level = group.reported_split, 0
     covered, beyond, below = _parted(group)
     numbers = {row.label: number for number, row in enumerate(group.rows)}
     rows = [line.row for line in covered if line.row is not None]

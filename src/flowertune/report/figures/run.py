@@ -20,7 +20,7 @@ _MARKERS = "osD^vP"
 
 def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
     """(what it is, what it was taken for, photos), the most photos first."""
-    counts = Counter((each.label, each.answer) for each in predictions if not each.is_hit)
+    counts = Counter((each.label, each.answer) for each in predictions if not each.is_correct)
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
 
 
@@ -48,8 +48,8 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     for (label, answer), count in pairs.items():
         if label in place and answer in place:
             squares[label == answer].append((place[answer], place[label], count / photos[label]))
-    for is_hit, series in ((True, 0), (False, 1)):
-        style.squares(axes, squares[is_hit], style.SERIES[series])
+    for is_correct, series in ((True, 0), (False, 1)):
+        style.squares(axes, squares[is_correct], style.SERIES[series])
     with style.settings():
         size = 9 if len(classes) <= 30 else 7
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
@@ -70,7 +70,7 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
 def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
     """(class, hits, photos), the lowest accuracy first."""
     photos = Counter(each.label for each in predictions)
-    hits = Counter(each.label for each in predictions if each.is_hit)
+    hits = Counter(each.label for each in predictions if each.is_correct)
     found = [(name, hits[name], count) for name, count in photos.items()]
     return sorted(found, key=lambda each: (each[1] / each[2], each[0]))
 
@@ -103,20 +103,20 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
 
 def calibration(predictions: Sequence[Prediction]) -> Drawing:
     """How often a model is right, against how sure it is; and how many photos each bar holds."""
-    sureness = np.array([each.probability for each in predictions])
-    hits = np.array([each.is_hit for each in predictions])
-    bins = np.clip(np.ceil(sureness * BINS).astype(int) - 1, 0, BINS - 1)
+    confidence = np.array([each.probability for each in predictions])
+    hits = np.array([each.is_correct for each in predictions])
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     figure = style.new_figures(7, 5.5, rows=2, ratios=(3, 1))
     shares, counts = figure.axes
     shares.plot([0, 100], [0, 100], color=style.INK, linewidth=0.8, linestyle="--")
     said = []
     for number in sorted(set(bins.tolist())):
         inside = bins == number
-        right, sure = 100 * hits[inside].mean(), 100 * sureness[inside].mean()
-        centre = 100 * (number + 0.5) / BINS
-        shares.bar(centre, right, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
+        right, sure = 100 * hits[inside].mean(), 100 * confidence[inside].mean()
+        center = 100 * (number + 0.5) / BINS
+        shares.bar(center, right, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
         shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
-        counts.bar(centre, int(inside.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
+        counts.bar(center, int(inside.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
         said.append(f"{sure:.0f} sure, {right:.0f} right, {int(inside.sum())} photos")
     for axes in (shares, counts):
         axes.set_xlim(0, 100)
@@ -146,8 +146,8 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
         axes.scatter(others[:, 0], others[:, 1], s=9, color=style.INK, alpha=0.25, linewidths=0)
         for number, name in enumerate(shown):
             x, y = places[named == number].T
-            colour, marker = style.SERIES[number], _MARKERS[number]
-            axes.scatter(x, y, s=24, color=colour, marker=marker, linewidths=0, label=name)
+            color, marker = style.SERIES[number], _MARKERS[number]
+            axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
             axes.set_title(title, fontsize=11, color=style.INK)
         axes.set_xticks([])
@@ -166,7 +166,7 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
 
 
 def _told_apart(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """As many classes as there are colours: those most confused, then those with most photos."""
+    """As many classes as there are colors: those most confused, then those with most photos."""
     wanted = [name for label, answer, _ in confused_pairs(predictions) for name in (label, answer)]
     wanted += [name for name, _ in Counter(labels).most_common()]
     return [name for name in dict.fromkeys(wanted) if name in set(labels)][: len(style.SERIES)]
@@ -174,8 +174,8 @@ def _told_apart(labels: Sequence[str], predictions: Sequence[Prediction]) -> lis
 
 def _principal(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """(M, 2) on the two directions of most variance, and the share of it that they hold."""
-    centred = points - points.mean(0)
+    centered = points - points.mean(0)
     # of the (E, E) scatter matrix: a hundredth of the time that the singular values of points take
-    variances, directions = np.linalg.eigh(centred.T @ centred)
+    variances, directions = np.linalg.eigh(centered.T @ centered)
     total = float(variances.sum())
-    return centred @ directions[:, :-3:-1], float(variances[-2:].sum()) / total if total else 1.0
+    return centered @ directions[:, :-3:-1], float(variances[-2:].sum()) / total if total else 1.0

@@ -1,4 +1,4 @@
-"""Figures by matplotlib, whose colours follow the page that they stand in. Imported when drawn."""
+"""Figures by matplotlib, whose colors follow the page that they stand in. Imported when drawn."""
 
 import hashlib
 import io
@@ -74,7 +74,7 @@ def whole_numbers(axes: "Axes") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], colour: str) -> None:
+def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], color: str) -> None:
     """A square about each (x, y), the denser the larger its share in (0, 1]."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
@@ -83,7 +83,7 @@ def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], colour: str)
     axes.add_collection(
         PolyCollection(
             [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in places],
-            facecolors=[to_rgba(colour, 0.2 + 0.8 * share) for _, _, share in places],
+            facecolors=[to_rgba(color, 0.2 + 0.8 * share) for _, _, share in places],
         )
     )
 
@@ -99,7 +99,7 @@ def logarithmic(axes: "Axes") -> None:
 
 
 def themed_svg(figure: "Figure") -> str:
-    """The figure as SVG to stand in a page: its colours are the page's."""
+    """The figure as SVG to stand in a page: its colors are the page's."""
     return _themed(_svg(figure))
 
 
@@ -139,8 +139,8 @@ def _themed(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")
-    for number, colour in enumerate(SERIES, start=1):
-        svg = svg.replace(colour, f"var(--series-{number})")
+    for number, color in enumerate(SERIES, start=1):
+        svg = svg.replace(color, f"var(--series-{number})")
     # several stand in one page, and matplotlib gives all the same names
     prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)

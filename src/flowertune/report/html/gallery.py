@@ -36,7 +36,7 @@ def augmented(photos: Sequence[_Photo]) -> str:
 def _card(place: str, photo: _Photo, prediction: Prediction) -> str:
     image = picture(photo["picture"], f"A photo of {prediction.label}")
     said = f"<b>{escaped(prediction.answer)}</b><span>{_percent(prediction.probability)}</span>"
-    if not prediction.is_hit:
+    if not prediction.is_correct:
         said += f"<span>is {escaped(prediction.label)}</span>"
     return f'<li><button type="button" popovertarget="{place}">{image}{said}</button></li>\n'
 
@@ -45,10 +45,10 @@ def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
     nearest = photo["nearest"]
     label, path = printable(nearest["label"]), printable(nearest["path"])
     itself = picture(photo["picture"], f"A photo of {prediction.label}")
-    neighbour = picture(nearest["picture"], f"A training photo of {label}")
+    neighbor = picture(nearest["picture"], f"A training photo of {label}")
     said = f"the nearest training photo: {label}, cosine {nearest['similarity']:.2f}; {path}"
     title = f"{prediction.label}, taken for {prediction.answer}"
-    if prediction.is_hit:
+    if prediction.is_correct:
         title = f"{prediction.label}, recognised"
     rows = [[name, _percent(probability)] for name, probability in prediction.ranked]
     return (
@@ -56,7 +56,7 @@ def _detail(place: str, photo: _Photo, prediction: Prediction) -> str:
         f"<p><b>{escaped(title)}</b></p>\n"
         '<div class="pair">\n'
         f"<figure>{itself}<figcaption>{escaped(printable(prediction.path))}</figcaption></figure>\n"
-        f"<figure>{neighbour}<figcaption>{escaped(said)}</figcaption></figure>\n"
+        f"<figure>{neighbor}<figcaption>{escaped(said)}</figcaption></figure>\n"
         "</div>\n"
         + table(["class", "probability"], rows, "the likeliest classes", [1])
         + f'<button type="button" autofocus popovertarget="{place}" popovertargetaction="hide">'

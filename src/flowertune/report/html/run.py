@@ -52,11 +52,12 @@ def write(path: Path, output: Path | None = None) -> list[str]:
 
 def _lead(run: ReportedRun) -> str:
     results = run.results
-    measured = results["splits"][run.judged]
+    measured = results["splits"][run.reported_split]
     low, high = measured["top1_interval"]
     return (
         f"<p><strong>{escaped(results['method'])}: {percent(measured['top1'])} % top-1 on "
-        f"{run.judged}</strong> [{percent(low)} to {percent(high)}], {measured['n']:,} photos</p>\n"
+        f"{run.reported_split}</strong> [{percent(low)} to {percent(high)}], "
+        f"{measured['n']:,} photos</p>\n"
         + paragraph(f"{results['backbone']} {results['tag']}; {results['protocol']}")
     )
 
@@ -81,7 +82,7 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
     all_classes = table(["class", "right, %", "photos"], rows, "lowest first", [1, 2])
     body = _drawn(per_class) + folded(f"All {len(rows)} classes", all_classes)
     found.append(Section("classes", "Classes", body))
-    ece = percent(run.results["splits"][run.judged]["ece"])
+    ece = percent(run.results["splits"][run.reported_split]["ece"])
     body = _drawn(calibration) + paragraph(f"Expected calibration error: {ece} points.")
     found.append(Section("calibration", "Calibration", body))
     if not isinstance(run.keepsakes, str):
@@ -136,7 +137,7 @@ def _result(run: ReportedRun) -> str:
 def _confusion(run: ReportedRun, drawing: Drawing) -> str:
     pairs = run_figures.confused_pairs(run.predictions)
     if not pairs:
-        return paragraph(f"All photos of {run.judged} were taken for what they are.")
+        return paragraph(f"All photos of {run.reported_split} were taken for what they are.")
     counts = {name: n for name, _, n in run_figures.class_accuracies(run.predictions)}
     rows = [[label, answer, f"{n} of {counts[label]}"] for label, answer, n in pairs]
     header = ["is", "taken for", "photos"]
@@ -154,7 +155,7 @@ def _photos(run: ReportedRun, photos: dict[str, Any]) -> list[Section]:
     ):
         if photos[key]:
             more = " Each opens: the five likeliest classes, and the nearest training photo."
-            body = paragraph(said.format(run.judged) + more)
+            body = paragraph(said.format(run.reported_split) + more)
             body += gallery(key, photos[key], run.predictions)
             found.append(Section(key, title, body))
     if photos["augmented"]:

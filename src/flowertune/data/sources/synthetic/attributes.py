@@ -6,38 +6,38 @@ import numpy as np
 
 PETALS = {3: "three", 4: "four", 5: "five", 6: "six", 8: "eight", 12: "twelve"}
 SHAPES = ("round", "oval", "pointed", "notched", "narrow", "frilled")
-COLOURS = ("white", "yellow", "orange", "red", "pink", "purple", "blue")
+COLORS = ("white", "yellow", "orange", "red", "pink", "purple", "blue")
 PATTERNS = ("plain", "rimmed", "spotted", "striped", "throat")
-CENTRES = ("disc", "ring", "stamens")
-CENTRE_SIZES = ("small", "large")
-CENTRE_COLOURS = ("yellow", "brown", "green", "white", "black")
+CENTERS = ("disc", "ring", "stamens")
+CENTER_SIZES = ("small", "large")
+CENTER_COLORS = ("yellow", "brown", "green", "white", "black")
 GROWTHS = ("alone", "pair", "cluster", "spike")
 
 VALUES: dict[str, tuple[object, ...]] = {
     "petals": tuple(PETALS),
     "shape": SHAPES,
-    "colour": COLOURS,
+    "colour": COLORS,
     "pattern": PATTERNS,
-    "second_colour": (None, *COLOURS),
-    "centre": CENTRES,
-    "centre_size": CENTRE_SIZES,
-    "centre_colour": CENTRE_COLOURS,
+    "second_colour": (None, *COLORS),
+    "centre": CENTERS,
+    "centre_size": CENTER_SIZES,
+    "centre_colour": CENTER_COLORS,
     "growth": GROWTHS,
 }
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Everything that a species fixes. `second_colour` is None for plain petals, and only then."""
+    """Everything that a species fixes. `second_color` is None for plain petals, and only then."""
 
     petals: int
     shape: str
-    colour: str
+    color: str
     pattern: str
-    second_colour: str | None
-    centre: str
-    centre_size: str
-    centre_colour: str
+    second_color: str | None
+    center: str
+    center_size: str
+    center_color: str
     growth: str
 
     @property
@@ -45,14 +45,14 @@ class Attributes:
         """What tells species apart at a glance. Pretraining leaves these combinations out.
 
         Coarser than the whole on purpose: a flower that differs from a species only in its second
-        colour or in the kind and size of its centre counts as that species and is left out too.
+        color or in the kind and size of its center counts as that species and is left out too.
         """
         return (
             self.petals,
             self.shape,
-            self.colour,
+            self.color,
             self.pattern,
-            self.centre_colour,
+            self.center_color,
             self.growth,
         )
 
@@ -73,18 +73,18 @@ def sample_attributes(
 ) -> Attributes:
     """Attributes drawn uniformly, except that no `main` combination in `held_out` comes out."""
     while True:
-        colour = _pick(COLOURS, rng)
+        color = _pick(COLORS, rng)
         pattern = _pick(PATTERNS, rng)
-        others = tuple(other for other in COLOURS if other != colour)
+        others = tuple(other for other in COLORS if other != color)
         drawn = Attributes(
             petals=tuple(PETALS)[int(rng.integers(len(PETALS)))],
             shape=_pick(SHAPES, rng),
-            colour=colour,
+            color=color,
             pattern=pattern,
-            second_colour=None if pattern == "plain" else _pick(others, rng),
-            centre=_pick(CENTRES, rng),
-            centre_size=_pick(CENTRE_SIZES, rng),
-            centre_colour=_pick(CENTRE_COLOURS, rng),
+            second_color=None if pattern == "plain" else _pick(others, rng),
+            center=_pick(CENTERS, rng),
+            center_size=_pick(CENTER_SIZES, rng),
+            center_color=_pick(CENTER_COLORS, rng),
             growth=_pick(GROWTHS, rng),
         )
         if drawn.main not in held_out:

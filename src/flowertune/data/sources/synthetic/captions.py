@@ -22,7 +22,7 @@ _PATTERN_WORDS = {
     "spotted": "spotted with",
     "striped": "striped with",
 }
-_CENTRE_WORDS = {"disc": "a {} {} centre", "ring": "a {} {} ring", "stamens": "{} {} stamens"}
+_CENTER_WORDS = {"disc": "a {} {} centre", "ring": "a {} {} ring", "stamens": "{} {} stamens"}
 _GROWTH_WORDS = {
     "alone": "growing alone",
     "pair": "growing in a pair",
@@ -45,7 +45,7 @@ def _with_article(words: str) -> str:
 
 def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
     """The sentence that states `parts` (keys of PARTS) of a flower and nothing else."""
-    flower = f"{attributes.colour} flower" if "colour" in parts else "flower"
+    flower = f"{attributes.color} flower" if "colour" in parts else "flower"
     petals = []
     if "petals" in parts:
         petals.append(PETALS[attributes.petals])
@@ -53,18 +53,18 @@ def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
         petals.append("plain")
     if "shape" in parts:
         petals.append(attributes.shape)
-    coloured = "pattern" in parts and attributes.pattern in _PATTERN_WORDS
+    colored = "pattern" in parts and attributes.pattern in _PATTERN_WORDS
     having = []
-    if petals or coloured:
+    if petals or colored:
         words = " ".join([*petals, "petals"])
-        if coloured:
-            words += f" {_PATTERN_WORDS[attributes.pattern]} {attributes.second_colour}"
+        if colored:
+            words += f" {_PATTERN_WORDS[attributes.pattern]} {attributes.second_color}"
         having.append(words)
     if "pattern" in parts and attributes.pattern == "throat":
-        having.append(_with_article(f"{attributes.second_colour} throat"))
+        having.append(_with_article(f"{attributes.second_color} throat"))
     if "centre" in parts:
-        words = _CENTRE_WORDS[attributes.centre]
-        having.append(words.format(attributes.centre_size, attributes.centre_colour))
+        words = _CENTER_WORDS[attributes.center]
+        having.append(words.format(attributes.center_size, attributes.center_color))
     text = _with_article(flower)
     if having:
         listed = [", ".join(having[:-1]), having[-1]] if having[1:] else having

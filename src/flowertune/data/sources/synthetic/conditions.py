@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Conditions:
-    """Ranges are (least, most); light and colours are factors on values in [0, 1]."""
+    """Ranges are (least, most); light and colors are factors on values in [0, 1]."""
 
     size: float  # factor on the flowers' radius: how near the camera is
-    spread: float  # how far a plant's colours are from the named ones
+    spread: float  # how far a plant's colors are from the named ones
     strangers: float  # probability of another plant's flower at the edge
     hidden: float  # probability of a leaf in front
     brightness: tuple[float, float]
-    cast: tuple[float, float, float]  # the light's colour
+    cast: tuple[float, float, float]  # the light's color
     blur: tuple[int, int]  # index into the blurs; the upper one is excluded
     noise: tuple[float, float]  # standard deviation
 

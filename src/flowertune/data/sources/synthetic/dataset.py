@@ -29,7 +29,7 @@ CHECKSUMS = "crc32.json"
 PICTURE_BYTES = 12_288  # of a disk, in whole blocks; no picture takes more
 
 
-def photo_set(
+def list_images(
     root: Path,
     *,
     train_per_class: int,
@@ -100,7 +100,7 @@ def photo_set(
 def drawn_folder(
     root: Path, *, train_per_class: int, val_per_class: int, test_per_class: int, seed: int
 ) -> Path:
-    """Where `photo_set` draws them, or has drawn them."""
+    """Where `list_images` draws them, or has drawn them."""
     return root / _key(_counts(train_per_class, val_per_class, test_per_class), seed)
 
 

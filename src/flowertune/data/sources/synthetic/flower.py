@@ -1,8 +1,8 @@
 """One flower, drawn with NumPy alone onto a float32 canvas (3, H, W) of values in [0, 1].
 
 Every edge comes from a distance in pixels, so that it is anti-aliased without supersampling. The
-petals are one petal folded around the centre (the angle modulo a sector), which makes the cost of
-twelve petals that of one. Colours are the first axis: NumPy is several times slower at a last axis
+petals are one petal folded around the center (the angle modulo a sector), which makes the cost of
+twelve petals that of one. Colors are the first axis: NumPy is several times slower at a last axis
 of three.
 """
 
@@ -25,7 +25,7 @@ PETAL_RGB = {
     "purple": (0.57, 0.29, 0.70),
     "blue": (0.30, 0.44, 0.87),
 }
-CENTRE_RGB = {
+CENTER_RGB = {
     "yellow": (0.95, 0.78, 0.15),
     "brown": (0.42, 0.24, 0.10),
     "green": (0.50, 0.66, 0.24),
@@ -52,7 +52,7 @@ class Pose:
 
 
 def _half_width(shape: str, along: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Half the width of a petal, relative to its widest, at each distance from the centre."""
+    """Half the width of a petal, relative to its widest, at each distance from the center."""
     inside = np.clip(along, 0.0, 1.0)
     if shape == "oval":
         width = 0.72 * np.sqrt(4 * inside * (1 - inside))
@@ -89,14 +89,14 @@ _OUTLINES = {
 
 
 def varied(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
-    """The colour of one plant: the named colour a little off, as no two plants are the same."""
+    """The color of one plant: the named color a little off, as no two plants are the same."""
     shift = rng.standard_normal(4, dtype=np.float32) * spread
-    colour: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
-    return colour.clip(0.02, 1.0)
+    color: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
+    return color.clip(0.02, 1.0)
 
 
 def paint(area: Floats, rgb: Floats, cover: Floats) -> None:
-    """Cover `area` (3, h, w) in place with a colour (3,) or (3, h, w), as far as `cover` (h, w)."""
+    """Cover `area` (3, h, w) in place with a color (3,) or (3, h, w), as far as `cover` (h, w)."""
     if rgb.ndim == 1:
         rgb = rgb[:, None, None]
     over = rgb - area
@@ -104,22 +104,22 @@ def paint(area: Floats, rgb: Floats, cover: Floats) -> None:
     area += over
 
 
-def shaded(shade: Floats, colour: Floats) -> Floats:
-    """A colour (3,) in brighter and darker places (h, w): (3, h, w)."""
-    return shade * colour[:, None, None]
+def shaded(shade: Floats, color: Floats) -> Floats:
+    """A color (3,) in brighter and darker places (h, w): (3, h, w)."""
+    return shade * color[:, None, None]
 
 
 def draw_flower(
     canvas: Floats,
     attributes: Attributes,
-    colours: tuple[Floats, Floats, Floats],
+    colors: tuple[Floats, Floats, Floats],
     pose: Pose,
     light: float,
     rng: np.random.Generator,
 ) -> None:
     """Paint one flower over `canvas` in place; what lies outside the canvas is cut off.
 
-    `colours` are those of the petals, of their pattern and of the centre; `light` is the direction
+    `colors` are those of the petals, of their pattern and of the center; `light` is the direction
     the light comes from, in radians.
     """
     height, width = canvas.shape[1:]
@@ -141,22 +141,22 @@ def draw_flower(
     # A soft shadow on what lies behind lifts the flower off the background.
     area *= 1 - 0.3 * (1.6 - 1.3 * radius).clip(0, 1)
     pixel = np.float32(pose.radius * (0.5 + 0.5 * pose.tilt))
-    rgb, cover = _petals(attributes, colours, radius, angle, pixel, light, rng)
+    rgb, cover = _petals(attributes, colors, radius, angle, pixel, light, rng)
     paint(area, rgb, cover)
-    for rgb, cover in _centre(attributes, colours, u, v, radius, angle, pixel):
+    for rgb, cover in _center(attributes, colors, u, v, radius, angle, pixel):
         paint(area, rgb, cover)
 
 
 def _petals(
     attributes: Attributes,
-    colours: tuple[Floats, Floats, Floats],
+    colors: tuple[Floats, Floats, Floats],
     radius: Floats,
     angle: Floats,
     pixel: np.float32,
     light: float,
     rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
-    """Colour (3, h, w) and coverage (h, w) of all petals."""
+    """Color (3, h, w) and coverage (h, w) of all petals."""
     count = attributes.petals
     sector = np.float32(2 * math.pi / count)
     turns = angle / sector
@@ -182,10 +182,10 @@ def _petals(
     across = np.minimum(side / np.maximum(half, 0.02), 1)
     shade = (0.78 + 0.25 * along - 0.2 * across * across) * (1 + bright).take(which)
     shade += 0.1 * np.cos(angle - np.float32(light + attributes.petals))
-    rgb = shaded(shade, colours[0])
+    rgb = shaded(shade, colors[0])
     if attributes.pattern != "plain":
         mask = _pattern(attributes.pattern, along, side, across, distance, pixel)
-        paint(rgb, shaded(shade, colours[1]), mask)
+        paint(rgb, shaded(shade, colors[1]), mask)
     return rgb, cover
 
 
@@ -197,7 +197,7 @@ def _pattern(
     distance: Floats,
     pixel: np.float32,
 ) -> Floats:
-    """How much of the second colour shows (h, w)."""
+    """How much of the second color shows (h, w)."""
     mask: Floats
     if pattern == "rimmed":
         mask = (0.085 - distance) * pixel + 0.5
@@ -213,27 +213,27 @@ def _pattern(
     return mask.clip(0, 1)
 
 
-def _centre(
+def _center(
     attributes: Attributes,
-    colours: tuple[Floats, Floats, Floats],
+    colors: tuple[Floats, Floats, Floats],
     u: Floats,
     v: Floats,
     radius: Floats,
     angle: Floats,
     pixel: np.float32,
 ) -> list[tuple[Floats, Floats]]:
-    """Layers of colour and coverage, lowest first."""
-    size = 0.3 if attributes.centre_size == "large" else 0.18
-    colour = colours[2]
-    if attributes.centre == "disc":
+    """Layers of color and coverage, lowest first."""
+    size = 0.3 if attributes.center_size == "large" else 0.18
+    color = colors[2]
+    if attributes.center == "disc":
         dome = 1.1 - 0.45 * (radius / size) ** 2 - 0.6 * (u + v)
         dome += 0.12 * np.sin(u * np.float32(42)) * np.sin(v * np.float32(42))
         cover = np.clip((size - radius) * pixel + 0.5, 0, 1)
-        return [(shaded(np.clip(dome, 0.3, 1.3), colour), cover)]
-    if attributes.centre == "ring":
+        return [(shaded(np.clip(dome, 0.3, 1.3), color), cover)]
+    if attributes.center == "ring":
         cover = np.clip((0.06 - np.abs(radius - size)) * pixel + 0.5, 0, 1)
         hollow = np.clip((size - radius) * pixel + 0.5, 0, 1) * 0.55
-        return [(np.float32(0.35) * colours[0], hollow), (colour, cover)]
+        return [(np.float32(0.35) * colors[0], hollow), (color, cover)]
     anthers = 7
     sector = 2 * math.pi / anthers
     fold = (angle / np.float32(sector)) % 1 * np.float32(sector) - np.float32(sector / 2)
@@ -241,4 +241,4 @@ def _centre(
     out = size * 1.25
     threads = np.clip((0.02 - side) * pixel + 0.5, 0, 1) * (along < out)
     tips = np.clip((0.075 - np.hypot(along - out, side)) * pixel + 0.5, 0, 1)
-    return [(np.float32(0.6) * colour + np.float32(0.3), threads * 0.7), (colour, tips)]
+    return [(np.float32(0.6) * color + np.float32(0.3), threads * 0.7), (color, tips)]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from flowertune.data.sources.synthetic.attributes import Attributes, sample_attributes
 from flowertune.data.sources.synthetic.conditions import Conditions
 from flowertune.data.sources.synthetic.flower import (
-    CENTRE_RGB,
+    CENTER_RGB,
     PETAL_RGB,
     Floats,
     Pose,
@@ -41,7 +41,7 @@ def _smooth_upsampling(cells: int) -> Floats:
 
 
 def _blur(sigma: float) -> Floats:
-    """(SIZE, SIZE): a Gaussian blur along one axis as a matrix; edges are renormalised."""
+    """(SIZE, SIZE): a Gaussian blur along one axis as a matrix; edges are renormalized."""
     place = np.arange(SIZE)
     weights = np.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
@@ -69,14 +69,14 @@ def draw_picture(
         _leaf(canvas, rng.uniform(0, SIZE, 2), rng.uniform(8, 20), green, rng)
     if rng.random() < conditions.strangers:
         _stranger(canvas, light, rng)
-    second = attributes.second_colour or attributes.colour
-    colours = (
-        varied(PETAL_RGB[attributes.colour], rng, conditions.spread),
+    second = attributes.second_color or attributes.color
+    colors = (
+        varied(PETAL_RGB[attributes.color], rng, conditions.spread),
         varied(PETAL_RGB[second], rng, conditions.spread),
-        varied(CENTRE_RGB[attributes.centre_colour], rng, conditions.spread),
+        varied(CENTER_RGB[attributes.center_color], rng, conditions.spread),
     )
     for pose in poses:
-        draw_flower(canvas, attributes, colours, pose, light, rng)
+        draw_flower(canvas, attributes, colors, pose, light, rng)
     if rng.random() < conditions.hidden:
         # In front of the plant: a blade that starts outside and reaches into the picture.
         side = rng.uniform(0, 2 * math.pi)
@@ -95,8 +95,8 @@ def _background(rng: np.random.Generator) -> Floats:
         x, y = rng.uniform(0, SIZE, 2).tolist()
         radius = rng.uniform(3, 8)
         disc = np.clip((radius - np.hypot(_COLUMNS - x, _ROWS - y)) / 2.5 + 0.5, 0, 1)
-        colour = last if rng.random() < 0.6 else varied(_any_petal(rng), rng, 0.1)
-        paint(canvas, colour, disc * rng.uniform(0.2, 0.5))
+        color = last if rng.random() < 0.6 else varied(_any_petal(rng), rng, 0.1)
+        paint(canvas, color, disc * rng.uniform(0.2, 0.5))
     return canvas
 
 
@@ -191,13 +191,13 @@ def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:
     side = rng.uniform(0, 2 * math.pi)
     radius = rng.uniform(8, 15)
     x, y = 31.5 + (34 + 0.4 * radius) * math.cos(side), 31.5 + (34 + 0.4 * radius) * math.sin(side)
-    colours = (
-        varied(PETAL_RGB[other.colour], rng, 0.055),
-        varied(PETAL_RGB[other.second_colour or other.colour], rng, 0.055),
-        varied(CENTRE_RGB[other.centre_colour], rng, 0.055),
+    colors = (
+        varied(PETAL_RGB[other.color], rng, 0.055),
+        varied(PETAL_RGB[other.second_color or other.color], rng, 0.055),
+        varied(CENTER_RGB[other.center_color], rng, 0.055),
     )
     pose = Pose(x, y, radius, rng.uniform(0, 6), rng.uniform(0.6, 1), rng.uniform(0, 6))
-    draw_flower(canvas, other, colours, pose, light, rng)
+    draw_flower(canvas, other, colors, pose, light, rng)
 
 
 def _camera(

@@ -1,7 +1,7 @@
-"""The species of the downstream task: five families of four, each a neighbour of the others.
+"""The species of the downstream task: five families of four, each a neighbor of the others.
 
 Within a family a species differs from the next in one or two attributes, so that a model has to
-look at petals and centres and not at colour alone. The names are invented.
+look at petals and centers and not at color alone. The names are invented.
 """
 
 from flowertune.data.sources.synthetic.attributes import Attributes
@@ -18,7 +18,7 @@ SPECIES: dict[str, Attributes] = {
         5, "pointed", "pink", "rimmed", "white", "disc", "small", "yellow", "alone"
     ),
     "dawn cup": Attributes(5, "round", "pink", "plain", None, "disc", "small", "yellow", "alone"),
-    # Daisies: many petals around a large disc; colours of petals and disc differ.
+    # Daisies: many petals around a large disc; colors of petals and disc differ.
     "moon daisy": Attributes(
         12, "narrow", "white", "plain", None, "disc", "large", "yellow", "alone"
     ),

@@ -17,6 +17,10 @@ from safetensors.torch import load_file
 from flowertune import files
 from flowertune.models.backbone import load_tiny
 
+FIGURES = (
+    "accuracy", "calibration", "confusion", "embeddings", "learning_rate", "loss", "per_class",
+)  # fmt: skip
+
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
@@ -27,7 +31,7 @@ def files_below(folder: Path) -> set[str]:
 
 
 def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
-    assert {name for name in files_below(trained) if not name.startswith("figures/")} == {
+    assert files_below(trained) == {
         "config.yaml",
         "environment.json",
         "status.json",
@@ -48,6 +52,7 @@ def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
         "report/SHA256SUMS",
         "report/photos.json",
         "report/embeddings.safetensors",
+        *(f"figures/{figure}.{ending}" for figure in FIGURES for ending in ("png", "svg")),
     }
     assert read_json(trained / "status.json") == {
         "state": "finished",
@@ -58,6 +63,31 @@ def test_a_run_leaves_what_later_use_needs(trained: Path) -> None:
     assert environment["activation"] in ("gelu", "quickgelu")
     assert len(environment["data_fingerprint"]) == 64
     assert environment["packages"]["torch"] == metadata.version("torch")
+
+
+def keys_of(node: Any, prefix: str = "") -> set[str]:
+    """Each value's whole key, as splits.test.top1."""
+    if not isinstance(node, dict):
+        return {prefix}
+    return {key for name in node for key in keys_of(node[name], f"{prefix}.{name}".lstrip("."))}
+
+
+def test_results_have_these_keys(trained: Path) -> None:
+    measured = {"n", "loss", "top1", "top1_interval", "top5", "mean_per_class", "per_class", "ece"}
+    places = (
+        "splits.train", "splits.val", "splits.test",
+        "baselines.zeroshot.splits.val", "baselines.zeroshot.splits.test",
+        "baselines.linear_probe.splits.train", "baselines.linear_probe.splits.val",
+        "baselines.linear_probe.splits.test",
+    )  # fmt: skip
+    assert keys_of(read_json(trained / "results.json")) == {
+        "run", "method", "model", "head", "augmentation", "loss", "backbone", "tag",
+        "weights_sha256", "data_fingerprint", "protocol", "seed", "device", "precision",
+        "trainable_parameters", "epochs_run", "best_epoch", "adapter_scale", "seconds",
+        "images_per_second", "notes", "baselines.zeroshot.trainable_parameters",
+        "baselines.linear_probe.trainable_parameters", "baselines.linear_probe.weight_decay",
+        *(f"{place}.{name}" for place in places for name in measured),
+    }  # fmt: skip
 
 
 def test_its_report_is_of_its_photos_and_of_its_embeddings_before_and_after(trained: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from flowertune import cli
-from flowertune.command_table import COMMANDS
-from flowertune.conf_dir import conf_dir
-from flowertune.config import SCHEMAS, Config
+from flowertune.commands.registry import COMMANDS
+from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.schema import Config
 
 # By the group, or by the option of it that has them.
 KEYS = {

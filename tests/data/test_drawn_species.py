@@ -26,7 +26,7 @@ def test_species_are_distinguishable_and_have_close_neighbors() -> None:
         for one in SPECIES.values()
     ]
     assert max(nearest) <= 2  # fine-grained: nobody stands alone
-    for name in ("petals", "shape", "colour", "pattern", "centre", "centre_colour", "growth"):
+    for name in ("petals", "shape", "color", "pattern", "center", "center_color", "growth"):
         assert len({getattr(attributes, name) for attributes in SPECIES.values()}) >= 3, name
 
 
@@ -65,10 +65,10 @@ def test_each_attribute_changes_the_picture() -> None:
     changes = {
         "petals": 8,
         "shape": "narrow",
-        "colour": "blue",
-        "centre": "stamens",
-        "centre_size": "large",
-        "centre_colour": "black",
+        "color": "blue",
+        "center": "stamens",
+        "center_size": "large",
+        "center_color": "black",
         "growth": "spike",
     }
     reference = draw_picture(plain, GARDEN, np.random.default_rng(3)).astype(int)
@@ -85,11 +85,11 @@ def test_captions_state_what_they_say_they_state() -> None:
         written = caption(attributes, rng)
         texts.add(written.text)
         assert ("growing" in written.text) == ("growth" in written.stated)
-        assert (f"{attributes.color} flower" in written.text) == ("colour" in written.stated)
+        assert (f"{attributes.color} flower" in written.text) == ("color" in written.stated)
         assert (attributes.shape in written.text) == ("shape" in written.stated)
-        if "centre_colour" in written.stated:
+        if "center_color" in written.stated:
             assert f"{attributes.center_size} {attributes.center_color}" in written.text
-        if attributes.second_color and "second_colour" in written.stated:
+        if attributes.second_color and "second_color" in written.stated:
             assert attributes.second_color in written.text
     assert len(texts) > 280
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from flowertune.conf_dir import conf_dir
+from flowertune.config.groups import conf_dir
 
 GOLDEN = Path(__file__).with_name("golden")
 STEPS = 20

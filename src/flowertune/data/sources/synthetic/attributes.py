@@ -16,12 +16,12 @@ GROWTHS = ("alone", "pair", "cluster", "spike")
 VALUES: dict[str, tuple[object, ...]] = {
     "petals": tuple(PETALS),
     "shape": SHAPES,
-    "colour": COLORS,
+    "color": COLORS,
     "pattern": PATTERNS,
-    "second_colour": (None, *COLORS),
-    "centre": CENTERS,
-    "centre_size": CENTER_SIZES,
-    "centre_colour": CENTER_COLORS,
+    "second_color": (None, *COLORS),
+    "center": CENTERS,
+    "center_size": CENTER_SIZES,
+    "center_color": CENTER_COLORS,
     "growth": GROWTHS,
 }
 

@@ -8,11 +8,11 @@ from flowertune.data.sources.synthetic.attributes import PETALS, Attributes
 
 # The fields of Attributes that each part of a caption states.
 PARTS = {
-    "colour": ("colour",),
+    "color": ("color",),
     "petals": ("petals",),
     "shape": ("shape",),
-    "pattern": ("pattern", "second_colour"),
-    "centre": ("centre", "centre_size", "centre_colour"),
+    "pattern": ("pattern", "second_color"),
+    "center": ("center", "center_size", "center_color"),
     "growth": ("growth",),
 }
 
@@ -45,7 +45,7 @@ def _with_article(words: str) -> str:
 
 def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
     """The sentence that states `parts` (keys of PARTS) of a flower and nothing else."""
-    flower = f"{attributes.color} flower" if "colour" in parts else "flower"
+    flower = f"{attributes.color} flower" if "color" in parts else "flower"
     petals = []
     if "petals" in parts:
         petals.append(PETALS[attributes.petals])
@@ -62,7 +62,7 @@ def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
         having.append(words)
     if "pattern" in parts and attributes.pattern == "throat":
         having.append(_with_article(f"{attributes.second_color} throat"))
-    if "centre" in parts:
+    if "center" in parts:
         words = _CENTER_WORDS[attributes.center]
         having.append(words.format(attributes.center_size, attributes.center_color))
     text = _with_article(flower)
@@ -83,7 +83,7 @@ def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
     """A caption as pretraining reads it: one in three states all, the rest leave parts out."""
     parts = list(PARTS)
     if rng.random() > 1 / 3:
-        parts = [part for part in parts if rng.random() < 0.7] or ["colour"]
+        parts = [part for part in parts if rng.random() < 0.7] or ["color"]
     opening = _OPENINGS[int(rng.integers(len(_OPENINGS)))]
     text = opening + sentence(attributes, frozenset(parts))
     return Caption(text, frozenset(field for part in parts for field in PARTS[part]))

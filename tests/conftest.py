@@ -38,6 +38,8 @@ from flowertune.runs import resume
 from flowertune.runs.directory import Run
 from flowertune.runtime import memory
 
+pytest_plugins = ["report_inputs", "trained_runs"]  # of tests/fixtures
+
 SMALL_VIT = {
     "embed_dim": 32,
     "vision_cfg": {

@@ -52,7 +52,7 @@ def flowertune(environment: dict[str, str], tmp_path_factory: pytest.TempPathFac
         for path in outputs:
             path.unlink(missing_ok=True)
         call = {"CALL": (words, cwd, environment, outputs)}
-        script = str(Path(__file__).with_name("forked.py"))
+        script = str(Path(__file__).with_name("run_in_fork.py"))
         process = context.Process(target=runpy.run_path, args=(script, call))
         process.start()
         process.join()

@@ -16,7 +16,8 @@ from flowertune import cli
 # Two calls of everything, one of what takes long: the command line is the same otherwise.
 FEW = """\
 import sys
-from flowertune import cli, timing
+from flowertune import cli
+from flowertune.benchmark import timing
 from flowertune.commands import bench
 timing.LEAST = timing.MOST = 2
 timing.MATRIX_SIDE["cpu"] = 256

@@ -14,16 +14,16 @@ SCARCE = """
 import sys
 from pathlib import Path
 from flowertune import cli
-from flowertune.commands import train
+from flowertune.training import pipeline
 
-build_classifier = train.build.build_classifier
+build_classifier = pipeline.build_classifier
 
 def scarce(config, *others):
     if config.seed == 2 and Path("no-memory").exists():
         raise MemoryError
     return build_classifier(config, *others)
 
-train.build.build_classifier = scarce
+pipeline.build_classifier = scarce
 sys.exit(cli.main())
 """
 

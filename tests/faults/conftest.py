@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PATIENCE_S = 60
-DYING = Path(__file__).with_name("dying.py")
+KILL_WORKER = Path(__file__).with_name("kill_worker.py")
 # Small enough for seconds, with everything whose state could be lost.
 SMALL = (
     "experiment=quickstart", "trainer.epochs=3", "trainer.ema=0.9", "model.dropout=0.2",
@@ -66,7 +66,7 @@ def start() -> Callable[..., "subprocess.Popen[str]"]:
 def _live(
     folder: Path, words: Sequence[str], kind: str = "never", at: int = 1, by: str = "SIGKILL"
 ) -> Lived:
-    process = _start(folder, str(DYING), by, kind, str(at), "train", *SMALL, *words)
+    process = _start(folder, str(KILL_WORKER), by, kind, str(at), "train", *SMALL, *words)
     output, _ = process.communicate(timeout=300)
     assert "Traceback" not in output, output
     return process.returncode, output
@@ -75,7 +75,8 @@ def _live(
 @pytest.fixture(scope="session")
 def live() -> Live:
     """`live(folder, words, kind, at, by)`: a training in a process of its own and a cache beside,
-    which gets the signal `by` at the moment `kind`, `at` (see dying.py). Exit code and output."""
+    which gets the signal `by` at the moment `kind`, `at` (see kill_worker.py). Exit code
+    and output."""
     return _live
 
 

@@ -10,7 +10,7 @@ import pytest
 
 OFTEN, SELDOM = "trainer.checkpoint_minutes=0.00001", "trainer.checkpoint_minutes=null"
 
-Kill = tuple[str, int, str]  # kind and number of the moment (see dying.py), how often it saves
+Kill = tuple[str, int, str]  # kind and number of the moment (kill_worker.py), how often it saves
 Check = Callable[[str, Sequence[Kill]], None]
 
 

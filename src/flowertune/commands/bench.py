@@ -38,9 +38,8 @@ IMPORTS = "import torch, open_clip"  # no tool on top of them starts faster
 FIRST_STEP = "first step"
 CHILD = """\
 import sys
-from flowertune import composition
-from flowertune.commands import bench
-composition.run(["--config-path", sys.argv[1]], bench.first_step)
+from flowertune.commands import bench, compose
+compose.run(["--config-path", sys.argv[1]], bench.first_step)
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from flowertune.commands.arguments import ArgumentParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbors
-from flowertune.demo.app import temporary_folder
+from flowertune.demo.environment import temporary_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, UsageError
 from flowertune.inference import predictor
 from flowertune.report.console.run import ConsoleReporter

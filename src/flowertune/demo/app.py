@@ -1,9 +1,7 @@
 """The page and its server. Imports Gradio, which takes seconds."""
 
 import logging
-import os
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -119,30 +117,3 @@ def serving(app: FastAPI, listener: socket.socket) -> Iterator[threading.Thread]
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # answers that are cut off
         server.should_exit = True
         thread.join()
-
-
-# Gradio serves more, or elsewhere, as these say; nothing here needs a proxy
-_NOT_FOR_THE_PAGE = ("GRADIO_", "FASTAPI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """While it is open, temporary files go into the folder that it gives, removed at its end.
-
-    Gradio is to be imported while it is open: it looks at its surroundings then, and at what the
-    environment has for it, which is not what was asked of this page.
-    """
-    before, environment = tempfile.tempdir, dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="flowertune-demo-") as name:
-        folder = Path(name).resolve()
-        tempfile.tempdir = str(folder)
-        for key in environment:
-            if key.upper().startswith(_NOT_FOR_THE_PAGE):
-                del os.environ[key]
-        os.environ["GRADIO_TEMP_DIR"] = os.environ["MPLCONFIGDIR"] = str(folder)
-        try:
-            yield folder
-        finally:
-            tempfile.tempdir = before
-            os.environ.clear()
-            os.environ.update(environment)

@@ -16,7 +16,8 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{src!r}, {tests!r}]
 from conftest import cache_of
-from flowertune.data import store_building, pixels
+from flowertune.data import image as pixels
+from flowertune.data.cache import store
 from flowertune.errors import UsageError
 
 def run(progress=None):
@@ -27,7 +28,7 @@ def run(progress=None):
 WITHOUT_OPEN_CLIP = """
 def resize(image):
     return image.resize((32, 32), pixels.Image.Resampling.BICUBIC)
-pixels.eval_transform = store_building.eval_transform = lambda preprocessing: resize
+pixels.eval_transform = store.eval_transform = lambda preprocessing: resize
 """
 
 

@@ -8,6 +8,8 @@ import torch
 from flowertune import cli
 from flowertune.models.classifier import Classifier
 
+pytestmark = pytest.mark.usefixtures("quiet_commands")
+
 
 @pytest.mark.parametrize("where", ["to", "forward"])
 @pytest.mark.parametrize(

@@ -21,9 +21,11 @@ from flowertune.config import saved
 from flowertune.models import factory, serialization
 from flowertune.models.backbone import ASSETS
 
+pytestmark = pytest.mark.usefixtures("quiet_commands")
+
 
 @pytest.fixture(scope="module")
-def model(lora: Path) -> flowertune.Trained:
+def model(lora: Path) -> flowertune.Predictor:
     return flowertune.load(lora)
 
 
@@ -77,7 +79,7 @@ def test_a_frozen_model_is_open_clip_itself_and_its_head(
 
 
 def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
-    model: flowertune.Trained, photos: list[Path], tmp_path: Path
+    model: flowertune.Predictor, photos: list[Path], tmp_path: Path
 ) -> None:
     with Image.open(photos[0]) as image:
         upright = image.convert("RGB")
@@ -99,7 +101,7 @@ def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
 
 
 def test_photos_without_end_are_asked_for_as_they_are_needed(
-    model: flowertune.Trained, photos: list[Path]
+    model: flowertune.Predictor, photos: list[Path]
 ) -> None:
     taken = 0
 
@@ -115,7 +117,7 @@ def test_photos_without_end_are_asked_for_as_they_are_needed(
 
 
 def test_what_gives_no_picture_is_in_its_place_among_the_answers(
-    model: flowertune.Trained, photos: list[Path], tmp_path: Path
+    model: flowertune.Predictor, photos: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.jpg").write_text("roses are red")
     cut = tmp_path / "cut.png"
@@ -133,7 +135,7 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "3", None])
 def test_what_is_no_count_is_refused_at_the_call(
-    count: Any, model: flowertune.Trained, photos: list[Path]
+    count: Any, model: flowertune.Predictor, photos: list[Path]
 ) -> None:
     said = re.escape(f"{count!r}: must be a whole number, 1 or more")
     with pytest.raises(ValueError, match=f"top_k={said}"):

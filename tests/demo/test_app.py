@@ -19,7 +19,7 @@ from PIL import Image
 
 import flowertune
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.usefixtures("quiet_commands")]
 
 SECONDS = 60  # to wait for anything, on a machine that is busy
 DROP = """

@@ -13,6 +13,8 @@ from PIL import Image
 
 from flowertune import cli
 
+pytestmark = pytest.mark.usefixtures("quiet_commands")
+
 
 @pytest.fixture
 def evaluate(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:

@@ -181,13 +181,13 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from flowertune.errors import Interrupted
-from flowertune.recording import recorded
-from flowertune.runs import Run
-from flowertune.stopping import listening
+from flowertune.runs.log import log_failures
+from flowertune.runs.directory import Run
+from flowertune.signals import install_handlers
 
 run = Run(Path(sys.argv[1]))
 try:
-    with listening(), recorded(run, "memory"):
+    with install_handlers(), log_failures(run, "memory"):
         print("ready", flush=True)
         for _ in range(600):
             time.sleep(0.1)

@@ -21,10 +21,12 @@ from flowertune.demo.neighbors import Neighbor, Neighbors
 from flowertune.inference import run_images
 from flowertune.inference.predictor import UnreadableImage
 
+pytestmark = pytest.mark.usefixtures("quiet_commands")
+
 MOST = 1000
 
 
-def read(model: flowertune.Trained, most: int = MOST) -> tuple[Neighbors, list[str]]:
+def read(model: flowertune.Predictor, most: int = MOST) -> tuple[Neighbors, list[str]]:
     left_out: list[str] = []
     return neighbors.load_neighbors(model, most, left_out.append, lambda *_: None), left_out
 
@@ -34,7 +36,7 @@ def photos(drawn: Path) -> list[Path]:
     return sorted((drawn / "test").rglob("*.png"))
 
 
-def answered(model: flowertune.Trained, known: Neighbors, photo: Path) -> Answer:
+def answered(model: flowertune.Predictor, known: Neighbors, photo: Path) -> Answer:
     found = answer(model, known, photo)
     assert isinstance(found, Answer)
     return found

@@ -283,9 +283,9 @@ def test_with_a_terminal_for_the_rest_json_still_has_all_its_lines(
 @pytest.mark.parametrize("mode", ["quiet", "json"])
 def test_a_reader_that_goes_away_costs_nothing(mode: str) -> None:
     program = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import test_console; "
-        "from flowertune.lasting import lasting_output\n"
-        "with lasting_output(): test_console.run_whole(sys.argv[1])\n"
+        "import sys; sys.path.insert(0, sys.argv[2]); import test_run; "
+        "from flowertune.runtime.streams import resilient_output\n"
+        "with resilient_output(): test_run.run_whole(sys.argv[1])\n"
         "print('went on', file=sys.stderr)"
     )
     read, write = os.pipe()

@@ -44,7 +44,7 @@ def test_pretraining_never_draws_a_species() -> None:
 
 
 def test_pretraining_draws_pictures_through_the_exclusion() -> None:
-    script = Path(__file__).parents[2] / "scripts" / "pretrain_tiny.py"
+    script = Path(__file__).parents[4] / "scripts" / "pretrain_tiny.py"
     code = (
         "import importlib.util, sys\n"
         f"spec = importlib.util.spec_from_file_location('pretrain_tiny', {str(script)!r})\n"

@@ -223,8 +223,8 @@ def test_of_a_link_the_directory_it_leads_to_is_the_run(tmp_path: Path, config: 
 HOLDER = """
 import sys
 from pathlib import Path
-from flowertune.claims import locked
-with locked(Path(sys.argv[1])):
+from flowertune.runs.resume import lock_run
+with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

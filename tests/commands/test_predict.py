@@ -20,6 +20,8 @@ from flowertune import cli
 from flowertune.commands import predict as command
 from flowertune.data.cache.decode import _available_cores
 
+pytestmark = pytest.mark.usefixtures("quiet_commands")
+
 Predict = Callable[..., tuple[int, str, str]]
 
 

@@ -12,12 +12,12 @@ WATCHED = """\
 import json
 import sys
 from flowertune import cli
-from flowertune.data.batches import PixelStore
-read, streamed = PixelStore._read, {}
+from flowertune.data.device_pixels import DevicePixels
+read, streamed = DevicePixels._gather, {}
 def watched(store, indices):
     streamed[id(store)] = store
     return read(store, indices)
-PixelStore._read = watched
+DevicePixels._gather = watched
 code = cli.main(sys.argv[1:])
 print(json.dumps(sorted(map(len, streamed.values()))))
 sys.exit(code)

@@ -1,4 +1,4 @@
-"""Where decoded photos, frozen features and drawn flowers are kept between runs."""
+"""The cache folder of decoded images, frozen features and drawn flowers."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
 
 def cache_root() -> Path:
-    """FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
-    if named := os.environ.get("FLOWERTUNE_CACHE"):
-        return Path(named).expanduser().absolute()
+    """Return FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
+    if override := os.environ.get("FLOWERTUNE_CACHE"):
+        return Path(override).expanduser().absolute()
     if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        parent = Path(local) if local else Path.home() / "AppData" / "Local"
+        local_app_data = os.environ.get("LOCALAPPDATA")
+        parent = Path(local_app_data) if local_app_data else Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
         parent = Path.home() / "Library" / "Caches"
     else:
@@ -28,7 +28,7 @@ def cache_root() -> Path:
 
 
 def check_space(what: str, needed: int, folder: Path) -> None:
-    """Refuses where `what` takes more bytes than are free in `folder`."""
+    """Raise UsageError if `what` takes more bytes than are free in `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UsageError(
@@ -38,7 +38,7 @@ def check_space(what: str, needed: int, folder: Path) -> None:
 
 
 def touch(path: Path) -> None:
-    """Gives a file or folder of the cache the present time, for `flowertune data cache`.
+    """Mark a file or folder of the cache as just used, for `flowertune data cache`.
 
     What lies in a cache that this user may only read is used all the same.
     """

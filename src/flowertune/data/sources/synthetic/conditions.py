@@ -1,4 +1,4 @@
-"""How plants are photographed: what differs between pretraining and the downstream task."""
+"""Conditions of photographing, which differ between pretraining and the downstream task."""
 
 from dataclasses import dataclass
 

@@ -27,12 +27,12 @@ def cache_root() -> Path:
     return parent / "flowertune"
 
 
-def check_space(what: str, needed: int, folder: Path) -> None:
-    """Raise UsageError if `what` takes more bytes than are free in `folder`."""
+def check_space(name: str, needed: int, folder: Path) -> None:
+    """Raise UsageError if `name` takes more bytes than are free in `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UsageError(
-            f"{what} takes {format_bytes(needed)} in {folder}, where {format_bytes(free)} are "
+            f"{name} takes {format_bytes(needed)} in {folder}, where {format_bytes(free)} are "
             f"free; {MOVE_HINT}"
         )
 

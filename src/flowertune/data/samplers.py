@@ -25,8 +25,8 @@ def class_batches(
     """
     p, k = classes_per_batch, samples_per_class
     generator = seeding.generator(seed, "class batches", epoch)
-    present, classes = labels.unique(return_inverse=True)
-    rank = torch.randperm(len(present), generator=generator)[classes]
+    unique_labels, classes = labels.unique(return_inverse=True)
+    rank = torch.randperm(len(unique_labels), generator=generator)[classes]
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[rank[shuffled].argsort(stable=True)]
     sizes = rank.bincount().tolist()

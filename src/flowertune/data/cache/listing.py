@@ -150,7 +150,7 @@ def _count_files(folder: Path) -> int:
 def _downloads(root: Path) -> Iterator[CacheEntry]:
     folder = root / "flowers102"
     published = (flowers102.ARCHIVE, flowers102.LABELS, flowers102.SPLIT_IDS)
-    names = (flowers102.IMAGES, flowers102.UNPACKED, *published, *(f".{n}.part" for n in published))
+    names = (flowers102.IMAGES, flowers102.PARTIAL, *published, *(f".{n}.part" for n in published))
     paths = tuple(
         folder / name
         for name in names
@@ -164,5 +164,5 @@ def _downloads(root: Path) -> Iterator[CacheEntry]:
             bytes=sum(map(bytes_in, paths)),
             last_used=folder.stat().st_mtime,
             lock=folder / flowers102.LOCK,
-            trash=folder / flowers102.UNPACKED,
+            trash=folder / flowers102.PARTIAL,
         )

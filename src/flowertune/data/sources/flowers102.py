@@ -17,7 +17,7 @@ from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 IMAGES = "jpg"  # the folder inside the archive
-UNPACKED, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
+PARTIAL, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
@@ -158,7 +158,7 @@ def _fetch(target: Path, url: str, progress: Progress, release: Release, hint: s
 
 def _unpack_images(root: Path, progress: Progress, release: Release) -> None:
     """Unpack jpg/, which appears with one rename after all its images have been counted."""
-    partial = root / UNPACKED
+    partial = root / PARTIAL
     try:
         if partial.exists():  # of a process that was killed
             shutil.rmtree(partial)

@@ -42,7 +42,7 @@ class Attributes:
 
     @property
     def main(self) -> tuple[int, str, str, str, str, str]:
-        """Attributes that distinguish species at a glance; pretraining leaves out their values.
+        """Attributes that tell species apart at sight. Pretraining leaves these combinations out.
 
         Coarser than the whole on purpose: a flower that differs from a species only in its second
         color or in the kind and size of its center counts as that species and is left out too.

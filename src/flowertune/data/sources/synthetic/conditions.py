@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Conditions:
-    """Ranges are (least, most); light and colors are factors on values in [0, 1]."""
+    """Photo conditions. Ranges are (least, most); light and colors are factors on [0, 1]."""
 
     size: float  # factor on the flowers' radius: how near the camera is
     spread: float  # how far a plant's colors are from the named ones

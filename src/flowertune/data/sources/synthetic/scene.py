@@ -34,16 +34,16 @@ _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 def _smooth_upsampling(cells: int) -> Floats:
     """(SIZE, cells): each pixel row as a smooth mixture of `cells` coarse rows."""
-    place = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
-    weights = np.exp(-0.5 * ((place[:, None] - np.arange(cells)) / 0.55) ** 2)
+    position = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
+    weights = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / 0.55) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return rows
 
 
 def _blur(sigma: float) -> Floats:
     """(SIZE, SIZE): a Gaussian blur along one axis as a matrix; edges are renormalized."""
-    place = np.arange(SIZE)
-    weights = np.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
+    position = np.arange(SIZE)
+    weights = np.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return rows
 
@@ -168,7 +168,7 @@ def _stems(
 
 def _leaf(
     canvas: Floats,
-    place: npt.NDArray[np.float64],
+    position: npt.NDArray[np.float64],
     length: float,
     green: Floats,
     rng: np.random.Generator,
@@ -176,7 +176,7 @@ def _leaf(
     """Draw a lens-shaped leaf with a bright vein, `length` pixels from its middle to its tip."""
     turn = rng.uniform(0, math.pi)
     cos, sin = math.cos(turn) / length, math.sin(turn) / length
-    dx, dy = _COLUMNS - np.float32(place[0]), _ROWS - np.float32(place[1])
+    dx, dy = _COLUMNS - np.float32(position[0]), _ROWS - np.float32(position[1])
     along, side = cos * dx + sin * dy, cos * dy - sin * dx
     broad = rng.uniform(0.16, 0.34)
     distance = broad * (1 - along * along) - np.abs(side)

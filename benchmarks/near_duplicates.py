@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from flowertune.data.cache.decode import in_order
+from flowertune.data.cache.decode import parallel_map
 from flowertune.data.image import decode_image, image_bytes
 from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 
@@ -88,7 +88,7 @@ def main() -> None:
             pictures.append(image)
         return [perceptual_hash(picture) for picture in pictures]
 
-    originals, *copies = zip(*in_order(spectra, paths), strict=True)
+    originals, *copies = zip(*parallel_map(spectra, paths), strict=True)
     for name, of_copies in zip(COPIES, copies, strict=True):
         groups = find_duplicates([*originals, *of_copies], lambda *_: None)
         found = groups[: len(paths)] == groups[len(paths) :]

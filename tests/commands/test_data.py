@@ -60,7 +60,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     stores = [each for each in list_entries(cache) if each.kind == "photos"]
     assert len(stores) == 3
     for store in stores:
-        assert f"\n  {store.pieces[0]}\n" in first
+        assert f"\n  {store.paths[0]}\n" in first
     assert "train: 40 photos, " in first
     assert first.count("decoded now") == 3
 
@@ -72,7 +72,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
 
     monkeypatch.setattr(stored_pixels, "build", decode)
     for each in list_entries(cache):
-        os.utime(each.pieces[0], (1000, 1000))
+        os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0
     assert capsys.readouterr().out.count("was there already") == 3
     assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too

@@ -69,7 +69,7 @@ def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, resident
     values, path = pixels
     store = DevicePixels(np.load(path, mmap_mode="r"), torch.device("cpu"), resident=resident)
     wanted = [torch.tensor([8, 0, 3, 3]), torch.tensor([1])]
-    for indices, photos in zip(wanted, store.photos(wanted), strict=True):
+    for indices, photos in zip(wanted, store.views(wanted), strict=True):
         assert len(photos) == len(indices)
         for place, photo in zip(indices.tolist(), photos, strict=True):
             assert np.array_equal(photo.numpy(), values[place])
@@ -78,7 +78,7 @@ def test_photos_of_which_a_part_is_taken_are_those_of_the_batch(pixels, resident
 def test_on_the_cpu_photos_of_which_a_part_is_taken_are_not_copied(pixels):
     values, _ = pixels
     store = DevicePixels(values, torch.device("cpu"), resident=True)
-    (photos,) = store.photos([torch.tensor([4, 2])])
+    (photos,) = store.views([torch.tensor([4, 2])])
     assert all(np.shares_memory(photo.numpy(), values) for photo in photos)
 
 
@@ -86,8 +86,8 @@ def test_on_the_cpu_the_memory_map_is_used_without_a_copy(pixels):
     _, path = pixels
     mapped = np.load(path, mmap_mode="r")
     store = DevicePixels(mapped, torch.device("cpu"), resident=True)
-    assert store._pixels is not None
-    assert store._pixels.data_ptr() == mapped.ctypes.data
+    assert store._tensor is not None
+    assert store._tensor.data_ptr() == mapped.ctypes.data
 
 
 def test_another_device_holds_what_fits_in_half_of_its_free_memory(monkeypatch):
@@ -144,7 +144,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
 def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, monkeypatch):
     """The second read goes on until the third, which waits for the thread, is given up."""
     store = DevicePixels(pixels[0], torch.device("cpu"), resident=False)
-    read, reads, submitted = store._read, [], []
+    read, reads, submitted = store._gather, [], []
 
     class Watched(ThreadPoolExecutor):
         def submit(self, *call):
@@ -159,7 +159,7 @@ def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, m
         return read(indices)
 
     monkeypatch.setattr(device_pixels, "ThreadPoolExecutor", Watched)
-    monkeypatch.setattr(store, "_read", slow)
+    monkeypatch.setattr(store, "_gather", slow)
     stream = store.batches([torch.tensor([photo]) for photo in range(9)])
     next(stream)
     while len(reads) < 2:
@@ -179,9 +179,9 @@ def test_a_streamed_batch_is_copied_once(pixels):
     """NumPy reports what it allocates; the batch itself is torch's."""
     store = DevicePixels(np.load(pixels[1], mmap_mode="r"), torch.device("cpu"), resident=False)
     indices = torch.arange(9).repeat(100)
-    store._read(indices)
+    store._gather(indices)
     tracemalloc.start()
-    batch = store._read(indices)
+    batch = store._gather(indices)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < batch.nbytes / 2

@@ -48,9 +48,9 @@ def photos(pixels, recipe, seed=42, resident=True):
     return TrainLoader(
         pixels=DevicePixels(pixels, torch.device("cpu"), resident=resident),
         labels=LABELS,
-        classes=3,
+        num_classes=3,
         sizes=None if recipe is None else torch.full((7, 2), 8),
-        recipe=recipe,
+        augmentation=recipe,
         mean=MEAN,
         std=STD,
         batches=partial(epoch_batches, 7, 3, seed),

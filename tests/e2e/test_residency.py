@@ -13,11 +13,11 @@ import json
 import sys
 from flowertune import cli
 from flowertune.data.device_pixels import DevicePixels
-read, streamed = DevicePixels._read, {}
+read, streamed = DevicePixels._gather, {}
 def watched(store, indices):
     streamed[id(store)] = store
     return read(store, indices)
-DevicePixels._read = watched
+DevicePixels._gather = watched
 code = cli.main(sys.argv[1:])
 print(json.dumps(sorted(map(len, streamed.values()))))
 sys.exit(code)

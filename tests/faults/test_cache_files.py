@@ -93,7 +93,7 @@ def read(split: CachedSplit, order: Sequence[int], *, resident: bool) -> list[np
     found = []
     for form in forms:
         store = DevicePixels(form, torch.device("cpu"), resident=resident)
-        gather = store.batches if form is split.eval_pixels else store.photos
+        gather = store.batches if form is split.eval_pixels else store.views
         rows: dict[int, np.ndarray] = {}
         wanted = list(torch.tensor(order).split(5))
         for indices, batch in zip(wanted, gather(wanted), strict=True):
@@ -143,7 +143,7 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
     dataset, folder = photos
     whole = opened(dataset, folder)
     expected = read(whole.splits["train"], range(24), resident=True)
-    monkeypatch.setattr(decode, "photo_bytes", unreadable)
+    monkeypatch.setattr(decode, "image_bytes", unreadable)
     rng = np.random.default_rng(FILES.index(name))
     said: list[str] = []
     for number in range(rounds * len(DAMAGES)):

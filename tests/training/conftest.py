@@ -144,9 +144,9 @@ def prepare(small_dir: Path) -> Prepare:
                 rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), CPU, resident=resident
             ),
             labels=torch.arange(count) % CLASSES,
-            classes=CLASSES,
+            num_classes=CLASSES,
             sizes=None if recipe is None else torch.full((count, 2), 32),
-            recipe=recipe,
+            augmentation=recipe,
             mean=torch.tensor(backbone.preprocessing.mean),
             std=torch.tensor(backbone.preprocessing.std),
             batches=partial(epoch_batches, count, trainer.batch_size, 42),

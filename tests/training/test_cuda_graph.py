@@ -273,7 +273,7 @@ def on_gpu(made, precision, replay):
     made.classifier.to(device)
     photos = replace(
         made.photos,
-        pixels=DevicePixels(made.photos.pixels.mapped, device, resident=True),
+        pixels=DevicePixels(made.photos.pixels.array, device, resident=True),
         mean=made.photos.mean.to(device),
         std=made.photos.std.to(device),
     )

@@ -102,7 +102,7 @@ def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_vali
     training = prepare(
         count=18, batch_size=4, accumulation=accumulation, recipe=mixup, resident=resident
     )
-    put_together = TrainLoader._made
+    put_together = TrainLoader._build_batch
     given = []
 
     def gone():
@@ -120,7 +120,7 @@ def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_vali
         assert not reading_threads()
         return training.validate()
 
-    monkeypatch.setattr(TrainLoader, "_made", watched)
+    monkeypatch.setattr(TrainLoader, "_build_batch", watched)
     training.run(validate=validate)
     assert len(given) == 2 * (5 * 2 + (18 if resident else 5))
 

@@ -14,7 +14,7 @@ from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.factory import (
-    augmentation_recipe,
+    build_augmentation,
     list_images,
     pixels_are_resident,
     training_batches,
@@ -103,7 +103,7 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
             train,
             DevicePixels(train.eval_pixels, compute.device, resident=resident),
             classes,
-            augmentation_recipe(config.augmentation, backbone.preprocessing.size, settings.epochs),
+            build_augmentation(config.augmentation, backbone.preprocessing.size, settings.epochs),
             mean,
             std,
             training_batches(config, torch.tensor(train.split.labels)),

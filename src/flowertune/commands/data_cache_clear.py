@@ -46,7 +46,7 @@ def execute(words: Sequence[str]) -> int:
         if reason is None:
             removed.append(each)
         else:
-            console.say(f"left: {each.kind}, {printable(each.of)}: {reason}")
+            console.say(f"left: {each.kind}, {printable(each.description)}: {reason}")
     console.say(f"removed: {report.total(removed)}")
     return EXIT_DONE if len(removed) == len(kept) else EXIT_FAILED
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowertune.commands.arguments import ArgumentParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
-from flowertune.data.sources.folder import photos_below
+from flowertune.data.sources.folder import walk_files
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.inference import predictor
 from flowertune.inference.logits import top_classes_header
@@ -104,7 +104,7 @@ def _photos(
         if name == STDIN:
             yield from _named_in(sys.stdin.fileno(), b"\0" if null else b"\n")
         elif os.path.isdir(name):
-            yield from photos_below(Path(name), unlisted)
+            yield from walk_files(Path(name), unlisted)
         else:
             yield Path(name)
 

@@ -1,4 +1,4 @@
-"""Where decoded photos, frozen features and drawn flowers are kept between runs."""
+"""The cache folder of decoded images, frozen features and drawn flowers."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
 
 def cache_root() -> Path:
-    """FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
-    if named := os.environ.get("FLOWERTUNE_CACHE"):
-        return Path(named).expanduser().absolute()
+    """Return FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
+    if override := os.environ.get("FLOWERTUNE_CACHE"):
+        return Path(override).expanduser().absolute()
     if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        parent = Path(local) if local else Path.home() / "AppData" / "Local"
+        local_app_data = os.environ.get("LOCALAPPDATA")
+        parent = Path(local_app_data) if local_app_data else Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
         parent = Path.home() / "Library" / "Caches"
     else:
@@ -27,18 +27,18 @@ def cache_root() -> Path:
     return parent / "flowertune"
 
 
-def check_space(what: str, needed: int, folder: Path) -> None:
-    """Refuses where `what` takes more bytes than are free in `folder`."""
+def check_space(name: str, needed: int, folder: Path) -> None:
+    """Raise UsageError if `name` takes more bytes than are free in `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UsageError(
-            f"{what} takes {format_bytes(needed)} in {folder}, where {format_bytes(free)} are "
+            f"{name} takes {format_bytes(needed)} in {folder}, where {format_bytes(free)} are "
             f"free; {MOVE_HINT}"
         )
 
 
 def touch(path: Path) -> None:
-    """Gives a file or folder of the cache the present time, for `flowertune data cache`.
+    """Mark a file or folder of the cache as just used, for `flowertune data cache`.
 
     What lies in a cache that this user may only read is used all the same.
     """

@@ -1,4 +1,4 @@
-"""What a source hands on: which photos there are, what they show, and which split they are in."""
+"""Datasets as sources list them: image paths, labels and splits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Photos with their labels, in a fixed order. `labels[i]` indexes the set's class names."""
+    """Images with their labels, in a fixed order. `labels[i]` indexes the class names."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -19,7 +19,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A classification task as a list of files; no pixel has been read.
+    """A classification dataset as lists of files; no image is decoded.
 
     `splits` holds "train" and "val", and "test" where the task has one; after `protocol.trainval`
     "train" and "test". `descriptions` is one line for each class, for prompts that describe rather

@@ -1,4 +1,4 @@
-"""Fetching a file and unpacking an archive, so that a half one is never taken for a whole one."""
+"""Download files and unpack archives, each completely or not at all."""
 
 import concurrent.futures
 import gzip
@@ -21,32 +21,32 @@ Progress = Callable[[str, int, int | None], None]
 
 # Seconds. Everything before the first byte of the answer (a name server that does not answer is
 # not covered by the socket's own timeout), and one silence of the network after it.
-CONNECT_S = 4.0
-PATIENCE_S = 8.0
+CONNECT_TIMEOUT_S = 4.0
+READ_TIMEOUT_S = 8.0
 CHUNK_BYTES = 1 << 18
 
 
-def fetch(url: str, target: Path, *, md5: str, progress: Progress, otherwise: str) -> None:
+def fetch(url: str, target: Path, *, md5: str, progress: Progress, hint: str) -> None:
     """Download `url` to `target`, which exists afterwards only if it is whole and has this md5.
 
     Written beside the target under a hidden name (a leftover of a killed process is overwritten),
-    checked, flushed to the disk, renamed. `otherwise` is what a person can do without the network.
+    checked, flushed to the disk, renamed. `hint` is what a person can do without the network.
 
     Raises UsageError, within ten seconds of silence, where it cannot be fetched or is another file;
     OSError where the disk fails.
     """
     part = target.with_name(f".{target.name}.part")
     try:
-        found = _receive(url, part, f"fetching {target.name}", progress)
-        if found != md5:
+        actual_md5 = _download(url, part, f"fetching {target.name}", progress)
+        if actual_md5 != md5:
             raise UsageError(
-                f"{url} is not the file it should be: its md5 is {found}, expected {md5} (a login"
-                f" page or a damaged copy?); {otherwise}"
+                f"{url} is not the file it should be: its md5 is {actual_md5}, expected {md5}"
+                f" (a login page or a damaged copy?); {hint}"
             )
         os.replace(part, target)
         files.flush_folder(target.parent)
-    except _NotFetchedError as error:
-        raise UsageError(f"cannot fetch {url}: {error}; {otherwise}") from error
+    except _DownloadError as error:
+        raise UsageError(f"cannot fetch {url}: {error}; {hint}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -80,8 +80,8 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
         os.sync()
 
 
-def md5_of(path: Path) -> str:
-    """The md5 of a file in hex; against damage and mix-ups, not against attackers."""
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file in hex; against damage and mix-ups, not against attackers."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -89,63 +89,63 @@ def md5_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _NotFetchedError(Exception):
-    """The network's fault, told apart from the disk's: both raise OSError."""
+class _DownloadError(Exception):
+    """A network error, as opposed to one of the disk: both raise OSError."""
 
 
-def _receive(url: str, part: Path, description: str, progress: Progress) -> str:
-    """Download to `part`, flushed to the disk; the md5 of what came."""
+def _download(url: str, part: Path, description: str, progress: Progress) -> str:
+    """Download to `part`, flush it to the disk and return its md5."""
     digest = hashlib.md5(usedforsecurity=False)
     done = 0
-    with _open(url) as answer, part.open("wb") as file:
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length else None
+    with _connect(url) as response, part.open("wb") as file:
+        content_length = response.headers.get("Content-Length")
+        total = int(content_length) if content_length else None
         progress(description, done, total)
-        while chunk := _read(answer, done):
+        while chunk := _read_chunk(response, done):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
             progress(description, done, total)
         if total is not None and done < total:
-            raise _NotFetchedError(f"the connection ended after {done:,} of {total:,} bytes")
+            raise _DownloadError(f"the connection ended after {done:,} of {total:,} bytes")
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
 
 
-def _open(url: str) -> http.client.HTTPResponse:
-    """Connect and read the headers, in a thread that can be left behind if nothing comes."""
-    opened: concurrent.futures.Future[http.client.HTTPResponse] = concurrent.futures.Future()
+def _connect(url: str) -> http.client.HTTPResponse:
+    """Connect and read the headers, in a thread that is abandoned after CONNECT_TIMEOUT_S."""
+    future: concurrent.futures.Future[http.client.HTTPResponse] = concurrent.futures.Future()
 
     def connect() -> None:
         try:
-            opened.set_result(urllib.request.urlopen(url, timeout=PATIENCE_S))
+            future.set_result(urllib.request.urlopen(url, timeout=READ_TIMEOUT_S))
         except Exception as error:  # handed to the caller, whatever it is
-            opened.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=connect, daemon=True, name="flowertune-connect").start()
     try:
-        return opened.result(timeout=CONNECT_S)
+        return future.result(timeout=CONNECT_TIMEOUT_S)
     except concurrent.futures.TimeoutError:
-        raise _NotFetchedError(f"no answer within {CONNECT_S:.0f} s") from None
+        raise _DownloadError(f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
     except urllib.error.HTTPError as error:
-        raise _NotFetchedError(f"the server says {error.code} {error.reason}") from None
+        raise _DownloadError(f"the server says {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise _NotFetchedError(f"no connection ({error.reason})") from None
+        raise _DownloadError(f"no connection ({error.reason})") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _NotFetchedError(f"no connection ({error})") from None
+        raise _DownloadError(f"no connection ({error})") from None
 
 
-def _read(answer: http.client.HTTPResponse, done: int) -> bytes:
-    """What has come since, without waiting for a full chunk; empty at the end."""
+def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:
+    """Read the bytes that have arrived, without waiting for a full chunk; empty at the end."""
     try:
-        return answer.read1(CHUNK_BYTES)
+        return response.read1(CHUNK_BYTES)
     except TimeoutError:
-        raise _NotFetchedError(
-            f"nothing more came for {PATIENCE_S:.0f} s after {done:,} bytes"
+        raise _DownloadError(
+            f"nothing more came for {READ_TIMEOUT_S:.0f} s after {done:,} bytes"
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        raise _NotFetchedError(f"the connection broke after {done:,} bytes ({error})") from None
+        raise _DownloadError(f"the connection broke after {done:,} bytes ({error})") from None
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:

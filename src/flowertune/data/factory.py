@@ -1,4 +1,4 @@
-"""From config to images, batches and augmentation."""
+"""Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
-    """The photos of the source under `data.protocol`, k of each class for training if asked for."""
+    """List the source's images under `data.protocol`, for training `data.shots` of each class."""
     dataset = _SOURCES[data.name](data, cache, progress)
     if data.protocol == "trainval":
         dataset = splits.trainval(dataset)
@@ -40,7 +40,7 @@ def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDatas
 
 
 def image_root(data: DataConfig, cache: Path) -> Path:
-    """The folder of the source's photos, whether or not it is there; nothing is fetched or drawn.
+    """Return the folder of the source's images, which may not exist; nothing is fetched or drawn.
 
     It is what the paths in photos.csv of a run begin at.
     """
@@ -68,17 +68,17 @@ def _flowers102_root(data: Any, cache: Path) -> Path:
 
 
 def _synthetic(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    dataset = synthetic.list_images(cache / "synthetic", **_drawn(data), progress=progress)
+    dataset = synthetic.list_images(cache / "synthetic", **_synthetic_args(data), progress=progress)
     touch(dataset.root)
     return dataset
 
 
 def _synthetic_root(data: Any, cache: Path) -> Path:
-    return synthetic.drawn_folder(cache / "synthetic", **_drawn(data))
+    return synthetic.dataset_folder(cache / "synthetic", **_synthetic_args(data))
 
 
-def _drawn(data: Any) -> dict[str, int]:
-    """What is drawn, as the source's functions take it."""
+def _synthetic_args(data: Any) -> dict[str, int]:
+    """Keyword arguments of the synthetic source's functions."""
     names = ("train_per_class", "val_per_class", "test_per_class", "seed")
     return {name: getattr(data, name) for name in names}
 
@@ -98,22 +98,22 @@ _ROOTS: dict[str, Callable[[Any, Path], Path]] = {
 def pixels_are_resident(
     data: DataConfig, dataset: ImageDataset, train: CachedSplit, device: torch.device
 ) -> bool:
-    """Whether a run keeps its pixels on the device; all of them or none.
+    """Whether a run keeps its pixels on the device, all of them or none.
 
     They are the evaluation form of all photos, and the training form of `train` if it has one.
     """
-    photos = sum(len(split) for split in dataset.splits.values())
-    total = photos * train.eval_pixels.nbytes // len(train.eval_pixels)
+    n_images = sum(len(split) for split in dataset.splits.values())
+    total_bytes = n_images * train.eval_pixels.nbytes // len(train.eval_pixels)
     if train.train_pixels is not None:
-        total += train.train_pixels.nbytes
+        total_bytes += train.train_pixels.nbytes
     residency = cast("Residency", data.residency)  # its choices are checked
-    return are_resident(residency, total, device)
+    return are_resident(residency, total_bytes, device)
 
 
-def augmentation_recipe(
+def build_augmentation(
     settings: AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> AugmentSettings | None:
-    """How training photos are varied in a training of `epochs`; None where they are not."""
+    """Build the augmentation of a training of `epochs` epochs; None where there is none."""
     if not isinstance(settings, BasicAugmentationConfig):
         return None
     return AugmentSettings(
@@ -125,11 +125,11 @@ def augmentation_recipe(
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
-        mixing=_mixing(settings, epochs),
+        mixing=_mix_settings(settings, epochs),
     )
 
 
-def _mixing(settings: BasicAugmentationConfig, epochs: int) -> MixSettings | None:
+def _mix_settings(settings: BasicAugmentationConfig, epochs: int) -> MixSettings | None:
     if not isinstance(settings, (MixUpConfig, CutMixConfig)):
         return None
     return MixSettings(
@@ -140,9 +140,9 @@ def _mixing(settings: BasicAugmentationConfig, epochs: int) -> MixSettings | Non
 
 
 def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
-    """Epoch (from 1) -> the photo indices (B,) of each batch: P x K for a loss that needs them.
+    """Map an epoch (from 1) to its batches of image indices (B,), P x K if the loss needs it.
 
-    labels: (N,) int64, of the training photos.
+    labels: (N,) int64, of the training images.
     """
     loss, batch_size = config.loss, config.trainer.batch_size
     if isinstance(loss, TripletCrossEntropyConfig):

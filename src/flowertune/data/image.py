@@ -1,4 +1,4 @@
-"""One photo from its bytes to uint8 pixels: the evaluation form and the training form."""
+"""Decode an image file into uint8 pixels, for evaluation and for training."""
 
 import io
 import stat
@@ -41,7 +41,7 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a backbone's weights expect of an image: open_clip's PreprocessCfg, hashable.
+    """Preprocessing that a backbone's weights expect: open_clip's PreprocessCfg, hashable.
 
     `size` is (height, width) in pixels; `mean` and `std` belong to RGB values in [0, 1].
     `interpolation` is "bicubic" or "bilinear"; `resize_mode` "shortest", "longest" or "squash";
@@ -57,7 +57,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """From `to_dict()` read back, or from open_clip's `model.visual.preprocess_cfg`.
+        """Build it from `to_dict()` or from open_clip's `model.visual.preprocess_cfg`.
 
         A size given as one number is a square; keys that are not ours ("mode") are left aside.
         """
@@ -74,7 +74,7 @@ class Preprocessing:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -82,13 +82,13 @@ class Preprocessing:
 
 
 class UnreadableImageError(Exception):
-    """A file gives no picture. The message is the reason, short enough for a list."""
+    """A file that cannot be decoded; the message is the reason, short enough for a list."""
 
 
 def image_bytes(path: Path) -> bytes:
-    """The whole content of a file that may be a photo.
+    """Read the whole content of an image file.
 
-    Raises UnreadableImageError where there is none.
+    Raises UnreadableImageError where it cannot be read.
     """
     _check_file(path)
     try:
@@ -98,7 +98,7 @@ def image_bytes(path: Path) -> bytes:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode a photo completely, turn it upright by its EXIF orientation, convert it to RGB.
+    """Decode an image completely, rotate it upright by its EXIF orientation, convert it to RGB.
 
     The conversion is PIL's `convert("RGB")`, as in open_clip: transparency is dropped, an
     animation gives its first frame, and a 16-bit gray picture is clipped at 255 rather than scaled.
@@ -116,11 +116,11 @@ def decode_image(data: bytes) -> Image.Image:
         raise UnreadableImageError(_reason(error, data[:32])) from error
 
 
-def from_image(image: Image.Image) -> Image.Image:
-    """`decode_image`'s picture of what somebody has opened already, which stays as it is."""
+def convert_image(image: Image.Image) -> Image.Image:
+    """Convert an opened image as `decode_image` does; `image` itself stays as it is."""
     try:
         return _upright_rgb(image.copy())
-    except Exception as error:  # as in read_photo
+    except Exception as error:  # as in decode_image
         raise UnreadableImageError(_reason(error, b"")) from error
 
 
@@ -134,7 +134,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) of `decode_image`'s picture, from the header alone where that can be trusted.
+    """(width, height) of `decode_image`'s result, from the header alone where that can be trusted.
 
     Only a JPEG says everything at its beginning: the orientation of a PNG may stand behind its
     pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises UnreadableImageError.
@@ -148,25 +148,25 @@ def upright_size(path: Path) -> tuple[int, int]:
                 file.seek(0)
                 with Image.open(file, formats=readable_formats()) as image:
                     width, height = image.size
-                    turned = _orientation(image) in (5, 6, 7, 8)
-                return (height, width) if turned else (width, height)
-    except Exception as error:  # as in read_photo
+                    is_rotated = _orientation(image) in (5, 6, 7, 8)
+                return (height, width) if is_rotated else (width, height)
+    except Exception as error:  # as in decode_image
         raise UnreadableImageError(_reason(error, head)) from error
     return decode_image(image_bytes(path)).size
 
 
 def eval_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """What open_clip's own evaluation preprocessing yields before normalization, bit for bit.
+    """Apply open_clip's own evaluation preprocessing up to normalization, bit for bit.
 
     `image` is `decode_image`'s. Returns (3, H, W) of `preprocessing.size`. Raises
-    UnreadableImageError where the photo is so long and thin that open_clip could not resize it.
+    UnreadableImageError where the image is so long and thin that open_clip could not resize it.
     """
     _check_shape(image.size, preprocessing)
     return _channels_first(eval_transform(preprocessing)(image))
 
 
 def train_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """(height, width) of the training pixels of a photo of `width` x `height`.
+    """(height, width) of the training pixels of an image of `width` x `height`.
 
     The shorter side becomes 256/224 of the (shorter) input side, or stays as it is where it is
     shorter than that; the longer one keeps the aspect ratio, up to twice the shorter.
@@ -179,7 +179,7 @@ def train_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[i
 
 
 def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The photo at `train_size`: (3, h, w). The ends of a very long photo are cropped first."""
+    """Resize to `train_size`: (3, h, w). The ends of a very long image are cropped first."""
     width, height = image.size
     crop_width = min(width, TRAIN_MAX_ASPECT * height)
     crop_height = min(height, TRAIN_MAX_ASPECT * width)
@@ -193,7 +193,7 @@ def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
 
 @lru_cache(maxsize=8)
 def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
-    """open_clip's evaluation transform without its last two steps, to tensor and normalize.
+    """Return open_clip's evaluation transform without its last two steps, ToTensor and Normalize.
 
     Imports open_clip, which takes seconds.
     """
@@ -229,24 +229,24 @@ def _check_file(path: Path) -> None:
 
 
 def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """A side of 1 pixel is fine; a resized photo with no pixel or billions of them is not."""
+    """A side of 1 pixel is fine; a resized image with no pixel or billions of them is not."""
     width, height = size
     target_height, target_width = preprocessing.size
     scales = (target_width / width, target_height / height)
     if preprocessing.resize_mode == "longest":
-        impossible = min(round(side * min(scales)) for side in size) == 0
+        is_invalid = min(round(side * min(scales)) for side in size) == 0
     elif preprocessing.resize_mode == "shortest":
         pixels_limit = 2 * (Image.MAX_IMAGE_PIXELS or 2**30)
-        impossible = width * height * max(scales) ** 2 > pixels_limit
+        is_invalid = width * height * max(scales) ** 2 > pixels_limit
     else:
-        impossible = False
-    if impossible:
+        is_invalid = False
+    if is_invalid:
         raise UnreadableImageError(f"too long and thin: {width} x {height} pixels")
 
 
 @lru_cache(maxsize=1)
 def readable_formats() -> tuple[str, ...]:
-    """FORMATS that this build of PIL reads: AVIF needs a library that not every build has."""
+    """Select the FORMATS that this build of PIL reads: AVIF needs a library that not all have."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

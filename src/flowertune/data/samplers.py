@@ -1,4 +1,4 @@
-"""Which images make up each batch of an epoch, from (seed, epoch) alone."""
+"""Choose the images of each batch of an epoch, from (seed, epoch) alone."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from flowertune import seeding
 def class_batches(
     labels: Tensor, classes_per_batch: int, samples_per_class: int, seed: int, epoch: int
 ) -> list[Tensor]:
-    """The batches of an epoch: int64 photo indices, P classes with K photos each, P * K at most.
+    """Draw the batches of an epoch: int64 image indices, P classes x K images, P * K at most.
 
     labels: (N,) int64 on the CPU. Each class is shuffled and cut into groups of K, and what its
     last group lacks comes from its first: of n > K photos, -n mod K are visited twice, all others
@@ -25,35 +25,35 @@ def class_batches(
     """
     p, k = classes_per_batch, samples_per_class
     generator = seeding.generator(seed, "class batches", epoch)
-    present, classes = labels.unique(return_inverse=True)
-    rank = torch.randperm(len(present), generator=generator)[classes]
+    unique_labels, classes = labels.unique(return_inverse=True)
+    rank = torch.randperm(len(unique_labels), generator=generator)[classes]
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[rank[shuffled].argsort(stable=True)]
     sizes = rank.bincount().tolist()
-    count = math.ceil(sum(math.ceil(n / k) for n in sizes) / p)
+    num_batches = math.ceil(sum(math.ceil(n / k) for n in sizes) / p)
 
-    batches: list[list[Tensor]] = [[] for _ in range(count)]
-    load = torch.zeros(count)
-    for photos, n in zip(by_class.split(sizes), sizes, strict=True):
-        if n > k and math.ceil(n / k) <= count:
-            photos = torch.cat([photos, photos[: -n % k]])
+    batches: list[list[Tensor]] = [[] for _ in range(num_batches)]
+    group_counts = torch.zeros(num_batches)
+    for indices, n in zip(by_class.split(sizes), sizes, strict=True):
+        if n > k and math.ceil(n / k) <= num_batches:
+            indices = torch.cat([indices, indices[: -n % k]])
         # Each group to another of the emptiest batches, at random among equals: side by side, the
         # classes would meet the same few others all epoch, and hard negatives are among all.
-        groups = photos.split(k)
-        emptiest = (load + torch.rand(count, generator=generator)).argsort()
+        groups = indices.split(k)
+        emptiest = (group_counts + torch.rand(num_batches, generator=generator)).argsort()
         for batch, group in zip(itertools.cycle(emptiest.tolist()), groups, strict=False):
             batches[batch].append(group)
-            load[batch] += 1
+            group_counts[batch] += 1
     return [torch.cat(batch) for batch in batches]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits `count` photos: (count,) int64, a permutation."""
+    """Draw the order in which an epoch visits `count` images: (count,) int64, a permutation."""
     return torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """The batches of an epoch: (B,) int64 photo indices each, every photo exactly once.
+    """Draw the batches of an epoch: (B,) int64 image indices each, every image exactly once.
 
     The last batch is smaller where `batch_size` does not divide `count`.
     """

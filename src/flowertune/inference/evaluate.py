@@ -69,7 +69,7 @@ def list_images_to_evaluate(
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
     if are_others and isinstance(data, FolderConfig) and is_whole:
-        dataset = folder.as_found(Path(data.root))
+        dataset = folder.list_evaluation_images(Path(data.root))
         if split not in (None, "all") and "all" in dataset.splits:  # it is to be split first
             dataset = list_images(data, cache, progress)
     else:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from flowertune.config import saved
 from flowertune.config.schema import Config
-from flowertune.data.cache.decode import in_order, quiet_pil
+from flowertune.data.cache.decode import parallel_map, quiet_pil
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.image import (
     Preprocessing,
     UnreadableImageError,
+    convert_image,
     decode_image,
     eval_pixels,
-    from_image,
     image_bytes,
 )
 from flowertune.data.transforms.augment import normalize
@@ -135,7 +135,7 @@ class Predictor:
             except UnreadableImageError as reason:
                 return photo, reason
 
-        with closing(in_order(decoded, photos)) as found:
+        with closing(parallel_map(decoded, photos)) as found:
             while batch := list(islice(found, batch_size)):
                 pixels = [each for _, each in batch if not isinstance(each, UnreadableImageError)]
                 answers = self._ranked(np.stack(pixels), top_k) if pixels else iter(())
@@ -166,7 +166,7 @@ class Predictor:
         A photo that somebody has opened already stays as it is. Raises UnreadableImageError.
         """
         if isinstance(photo, Image.Image):
-            image = from_image(photo)
+            image = convert_image(photo)
         else:
             image = decode_image(image_bytes(Path(photo)))
         return eval_pixels(image, self.preprocessing)

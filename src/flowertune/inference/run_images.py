@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.config.data import DataConfig
-from flowertune.data.cache.decode import in_order, quiet_pil
+from flowertune.data.cache.decode import parallel_map, quiet_pil
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.factory import image_root
 from flowertune.data.image import (
@@ -44,5 +44,5 @@ def read_unchanged(
         except UnreadableImageError as reason:
             return reason
 
-    with quiet_pil(), closing(in_order(decoded, photos)) as found:
+    with quiet_pil(), closing(parallel_map(decoded, photos)) as found:
         yield from found

@@ -24,7 +24,7 @@ from flowertune.config.model import LinearProbeConfig
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.data.device_pixels import DevicePixels
-from flowertune.data.factory import augmentation_recipe, pixels_are_resident, training_batches
+from flowertune.data.factory import build_augmentation, pixels_are_resident, training_batches
 from flowertune.data.loader import build_train_loader
 from flowertune.errors import TrainingError
 from flowertune.inference.logits import (
@@ -139,7 +139,7 @@ def adapt(
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
         course = TrainResult(0, None, None, seconds, None)
     else:
-        recipe = augmentation_recipe(
+        recipe = build_augmentation(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
         training = build_train_loader(

@@ -106,7 +106,7 @@ def _gallery(ending: ReportInputs) -> dict[str, list[dict[str, Any]]]:
 
 def _augmented(ending: ReportInputs, training: TrainLoader) -> list[dict[str, Any]]:
     """Some training photos as they are and as a training's first epoch could have met them."""
-    if training.recipe is None:
+    if training.augmentation is None:
         return []
     order = torch.randperm(len(training), generator=seeding.generator(ending.seed, "report photos"))
     of_class: dict[int, int] = {}  # photos of different classes, as long as there are such

@@ -94,7 +94,7 @@ def decoded(monkeypatch) -> list[int]:
         calls.append(len(data))
         return decode_image(data)
 
-    monkeypatch.setattr(decode, "read_photo", counting)
+    monkeypatch.setattr(decode, "decode_image", counting)
     return calls
 
 

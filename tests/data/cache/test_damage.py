@@ -126,7 +126,7 @@ def test_a_damaged_row_is_decoded_anew_when_it_is_first_read(
     store = DevicePixels(getattr(again, f"{form}_pixels"), CPU, resident=how != "streamed")
 
     def read(*rows: int) -> list[np.ndarray]:
-        gather = store.photos if how == "in part" else store.batches
+        gather = store.views if how == "in part" else store.batches
         (batch,) = gather([torch.tensor(rows)])
         return [photo.numpy() for photo in batch]
 

@@ -74,16 +74,16 @@ def files_in(folder: Path) -> set[str]:
 
 def test_everything_is_listed_with_what_it_is_of_and_its_size(filled: Path, root: Path) -> None:
     kinds = by_kind(filled)
-    assert {each.of for each in kinds["photos"]} == {
+    assert {each.description for each in kinds["photos"]} == {
         f"train of {root / 'train'}: 10 photos",
         f"val of {root / 'val'}: 2 photos",
     }
     (kept,) = kinds["features"]
-    assert kept.of == "6 x 3, fp32 on cpu, weights c0ffeec0"
+    assert kept.description == "6 x 3, fp32 on cpu, weights c0ffeec0"
     (kept,) = kinds["drawn flowers"]
-    assert kept.of == "train 2, val 2"
+    assert kept.description == "train 2, val 2"
     (kept,) = kinds["download"]
-    assert (kept.of, kept.bytes) == ("Flowers-102, as published", 7)
+    assert (kept.description, kept.bytes) == ("Flowers-102, as published", 7)
     sizes = [(filled / name).stat().st_size for name in files_in(filled)]
     assert sum(each.bytes for each in list_entries(filled)) == sum(sizes)
     assert list_entries(filled / "nowhere") == []
@@ -93,7 +93,7 @@ def test_to_use_something_makes_it_the_last_used(
     filled: Path, root: Path, cached: Callable[..., CachedDataset]
 ) -> None:
     for each in list_entries(filled):
-        os.utime(each.pieces[0], (1000, 1000))
+        os.utime(each.paths[0], (1000, 1000))
     assert [each.last_used for each in list_entries(filled)][:4] == [1000] * 4
     began = time.time() - 1
     cached(root, filled)
@@ -119,7 +119,7 @@ def test_all_that_is_listed_is_removed_and_nothing_else(filled: Path, tmp_path: 
     (filled / "pixels" / ("0" * 32)).symlink_to(elsewhere)
     (filled / "pixels" / ("1" * 32 + ".building")).mkdir()
     listed = list_entries(filled)
-    assert [each.of for each in listed].count("half made, or being made now") == 1
+    assert [each.description for each in listed].count("half made, or being made now") == 1
     assert [delete(each) for each in listed] == [None] * 6
     assert list_entries(filled) == []
     assert files_in(filled) == others
@@ -155,14 +155,16 @@ def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
                 with pytest.raises(KeyboardInterrupt):
                     delete(each)
     assert not (filled / "flowers102" / "jpg").exists()
-    assert {each.of for each in by_kind(filled)["drawn flowers"]} == {
+    assert {each.description for each in by_kind(filled)["drawn flowers"]} == {
         "half made, or being made now"
     }
-    assert {each.of for each in by_kind(filled)["photos"]} == {"half made, or being made now"}
+    assert {each.description for each in by_kind(filled)["photos"]} == {
+        "half made, or being made now"
+    }
     cached(root, filled)
     flowers(filled)
     assert len(decoded) == 12
-    assert by_kind(filled)["drawn flowers"][0].of == "train 2, val 2"
+    assert by_kind(filled)["drawn flowers"][0].description == "train 2, val 2"
 
 
 def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
@@ -170,7 +172,7 @@ def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
         if name.endswith(("index.json", ".safetensors")):
             (filled / name).write_bytes(b"{")
     kinds = by_kind(filled)
-    assert [each.of for each in kinds["photos"] + kinds["features"]] == ["damaged"] * 3
+    assert [each.description for each in kinds["photos"] + kinds["features"]] == ["damaged"] * 3
     assert [delete(each) for each in list_entries(filled)] == [None] * 5
 
 

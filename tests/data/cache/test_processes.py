@@ -16,7 +16,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{src!r}, {tests!r}]
 from conftest import cache_of
-from flowertune.data import image as pixels
+from flowertune.data import image as image_module
 from flowertune.data.cache import store
 from flowertune.errors import UsageError
 
@@ -27,8 +27,8 @@ def run(progress=None):
 # What "squash" is, without the seconds that it takes to import open_clip.
 WITHOUT_OPEN_CLIP = """
 def resize(image):
-    return image.resize((32, 32), pixels.Image.Resampling.BICUBIC)
-pixels.eval_transform = store.eval_transform = lambda preprocessing: resize
+    return image.resize((32, 32), image_module.Image.Resampling.BICUBIC)
+image_module.eval_transform = store.eval_transform = lambda preprocessing: resize
 """
 
 

@@ -1,4 +1,4 @@
-"""Every photo of a task decoded once: uint8 pixels on the disk, memory-mapped."""
+"""Decode every image of a dataset once: uint8 pixels on the disk, memory-mapped."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ BadFile = tuple[Path, str]
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """A split with its pixels. `split` holds the photos that decoded; row i is `split.paths[i]`.
+    """A split with its pixels. `split` holds the images that decoded; row i is `split.paths[i]`.
 
     `eval_pixels` (N, 3, H, W) uint8 are open_clip's own, before normalization. `train_pixels`
     (N, 3, Hc, Wc) uint8 keep the aspect ratio: each picture stands in the top left corner of one
@@ -39,7 +39,7 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """A task with its pixels. `dataset` lacks the bad files; `bad` lists them with the reason.
+    """A dataset with its pixels. `dataset` lacks the bad files; `bad` lists them with the reason.
 
     `fingerprint` is the SHA-256 of the class names and of each photo's split, name below the root,
     label and content: the same photos elsewhere have the same.
@@ -51,18 +51,18 @@ class CachedDataset:
     fingerprint: str
 
     def names(self, split: str) -> list[str]:
-        """The photos of a split as a run's files print them: below the root, with slashes."""
+        """Names of a split's images as a run's files print them: below the root, with slashes."""
         root = self.dataset.root
         return [path.relative_to(root).as_posix() for path in self.splits[split].split.paths]
 
     def rows(self) -> list[list[str]]:
-        """Every photo: split, name, class, SHA-256."""
+        """Rows of photos.csv: split, name, class and SHA-256 of every image."""
         classes = self.dataset.class_names
         return [
             [split, name, classes[label], sha256]
-            for split, each in self.splits.items()
+            for split, cached in self.splits.items()
             for name, label, sha256 in zip(
-                self.names(split), each.split.labels, each.sha256, strict=True
+                self.names(split), cached.split.labels, cached.sha256, strict=True
             )
         ]
 
@@ -91,30 +91,30 @@ def cache_dataset(
         progress=progress,
     )
     bad = tuple(
-        (split.paths[place], reason)
+        (split.paths[index], reason)
         for name, split in dataset.splits.items()
-        for place, reason in sorted(stores[name].index.bad.items())
+        for index, reason in sorted(stores[name].index.bad.items())
     )
     if bad and bad_files == "stop":
         raise UsageError(_bad_files_message(dataset, bad))
-    kept_splits = {
-        name: _kept(split, stores[name].index.kept) for name, split in dataset.splits.items()
+    decoded_splits = {
+        name: _select(split, stores[name].index.kept) for name, split in dataset.splits.items()
     }
     for name, split in dataset.splits.items():
-        lost = sorted(set(split.labels) - set(kept_splits[name].labels))
-        if lost:
-            raise UsageError(_lost_classes_message(dataset, name, lost, bad))
-    left_out = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
+        missing = sorted(set(split.labels) - set(decoded_splits[name].labels))
+        if missing:
+            raise UsageError(_missing_classes_message(dataset, name, missing, bad))
+    note = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
     return CachedDataset(
-        dataset=replace(dataset, splits=kept_splits, protocol=dataset.protocol + left_out),
-        splits={name: _cached(kept_splits[name], store) for name, store in stores.items()},
+        dataset=replace(dataset, splits=decoded_splits, protocol=dataset.protocol + note),
+        splits={name: _cached_split(decoded_splits[name], store) for name, store in stores.items()},
         bad=bad,
-        fingerprint=_fingerprint(dataset, kept_splits, stores),
+        fingerprint=_fingerprint(dataset, decoded_splits, stores),
     )
 
 
 def bad_file_lines(dataset: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
-    """One line for each bad file: its name below the root and the reason."""
+    """Describe each bad file in one line: its name below the root and the reason."""
     root = dataset.root
     return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
 
@@ -126,10 +126,10 @@ def _bad_files_message(dataset: ImageDataset, bad: Sequence[BadFile]) -> str:
     return _message(first, bad_file_lines(dataset, bad), last)
 
 
-def _lost_classes_message(
-    dataset: ImageDataset, name: str, lost: Sequence[int], bad: Sequence[BadFile]
+def _missing_classes_message(
+    dataset: ImageDataset, name: str, missing: Sequence[int], bad: Sequence[BadFile]
 ) -> str:
-    classes = ", ".join(repr(dataset.class_names[label]) for label in lost)
+    classes = ", ".join(repr(dataset.class_names[label]) for label in missing)
     first = f"without the files that give no picture, {name} has no photo left of {classes}:"
     return _message(first, bad_file_lines(dataset, bad), "Repair or replace them.")
 
@@ -138,14 +138,14 @@ def _message(first: str, lines: Sequence[str], last: str) -> str:
     return "\n".join([first, *(f"  {line}" for line in lines), last])
 
 
-def _kept(split: Split, kept: Sequence[int]) -> Split:
+def _select(split: Split, indices: Sequence[int]) -> Split:
     return Split(
-        paths=tuple(split.paths[place] for place in kept),
-        labels=tuple(split.labels[place] for place in kept),
+        paths=tuple(split.paths[index] for index in indices),
+        labels=tuple(split.labels[index] for index in indices),
     )
 
 
-def _cached(split: Split, store: PixelStore) -> CachedSplit:
+def _cached_split(split: Split, store: PixelStore) -> CachedSplit:
     return CachedSplit(
         split=split,
         eval_pixels=store.eval_pixels,
@@ -159,7 +159,7 @@ def _cached(split: Split, store: PixelStore) -> CachedSplit:
 def _fingerprint(
     dataset: ImageDataset, splits: dict[str, Split], stores: dict[str, PixelStore]
 ) -> str:
-    facts = {
+    entries = {
         name: [
             (path.relative_to(dataset.root).as_posix(), label, sha256)
             for path, label, sha256 in zip(
@@ -168,5 +168,5 @@ def _fingerprint(
         ]
         for name, split in splits.items()
     }
-    text = json.dumps([dataset.class_names, facts], sort_keys=True)
+    text = json.dumps([dataset.class_names, entries], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Many photos to pixel files: in parallel, in order, in bounded memory."""
+"""Decode images into pixel files: in parallel, in order, in bounded memory."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RowFacts:
-    """A hash of the photo's content, a checksum of its pixels in each form.
+    """Hash of an image's content and checksum of its pixels in each form.
 
     Also the true (height, width) of the training pixels; (0, 0) without a training form.
     """
@@ -48,7 +48,7 @@ class RowFacts:
 
 @dataclass(frozen=True)
 class Row:
-    """The pixels of one photo as they are stored: (3, H, W) and (3, *canvas) uint8."""
+    """Pixels of one image as they are stored: (3, H, W) and (3, *canvas) uint8."""
 
     facts: RowFacts
     eval_pixels: NDArray[np.uint8]
@@ -56,13 +56,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What was written. `kept` are the places in the list of the photos that gave a row.
+class DecodeResult:
+    """Result of decoding a list of images. `indices` are those in the list that gave a row.
 
-    `rows` go with `kept`; `bad` maps the other places to the reason.
+    `rows` go with `indices`; `bad` maps the other indices to the reason.
     """
 
-    kept: list[int]
+    indices: list[int]
     rows: list[RowFacts]
     bad: dict[int, str]
 
@@ -70,18 +70,18 @@ class Decoded:
 def train_canvas(
     paths: Sequence[Path], preprocessing: Preprocessing, name: str, progress: Progress
 ) -> tuple[int, int]:
-    """The largest height and the largest width among the training pixels of these photos."""
+    """Return the largest height and width among the training pixels of these images."""
 
-    def measured(path: Path) -> tuple[int, int]:
+    def measure(path: Path) -> tuple[int, int]:
         try:
             return train_size(*upright_size(path), preprocessing)
         except UnreadableImageError:
             return (1, 1)  # the decoding will list it with its reason
 
     height = width = 1
-    with quiet_pil(), closing(in_order(measured, paths)) as sizes:
-        for done, (photo_height, photo_width) in enumerate(sizes, start=1):
-            height, width = max(height, photo_height), max(width, photo_width)
+    with quiet_pil(), closing(parallel_map(measure, paths)) as sizes:
+        for done, (image_height, image_width) in enumerate(sizes, start=1):
+            height, width = max(height, image_height), max(width, image_width)
             progress(f"{name}: measuring photos", done, len(paths))
     return height, width
 
@@ -94,79 +94,79 @@ def decode_into(
     canvas: tuple[int, int] | None,
     name: str,
     progress: Progress,
-) -> Decoded:
-    """Write one row for each photo that decodes, in the order of `paths`.
+) -> DecodeResult:
+    """Write one row for each image that decodes, in the order of `paths`.
 
     A row is (3, H, W) uint8 in `eval_file`, and (3, *canvas) in `train_file` where there is one:
     the training pixels in the top left corner, the rest zero. Each file is read once.
     """
 
-    def row(path: Path) -> Row | UnreadableImageError:
+    def decode_row(path: Path) -> Row | UnreadableImageError:
         try:
             return read_row(path, preprocessing, canvas)
-        except UnreadableImageError as reason:
-            return reason
+        except UnreadableImageError as error:
+            return error
 
-    result = Decoded([], [], {})
+    result = DecodeResult([], [], {})
     # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
-    with quiet_pil(), closing(in_order(row, paths)) as rows:
-        for place, photo in enumerate(rows):
-            if isinstance(photo, UnreadableImageError):
-                result.bad[place] = str(photo)
+    with quiet_pil(), closing(parallel_map(decode_row, paths)) as rows:
+        for index, row in enumerate(rows):
+            if isinstance(row, UnreadableImageError):
+                result.bad[index] = str(row)
             else:
-                result.kept.append(place)
-                result.rows.append(photo.facts)
-                eval_file.write(photo.eval_pixels.data)
-                if train_file is not None and photo.train_pixels is not None:
-                    train_file.write(photo.train_pixels.data)
-            progress(f"{name}: decoding photos", place + 1, len(paths))
+                result.indices.append(index)
+                result.rows.append(row.facts)
+                eval_file.write(row.eval_pixels.data)
+                if train_file is not None and row.train_pixels is not None:
+                    train_file.write(row.train_pixels.data)
+            progress(f"{name}: decoding photos", index + 1, len(paths))
     return result
 
 
 def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None) -> Row:
-    """One photo from its file to what is stored of it. Raises UnreadableImageError."""
+    """Decode one file into the row that is stored of it. Raises UnreadableImageError."""
     data = image_bytes(path)
     image = decode_image(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    evaluation = eval_pixels(image, preprocessing)
-    eval_crc32 = zlib.crc32(evaluation.data)
+    eval_form = eval_pixels(image, preprocessing)
+    eval_crc32 = zlib.crc32(eval_form.data)
     if canvas is None:
-        return Row(RowFacts(sha256, eval_crc32, 0, (0, 0)), evaluation, None)
-    pixels = train_pixels(image, preprocessing)
-    height, width = pixels.shape[1:]
+        return Row(RowFacts(sha256, eval_crc32, 0, (0, 0)), eval_form, None)
+    train_form = train_pixels(image, preprocessing)
+    height, width = train_form.shape[1:]
     if height > canvas[0] or width > canvas[1]:
         raise UnreadableImageError("changed while it was read")
     padded = np.zeros((3, *canvas), dtype=np.uint8)
-    padded[:, :height, :width] = pixels
+    padded[:, :height, :width] = train_form
     facts = RowFacts(sha256, eval_crc32, zlib.crc32(padded.data), (height, width))
-    return Row(facts, evaluation, padded)
+    return Row(facts, eval_form, padded)
 
 
-def in_order(
+def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
-    """`map` over as many threads as there are cores, a few items ahead of the consumer at most.
+    """Map in order, in a thread for each core, a few items ahead of the consumer at most.
 
     PIL and hashlib let go of the interpreter's lock while they work. Close it (`closing`) to stop
     at once: what has not begun is dropped.
     """
-    threads = _available_cores()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    ahead: deque[Future[Result]] = deque()
+    num_threads = _available_cores()
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) >= 4 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) >= 4 * num_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
 def quiet_pil() -> Iterator[None]:
-    """Without PIL's warnings (damaged EXIF, very large photos): the list of bad files says enough.
+    """Silence PIL's warnings (damaged EXIF, very large images): the list of bad files says enough.
 
     To be entered by the thread that starts the others: the filters are the whole process's.
     """

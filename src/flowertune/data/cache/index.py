@@ -1,4 +1,4 @@
-"""What a store of pixels holds, in a file that knows when it is damaged."""
+"""The index of a pixel store, in a file with a checksum."""
 
 import json
 import zlib
@@ -12,9 +12,9 @@ EVAL_FILE, TRAIN_FILE, INDEX_FILE = "eval.u8", "train.u8", "index.json"
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """Rows are the photos that decoded, in the order they were listed.
+    """Index of a pixel store; rows are the images that decoded, in the order they were listed.
 
-    `kept[row]` is the photo's place in the list, `bad` maps the other places to the reason,
+    `kept[row]` is the image's index in the list, `bad` maps the other indices to the reason,
     `sha256[row]` is the hash of the file's content. `canvas` is the (height, width) that holds
     every training picture, `train_sizes[row]` the true (height, width) of one; None and empty
     without a training form. `eval_crc32` and `train_crc32` are checksums of each row's pixels.
@@ -32,13 +32,13 @@ class StoreIndex:
     train_crc32: tuple[int, ...]
 
     def to_json(self, key: str) -> str:
-        """The text of the file, for the store of this key."""
+        """Return the text of the index file, for the store of this key."""
         content = json.loads(json.dumps({"key": key, **asdict(self)}))
         return json.dumps({**content, "crc32": _crc32_of(content)})
 
 
 def read_index(path: Path, key: str) -> StoreIndex:
-    """What `to_json` wrote there. Raises OSError, or ValueError where it is damaged."""
+    """Read what `to_json` wrote. Raises OSError, or ValueError where the file is damaged."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.pop("crc32", None) != _crc32_of(content):
         raise ValueError(f"the checksum of {path.name} is wrong")
@@ -48,7 +48,7 @@ def read_index(path: Path, key: str) -> StoreIndex:
         split=content["split"],
         folder=content["folder"],
         kept=tuple(content["kept"]),
-        bad={int(place): reason for place, reason in content["bad"].items()},
+        bad={int(index): reason for index, reason in content["bad"].items()},
         sha256=tuple(content["sha256"]),
         canvas=None if content["canvas"] is None else tuple(content["canvas"]),
         train_sizes=tuple((height, width) for height, width in content["train_sizes"]),

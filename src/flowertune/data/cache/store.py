@@ -1,4 +1,4 @@
-"""The decoded photos of each split in a directory of their own: built once, complete or absent."""
+"""Store the decoded images of each split in a directory: built once, complete or absent."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class PlannedStore:
-    """The store of a split's photos, which may not be there yet."""
+    """The store of a split's pixels, which may not exist yet."""
 
     name: str
     paths: Sequence[Path]
@@ -57,7 +57,7 @@ class PlannedStore:
 
 @dataclass(frozen=True)
 class PixelStore:
-    """A complete store of pixels, open: should it be removed, who has it here goes on with it.
+    """A complete pixel store, open: it stays readable if its directory is deleted.
 
     `eval_pixels` (N, 3, H, W) uint8 and `train_pixels` (N, 3, Hc, Wc) uint8, each picture in the
     top left corner of the canvas and zero beside it, are read from the disk as they are used.
@@ -71,14 +71,14 @@ class PixelStore:
     train_pixels: ChecksummedMemmap | None
 
     def train_sizes(self) -> NDArray[np.int32] | None:
-        """(N, 2) int32: the true (height, width) of each training picture."""
+        """True (height, width) of each training image: (N, 2) int32."""
         if self.index.canvas is None:
             return None
         return np.array(self.index.train_sizes, dtype=np.int32).reshape(-1, 2)
 
 
-class _UnusableError(UsageError):
-    """A store is damaged, or lacks a photo that could not be read and now can."""
+class _UnusableStoreError(UsageError):
+    """A store is damaged, or lacks an image that could not be read and now can."""
 
     def __init__(self, directory: Path, reason: str) -> None:
         super().__init__(f"the photo cache {directory} has to be made anew ({reason})")
@@ -93,7 +93,7 @@ def open_or_build(
     folder: Path,
     progress: Progress,
 ) -> dict[str, PixelStore]:
-    """The stores of these splits' photos under `folder`, each built now if it is not there.
+    """Open the pixel stores of these splits under `folder`, building those that are missing.
 
     `train_form` names the splits that have one; they come first. The split's name opens the
     descriptions that `progress(description, done, total)` gets. Of several processes one builds
@@ -101,64 +101,64 @@ def open_or_build(
     removes. A damaged store is built anew; of its pixels it is only seen how many there are.
     Raises UsageError where the folder cannot be written or lacks the space for all of them.
     """
-    planned = []
+    plans = []
     for name, paths in splits.items():
         key = store_key(paths, preprocessing, name in train_form)
-        planned.append(PlannedStore(name, paths, preprocessing, name in train_form, folder, key))
+        plans.append(PlannedStore(name, paths, preprocessing, name in train_form, folder, key))
     stores = {}
-    for each in planned:
-        others = sum(
+    for plan in plans:
+        other_bytes = sum(
             other.eval_bytes
-            for other in planned
-            if other is not each and not other.directory.is_dir()
+            for other in plans
+            if other is not plan and not other.directory.is_dir()
         )
-        stores[each.name] = _opened_or_built(each, others, progress)
+        stores[plan.name] = _open_or_build(plan, other_bytes, progress)
     return stores
 
 
-def _opened_or_built(planned: PlannedStore, others: int, progress: Progress) -> PixelStore:
-    """others: how many bytes the stores that are still missing will take."""
+def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) -> PixelStore:
+    """Open one store; the others that are still missing will take `other_bytes`."""
     folder, unusable = planned.folder, None
     try:
         if planned.directory.is_dir():
-            return _open_again(planned)
-    except _UnusableError as error:
+            return _reopen(planned)
+    except _UnusableStoreError as error:
         unusable = error
-    waiting = f"{planned.name}: waiting for another process that decodes them"
+    message = f"{planned.name}: waiting for another process that decodes them"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        announce = partial(progress, waiting, 0, len(planned.paths))
+        announce = partial(progress, message, 0, len(planned.paths))
         with lock(folder / f"{planned.key}.lock", announce):
             try:
                 if planned.directory.is_dir():  # by another process in the meantime
-                    return _open_again(planned)
-            except _UnusableError as error:
+                    return _reopen(planned)
+            except _UnusableStoreError as error:
                 progress(
                     f"{planned.name}: the cache has to be made anew ({error.reason})",
                     0, len(planned.paths),
                 )  # fmt: skip
                 shutil.rmtree(planned.directory)
             remove_orphans(folder, planned.key)
-            build(planned, others, progress)
+            build(planned, other_bytes, progress)
             return _open(planned)
     except OSError as error:
-        cannot = f"{unusable} and" if unusable else f"the photo cache in {folder}"
+        subject = f"{unusable} and" if unusable else f"the photo cache in {folder}"
         reason = error.strerror or error
-        raise UsageError(f"{cannot} cannot be written: {reason}; {MOVE_HINT}") from error
+        raise UsageError(f"{subject} cannot be written: {reason}; {MOVE_HINT}") from error
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
-    """What the pixels depend on: the files with size and time, the transform, who computes it."""
-    made_by = [FORMAT, version("pillow"), version("open_clip_torch"), version("torchvision")]
+    """Hash what the pixels depend on: files, sizes, times, the transform, library versions."""
+    versions = [FORMAT, version("pillow"), version("open_clip_torch"), version("torchvision")]
     digest = hashlib.sha256()
-    digest.update(json.dumps([made_by, preprocessing.to_dict(), train_form]).encode())
+    digest.update(json.dumps([versions, preprocessing.to_dict(), train_form]).encode())
     for path in paths:
         try:
             status = path.stat()
-            size, time = status.st_size, status.st_mtime_ns
+            size, mtime = status.st_size, status.st_mtime_ns
         except OSError:
-            size, time = -1, -1  # the decoding will say what is wrong with it
-        digest.update(b"\0" + os.fsencode(os.path.abspath(path)) + b"\0%d %d" % (size, time))
+            size, mtime = -1, -1  # the decoding will say what is wrong with it
+        digest.update(b"\0" + os.fsencode(os.path.abspath(path)) + b"\0%d %d" % (size, mtime))
     return digest.hexdigest()[:32]
 
 
@@ -172,49 +172,49 @@ def _open(planned: PlannedStore) -> PixelStore:
         for file, (height, width) in lengths.items():
             if (directory / file).stat().st_size != len(index.kept) * 3 * height * width:
                 raise ValueError(f"{file} has the wrong length")
-        rows = _rows(planned, index)
+        rows = _open_rows(planned, index)
     except (OSError, ValueError) as error:
-        raise _UnusableError(directory, str(getattr(error, "strerror", error))) from error
+        raise _UnusableStoreError(directory, str(getattr(error, "strerror", error))) from error
     touch(directory)
     return PixelStore(directory, planned.key, index, *rows)
 
 
-def _rows(
+def _open_rows(
     planned: PlannedStore, index: StoreIndex
 ) -> tuple[ChecksummedMemmap, ChecksummedMemmap | None]:
     directory, preprocessing = planned.directory, planned.preprocessing
-    paths = [planned.paths[place] for place in index.kept]
+    paths = [planned.paths[i] for i in index.kept]
 
-    def decoded_eval_pixels(row: int) -> NDArray[np.uint8]:
+    def decode_eval_pixels(row: int) -> NDArray[np.uint8]:
         return read_row(paths[row], preprocessing, None).eval_pixels
 
-    def decoded_train_pixels(row: int) -> NDArray[np.uint8]:
+    def decode_train_pixels(row: int) -> NDArray[np.uint8]:
         pixels = read_row(paths[row], preprocessing, index.canvas).train_pixels
         assert pixels is not None
         return pixels
 
     size = preprocessing.size
     eval_pixels = ChecksummedMemmap(
-        directory / EVAL_FILE, (3, *size), index.eval_crc32, paths, decoded_eval_pixels
+        directory / EVAL_FILE, (3, *size), index.eval_crc32, paths, decode_eval_pixels
     )
     if index.canvas is None:
         return eval_pixels, None
     return eval_pixels, ChecksummedMemmap(
-        directory / TRAIN_FILE, (3, *index.canvas), index.train_crc32, paths, decoded_train_pixels
+        directory / TRAIN_FILE, (3, *index.canvas), index.train_crc32, paths, decode_train_pixels
     )
 
 
-def _open_again(planned: PlannedStore) -> PixelStore:
-    """Of an earlier start, when photos may have been unreadable that are not any more."""
+def _reopen(planned: PlannedStore) -> PixelStore:
+    """Open a store of an earlier start, unless files that it could not read are readable now."""
     store = _open(planned)
-    for place, reason in store.index.bad.items():
-        path = planned.paths[place]
-        if reason.startswith(UNREADABLE) and _can_be_read(path):
-            raise _UnusableError(store.directory, f"{printable(path.name)} can be read now")
+    for index, reason in store.index.bad.items():
+        path = planned.paths[index]
+        if reason.startswith(UNREADABLE) and _is_readable(path):
+            raise _UnusableStoreError(store.directory, f"{printable(path.name)} can be read now")
     return store
 
 
-def _can_be_read(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     try:
         image_bytes(path)
     except UnreadableImageError:
@@ -222,8 +222,8 @@ def _can_be_read(path: Path) -> bool:
     return True
 
 
-def build(planned: PlannedStore, others: int, progress: Progress) -> None:
-    """Write the store beside, then rename it. Memory holds a few photos a core, not the split."""
+def build(planned: PlannedStore, other_bytes: int, progress: Progress) -> None:
+    """Build a store under another name, then rename it. Memory holds a few images per core."""
     name, paths, preprocessing = planned.name, planned.paths, planned.preprocessing
     progress(f"{name}: decoding photos", 0, len(paths))
     eval_transform(preprocessing)  # imports open_clip, once, before the threads do
@@ -231,37 +231,37 @@ def build(planned: PlannedStore, others: int, progress: Progress) -> None:
     if planned.train_form:
         canvas = train_canvas(paths, preprocessing, name, progress)
         needed += 3 * canvas[0] * canvas[1] * len(paths)
-    check_space("the photo cache", needed + others, planned.folder)
+    check_space("the photo cache", needed + other_bytes, planned.folder)
 
-    building = planned.directory.with_name(f"{planned.key}.building")
-    building.mkdir()
+    partial_dir = planned.directory.with_name(f"{planned.key}.building")
+    partial_dir.mkdir()
     try:
-        index = _write_pixels(building, planned, canvas, progress)
-        with (building / INDEX_FILE).open("wb") as file:
+        index = _write_pixels(partial_dir, planned, canvas, progress)
+        with (partial_dir / INDEX_FILE).open("wb") as file:
             file.write(index.to_json(planned.key).encode())
             _flush(file)
-        files.flush_folder(building)
-        building.rename(planned.directory)
+        files.flush_folder(partial_dir)
+        partial_dir.rename(planned.directory)
         files.flush_folder(planned.folder)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(partial_dir, ignore_errors=True)
         raise UsageError(
             f"the photo cache of {name} takes {format_bytes(needed)} and cannot be written in "
             f"{planned.folder}: {error.strerror or error}; {MOVE_HINT}"
         ) from error
     except BaseException:  # Ctrl-C too: no half cache stays
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(partial_dir, ignore_errors=True)
         raise
 
 
 def _write_pixels(
-    building: Path, planned: PlannedStore, canvas: tuple[int, int] | None, progress: Progress
+    directory: Path, planned: PlannedStore, canvas: tuple[int, int] | None, progress: Progress
 ) -> StoreIndex:
-    with ExitStack() as opened:
-        eval_file = opened.enter_context((building / EVAL_FILE).open("wb"))
+    with ExitStack() as stack:
+        eval_file = stack.enter_context((directory / EVAL_FILE).open("wb"))
         train_file = None
         if canvas is not None:
-            train_file = opened.enter_context((building / TRAIN_FILE).open("wb"))
+            train_file = stack.enter_context((directory / TRAIN_FILE).open("wb"))
         decoded = decode_into(
             eval_file, train_file, planned.paths, planned.preprocessing, canvas,
             planned.name, progress,
@@ -269,22 +269,22 @@ def _write_pixels(
         for file in (eval_file, train_file):
             if file is not None:
                 _flush(file)
-    with_train = [] if canvas is None else decoded.rows
+    train_rows = [] if canvas is None else decoded.rows
     return StoreIndex(
         split=planned.name,
         folder=os.path.commonpath([path.parent for path in planned.paths]),
-        kept=tuple(decoded.kept),
+        kept=tuple(decoded.indices),
         bad=decoded.bad,
         sha256=tuple(row.sha256 for row in decoded.rows),
         canvas=canvas,
-        train_sizes=tuple(row.train_size for row in with_train),
+        train_sizes=tuple(row.train_size for row in train_rows),
         eval_crc32=tuple(row.eval_crc32 for row in decoded.rows),
-        train_crc32=tuple(row.train_crc32 for row in with_train),
+        train_crc32=tuple(row.train_crc32 for row in train_rows),
     )
 
 
 def remove_orphans(folder: Path, own_key: str) -> None:
-    """Remove what builders left that died in the middle; a living one holds its key's lock."""
+    """Remove the leftovers of killed builders; a living one holds its key's lock."""
     for building in folder.glob("*.building"):
         key = building.name.removesuffix(".building")
         if key == own_key:

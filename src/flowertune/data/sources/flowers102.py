@@ -10,23 +10,23 @@ from pathlib import Path
 
 from flowertune import files
 from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.download import Progress, fetch, md5_of, unpack
+from flowertune.data.download import Progress, fetch, file_md5, unpack
 from flowertune.data.sources.flowers102_classes import CLASS_NAMES
 from flowertune.errors import UsageError
 from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
-PHOTOS = "jpg"  # the folder inside the archive
-ASIDE, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
+IMAGES = "jpg"  # the folder inside the archive
+PARTIAL, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 @dataclass(frozen=True)
 class Release:
-    """What the published files must be: the md5 of each, and how many photos there are."""
+    """The published files: the md5 of each, and the number of images."""
 
     md5: dict[str, str]
-    photos: int
+    n_images: int
 
 
 # The sums that torchvision states.
@@ -36,14 +36,14 @@ OFFICIAL = Release(
         LABELS: "e0620be6f572b9609742df49c70aed4d",
         SPLIT_IDS: "a5357ecc9cb78c4bef273ce3793fc85c",
     },
-    photos=8189,
+    n_images=8189,
 )
 
 
 def list_images(
     root: Path, *, url: str, progress: Progress, release: Release = OFFICIAL
 ) -> ImageDataset:
-    """The official protocol; what is missing in `root` is fetched from the base address `url`.
+    """List the official splits, after fetching what is missing in `root` from the base `url`.
 
     Files that lie in `root` already are used: the three published ones, or `jpg/` unpacked. An
     interruption at any point leaves nothing that a later call would take for done, and what was
@@ -54,8 +54,8 @@ def list_images(
     """
     root = root.expanduser().absolute()
     try:
-        if _missing(root, release):
-            _complete(root, url, progress, release)
+        if _missing_files(root, release):
+            _fetch_missing(root, url, progress, release)
         splits = _read_splits(root)
     except OSError as error:
         raise UsageError(f"data.root: cannot use {root} for Flowers-102: {error}") from error
@@ -78,7 +78,7 @@ def _read_splits(root: Path) -> dict[str, Split]:
     ids = loadmat(root / SPLIT_IDS, squeeze_me=True)
     return {
         split: Split(
-            tuple(root / PHOTOS / _photo_name(number) for number in ids[key].tolist()),
+            tuple(root / IMAGES / _image_name(number) for number in ids[key].tolist()),
             # photos and classes both count from 1
             tuple(int(labels[number - 1]) - 1 for number in ids[key].tolist()),
         )
@@ -86,91 +86,91 @@ def _read_splits(root: Path) -> dict[str, Split]:
     }
 
 
-def _photo_name(number: int) -> str:
+def _image_name(number: int) -> str:
     return f"image_{number:05d}.jpg"
 
 
-def _missing(root: Path, release: Release) -> list[str]:
-    """What is not there yet; what is there but wrong is a person's to put right."""
+def _missing_files(root: Path, release: Release) -> list[str]:
+    """Name the missing files. Raises UsageError for wrong ones, which only a person can replace."""
     missing = []
     for name in (LABELS, SPLIT_IDS):
         if not (root / name).exists():
             missing.append(name)
         else:
             _check_md5(root / name, release)
-    photos = root / PHOTOS
-    if not photos.exists():
-        missing.append(PHOTOS)
-    elif (there := _count_photos(photos, release)) < release.photos:
+    folder = root / IMAGES
+    if not folder.exists():
+        missing.append(IMAGES)
+    elif (count := _count_images(folder, release)) < release.n_images:
         raise UsageError(
-            f"{photos} holds {there:,} of {release.photos:,} photos: remove the folder to have it"
+            f"{folder} holds {count:,} of {release.n_images:,} photos: remove the folder to have it"
             " made anew, or complete it"
         )
     return missing
 
 
-def _count_photos(folder: Path, release: Release) -> int:
-    """How many of image_00001.jpg ... are there and not empty."""
-    expected = {_photo_name(number) for number in range(1, release.photos + 1)}
+def _count_images(folder: Path, release: Release) -> int:
+    """Count the files image_00001.jpg ... that exist and are not empty."""
+    expected = {_image_name(number) for number in range(1, release.n_images + 1)}
     with os.scandir(folder) as entries:
         return sum(entry.name in expected and entry.stat().st_size > 0 for entry in entries)
 
 
 def _check_md5(path: Path, release: Release) -> None:
-    found = md5_of(path)
-    if found != release.md5[path.name]:
+    actual_md5 = file_md5(path)
+    if actual_md5 != release.md5[path.name]:
         raise UsageError(
-            f"{path} is not the official file: its md5 is {found}, expected"
+            f"{path} is not the official file: its md5 is {actual_md5}, expected"
             f" {release.md5[path.name]}; remove it to have it fetched, or put the right one there"
         )
 
 
-def _complete(root: Path, url: str, progress: Progress, release: Release) -> None:
-    """Fetch and unpack what is missing; one process does, the others wait for it."""
-    otherwise = (
+def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -> None:
+    """Fetch and unpack what is missing, in one process while others wait."""
+    hint = (
         f"go on with data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
         f" into {root} by hand"
     )
     root.mkdir(parents=True, exist_ok=True)
 
-    def waiting() -> None:
+    def report_waiting() -> None:
         progress("waiting for another process that fetches the same files", 0, None)
 
-    with lock(root / LOCK, waiting):
-        missing = _missing(root, release)
+    with lock(root / LOCK, report_waiting):
+        missing = _missing_files(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:
-                _fetch(root / name, url, progress, release, otherwise)
-        if PHOTOS in missing:
+                _fetch(root / name, url, progress, release, hint)
+        if IMAGES in missing:
             if (root / ARCHIVE).exists():
                 _check_md5(root / ARCHIVE, release)
             else:
-                _fetch(root / ARCHIVE, url, progress, release, otherwise)
-            _unpack_photos(root, progress, release)
+                _fetch(root / ARCHIVE, url, progress, release, hint)
+            _unpack_images(root, progress, release)
 
 
-def _fetch(target: Path, url: str, progress: Progress, release: Release, otherwise: str) -> None:
+def _fetch(target: Path, url: str, progress: Progress, release: Release, hint: str) -> None:
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"data.url={url}: must start with http:// or https://")
     address = f"{url.rstrip('/')}/{target.name}"
-    fetch(address, target, md5=release.md5[target.name], progress=progress, otherwise=otherwise)
+    fetch(address, target, md5=release.md5[target.name], progress=progress, hint=hint)
 
 
-def _unpack_photos(root: Path, progress: Progress, release: Release) -> None:
-    """jpg/ appears with one rename, after every photo of it has been counted."""
-    aside = root / ASIDE
+def _unpack_images(root: Path, progress: Progress, release: Release) -> None:
+    """Unpack jpg/, which appears with one rename after all its images have been counted."""
+    partial = root / PARTIAL
     try:
-        if aside.exists():  # of a process that was killed
-            shutil.rmtree(aside)
-        unpack(root / ARCHIVE, aside, total=release.photos, progress=progress)
-        photos = aside / PHOTOS
-        there = _count_photos(photos, release) if photos.is_dir() else 0
-        if there < release.photos:
+        if partial.exists():  # of a process that was killed
+            shutil.rmtree(partial)
+        unpack(root / ARCHIVE, partial, total=release.n_images, progress=progress)
+        images = partial / IMAGES
+        count = _count_images(images, release) if images.is_dir() else 0
+        if count < release.n_images:
             raise UsageError(
-                f"{root / ARCHIVE} holds {there:,} of {release.photos:,} photos: remove it and"
+                f"{root / ARCHIVE} holds {count:,} of {release.n_images:,} photos: remove it and"
                 " start again"
             )
-        os.replace(photos, root / PHOTOS)
+        os.replace(images, root / IMAGES)
         files.flush_folder(root)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)

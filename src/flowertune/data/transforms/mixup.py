@@ -1,4 +1,4 @@
-"""MixUp and CutMix: the photos of a batch mixed in pairs, their labels in the same proportion."""
+"""MixUp and CutMix: mix the images of a batch in pairs, and their labels in proportion."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class MixSettings:
-    """Which mixing, with the alpha of Beta(alpha, alpha), up to and with which epoch (from 1)."""
+    """MixUp or CutMix, alpha of Beta(alpha, alpha), and the last epoch (from 1) that mixes."""
 
     kind: Kind
     alpha: float
@@ -27,10 +27,10 @@ class MixSettings:
 
 @dataclass(frozen=True)
 class MixParams:
-    """Everything random about the mixing of one batch, on the CPU.
+    """Random parameters of mixing one batch, on the CPU.
 
-    partner: (B,) int64. coefficient: the share of the photo itself. box: (4,) int64 top, left,
-    bottom, right of what CutMix takes from the partner, in pixels; None for MixUp.
+    permutation: (B,) int64, each image's partner. lam: the share of the image itself. box: (4,)
+    int64 top, left, bottom, right of what CutMix takes from the partner; None for MixUp.
     """
 
     permutation: Tensor
@@ -39,19 +39,19 @@ class MixParams:
 
 
 def draw_params(
-    mixing: MixSettings, count: int, size: Size, seed: int, epoch: int, step: int
+    settings: MixSettings, count: int, size: Size, seed: int, epoch: int, step: int
 ) -> MixParams:
-    """Draw the mixing of a batch of `count` photos of `size` (H, W)."""
-    permutation = draw_permutation(mixing.kind, count, seed, epoch, step)
-    lam = draw_lam(mixing.kind, mixing.alpha, seed, epoch, step)
-    if mixing.kind == "mixup":
+    """Draw the parameters of mixing `count` images of `size` (H, W)."""
+    permutation = draw_permutation(settings.kind, count, seed, epoch, step)
+    lam = draw_lam(settings.kind, settings.alpha, seed, epoch, step)
+    if settings.kind == "mixup":
         return MixParams(permutation, lam, None)
     box = cut_box(lam, draw_center(size, seed, epoch, step), size)
     return MixParams(permutation, share_outside(box, size), torch.tensor(box))
 
 
 def draw_permutation(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Tensor:
-    """With which photo of the batch each is mixed: (count,) int64, a random permutation.
+    """Draw each image's partner in the batch: (count,) int64, a random permutation.
 
     Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
     ordered by class.
@@ -60,23 +60,23 @@ def draw_permutation(kind: Kind, count: int, seed: int, epoch: int, step: int) -
 
 
 def draw_lam(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
-    """The share of the photo itself, from Beta(alpha, alpha); one for the whole batch."""
+    """Draw the share of the image itself, from Beta(alpha, alpha); one for the whole batch."""
     # NumPy's beta stays defined for very small alpha, where torch's comes out as 0 / 0.
     rng = np.random.default_rng(seeding.derive_seed(seed, f"{kind} coefficient", epoch, step))
     return float(rng.beta(alpha, alpha))
 
 
 def draw_center(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]:
-    """The row and column around which CutMix cuts; any pixel of `size` (H, W) is as likely."""
+    """Draw the row and column of CutMix's center, uniformly over `size` (H, W)."""
     rng = np.random.default_rng(seeding.derive_seed(seed, "cutmix centre", epoch, step))
     row, column = rng.integers(size)
     return int(row), int(column)
 
 
 def cut_box(lam: float, center: tuple[int, int], size: Size) -> tuple[int, int, int, int]:
-    """CutMix's box: top, left, bottom, right, of the photo's own shape, clipped to its edge.
+    """Compute CutMix's box: top, left, bottom, right, of the image's shape, clipped to its edge.
 
-    Before clipping it covers the share 1 - coefficient of `size` (H, W), less what rounding takes.
+    Before clipping it covers the share 1 - lam of `size` (H, W), less what rounding takes.
     """
     half = 0.5 * math.sqrt(1 - lam)
     top, left = (max(0, c - int(half * n)) for c, n in zip(center, size, strict=True))
@@ -85,23 +85,22 @@ def cut_box(lam: float, center: tuple[int, int], size: Size) -> tuple[int, int, 
 
 
 def share_outside(box: tuple[int, int, int, int], size: Size) -> float:
-    """The share of a photo of `size` (H, W) that lies outside the box: what it keeps of itself."""
+    """Share of an image of `size` (H, W) that lies outside the box, and so stays."""
     top, left, bottom, right = box
     return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels (B,) int64 as certain class probabilities: (B, C) float32."""
+    """One-hot class probabilities (B, C) float32 of labels (B,) int64."""
     return F.one_hot(labels, num_classes).float()
 
 
-def mix(images: Tensor, targets: Tensor, drawn: MixParams) -> tuple[Tensor, Tensor]:
-    """Mix every photo with its partner, and their targets by the share that each has of the result.
+def mix(images: Tensor, targets: Tensor, params: MixParams) -> tuple[Tensor, Tensor]:
+    """Mix every image with its partner, and their targets in the same proportion.
 
-    MixUp blends, coefficient * itself + (1 - coefficient) * partner; CutMix pastes one box of the
-    partner, the same box in the whole batch. images: (B, 3, H, W) float; targets: (B, C) class
-    probabilities. Returns new images and targets of the same shapes. A batch of one is left as it
-    is.
+    MixUp blends, lam * itself + (1 - lam) * partner; CutMix pastes one box of the partner, the same
+    box in the whole batch. images: (B, 3, H, W) float; targets: (B, C) class probabilities. Returns
+    new images and targets of the same shapes. A batch of one is left as it is.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412.
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
@@ -109,24 +108,24 @@ def mix(images: Tensor, targets: Tensor, drawn: MixParams) -> tuple[Tensor, Tens
     """
     if len(images) == 1:
         return images, targets
-    permutation = send(drawn.permutation, images.device)
-    if drawn.box is None:
-        mixed = _blend(images, permutation, drawn.lam)
+    permutation = send(params.permutation, images.device)
+    if params.box is None:
+        mixed = _blend(images, permutation, params.lam)
     else:
-        mixed = _paste(images, permutation, send(drawn.box, images.device))
-    return mixed, _blend(targets, permutation, drawn.lam)
+        mixed = _paste(images, permutation, send(params.box, images.device))
+    return mixed, _blend(targets, permutation, params.lam)
 
 
 def _blend(values: Tensor, permutation: Tensor, lam: float) -> Tensor:
     mixed = values * lam
-    at_once = GROUP_ON_CPU if values.device.type == "cpu" else len(values)
-    for part, partners in zip(mixed.split(at_once), permutation.split(at_once), strict=True):
-        part.add_(values.index_select(0, partners), alpha=1 - lam)
+    group_size = GROUP_ON_CPU if values.device.type == "cpu" else len(values)
+    for part, indices in zip(mixed.split(group_size), permutation.split(group_size), strict=True):
+        part.add_(values.index_select(0, indices), alpha=1 - lam)
     return mixed
 
 
 def _paste(images: Tensor, permutation: Tensor, box: Tensor) -> Tensor:
-    """By a mask and not by slicing: the shapes on the device do not hang on the box."""
+    """Paste by a mask and not by slices: the shapes on the device do not depend on the box."""
     top, left, bottom, right = box.unbind()
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)

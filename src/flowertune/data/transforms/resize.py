@@ -1,4 +1,4 @@
-"""Crop and resize of a whole batch, each photo with its own box, the way PIL and torchvision do it.
+"""Crop and resize a whole batch, each image with its own box, as PIL and torchvision do.
 
 Resizing is separable: every output row is a weighted sum of a few input rows (its taps), then
 every output column of a few columns. The taps of all photos are laid out as one long table of
@@ -18,25 +18,25 @@ from flowertune.runtime.device import GROUP_ON_CPU, send
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-# (B, 3, Hc, Wc) uint8; as a list of photos (3, Hc, Wc) they need not be copied to lie together.
-Photos = Tensor | list[Tensor]
+# (B, 3, Hc, Wc) uint8; as a list of images (3, Hc, Wc) they need not be copied to lie together.
+PixelBatch = Tensor | list[Tensor]
 
 # How far the kernel reaches to each side, in pixels of the coarser of the two grids.
 SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 
 # Photos worked on at once where it is no CPU: many, to fill the device, within about 0.3 GB of
 # intermediates for 224 px from a canvas of 256 x 512. No result depends on it.
-GROUP_ELSEWHERE = 64
+GROUP_ON_ACCELERATOR = 64
 
 
 def resize(
-    pixels: Photos,
+    pixels: PixelBatch,
     boxes: Tensor,
     flips: Tensor,
     size: tuple[int, int],
     interpolation: Interpolation,
 ) -> Tensor:
-    """Crop each photo to its own box, resize it, and mirror it where `flips` says so.
+    """Crop each image to its own box, resize it, and mirror it where `flips` is true.
 
     pixels: (B, 3, Hc, Wc) uint8, on the device. boxes: (B, 4) int64 top, left, height, width in
     pixels, on the CPU. flips: (B,) bool, on the CPU. size: (H, W).
@@ -52,9 +52,9 @@ def resize(
 
 
 def resize_into(
-    out: Tensor, pixels: Photos, boxes: Tensor, flips: Tensor, interpolation: Interpolation
+    out: Tensor, pixels: PixelBatch, boxes: Tensor, flips: Tensor, interpolation: Interpolation
 ) -> Iterator[slice]:
-    """As `resize`, into `out` (B, 3, H, W) float32, contiguous; yields which photos are done.
+    """Resize into `out` (B, 3, H, W) float32, contiguous, and yield slices of finished images.
 
     What comes next is done soonest to the few photos that are done: on a CPU they are in cache.
     """
@@ -67,34 +67,34 @@ def resize_into(
     columns = torch.where(mirrored, columns.flip(1), columns)
     column_weights = torch.where(mirrored, column_weights.flip(1), column_weights) / 255
 
-    at_once = GROUP_ON_CPU if device.type == "cpu" else GROUP_ELSEWHERE
+    group_size = GROUP_ON_CPU if device.type == "cpu" else GROUP_ON_ACCELERATOR
     starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    for first in range(0, len(out), at_once):
-        group = slice(first, first + at_once)
-        above, before = starts[group].amin(0).tolist()
-        below, behind = ends[group].amax(0).tolist()
-        used = _stacked(pixels[group], slice(above, below), slice(before, behind))
-        squeezed = _weighted_rows(used, rows[group] - above, row_weights[group])
-        turned = squeezed.transpose(2, 3).contiguous()
-        resized = _weighted_rows(turned, columns[group] - before, column_weights[group])
+    for first in range(0, len(out), group_size):
+        group = slice(first, first + group_size)
+        y_start, x_start = starts[group].amin(0).tolist()
+        y_end, x_end = ends[group].amax(0).tolist()
+        cropped = _crop_batch(pixels[group], slice(y_start, y_end), slice(x_start, x_end))
+        resized_rows = _weighted_rows(cropped, rows[group] - y_start, row_weights[group])
+        transposed = resized_rows.transpose(2, 3).contiguous()
+        resized = _weighted_rows(transposed, columns[group] - x_start, column_weights[group])
         # Bicubic overshoots at edges; an image has no values outside [0, 1].
         torch.clamp(resized.transpose(2, 3), 0, 1, out=out[group])
         yield group
 
 
-def _stacked(pixels: Photos, rows: slice, columns: slice) -> Tensor:
-    """What the boxes cover of these photos: (B, 3, R, L) float32, contiguous."""
+def _crop_batch(pixels: PixelBatch, rows: slice, columns: slice) -> Tensor:
+    """Crop all images to the same rows and columns: (B, 3, R, L) float32, contiguous."""
     if isinstance(pixels, Tensor):
-        covered = pixels[:, :, rows, columns]
+        cropped = pixels[:, :, rows, columns]
     else:
-        covered = torch.stack([photo[:, rows, columns] for photo in pixels])
-    return covered.to(torch.float32, memory_format=torch.contiguous_format)
+        cropped = torch.stack([image[:, rows, columns] for image in pixels])
+    return cropped.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _taps(
     start: Tensor, length: Tensor, longest: int, out: int, interpolation: Interpolation
 ) -> tuple[Tensor, Tensor]:
-    """Which inputs make each output along one axis, and with what weight.
+    """Compute the inputs of each output along one axis, and their weights.
 
     start, length: (B,) int64, the box along this axis; longest: the largest of `length`.
     Returns input indices (B, out, K) int64 and weights (B, out, K) float32 that sum to 1; taps
@@ -121,7 +121,7 @@ def _taps(
 
 
 def _kernel(distance: Tensor, interpolation: Interpolation) -> Tensor:
-    """The interpolation kernel at distances >= 0, in pixels of the coarser grid."""
+    """Evaluate the interpolation kernel at distances >= 0, in pixels of the coarser grid."""
     if interpolation == "bilinear":
         return (1 - distance).clamp(min=0)
     a = -0.5
@@ -131,7 +131,7 @@ def _kernel(distance: Tensor, interpolation: Interpolation) -> Tensor:
 
 
 def _weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Every output row as a weighted sum of input rows.
+    """Compute every output row as a weighted sum of input rows.
 
     images: (B, 3, R, L) float32, contiguous; index, weight: (B, out, K).
     Returns (B, 3, out, L).
@@ -148,12 +148,12 @@ def _weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 def _sum_by_bag(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """rows: (R, L); index, weight: (N, K). Returns (N, L)."""
+    """Sum weighted rows (R, L) by index and weight (N, K). Returns (N, L)."""
     return F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight)
 
 
 def _sum_by_tap(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """The same from plain operations, one pass a tap."""
+    """Do the same with plain operations, one pass per tap."""
     total = torch.zeros(len(index), rows.shape[1], device=rows.device)
     for tap in range(index.shape[1]):
         total.addcmul_(rows[index[:, tap]], weight[:, tap, None])

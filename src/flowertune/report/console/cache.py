@@ -24,7 +24,7 @@ def show(console: ConsoleReporter, kept: Sequence[CacheEntry], root: Path) -> No
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("last used", justify="right", no_wrap=True)
     for each in kept:
-        of = Text(printable(each.of))
+        of = Text(printable(each.description))
         table.add_row(each.kind, of, format_bytes(each.bytes), _ago(each.last_used))
     if kept:
         console.console.print(table)

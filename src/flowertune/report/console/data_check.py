@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable
 
-from flowertune.data.quality.check import FEW, DuplicateGroup, Findings, NamedImage
+from flowertune.data.quality.check import MIN_IMAGES, DuplicateGroup, Findings, NamedImage
 from flowertune.errors import printable
 from flowertune.report.console.run import ConsoleReporter
 
@@ -23,7 +23,7 @@ def show(console: ConsoleReporter, findings: Findings) -> None:
         "Files that give no picture": [
             [f"{photo.name}: {reason}"] for photo, reason in findings.unreadable
         ],
-        f"Few photos: under {FEW['train']} of a class in train, or none in another split": [
+        f"Few photos: under {MIN_IMAGES['train']} of a class in train, or none in another split": [
             [f"{name}: {count:,} in {split}"] for split, name, count in findings.few
         ],
         "The same picture more than once in a split": _pictures(

@@ -80,7 +80,7 @@ class LoopbackServer:
     def release(self) -> Release:
         """What the files must be that are served now."""
         sums = {name: hashlib.md5(body).hexdigest() for name, body in self.files.items()}
-        return Release(md5=sums, photos=PHOTOS)
+        return Release(md5=sums, n_images=PHOTOS)
 
     def close(self) -> None:
         self.stop.set()

@@ -110,8 +110,8 @@ def test_a_network_that_falls_silent(
     get: Get,
     names: Names,
 ) -> None:
-    assert download.PATIENCE_S <= 8
-    monkeypatch.setattr(download, "PATIENCE_S", 0.5)
+    assert download.READ_TIMEOUT_S <= 8
+    monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.5)
     server.cut = {LABELS: how}
     start = time.monotonic()
     message = refusal(lambda: get(tmp_path))
@@ -125,7 +125,7 @@ def test_a_name_server_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal, get: Get
 ) -> None:
     silence = threading.Event()
-    monkeypatch.setattr(download, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: silence.wait(20))
     message = refusal(lambda: get(tmp_path, url="http://flowers.invalid"))
     silence.set()

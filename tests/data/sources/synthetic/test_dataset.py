@@ -199,8 +199,8 @@ def test_too_little_space_is_said_before_drawing(
 def test_two_processes_at_once_see_the_same_complete_set(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
-        "from flowertune.data.sources import synthetic\n"
-        "flowers = synthetic.photo_set(pathlib.Path(sys.argv[1]), train_per_class=3,\n"
+        "from flowertune.data.sources.synthetic import dataset\n"
+        "flowers = dataset.list_images(pathlib.Path(sys.argv[1]), train_per_class=3,\n"
         "    val_per_class=1, test_per_class=1, seed=5, progress=lambda *_: None)\n"
         "print(sum(path.stat().st_size for s in flowers.splits.values() for path in s.paths))\n"
     )

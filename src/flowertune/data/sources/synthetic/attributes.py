@@ -1,4 +1,4 @@
-"""What a drawn flower can look like: the attributes, their values, and how they are drawn."""
+"""Attributes of a drawn flower, their values, and how they are sampled."""
 
 from dataclasses import astuple, dataclass
 
@@ -28,7 +28,7 @@ VALUES: dict[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True)
 class Attributes:
-    """Everything that a species fixes. `second_color` is None for plain petals, and only then."""
+    """Attributes that a species fixes. `second_color` is None for plain petals, and only then."""
 
     petals: int
     shape: str
@@ -42,7 +42,7 @@ class Attributes:
 
     @property
     def main(self) -> tuple[int, str, str, str, str, str]:
-        """What tells species apart at a glance. Pretraining leaves these combinations out.
+        """Attributes that tell species apart at sight. Pretraining leaves these combinations out.
 
         Coarser than the whole on purpose: a flower that differs from a species only in its second
         color or in the kind and size of its center counts as that species and is left out too.
@@ -57,7 +57,7 @@ class Attributes:
         )
 
     def codes(self) -> tuple[int, ...]:
-        """The index of each value in VALUES, in that order."""
+        """Index of each value in VALUES, in that order."""
         return tuple(
             values.index(value)
             for values, value in zip(VALUES.values(), astuple(self), strict=True)
@@ -71,21 +71,21 @@ def _pick(values: tuple[str, ...], rng: np.random.Generator) -> str:
 def sample_attributes(
     rng: np.random.Generator, held_out: frozenset[tuple[int, str, str, str, str, str]]
 ) -> Attributes:
-    """Attributes drawn uniformly, except that no `main` combination in `held_out` comes out."""
+    """Sample attributes uniformly, except for the `main` combinations in `held_out`."""
     while True:
         color = _pick(COLORS, rng)
         pattern = _pick(PATTERNS, rng)
-        others = tuple(other for other in COLORS if other != color)
-        drawn = Attributes(
+        other_colors = tuple(other for other in COLORS if other != color)
+        attributes = Attributes(
             petals=tuple(PETALS)[int(rng.integers(len(PETALS)))],
             shape=_pick(SHAPES, rng),
             color=color,
             pattern=pattern,
-            second_color=None if pattern == "plain" else _pick(others, rng),
+            second_color=None if pattern == "plain" else _pick(other_colors, rng),
             center=_pick(CENTERS, rng),
             center_size=_pick(CENTER_SIZES, rng),
             center_color=_pick(CENTER_COLORS, rng),
             growth=_pick(GROWTHS, rng),
         )
-        if drawn.main not in held_out:
-            return drawn
+        if attributes.main not in held_out:
+            return attributes

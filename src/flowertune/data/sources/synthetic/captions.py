@@ -39,12 +39,12 @@ class Caption:
     stated: frozenset[str]
 
 
-def _with_article(words: str) -> str:
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+def _with_article(phrase: str) -> str:
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
 def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
-    """The sentence that states `parts` (keys of PARTS) of a flower and nothing else."""
+    """Write a sentence that states `parts` (keys of PARTS) of a flower and nothing else."""
     flower = f"{attributes.color} flower" if "color" in parts else "flower"
     petals = []
     if "petals" in parts:
@@ -54,33 +54,33 @@ def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
     if "shape" in parts:
         petals.append(attributes.shape)
     colored = "pattern" in parts and attributes.pattern in _PATTERN_WORDS
-    having = []
+    details = []
     if petals or colored:
-        words = " ".join([*petals, "petals"])
+        phrase = " ".join([*petals, "petals"])
         if colored:
-            words += f" {_PATTERN_WORDS[attributes.pattern]} {attributes.second_color}"
-        having.append(words)
+            phrase += f" {_PATTERN_WORDS[attributes.pattern]} {attributes.second_color}"
+        details.append(phrase)
     if "pattern" in parts and attributes.pattern == "throat":
-        having.append(_with_article(f"{attributes.second_color} throat"))
+        details.append(_with_article(f"{attributes.second_color} throat"))
     if "center" in parts:
-        words = _CENTER_WORDS[attributes.center]
-        having.append(words.format(attributes.center_size, attributes.center_color))
+        phrase = _CENTER_WORDS[attributes.center]
+        details.append(phrase.format(attributes.center_size, attributes.center_color))
     text = _with_article(flower)
-    if having:
-        listed = [", ".join(having[:-1]), having[-1]] if having[1:] else having
-        text += " with " + " and ".join(listed)
+    if details:
+        joined = [", ".join(details[:-1]), details[-1]] if details[1:] else details
+        text += " with " + " and ".join(joined)
     if "growth" in parts:
         text += ", " + _GROWTH_WORDS[attributes.growth]
     return text
 
 
 def description(attributes: Attributes) -> str:
-    """One line that states every attribute, in the words of the captions."""
+    """Describe every attribute in one line, in the words of the captions."""
     return sentence(attributes, frozenset(PARTS))
 
 
 def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
-    """A caption as pretraining reads it: one in three states all, the rest leave parts out."""
+    """Sample a caption for pretraining: one in three states all, the rest leave parts out."""
     parts = list(PARTS)
     if rng.random() > 1 / 3:
         parts = [part for part in parts if rng.random() < 0.7] or ["color"]

@@ -1,11 +1,11 @@
-"""How plants are photographed: what differs between pretraining and the downstream task."""
+"""Conditions of photographing, which differ between pretraining and the downstream task."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Ranges are (least, most); light and colors are factors on values in [0, 1]."""
+    """Photo conditions. Ranges are (least, most); light and colors are factors on [0, 1]."""
 
     size: float  # factor on the flowers' radius: how near the camera is
     spread: float  # how far a plant's colors are from the named ones

@@ -1,4 +1,4 @@
-"""The built-in synthetic flowers: drawn once into a folder, then listed like any other photos."""
+"""The built-in synthetic flowers: drawn once into a folder, then listed like other images."""
 
 import hashlib
 import io
@@ -58,22 +58,22 @@ def list_images(
     }
     folder = root / _key(counts, seed)
 
-    def waiting() -> None:
+    def report_waiting() -> None:
         progress("waiting for another process that draws the flowers", 0, None)
 
-    def drawn(name: str) -> bytes:
+    def draw(name: str) -> bytes:
         _, split, species, number = pictures[name]
-        return _png(picture(seed, split, species, number))
+        return _encode_png(picture(seed, split, species, number))
 
     try:
-        if _damaged(folder, pictures):
+        if _find_damaged(folder, pictures):
             root.mkdir(parents=True, exist_ok=True)
-            with lock(root / f"{folder.name}.lock", waiting):
-                damaged = _damaged(folder, pictures)
+            with lock(root / f"{folder.name}.lock", report_waiting):
+                damaged = _find_damaged(folder, pictures)
                 if len(damaged) == len(pictures):
-                    _draw_all(folder, damaged, drawn, progress)
+                    _draw_all(folder, damaged, draw, progress)
                 elif damaged:
-                    _draw_anew(folder, damaged, drawn, progress)
+                    _redraw(folder, damaged, draw, progress)
     except OSError as error:
         reason = error.strerror or error
         needed = format_bytes(PICTURE_BYTES * len(pictures))
@@ -97,10 +97,10 @@ def list_images(
     )
 
 
-def drawn_folder(
+def dataset_folder(
     root: Path, *, train_per_class: int, val_per_class: int, test_per_class: int, seed: int
 ) -> Path:
-    """Where `list_images` draws them, or has drawn them."""
+    """Return the folder into which `list_images` draws the pictures."""
     return root / _key(_counts(train_per_class, val_per_class, test_per_class), seed)
 
 
@@ -110,7 +110,7 @@ def _counts(train: int, val: int, test: int) -> dict[str, int]:
 
 
 def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.uint8]:
-    """One picture (64, 64, 3) uint8; a pure function of its arguments."""
+    """Draw one picture (64, 64, 3) uint8; a pure function of its arguments."""
     text = f"{seed}/{split}/{species}/{number}".encode()
     digest = hashlib.blake2b(text, digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -122,14 +122,14 @@ def _key(counts: dict[str, int], seed: int) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
-def _damaged(folder: Path, names: Collection[str]) -> list[str]:
-    """The pictures that are not what was drawn, by their checksums; all where those are lost.
+def _find_damaged(folder: Path, names: Collection[str]) -> list[str]:
+    """List the pictures whose checksums are wrong; all where the checksums are lost.
 
     PIL would not see it everywhere: it leaves a PNG's own checksums of its pixels unread.
     """
@@ -148,38 +148,38 @@ def _crc32_or_none(path: Path) -> int | None:
 
 
 def _draw_all(
-    folder: Path, names: Sequence[str], drawn: Callable[[str], bytes], progress: Progress
+    folder: Path, names: Sequence[str], draw: Callable[[str], bytes], progress: Progress
 ) -> None:
-    """Into a folder beside, which then takes its name: `folder` is complete or absent.
+    """Draw into a partial folder and rename it: `folder` is complete or absent.
 
-    Called under the lock, so a folder beside that is there already is what a killed process left.
+    Called under the lock, so a partial folder that is there already is what a killed process left.
     """
     check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
-    aside = folder.with_suffix(".part")
-    shutil.rmtree(aside, ignore_errors=True)
+    partial = folder.with_suffix(".part")
+    shutil.rmtree(partial, ignore_errors=True)
     crc32 = {}
     try:
         for done, name in enumerate(names, start=1):
-            content = drawn(name)
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            (aside / name).write_bytes(content)
+            content = draw(name)
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(content)
             crc32[name] = zlib.crc32(content)
             progress("drawing flowers", done, len(names))
-        files.write_json(aside / CHECKSUMS, crc32)
+        files.write_json(partial / CHECKSUMS, crc32)
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(aside, folder)
+        os.replace(partial, folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # gone already when all went well
+        shutil.rmtree(partial, ignore_errors=True)  # gone already when all went well
 
 
-def _draw_anew(
-    folder: Path, names: Sequence[str], drawn: Callable[[str], bytes], progress: Progress
+def _redraw(
+    folder: Path, names: Sequence[str], draw: Callable[[str], bytes], progress: Progress
 ) -> None:
-    """Some of many, in their places. Their checksums too: it may be those that are damaged."""
+    """Redraw damaged pictures in place, with their checksums, which may be the damaged part."""
     crc32 = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     for done, name in enumerate(names, start=1):
-        content = drawn(name)
+        content = draw(name)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(folder / name, content)
         crc32[name] = zlib.crc32(content)

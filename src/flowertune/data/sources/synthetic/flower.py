@@ -1,4 +1,4 @@
-"""One flower, drawn with NumPy alone onto a float32 canvas (3, H, W) of values in [0, 1].
+"""Draw one flower with NumPy alone onto a float32 canvas (3, H, W) of values in [0, 1].
 
 Every edge comes from a distance in pixels, so that it is anti-aliased without supersampling. The
 petals are one petal folded around the center (the angle modulo a sector), which makes the cost of
@@ -38,7 +38,7 @@ _REACH = 1.25  # the outline tables end this far out, in petal lengths
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a flower stands: pixels and radians.
+    """Position and direction of a flower: pixels and radians.
 
     `tilt` squeezes it across the direction `axis`; 1 is seen from straight in front.
     """
@@ -88,8 +88,8 @@ _OUTLINES = {
 }
 
 
-def varied(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
-    """The color of one plant: the named color a little off, as no two plants are the same."""
+def vary_color(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
+    """Draw the color of one plant: the named color a little off, as no two plants are the same."""
     shift = rng.standard_normal(4, dtype=np.float32) * spread
     color: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
     return color.clip(0.02, 1.0)
@@ -99,13 +99,13 @@ def paint(area: Floats, rgb: Floats, cover: Floats) -> None:
     """Cover `area` (3, h, w) in place with a color (3,) or (3, h, w), as far as `cover` (h, w)."""
     if rgb.ndim == 1:
         rgb = rgb[:, None, None]
-    over = rgb - area
-    over *= cover
-    area += over
+    difference = rgb - area
+    difference *= cover
+    area += difference
 
 
-def shaded(shade: Floats, color: Floats) -> Floats:
-    """A color (3,) in brighter and darker places (h, w): (3, h, w)."""
+def shade_color(shade: Floats, color: Floats) -> Floats:
+    """Shade a color (3,) by factors (h, w): (3, h, w)."""
     return shade * color[:, None, None]
 
 
@@ -182,10 +182,10 @@ def _petals(
     across = np.minimum(side / np.maximum(half, 0.02), 1)
     shade = (0.78 + 0.25 * along - 0.2 * across * across) * (1 + bright).take(which)
     shade += 0.1 * np.cos(angle - np.float32(light + attributes.petals))
-    rgb = shaded(shade, colors[0])
+    rgb = shade_color(shade, colors[0])
     if attributes.pattern != "plain":
         mask = _pattern(attributes.pattern, along, side, across, distance, pixel)
-        paint(rgb, shaded(shade, colors[1]), mask)
+        paint(rgb, shade_color(shade, colors[1]), mask)
     return rgb, cover
 
 
@@ -197,7 +197,7 @@ def _pattern(
     distance: Floats,
     pixel: np.float32,
 ) -> Floats:
-    """How much of the second color shows (h, w)."""
+    """Share of the second color (h, w)."""
     mask: Floats
     if pattern == "rimmed":
         mask = (0.085 - distance) * pixel + 0.5
@@ -229,7 +229,7 @@ def _center(
         dome = 1.1 - 0.45 * (radius / size) ** 2 - 0.6 * (u + v)
         dome += 0.12 * np.sin(u * np.float32(42)) * np.sin(v * np.float32(42))
         cover = np.clip((size - radius) * pixel + 0.5, 0, 1)
-        return [(shaded(np.clip(dome, 0.3, 1.3), color), cover)]
+        return [(shade_color(np.clip(dome, 0.3, 1.3), color), cover)]
     if attributes.center == "ring":
         cover = np.clip((0.06 - np.abs(radius - size)) * pixel + 0.5, 0, 1)
         hollow = np.clip((size - radius) * pixel + 0.5, 0, 1) * 0.55

@@ -1,4 +1,4 @@
-"""A picture of a plant: background, leaves, flowers, what is in front of them, the camera."""
+"""Draw a plant: background, leaves, flowers, things in front of them, the camera."""
 
 import math
 
@@ -14,8 +14,8 @@ from flowertune.data.sources.synthetic.flower import (
     Pose,
     draw_flower,
     paint,
-    shaded,
-    varied,
+    shade_color,
+    vary_color,
 )
 
 DRAWING_VERSION = 1  # raise it whenever the same seed would give other pixels
@@ -34,16 +34,16 @@ _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 def _smooth_upsampling(cells: int) -> Floats:
     """(SIZE, cells): each pixel row as a smooth mixture of `cells` coarse rows."""
-    place = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
-    weights = np.exp(-0.5 * ((place[:, None] - np.arange(cells)) / 0.55) ** 2)
+    position = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
+    weights = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / 0.55) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return rows
 
 
 def _blur(sigma: float) -> Floats:
     """(SIZE, SIZE): a Gaussian blur along one axis as a matrix; edges are renormalized."""
-    place = np.arange(SIZE)
-    weights = np.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
+    position = np.arange(SIZE)
+    weights = np.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return rows
 
@@ -55,14 +55,14 @@ _BLURS = [_blur(sigma) for sigma in np.linspace(0.25, 1.5, 16)]
 def draw_picture(
     attributes: Attributes, conditions: Conditions, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """A photo-like picture (64, 64, 3) uint8 of a plant with these attributes.
+    """Draw a photo-like picture (64, 64, 3) uint8 of a plant with these attributes.
 
     Everything but the attributes comes from `rng`: pose, size, light, background, what hides part
     of the flower, blur and noise. The same state of `rng` gives the same pixels.
     """
     canvas = _background(rng)
     light = rng.uniform(0, 2 * math.pi)
-    green = varied(_LEAF, rng, 0.06)
+    green = vary_color(_LEAF, rng, 0.06)
     poses = _poses(attributes.growth, conditions.size, rng)
     _stems(canvas, attributes.growth, poses, green, rng)
     for _ in range(int(rng.integers(0, 4))):
@@ -71,9 +71,9 @@ def draw_picture(
         _stranger(canvas, light, rng)
     second = attributes.second_color or attributes.color
     colors = (
-        varied(PETAL_RGB[attributes.color], rng, conditions.spread),
-        varied(PETAL_RGB[second], rng, conditions.spread),
-        varied(CENTER_RGB[attributes.center_color], rng, conditions.spread),
+        vary_color(PETAL_RGB[attributes.color], rng, conditions.spread),
+        vary_color(PETAL_RGB[second], rng, conditions.spread),
+        vary_color(CENTER_RGB[attributes.center_color], rng, conditions.spread),
     )
     for pose in poses:
         draw_flower(canvas, attributes, colors, pose, light, rng)
@@ -81,7 +81,7 @@ def draw_picture(
         # In front of the plant: a blade that starts outside and reaches into the picture.
         side = rng.uniform(0, 2 * math.pi)
         outside = 32 + 30 * np.array([math.cos(side), math.sin(side)])
-        _leaf(canvas, outside, rng.uniform(14, 26), varied(_LEAF, rng, 0.1), rng)
+        _leaf(canvas, outside, rng.uniform(14, 26), vary_color(_LEAF, rng, 0.1), rng)
     return _camera(canvas, conditions, rng)
 
 
@@ -89,13 +89,13 @@ def _background(rng: np.random.Generator) -> Floats:
     dark, bright = _BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))]
     mix = _COARSE @ rng.random((6, 6), dtype=np.float32) @ _COARSE.T
     mix += 0.25 * (rng.random() - 0.5) * (_ROWS / SIZE - 0.5)
-    first, last = varied(dark, rng, 0.05), varied(bright, rng, 0.05)
-    canvas = first[:, None, None] + shaded((1.6 * mix - 0.3).clip(0, 1), last - first)
+    first, last = vary_color(dark, rng, 0.05), vary_color(bright, rng, 0.05)
+    canvas = first[:, None, None] + shade_color((1.6 * mix - 0.3).clip(0, 1), last - first)
     for _ in range(int(rng.integers(0, 4))):  # out-of-focus discs of light or of other flowers
         x, y = rng.uniform(0, SIZE, 2).tolist()
         radius = rng.uniform(3, 8)
         disc = np.clip((radius - np.hypot(_COLUMNS - x, _ROWS - y)) / 2.5 + 0.5, 0, 1)
-        color = last if rng.random() < 0.6 else varied(_any_petal(rng), rng, 0.1)
+        color = last if rng.random() < 0.6 else vary_color(_any_petal(rng), rng, 0.1)
         paint(canvas, color, disc * rng.uniform(0.2, 0.5))
     return canvas
 
@@ -105,7 +105,7 @@ def _any_petal(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _poses(growth: str, near: float, rng: np.random.Generator) -> list[Pose]:
-    """Where the flowers of one plant stand, those behind first."""
+    """Draw the poses of one plant's flowers, those behind first."""
     axis, turn = rng.uniform(0, 2 * math.pi, 2).tolist()
     tilt = rng.uniform(0.62, 1.0)
     x, y = rng.uniform(24.5, 38.5, 2).tolist()
@@ -149,7 +149,7 @@ def _stems(
     green: Floats,
     rng: np.random.Generator,
 ) -> None:
-    """Thin lines from each flower down to the foot of the plant."""
+    """Draw thin lines from each flower down to the foot of the plant."""
     foot = 31.5 + rng.uniform(-10, 10)
     cover = np.zeros((SIZE, SIZE), np.float32)
     for pose in poses[:1] if growth == "spike" else poses:
@@ -168,33 +168,33 @@ def _stems(
 
 def _leaf(
     canvas: Floats,
-    place: npt.NDArray[np.float64],
+    position: npt.NDArray[np.float64],
     length: float,
     green: Floats,
     rng: np.random.Generator,
 ) -> None:
-    """A lens-shaped leaf with a bright vein, `length` pixels from its middle to its tip."""
+    """Draw a lens-shaped leaf with a bright vein, `length` pixels from its middle to its tip."""
     turn = rng.uniform(0, math.pi)
     cos, sin = math.cos(turn) / length, math.sin(turn) / length
-    dx, dy = _COLUMNS - np.float32(place[0]), _ROWS - np.float32(place[1])
+    dx, dy = _COLUMNS - np.float32(position[0]), _ROWS - np.float32(position[1])
     along, side = cos * dx + sin * dy, cos * dy - sin * dx
     broad = rng.uniform(0.16, 0.34)
     distance = broad * (1 - along * along) - np.abs(side)
     cover = np.clip(distance * np.float32(length) + 0.5, 0, 1)
     shade = 0.85 + 0.25 * along + 0.8 * side + 0.35 * np.clip(1 - np.abs(side) * length, 0, 1)
-    paint(canvas, shaded(shade, green), cover)
+    paint(canvas, shade_color(shade, green), cover)
 
 
 def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:
-    """Another plant's flower, mostly outside the picture."""
+    """Draw another plant's flower, mostly outside the picture."""
     other = sample_attributes(rng, frozenset())
     side = rng.uniform(0, 2 * math.pi)
     radius = rng.uniform(8, 15)
     x, y = 31.5 + (34 + 0.4 * radius) * math.cos(side), 31.5 + (34 + 0.4 * radius) * math.sin(side)
     colors = (
-        varied(PETAL_RGB[other.color], rng, 0.055),
-        varied(PETAL_RGB[other.second_color or other.color], rng, 0.055),
-        varied(CENTER_RGB[other.center_color], rng, 0.055),
+        vary_color(PETAL_RGB[other.color], rng, 0.055),
+        vary_color(PETAL_RGB[other.second_color or other.color], rng, 0.055),
+        vary_color(CENTER_RGB[other.center_color], rng, 0.055),
     )
     pose = Pose(x, y, radius, rng.uniform(0, 6), rng.uniform(0.6, 1), rng.uniform(0, 6))
     draw_flower(canvas, other, colors, pose, light, rng)
@@ -203,7 +203,7 @@ def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:
 def _camera(
     canvas: Floats, conditions: Conditions, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Uneven light, a tint, blur and noise, then 8 bits."""
+    """Add uneven light, a tint, blur and noise, then convert to 8 bits."""
     direction = rng.uniform(0, 2 * math.pi)
     slope = rng.uniform(0, 0.35) / SIZE
     ramp = math.cos(direction) * (_COLUMNS - 32) + math.sin(direction) * (_ROWS - 32)

@@ -22,7 +22,7 @@ def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts
     monkeypatch.setattr(timing, "LEAST", 2)
     monkeypatch.setattr(timing, "MOST", 2)
     calls: list[str] = []
-    both = bench._steps_timed(
+    both = bench._time_steps(
         lambda: calls.append("bare"), lambda: calls.append("data"), CPU, 8, streamed=streamed
     )
     each = timing.WARM_UP + 2
@@ -41,7 +41,7 @@ def test_steps_that_are_not_finite_are_no_benchmark(
     monkeypatch.setattr(timing, "LEAST", 2)
     monkeypatch.setattr(timing, "MOST", 2)
     monkeypatch.setattr(Compute, "asynchronous", asynchronous)
-    monkeypatch.setattr(bench, "_start_up", lambda config: [Timing((1.0,), None)] * 2)
+    monkeypatch.setattr(bench, "_time_start_up", lambda config: [Timing((1.0,), None)] * 2)
     config = compose(
         "experiment=quickstart", "backbone=tiny", "method=lora", "trainer.device=cpu",
         "trainer.batch_size=8", "data.train_per_class=1", "data.val_per_class=1",

@@ -77,7 +77,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     assert capsys.readouterr().out.count("was there already") == 3
     assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too
 
-    monkeypatch.setattr(train.claims, "begun", begin)  # all photos are there by then
+    monkeypatch.setattr(train, "open_run", begin)  # all photos are there by then
     monkeypatch.setattr(train, "make_deterministic", lambda *_: None)
     monkeypatch.setattr(memory, "keep_freed", lambda: True)
     monkeypatch.chdir(tmp_path)

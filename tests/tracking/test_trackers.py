@@ -195,7 +195,7 @@ def test_all_that_was_tracked_is_there_once(
     assert "linear probe" in stored.table
     assert "0.375" in stored.table
     assert "0.875" in stored.table
-    for _, value in saved.flat(CONFIG):
+    for _, value in saved.flatten(CONFIG):
         assert str(value) in stored.config.replace("null", "None")
     assert stored.state == states[0]
 

@@ -1,4 +1,4 @@
-"""The words of commands that compose no config."""
+"""Argument parsing of commands that compose no config."""
 
 import argparse
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from flowertune.errors import UsageError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, with whole words alone; raises UsageError for what it does not understand."""
+    """Parser without abbreviations that raises UsageError instead of exiting."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
@@ -18,18 +18,18 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """What makes a whole number from `least` to `most` of a word."""
+    """Create an argparse type for whole numbers from `least` to `most`."""
 
-    def number(text: str) -> int:
+    def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
             upper = " or more" if most is None else f" to {most}"
             raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least}{upper}")
         return int(text)
 
-    return number
+    return parse
 
 
 def add_compute(parser: ArgumentParser) -> None:
-    """--device and --precision, where a finished run computes otherwise than it was set to."""
+    """Add --device and --precision, which override what the run was set to."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))

@@ -1,4 +1,4 @@
-"""`flowertune bench`: how long the pieces of a training take on this machine. Top to bottom."""
+"""`flowertune bench`: time the pieces of a training on this machine."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ from flowertune.runs import log
 from flowertune.runtime import memory
 from flowertune.training.step import load_batches
 
-PHOTOS = 512  # at most, of a call of validation or of cache building
+MAX_IMAGES = 512  # of validation or of cache building
 CALLS = 3  # of what takes long: processes and cache building
 
 IMPORTS = "import torch, open_clip"  # no tool on top of them starts faster
@@ -44,7 +44,7 @@ compose.run(["--config-path", sys.argv[1]], bench.first_step)
 
 
 def execute(config: Config, as_json: bool) -> int:
-    """Times the pieces, prints them and leaves nothing but the photo cache.
+    """Time the pieces and print them; only the image cache is left behind.
 
     Raises:
         UsageError: before anything was timed.
@@ -62,20 +62,20 @@ def execute(config: Config, as_json: bool) -> int:
         f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {log.MORE_MEMORY}"
     )
     with memory.explain_oom(out_of_memory):
-        measured = _measure(config, console)
+        results = _measure(config, console)
     if as_json:
-        print(json.dumps(measured, indent=2, allow_nan=False))
+        print(json.dumps(results, indent=2, allow_nan=False))
     else:
-        report.show(console, measured)
+        report.show(console, results)
     return EXIT_DONE
 
 
 def first_step(config: Config) -> int:
-    """What the timed process does: all that comes before the first step, and that step."""
+    """Set up a training and run its first step, in the process that is timed."""
     training = prepare(config, error_console())
     training.classifier.train()
-    batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
-    training.take(load_batches(training.photos, batches, 1), photos)
+    batches, n_images = step_batches(training.photos, config.trainer.accumulation, 1)[0]
+    training.take(load_batches(training.photos, batches, 1), n_images)
     timing.synchronize(training.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
@@ -85,52 +85,52 @@ def first_step(config: Config) -> int:
 def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     settings = config.trainer
     training = prepare(config, console)
-    compute, photos = training.compute, training.photos
+    compute, loader = training.compute, training.photos
     device = compute.device
 
     console.say(f"timing the start of {CALLS} processes")
-    imports, start_up = _start_up(config)
+    imports, start_up = _time_start_up(config)
 
     # training: on one step's batches that lie ready, then as the loop has it
     console.say("timing training steps")
     training.classifier.train()
-    batches, in_step = step_batches(photos, settings.accumulation, 1)[0]
-    resident = list(load_batches(photos, batches, 1))
+    batches, n_images = step_batches(loader, settings.accumulation, 1)[0]
+    resident = list(load_batches(loader, batches, 1))
     timing.reset_peak_memory(device)
 
     def step_with_data() -> None:
-        training.take(next(steps), in_step)
+        training.take(next(steps), n_images)
 
     def bare_step() -> None:
-        training.take(resident, in_step)
+        training.take(resident, n_images)
 
     operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
-    with closing(endless_steps(photos, settings.accumulation)) as steps:
-        bare, with_data = _steps_timed(
-            bare_step, step_with_data, device, in_step, streamed=not photos.pixels.resident
+    with closing(endless_steps(loader, settings.accumulation)) as steps:
+        bare, with_data = _time_steps(
+            bare_step, step_with_data, device, n_images, streamed=not loader.pixels.resident
         )
     training.check()
     peak = timing.peak_memory(device)
 
     console.say("timing validation")
     split = training.cached.splits.get("val", training.cached.splits["train"])
-    pixels = DevicePixels(split.eval_pixels[:PHOTOS], device, resident=photos.pixels.resident)
-    labels = torch.tensor(split.split.labels[:PHOTOS])
+    pixels = DevicePixels(split.eval_pixels[:MAX_IMAGES], device, resident=loader.pixels.resident)
+    labels = torch.tensor(split.split.labels[:MAX_IMAGES])
 
     def validate() -> None:
         outputs = infer(
-            training.classifier, pixels, photos.mean, photos.std, settings.eval_batch_size, compute
+            training.classifier, pixels, loader.mean, loader.std, settings.eval_batch_size, compute
         )
         measure(outputs.logits, labels)
 
     validation = timed(validate, device, len(labels))
     console.say("timing cache building")
-    cache = _cache_building(config, training)
+    cache = _time_cache_building(config, training)
     console.say("timing a large matrix product")
     matrix_rate = timing.matrix_rate(compute)
 
-    per_second = operations / bare.median
-    mapped = "" if photos.pixels.resident else ", pixels streamed from the host"
+    operation_rate = operations / bare.median
+    streaming = "" if loader.pixels.resident else ", pixels streamed from the host"
     return {
         "method": config.method,
         "model": config.model.name,
@@ -146,74 +146,74 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
         "precision": compute.precision,
         "threads": compute.threads,
         "torch": torch.__version__,
-        "train_step": _piece(
+        "train_step": _entry(
             bare, "forward, loss, backward, guard, step, on batches that lie ready on the device"
         ),
-        "train_step_with_data": _piece(
-            with_data, f"the same, and batches gathered, augmented and mixed{mapped}"
+        "train_step_with_data": _entry(
+            with_data, f"the same, and batches gathered, augmented and mixed{streaming}"
         ),
-        "validation": _piece(
+        "validation": _entry(
             validation, "pixels gathered, forward, metrics, in eval mode with LoRA merged"
         ),
-        "cache": _piece(
+        "cache": _entry(
             cache, "photos read, decoded and written to a new temporary folder, on all cores"
         ),
-        "imports": _piece(imports, f'a new process: python -c "{IMPORTS}", in turn with the next'),
-        "start_up": _piece(
+        "imports": _entry(imports, f'a new process: python -c "{IMPORTS}", in turn with the next'),
+        "start_up": _entry(
             start_up,
             "a new process: imports, config, weights, photos found in the cache, model and one "
             "step; no baselines",
         ),
-        "peak_memory": None if peak is None else {"bytes": peak, "of": _memory_of(device)},
+        "peak_memory": None if peak is None else {"bytes": peak, "of": _memory_kind(device)},
         "arithmetic": {
             "operations": operations,
-            "per_second": per_second,
+            "per_second": operation_rate,
             "matrix_product_per_second": matrix_rate,
-            "share_of_matrix_product": per_second / matrix_rate,
+            "share_of_matrix_product": operation_rate / matrix_rate,
         },
     }
 
 
-def _steps_timed(
+def _time_steps(
     bare_step: Callable[[], None],
     step_with_data: Callable[[], None],
     device: torch.device,
-    photos: int,
+    n_images: int,
     *,
     streamed: bool,
 ) -> list[Timing]:
-    """Of both steps, in turn where the photos are resident.
+    """Time both steps, alternating if the images are resident.
 
     Streamed ones would be read ahead during the other step, for which nobody counts the time: the
     slower the reading, the more of it would be lost. So those steps come one after the other.
     """
     steps = [bare_step, step_with_data]
     if streamed:
-        return [timed(step, device, photos) for step in steps]
-    return timed_in_turn(steps, device, photos)
+        return [timed(step, device, n_images) for step in steps]
+    return timed_in_turn(steps, device, n_images)
 
 
-def _start_up(config: Config) -> tuple[Timing, Timing]:
-    """Of processes in turn: importing what does the computing, and all up to the first step."""
+def _time_start_up(config: Config) -> tuple[Timing, Timing]:
+    """Time alternating processes: the imports alone, and all up to the first step."""
     with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(saved.to_yaml(asdict(config)), encoding="utf-8")
         imports = [sys.executable, "-c", f"{IMPORTS}; print({FIRST_STEP!r}, flush=True)"]
-        whole = [sys.executable, "-c", CHILD, name]
+        steps = [sys.executable, "-c", CHILD, name]
         pairs = [
-            [timing.seconds_to_line(each, FIRST_STEP, folder / "log") for each in (imports, whole)]
+            [timing.seconds_to_line(argv, FIRST_STEP, folder / "log") for argv in (imports, steps)]
             for _ in range(CALLS)
         ]
-    imported, started = zip(*pairs, strict=True)
-    return Timing(imported, None), Timing(started, None)
+    import_seconds, start_up_seconds = zip(*pairs, strict=True)
+    return Timing(import_seconds, None), Timing(start_up_seconds, None)
 
 
-def _cache_building(config: Config, training: BenchTraining) -> Timing:
-    paths = training.cached.splits["train"].split.paths[:PHOTOS]
+def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
+    paths = training.cached.splits["train"].split.paths[:MAX_IMAGES]
 
     def build_cache() -> float:
         with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as folder:
-            began = time.perf_counter()
+            start = time.perf_counter()
             open_or_build(
                 {"train": paths},
                 training.backbone.preprocessing,
@@ -221,14 +221,14 @@ def _cache_building(config: Config, training: BenchTraining) -> Timing:
                 folder=Path(folder),
                 progress=lambda description, done, total: None,
             )
-            return time.perf_counter() - began
+            return time.perf_counter() - start
 
     return Timing(tuple(build_cache() for _ in range(CALLS)), len(paths))
 
 
-def _piece(measured: Timing, holds: str) -> dict[str, Any]:
-    return {**measured.to_dict(), "holds": holds}
+def _entry(result: Timing, description: str) -> dict[str, Any]:
+    return {**result.to_dict(), "holds": description}
 
 
-def _memory_of(device: torch.device) -> str:
+def _memory_kind(device: torch.device) -> str:
     return "of tensors on the GPU" if device.type == "cuda" else "resident, the whole process"

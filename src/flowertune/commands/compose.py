@@ -1,4 +1,4 @@
-"""One job, a sweep or a reproduction: compose what the command line asks for, and run it."""
+"""Compose the command line's config and run it as a job, a sweep or a reproduction."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from flowertune.config.compose import (
     print_config,
     show_info,
 )
-from flowertune.config.messages import composing
+from flowertune.config.messages import translate_composition_errors
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.sweeps.launch import run_sweep
@@ -24,7 +24,7 @@ Execute = Callable[[Config], int]
 def run(
     arguments: Sequence[str], execute: Execute, *, sweeps: bool = True, reproduces: bool = False
 ) -> int:
-    """Composes a config and calls `execute` with it, in a sweep with each of several.
+    """Compose a config and call `execute` with it, in a sweep with each of several.
 
     It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
     composed and checked before the first job starts; without `sweeps` it is refused. With
@@ -43,22 +43,22 @@ def run(
         show_info(arguments, options.overrides)
         return EXIT_DONE
     with open_composer(options) as composer:
-        name, words = options.config_name or "config", options.overrides
-        with composing(words):
-            typed = overrides.check(words, composer.config_loader)
+        name, task_overrides = options.config_name or "config", options.overrides
+        with translate_composition_errors(task_overrides):
+            parsed = overrides.check(task_overrides, composer.config_loader)
             if options.cfg:
-                overrides.check_one_job(typed)
+                overrides.check_one_job(parsed)
                 return print_config(composer, name, options)
             node = composer.compose_config(
-                name, words, RunMode.MULTIRUN, validate_sweep_overrides=False
+                name, task_overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
             )
             is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
             overrides.check_hydra(node.hydra)
         if reproduces:
-            return run_reproduction(composer, node, name, words, execute)
+            return run_reproduction(composer, node, name, task_overrides, execute)
         if not is_sweep:
-            overrides.check_one_job(typed)
+            overrides.check_one_job(parsed)
             return execute(compose_one(node))
         if not sweeps:
             raise UsageError("no sweeps here, by -m or by an experiment: give each key one value")
-        return run_sweep(composer, node, name, words, execute)
+        return run_sweep(composer, node, name, task_overrides, execute)

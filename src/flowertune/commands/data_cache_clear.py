@@ -1,4 +1,4 @@
-"""`flowertune data cache clear`: removes what is kept between runs. Reads from top to bottom."""
+"""`flowertune data cache clear`: remove cache entries."""
 
 import argparse
 import math
@@ -15,54 +15,54 @@ from flowertune.report.console.cache import DAY
 from flowertune.report.console.run import ConsoleReporter
 
 
-def execute(words: Sequence[str]) -> int:
-    """Removes what is old enough, after asking; returns 1 where something had to stay.
+def execute(arguments: Sequence[str]) -> int:
+    """Remove the old entries, after asking; return 1 if any could not be removed.
 
     Raises:
-        UsageError: words that are not understood, an unreadable cache, or nobody there to ask.
+        UsageError: wrong arguments, an unreadable cache, or nobody there to ask.
     """
-    asked = _parse(words)
+    args = _parse(arguments)
     console, root = ConsoleReporter(), cache_root()
-    before = math.inf if asked.older_than is None else time.time() - asked.older_than * DAY
+    cutoff = math.inf if args.older_than is None else time.time() - args.older_than * DAY
     try:
-        kept = [each for each in list_entries(root) if each.last_used < before]
+        entries = [entry for entry in list_entries(root) if entry.last_used < cutoff]
     except OSError as error:
         raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
-    if not kept:
+    if not entries:
         console.say(f"nothing to remove in {printable(str(root))}")
         return EXIT_DONE
-    if not asked.yes:
+    if not args.yes:
         if not sys.stdin.isatty():
             raise UsageError(
-                f"would remove {report.total(kept)}; there is nobody to ask, add --yes"
+                f"would remove {report.total(entries)}; there is nobody to ask, add --yes"
             )
-        report.show(console, kept, root)
-        if not _agreed():
+        report.show(console, entries, root)
+        if not _confirm():
             console.say("nothing was removed")
             return EXIT_DONE
     removed = []
-    for each in kept:
-        reason = delete(each)
+    for entry in entries:
+        reason = delete(entry)
         if reason is None:
-            removed.append(each)
+            removed.append(entry)
         else:
-            console.say(f"left: {each.kind}, {printable(each.description)}: {reason}")
+            console.say(f"left: {entry.kind}, {printable(entry.description)}: {reason}")
     console.say(f"removed: {report.total(removed)}")
-    return EXIT_DONE if len(removed) == len(kept) else EXIT_FAILED
+    return EXIT_DONE if len(removed) == len(entries) else EXIT_FAILED
 
 
-def _agreed() -> bool:
+def _confirm() -> bool:
     try:
         return input("Remove all of these? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser()
     parser.add_argument("--older-than", type=_days, metavar="DAYS")
     parser.add_argument("--yes", action="store_true")
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)
 
 
 def _days(text: str) -> float:

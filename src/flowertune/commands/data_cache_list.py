@@ -1,4 +1,4 @@
-"""`flowertune data cache list`: what is kept between runs."""
+"""`flowertune data cache list`: list the cache entries."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from flowertune.report.console import cache as report
 from flowertune.report.console.run import ConsoleReporter
 
 
-def execute(words: Sequence[str]) -> int:
-    """Prints what there is, longest unused first. Raises UsageError.
+def execute(arguments: Sequence[str]) -> int:
+    """Print all entries, longest unused first.
 
-    Words, or an unreadable cache.
+    Raises UsageError for any argument and for an unreadable cache.
     """
-    if words:
-        raise UsageError(f"{words[0]!r} is not understood: this command takes no words")
+    if arguments:
+        raise UsageError(f"{arguments[0]!r} is not understood: this command takes no words")
     root = cache_root()
     try:
-        kept = list_entries(root)
+        entries = list_entries(root)
     except OSError as error:
         raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
-    report.show(ConsoleReporter(), kept, root)
+    report.show(ConsoleReporter(), entries, root)
     return EXIT_DONE

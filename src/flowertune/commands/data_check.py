@@ -1,4 +1,4 @@
-"""`flowertune data check`: what is wrong with the photos. Reads from top to bottom."""
+"""`flowertune data check`: find defects of a dataset."""
 
 import dataclasses
 import json
@@ -13,21 +13,21 @@ from flowertune.report.console.run import ConsoleReporter, error_console
 
 
 def execute(config: Config, as_json: bool) -> int:
-    """Prints what was found and returns 1, or 0 where nothing was.
+    """Print the findings; return 1 if there are any, else 0.
 
     Raises:
         UsageError: there are no photos, or their folder cannot be understood.
     """
     # JSON has stdout alone
     console = error_console() if as_json else ConsoleReporter()
-    data = dataclasses.replace(config.data, shots=None)  # all photos, whichever are drawn later
+    data = dataclasses.replace(config.data, shots=None)  # all images, whichever are drawn later
     with console.progress():
         dataset = list_images(data, cache_root(), console.advance)
         findings = check(dataset, console.advance)
     console.say(f"{dataset.protocol}; {len(dataset.class_names):,} classes")
     if as_json:
-        described = {"protocol": dataset.protocol, "classes": len(dataset.class_names)}
-        print(json.dumps(described | findings.to_dict(), indent=2))
+        summary = {"protocol": dataset.protocol, "classes": len(dataset.class_names)}
+        print(json.dumps(summary | findings.to_dict(), indent=2))
     else:
         report.show(console, findings)
     return EXIT_FAILED if len(findings) else EXIT_DONE

@@ -1,4 +1,4 @@
-"""`flowertune data prepare`: what comes before a training, without it. Reads from top to bottom."""
+"""`flowertune data prepare`: fetch and decode what a training needs, without training."""
 
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
@@ -12,7 +12,7 @@ from flowertune.report.console.run import ConsoleReporter
 
 
 def execute(config: Config) -> int:
-    """Builds the stores that a training of this config opens, and says where they are.
+    """Build the stores that a training of this config opens, and print their paths.
 
     Raises:
         UsageError: no photos or bad ones, no weights, or a cache folder that cannot be written.
@@ -27,8 +27,8 @@ def execute(config: Config) -> int:
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")
             for name, split in dataset.splits.items()
         }
-        there = {name for name, key in keys.items() if (cache / "pixels" / key).is_dir()}
-        photos = cache_dataset(
+        existing = {name for name, key in keys.items() if (cache / "pixels" / key).is_dir()}
+        cached = cache_dataset(
             dataset,
             backbone.preprocessing,
             train_form=train_form,
@@ -36,12 +36,12 @@ def execute(config: Config) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
-    for line in bad_file_lines(dataset, photos.bad):
+    for line in bad_file_lines(dataset, cached.bad):
         console.say(f"left out: {printable(line)}")
-    console.say(f"{backbone.name} {backbone.tag}; {photos.dataset.protocol}")
-    for name, split in photos.splits.items():
+    console.say(f"{backbone.name} {backbone.tag}; {cached.dataset.protocol}")
+    for name, split in cached.splits.items():
         store = cache / "pixels" / split.key
-        done = "was there already" if name in there else "decoded now"
-        console.say(f"{name}: {len(split.split):,} photos, {format_bytes(bytes_in(store))}, {done}")
+        note = "was there already" if name in existing else "decoded now"
+        console.say(f"{name}: {len(split.split):,} photos, {format_bytes(bytes_in(store))}, {note}")
         console.say(f"  {store}")
     return EXIT_DONE

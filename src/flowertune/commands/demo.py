@@ -1,4 +1,4 @@
-"""`flowertune demo`: a page to try a finished run on. Reads from top to bottom."""
+"""`flowertune demo`: serve a page to try a finished run."""
 
 import argparse
 import errno
@@ -22,50 +22,50 @@ from flowertune.signals import install_handlers
 HOST = "127.0.0.1"
 PORT = 7860  # Gradio's
 LOOPBACK = (HOST, "localhost")
-PHOTOS = 5000  # of the training's
+DEFAULT_IMAGES = 5000  # of the training's
 PACKAGES = ("gradio", "uvicorn")
 
 
-def execute(words: Sequence[str]) -> int:
-    """Serves the page until a signal ends it, which is how it is meant to end: 0.
+def execute(arguments: Sequence[str]) -> int:
+    """Serve the page until a signal ends it, then return 0.
 
     Raises:
-        UsageError: words that are not understood, no finished run, weights that are gone, packages
+        UsageError: wrong arguments, no finished run, weights that are gone, packages
             that are missing, or a port that is taken.
     """
-    asked = _parse(words)
+    args = _parse(arguments)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
-    run, config = predictor.read_run(asked.run)
+    run, config = predictor.read_run(args.run)
     results = run.results()
-    compute = predictor.compute_for(config, asked.device, asked.precision)
-    with _listener(asked.host, asked.port) as listener:
+    compute = predictor.compute_for(config, args.device, args.precision)
+    with _open_socket(args.host, args.port) as listener:
         make_deterministic(config.trainer.deterministic, compute.device)
         memory.keep_freed()
         model = predictor.load_model(run, config, compute)
         console = ConsoleReporter()
         with console.progress():
-            known = neighbors.load_neighbors(model, asked.photos, console.warn, console.advance)
-        if not known.paths:
-            console.say(known.said)
+            index = neighbors.load_neighbors(model, args.n_images, console.warn, console.advance)
+        if not index.paths:
+            console.say(index.said)
 
         with temporary_folder() as folder:
             from flowertune.demo import app as page  # Gradio takes seconds to import
 
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
-            hosts = LOOPBACK if asked.host in LOOPBACK else None
-            app = page.application(page.page(model, known, lead), folder, hosts)
+            hosts = LOOPBACK if args.host in LOOPBACK else None
+            app = page.application(page.page(model, index, lead), folder, hosts)
             with (
                 quiet_pil(),
                 install_handlers() as stop,
                 stop.deferred(lambda text: None),  # nothing is half done that would be told
                 page.serving(app, listener) as thread,
             ):
-                where, port = listener.getsockname()[:2]
+                address, port = listener.getsockname()[:2]
                 if hosts is None:
-                    console.warn(f"whoever reaches {where} on port {port} can use the page")
-                console.say(f"http://{where}:{port} (Ctrl-C ends it)")
+                    console.warn(f"whoever reaches {address} on port {port} can use the page")
+                console.say(f"http://{address}:{port} (Ctrl-C ends it)")
                 while stop.received is None and thread.is_alive():
                     thread.join(0.2)
             if stop.received is None:
@@ -73,28 +73,30 @@ def execute(words: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _listener(host: str, port: int | None) -> socket.socket:
-    """A socket that listens there; without a port, on the usual one, or one that is free."""
+def _open_socket(host: str, port: int | None) -> socket.socket:
+    """Open a listening socket; without a port, on the usual one or any free one."""
     try:
         return socket.create_server((host, PORT if port is None else port))
     except OSError as error:
         if port is None and error.errno == errno.EADDRINUSE:
             return socket.create_server((host, 0))
-        where = f"--host {host}" + ("" if port is None else f" --port {port}")
+        flags = f"--host {host}" + ("" if port is None else f" --port {port}")
         # Python adds the address to what the system says of it
-        number = error.errno or 0
-        why = os.strerror(number) if number in errno.errorcode else error.strerror
-        raise UsageError(f"{where}: {why}") from error
+        code = error.errno or 0
+        reason = os.strerror(code) if code in errno.errorcode else error.strerror
+        raise UsageError(f"{flags}: {reason}") from error
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--host", type=_address, default=HOST, metavar="ADDRESS")
     parser.add_argument("--port", type=whole_number(1, 65535), metavar="PORT")
-    parser.add_argument("--photos", type=whole_number(0), default=PHOTOS, metavar="N")
+    parser.add_argument(
+        "--photos", dest="n_images", type=whole_number(0), default=DEFAULT_IMAGES, metavar="N"
+    )
     add_compute(parser)
-    return parser.parse_intermixed_args(words)
+    return parser.parse_intermixed_args(arguments)
 
 
 def _address(text: str) -> str:

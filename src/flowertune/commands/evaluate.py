@@ -1,4 +1,4 @@
-"""`flowertune evaluate`: a finished run on any photos with classes. Reads from top to bottom."""
+"""`flowertune evaluate`: evaluate a finished run on any labeled images."""
 
 import argparse
 import json
@@ -24,20 +24,19 @@ from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 
 
-def execute(words: Sequence[str]) -> int:
-    """Prints how well the run does on the photos that the words name, by default its own.
+def execute(arguments: Sequence[str]) -> int:
+    """Evaluate the run on the given images, by default its own, and print the metrics.
 
     Raises:
-        UsageError: words that are not understood, no finished run, weights that are gone, no
-            photos,
-            bad ones, or none of a class that the run knows.
+        UsageError: wrong arguments, no finished run, weights that are gone, no images, bad ones,
+            or none of a class that the run knows.
         FlowertuneError: out of memory, or a file that cannot be written.
     """
-    asked = _parse(words)
-    console, cache = error_console() if asked.json else ConsoleReporter(), cache_root()
-    run, _ = predictor.read_run(asked.run)
-    config, are_others = compose(run.path, asked.words)
-    trained_on, own = evaluate.training_hashes(run), run.results()
+    args = _parse(arguments)
+    console, cache = error_console() if args.json else ConsoleReporter(), cache_root()
+    run, _ = predictor.read_run(args.run)
+    config, other_data = compose(run.path, args.overrides)
+    hashes, run_results = evaluate.training_hashes(run), run.results()
     compute = predictor.compute_for(config, None, None)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -47,105 +46,105 @@ def execute(words: Sequence[str]) -> int:
     )
     with memory.explain_oom(out_of_memory), console.progress():
         dataset = evaluate.list_images_to_evaluate(
-            config, asked.split, are_others, cache, console.advance
+            config, args.split, other_data, cache, console.advance
         )
         model = predictor.load_model(run, config, compute)
-        photos = evaluate.decode_images(
+        cached = evaluate.decode_images(
             dataset, model.preprocessing, config.data.bad_files, cache, console.advance
         )
-    for line in bad_file_lines(dataset, photos.bad):
+    for line in bad_file_lines(dataset, cached.bad):
         console.warn(f"left out: {line}")
 
-    measured = {}
-    for split, each in photos.splits.items():
-        resident = are_resident("auto", each.eval_pixels.nbytes, compute.device)
+    metrics = {}
+    for split, images in cached.splits.items():
+        resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
         with memory.explain_oom(out_of_memory), console.progress():
-            pixels = DevicePixels(each.eval_pixels, compute.device, resident=resident)
+            pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
             logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
-        measured[split] = evaluate.evaluate(logits, photos, split, model.class_names, trained_on)
+        metrics[split] = evaluate.evaluate(logits, cached, split, model.class_names, hashes)
 
     results = {
         "run": str(run.path),
-        **{name: own[name] for name in ("method", "backbone", "tag", "weights_sha256")},
-        "data_fingerprint": photos.fingerprint,
-        "protocol": photos.dataset.protocol,
+        **{name: run_results[name] for name in ("method", "backbone", "tag", "weights_sha256")},
+        "data_fingerprint": cached.fingerprint,
+        "protocol": cached.dataset.protocol,
         "device": compute.device_name,
         "precision": compute.precision,
-        "splits": {split: each.to_dict() for split, each in measured.items()},
+        "splits": {split: each.to_dict() for split, each in metrics.items()},
     }
-    if asked.json:
+    if args.json:
         print(json.dumps(results, indent=2, allow_nan=False))
     else:
         report.show(console, results)
-    if asked.output is not None:  # after the numbers, which do not depend on it
-        first, *_ = measured.values()
-        text = to_csv(first.header, [row for each in measured.values() for row in each.rows])
+    if args.output is not None:  # after the numbers, which do not depend on it
+        first, *_ = metrics.values()
+        text = to_csv(first.header, [row for each in metrics.values() for row in each.rows])
         try:
-            files.write_text(asked.output, text)
+            files.write_text(args.output, text)
         except OSError as error:
-            why = f"{asked.output}: cannot be written ({error.strerror})"
+            why = f"{args.output}: cannot be written ({error.strerror})"
             raise FlowertuneError(why) from error
-        console.say(str(asked.output))
+        console.say(str(args.output))
     return EXIT_DONE
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("words", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--output", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_intermixed_args(words)
-    asked.split = None
-    for word in list(asked.words):
-        key, _, value = word.partition("=")
+    args = parser.parse_intermixed_args(arguments)
+    args.split = None
+    for item in list(args.overrides):
+        key, _, value = item.partition("=")
         if key == "split":
             if value not in evaluate.SPLITS:
-                raise UsageError(f"{printable(word)}: must be one of {', '.join(evaluate.SPLITS)}")
-            asked.split = value
-            asked.words.remove(word)
-    if asked.output is not None and asked.output.is_dir():
-        raise UsageError(f"{asked.output}: is a folder; --output takes a file")
-    if asked.output is not None and not asked.output.absolute().parent.is_dir():
-        raise UsageError(f"{asked.output}: there is no folder {asked.output.absolute().parent}")
-    return asked
+                raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.SPLITS)}")
+            args.split = value
+            args.overrides.remove(item)
+    if args.output is not None and args.output.is_dir():
+        raise UsageError(f"{args.output}: is a folder; --output takes a file")
+    if args.output is not None and not args.output.absolute().parent.is_dir():
+        raise UsageError(f"{args.output}: there is no folder {args.output.absolute().parent}")
+    return args
 
 
 # of a trained model nothing else is for choosing
-OPEN = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
+SETTABLE = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
 
 
-def compose(run: Path, words: Sequence[str]) -> tuple[Config, bool]:
-    """The config, and whether the photos are others than the run's own.
+def compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
+    """Compose the config, and tell whether its images are other than the run's own.
 
     Raises:
-        UsageError: a word that is not about OPEN, or what `composition.run` refuses.
+        UsageError: a key that is not in SETTABLE, or what `commands.compose.run` refuses.
     """
-    keys = [word.partition("=")[0] for word in words]
-    for word, key in zip(words, keys, strict=True):
-        if not (key in OPEN or key.startswith("data.")):
-            takes = f"split, data.*, {', '.join(OPEN)}"
+    keys = [item.partition("=")[0] for item in overrides]
+    for item, key in zip(overrides, keys, strict=True):
+        if not (key in SETTABLE or key.startswith("data.")):
+            accepted = f"split, data.*, {', '.join(SETTABLE)}"
             raise UsageError(
-                f"{format_value(word)}: is settled in a trained model; evaluate takes {takes}"
+                f"{format_value(item)}: is settled in a trained model; evaluate takes {accepted}"
             )
-    of_data = [
-        word for word, key in zip(words, keys, strict=True) if key.partition(".")[0] == "data"
+    data_overrides = [
+        item for item, key in zip(overrides, keys, strict=True) if key.partition(".")[0] == "data"
     ]
     if "data" not in keys:
-        return _composed(run, words), "data.root" in keys
+        return _compose(run, overrides), "data.root" in keys
     # a run's config has no groups to choose from, so that these are composed with the program's
-    data = _composed(None, ["baselines=false", *of_data]).data
-    config = _composed(run, [word for word in words if word not in of_data])
+    data = _compose(None, ["baselines=false", *data_overrides]).data
+    config = _compose(run, [item for item in overrides if item not in data_overrides])
     return replace(config, data=data), True
 
 
-def _composed(run: Path | None, words: Sequence[str]) -> Config:
-    found: list[Config] = []
+def _compose(run: Path | None, overrides: Sequence[str]) -> Config:
+    configs: list[Config] = []
 
     def keep(config: Config) -> int:
-        found.append(config)
+        configs.append(config)
         return 0
 
-    where = [] if run is None else ["--config-path", str(run.absolute())]
-    run_composed([*where, *words], keep, sweeps=False)
-    return found[0]
+    config_path = [] if run is None else ["--config-path", str(run.absolute())]
+    run_composed([*config_path, *overrides], keep, sweeps=False)
+    return configs[0]

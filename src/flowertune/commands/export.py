@@ -1,4 +1,4 @@
-"""`flowertune export`: a finished run's model for other programs. Reads from top to bottom."""
+"""`flowertune export`: export a finished run's model for other programs."""
 
 import argparse
 import importlib.util
@@ -20,81 +20,81 @@ from flowertune.report.console.run import ConsoleReporter
 BUNDLED = Path(parity.__file__).parent / "bundled"
 
 
-def execute(words: Sequence[str]) -> int:
-    """Exports one run and returns the exit code.
+def execute(arguments: Sequence[str]) -> int:
+    """Export one run and return the exit code.
 
     Raises:
-        UsageError: words that are not understood, what is no finished run, a model that the format
+        UsageError: wrong arguments, a directory that is no finished run, a model that the format
             cannot hold, packages that are missing, or a place that is taken.
         ExportError: what came out is not the run's model, or could not be written or pushed.
     """
-    asked = _parse(words)
-    _check_place(asked.output)
-    chosen = FORMATS[asked.format]
-    missing = [name for name in chosen.PACKAGES if importlib.util.find_spec(name) is None]
+    args = _parse(arguments)
+    _check_output(args.output)
+    export_format = FORMATS[args.format]
+    missing = [name for name in export_format.PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"--format {asked.format}: {', '.join(missing)} not installed; "
+            f"--format {args.format}: {', '.join(missing)} not installed; "
             "pip install 'flowertune[export]'"
         )
-    if asked.push_to_hub is not None:
-        hub.check(asked.push_to_hub)
-    model = exportable.load(asked.run)
-    why = chosen.refusal(model)
-    if why is not None:
-        raise UsageError(f"{asked.run}: --format {asked.format} cannot hold it: {why}")
+    if args.push_to_hub is not None:
+        hub.check(args.push_to_hub)
+    model = exportable.load(args.run)
+    reason = export_format.refusal(model)
+    if reason is not None:
+        raise UsageError(f"{args.run}: --format {args.format} cannot hold it: {reason}")
 
     console = ConsoleReporter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the other libraries, about their own next versions
-        found = _export(model, chosen, asked.output)
-    console.say(f"{asked.output}: {asked.format}; {found.describe()}")
-    if asked.push_to_hub is not None:
-        console.say(hub.push(asked.output, asked.push_to_hub))
+        result = _export(model, export_format, args.output)
+    console.say(f"{args.output}: {args.format}; {result.describe()}")
+    if args.push_to_hub is not None:
+        console.say(hub.push(args.output, args.push_to_hub))
     return EXIT_DONE
 
 
-def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
-    """The folder, whole or not at all, after what is in it was compared with the run's model."""
+def _export(model: Exportable, export_format: Format, output: Path) -> parity.Parity:
+    """Write the folder atomically, after comparing its model with the run's."""
     results = model.run.results()
-    on = parity.sample(model)
-    described = {**chosen.files(model), **_described(chosen)}
+    sample = parity.sample(model)
+    contents = {**export_format.files(model), **_describe_files(export_format)}
     try:
         with files.new_folder(output) as folder:
-            chosen.write(model, folder)
-            found = parity.compare(model, chosen.read(model, folder), on)
+            export_format.write(model, folder)
+            result = parity.compare(model, export_format.read(model, folder), sample)
             (folder / model_card.LABELS).write_text(model_card.labels(model), encoding="utf-8")
             (folder / model_card.PREPARED).write_text(
                 model_card.preparation(model), encoding="utf-8"
             )
-            for name in chosen.BUNDLED:
+            for name in export_format.BUNDLED:
                 shutil.copyfile(BUNDLED / name, folder / name)
             text = model_card.card(
-                model, results, chosen.LIBRARY, described, chosen.code(model), found
+                model, results, export_format.LIBRARY, contents, export_format.code(model), result
             )  # fmt: skip
             (folder / "README.md").write_text(text, encoding="utf-8")
     # each library has its own for a file that cannot be written and for a model it cannot take
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{output}: could not be made ({one_line(error)})") from error
-    return found
+    return result
 
 
-def _described(chosen: Format) -> dict[str, str]:
-    names = (model_card.LABELS, model_card.PREPARED, *chosen.BUNDLED)
+def _describe_files(export_format: Format) -> dict[str, str]:
+    names = (model_card.LABELS, model_card.PREPARED, *export_format.BUNDLED)
     return {name: model_card.COMMON[name] for name in names}
 
 
-def _check_place(output: Path) -> None:
+def _check_output(output: Path) -> None:
     if output.exists() or output.is_symlink():
         raise UsageError(f"--output {output}: is there already; choose another place")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--push-to-hub", metavar="REPO")
-    return parser.parse_intermixed_args(words)
+    return parser.parse_intermixed_args(arguments)

@@ -1,4 +1,4 @@
-"""`flowertune predict`: what photos are taken for by a finished run. Reads from top to bottom."""
+"""`flowertune predict`: classify images with a finished run."""
 
 import argparse
 import os
@@ -25,38 +25,38 @@ STDIN = "-"
 READ_AT_ONCE = 2**16  # bytes of stdin
 
 
-def execute(words: Sequence[str]) -> int:
-    """Prints the likeliest classes of each photo; returns 1 where one of them gave no picture.
+def execute(arguments: Sequence[str]) -> int:
+    """Print the likeliest classes of each image; return 1 if any could not be decoded.
 
     Raises:
-        UsageError: words that are not understood, no finished run, a photo that is not there, or
+        UsageError: wrong arguments, no finished run, an image that is not there, or
             weights that are gone.
         FlowertuneError: out of memory.
     """
-    asked = _parse(words)
-    run, config = predictor.read_run(asked.run)
-    missing = [name for name in asked.photos if name != STDIN and not os.path.lexists(name)]
+    args = _parse(arguments)
+    run, config = predictor.read_run(args.run)
+    missing = [name for name in args.paths if name != STDIN and not os.path.lexists(name)]
     if missing:
         raise UsageError(f"{printable(missing[0])}: there is no such photo or folder")
-    if STDIN in asked.photos and sys.stdin is None:
+    if STDIN in args.paths and sys.stdin is None:
         raise UsageError("-: stdin is closed, and names were to come from there")
-    compute = predictor.compute_for(config, asked.device, asked.precision)
+    compute = predictor.compute_for(config, args.device, args.precision)
 
     console = error_console()
-    watched = console.console.is_terminal and not sys.stdout.isatty()
-    done = left_out = 0
+    show_progress = console.console.is_terminal and not sys.stdout.isatty()
+    done = skipped = 0
 
-    def leave_out(path: object, reason: str) -> None:
-        nonlocal left_out
-        left_out += 1
+    def skip(path: object, reason: str) -> None:
+        nonlocal skipped
+        skipped += 1
         console.say(f"left out: {printable(str(path))}: {reason}")
 
-    photos = _photos(asked.photos, asked.null, leave_out)
-    if STDIN not in asked.photos:  # names that are still to come may rightly be none
-        first = list(islice(photos, 1))
-        if not first and not left_out:
-            raise UsageError(f"{printable(asked.photos[0])}: there are no files in it")
-        photos = chain(first, photos)
+    paths = _iterate_paths(args.paths, args.null, skip)
+    if STDIN not in args.paths:  # names that are still to come may rightly be none
+        first = list(islice(paths, 1))
+        if not first and not skipped:
+            raise UsageError(f"{printable(args.paths[0])}: there are no files in it")
+        paths = chain(first, paths)
 
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -65,68 +65,68 @@ def execute(words: Sequence[str]) -> int:
     )
     with memory.explain_oom(out_of_memory):
         model = predictor.load_model(run, config, compute)
-    k = min(asked.top_k, len(model.class_names))
-    lines = PredictionLines(asked.format, model.class_names, k, top_classes_header(k))
-    answers = model.stream(photos, top_k=k)
+    k = min(args.top_k, len(model.class_names))
+    lines = PredictionLines(args.format, model.class_names, k, top_classes_header(k))
+    predictions = model.stream(paths, top_k=k)
     with (
         memory.explain_oom(out_of_memory),
         install_handlers() as stop,
-        console.progress() if watched else nullcontext(),
+        console.progress() if show_progress else nullcontext(),
         quiet_pil(),
-        closing(answers),
+        closing(predictions),
     ):
         header = lines.header()
         if header is not None:
             print(header, flush=True)
-        for answer in answers:
-            if isinstance(answer, predictor.UnreadableImage):
-                leave_out(answer.photo, answer.reason)
+        for result in predictions:
+            if isinstance(result, predictor.UnreadableImage):
+                skip(result.photo, result.reason)
                 continue
-            line = lines.line(Path(str(answer.photo)), answer.classes, answer.probabilities)
+            line = lines.line(Path(str(result.photo)), result.classes, result.probabilities)
             with stop.deferred():  # a line is printed once, and whole
                 print(line, flush=True)
             done += 1
             stop.check()
             if not arrives(sys.stdout):  # `| head` has seen enough
                 break
-            if watched:
+            if show_progress:
                 console.advance("photos", done, None)
-    if left_out:
-        console.say(f"{left_out:,} of {done + left_out:,} files gave no picture")
-    return EXIT_FAILED if left_out else EXIT_DONE
+    if skipped:
+        console.say(f"{skipped:,} of {done + skipped:,} files gave no picture")
+    return EXIT_FAILED if skipped else EXIT_DONE
 
 
-def _photos(
-    names: Sequence[str], null: bool, unlisted: Callable[[Path, str], None]
+def _iterate_paths(
+    names: Sequence[str], null: bool, on_unlisted: Callable[[Path, str], None]
 ) -> Iterator[Path]:
-    """Photos as they were named, those below folders, and those that stdin names."""
+    """Yield image paths as named, those below folders, and those listed on stdin."""
     for name in names:
         if name == STDIN:
-            yield from _named_in(sys.stdin.fileno(), b"\0" if null else b"\n")
+            yield from _read_names(sys.stdin.fileno(), b"\0" if null else b"\n")
         elif os.path.isdir(name):
-            yield from walk_files(Path(name), unlisted)
+            yield from walk_files(Path(name), on_unlisted)
         else:
             yield Path(name)
 
 
-def _named_in(descriptor: int, end: bytes) -> Iterator[Path]:
-    """The names that are written there, each as it comes; empty ones are none."""
+def _read_names(descriptor: int, separator: bytes) -> Iterator[Path]:
+    """Yield each name read from the descriptor as it arrives, skipping empty ones."""
     rest = b""
     while chunk := os.read(descriptor, READ_AT_ONCE):
-        if end != b"\0" and b"\0" in chunk:
+        if separator != b"\0" and b"\0" in chunk:
             raise UsageError("-: names on stdin that end with NUL (find -print0) go with --null")
-        *names, rest = (rest + chunk).split(end)
+        *names, rest = (rest + chunk).split(separator)
         yield from (Path(os.fsdecode(name)) for name in names if name)
     if rest:
         yield Path(os.fsdecode(rest))
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser()
     parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument("paths", nargs="+", metavar="PHOTO")
     parser.add_argument("--top-k", type=whole_number(1), default=predictor.TOP_K, metavar="K")
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("--null", action="store_true")
     add_compute(parser)
-    return parser.parse_intermixed_args(words)
+    return parser.parse_intermixed_args(arguments)

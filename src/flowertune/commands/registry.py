@@ -1,4 +1,4 @@
-"""Which commands there are, and what is said of each. Imports nothing heavy."""
+"""Registry of the commands with their help texts. Imports nothing heavy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it does in one line and in some, and examples of its use.
+    """One command: summary, description and examples.
 
     `flags`: words of its own, such as --json, with their meaning. `operands`: what else it takes,
     where it composes nothing. `composes`: whether a config is
@@ -26,7 +26,7 @@ class Command:
 
 
 # Flags of the commands that use a finished run.
-_COMPUTE = {
+_COMPUTE_FLAGS = {
     "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
     "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
 }
@@ -101,7 +101,7 @@ and left out, and the exit code is then 1. stdout has the answers alone.""",
             "--top-k K": "how many classes; else 3",
             "--format FORMAT": "table (default), json or csv",
             "--null": "names on stdin end with NUL, not with a line",
-            **_COMPUTE,
+            **_COMPUTE_FLAGS,
         },
         operands=" RUN PHOTO|FOLDER|- ...",
         composes=False,
@@ -122,7 +122,7 @@ folder that goes with the page; nothing is sent anywhere. Needs pip install 'flo
             "--port PORT": "where; else 7860, or one that is free",
             "--host ADDRESS": "who may reach it; else 127.0.0.1, this machine alone",
             "--photos N": "how many training photos to compare with; else 5000",
-            **_COMPUTE,
+            **_COMPUTE_FLAGS,
         },
         operands=" RUN",
         composes=False,
@@ -246,8 +246,8 @@ FAMILIES = {
 }
 
 
-def next_words(family: str) -> list[str]:
-    """The words that may follow those of a family of commands, each once."""
+def subcommands(family: str) -> list[str]:
+    """List the words that may follow a family's name, each once."""
     depth = len(family.split())
     names = [name.split() for name in COMMANDS if name.startswith(family)]
     return list(dict.fromkeys(name[depth] for name in names))

@@ -1,4 +1,4 @@
-"""`flowertune report`: a finished run as a page; several beside each other, in the console too."""
+"""`flowertune report`: write an HTML report of a finished run, or compare several."""
 
 import argparse
 import json
@@ -19,59 +19,59 @@ from flowertune.runs.finished import read_finished_run
 _T = TypeVar("_T")
 
 
-def execute(words: Sequence[str]) -> int:
-    """Makes the page of a run, or of several; a sweep's or a reproduction's directory stands for
-    its runs.
+def execute(arguments: Sequence[str]) -> int:
+    """Write the page of a run, or of several.
+
+    The directory of a sweep or of a reproduction stands for its runs.
 
     Raises:
-        UsageError: words that are not understood, what is no finished run, or a place where nothing
-            can be written.
+        UsageError: wrong arguments, no finished run, or a file that cannot be written.
     """
-    asked = _parse(words)
-    paths = [run for path in asked.runs for run in _runs_of(path)]
+    args = _parse(arguments)
+    paths = [run for path in args.runs for run in _list_runs(path)]
     if not paths:
-        raise UsageError(f"{asked.runs[0]}: has no finished run yet")
+        raise UsageError(f"{args.runs[0]}: has no finished run yet")
     console = ConsoleReporter()
     if len(paths) == 1:
-        place = asked.output or paths[0]
-        for line in _written(place, lambda: run_page.write(paths[0], asked.output)):
+        output = args.output or paths[0]
+        for line in _write(output, lambda: run_page.write(paths[0], args.output)):
             console.say(line)
         return EXIT_DONE
-    found = [best_first(group) for group in comparisons(map(read_finished_run, paths))]
-    page = comparison_page.page("Runs beside each other", found)
-    output = asked.output or Path("report.html")
-    _written(output, lambda: files.write_text(output, page))
-    comparison.show(console, found)
+    groups = [best_first(group) for group in comparisons(map(read_finished_run, paths))]
+    page = comparison_page.page("Runs beside each other", groups)
+    output = args.output or Path("report.html")
+    _write(output, lambda: files.write_text(output, page))
+    comparison.show(console, groups)
     console.say(str(output))
     return EXIT_DONE
 
 
-def _written(place: Path, write: Callable[[], _T]) -> _T:
+def _write(output: Path, write: Callable[[], _T]) -> _T:
     try:
         return write()
     except OSError as error:
-        why = f"{place}: cannot be written ({error.strerror})"
-        raise UsageError(f"{why}; --output FILE chooses another place") from error
+        reason = f"{output}: cannot be written ({error.strerror})"
+        raise UsageError(f"{reason}; --output FILE chooses another place") from error
 
 
-def _runs_of(path: Path) -> list[Path]:
-    """The run itself; of a sweep those that it finished."""
+def _list_runs(path: Path) -> list[Path]:
+    """List the run itself, or the finished runs of a sweep."""
     if not (path / "jobs").is_dir():
         return [path]
     finished = []
-    for job in (path / "jobs").glob("[0-9]*.json"):
+    for job_file in (path / "jobs").glob("[0-9]*.json"):
         try:
-            known = json.loads(job.read_text(encoding="utf-8"))
-            number, name, state = known["number"], Path(known["run"]).name, known["state"]
+            fields = json.loads(job_file.read_text(encoding="utf-8"))
+            number, name, state = fields["number"], Path(fields["run"]).name, fields["state"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{job}: is damaged; give the runs in place of {path}") from error
+            raise UsageError(f"{job_file}: is damaged; give the runs in place of {path}") from error
         if state == "finished":
             finished.append((number, path.absolute().parents[1] / name))
     return [run for _, run in sorted(finished)]
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--output", type=Path, metavar="FILE")
-    return parser.parse_intermixed_args(words)
+    return parser.parse_intermixed_args(arguments)

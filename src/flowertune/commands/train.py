@@ -1,4 +1,4 @@
-"""`flowertune train`: photos in, a run directory out. Reads from top to bottom."""
+"""`flowertune train`: train a model and write a run directory."""
 
 import signal
 from dataclasses import asdict, replace
@@ -14,20 +14,19 @@ from flowertune.losses.factory import check_loss
 from flowertune.models.factory import check_adapter, load_backbone
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory, environment, log
-from flowertune.runs import resume as claims
-from flowertune.runs import resume as unchanged
+from flowertune.runs.resume import check_backbone, check_photos, find_run, open_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
 from flowertune.signals import StopRequest, install_handlers, on_signals
-from flowertune.tracking import tracker as loggers
+from flowertune.tracking import tracker as trackers
 from flowertune.tracking.tracker import track_run
 from flowertune.training import disk_space, report_data
 from flowertune.training.pipeline import adapt
 
 
 def execute(config: Config) -> int:
-    """Trains one model and returns the exit code.
+    """Train one model and return the exit code.
 
     Raises:
         UsageError: before anything was started; no run directory is left behind.
@@ -42,24 +41,24 @@ def _execute(config: Config, stop: StopRequest) -> int:
     assert config.run.name is not None
     cache, resume = cache_root(), config.run.resume
     # what is written down is for the next time, and restarts nothing then
-    plain = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
-    run, finished = claims.find_run(Path(config.run.root), config.run.name, plain, resume)
+    plain_config = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
+    run, finished = find_run(Path(config.run.root), config.run.name, plain_config, resume)
     if finished:
         results = run.results()
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 dataset = list_images(config.data, cache, console.advance)
-                unchanged.check_photos(run, dataset, console.advance)
+                check_photos(run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = load_backbone(config.backbone, config.seed).facts()
-            unchanged.check_backbone(run, facts)
+            check_backbone(run, facts)
         console.say(f"{run.path} is finished already; this is its result")
         console.results(results, str(run.path))
         return EXIT_DONE
 
     # what can be refused comes before the run directory, and what is quick to refuse comes first
-    loggers.check(config.logger)
+    trackers.check(config.logger)
     compute = choose_compute(config.trainer.device, config.trainer.precision)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
@@ -70,7 +69,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
         class_prompts = prompts.render(
             config.data.templates, dataset.class_names, dataset.descriptions
         )
-        photos = cache_dataset(
+        cached = cache_dataset(
             dataset,
             backbone.preprocessing,
             train_form=config.augmentation.name != "none",
@@ -78,16 +77,16 @@ def _execute(config: Config, stop: StopRequest) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
-    check_loss(config.loss, photos.dataset.splits["train"].labels)
-    disk_space.check_disk_space(config, backbone, photos)
-    for line in bad_file_lines(dataset, photos.bad):
+    check_loss(config.loss, cached.dataset.splits["train"].labels)
+    disk_space.check_disk_space(config, backbone, cached)
+    for line in bad_file_lines(dataset, cached.bad):
         console.warn(f"left out: {line}")
     console.start(
         str(run.path),
         method=config.method,
         backbone=backbone.name,
         tag=backbone.tag,
-        protocol=photos.dataset.protocol,
+        protocol=cached.dataset.protocol,
         seed=config.seed,
     )
 
@@ -96,35 +95,35 @@ def _execute(config: Config, stop: StopRequest) -> int:
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
-    made_in = environment.describe(compute, backbone, photos)
-    begun = claims.open_run(run, plain, made_in, resume)
-    tracker = track_run(config.logger, run, plain, console.say)
-    with begun as before, log.log_to_file(run), tracker as tracking:
+    run_environment = environment.describe(compute, backbone, cached)
+    opened = open_run(run, plain_config, run_environment, resume)
+    tracking = track_run(config.logger, run, plain_config, console.say)
+    with opened as previous, log.log_to_file(run), tracking as tracker:
         with log.log_failures(run, out_of_memory):
-            if before is not None:
-                for note in before.notes:
+            if previous is not None:
+                for note in previous.notes:
                     console.warn(note)
-                then = "it is started over" if before.checkpoint is None else "it goes on"
-                console.say(f"{run.path} {before.words}; {then}")
-            saved = None if before is None else before.checkpoint
-            results, ending = adapt(
-                config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved,
-                tracking.log_metrics,
+                outcome = "it is started over" if previous.checkpoint is None else "it goes on"
+                console.say(f"{run.path} {previous.words}; {outcome}")
+            checkpoint = None if previous is None else previous.checkpoint
+            results, report_inputs = adapt(
+                config, run, compute, backbone, cached, class_prompts, cache, console, stop,
+                checkpoint, tracker.log_metrics,
             )  # fmt: skip
             with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
                 run.write_results(results)
-        tracking.log_results(results)
+        tracker.log_results(results)
         console.results(results, str(run.path))
-    _report(run, ending, config.run.report, console)
+    _report(run, report_inputs, config.run.report, console)
     return EXIT_DONE
 
 
 def _report(
-    run: directory.Run, ending: report_data.ReportInputs, page: bool, console: ConsoleReporter
+    run: directory.Run, inputs: report_data.ReportInputs, page: bool, console: ConsoleReporter
 ) -> None:
-    """What the run's page is made of, and the page. The results stand, whatever comes of these."""
+    """Write the report's data and the page; a failure here leaves the results in place."""
     try:
-        report_data.write_report_data(run, ending)
+        report_data.write_report_data(run, inputs)
         if page:
             from flowertune.report.html import run as run_page
 

@@ -1,4 +1,4 @@
-"""How training images are varied."""
+"""Configs of the training augmentations."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class AugmentationConfig:
-    """What happens to a training photo, drawn anew each time it is seen."""
+    """Random changes of a training image, drawn anew each time it is loaded."""
 
     name: str = config_field(MISSING, "augmentation")
 
 
 @dataclass
 class NoAugmentationConfig(AugmentationConfig):
-    """The evaluation pixels."""
+    """No augmentation: the evaluation pixels."""
 
     name: str = option("none")
 
@@ -39,14 +39,14 @@ class BasicAugmentationConfig(AugmentationConfig):
 
 @dataclass
 class MixingConfig(BasicAugmentationConfig):
-    """basic, then photos are mixed in pairs: one coefficient a batch, random partners."""
+    """Basic, then images mixed in pairs: one coefficient per batch, random partners."""
 
     mix_off_epochs: int = config_field(0, "so many epochs at the end do not mix", at_least=0)
 
 
 @dataclass
 class MixUpConfig(MixingConfig):
-    """Blended pairs (Zhang et al. 2018)."""
+    """Blended pairs of images (Zhang et al. 2018)."""
 
     name: str = option("mixup")
     alpha: float = config_field(0.2, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
@@ -54,7 +54,7 @@ class MixUpConfig(MixingConfig):
 
 @dataclass
 class CutMixConfig(MixingConfig):
-    """A box of one photo in the other (Yun et al. 2019): one box a batch."""
+    """A box of one image pasted into another (Yun et al. 2019): one box per batch."""
 
     name: str = option("cutmix")
     alpha: float = config_field(1.0, "the coefficient is drawn from Beta(alpha, alpha)", above=0)

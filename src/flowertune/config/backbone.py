@@ -1,4 +1,4 @@
-"""The pretrained open_clip model."""
+"""Config of the pretrained open_clip model."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Compose the config of one job from the command line, by Hydra, as checked dataclasses."""
+"""Compose configs from the command line with Hydra, as validated dataclasses."""
 
 import contextlib
 import copy
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from flowertune.config import yaml_source
 from flowertune.config.fields import escape_unprintable
 from flowertune.config.groups import SCHEMAS, conf_dir
-from flowertune.config.messages import composing, in_one_line
+from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.config.validate import check
@@ -32,12 +32,12 @@ from flowertune.errors import EXIT_DONE, UsageError
 
 
 def to_config(node: DictConfig) -> Config:
-    """The composed node as checked dataclasses.
+    """Convert the composed node to validated dataclasses.
 
     Raises:
         UsageError: for a key without a value or a value out of its range.
     """
-    with composing():
+    with translate_composition_errors():
         config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     check(config)
@@ -52,36 +52,36 @@ def to_named_config(node: DictConfig) -> Config:
     return config
 
 
-def typed_words(node: DictConfig) -> list[str]:
-    """As they were typed: what a ${...} in one stands for is found when the config is composed."""
-    words = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
-    assert isinstance(words, list)
-    return [str(word) for word in words]
+def typed_overrides(node: DictConfig) -> list[str]:
+    """List the overrides as typed: each ${...} is resolved when the config is composed."""
+    overrides = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return [str(override) for override in overrides]
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
-    ours = copy.deepcopy(node)
-    with read_write(ours), open_dict(ours):
-        del ours["hydra"]
-    return ours
+    stripped = copy.deepcopy(node)
+    with read_write(stripped), open_dict(stripped):
+        del stripped["hydra"]
+    return stripped
 
 
 def _make_absolute(config: Config) -> None:
-    """What a run records must hold from any directory, so paths are anchored where they enter."""
-    for holder, name in ((config.data, "root"), (config.backbone, "path")):
-        path = getattr(holder, name, None)
+    """Make paths absolute, so that a run's record holds from any directory."""
+    for section, name in ((config.data, "root"), (config.backbone, "path")):
+        path = getattr(section, name, None)
         if path is not None:
-            setattr(holder, name, str(Path(path).expanduser().absolute()))
+            setattr(section, name, str(Path(path).expanduser().absolute()))
 
 
 def parse_arguments(arguments: Sequence[str]) -> Namespace:
-    """Hydra's own parser wants all words side by side; people type -m anywhere."""
-    complaint = io.StringIO()
+    """Parse with Hydra's parser, but allow -m and other flags anywhere."""
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(stderr):
             return get_args_parser().parse_intermixed_args(list(arguments))
     except SystemExit:
-        raise UsageError(complaint.getvalue().strip().rpartition("error: ")[2]) from None
+        raise UsageError(stderr.getvalue().strip().rpartition("error: ")[2]) from None
 
 
 def print_config(composer: Hydra, name: str, options: Namespace) -> int:
@@ -95,36 +95,36 @@ def print_config(composer: Hydra, name: str, options: Namespace) -> int:
     return EXIT_DONE
 
 
-def show_info(arguments: Sequence[str], words: Sequence[str]) -> None:
-    """--info and completion: Hydra answers, nothing is run."""
+def show_info(arguments: Sequence[str], overrides: Sequence[str]) -> None:
+    """Let Hydra answer --info, --hydra-help and completion; no job is run."""
     options = list(arguments)
-    for word in words:
-        options.remove(word)
-    _register()
+    for override in overrides:
+        options.remove(override)
+    _register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a traceback
-    typed = sys.argv
-    sys.argv = [typed[0], *words, *options]
+    argv = sys.argv
+    sys.argv = [argv[0], *overrides, *options]
     show = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     try:
-        with in_one_line():
+        with translate_errors():
             show(lambda node: None)()
     finally:
-        sys.argv = typed
+        sys.argv = argv
 
 
 @contextlib.contextmanager
 def open_composer(options: Namespace) -> Iterator[Hydra]:
-    """What hydra.main makes of our conf/, or of --config-path, and a --config-dir."""
-    _register()
+    """Open what hydra.main makes of our conf/, or of --config-path, and a --config-dir."""
+    _register_schemas()
     version.setbase("1.3")
     folders = [conf_dir()]
     if options.config_path is not None:
-        folders = [_folder("--config-path", options.config_path)]
+        folders = [_existing_folder("--config-path", options.config_path)]
     search_path = create_automatic_config_search_path(None, None, str(folders[0]))
     if options.config_dir is not None:
-        more = _folder("--config-dir", options.config_dir)
-        search_path.prepend("command-line", f"file://{more}", SearchPathQuery(provider="schema"))
-        folders.append(more)
+        extra = _existing_folder("--config-dir", options.config_dir)
+        search_path.prepend("command-line", f"file://{extra}", SearchPathQuery(provider="schema"))
+        folders.append(extra)
     name = f"{(options.config_name or 'config').removesuffix('.yaml')}.yaml"
     if not any((folder / name).is_file() for folder in folders):
         raise UsageError(f"{escape_unprintable(str(folders[-1] / name))}: there is no such config")
@@ -134,7 +134,7 @@ def open_composer(options: Namespace) -> Iterator[Hydra]:
         GlobalHydra.instance().clear()
 
 
-def _folder(option: str, path: str) -> Path:
+def _existing_folder(option: str, path: str) -> Path:
     folder = Path(path).absolute()
     if not path or not folder.is_dir():
         raise UsageError(f"{option} {escape_unprintable(path)}: is no folder")
@@ -142,14 +142,14 @@ def _folder(option: str, path: str) -> Path:
 
 
 def compose_one(node: DictConfig) -> Config:
-    """Of the one job that is no sweep's. Hydra's own run would compose it once more."""
+    """Convert a single job's node. Hydra's own run would compose it once more."""
     configure_log(node.hydra.job_logging)
     logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has just quietened
     HydraConfig.instance().set_config(node)
     return to_named_config(without_hydra(node))
 
 
-def _register() -> None:
+def _register_schemas() -> None:
     yaml_source.register()
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)

@@ -1,4 +1,4 @@
-"""The images: source, protocol, shots."""
+"""Configs of the data: source, protocol, shots."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class DataConfig:
-    """Which photos."""
+    """Source, protocol and number of images."""
 
     name: str = config_field(MISSING, "source")
     protocol: str = config_field(
@@ -32,7 +32,7 @@ class DataConfig:
 
 @dataclass
 class FolderConfig(DataConfig):
-    """Class folders: train/ and val/ (and test/) of them, or one level, split 60/20/20."""
+    """Class folders: below train/ and val/ (and test/), or one level, split 60/20/20."""
 
     name: str = option("folder")
     root: str = config_field(MISSING, "the folder")

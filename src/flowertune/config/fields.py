@@ -1,4 +1,4 @@
-"""One config key: its default, its meaning, its range; and the check of a value against it."""
+"""Declare a config key with default, meaning and range, and validate values against it."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Any, Union, get_args, get_origin
 
 MISSING: Any = "???"  # omegaconf's own mark, spelled out so that the schema imports nothing
 LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
-_SHOWN = 80  # characters of a value that a message has room for
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-_LISTS = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
+_MAX_CHARS = 80  # characters of a value that a message has room for
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_LIST_NAMES = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
 
 
 def config_field(
@@ -23,7 +23,7 @@ def config_field(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A config key with its meaning and its range; lists are checked element by element.
+    """Declare a config key with its meaning and range; lists are checked element by element.
 
     `choices` are the words it may be, the bounds are for numbers; a key may take both.
     """
@@ -41,36 +41,36 @@ def config_field(
 
 
 def option(name: str) -> Any:
-    """The literal name by which a builder recognizes this option; not for typing."""
+    """Declare the literal name by which a builder recognizes this option; not for typing."""
     return config_field(name, "which option of the group this is", choices=(name,))
 
 
 def validate(config: Any) -> str | None:
-    """The first value out of its range: "key=value: what is allowed"; None where all is well."""
-    for path, declared, value in _walk(config, ""):
-        if declared is None:
+    """Report the first invalid value as "key=value: requirement"; None if all are valid."""
+    for path, declaration, value in _walk(config, ""):
+        if declaration is None:
             return f"{path}: there is no such key"
-        if not _has_type(declared.type, value):  # OmegaConf looks into no list in a list
-            return f"{path}={format_value(value)}: must be {describe_type(declared)}"
-        for each in value if isinstance(value, list) else [value]:
-            allowed = _allowed(declared, each)
-            if allowed is not None:
-                return f"{path}={format_value(value)}: must be {allowed}"
+        if not _has_type(declaration.type, value):  # OmegaConf looks into no list in a list
+            return f"{path}={format_value(value)}: must be {describe_type(declaration)}"
+        for element in value if isinstance(value, list) else [value]:
+            requirement = _unmet_requirement(declaration, element)
+            if requirement is not None:
+                return f"{path}={format_value(value)}: must be {requirement}"
     return None
 
 
 def _walk(node: Any, prefix: str) -> Iterator[tuple[str, "Field[Any] | None", Any]]:
-    """Every key with its declaration; None for one that was added and is declared nowhere."""
-    for name in vars(node).keys() - {declared.name for declared in fields(node)}:
+    """Yield every key with declaration and value; an undeclared key has None."""
+    for name in vars(node).keys() - {declaration.name for declaration in fields(node)}:
         yield f"{prefix}{name}", None, getattr(node, name)
-    for declared in fields(node):
-        value = getattr(node, declared.name)
+    for declaration in fields(node):
+        value = getattr(node, declaration.name)
         # Python 3.10 takes list[str] for a type, and then isinstance fails on it
-        part = declared.type
+        part = declaration.type
         if isinstance(part, type) and is_dataclass(part) and isinstance(value, part):
-            yield from _walk(value, f"{prefix}{declared.name}.")
+            yield from _walk(value, f"{prefix}{declaration.name}.")
         else:
-            yield f"{prefix}{declared.name}", declared, value
+            yield f"{prefix}{declaration.name}", declaration, value
 
 
 def _has_type(annotation: Any, value: Any) -> bool:
@@ -81,84 +81,84 @@ def _has_type(annotation: Any, value: Any) -> bool:
     return any(_has_type(each, value) for each in options) if options else type(value) is annotation
 
 
-def _allowed(declared: "Field[Any]", value: Any) -> str | None:
-    """What a value of the right type must be instead; None where it is."""
-    rules = declared.metadata
+def _unmet_requirement(declaration: "Field[Any]", value: Any) -> str | None:
+    """Describe the requirement that a value of the right type does not meet, if any."""
+    limits = declaration.metadata
     if isinstance(value, str):
         if not is_text(value):
             return "text in UTF-8, without NUL"
         return (
             None
-            if rules["choices"] is None or value in rules["choices"]
-            else describe_range(declared)
+            if limits["choices"] is None or value in limits["choices"]
+            else describe_range(declaration)
         )
     if value is None or isinstance(value, bool):
         return None
     if not math.isfinite(value):
-        return ", ".join(filter(None, ("a finite number", describe_range(declared))))
-    within = (
-        (rules["above"] is None or value > rules["above"])
-        and (rules["below"] is None or value < rules["below"])
-        and (rules["at_least"] is None or value >= rules["at_least"])
-        and (rules["at_most"] is None or value <= rules["at_most"])
+        return ", ".join(filter(None, ("a finite number", describe_range(declaration))))
+    in_range = (
+        (limits["above"] is None or value > limits["above"])
+        and (limits["below"] is None or value < limits["below"])
+        and (limits["at_least"] is None or value >= limits["at_least"])
+        and (limits["at_most"] is None or value <= limits["at_most"])
     )
-    if not within:
-        return describe_range(declared)
+    if not in_range:
+        return describe_range(declaration)
     return f"at most {LARGEST:,}" if isinstance(value, int) and value > LARGEST else None
 
 
 def is_text(value: str) -> bool:
-    """Whether config.yaml can hold it, and a path be made of it."""
-    return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
+    """Whether config.yaml can hold the string and a path can be made of it."""
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def describe_range(declared: "Field[Any]") -> str:
-    """What a key's value may be, in words; empty where its type says all."""
-    rules = declared.metadata
-    choices = rules["choices"] or ()
-    several = "one of " if len(choices) > 1 else ""
-    words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
-    bounds = [f"{word} {rules[name]:g}" for name, word in words.items() if rules[name] is not None]
-    return " or ".join(filter(None, (" and ".join(bounds), several + ", ".join(choices))))
+def describe_range(declaration: "Field[Any]") -> str:
+    """Describe the range of a key in English; empty if its type says all."""
+    limits = declaration.metadata
+    choices = limits["choices"] or ()
+    prefix = "one of " if len(choices) > 1 else ""
+    terms = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
+    bounds = [f"{text} {limits[key]:g}" for key, text in terms.items() if limits[key] is not None]
+    return " or ".join(filter(None, (" and ".join(bounds), prefix + ", ".join(choices))))
 
 
-def describe_type(declared: "Field[Any]") -> str:
-    """The type of a key's value, in words, with its range."""
-    if is_dataclass(declared.type):
-        return f"keys with values, as in {declared.name}.{fields(declared.type)[0].name}=..."
-    is_union = get_origin(declared.type) in (UnionType, Union)
-    options = get_args(declared.type) if is_union else (declared.type,)
-    lists = [get_args(each)[0] for each in options if get_origin(each) is list]
-    words = [_LISTS[element] for element in lists] or [
-        text for each, text in _KINDS.items() if each in options
+def describe_type(declaration: "Field[Any]") -> str:
+    """Describe the type and range of a key in English."""
+    if is_dataclass(declaration.type):
+        return f"keys with values, as in {declaration.name}.{fields(declaration.type)[0].name}=..."
+    is_union = get_origin(declaration.type) in (UnionType, Union)
+    options = get_args(declaration.type) if is_union else (declaration.type,)
+    element_types = [get_args(option)[0] for option in options if get_origin(option) is list]
+    names = [_LIST_NAMES[element] for element in element_types] or [
+        text for option, text in _TYPE_NAMES.items() if option in options
     ]
     if float in options and int in options:
-        words.remove(_KINDS[int])
-    if not words:  # of Hydra's own keys
+        names.remove(_TYPE_NAMES[int])
+    if not names:  # of Hydra's own keys
         return ""
-    allowed = describe_range(declared) if declared.metadata else ""
-    if declared.metadata.get("choices") and str in options:
-        words.remove(_KINDS[str])  # the rule lists the words
-    parts = [" or ".join(words), f"each {allowed}" if lists and allowed else allowed]
+    limits = describe_range(declaration) if declaration.metadata else ""
+    if declaration.metadata.get("choices") and str in options:
+        names.remove(_TYPE_NAMES[str])  # the rule lists the words
+    parts = [" or ".join(names), f"each {limits}" if element_types and limits else limits]
     return ", ".join(filter(None, [*parts, "or null" if type(None) in options else ""]))
 
 
 def format_value(value: Any) -> str:
-    """A value as one would type it, shortened where it is long."""
-    text = escape_unprintable(_typed(value))
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    """Format a value as one would type it, truncated if long."""
+    text = escape_unprintable(_to_text(value))
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."
 
 
 def escape_unprintable(text: str) -> str:
-    """Text with what does not print, line ends too, as Python would write it."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    """Escape unprintable characters, line ends too, as Python does."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _typed(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_typed(k)}:{_typed(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{_to_text(k)}:{_to_text(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_typed, value)) + "]"
+        return "[" + ",".join(map(_to_text, value)) + "]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)

@@ -1,4 +1,4 @@
-"""The options of each config group, and the folder of their YAML files."""
+"""Schemas of each config group's options, and the folder of their YAML files."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 
 def conf_dir() -> Path:
-    """conf/: inside an installed package, or at the top of a checkout (editable install)."""
+    """Locate conf/: in an installed package, or at the top of a checkout (editable install)."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"

@@ -1,4 +1,4 @@
-"""The head: from embedding to logits."""
+"""Configs of the heads, from embedding to logits."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class HeadConfig:
-    """From embedding to logits."""
+    """Head from embedding to logits."""
 
     name: str = config_field(MISSING, "head")
 
@@ -25,7 +25,7 @@ class LinearHeadConfig(HeadConfig):
 
 @dataclass
 class CosineHeadConfig(HeadConfig):
-    """Cosine similarity to one learned vector a class."""
+    """Cosine similarity to one learned vector per class."""
 
     name: str = option("cosine")
     scale: float = config_field(30.0, "factor from cosine to logit", above=0)

@@ -1,4 +1,4 @@
-"""The typed schema of `logger`: where a run's numbers also go. See config.py."""
+"""Configs of the experiment trackers that also receive a run's metrics."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from flowertune.config.fields import config_field, option
 
 @dataclass
 class LoggerConfig:
-    """Nothing beside the run's own metrics.jsonl and results.json; what the others begin with."""
+    """No tracker, only the run's own metrics.jsonl and results.json; base of the others."""
 
     name: str = option("none")
 
 
 @dataclass
 class TensorBoardConfig(LoggerConfig):
-    """Event files in the run directory."""
+    """TensorBoard event files in the run directory."""
 
     name: str = option("tensorboard")
 

@@ -1,4 +1,4 @@
-"""The loss."""
+"""Configs of the losses."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class LossConfig:
-    """What is minimized."""
+    """Training loss."""
 
     name: str = config_field(MISSING, "loss")
 
 
 @dataclass
 class CrossEntropyConfig(LossConfig):
-    """Cross-entropy, with soft targets where photos are mixed."""
+    """Cross-entropy, with soft targets where images are mixed."""
 
     name: str = option("ce")
     label_smoothing: float = config_field(

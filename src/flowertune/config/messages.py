@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, in one line for a person."""
+"""Translate errors of Hydra and OmegaConf to one line for a person."""
 
 import difflib
 import re
@@ -22,12 +22,12 @@ from flowertune.config.groups import SCHEMAS
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError, first_line, with_type
 
-_EXTRA = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # come with flowertune[sweep]
+_PLUGINS = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # come with flowertune[sweep]
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
-    """Turns what Hydra and OmegaConf raise in the body into a UsageError."""
+def translate_errors() -> Iterator[None]:
+    """Convert errors of Hydra and OmegaConf in the body to UsageError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -35,73 +35,73 @@ def in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def composing(words: Sequence[str] = ()) -> Iterator[None]:
-    """The same for what does nothing but compose: whatever Hydra raises, it is for what it got."""
+def translate_composition_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Convert any exception to UsageError in a body that does nothing but compose."""
     try:
-        with in_one_line():
+        with translate_errors():
             yield
     except UsageError:
         raise
     except Exception as error:
-        typed = format_value(" ".join(words) or "the config")
+        text = format_value(" ".join(overrides) or "the config")
         raise UsageError(
-            f"{typed}: cannot be composed ({format_value(with_type(error))})"
+            f"{text}: cannot be composed ({format_value(with_type(error))})"
         ) from error
 
 
 def explain(error: BaseException) -> str:
-    """One line for a person from what Hydra or OmegaConf raised."""
-    chain = _chain(error)
-    word, place = _typed_word(chain), next(filter(None, map(_place, chain)), "")
+    """Describe an error of Hydra or OmegaConf in one line."""
+    chain = _error_chain(error)
+    override, file_hint = _failed_override(chain), next(filter(None, map(_file_hint, chain)), "")
     for link in chain:
         if isinstance(link, UsageError):
             return str(link)
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             group, _, name = str(link.missing_cfg_file).removeprefix("schema/").rpartition("/")
-            return no_such_option(group, name, link.options or [])
+            return no_such_option_message(group, name, link.options or [])
         if isinstance(link, OverrideParseException):
-            return unreadable(str(link.override))
+            return unparsable_message(str(link.override))
         if isinstance(link, MissingMandatoryValue) and link.full_key:
-            return f"{link.full_key}: missing; give it a value ({_whole(link.full_key)}=...)"
+            return f"{link.full_key}: missing; give it a value ({_base_key(link.full_key)}=...)"
         if isinstance(link, OmegaConfBaseException) and link.full_key:
-            return _wrong_key_or_value(link, word) + place
+            return _wrong_key_or_value_message(link, override) + file_hint
     if "does not support sweep type" in first_line(error):
         return "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
-    not_there = re.match(r"Could not override '([^']*)'", first_line(error))
-    if not_there:
-        return f"{not_there[1]}: no defaults list has it; +{not_there[1]}=OPTION adds it"
-    if word:
-        # the last only names the word
-        return f"{format_value(word)}: {format_value(first_line(chain[-2]))}"
+    absent = re.match(r"Could not override '([^']*)'", first_line(error))
+    if absent:
+        return f"{absent[1]}: no defaults list has it; +{absent[1]}=OPTION adds it"
+    if override:
+        # the last only names the override
+        return f"{format_value(override)}: {format_value(first_line(chain[-2]))}"
     lines = str(error).splitlines()
-    return f"{format_value(lines[1] if place and lines[1:] else first_line(error))}{place}"
+    return f"{format_value(lines[1] if file_hint and lines[1:] else first_line(error))}{file_hint}"
 
 
-def unreadable(word: str) -> str:
-    """Hydra's grammar gives meaning to ( ) [ ] { } , : in a value; quotes take it away."""
-    key, _, value = word.partition("=")
+def unparsable_message(override: str) -> str:
+    """Suggest quotes: Hydra's grammar gives meaning to ( ) [ ] { } , : in a value."""
+    key, _, value = override.partition("=")
     hint = f"; quote the value: '{format_value(key)}=\"{format_value(value)}\"'" if value else ""
-    return f"{format_value(word)}: cannot be read as key=value{hint}"
+    return f"{format_value(override)}: cannot be read as key=value{hint}"
 
 
-def no_such_option(group: str, name: str, options: Iterable[str]) -> str:
-    """Which options there are instead."""
+def no_such_option_message(group: str, name: str, options: Iterable[str]) -> str:
+    """Name the missing option and list those that exist."""
     if not group:
         return f"{format_value(name)}: there is no such config"
-    said = f"{group}={format_value(name)}"
-    if _EXTRA.get(group) == name:
-        return f"{said}: is not installed; pip install 'flowertune[sweep]'"
-    there = sorted(options)
-    listed = f"; there are {', '.join(there)}" if there else ""
-    return f"{said}: there is no such {group}{listed}{_near(name, there)}"
+    text = f"{group}={format_value(name)}"
+    if _PLUGINS.get(group) == name:
+        return f"{text}: is not installed; pip install 'flowertune[sweep]'"
+    available = sorted(options)
+    listing = f"; there are {', '.join(available)}" if available else ""
+    return f"{text}: there is no such {group}{listing}{_suggest(name, available)}"
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _suggest(name: str, candidates: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, candidates, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
+def _error_chain(error: BaseException | None) -> list[BaseException]:
     links: list[BaseException] = []
     while error is not None and error not in links:
         links.append(error)
@@ -109,67 +109,67 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return links[::-1]
 
 
-def _place(link: BaseException) -> str:
-    """Which config file it was, where it was none of the typed words."""
-    place = re.match(r"In '([^']+)': ", str(link))
-    return f"; {place[1]}.yaml sets it" if place else ""
+def _file_hint(link: BaseException) -> str:
+    """Name the config file that caused the error, if no typed override did."""
+    match = re.match(r"In '([^']+)': ", str(link))
+    return f"; {match[1]}.yaml sets it" if match else ""
 
 
-def _typed_word(chain: Sequence[BaseException]) -> str:
-    """Which of the typed words it was; empty where it was none of them."""
-    words = (re.fullmatch(r"Error merging override (.*)", str(link), re.S) for link in chain)
-    return next((word[1] for word in words if word), "")
+def _failed_override(chain: Sequence[BaseException]) -> str:
+    """Find the typed override that caused the error; empty if none did."""
+    matches = (re.fullmatch(r"Error merging override (.*)", str(link), re.S) for link in chain)
+    return next((match[1] for match in matches if match), "")
 
 
-def _wrong_key_or_value(error: OmegaConfBaseException, word: str) -> str:
+def _wrong_key_or_value_message(error: OmegaConfBaseException, override: str) -> str:
     key, reason = str(error.full_key), first_line(error)
     if isinstance(error, ConfigKeyError | ConfigAttributeError):  # an unknown key
-        parent, _, last = key.rpartition(".")
-        known = sorted(each.name for each in _fields_of(error.object_type))
-        there = f"; {parent or 'the config'} has {', '.join(known)}" if known else ""
-        with_it = [
+        parent, _, name = key.rpartition(".")
+        known_keys = sorted(field.name for field in _fields(error.object_type))
+        listing = f"; {parent or 'the config'} has {', '.join(known_keys)}" if known_keys else ""
+        owners = [
             f"{parent}={option}"
             for option, schema in SCHEMAS.get(parent, {}).items()
-            if last in {each.name for each in _fields_of(schema)}
+            if name in {field.name for field in _fields(schema)}
         ]
-        hint = f"; it goes with {' or '.join(with_it)}" if with_it else _near(last, known)
-        return f"{format_value(key)}: there is no such key{there}{hint}"
-    declared = _declared(error, key)
-    allowed = declared and describe_type(declared)
-    whole = _whole(key)
-    typed_key, _, typed = word.lstrip("+").partition("=")
-    if typed_key.startswith(f"{whole}."):
-        rest = f"; it must be {allowed}" if allowed else ""
-        return f"{format_value(word)}: {whole} is set as a whole{rest}"
+        hint = f"; it goes with {' or '.join(owners)}" if owners else _suggest(name, known_keys)
+        return f"{format_value(key)}: there is no such key{listing}{hint}"
+    declaration = _find_declaration(error, key)
+    requirement = declaration and describe_type(declaration)
+    base_key = _base_key(key)
+    override_key, _, value = override.lstrip("+").partition("=")
+    if override_key.startswith(f"{base_key}."):
+        hint = f"; it must be {requirement}" if requirement else ""
+        return f"{format_value(override)}: {base_key} is set as a whole{hint}"
     if isinstance(error, InterpolationResolutionError):
-        typed = str(error.parent_node._get_node(error.key)._value())
+        value = str(error.parent_node._get_node(error.key)._value())
         if not isinstance(error, InterpolationValidationError):
-            why = re.sub(r"^\w+ raised while resolving interpolation: ", "", reason)
-            return f"{key}={format_value(typed)}: cannot be resolved ({format_value(why)})"
-    elif typed_key == whole:
-        key = whole
+            cause = re.sub(r"^\w+ raised while resolving interpolation: ", "", reason)
+            return f"{key}={format_value(value)}: cannot be resolved ({format_value(cause)})"
+    elif override_key == base_key:
+        key = base_key
     else:
-        typed = format_value(error.value)
+        value = format_value(error.value)
     if reason.startswith("Cannot merge"):
         reason = "is a list where keys with values belong, or the reverse"
-    return f"{key}={format_value(typed)}: " + (
-        f"must be {allowed}" if allowed else format_value(reason)
+    return f"{key}={format_value(value)}: " + (
+        f"must be {requirement}" if requirement else format_value(reason)
     )
 
 
-def _fields_of(schema: Any) -> "tuple[Field[Any], ...]":
+def _fields(schema: Any) -> "tuple[Field[Any], ...]":
     return fields(schema) if schema is not None and is_dataclass(schema) else ()
 
 
-def _whole(key: str) -> str:
-    """The key of a list for the place of one of its elements."""
+def _base_key(key: str) -> str:
+    """Strip the element's index: the key of the list itself."""
     return key.partition("[")[0]
 
 
-def _declared(error: OmegaConfBaseException, key: str) -> "Field[Any] | None":
-    """The key's declaration, where a schema of the config or of Hydra has it."""
-    *groups, name = _whole(key).split(".")
+def _find_declaration(error: OmegaConfBaseException, key: str) -> "Field[Any] | None":
+    """Look up the key's declaration in the schemas of the config and of Hydra."""
+    *groups, name = _base_key(key).split(".")
     schemas = [error.object_type, *SCHEMAS.get("".join(groups[:1]), {}).values()]
     if not groups:
         schemas.append(Config)
-    return next((each for one in schemas for each in _fields_of(one) if each.name == name), None)
+    return next((f for schema in schemas for f in _fields(schema) if f.name == name), None)

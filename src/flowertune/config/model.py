@@ -1,4 +1,4 @@
-"""The adapter: what is trained inside the backbone."""
+"""Configs of the adapters, the part trained inside the backbone."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class ModelConfig:
-    """What is trained inside the backbone."""
+    """Adapter trained inside the backbone."""
 
     name: str = config_field(MISSING, "adapter")
 
@@ -60,20 +60,20 @@ class VptConfig(ModelConfig):
 
 @dataclass
 class ZeroShotConfig(ModelConfig):
-    """Nothing is trained: the prompts' text embeddings are the class vectors."""
+    """Zero-shot: no training, the prompts' text embeddings are the class vectors."""
 
     name: str = option("zeroshot")
 
 
 @dataclass
 class LinearProbeConfig(ModelConfig):
-    """Nothing is trained inside the backbone: a linear head is fitted on its frozen features."""
+    """Linear probe: a linear head fitted on the features of the frozen backbone."""
 
     name: str = option("linear_probe")
 
 
 @dataclass
 class FullConfig(ModelConfig):
-    """The whole image tower is trained."""
+    """Full fine-tuning of the image tower."""
 
     name: str = option("full")

@@ -1,4 +1,4 @@
-"""The optimizer."""
+"""Config of the optimizer."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import config_field, option
 
 @dataclass
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019), with rates of their own for adapter and head."""
+    """AdamW (Loshchilov & Hutter 2019), with separate rates for adapter and head."""
 
     name: str = option("adamw")
     lr: float = config_field(1e-3, "peak learning rate of the adapter", above=0)

@@ -1,4 +1,4 @@
-"""The words of the command line one by one: what can be no override is refused in our own words.
+"""Check the overrides of the command line one by one, with our own error messages.
 
 What a key's value must be shows when the config is composed. Here is what Hydra would take and do
 something else with, or refuse without saying what to type instead.
@@ -25,24 +25,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowertune.config.fields import format_value, is_text
 from flowertune.config.groups import conf_dir
-from flowertune.config.messages import no_such_option, unreadable
+from flowertune.config.messages import no_such_option_message, unparsable_message
 from flowertune.config.saved import HYDRA
 from flowertune.errors import UsageError
 
-MOST_JOBS = 10_000  # all of a sweep are composed before the first starts
+MAX_JOBS = 10_000  # all of a sweep are composed before the first starts
 
 
-def check(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
-    """The words, read.
+def check(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
+    """Parse and check the overrides.
 
     Raises:
-        UsageError: a word is no override, or one that a run has no use for.
-        OverrideParseException: for Hydra a word says nothing.
+        UsageError: an argument is no override, or one that a run has no use for.
+        OverrideParseException: Hydra cannot parse an argument.
     """
-    for word in words:
-        if not is_text(word):
-            raise UsageError(f"{format_value(word)}: is not text in UTF-8")
-    overrides = OverridesParser.create().parse_overrides(list(words))
+    for argument in arguments:
+        if not is_text(argument):
+            raise UsageError(f"{format_value(argument)}: is not text in UTF-8")
+    overrides = OverridesParser.create().parse_overrides(list(arguments))
     assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only one
     for override in overrides:
         _check(override, loader.repository)
@@ -50,64 +50,64 @@ def check(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
 
 
 def _check(override: Override, repository: IConfigRepository) -> None:
-    key, word = override.key_or_group, str(override.input_line)
+    key, text = override.key_or_group, str(override.input_line)
     if not key:
-        raise UsageError(unreadable(word))
+        raise UsageError(unparsable_message(text))
     if override.package is not None:
         raise UsageError(
-            f"{format_value(word)}: has an @, which is for defaults lists; give key=value"
+            f"{format_value(text)}: has an @, which is for defaults lists; give key=value"
         )
-    check_key(key, word)
+    check_key(key, text)
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
-        raise UsageError(f"{format_value(word)}: has one value for a whole sweep")
+        raise UsageError(f"{format_value(text)}: has one value for a whole sweep")
     if override.is_delete():
-        raise UsageError(f"{format_value(word)}: nothing can be taken away; give it another value")
+        raise UsageError(f"{format_value(text)}: nothing can be taken away; give it another value")
     is_new = override.is_add() or override.is_force_add()
     if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
         raise UsageError(
-            f"{format_value(word)}: nothing can be added; without + it sets what is there"
+            f"{format_value(text)}: nothing can be added; without + it sets what is there"
         )
     if key.startswith("schema"):  # where the dataclasses are registered
-        raise UsageError(f"{format_value(word)}: there is no such key")
+        raise UsageError(f"{format_value(text)}: there is no such key")
     if is_group:
         _check_options(override, repository)
     elif key == "method":
         raise UsageError(
-            f"{format_value(word)}: --config-path has chosen the method; set its keys instead"
+            f"{format_value(text)}: --config-path has chosen the method; set its keys instead"
         )
 
 
 def _check_options(override: Override, repository: IConfigRepository) -> None:
-    """Of a group one option is chosen; experiments add up, so that of them a list may be."""
+    """Check that the group has the chosen option; experiments may be a list."""
     group, value = override.key_or_group, override.value()
-    typed = str(override.input_line).partition("=")[2]
-    options = _options_of(group, repository)
-    chosen: Iterable[object] = [value]
+    text = str(override.input_line).partition("=")[2]
+    options = _list_options(group, repository)
+    names: Iterable[object] = [value]
     if isinstance(value, dict):  # keys of the group, as in model={rank:4}
         return
     if isinstance(value, list) and group == "experiment":
-        chosen = value
+        names = value
     elif isinstance(value, ChoiceSweep):
-        chosen = [each.text if isinstance(each, QuotedString) else each for each in value.list]
+        names = [name.text if isinstance(name, QuotedString) else name for name in value.list]
     elif isinstance(value, Glob):
-        chosen = value.filter(options) or [typed]
-    for each in chosen:
-        if each not in options:
-            name = each if isinstance(each, str) else typed
-            raise UsageError(no_such_option(group, name, options))
+        names = value.filter(options) or [text]
+    for name in names:
+        if name not in options:
+            option = name if isinstance(name, str) else text
+            raise UsageError(no_such_option_message(group, option, options))
 
 
-def _options_of(group: str, repository: IConfigRepository) -> list[str]:
-    """Those in folders of the group too, as experiment=sweep/alpha."""
+def _list_options(group: str, repository: IConfigRepository) -> list[str]:
+    """List a group's options, also those in folders, as experiment=sweep/alpha."""
     names = repository.get_group_options(group, ObjectType.CONFIG)
     for folder in repository.get_group_options(group, ObjectType.GROUP):
-        names += [f"{folder}/{name}" for name in _options_of(f"{group}/{folder}", repository)]
+        names += [f"{folder}/{name}" for name in _list_options(f"{group}/{folder}", repository)]
     return sorted(names)
 
 
 def check_one_job(overrides: Iterable[Override]) -> None:
-    """What is no sweep has one value for each key.
+    """Check that each key has one value, as is needed outside a sweep.
 
     Raises:
         UsageError: a key has several values.
@@ -119,18 +119,18 @@ def check_one_job(overrides: Iterable[Override]) -> None:
 
 
 def check_number_of_jobs(overrides: Iterable[Override]) -> None:
-    """Before they are counted out in memory: range(1,1000000000) is typed quickly.
+    """Limit the jobs before they are listed in memory: range(1,1000000000) is typed quickly.
 
     Raises:
         UsageError: a key has no value at all, or the sweep has more jobs than anybody waits for.
     """
-    several = [each for each in overrides if each.is_sweep_override()]
-    if math.prod(map(_number_of_values, several)) > MOST_JOBS:
-        words = format_value(" ".join(str(override.input_line) for override in several))
-        raise UsageError(f"{words}: more than {MOST_JOBS:,} jobs; list fewer values")
+    sweeps = [override for override in overrides if override.is_sweep_override()]
+    if math.prod(map(_count_values, sweeps)) > MAX_JOBS:
+        text = format_value(" ".join(str(override.input_line) for override in sweeps))
+        raise UsageError(f"{text}: more than {MAX_JOBS:,} jobs; list fewer values")
 
 
-def _number_of_values(override: Override) -> float:
+def _count_values(override: Override) -> float:
     value = override.value()
     number: float = 1
     if isinstance(value, ChoiceSweep):
@@ -149,9 +149,9 @@ def _number_of_values(override: Override) -> float:
 
 # A config file may come from somebody else. Hydra would call what its callbacks, its logging and
 # any `_target_` name, so these are its own plugins here, or what conf/config.yaml has.
-_OPEN = ("mode", "launcher", "sweeper")
+_SETTABLE = ("mode", "launcher", "sweeper")
 _QUIET = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
-_CLOSED = {
+_FIXED = {
     "callbacks": {},
     "hydra_logging": _QUIET,
     "job.env_copy": [],
@@ -167,27 +167,27 @@ _PLUGIN = re.compile(
 )
 
 
-def check_key(key: str, word: str) -> None:
-    """Whether a typed word may be: nothing where it is not about hydra.
+def check_key(key: str, text: str) -> None:
+    """Check a typed override of `hydra`; other keys pass.
 
     Raises:
-        UsageError: the typed word sets a key or a group of `hydra` that is not for setting.
+        UsageError: it sets a key or a group of `hydra` that is not for setting.
     """
     names = re.split(r"[./]", key)
-    if names[0] == "hydra" and names[1:2] not in [[name] for name in _OPEN]:
-        raise UsageError(_closed(format_value(word)))
+    if names[0] == "hydra" and names[1:2] not in [[name] for name in _SETTABLE]:
+        raise UsageError(_not_settable_message(format_value(text)))
 
 
 def check_hydra(hydra: DictConfig) -> None:
-    """The settings that were composed, from whatever files.
+    """Check the composed settings of `hydra`, from whatever files.
 
     Raises:
         UsageError: a setting is not what it always is, or names code that is no plugin of Hydra's.
     """
     plain: Any = OmegaConf.to_container(hydra)
-    for path, value in [*_leaves("", HYDRA), *_CLOSED.items()]:
-        if _at(plain, path) != value:
-            raise UsageError(_closed(f"hydra.{path}"))
+    for path, value in [*_leaves("", HYDRA), *_FIXED.items()]:
+        if _get(plain, path) != value:
+            raise UsageError(_not_settable_message(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):
         if not isinstance(plain[name], dict):
             raise UsageError(f"hydra.{name}={format_value(plain[name])}: cannot be left out")
@@ -199,24 +199,24 @@ def check_hydra(hydra: DictConfig) -> None:
                 raise UsageError(f"{path}={format_value(value)}: a config cannot name Python code")
 
 
-def _closed(what: str) -> str:
-    return f"{what}: is not for setting; of hydra, only {', '.join(_OPEN)} are"
+def _not_settable_message(subject: str) -> str:
+    return f"{subject}: is not for setting; of hydra, only {', '.join(_SETTABLE)} are"
 
 
-def _at(node: Any, path: str) -> Any:
+def _get(node: Any, path: str) -> Any:
     for name in path.split("."):
         node = node[name]
     return node
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Each value that is no container, with its path."""
-    inner: Any = ()
+    """Yield each value that is no container, with its path."""
+    children: Any = ()
     if isinstance(value, dict):
-        inner = ((f"{path}.{key}".lstrip("."), each) for key, each in value.items())
+        children = ((f"{path}.{key}".lstrip("."), child) for key, child in value.items())
     elif isinstance(value, list):
-        inner = ((f"{path}[{index}]", each) for index, each in enumerate(value))
+        children = ((f"{path}[{index}]", child) for index, child in enumerate(value))
     else:
         yield path, value
-    for deeper, each in inner:
-        yield from _leaves(deeper, each)
+    for child_path, child in children:
+        yield from _leaves(child_path, child)

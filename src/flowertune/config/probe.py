@@ -1,4 +1,4 @@
-"""The linear probe."""
+"""Config of the linear probe."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import config_field
 
 @dataclass
 class ProbeConfig:
-    """The linear probe: baseline beside every training, and what method=linear_probe is."""
+    """Linear probe, as the baseline of every training and as method=linear_probe."""
 
     solver: str = config_field(
         "lbfgs", "to convergence, or adamw for epochs", choices=("lbfgs", "adamw")

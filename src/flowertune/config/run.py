@@ -1,4 +1,4 @@
-"""The run directory, and the name it gets."""
+"""Config of the run directory, and its default name."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ from flowertune.config.groups import RESULT_NEUTRAL_KEYS
 
 @dataclass
 class RunConfig:
-    """Where the run's directory goes."""
+    """Location, resumption, console and report of a run."""
 
     root: str = config_field("runs", "parent of the run directories")
     name: str | None = config_field(None, "the directory's name; null: made from what was typed")
@@ -34,26 +34,26 @@ class RunConfig:
 
 
 _HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
-# words that say nothing about the result
-_SILENT = re.compile(rf"[+~]*({'|'.join(map(re.escape, RESULT_NEUTRAL_KEYS))}|hydra[./]|method=)")
+# overrides that say nothing about the result
+_NEUTRAL = re.compile(rf"[+~]*({'|'.join(map(re.escape, RESULT_NEUTRAL_KEYS))}|hydra[./]|method=)")
 
 
 def run_name(method: str, overrides: Sequence[str]) -> str:
-    """A directory name made from what was typed: the same words give the same name.
+    """Derive a directory name from the overrides: the same ones give the same name.
 
     The method, then the keys and values that were typed, shortened, then six digits that tell
     apart what shortening made equal. Keys of `hydra` do not count, nor those that no result
     depends on.
     """
-    words = sorted(word for word in overrides if not _SILENT.match(word))
-    if not words:
+    relevant = sorted(override for override in overrides if not _NEUTRAL.match(override))
+    if not relevant:
         return method
-    digits = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
+    digest = hashlib.sha256("\n".join(relevant).encode()).hexdigest()[:6]
     parts = []
-    for word in words:
-        key, _, value = word.lstrip("+~").partition("=")
+    for override in relevant:
+        key, _, value = override.lstrip("+~").partition("=")
         value = Path(value).name if "/" in value else value
         parts.append(f"{key.rpartition('.')[2]}_{value}")
     parts.sort(key=len)  # a long value is cut, and not the seed that comes after it
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([method, *parts]))[:80].rstrip("-_.")
-    return f"{readable}-{digits}"
+    return f"{readable}-{digest}"

@@ -1,4 +1,4 @@
-"""config.yaml of a run: everything that was set, in a form that Hydra composes again.
+"""Write and read a run's config.yaml, in a form that Hydra composes again.
 
 `flowertune train --config-path "$(realpath runs/NAME)" run.name=AGAIN` repeats the run NAME, and
 takes further overrides, which are checked as ever. Hydra wants that path absolute.
@@ -27,19 +27,19 @@ HYDRA = {
     "sweep": {"subdir": "."},
     "job": {"name": "flowertune", "chdir": False},
 }
-_NOT_OURS = ("defaults", "hydra")
+_HYDRA_KEYS = ("defaults", "hydra")
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
-    """The text of config.yaml for a whole config as plain values."""
+    """Render a whole config, given as plain values, as the text of config.yaml."""
     from omegaconf import OmegaConf
 
-    node = {"defaults": _defaults(config), "hydra": HYDRA, **_literal(config)}
+    node = {"defaults": _defaults_list(config), "hydra": HYDRA, **_escape_interpolations(config)}
     return _HEADER + OmegaConf.to_yaml(OmegaConf.create(node))
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """The config as plain values, as `to_yaml` got it.
+    """Read the config as plain values, as `to_yaml` got it.
 
     Raises OSError, or ValueError for a file that is no such config.
     """
@@ -53,25 +53,25 @@ def read_values(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is not a config") from error
     if not isinstance(plain, dict) or not plain:
         raise ValueError(f"{path}: is not a config")
-    return {str(key): value for key, value in plain.items() if key not in _NOT_OURS}
+    return {str(key): value for key, value in plain.items() if key not in _HYDRA_KEYS}
 
 
 def read_config(path: Path) -> Config:
-    """The same as the dataclasses that everything else sees.
+    """Read the config as dataclasses.
 
     A key that is younger than the file has its default. Raises OSError, or ValueError for a file
     that is no such config, or has values that no run can have.
     """
     values = read_values(path)
-    parts: dict[str, Any] = {
-        group: options[_option(group, values[group])]
+    schemas: dict[str, Any] = {
+        group: options[_option_name(group, values[group])]
         for group, options in SCHEMAS.items()
         if isinstance(values.get(group), Mapping)
     }
-    parts |= {"probe": ProbeConfig, "run": RunConfig}
+    schemas |= {"probe": ProbeConfig, "run": RunConfig}
     try:
-        made = {name: part(**values.get(name, {})) for name, part in parts.items()}
-        config = Config(**{**values, **made})
+        groups = {name: schema(**values.get(name, {})) for name, schema in schemas.items()}
+        config = Config(**{**values, **groups})
     except TypeError as error:
         raise ValueError(f"{path}: is not a config") from error
     if violation := validate(config):
@@ -79,50 +79,50 @@ def read_config(path: Path) -> Config:
     return config
 
 
-def _literal(value: Any) -> Any:
-    """With each ${ so that OmegaConf reads it as it stands, and looks for nothing of that name."""
+def _escape_interpolations(value: Any) -> Any:
+    """Escape each ${, so that OmegaConf reads it literally."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, list):
-        return [_literal(each) for each in value]
+        return [_escape_interpolations(element) for element in value]
     if isinstance(value, Mapping):
-        return {key: _literal(each) for key, each in value.items()}
+        return {key: _escape_interpolations(element) for key, element in value.items()}
     return value
 
 
-def flat_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Its values by their whole keys. A key that is younger than the file has its default."""
+def flatten_with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Map full keys to values. A key that is younger than the file has its default."""
     # as that is what was done without it
-    return dict(flat(schema_values(config))) | dict(flat(config))
+    return dict(flatten(schema_defaults(config))) | dict(flatten(config))
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of a config with its whole key: trainer.epochs."""
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of a config with its full key, such as trainer.epochs."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def schema_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the schema itself has for each key under the options that a config chose."""
-    chosen = {
-        group: options[_option(group, config[group])]()
+def schema_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Default values of the schema under the options that a config chose."""
+    groups = {
+        group: options[_option_name(group, config[group])]()
         for group, options in SCHEMAS.items()
         if isinstance(config.get(group), Mapping)
     }
-    return asdict(Config(**chosen))
+    return asdict(Config(**groups))
 
 
-def _option(group: str, values: Mapping[str, Any]) -> str:
+def _option_name(group: str, values: Mapping[str, Any]) -> str:
     name, options = values.get("name"), SCHEMAS[group]
     # the others are groups of one schema
     return name if isinstance(name, str) and name in options else next(iter(options))
 
 
-def _defaults(config: Mapping[str, Any]) -> list[Any]:
-    """The schemas that the values rest on, so that types and ranges hold when it is run again."""
-    chosen = [f"schema/{group}/{_option(group, config[group])}@{group}" for group in SCHEMAS]
+def _defaults_list(config: Mapping[str, Any]) -> list[Any]:
+    """List the schemas of the values, so that a repeated run checks types and ranges."""
+    schemas = [f"schema/{group}/{_option_name(group, config[group])}@{group}" for group in SCHEMAS]
     quiet = [{f"override hydra/{name}": "disabled"} for name in ("job_logging", "hydra_logging")]
-    return ["schema/config@_global_", *chosen, "_self_", *quiet]
+    return ["schema/config@_global_", *schemas, "_self_", *quiet]

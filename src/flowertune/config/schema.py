@@ -1,4 +1,4 @@
-"""The typed schema of a whole training."""
+"""Typed config schema of a whole training."""
 
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ from flowertune.config.trainer import TrainerConfig
 
 @dataclass
 class Config:
-    """One training, whole."""
+    """Complete config of one training."""
 
     method: str = config_field(MISSING, "the preset's name, for tables")
     seed: int = config_field(42, "fixes weights, order, crops and every other draw", at_least=0)
@@ -42,7 +42,7 @@ class Config:
 
 
 def head_from_probe(config: Config) -> bool:
-    """Whether the head is the linear probe of the frozen features, or starts as it."""
+    """Whether the head is, or starts as, the linear probe of the frozen features."""
     head = config.head
     return isinstance(config.model, LinearProbeConfig) or (
         isinstance(head, LinearHeadConfig) and head.from_probe

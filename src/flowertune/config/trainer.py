@@ -1,4 +1,4 @@
-"""Length, batches, precision and device of a training."""
+"""Config of the training loop."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import config_field
 
 @dataclass
 class TrainerConfig:
-    """How long, how large, how precisely, where."""
+    """Length, batches, precision and device of a training."""
 
     epochs: int = config_field(8, "passes over the training photos", at_least=1)
     batch_size: int = config_field(16, "photos in a batch, at most", at_least=1)

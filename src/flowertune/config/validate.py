@@ -1,4 +1,4 @@
-"""What a config's values must be: each within its range, and all of them fit to go together."""
+"""Validate a config: each value's range, and the combination of values."""
 
 from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
 from flowertune.config.fields import format_value, validate
@@ -8,11 +8,11 @@ from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfi
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.errors import UsageError
 
-WHY = "has no use for it; leave it out"
+UNUSED = "has no use for it; leave it out"
 
 
 def check(config: Config) -> None:
-    """Every value against its range, then the values that must fit together.
+    """Check every value against its range, then the combination of values.
 
     Raises:
         UsageError: with the key, its value and what is allowed.
@@ -20,12 +20,12 @@ def check(config: Config) -> None:
     violation = validate(config)
     if violation is not None:
         raise UsageError(violation)
-    _check_together(config)
+    _check_combination(config)
 
 
-def _check_together(config: Config) -> None:
+def _check_combination(config: Config) -> None:
     if config.data.protocol == "trainval":
-        _check_nothing_is_selected(config)
+        _check_trainval(config)
     if config.backbone.source == "directory" and not config.backbone.path:
         raise UsageError("backbone.path: missing; give an open_clip directory (backbone.path=DIR)")
     if config.backbone.source != "directory" and config.backbone.path is not None:
@@ -82,7 +82,7 @@ def _check_triplets(config: Config, loss: TripletCrossEntropyConfig) -> None:
 
 
 def _check_frozen(config: Config) -> None:
-    """Where nothing in the backbone is trained, there is one head that fits and no augmentation."""
+    """Check a model with a frozen backbone: it has one head and no augmentation."""
     method = config.model.name
     head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
     if (config.head.name, config.augmentation.name, config.loss.name) != (head, "none", "ce"):
@@ -101,27 +101,27 @@ def _check_frozen(config: Config) -> None:
     assert isinstance(config.loss, CrossEntropyConfig)
     if config.loss.label_smoothing:
         raise UsageError(
-            f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {WHY}"
+            f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {UNUSED}"
         )
     if isinstance(config.head, LinearHeadConfig) and not config.head.standardize:
-        raise UsageError(f"head.standardize=false: model={method} {WHY}")
+        raise UsageError(f"head.standardize=false: model={method} {UNUSED}")
     if isinstance(config.head, TextHeadConfig) and config.head.learn_scale:
-        raise UsageError(f"head.learn_scale=true: model={method} {WHY}")
+        raise UsageError(f"head.learn_scale=true: model={method} {UNUSED}")
 
 
-def _check_nothing_is_selected(config: Config) -> None:
-    """Under trainval there is no val: what would be chosen on it is given or left out."""
-    instead = []
+def _check_trainval(config: Config) -> None:
+    """Check protocol trainval: without val, nothing may be selected on it."""
+    fixes = []
     if config.probe.weight_decay is None:
         if head_from_probe(config):
-            instead.append("probe.weight_decay=NUMBER")
+            fixes.append("probe.weight_decay=NUMBER")
         elif config.baselines:
-            instead.append("probe.weight_decay=NUMBER (or baselines=false)")
+            fixes.append("probe.weight_decay=NUMBER (or baselines=false)")
     if config.trainer.patience is not None:
-        instead.append("trainer.patience=null")
+        fixes.append("trainer.patience=null")
     if config.trainer.adapter_scales:
-        instead.append("trainer.adapter_scales=[]")
-    if instead:
+        fixes.append("trainer.adapter_scales=[]")
+    if fixes:
         raise UsageError(
-            f"data.protocol=trainval: has no val to choose or to stop by; give {', '.join(instead)}"
+            f"data.protocol=trainval: has no val to choose or to stop by; give {', '.join(fixes)}"
         )

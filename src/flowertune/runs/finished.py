@@ -106,6 +106,6 @@ def read_finished_run(path: Path) -> FinishedRun:
     run = finished_run(path)
     try:
         config = saved.read_values(path / "config.yaml")
-        return FinishedRun(run, run.results(), saved.flat_values(config))
+        return FinishedRun(run, run.results(), saved.flatten_with_defaults(config))
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(damaged_message(path, "config.yaml")) from error

@@ -205,7 +205,7 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = saved.flat_values(before), dict(saved.flat(now))
+    old, new = saved.flatten_with_defaults(before), dict(saved.flatten(now))
     keys = sorted(old.keys() | new.keys())
     return [key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS) and old.get(key) != new.get(key)]
 

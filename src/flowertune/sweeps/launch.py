@@ -1,4 +1,4 @@
-"""A sweep's jobs, all composed and checked before the first starts, and handed to a launcher."""
+"""Compose and check all jobs of a sweep before the first starts, and launch them."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,96 +14,96 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowertune.analysis.settings import Job
 from flowertune.config import overrides
-from flowertune.config.compose import to_config, to_named_config, typed_words, without_hydra
+from flowertune.config.compose import to_config, to_named_config, typed_overrides, without_hydra
 from flowertune.config.logger import MlflowConfig, WandbConfig
-from flowertune.config.messages import composing, in_one_line
+from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, UsageError, first_line
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweeps.sweep import Sweep, SweepTables, check_apart
+from flowertune.sweeps.sweep import Sweep, SweepTables, check_distinct_runs
 
 
 def run_sweep(
     composer: Hydra,
     node: DictConfig,
     name: str,
-    words: Sequence[str],
+    task_overrides: Sequence[str],
     execute: Callable[[Config], int],
 ) -> int:
-    """Has all jobs of the sweep done that `node` is the master config of. -> exit code.
+    """Run all jobs of the sweep whose master config is `node`. -> exit code.
 
     Raises:
         UsageError: a job's config is wrong, two are the same run, or the sweep's directory is in
             use.
     """
-    with in_one_line():
-        # what a sweeper goes by: hydra.sweeper.params, then the typed words
+    with translate_errors():
+        # what a sweeper goes by: hydra.sweeper.params, then the typed overrides
         params = OmegaConf.select(node, "hydra.sweeper.params") or {}
-        assigned = [f"{key}={value}" for key, value in params.items()]
-        swept = sweep_overrides(composer, [*assigned, *typed_words(node)])
-        jobs = _planned(composer, node, swept)
-        sweep = _sweep(node, swept, jobs)
+        param_overrides = [f"{key}={value}" for key, value in params.items()]
+        parsed = parse_overrides(composer, [*param_overrides, *typed_overrides(node)])
+        jobs = _plan_jobs(composer, node, parsed)
+        sweep = _create_sweep(node, parsed, jobs)
 
     def launch(job: Callable[[DictConfig], float | None]) -> None:
-        composer.multirun(name, job, [*words, *sweep_words(sweep)])
+        composer.multirun(name, job, [*task_overrides, *hydra_overrides(sweep)])
 
-    return perform_all(sweep, jobs, execute, launch)
+    return run_jobs(sweep, jobs, execute, launch)
 
 
-def perform_all(
+def run_jobs(
     sweep: Sweep,
     jobs: list[Job],
     execute: Callable[[Config], int],
     launch: Callable[[Callable[[DictConfig], float | None]], None],
 ) -> int:
-    """Has `launch` call the function it gets with each job's node. -> exit code."""
+    """Run all jobs; `launch` calls its argument with each job's node. -> exit code."""
 
-    def job(node: DictConfig) -> float | None:
-        """Called in this process, or by a launcher in another one or on another machine."""
-        this = _job(node, HydraConfig.get().job.num + 1)
-        return sweep.perform(this, lambda: execute(_grouped(to_named_config(node), sweep)))
+    def run_job(node: DictConfig) -> float | None:
+        """Run one job, in this process or by a launcher in another one or on another machine."""
+        job = _create_job(node, HydraConfig.get().job.num + 1)
+        return sweep.run_job(job, lambda: execute(_set_group(to_named_config(node), sweep)))
 
-    with sweep.held(jobs):
+    with sweep.open(jobs):
         try:
-            with in_one_line():
-                launch(job)
+            with translate_errors():
+                launch(run_job)
         except Exception as error:  # the launcher's or the sweeper's: jobs keep their own
-            if not sweep.has_begun():
+            if not sweep.has_started():
                 raise
             print(f"the sweep ended early: {first_line(error)}", file=sys.stderr)
             return EXIT_FAILED
     return sweep.exit_code()
 
 
-def _grouped(config: Config, sweep: Sweep) -> Config:
-    """Trackers show a sweep's jobs together, unless the config has another group for them."""
+def _set_group(config: Config, sweep: Sweep) -> Config:
+    """Set the trackers' group to the sweep, unless the config has another one."""
     logger = config.logger
     if isinstance(logger, WandbConfig | MlflowConfig) and logger.group is None:
         logger.group = sweep.path.name
     return config
 
 
-def sweep_words(sweep: Sweep) -> list[str]:
-    """What Hydra must know of it, as it would be typed."""
+def hydra_overrides(sweep: Sweep) -> list[str]:
+    """Overrides that tell Hydra of the sweep."""
     folder = str(sweep.path).replace('"', '\\"')
     return ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
 
 
-def sweep_overrides(composer: Hydra, words: Sequence[str]) -> list[Override]:
-    """The words, read; of those for the same key the last one."""
+def parse_overrides(composer: Hydra, arguments: Sequence[str]) -> list[Override]:
+    """Parse the overrides; of those for the same key the last one counts."""
     parser = OverridesParser.create(config_loader=composer.config_loader)
-    parsed = parser.parse_overrides(list(words))
+    parsed = parser.parse_overrides(list(arguments))
     return list({override.get_key_element(): override for override in parsed}.values())
 
 
-def _planned(composer: Hydra, node: DictConfig, swept: list[Override]) -> list[Job]:
-    """All jobs, each composed and checked; none where a sweeper decides them as it goes."""
+def _plan_jobs(composer: Hydra, node: DictConfig, parsed: list[Override]) -> list[Job]:
+    """Compose and check all jobs; none if a sweeper decides them as it goes."""
     if is_search(node):
         _check_search(node)
         return []
-    jobs = [job for job, _ in composed_jobs(composer, node, batch_of(swept))]
-    check_apart(jobs)
+    jobs = [job for job, _ in compose_jobs(composer, node, expand_jobs(parsed))]
+    check_distinct_runs(jobs)
     return jobs
 
 
@@ -112,30 +112,30 @@ def is_search(node: DictConfig) -> bool:
     return bool(node.hydra.sweeper._target_ != BasicSweeperConf._target_)
 
 
-def is_beside(node: DictConfig) -> bool:
+def uses_processes(node: DictConfig) -> bool:
     """Whether a launcher starts the jobs in processes of their own."""
     return bool(node.hydra.launcher._target_ != BasicLauncherConf._target_)
 
 
-def batch_of(swept: list[Override]) -> list[list[str]]:
-    """Every combination of the values, each as the words of a job."""
-    overrides.check_number_of_jobs(swept)
-    (batch,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+def expand_jobs(parsed: list[Override]) -> list[list[str]]:
+    """Expand every combination of the values to the overrides of a job."""
+    overrides.check_number_of_jobs(parsed)
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return batch
 
 
-def composed_jobs(
+def compose_jobs(
     composer: Hydra, node: DictConfig, batch: Sequence[Sequence[str]]
 ) -> Iterator[tuple[Job, Config]]:
-    """Each job with its checked config, in order."""
-    for index, words in enumerate(batch):
-        with composing(words):
-            each = composer.config_loader.load_sweep_config(node, list(words))
-        with open_dict(each.hydra.job):
-            each.hydra.job.id = each.hydra.job.num = index
-        HydraConfig.instance().set_config(each)
-        config = to_named_config(without_hydra(each))
-        yield _job(each, index + 1), config
+    """Yield each job with its checked config, in order."""
+    for index, job_overrides in enumerate(batch):
+        with translate_composition_errors(job_overrides):
+            job_node = composer.config_loader.load_sweep_config(node, list(job_overrides))
+        with open_dict(job_node.hydra.job):
+            job_node.hydra.job.id = job_node.hydra.job.num = index
+        HydraConfig.instance().set_config(job_node)
+        config = to_named_config(without_hydra(job_node))
+        yield _create_job(job_node, index + 1), config
 
 
 def _check_search(node: DictConfig) -> None:
@@ -148,27 +148,27 @@ def _check_search(node: DictConfig) -> None:
         raise UsageError("data.protocol=trainval: has no val for a search to go by")
 
 
-def _sweep(node: DictConfig, swept: list[Override], jobs: list[Job]) -> Sweep:
+def _create_sweep(node: DictConfig, parsed: list[Override], jobs: list[Job]) -> Sweep:
     methods = {job.method: None for job in jobs} or {node.method: None}
     name = run_name("_".join(methods), node.hydra.overrides.task)
-    keys = tuple(o.get_key_element().lstrip("+") for o in swept if o.is_sweep_override())
+    keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
     return Sweep(
         path=Path(node.run.root).expanduser() / SWEEPS / name,
         swept=keys,
         total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
         tables=SweepTables(keys),
-        beside=is_beside(node),
+        uses_processes=uses_processes(node),
         console=node.run.console,
     )
 
 
-def _job(node: DictConfig, number: int) -> Job:
-    words = list(HydraConfig.get().overrides.task)
-    name = node.run.name or run_name(node.method, words)
+def _create_job(node: DictConfig, number: int) -> Job:
+    task = list(HydraConfig.get().overrides.task)
+    name = node.run.name or run_name(node.method, task)
     return Job(
         number=number,
         run=str(Path(node.run.root).expanduser() / name),
         method=node.method,
         seed=node.seed,
-        words=dict(word.lstrip("+").split("=", maxsplit=1) for word in words if "=" in word),
+        words=dict(text.lstrip("+").split("=", maxsplit=1) for text in task if "=" in text),
     )

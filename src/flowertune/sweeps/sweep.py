@@ -1,4 +1,4 @@
-"""A sweep: many jobs, one directory, the tables of what became of them.
+"""A sweep: many jobs, one directory, and tables of their results.
 
     runs/sweeps/<name>/     the name is made from what was typed, as a run's is
       sweep.csv             a row a job
@@ -51,13 +51,13 @@ from flowertune.runtime.streams import resilient_output
 from flowertune.sweeps.workers import WorkerProcesses
 
 
-def check_apart(jobs: Sequence[Job]) -> None:
-    """Refuses jobs that would share a run directory, or that spread over several roots."""
-    first_with: dict[str, Job] = {}
+def check_distinct_runs(jobs: Sequence[Job]) -> None:
+    """Refuse jobs that would share a run directory, or that spread over several roots."""
+    seen: dict[str, Job] = {}
     for job in jobs:
         if Path(job.run).parent != Path(jobs[0].run).parent:
             raise UsageError("run.root: must be the same for all jobs of a sweep")
-        other = first_with.setdefault(job.run, job)
+        other = seen.setdefault(job.run, job)
         if other is not job:
             raise UsageError(
                 f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
@@ -66,18 +66,18 @@ def check_apart(jobs: Sequence[Job]) -> None:
 
 
 class Tables(Protocol):
-    """What is made of the jobs, in the directory of the sweep."""
+    """Tables of the jobs, in the directory of the sweep."""
 
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
-        """The tables, after each job."""
+        """Write the tables, after each job."""
 
     def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
-        """What a person reads at the end."""
+        """Print the results at the end."""
 
 
 @dataclass(frozen=True)
 class SweepTables:
-    """sweep.csv and summary.csv."""
+    """Tables of a sweep: sweep.csv and summary.csv."""
 
     swept: tuple[str, ...]
 
@@ -98,13 +98,13 @@ class Sweep:
     swept: tuple[str, ...]
     total: int | None
     tables: Tables
-    beside: bool  # whether its jobs have processes of their own
+    uses_processes: bool  # whether its jobs have processes of their own
     console: str  # the mode of what people see
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
-    def held(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """While the body has its jobs done, nobody else has the sweep; then come the tables.
+    def open(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Lock the sweep while the body runs its jobs, then write the tables.
 
         `jobs`: those known beforehand. However the body ends, the tables hold what there is.
 
@@ -119,39 +119,39 @@ class Sweep:
                     self._write(job)
             except OSError as error:
                 raise UsageError(not_writable_message(self.path, error)) from error
-            still_running = "failed"  # the launcher came back without them: their process died
+            final_state = "failed"  # the launcher came back without them: their process died
             try:
-                with self.workers.told() if self.beside else nullcontext():
+                with self.workers.relay_signals() if self.uses_processes else nullcontext():
                     yield
             except KeyboardInterrupt:
-                still_running = "interrupted"
+                final_state = "interrupted"
                 raise
             finally:
-                self._close(still_running)
+                self._close(final_state)
 
-    def perform(self, job: Job, action: Callable[[], int]) -> float | None:
-        """Has one job done and keeps what became of it. -> top-1 on val, for a search.
+    def run_job(self, job: Job, action: Callable[[], int]) -> float | None:
+        """Run one job and record its outcome. -> top-1 on val, for a search.
 
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
         the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
-        elsewhere = os.getpid() != self.pid
-        with resilient_output() if elsewhere else nullcontext():
-            return self._perform(job, action, elsewhere)
+        in_worker = os.getpid() != self.pid
+        with resilient_output() if in_worker else nullcontext():
+            return self._run_job(job, action, in_worker)
 
-    def _perform(self, job: Job, action: Callable[[], int], elsewhere: bool) -> float | None:
+    def _run_job(self, job: Job, action: Callable[[], int], in_worker: bool) -> float | None:
         title, console = self._title(job), ConsoleReporter(mode=self.console)
         try:
-            with self._begun(job, elsewhere) as may_begin:
-                if not may_begin:
+            with self._start(job, in_worker) as may_start:
+                if not may_start:
                     return None
                 state, why = _outcome(action)
         except KeyboardInterrupt as interruption:
             self._write(replace(job, state="interrupted", why=str(interruption) or None))
-            if not elsewhere:
+            if not in_worker:
                 raise
-            by = interruption.received if isinstance(interruption, Interrupted) else signal.SIGINT
-            self.workers.end(by)
+            sig = interruption.received if isinstance(interruption, Interrupted) else signal.SIGINT
+            self.workers.stop(sig)
             return None
         job = replace(job, state=state, why=why)
         self._write(job)
@@ -162,14 +162,14 @@ class Sweep:
         top1 = None if results is None else measured(results).get("val_top1")
         if results is None:
             print(f"{title}: {state}: {why}", file=sys.stderr)
-        elif elsewhere:
+        elif in_worker:
             console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
-        if left := seconds_left(jobs):
-            console.say(f"about {report.format_duration(left)} of training left")
+        if remaining := seconds_left(jobs):
+            console.say(f"about {report.format_duration(remaining)} of training left")
         return top1
 
-    def has_begun(self) -> bool:
-        """Whether any job was."""
+    def has_started(self) -> bool:
+        """Whether any job has started."""
         return any(job.state != "not started" for job in self.jobs())
 
     def exit_code(self) -> int:
@@ -180,9 +180,9 @@ class Sweep:
         return EXIT_REFUSED if states == {"refused"} else EXIT_FAILED
 
     def jobs(self) -> list[Job]:
-        """All jobs that are known of, in order."""
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in self._job_files()]
-        return sorted((Job(**one) for one in found), key=lambda job: job.number)
+        """List all known jobs, in order."""
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in self._job_files()]
+        return sorted((Job(**record) for record in records), key=lambda job: job.number)
 
     def _job_files(self) -> Iterator[Path]:
         return (self.path / "jobs").glob("[0-9]*.json")
@@ -190,34 +190,34 @@ class Sweep:
     def _write(self, job: Job) -> None:
         files.write_json(self.path / "jobs" / f"{job.number}.json", asdict(job))
 
-    def _close(self, still_running: str) -> None:
-        """Leaves nothing of a sweep whose jobs were never begun."""
-        if not self.has_begun():
+    def _close(self, final_state: str) -> None:
+        """Write the final states and tables; remove a sweep whose jobs never started."""
+        if not self.has_started():
             shutil.rmtree(self.path / "jobs")
             with suppress(OSError):  # tables of an earlier time are there
                 self.path.rmdir()
             return
         for job in self.jobs():
             if job.state == "running":
-                self._write(replace(job, state=still_running, why="its process ended"))
+                self._write(replace(job, state=final_state, why="its process ended"))
         jobs = self.jobs()
         self.tables.write(self.path, jobs)
         self.tables.show(ConsoleReporter(mode=self.console), self.path, jobs)
 
     @property
     def workers(self) -> WorkerProcesses:
-        """Those of its jobs, where they have processes of their own."""
+        """Processes of the jobs, if they have their own."""
         return WorkerProcesses(self.path / "jobs")
 
     @contextmanager
-    def _begun(self, job: Job, elsewhere: bool) -> Iterator[bool]:
-        """Whether a job may begin. Of those side by side, each prints to a log of its own."""
-        if not elsewhere:
+    def _start(self, job: Job, in_worker: bool) -> Iterator[bool]:
+        """Announce the job, if it may start. In a worker process, it prints to its own log."""
+        if not in_worker:
             self._announce(job)
             yield True
             return
-        with self.workers.running(job.number) as may_begin:
-            if not may_begin:
+        with self.workers.register(job.number) as may_start:
+            if not may_start:
                 yield False
                 return
             self._announce(job)
@@ -236,7 +236,7 @@ class Sweep:
 
 
 def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
-    """The state that a job ends in, and why."""
+    """Run the action. -> the job's final state, and why."""
     try:
         exit_code = action()
     except UsageError as refusal:

@@ -1,4 +1,4 @@
-"""Jobs of a sweep in processes of their own, and how they hear that the sweep is to end.
+"""Worker processes of a sweep's jobs, and the signal that stops them.
 
 A launcher that loses one of its processes kills the others. So each is told, saves, and comes back
 as if its job were done; the jobs that still wait see the sign and are not begun.
@@ -17,35 +17,35 @@ from flowertune.signals import install_handlers, relay_signal, write
 
 @dataclass(frozen=True)
 class WorkerProcesses:
-    """What the sweep and the processes of its jobs leave for each other in its jobs' folder."""
+    """Marker and pid files by which a sweep and its worker processes communicate."""
 
     folder: Path
 
-    def _sent(self) -> signal.Signals | None:
-        """By what the jobs were asked to end, if they were."""
-        signs = sorted(self.folder.glob("ending.*"))
-        return signal.Signals[signs[0].suffix[1:]] if signs else None
+    def _stop_signal(self) -> signal.Signals | None:
+        """Signal by which the jobs were asked to stop, if any."""
+        markers = sorted(self.folder.glob("ending.*"))
+        return signal.Signals[markers[0].suffix[1:]] if markers else None
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """In the sweep's process: the first signal is passed on, and the body goes on.
+    def relay_signals(self) -> Iterator[None]:
+        """Pass the first signal on to the workers, while the body goes on in the sweep's process.
 
         Raises Interrupted after it. A second signal raises it at once.
         """
 
-        def tell(text: str) -> None:
+        def relay(text: str) -> None:
             write(text)
-            assert stop.received is not None
-            self.end(stop.received)
+            assert request.received is not None
+            self.stop(request.received)
 
-        with install_handlers() as stop, stop.deferred(tell):
+        with install_handlers() as request, request.deferred(relay):
             try:
                 yield
             finally:
-                stop.check()
+                request.check()
 
-    def end(self, received: signal.Signals) -> None:
-        """No further job is begun, and those at work here hear of it, and of what was received."""
+    def stop(self, received: signal.Signals) -> None:
+        """Start no further job, and signal the running ones on this machine."""
         with suppress(OSError):  # a full disk: those at work hear of it all the same
             (self.folder / f"ending.{received.name}").touch()
         for file in self.folder.glob("*.pid"):
@@ -55,15 +55,15 @@ class WorkerProcesses:
                     os.kill(int(pid), signal.SIGUSR1)
 
     @contextmanager
-    def running(self, number: int) -> Iterator[bool]:
-        """In a process of job `number`: whether it may begin. Signals raise Interrupted."""
+    def register(self, number: int) -> Iterator[bool]:
+        """Register job `number`'s process; yield if it may start. Signals raise Interrupted."""
         for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
             if hasattr(signal, name):  # between two jobs the launcher needs it alive
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         file = self.folder / f"{number}.pid"
-        with install_handlers(), relay_signal(self._sent):
+        with install_handlers(), relay_signal(self._stop_signal):
             file.write_text(f"{socket.gethostname()} {os.getpid()}")
             try:
-                yield self._sent() is None
+                yield self._stop_signal() is None
             finally:
                 file.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class Mlflow:
         def new() -> str:
             tags = {"sweep": settings.group} if settings.group else {}
             made = self._client.create_run(experiment, run_name=run.path.name, tags=tags)
-            params = [Param(name, str(value)) for name, value in saved.flat(config)]
+            params = [Param(name, str(value)) for name, value in saved.flatten(config)]
             for at in range(0, len(params), PARAMS):
                 self._client.log_batch(made.info.run_id, params=params[at : at + PARAMS])
             return str(made.info.run_id)

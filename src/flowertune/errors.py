@@ -69,4 +69,4 @@ def one_line(error: BaseException) -> str:
 
 def printable(name: str | Path) -> str:
     """A file's or class's name for a line of text: control characters as `\\n`, `\\x1b`."""
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(name))
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], str(name))

@@ -28,16 +28,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises DiskFullError, or another OSError; what was at `path` is there then.
     """
-    new = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        with _fitting(path, len(data)), new.open("xb") as file:
+        with _translate_disk_full(path, len(data)), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, path)
+        os.replace(temporary, path)
         flush_folder(path.parent)
     except BaseException:
-        new.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -47,9 +47,12 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     Raises DiskFullError, or another OSError.
     """
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
-    with _fitting(path, sum(map(len, contents.values()))), new_folder(path) as new:
+    with (
+        _translate_disk_full(path, sum(map(len, contents.values()))),
+        new_folder(path) as temporary,
+    ):
         for name, data in {**contents, SUMS: sums.encode()}.items():
-            (new / name).write_bytes(data)
+            (temporary / name).write_bytes(data)
 
 
 @contextmanager
@@ -58,22 +61,22 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises OSError, also where something is at `path` by then.
     """
-    new = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        new.mkdir()
-        yield new
-        for file in new.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        flush_folder(new)
-        new.rename(path)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        flush_folder(temporary)
+        temporary.rename(path)
         flush_folder(path.parent)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
@@ -98,17 +101,17 @@ def find_corruption(folder: Path) -> str | None:
 
 
 @contextmanager
-def _fitting(path: Path, needed: int) -> Iterator[None]:
+def _translate_disk_full(path: Path, n_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         free = shutil.disk_usage(path.parent).free
-        why = (
-            f"{os.strerror(error.errno)}: {format_bytes(needed)} needed, {format_bytes(free)} free"
+        message = (
+            f"{os.strerror(error.errno)}: {format_bytes(n_bytes)} needed, {format_bytes(free)} free"
         )
-        raise DiskFullError(error.errno, why, str(path)) from error
+        raise DiskFullError(error.errno, message, str(path)) from error
 
 
 def format_bytes(size: int) -> str:
@@ -147,8 +150,8 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ def write(text: str) -> None:
 
 
 # Of the whole process, as signal handlers are.
-_passed_on: Callable[[], signal.Signals | None] | None = None
+_get_relayed_signal: Callable[[], signal.Signals | None] | None = None
 
 
 class StopRequest:
@@ -37,7 +37,7 @@ class StopRequest:
         self.received: signal.Signals | None = None
         self.forced = False
         self._deferred = False
-        self._asked = False
+        self.has_received = False
         self._say: Callable[[str], None] = write
         self._pid = os.getpid()
 
@@ -63,42 +63,45 @@ class StopRequest:
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
         first = self.received is None
-        warned = number == getattr(signal, "SIGUSR1", None)
-        hurries, self._asked = self._asked and not warned, self._asked or not warned
+        is_warning = number == getattr(signal, "SIGUSR1", None)
+        is_second, self.has_received = (
+            self.has_received and not is_warning,
+            self.has_received or not is_warning,
+        )
         received = signal.Signals(number)
-        if warned and _passed_on is not None:
-            received = _passed_on() or received
-        if first or hurries:
+        if is_warning and _get_relayed_signal is not None:
+            received = _get_relayed_signal() or received
+        if first or is_second:
             self.received = received
-        if self._deferred and not hurries:
+        if self._deferred and not is_second:
             if first:
                 self._say(FINISHING)
-        elif first or not warned:
+        elif first or not is_warning:
             self.forced = True
             raise Interrupted(received)
 
 
 @contextmanager
-def relay_signal(sent: Callable[[], signal.Signals | None]) -> Iterator[None]:
+def relay_signal(get_signal: Callable[[], signal.Signals | None]) -> Iterator[None]:
     """While it is open, SIGUSR1 is how another process passes on what it was sent itself.
 
     `sent` says what that was, where it was anything; whoever listens in this process has received
     that.
     """
-    global _passed_on
-    before, _passed_on = _passed_on, sent
+    global _get_relayed_signal
+    previous, _get_relayed_signal = _get_relayed_signal, get_signal
     try:
         yield
     finally:
-        _passed_on = before
+        _get_relayed_signal = previous
 
 
 @contextmanager
 def install_handlers() -> Iterator[StopRequest]:
     """While it is open, the signals go to the Stop that it gives; in the main thread alone."""
-    stop = StopRequest()
-    with on_signals(stop.handle):
-        yield stop
+    stop_request = StopRequest()
+    with on_signals(stop_request.handle):
+        yield stop_request
 
 
 @contextmanager
@@ -114,9 +117,9 @@ def on_signals(
         watched.append(signal.SIGUSR1)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         watched.append(signal.SIGHUP)  # ignored under nohup
-    before = {number: signal.signal(number, action) for number in watched}
+    previous = {number: signal.signal(number, action) for number in watched}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -23,7 +23,7 @@ from flowertune.models.backbone import ASSETS
 
 
 @pytest.fixture(scope="module")
-def model(lora: Path) -> flowertune.Trained:
+def model(lora: Path) -> flowertune.Predictor:
     return flowertune.load(lora)
 
 
@@ -46,7 +46,7 @@ def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_tr
     for photo, answer in zip(photos[:5], answers, strict=True):
         _, logits = unmerged(transform(Image.open(photo))[None])
         expected = dict(zip(classes, logits.softmax(1)[0].tolist(), strict=True))
-        assert answer.photo == photo
+        assert answer.image == photo
         assert dict(zip(answer.classes, answer.probabilities, strict=True)) == pytest.approx(
             expected, abs=1e-5
         )
@@ -77,7 +77,7 @@ def test_a_frozen_model_is_open_clip_itself_and_its_head(
 
 
 def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
-    model: flowertune.Trained, photos: list[Path], tmp_path: Path
+    model: flowertune.Predictor, photos: list[Path], tmp_path: Path
 ) -> None:
     with Image.open(photos[0]) as image:
         upright = image.convert("RGB")
@@ -90,7 +90,7 @@ def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
         *same, other = model.predict(ways)
         assert opened.info["transparency"] == (1, 2, 3)  # as it was
     for answer, given in zip(same, ways, strict=False):
-        assert answer.photo is given
+        assert answer.image is given
         assert answer.classes == same[0].classes
         assert answer.probabilities == pytest.approx(same[0].probabilities, abs=1e-6)
     assert other.probabilities != pytest.approx(same[0].probabilities, abs=1e-6)
@@ -99,7 +99,7 @@ def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
 
 
 def test_photos_without_end_are_asked_for_as_they_are_needed(
-    model: flowertune.Trained, photos: list[Path]
+    model: flowertune.Predictor, photos: list[Path]
 ) -> None:
     taken = 0
 
@@ -115,16 +115,16 @@ def test_photos_without_end_are_asked_for_as_they_are_needed(
 
 
 def test_what_gives_no_picture_is_in_its_place_among_the_answers(
-    model: flowertune.Trained, photos: list[Path], tmp_path: Path
+    model: flowertune.Predictor, photos: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.jpg").write_text("roses are red")
     cut = tmp_path / "cut.png"
     cut.write_bytes(photos[1].read_bytes()[:200])
     given = [tmp_path / "notes.jpg", photos[0], cut, tmp_path / "gone.jpg", photos[1]]
     answers = list(model.stream(given, batch_size=2))
-    assert [answer.photo for answer in answers] == given
+    assert [answer.image for answer in answers] == given
     bad = [answer for answer in answers if isinstance(answer, flowertune.UnreadableImage)]
-    assert [answer.photo for answer in bad] == [given[0], given[2], given[3]]
+    assert [answer.image for answer in bad] == [given[0], given[2], given[3]]
     assert [bad[0].reason, bad[2].reason] == ["not an image", "no such file"]
     with pytest.raises(flowertune.UnreadableImageError, match=r"notes\.jpg: not an image"):
         model.predict(given)
@@ -133,7 +133,7 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "3", None])
 def test_what_is_no_count_is_refused_at_the_call(
-    count: Any, model: flowertune.Trained, photos: list[Path]
+    count: Any, model: flowertune.Predictor, photos: list[Path]
 ) -> None:
     said = re.escape(f"{count!r}: must be a whole number, 1 or more")
     with pytest.raises(ValueError, match=f"top_k={said}"):

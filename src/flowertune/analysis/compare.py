@@ -68,18 +68,18 @@ class Setting:
 
     @property
     def trainable_parameters(self) -> int:
-        count: int = self.runs[0].results["trainable_parameters"]
-        return count
+        n_parameters: int = self.runs[0].results["trainable_parameters"]
+        return n_parameters
 
     @property
     def minutes(self) -> float:
         """Of training and validation, the mean of the runs."""
-        seconds: list[float] = [one.results["seconds"] for one in self.runs]
+        seconds: list[float] = [run.results["seconds"] for run in self.runs]
         return mean(seconds) / 60
 
     def over_seeds(self, split: str, metric: str) -> list[float]:
         """A value a run; one where the seed does not matter, however many runs there are."""
-        values = [one.results["splits"][split][metric] for one in self.runs]
+        values = [run.results["splits"][split][metric] for run in self.runs]
         return values if self.runs[0].depends_on_seed else values[:1]
 
     def estimate(self, split: str, metric: str) -> Estimate:
@@ -106,10 +106,10 @@ class Comparison:
         """The split that the rows are compared on, photo by photo."""
         return self.splits[-1]
 
-    def photos(self, split: str) -> int:
+    def n_images(self, split: str) -> int:
         """How many the split has."""
-        count: int = self.rows[0].runs[0].results["splits"][split]["n"]
-        return count
+        n: int = self.rows[0].runs[0].results["splits"][split]["n"]
+        return n
 
     @property
     def protocol(self) -> str:
@@ -120,26 +120,24 @@ class Comparison:
     @cached_property
     def pairs(self) -> "list[PairComparison]":
         """All rows against each other, on the photos of `reported_split`."""
-        hits = {
-            one.run.path: {
-                each.path: each.is_correct for each in one.predictions(self.reported_split)
-            }
+        correct = {
+            run.run.path: {p.path: p.is_correct for p in run.predictions(self.reported_split)}
             for row in self.rows
-            for one in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
+            for run in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
         }
-        found = []
+        pairs = []
         for first, second in combinations(self.rows, 2):
             tests = {}
-            for seed, one, other in _compare_pair(first, second):
-                before, after = hits[one.run.path], hits[other.run.path]
-                if before.keys() != after.keys():
+            for seed, run, other in _compare_pair(first, second):
+                ours, theirs = correct[run.run.path], correct[other.run.path]
+                if ours.keys() != theirs.keys():
                     raise UsageError(
                         damaged_message(other.run.path, f"predictions-{self.reported_split}.csv")
                     )
-                tests[seed] = mcnemar(list(before.values()), [after[path] for path in before])
+                tests[seed] = mcnemar(list(ours.values()), [theirs[path] for path in ours])
             if tests:
-                found.append(PairComparison(first, second, tests))
-        return found
+                pairs.append(PairComparison(first, second, tests))
+        return pairs
 
 
 @dataclass(frozen=True)
@@ -160,23 +158,23 @@ def _compare_pair(
     first: Setting, second: Setting
 ) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
     """Runs of the same seed; one that no seed matters to stands beside each of the other's."""
-    for one in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
+    for run in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
         for other in second.runs if second.runs[0].depends_on_seed else second.runs[:1]:
-            seeds = {each.results["seed"] for each in (one, other) if each.depends_on_seed}
+            seeds = {each.results["seed"] for each in (run, other) if each.depends_on_seed}
             if len(seeds) < 2:
-                yield next(iter(seeds), one.results["seed"]), one, other
+                yield next(iter(seeds), run.results["seed"]), run, other
 
 
-def comparisons(runs: Iterable[FinishedRun]) -> list[Comparison]:
+def compare_runs(runs: Iterable[FinishedRun]) -> list[Comparison]:
     """The runs as rows, in the order they came in; those that do not compare are in other groups.
 
     Raises:
         UsageError: two runs are the same training.
     """
     comparable: dict[tuple[Any, ...], list[FinishedRun]] = {}
-    for one in runs:
-        comparable.setdefault(comparability_key(one.results), []).append(one)
-    return [_group(found) for found in comparable.values()]
+    for run in runs:
+        comparable.setdefault(comparability_key(run.results), []).append(run)
+    return [_group_by_setting(group) for group in comparable.values()]
 
 
 def best_first(group: Comparison) -> Comparison:
@@ -187,41 +185,41 @@ def best_first(group: Comparison) -> Comparison:
     return Comparison(group.keys, tuple(rows))
 
 
-def _group(runs: Sequence[FinishedRun]) -> Comparison:
-    keys = ("method", *_differing_keys(runs))
-    found: dict[tuple[str, ...], dict[int, FinishedRun]] = {}  # by values, then by seed
-    for one in runs:
-        by_seed = found.setdefault(tuple(repr(one.values.get(key)) for key in keys), {})
-        other = by_seed.setdefault(one.results["seed"], one)
-        if other is not one:
+def _group_by_setting(runs: Sequence[FinishedRun]) -> Comparison:
+    keys = ("method", *_swept_keys(runs))
+    settings: dict[tuple[str, ...], dict[int, FinishedRun]] = {}  # by values, then by seed
+    for run in runs:
+        by_seed = settings.setdefault(tuple(repr(run.values.get(key)) for key in keys), {})
+        duplicate = by_seed.setdefault(run.results["seed"], run)
+        if duplicate is not run:
             raise UsageError(
-                f"{other.run.path} and {one.run.path}: are the same training; give one"
+                f"{duplicate.run.path} and {run.run.path}: are the same training; give one"
             )
     rows = []
-    for by_seed in found.values():
-        of_it = tuple(by_seed[seed] for seed in sorted(by_seed))
-        results = [one.results for one in of_it]
-        label = [format_value(of_it[0].values.get(key)) for key in keys]
-        rows.append(Setting(setting_stats(keys, label, len(of_it), results), of_it))
+    for by_seed in settings.values():
+        seed_runs = tuple(by_seed[seed] for seed in sorted(by_seed))
+        results = [run.results for run in seed_runs]
+        values = [format_value(seed_runs[0].values.get(key)) for key in keys]
+        rows.append(Setting(setting_stats(keys, values, len(seed_runs), results), seed_runs))
     return Comparison(keys, tuple(rows))
 
 
-def _differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
+def _swept_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys that differ among the runs of one method: what differs between methods is theirs."""
-    of_method: dict[str, list[FinishedRun]] = {}
-    for one in runs:
-        of_method.setdefault(one.results["method"], []).append(one)
-    return list(dict.fromkeys(key for found in of_method.values() for key in differing(found)))
+    by_method: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        by_method.setdefault(run.results["method"], []).append(run)
+    return list(dict.fromkeys(key for group in by_method.values() for key in differing_keys(group)))
 
 
-def differing(runs: Sequence[FinishedRun]) -> list[str]:
+def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys whose values are not the same in all runs, save seed and what changes nothing."""
-    keys = dict.fromkeys(key for one in runs for key in one.values)
-    silent = ("seed", *RESULT_NEUTRAL_KEYS)
+    keys = dict.fromkeys(key for run in runs for key in run.values)
+    ignored = ("seed", *RESULT_NEUTRAL_KEYS)
     return [
         key
         for key in keys
-        if not key.startswith(silent) and len({repr(one.values.get(key)) for one in runs}) > 1
+        if not key.startswith(ignored) and len({repr(run.values.get(key)) for run in runs}) > 1
     ]
 
 

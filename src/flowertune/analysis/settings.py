@@ -66,9 +66,12 @@ class SettingStats:
         return probe is not None and self.mean[measure] < probe
 
 
-def measured(results: dict[str, Any]) -> dict[str, float]:
+def accuracies(results: dict[str, Any]) -> dict[str, float]:
     """The accuracies of one results.json by MEASURES' names; what was not measured is absent."""
-    models = {"": results, **{f"{name}_": one for name, one in results["baselines"].items()}}
+    models = {
+        "": results,
+        **{f"{name}_": baseline for name, baseline in results["baselines"].items()},
+    }
     return {
         f"{prefix}{split}_{metric}": model["splits"][split][metric]
         for prefix, model in models.items()
@@ -84,13 +87,13 @@ def seconds_left(jobs: Sequence[Job]) -> float:
 
     By what the method's finished runs took, or where it has none, all trainings.
     """
-    took: dict[str, list[float]] = {}
+    durations: dict[str, list[float]] = {}
     for results in filter(None, (job.results() for job in jobs)):
         if results["epochs_run"]:
-            took.setdefault(results["method"], []).append(results["seconds"])
-    every = [seconds for found in took.values() for seconds in found]
+            durations.setdefault(results["method"], []).append(results["seconds"])
+    all_durations = [seconds for times in durations.values() for seconds in times]
     return sum(
-        mean(took.get(job.method, every) or [0.0])
+        mean(durations.get(job.method, all_durations) or [0.0])
         for job in jobs
         if job.state == "not started" and Run(Path(job.run)).status()[0] != "finished"
     )
@@ -98,19 +101,19 @@ def seconds_left(jobs: Sequence[Job]) -> float:
 
 def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of sweep.csv."""
-    measures = [*MEASURES, *_FACTS]
-    header = ["job", "run", "seed", *_keys(swept), "state", "why", *measures, "notes"]
+    columns = [*MEASURES, *_FACTS]
+    header = ["job", "run", "seed", *_keys(swept), "state", "why", *columns, "notes"]
     rows = []
     for job in jobs:
         results = job.results()
-        facts = {} if results is None else {**results, **measured(results)}
+        values = {} if results is None else {**results, **accuracies(results)}
         row = [job.number, job.run, job.seed, *_values(job, _keys(swept)), job.state, job.why]
-        notes = "; ".join(facts.get("notes", ()))
-        rows.append([*row, *(facts.get(name) for name in measures), notes])
+        notes = "; ".join(values.get("notes", ()))
+        rows.append([*row, *(values.get(name) for name in columns), notes])
     return header, rows
 
 
-def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
+def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
     """Groups of what may be compared: one backbone, one protocol. Best mean top-1 on val first.
 
     Where the protocol has no val, nothing may select: they stand as they were typed.
@@ -125,10 +128,12 @@ def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStat
     planned = [_values(job, keys) for job in jobs]
     groups = []
     for group in comparable.values():
-        found = [setting_stats(keys, v, planned.count(v), results) for v, results in group.items()]
-        if "val_top1" in found[0].mean:
-            found.sort(key=lambda setting: -setting.mean["val_top1"])
-        groups.append(found)
+        group_stats = [
+            setting_stats(keys, v, planned.count(v), results) for v, results in group.items()
+        ]
+        if "val_top1" in group_stats[0].mean:
+            group_stats.sort(key=lambda setting: -setting.mean["val_top1"])
+        groups.append(group_stats)
     return groups
 
 
@@ -136,11 +141,11 @@ def setting_rows(
     groups: Sequence[Sequence[SettingStats]], swept: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of summary.csv."""
-    over_seeds = [f"{name}_{what}" for name in MEASURES for what in ("mean", "std")]
-    header = [*_keys(swept), "jobs", "finished", "seeds", *over_seeds, "below_linear_probe"]
+    std_columns = [f"{name}_{statistic}" for name in MEASURES for statistic in ("mean", "std")]
+    header = [*_keys(swept), "jobs", "finished", "seeds", *std_columns, "below_linear_probe"]
     header += ["trainable_parameters", "seconds_mean", "backbone", "tag", "protocol"]
     rows = []
-    for setting in (one for group in groups for one in group):
+    for setting in (setting for group in groups for setting in group):
         first = setting.results[0]
         seeds = " ".join(str(results["seed"]) for results in setting.results)
         row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]
@@ -168,16 +173,18 @@ def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def setting_stats(
-    keys: Sequence[str], values: Sequence[str], jobs: int, found: list[dict[str, Any]]
+    keys: Sequence[str], values: Sequence[str], jobs: int, results: list[dict[str, Any]]
 ) -> SettingStats:
-    each = [measured(results) for results in found]
-    numbers = {
-        name: [one[name] for one in each] for name in MEASURES if all(name in one for one in each)
+    measured = [accuracies(results) for results in results]
+    columns = {
+        name: [row[name] for row in measured]
+        for name in MEASURES
+        if all(name in row for row in measured)
     }
     return SettingStats(
         values=dict(zip(keys, values, strict=True)),
         jobs=jobs,
-        results=found,
-        mean={name: mean(all_of_it) for name, all_of_it in numbers.items()},
-        std={name: stdev(n) for name, n in numbers.items() if len(n) > 1},
+        results=results,
+        mean={name: mean(values) for name, values in columns.items()},
+        std={name: stdev(values) for name, values in columns.items() if len(values) > 1},
     )

@@ -39,7 +39,7 @@ class PairedTest:
     p: float
 
 
-def half_of_t_interval(values: Sequence[float]) -> float:
+def t_interval_half_width(values: Sequence[float]) -> float:
     """Half of Student's t interval of the mean of two or more runs: 3 runs, t = 4.30."""
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
@@ -52,11 +52,11 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
     The spread over seeds alone: the sampling error of the photos, which they share, is not in it.
     """
-    center, half = mean(values), half_of_t_interval(values)
+    center, half = mean(values), t_interval_half_width(values)
     return max(center - half, 0.0), min(center + half, 1.0)
 
 
-def from_published(values: Sequence[float], n: int, published: float) -> Difference:
+def difference_from_published(values: Sequence[float], n: int, published: float) -> Difference:
     """The mean of our runs minus a published accuracy of one run on as many photos (n).
 
     Its half is the root of two squares: of the t interval of our mean over seeds, and of the
@@ -64,8 +64,8 @@ def from_published(values: Sequence[float], n: int, published: float) -> Differe
     sampling error. That the published number would be another with another seed is in neither.
     """
     center = mean(values)
-    ours = half_of_t_interval(values) if len(values) > 1 else sampling_error(center, n)
-    half = math.hypot(ours, sampling_error(published, n))
+    our_half = t_interval_half_width(values) if len(values) > 1 else sampling_error(center, n)
+    half = math.hypot(our_half, sampling_error(published, n))
     return Difference(center - published, center - published - half, center - published + half)
 
 
@@ -84,12 +84,12 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     n, discordant = len(first), only_first + only_second
-    one, other = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
-    half = _Z * math.sqrt((one + other - (other - one) ** 2) / (n + 2))
+    p1, p2 = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    half = _Z * math.sqrt((p1 + p2 - (p2 - p1) ** 2) / (n + 2))
     return PairedTest(
         only_first,
         only_second,
-        Difference((only_second - only_first) / n, other - one - half, other - one + half),
+        Difference((only_second - only_first) / n, p2 - p1 - half, p2 - p1 + half),
         _two_sided(min(only_first, only_second), discordant),
     )
 

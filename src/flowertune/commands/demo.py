@@ -48,19 +48,19 @@ def execute(words: Sequence[str]) -> int:
         with console.progress():
             known = neighbors.load_neighbors(model, asked.photos, console.warn, console.advance)
         if not known.paths:
-            console.say(known.said)
+            console.say(known.caption)
 
         with temporary_folder() as folder:
             from flowertune.demo import app as page  # Gradio takes seconds to import
 
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
             hosts = LOOPBACK if asked.host in LOOPBACK else None
-            app = page.application(page.page(model, known, lead), folder, hosts)
+            app = page.build_app(page.build_page(model, known, lead), folder, hosts)
             with (
                 quiet_pil(),
                 install_handlers() as stop,
                 stop.deferred(lambda text: None),  # nothing is half done that would be told
-                page.serving(app, listener) as thread,
+                page.serve(app, listener) as thread,
             ):
                 where, port = listener.getsockname()[:2]
                 if hosts is None:

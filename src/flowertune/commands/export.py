@@ -40,7 +40,7 @@ def execute(words: Sequence[str]) -> int:
     if asked.push_to_hub is not None:
         hub.check(asked.push_to_hub)
     model = exportable.load(asked.run)
-    why = chosen.refusal(model)
+    why = chosen.unsupported_reason(model)
     if why is not None:
         raise UsageError(f"{asked.run}: --format {asked.format} cannot hold it: {why}")
 
@@ -57,15 +57,17 @@ def execute(words: Sequence[str]) -> int:
 def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
     """The folder, whole or not at all, after what is in it was compared with the run's model."""
     results = model.run.results()
-    on = parity.sample(model)
+    on = parity.draw_sample(model)
     described = {**chosen.files(model), **_described(chosen)}
     try:
         with files.new_folder(output) as folder:
             chosen.write(model, folder)
-            found = parity.compare(model, chosen.read(model, folder), on)
-            (folder / model_card.LABELS).write_text(model_card.labels(model), encoding="utf-8")
-            (folder / model_card.PREPARED).write_text(
-                model_card.preparation(model), encoding="utf-8"
+            found = parity.compare(model, chosen.load(model, folder), on)
+            (folder / model_card.LABELS_FILE).write_text(
+                model_card.labels_json(model), encoding="utf-8"
+            )
+            (folder / model_card.PREPROCESSING_FILE).write_text(
+                model_card.preprocessing_json(model), encoding="utf-8"
             )
             for name in chosen.BUNDLED:
                 shutil.copyfile(BUNDLED / name, folder / name)
@@ -80,8 +82,8 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
 
 
 def _described(chosen: Format) -> dict[str, str]:
-    names = (model_card.LABELS, model_card.PREPARED, *chosen.BUNDLED)
-    return {name: model_card.COMMON[name] for name in names}
+    names = (model_card.LABELS_FILE, model_card.PREPROCESSING_FILE, *chosen.BUNDLED)
+    return {name: model_card.FILE_DESCRIPTIONS[name] for name in names}
 
 
 def _check_place(output: Path) -> None:

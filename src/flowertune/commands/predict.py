@@ -80,9 +80,9 @@ def execute(words: Sequence[str]) -> int:
             print(header, flush=True)
         for answer in answers:
             if isinstance(answer, predictor.UnreadableImage):
-                leave_out(answer.photo, answer.reason)
+                leave_out(answer.image, answer.reason)
                 continue
-            line = lines.line(Path(str(answer.photo)), answer.classes, answer.probabilities)
+            line = lines.line(Path(str(answer.image)), answer.classes, answer.probabilities)
             with stop.deferred():  # a line is printed once, and whole
                 print(line, flush=True)
             done += 1

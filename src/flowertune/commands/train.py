@@ -50,7 +50,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 dataset = list_images(config.data, cache, console.advance)
-                unchanged.check_photos(run, dataset, console.advance)
+                unchanged.check_images(run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = load_backbone(config.backbone, config.seed).facts()
             unchanged.check_backbone(run, facts)
@@ -105,7 +105,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
                 for note in before.notes:
                     console.warn(note)
                 then = "it is started over" if before.checkpoint is None else "it goes on"
-                console.say(f"{run.path} {before.words}; {then}")
+                console.say(f"{run.path} {before.description}; {then}")
             saved = None if before is None else before.checkpoint
             results, ending = adapt(
                 config, run, compute, backbone, photos, class_prompts, cache, console, stop, saved,

@@ -14,12 +14,12 @@ from flowertune.inference.predictor import Predictor, UnreadableImage
 from flowertune.models.attribution import can_attribute, patch_attribution
 
 TOP_K = 5
-NEAREST = 5
-TINY = 1e-12  # no difference between patches
+N_NEIGHBORS = 5
+EPSILON = 1e-12  # no difference between patches
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExplainedPrediction:
     """pixels (3, H, W) uint8: what the model was shown. classes, probabilities: likeliest first.
 
     relevance (rows, columns): how much each patch has to do with the first class's logit, from 0 to
@@ -33,20 +33,22 @@ class Answer:
     nearest: tuple[Neighbor, ...]
 
 
-def answer(model: Predictor, neighbors: Neighbors, photo: Path) -> Answer | UnreadableImage:
+def explain_prediction(
+    model: Predictor, neighbors: Neighbors, path: Path
+) -> ExplainedPrediction | UnreadableImage:
     """All of it for one photo, whatever the file is."""
     try:
-        pixels = model.pixels(photo)
-    except UnreadableImageError as reason:
-        return UnreadableImage(photo, str(reason))
+        pixels = model.pixels(path)
+    except UnreadableImageError as error:
+        return UnreadableImage(path, str(error))
     outputs = model.outputs(pixels[None])
     top, probabilities = top_classes(outputs.logits, TOP_K)
-    return Answer(
+    return ExplainedPrediction(
         pixels=pixels,
-        classes=tuple(model.class_names[place] for place in top[0].tolist()),
+        classes=tuple(model.class_names[index] for index in top[0].tolist()),
         probabilities=tuple(probabilities[0].tolist()),
         relevance=_relevance(model, pixels, int(top[0, 0])),
-        nearest=tuple(neighbors.nearest(outputs.embedding[0], NEAREST)),
+        nearest=tuple(neighbors.nearest(outputs.embedding[0], N_NEIGHBORS)),
     )
 
 
@@ -60,5 +62,5 @@ def _relevance(
     (relevance,) = patch_attribution(classifier, model.images(pixels[None]), classes)
     relevance -= relevance.min()
     # where all are alike, none is shown: a head may look at nothing
-    shares: NDArray[np.float32] = (relevance / relevance.max().clamp_min(TINY)).cpu().numpy()
+    shares: NDArray[np.float32] = (relevance / relevance.max().clamp_min(EPSILON)).cpu().numpy()
     return shares

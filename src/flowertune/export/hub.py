@@ -40,16 +40,16 @@ def push(folder: Path, repo: str) -> str:
         disable_progress_bars()
         with quiet():
             api = HfApi()
-            made = api.create_repo(repo, private=True, exist_ok=True)
+            repo_url = api.create_repo(repo, private=True, exist_ok=True)
             api.upload_folder(
-                folder_path=folder, repo_id=made.repo_id, commit_message="Export of flowertune"
+                folder_path=folder, repo_id=repo_url.repo_id, commit_message="Export of flowertune"
             )
-        return str(made)
+        return str(repo_url)
     # whatever its HTTP library raises, which has changed with its versions
     except Exception as error:
         # private, should the repository still be new
-        again = f"hf upload {repo} {shlex.quote(str(folder))} --private"
+        command = f"hf upload {repo} {shlex.quote(str(folder))} --private"
         raise ExportError(
             f"could not push to {repo}: {one_line(error)}; the export is whole, and this sends it:"
-            f" {again}"
+            f" {command}"
         ) from error

@@ -19,7 +19,7 @@ LIBRARY = "open_clip"
 BUNDLED: tuple[str, ...] = ()
 
 
-def refusal(model: Exportable) -> str | None:
+def unsupported_reason(model: Exportable) -> str | None:
     """Holds every model without prompts."""
     if model.classifier.prompts is not None:
         return "open_clip has no visual prompts; take onnx or torch"
@@ -39,12 +39,12 @@ def write(model: Exportable, folder: Path) -> None:
     tensors.write_head(model, folder)
 
 
-def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What open_clip makes of the folder alone."""
     with quiet():
-        opened = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
+        exported = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
     head, normalizes = tensors.read_head(folder), tensors.normalizes(model)
-    return lambda images: head(opened.encode_image(images, normalize=normalizes))
+    return lambda images: head(exported.encode_image(images, normalize=normalizes))
 
 
 def files(model: Exportable) -> dict[str, str]:

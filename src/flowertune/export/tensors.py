@@ -38,5 +38,5 @@ def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
 
 def head_files(model: Exportable) -> dict[str, str]:
     """The head's file, and what it is."""
-    of = "embedding, made one of unit length" if normalizes(model) else "embedding"
-    return {HEAD: f"the head: logits = {of} @ weight.T + bias"}
+    embedding = "embedding, made one of unit length" if normalizes(model) else "embedding"
+    return {HEAD: f"the head: logits = {embedding} @ weight.T + bias"}

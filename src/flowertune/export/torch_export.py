@@ -15,7 +15,7 @@ BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.pt2"
 
 
-def refusal(model: Exportable) -> str | None:
+def unsupported_reason(model: Exportable) -> str | None:
     """Holds every model."""
     return None
 
@@ -25,7 +25,7 @@ def write(model: Exportable, folder: Path) -> None:
     torch.export.save(trace(model), folder / MODEL)
 
 
-def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     """What torch makes of the folder alone."""
     program = torch.export.load(folder / MODEL)
     module: Callable[[Tensor], Tensor] = program.module()

@@ -39,16 +39,16 @@ def infer(
     classifier.eval()
     embeddings, logits = [], []
     with merged_lora(classifier.visual), torch.inference_mode():
-        done = 0
+        n_done = 0
         for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             with compute.autocast():
                 for part in split_for_cpu(classifier.visual, batch):
                     part_embedding, part_logits = classifier(normalize(part, mean, std))
                     embeddings.append(part_embedding)
                     logits.append(part_logits)
-            done += len(batch)
+            n_done += len(batch)
             if progress is not None:
-                progress(done, len(pixels))
+                progress(n_done, len(pixels))
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
 
 
@@ -80,7 +80,7 @@ def infer_features(classifier: Classifier, features: Tensor, batch_size: int) ->
 def top_classes_header(k: int) -> list[str]:
     """What a table calls the k likeliest classes and their probabilities."""
     first = ["prediction", "probability"]
-    return first + [f"{name}_{place}" for place in range(2, k + 1) for name in first]
+    return first + [f"{name}_{rank}" for rank in range(2, k + 1) for name in first]
 
 
 def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

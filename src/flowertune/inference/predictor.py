@@ -41,7 +41,7 @@ from flowertune.runs import finished, resume
 from flowertune.runs.directory import Run, damaged_message
 from flowertune.runtime.device import Compute, choose_compute, send
 
-Photo = str | Path | Image.Image
+ImageInput = str | Path | Image.Image
 
 BATCH_SIZE = 32  # more is no faster on a CPU
 TOP_K = 3
@@ -55,7 +55,7 @@ class Prediction:
     here add up to 1 at most.
     """
 
-    photo: Photo
+    image: ImageInput
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
 
@@ -74,7 +74,7 @@ class Prediction:
 class UnreadableImage:
     """A photo that gives no picture, and the reason in a few words."""
 
-    photo: Photo
+    image: ImageInput
     reason: str
 
 
@@ -92,7 +92,9 @@ class Predictor:
     preprocessing: Preprocessing
     compute: Compute
 
-    def predict(self, photos: Photo | Iterable[Photo], *, top_k: int = TOP_K) -> list[Prediction]:
+    def predict(
+        self, images: ImageInput | Iterable[ImageInput], *, top_k: int = TOP_K
+    ) -> list[Prediction]:
         """The `top_k` likeliest classes of each photo, in order.
 
         photos: a path or a PIL image, or any number of them. They are decoded in parallel, turned
@@ -102,17 +104,17 @@ class Predictor:
             UnreadableImageError: a file gives no picture; `stream` goes on with the others.
             ValueError: `top_k` is no whole number from 1.
         """
-        several = [photos] if isinstance(photos, str | Path | Image.Image) else photos
-        found = []
-        with quiet_pil(), closing(self.stream(several, top_k=top_k)) as answers:
-            for answer in answers:
-                if isinstance(answer, UnreadableImage):
-                    raise UnreadableImageError(f"{answer.photo}: {answer.reason}")
-                found.append(answer)
-        return found
+        inputs = [images] if isinstance(images, str | Path | Image.Image) else images
+        predictions = []
+        with quiet_pil(), closing(self.stream(inputs, top_k=top_k)) as results:
+            for result in results:
+                if isinstance(result, UnreadableImage):
+                    raise UnreadableImageError(f"{result.image}: {result.reason}")
+                predictions.append(result)
+        return predictions
 
     def stream(
-        self, photos: Iterable[Photo], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
+        self, images: Iterable[ImageInput], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
     ) -> Generator[Prediction | UnreadableImage, None, None]:
         """As `predict`, one answer after the other: for more photos than one would keep.
 
@@ -122,28 +124,30 @@ class Predictor:
         Raises:
             ValueError: `top_k` or `batch_size` is no whole number from 1.
         """
-        _check_count("top_k", top_k)
-        _check_count("batch_size", batch_size)
-        return self._stream(photos, top_k, batch_size)  # a generator, which begins when it is read
+        _check_positive_integer("top_k", top_k)
+        _check_positive_integer("batch_size", batch_size)
+        return self._stream(images, top_k, batch_size)  # a generator, which begins when it is read
 
     def _stream(
-        self, photos: Iterable[Photo], top_k: int, batch_size: int
+        self, images: Iterable[ImageInput], top_k: int, batch_size: int
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | UnreadableImageError]:
+        def decode(
+            image: ImageInput,
+        ) -> tuple[ImageInput, NDArray[np.uint8] | UnreadableImageError]:
             try:
-                return photo, self.pixels(photo)
-            except UnreadableImageError as reason:
-                return photo, reason
+                return image, self.pixels(image)
+            except UnreadableImageError as error:
+                return image, error
 
-        with closing(in_order(decoded, photos)) as found:
-            while batch := list(islice(found, batch_size)):
-                pixels = [each for _, each in batch if not isinstance(each, UnreadableImageError)]
-                answers = self._ranked(np.stack(pixels), top_k) if pixels else iter(())
-                for photo, each in batch:
-                    if isinstance(each, UnreadableImageError):
-                        yield UnreadableImage(photo, str(each))
+        with closing(in_order(decode, images)) as decoded:
+            while batch := list(islice(decoded, batch_size)):
+                pixels = [item for _, item in batch if not isinstance(item, UnreadableImageError)]
+                predictions = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
+                for image, item in batch:
+                    if isinstance(item, UnreadableImageError):
+                        yield UnreadableImage(image, str(item))
                     else:
-                        yield Prediction(photo, *next(answers))
+                        yield Prediction(image, *next(predictions))
 
     def logits(
         self, pixels: DevicePixels, progress: Callable[[int, int], None] | None = None
@@ -160,16 +164,16 @@ class Predictor:
         batch_size = self.config.trainer.eval_batch_size
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
-    def pixels(self, photo: Photo) -> NDArray[np.uint8]:
+    def pixels(self, image: ImageInput) -> NDArray[np.uint8]:
         """(3, H, W), what open_clip's preprocessing yields before it normalizes.
 
         A photo that somebody has opened already stays as it is. Raises UnreadableImageError.
         """
-        if isinstance(photo, Image.Image):
-            image = from_image(photo)
+        if isinstance(image, Image.Image):
+            rgb = from_image(image)
         else:
-            image = decode_image(image_bytes(Path(photo)))
-        return eval_pixels(image, self.preprocessing)
+            rgb = decode_image(image_bytes(Path(image)))
+        return eval_pixels(rgb, self.preprocessing)
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Pixels (B, 3, H, W) normalized, float32 on the device: what the classifier takes."""
@@ -182,18 +186,18 @@ class Predictor:
             embedding, logits = self.classifier(self.images(pixels))
         return Outputs(embedding.float().cpu(), logits.float().cpu())
 
-    def _ranked(
+    def _rank_classes(
         self, pixels: NDArray[np.uint8], top_k: int
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
         """The likeliest classes of each of (B, 3, H, W), and their probabilities."""
         top, probabilities = top_classes(self.outputs(pixels).logits, top_k)
-        for places, values in zip(top.tolist(), probabilities.tolist(), strict=True):
-            yield tuple(self.class_names[place] for place in places), tuple(values)
+        for indices, values in zip(top.tolist(), probabilities.tolist(), strict=True):
+            yield tuple(self.class_names[index] for index in indices), tuple(values)
 
 
-def _check_count(name: str, number: int) -> None:
-    if not isinstance(number, Integral) or number < 1:
-        raise ValueError(f"{name}={number!r}: must be a whole number, 1 or more")
+def _check_positive_integer(name: str, value: int) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}={value!r}: must be a whole number, 1 or more")
 
 
 def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Predictor:
@@ -256,13 +260,13 @@ def load_run_backbone(run: Run, config: Config) -> Backbone:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except UsageError as error:
         reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
-        why = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
-        raise UsageError(why) from error
+        message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
+        raise UsageError(message) from error
     changed: Sequence[str] = resume.changed_facts(run, backbone.facts())
     if changed:
-        where = config.backbone.path or f"{backbone.name} {backbone.tag}"
+        source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(
-            f"{run.path}: was trained on another backbone than {where} is now"
+            f"{run.path}: was trained on another backbone than {source} is now"
             f" ({', '.join(changed)}); put that back"
         )
     return backbone

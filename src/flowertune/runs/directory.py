@@ -61,8 +61,8 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Those there are, the newest first."""
-        found = self._last.glob("epoch-*-step-*")
-        return sorted((path for path in found if path.is_dir()), reverse=True)
+        paths = self._last.glob("epoch-*-step-*")
+        return sorted((path for path in paths if path.is_dir()), reverse=True)
 
     @property
     def _last(self) -> Path:
@@ -91,44 +91,44 @@ class Run:
         """
         if self.path.exists():
             raise UsageError(exists_message(self.path))
-        new = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
+        temporary = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
         try:
-            if new.path.exists():  # of a process that was killed just below
-                shutil.rmtree(new.path)
-            new.best.parent.mkdir(parents=True)
-            new.adapter.mkdir()
-            files.write_text(new.path / "config.yaml", saved.to_yaml(config))
-            files.write_json(new.path / "environment.json", environment)
-            new.write_status("running")
-            new.path.rename(self.path)
+            if temporary.path.exists():  # of a process that was killed just below
+                shutil.rmtree(temporary.path)
+            temporary.best.parent.mkdir(parents=True)
+            temporary.adapter.mkdir()
+            files.write_text(temporary.path / "config.yaml", saved.to_yaml(config))
+            files.write_json(temporary.path / "environment.json", environment)
+            temporary.write_status("running")
+            temporary.path.rename(self.path)
             files.flush_folder(self.path.parent)
         except OSError as error:
-            shutil.rmtree(new.path, ignore_errors=True)
+            shutil.rmtree(temporary.path, ignore_errors=True)
             raise UsageError(not_writable_message(self.path, error)) from error
 
     def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
         """The newest that is whole, and of newer ones what is wrong with each."""
-        flaws: dict[Path, str] = {}
+        problems: dict[Path, str] = {}
         for path in self.checkpoints():
-            flaw = files.find_corruption(path)
-            if flaw is None:
-                return path, flaws
-            flaws[path] = flaw
-        return None, flaws
+            problem = files.find_corruption(path)
+            if problem is None:
+                return path, problems
+            problems[path] = problem
+        return None, problems
 
-    def mark_resumed(self, others: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
+    def mark_resumed(self, changes: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
         """Makes the directory of an unfinished run one at work again.
 
         `others`: what is another than it was; environment.json gets it under "resumed". The
         damaged checkpoints go.
         """
-        before = self.environment()
-        resumed = before.get("resumed", [])
+        previous = self.environment()
+        resumed = previous.get("resumed", [])
         if not isinstance(resumed, list):
             raise UsageError(damaged_message(self.path, "environment.json"))
         try:
             files.write_json(
-                self.path / "environment.json", {**before, "resumed": [*resumed, others]}
+                self.path / "environment.json", {**previous, "resumed": [*resumed, changes]}
             )
         except ValueError as error:  # an infinity, which JSON does not have
             raise UsageError(damaged_message(self.path, "environment.json")) from error
@@ -136,9 +136,9 @@ class Run:
             shutil.rmtree(path)
         for folder in (self.best.parent, self.adapter):
             folder.mkdir(parents=True, exist_ok=True)
-        for left in list(self.path.rglob(".*")):  # half a file of a process that was killed
-            if _HALF_WRITTEN.fullmatch(left.name) and not left.is_symlink():
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        for partial in list(self.path.rglob(".*")):  # half a file of a process that was killed
+            if _HALF_WRITTEN.fullmatch(partial.name) and not partial.is_symlink():
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         shutil.rmtree(self.failed_batch, ignore_errors=True)
         self.write_status("running")
 
@@ -152,14 +152,14 @@ class Run:
             status = self._read("status.json")
         except UsageError:
             return {}
-        is_one = all(value is None or isinstance(value, str) for value in status.values())
-        return status if is_one and isinstance(status.get("state"), str) else {}
+        is_valid = all(value is None or isinstance(value, str) for value in status.values())
+        return status if is_valid and isinstance(status.get("state"), str) else {}
 
-    def write_status(self, state: str, why: str | None = None, **more: str) -> None:
+    def write_status(self, state: str, why: str | None = None, **extra: str) -> None:
         """`state`: running, finished, failed or interrupted; `why` for the last two."""
-        files.write_json(self.path / "status.json", {"state": state, "why": why, **more})
+        files.write_json(self.path / "status.json", {"state": state, "why": why, **extra})
 
-    def is_one(self) -> bool:
+    def looks_like_run(self) -> bool:
         """Whether a directory is a run, though its status.json does not say so."""
         return all((self.path / name).is_file() for name in ("config.yaml", "environment.json"))
 
@@ -194,7 +194,7 @@ class Run:
             raise UsageError(damaged_message(self.path, "results.json"))
         return values
 
-    def photos(self) -> list[RunImage]:
+    def images(self) -> list[RunImage]:
         """What photos.csv lists. Raises UsageError: missing or damaged."""
         try:
             with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:

@@ -25,7 +25,7 @@ class Prediction:
     is_correct: bool
 
     @property
-    def answer(self) -> str:
+    def predicted(self) -> str:
         return self.ranked[0][0]
 
     @property
@@ -61,23 +61,26 @@ class FinishedRun:
         try:
             with (self.run.path / name).open(encoding="utf-8", newline="") as file:
                 _, *rows = csv.reader(file)
-            found = tuple(map(_prediction, rows))
+            predictions = tuple(map(_prediction, rows))
         except (OSError, ValueError, csv.Error) as error:
             raise UsageError(damaged_message(self.run.path, name)) from error
-        photos = self.results["splits"][split]["n"]
-        if len(found) != photos or len({each.path for each in found}) != photos:
+        n_images = self.results["splits"][split]["n"]
+        if len(predictions) != n_images or len({each.path for each in predictions}) != n_images:
             raise UsageError(damaged_message(self.run.path, name))
-        return found
+        return predictions
 
 
 def _prediction(row: Sequence[str]) -> Prediction:
-    photo, label, answer, probability, *others = row
-    ranked = (answer, probability, *others)
-    pairs = [(name, float(share)) for name, share in zip(ranked[::2], ranked[1::2], strict=True)]
-    if not all(0 <= share <= 1 for _, share in pairs):
+    path, label, predicted, probability, *rest = row
+    ranked = (predicted, probability, *rest)
+    pairs = [
+        (name, float(probability))
+        for name, probability in zip(ranked[::2], ranked[1::2], strict=True)
+    ]
+    if not all(0 <= probability <= 1 for _, probability in pairs):
         raise ValueError(f"not probabilities: {row}")
-    answers = tuple((printable(name), share) for name, share in pairs)
-    return Prediction(photo, printable(label), answers, label == answer)
+    named = tuple((printable(name), probability) for name, probability in pairs)
+    return Prediction(path, printable(label), named, label == predicted)
 
 
 def seed_matters(model: str, solver: str) -> bool:
@@ -90,9 +93,9 @@ def finished_run(path: Path) -> Run:
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
-        there = "" if path.is_dir() else "; there is no such directory"
+        hint = "" if path.is_dir() else "; there is no such directory"
         raise UsageError(
-            f"{path}: is no finished run" + (there if state == "unknown" else f": {state}")
+            f"{path}: is no finished run" + (hint if state == "unknown" else f": {state}")
         )
     return run
 

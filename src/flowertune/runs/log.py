@@ -47,16 +47,16 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
         _write_status(run, "failed", str(error))
         raise
     except Exception as error:
-        why, is_known = _why(error, out_of_memory)
-        log.debug("%s\n%s", why, traceback.format_exc())
-        _write_status(run, "failed", why)
-        raise TrainingError(why if is_known else f"{why} (see {run.log})") from error
+        message, is_actionable = _describe(error, out_of_memory)
+        log.debug("%s\n%s", message, traceback.format_exc())
+        _write_status(run, "failed", message)
+        raise TrainingError(message if is_actionable else f"{message} (see {run.log})") from error
     except BaseException as error:  # SystemExit, say, from a library
         _write_status(run, "failed", with_type(error))
         raise
 
 
-def _why(error: Exception, out_of_memory: str) -> tuple[str, bool]:
+def _describe(error: Exception, out_of_memory: str) -> tuple[str, bool]:
     """In one line, and whether it says what to do."""
     if is_out_of_memory(error):
         return out_of_memory, True
@@ -102,14 +102,14 @@ def log_to_file(run: Run) -> Iterator[None]:
     screen = _ScreenHandler()
     screen.setLevel(logging.WARNING)
     screen.addFilter(logging.Filter("flowertune"))
-    ours, root = logging.getLogger("flowertune"), logging.getLogger()
-    ours.setLevel(logging.DEBUG)
+    logger, root = logging.getLogger("flowertune"), logging.getLogger()
+    logger.setLevel(logging.DEBUG)
     # Hydra's job_logging=disabled hides warnings, and disables the loggers that a job finds.
     level = root.level
     root.setLevel(logging.WARNING)
-    for logger in root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
+    for other in root.manager.loggerDict.values():
+        if isinstance(other, logging.Logger):
+            other.disabled = False
     root.addHandler(file)
     root.addHandler(screen)
     logging.captureWarnings(True)

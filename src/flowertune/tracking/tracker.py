@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ class Tracker(Protocol):
     tracker all lines once more, and the tracker leaves out those that it has.
     """
 
-    place: str
+    location: str
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         """Takes the next lines of metrics.jsonl."""
@@ -54,8 +55,8 @@ def check(settings: LoggerConfig) -> None:
     """
     if settings.name == "none":
         return
-    found = importlib.util.find_spec(settings.name)
-    if found is None or found.origin is None:  # wandb's own folder of files is no package
+    spec = importlib.util.find_spec(settings.name)
+    if spec is None or spec.origin is None:  # wandb's own folder of files is no package
         raise UsageError(
             f"logger={settings.name}: is not installed; pip install 'flowertune[{settings.name}]'"
         )
@@ -76,8 +77,8 @@ def start(settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> Tracke
 log = logging.getLogger(__name__)
 
 # Seconds that a tracker has for what is left to send; whoever interrupts wants an end soon.
-PATIENCE_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
-SOON_S = 2.0  # a wait that is longer is told of
+TIMEOUTS_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
+QUIET_WAIT_S = 2.0  # a wait that is longer is told of
 
 
 class Tracking:
@@ -92,72 +93,72 @@ class Tracking:
         self._name = name
         self._say = say
         self._calls: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
-        self._given = 0  # lines
+        self._n_lines = 0
         self._has_results = False
-        self._place: str | None = None
-        self._fault: str | None = None
+        self._location: str | None = None
+        self._error: str | None = None
         self._thread: Thread | None = None
         if start is not None:
             # where it hangs, the process ends without it
-            self._thread = Thread(target=self._work, args=(start,), daemon=True)
+            self._thread = Thread(target=self._run_tracker, args=(start,), daemon=True)
             self._thread.start()
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         """Takes all lines of metrics.jsonl so far, and hands on those that are new."""
-        new, self._given = list(lines[self._given :]), len(lines)
+        new, self._n_lines = list(lines[self._n_lines :]), len(lines)
         if new:
-            self._hand_on(lambda tracker: tracker.log_metrics(new))
+            self._enqueue(lambda tracker: tracker.log_metrics(new))
 
     def log_results(self, results: Mapping[str, Any]) -> None:
         """Takes the content of results.json."""
         self._has_results = True
-        self._hand_on(lambda tracker: tracker.log_results(results))
+        self._enqueue(lambda tracker: tracker.log_results(results))
 
     def close(self, state: str) -> None:
         """Waits until all is handed on, for so long that it cannot be a hang.
 
         A run with its results is finished, whatever came afterwards.
         """
-        told = "finished" if self._has_results else state
-        self._hand_on(lambda tracker: tracker.close(told))
+        final_state = "finished" if self._has_results else state
+        self._enqueue(lambda tracker: tracker.close(final_state))
         if self._thread is None:
             return
         self._calls.put(None)
-        patience = PATIENCE_S[state]
-        self._thread.join(min(SOON_S, patience))
+        timeout = TIMEOUTS_S[state]
+        self._thread.join(min(QUIET_WAIT_S, timeout))
         if self._thread.is_alive():
-            self._say(f"logger={self._name}: waiting for it, {patience:g} s at most")
-            self._thread.join(max(0, patience - SOON_S))
+            self._say(f"logger={self._name}: waiting for it, {timeout:g} s at most")
+            self._thread.join(max(0, timeout - QUIET_WAIT_S))
         if self._thread.is_alive():
-            self._fault = f"it was not done {patience:g} s after the run"
-        self._tell()
+            self._error = f"it was not done {timeout:g} s after the run"
+        self._report()
 
-    def _hand_on(self, call: Callable[[Tracker], None]) -> None:
-        self._tell()
+    def _enqueue(self, call: Callable[[Tracker], None]) -> None:
+        self._report()
         if self._thread is not None:
             self._calls.put(call)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """What the other thread has to say; the terminal is this one's."""
-        place, self._place = self._place, None
-        if place is not None:
-            self._say(f"logger={self._name}: {place}")
-        if self._fault is not None:
-            log.warning("logger=%s is left aside: %s", self._name, self._fault)
-            self._thread = self._fault = None
+        location, self._location = self._location, None
+        if location is not None:
+            self._say(f"logger={self._name}: {location}")
+        if self._error is not None:
+            log.warning("logger=%s is left aside: %s", self._name, self._error)
+            self._thread = self._error = None
 
-    def _work(self, start: Callable[[], Tracker]) -> None:
+    def _run_tracker(self, start: Callable[[], Tracker]) -> None:
         try:
             tracker = start()
-            self._place = tracker.place
+            self._location = tracker.location
             while (call := self._calls.get()) is not None:
                 call(tracker)
         except BaseException as error:  # whatever a tracker does, SystemExit too
-            log.debug("logger=%s\n%s", self._name, _without_names(traceback.format_exc()))
-            self._fault = _without_names(with_type(error))
+            log.debug("logger=%s\n%s", self._name, _redact_credentials(traceback.format_exc()))
+            self._error = _redact_credentials(with_type(error))
 
 
-def _without_names(text: str) -> str:
+def _redact_credentials(text: str) -> str:
     """Without what an address has of a user and a password; run.log is handed around."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
@@ -170,8 +171,8 @@ def track_run(
 
     However the body ends, the tracker hears of it: finished, failed or interrupted.
     """
-    start = None if settings.name == "none" else lambda: start(settings, run, config)
-    tracking = Tracking(settings.name, start, say)
+    start_tracker = None if settings.name == "none" else partial(start, settings, run, config)
+    tracking = Tracking(settings.name, start_tracker, say)
     state = "failed"
     try:
         yield tracking

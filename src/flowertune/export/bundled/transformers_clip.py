@@ -35,7 +35,7 @@ def missing_support(visual: Any) -> str | None:
         return f"it is a {type(visual).__name__}"
     first = visual.transformer.resblocks[0]
     sizes = visual.image_size, visual.patch_size
-    for lacking, reason in (
+    for is_unsupported, reason in (
         (not hasattr(visual.ln_pre, "weight"), "it has no norm before its blocks"),
         (visual.attn_pool is not None or visual.pool_type != "tok", "it pools in another way"),
         (type(first).__name__ != "ResidualAttentionBlock", "its blocks are of another kind"),
@@ -43,7 +43,7 @@ def missing_support(visual: Any) -> str | None:
         (not activation(visual), "it has another activation"),
         (any(height != width for height, width in sizes), "its images or patches are no squares"),
     ):
-        if lacking:
+        if is_unsupported:
             return reason
     return None
 
@@ -76,20 +76,20 @@ def convert(visual: Any, state: Any = None) -> Any:
     weights |= {theirs: state.pop(ours) for ours, theirs in OUTSIDE.items()}
     for name, tensor in state.items():
         if ".attn.in_proj_" in name:  # q, k and v in one
-            block_name, kind = name.split(".attn.in_proj_")
+            block_name, parameter = name.split(".attn.in_proj_")
             for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                weights[renamed(f"{block_name}.attn.{part}_proj.{kind}")] = rows
+                weights[rename(f"{block_name}.attn.{part}_proj.{parameter}")] = rows
         else:
-            weights[renamed(name)] = tensor
+            weights[rename(name)] = tensor
     model = CLIPVisionModelWithProjection(config)
     model.load_state_dict(weights, strict=True)
     return model.eval()
 
 
-def renamed(name: str) -> str:
+def rename(name: str) -> str:
     """transformers' name for a weight, or another part, of a block."""
     for ours, theirs in IN_BLOCK.items():
-        head, found, tail = name.partition(f".{ours}.")
-        if found:
+        head, separator, tail = name.partition(f".{ours}.")
+        if separator:
             return f"{head.replace(*BLOCKS)}.{theirs}.{tail}"
     raise KeyError(name)

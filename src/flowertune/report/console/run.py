@@ -95,10 +95,10 @@ class ConsoleReporter:
         if total is not None and done >= total:
             self._progress.remove_task(self._tasks.pop(description))
 
-    def start(self, directory: str, **what: Any) -> None:
+    def start(self, directory: str, **run_facts: Any) -> None:
         """A run begins: its method, backbone, tag, protocol and seed."""
-        self._emit("start", run=directory, **what)
-        self.say("{method}: {backbone} {tag}; {protocol}".format(**what))
+        self._emit("start", run=directory, **run_facts)
+        self.say("{method}: {backbone} {tag}; {protocol}".format(**run_facts))
 
     @contextmanager
     def training(
@@ -168,7 +168,7 @@ class ConsoleReporter:
             f"model {results['model']}, head {results['head']}, "
             f"augmentation {results['augmentation']}, loss {results['loss']}"
         )
-        self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
+        self.say(f"{_training_summary(results)}, {results['device']} {results['precision']}, "
                  f"seed {results['seed']}")  # fmt: skip
         self.say(directory)
 
@@ -178,14 +178,14 @@ def error_console() -> ConsoleReporter:
     return ConsoleReporter(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
-def _course(results: Mapping[str, Any]) -> str:
+def _training_summary(results: Mapping[str, Any]) -> str:
     """How long what took, and which weights were kept."""
     best, epochs, scale = (results[key] for key in ("best_epoch", "epochs_run", "adapter_scale"))
     if epochs == 0:
         return f"no epochs: on frozen features, {results['seconds']:.1f} s"
-    kept = f"last of {epochs} epochs" if best is None else f"best epoch {best} of {epochs}"
+    weights = f"last of {epochs} epochs" if best is None else f"best epoch {best} of {epochs}"
     return (
-        kept
+        weights
         + ("" if scale is None else f", adapter at {scale:g} of its size")
         + f", {results['seconds']:.1f} s of training and validation"
         + f", {results['images_per_second']:,.0f} images/s"
@@ -195,8 +195,8 @@ def _course(results: Mapping[str, Any]) -> str:
 def _table(results: Mapping[str, Any], split: str) -> Table:
     """One split: a row for each baseline and for the method; 60 columns are enough for it."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    count = results["splits"][split]["n"]
-    table.add_column(f"{split}\n{count:,} photos", min_width=12, overflow="fold")
+    n_images = results["splits"][split]["n"]
+    table.add_column(f"{split}\n{n_images:,} photos", min_width=12, overflow="fold")
     for title, width in (
         ("top-1\n[dim]95 % interval[/dim]", 19),  # 91.23% [90.1, 92.3]: the splits line up
         ("mean\nper class", 9),

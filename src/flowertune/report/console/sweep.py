@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.analysis.compare import BASELINE_NAMES
-from flowertune.analysis.settings import Job, SettingStats, settings
+from flowertune.analysis.settings import Job, SettingStats, group_settings
 from flowertune.report.console.run import ConsoleReporter
 
 _MARK = " *"  # below the linear probe
@@ -17,9 +17,9 @@ _MARK = " *"  # below the linear probe
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
     """One table for each backbone and protocol, the jobs without a result, where it all lies."""
-    finished = sum(job.state == "finished" for job in jobs)
-    console.say(f"\nsweep: {finished} of {len(jobs)} runs finished")
-    groups = settings(jobs, swept)
+    n_finished = sum(job.state == "finished" for job in jobs)
+    console.say(f"\nsweep: {n_finished} of {len(jobs)} runs finished")
+    groups = group_settings(jobs, swept)
     if len(groups) > 1:
         console.say("not the same backbone or photos: numbers of different tables do not compare")
     for group in groups:
@@ -69,15 +69,18 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     keys = [key for key in group[0].values if key != "method" or with_method] or ["method"]
     splits = _splits(group)
-    short = [key.rpartition(".")[2] for key in keys]
-    titles = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
+    short_keys = [key.rpartition(".")[2] for key in keys]
+    titles = [
+        key if short_keys.count(last) > 1 else last
+        for key, last in zip(keys, short_keys, strict=True)
+    ]
     table.add_column(Text(titles[0]), min_width=12, overflow="fold")
     for title in titles[1:]:
         table.add_column(Text(title), overflow="fold")
     counts = ["seeds"]
     for split in splits:
-        count = group[0].results[0]["splits"][split]["n"]
-        counts.append(f"{split} top-1\n[dim]{count:,} photos[/dim]")
+        n_images = group[0].results[0]["splits"][split]["n"]
+        counts.append(f"{split} top-1\n[dim]{n_images:,} photos[/dim]")
     for title in (*counts, f"{splits[-1]} mean\nper class", "trained\nparameters"):
         table.add_column(title, justify="right", no_wrap=True)
 
@@ -87,9 +90,12 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
         finished = len(setting.results)
         marks = {reported_split: _MARK if setting.is_below_probe else blank}
         table.add_row(
-            *(Text(_short(setting.values[key]), "bold") for key in keys),
+            *(Text(_shorten_number(setting.values[key]), "bold") for key in keys),
             str(finished) if finished == setting.jobs else f"{finished} of {setting.jobs}",
-            *(_around(setting, f"{split}_top1") + marks.get(split, "") for split in splits),
+            *(
+                _format_estimate(setting, f"{split}_top1") + marks.get(split, "")
+                for split in splits
+            ),
             f"{setting.mean[f'{splits[-1]}_mean_per_class']:.2%}",
             f"{setting.results[0]['trainable_parameters']:,}",
         )
@@ -97,7 +103,7 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
         if all(f"{baseline}_{reported_split}_top1" in setting.mean for setting in group):
             measures = [*(f"{split}_top1" for split in splits), f"{splits[-1]}_mean_per_class"]
             cells = [
-                _over([setting.mean[f"{baseline}_{measure}"] for setting in group])
+                _format_range([setting.mean[f"{baseline}_{measure}"] for setting in group])
                 for measure in measures
             ]
             cells[splits.index(reported_split)] += blank
@@ -106,17 +112,17 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
     return table
 
 
-def _over(accuracies: Sequence[float]) -> str:
+def _format_range(accuracies: Sequence[float]) -> str:
     """One number where all settings share it; where the sweep changes it, from least to most."""
     least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
     return most if least == most else f"{least}\nto {most}"
 
 
-def _around(setting: SettingStats, measure: str) -> str:
-    spread = setting.std.get(measure)
-    return f"{setting.mean[measure]:.2%}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+def _format_estimate(setting: SettingStats, measure: str) -> str:
+    std = setting.std.get(measure)
+    return f"{setting.mean[measure]:.2%}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
-def _short(value: str) -> str:
+def _shorten_number(value: str) -> str:
     """A number that a search drew has 17 digits; four are enough to see."""
     return f"{float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}(e-\d+)?", value) else value

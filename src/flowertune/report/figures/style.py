@@ -74,7 +74,7 @@ def whole_numbers(axes: "Axes") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], color: str) -> None:
+def squares(axes: "Axes", cells: Sequence[tuple[int, int, float]], color: str) -> None:
     """A square about each (x, y), the denser the larger its share in (0, 1]."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
@@ -82,8 +82,8 @@ def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], color: str) 
     corners = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
     axes.add_collection(
         PolyCollection(
-            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in places],
-            facecolors=[to_rgba(color, 0.2 + 0.8 * share) for _, _, share in places],
+            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in cells],
+            facecolors=[to_rgba(color, 0.2 + 0.8 * share) for _, _, share in cells],
         )
     )
 
@@ -95,12 +95,12 @@ def logarithmic(axes: "Axes") -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: f"{x:,.9g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,.9g}"))
 
 
 def themed_svg(figure: "Figure") -> str:
     """The figure as SVG to stand in a page: its colors are the page's."""
-    return _themed(_svg(figure))
+    return _use_page_colors(_svg(figure))
 
 
 @dataclass(frozen=True)
@@ -122,20 +122,20 @@ class Drawing:
     @property
     def themed_svg(self) -> str:
         """For a page."""
-        return _themed(self.svg)
+        return _use_page_colors(self.svg)
 
     def save(self, folder: Path) -> None:
         """As name.png and name.svg."""
-        svg, pixels = self.svg, io.BytesIO()
+        svg, png = self.svg, io.BytesIO()
         with settings():
             self.figure.savefig(
-                pixels, format="png", dpi=DOTS, facecolor="white", metadata={"Software": None}
+                png, format="png", dpi=DOTS, facecolor="white", metadata={"Software": None}
             )
-        files.write_bytes(folder / f"{self.name}.png", pixels.getvalue())
+        files.write_bytes(folder / f"{self.name}.png", png.getvalue())
         files.write_text(folder / f"{self.name}.svg", svg)
 
 
-def _themed(svg: str) -> str:
+def _use_page_colors(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")

@@ -11,7 +11,7 @@ from flowertune.analysis.statistics import (
     difference_from_published,
     mcnemar,
     t_interval,
-    t_interval_half_width,
+    t_half_width,
 )
 
 
@@ -25,9 +25,7 @@ def hits(both: int, only_first: int, only_second: int, neither: int) -> tuple[li
 
 def test_three_seeds_have_the_t_interval_of_two_degrees_of_freedom() -> None:
     # by hand: deviation 0.01, t = 4.3027
-    assert t_interval_half_width([0.90, 0.91, 0.92]) == pytest.approx(
-        4.3027 * 0.01 / math.sqrt(3), 1e-4
-    )
+    assert t_half_width([0.90, 0.91, 0.92]) == pytest.approx(4.3027 * 0.01 / math.sqrt(3), 1e-4)
 
 
 @pytest.mark.parametrize("runs", [2, 3, 5, 20])

@@ -30,7 +30,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     temporary = _temporary_path(path)
     try:
-        with _translate_disk_full(path, len(data)), temporary.open("xb") as file:
+        with _explain_full_disk(path, len(data)), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -47,12 +47,9 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     Raises DiskFullError, or another OSError.
     """
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
-    with (
-        _translate_disk_full(path, sum(map(len, contents.values()))),
-        new_folder(path) as temporary,
-    ):
+    with _explain_full_disk(path, sum(map(len, contents.values()))), new_folder(path) as folder:
         for name, data in {**contents, SUMS: sums.encode()}.items():
-            (temporary / name).write_bytes(data)
+            (folder / name).write_bytes(data)
 
 
 @contextmanager
@@ -101,7 +98,7 @@ def find_corruption(folder: Path) -> str | None:
 
 
 @contextmanager
-def _translate_disk_full(path: Path, n_bytes: int) -> Iterator[None]:
+def _explain_full_disk(path: Path, n_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:

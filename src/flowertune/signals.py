@@ -37,7 +37,7 @@ class StopRequest:
         self.received: signal.Signals | None = None
         self.forced = False
         self._deferred = False
-        self.has_received = False
+        self._stopping = False
         self._say: Callable[[str], None] = write
         self._pid = os.getpid()
 
@@ -63,20 +63,17 @@ class StopRequest:
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
         first = self.received is None
-        is_warning = number == getattr(signal, "SIGUSR1", None)
-        is_second, self.has_received = (
-            self.has_received and not is_warning,
-            self.has_received or not is_warning,
-        )
+        warning = number == getattr(signal, "SIGUSR1", None)
+        is_second, self._stopping = self._stopping and not warning, self._stopping or not warning
         received = signal.Signals(number)
-        if is_warning and _get_relayed_signal is not None:
+        if warning and _get_relayed_signal is not None:
             received = _get_relayed_signal() or received
         if first or is_second:
             self.received = received
         if self._deferred and not is_second:
             if first:
                 self._say(FINISHING)
-        elif first or not is_warning:
+        elif first or not warning:
             self.forced = True
             raise Interrupted(received)
 

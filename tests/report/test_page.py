@@ -10,7 +10,7 @@ from flowertune.report.figures import style
 from flowertune.report.html.page import (
     Section,
     bullets,
-    collapsible,
+    toggle,
     document,
     figure,
     paragraph,
@@ -61,7 +61,7 @@ def drawing(height: float = 3) -> str:
 def page() -> Read:
     body = (
         paragraph(ODD) + bullets([ODD], "note") + table([ODD, "n"], [[ODD, "1"]], ODD, [1])
-        + figure(drawing(), ODD, ODD) + figure(drawing(4), ODD, ODD) + collapsible(ODD, paragraph(ODD))
+        + figure(drawing(), ODD, ODD) + figure(drawing(4), ODD, ODD) + toggle(ODD, paragraph(ODD))
     )  # fmt: skip
     return Read(document(ODD, paragraph(ODD), [Section("part", ODD, body)]))
 

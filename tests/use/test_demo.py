@@ -16,7 +16,7 @@ import flowertune
 from flowertune import cli
 from flowertune.commands import demo
 from flowertune.demo import cards, neighbors
-from flowertune.demo.answer import ExplainedPrediction, explain_prediction
+from flowertune.demo.answer import Explanation, explain
 from flowertune.demo.neighbors import Neighbor, Neighbors
 from flowertune.inference import run_images
 from flowertune.inference.predictor import UnreadableImage
@@ -34,9 +34,9 @@ def photos(drawn: Path) -> list[Path]:
     return sorted((drawn / "test").rglob("*.png"))
 
 
-def answered(model: flowertune.Predictor, known: Neighbors, photo: Path) -> ExplainedPrediction:
-    found = explain_prediction(model, known, photo)
-    assert isinstance(found, ExplainedPrediction)
+def answered(model: flowertune.Predictor, known: Neighbors, photo: Path) -> Explanation:
+    found = explain(model, known, photo)
+    assert isinstance(found, Explanation)
     return found
 
 
@@ -134,7 +134,7 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>\"'&"
     (picture := tmp_path / f"{evil.replace('/', '')}.png").touch()
     Image.new("RGB", (300, 200), "red").save(picture)
-    found = ExplainedPrediction(
+    found = Explanation(
         pixels=np.zeros((3, 32, 32), np.uint8),
         classes=(evil, "b"),
         probabilities=(0.75, 0.25),

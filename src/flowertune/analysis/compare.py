@@ -1,4 +1,4 @@
-"""Finished runs beside each other: which may be compared, what tells them apart, what they reach.
+"""Compare finished runs: group them, find the keys that differ, estimate accuracies.
 
 A row is a setting with its runs, which differ by their seed alone; a group holds the rows of one
 backbone, one protocol and the same photos. Accuracies are fractions in [0, 1].
@@ -38,32 +38,32 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting and its runs, by seed."""
+    """Runs of the same setting, sorted by seed."""
 
     stats: SettingStats
     runs: tuple[FinishedRun, ...]
 
     @property
     def method(self) -> str:
-        """The preset's name."""
+        """Name of the preset."""
         return self.stats.values["method"]
 
     @property
     def label(self) -> str:
-        """The method, and what else tells the setting from its group's others."""
+        """Method, and the values that distinguish the setting within its group."""
         others = [f"{key}={value}" for key, value in self.stats.values.items() if key != "method"]
         return " ".join([self.method, *others])
 
     @property
     def seeds_label(self) -> str:
-        """What the numbers rest on."""
+        """Number of seeds, for display."""
         if not self.runs[0].depends_on_seed:
             return "1, any seed"
         return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
 
     @property
     def splits(self) -> list[str]:
-        """Those that were measured, without train."""
+        """Evaluated splits, without train."""
         return [split for split in SPLITS if split in self.runs[0].results["splits"]]
 
     @property
@@ -73,12 +73,12 @@ class Setting:
 
     @property
     def minutes(self) -> float:
-        """Of training and validation, the mean of the runs."""
+        """Mean minutes of training and validation per run."""
         seconds: list[float] = [run.results["seconds"] for run in self.runs]
         return mean(seconds) / 60
 
     def over_seeds(self, split: str, metric: str) -> list[float]:
-        """A value a run; one where the seed does not matter, however many runs there are."""
+        """Values of a metric, one per run; a single one if the seed does not matter."""
         values = [run.results["splits"][split][metric] for run in self.runs]
         return values if self.runs[0].depends_on_seed else values[:1]
 
@@ -92,7 +92,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows whose numbers compare. `keys`: what they are told apart by, `method` the first."""
+    """Settings whose numbers are comparable. `keys` distinguish them, `method` first."""
 
     keys: tuple[str, ...]
     rows: tuple[Setting, ...]
@@ -103,23 +103,23 @@ class Comparison:
 
     @property
     def reported_split(self) -> str:
-        """The split that the rows are compared on, photo by photo."""
+        """Split on which the settings are compared image by image."""
         return self.splits[-1]
 
     def n_images(self, split: str) -> int:
-        """How many the split has."""
+        """Number of images of a split."""
         n: int = self.rows[0].runs[0].results["splits"][split]["n"]
         return n
 
     @property
     def protocol(self) -> str:
-        """Backbone, weights and photos, in words."""
+        """Backbone, weights and dataset, for display."""
         first = self.rows[0].runs[0].results
         return f"{first['backbone']} {first['tag']}; {first['protocol']}"
 
     @cached_property
     def pairs(self) -> "list[PairComparison]":
-        """All rows against each other, on the photos of `reported_split`."""
+        """Pairwise comparisons of all settings on `reported_split`."""
         correct = {
             run.run.path: {p.path: p.is_correct for p in run.predictions(self.reported_split)}
             for row in self.rows
@@ -142,7 +142,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two rows on the same photos: McNemar's test for each seed that both have."""
+    """Two settings on the same images: McNemar's test for each common seed."""
 
     first: Setting
     second: Setting
@@ -150,14 +150,14 @@ class PairComparison:
 
     @property
     def difference(self) -> float:
-        """The second's accuracy minus the first's, the mean over these seeds."""
+        """Mean accuracy of the second minus that of the first over the common seeds."""
         return mean(test.difference.value for test in self.tests.values())
 
 
 def _compare_pair(
     first: Setting, second: Setting
 ) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
-    """Runs of the same seed; one that no seed matters to stands beside each of the other's."""
+    """Yield pairs of runs with the same seed; a run without seed pairs with every run."""
     for run in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
         for other in second.runs if second.runs[0].depends_on_seed else second.runs[:1]:
             seeds = {each.results["seed"] for each in (run, other) if each.depends_on_seed}
@@ -166,7 +166,7 @@ def _compare_pair(
 
 
 def compare_runs(runs: Iterable[FinishedRun]) -> list[Comparison]:
-    """The runs as rows, in the order they came in; those that do not compare are in other groups.
+    """Group comparable runs by setting, in the order given.
 
     Raises:
         UsageError: two runs are the same training.
@@ -178,7 +178,7 @@ def compare_runs(runs: Iterable[FinishedRun]) -> list[Comparison]:
 
 
 def best_first(group: Comparison) -> Comparison:
-    """By mean top-1 on val; where there is no val nothing may select, and the order stays."""
+    """Sort settings by mean top-1 on val; keep the order without a val split."""
     if "val" not in group.splits:
         return group
     rows = sorted(group.rows, key=lambda row: -row.stats.mean["val_top1"])
@@ -205,7 +205,7 @@ def _group_by_setting(runs: Sequence[FinishedRun]) -> Comparison:
 
 
 def _swept_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """The keys that differ among the runs of one method: what differs between methods is theirs."""
+    """Keys that differ among the runs of one method."""
     by_method: dict[str, list[FinishedRun]] = {}
     for run in runs:
         by_method.setdefault(run.results["method"], []).append(run)
@@ -213,7 +213,7 @@ def _swept_keys(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """The keys whose values are not the same in all runs, save seed and what changes nothing."""
+    """Keys whose values differ between runs, except the seed and neutral keys."""
     keys = dict.fromkeys(key for run in runs for key in run.values)
     ignored = ("seed", *RESULT_NEUTRAL_KEYS)
     return [

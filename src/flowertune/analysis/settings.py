@@ -1,7 +1,8 @@
-"""What is known of a sweep's jobs, as tables: a row a job; a row a setting, over its seeds."""
+"""Tabulate a sweep: one row per job, and one row per setting over its seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -22,7 +23,7 @@ _FACTS = [
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `words`: key -> value as typed; the values of `state` are in sweeps.py."""
+    """Job of a sweep. `words`: key -> value as typed; `state` takes the values in sweeps.py."""
 
     number: int
     run: str
@@ -33,13 +34,13 @@ class Job:
     why: str | None = None
 
     def results(self) -> dict[str, Any] | None:
-        """results.json of its run; None unless it is finished."""
+        """Read results.json of its run; None unless it is finished."""
         return Run(Path(self.run)).results() if self.state == "finished" else None
 
 
 @dataclass(frozen=True)
 class SettingStats:
-    """The jobs that differ by their seed alone and measured the same backbone on the same photos.
+    """Results of the jobs that differ only by seed, on the same backbone and images.
 
     `values`: column -> value as typed. `mean` and `std` (n - 1 in the denominator; absent
     for one seed) are over the finished runs, accuracies in [0, 1]. `results`: of those runs.
@@ -53,12 +54,12 @@ class SettingStats:
 
     @property
     def reported_split(self) -> str:
-        """The split that compares it with its baselines."""
+        """Split on which the setting is compared with its baselines."""
         return "test" if "test_top1" in self.mean else "val"
 
     @property
     def is_below_probe(self) -> bool:
-        """Whether its mean is below its linear probe's, on test where there is one."""
+        """Whether its mean is below its linear probe's, on test if there is one."""
         if all(results["model"] in ("zeroshot", "linear_probe") for results in self.results):
             return False
         measure = f"{self.reported_split}_top1"
@@ -67,11 +68,8 @@ class SettingStats:
 
 
 def accuracies(results: dict[str, Any]) -> dict[str, float]:
-    """The accuracies of one results.json by MEASURES' names; what was not measured is absent."""
-    models = {
-        "": results,
-        **{f"{name}_": baseline for name, baseline in results["baselines"].items()},
-    }
+    """Accuracies of one results.json by the names in MEASURES, if measured."""
+    models = {"": results, **{f"{name}_": each for name, each in results["baselines"].items()}}
     return {
         f"{prefix}{split}_{metric}": model["splits"][split][metric]
         for prefix, model in models.items()
@@ -83,7 +81,7 @@ def accuracies(results: dict[str, Any]) -> dict[str, float]:
 
 
 def seconds_left(jobs: Sequence[Job]) -> float:
-    """Of training and validation, in the jobs that are not begun; 0 where none says how long.
+    """Estimate the seconds of training and validation left; 0 if unknown.
 
     By what the method's finished runs took, or where it has none, all trainings.
     """
@@ -114,7 +112,7 @@ def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list
 
 
 def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
-    """Groups of what may be compared: one backbone, one protocol. Best mean top-1 on val first.
+    """Group comparable settings: one backbone, one protocol. Best mean top-1 on val first.
 
     Where the protocol has no val, nothing may select: they stand as they were typed.
     """
@@ -128,12 +126,10 @@ def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setti
     planned = [_values(job, keys) for job in jobs]
     groups = []
     for group in comparable.values():
-        group_stats = [
-            setting_stats(keys, v, planned.count(v), results) for v, results in group.items()
-        ]
-        if "val_top1" in group_stats[0].mean:
-            group_stats.sort(key=lambda setting: -setting.mean["val_top1"])
-        groups.append(group_stats)
+        rows = [setting_stats(keys, v, planned.count(v), results) for v, results in group.items()]
+        if "val_top1" in rows[0].mean:
+            rows.sort(key=lambda setting: -setting.mean["val_top1"])
+        groups.append(rows)
     return groups
 
 
@@ -145,7 +141,7 @@ def setting_rows(
     header = [*_keys(swept), "jobs", "finished", "seeds", *std_columns, "below_linear_probe"]
     header += ["trainable_parameters", "seconds_mean", "backbone", "tag", "protocol"]
     rows = []
-    for setting in (setting for group in groups for setting in group):
+    for setting in chain.from_iterable(groups):
         first = setting.results[0]
         seeds = " ".join(str(results["seed"]) for results in setting.results)
         row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]
@@ -158,7 +154,7 @@ def setting_rows(
 
 
 def _keys(swept: Sequence[str]) -> list[str]:
-    """What settings are told apart by."""
+    """Keys that distinguish settings."""
     return ["method", *(key for key in swept if key not in ("method", "seed"))]
 
 
@@ -167,7 +163,7 @@ def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
-    """What two results have in common where their numbers compare."""
+    """Facts that must be equal for two results to be comparable."""
     names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
     return tuple(results[name] for name in names)
 
@@ -175,11 +171,9 @@ def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
 def setting_stats(
     keys: Sequence[str], values: Sequence[str], jobs: int, results: list[dict[str, Any]]
 ) -> SettingStats:
-    measured = [accuracies(results) for results in results]
+    rows = [accuracies(run) for run in results]
     columns = {
-        name: [row[name] for row in measured]
-        for name in MEASURES
-        if all(name in row for row in measured)
+        name: [row[name] for row in rows] for name in MEASURES if all(name in row for row in rows)
     }
     return SettingStats(
         values=dict(zip(keys, values, strict=True)),

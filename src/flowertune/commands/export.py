@@ -63,10 +63,10 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
         with files.new_folder(output) as folder:
             chosen.write(model, folder)
             found = parity.compare(model, chosen.load(model, folder), on)
-            (folder / model_card.LABELS_FILE).write_text(
+            (folder / model_card.LABELS).write_text(
                 model_card.labels_json(model), encoding="utf-8"
             )
-            (folder / model_card.PREPROCESSING_FILE).write_text(
+            (folder / model_card.PREPROCESSING).write_text(
                 model_card.preprocessing_json(model), encoding="utf-8"
             )
             for name in chosen.BUNDLED:
@@ -82,7 +82,7 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
 
 
 def _described(chosen: Format) -> dict[str, str]:
-    names = (model_card.LABELS_FILE, model_card.PREPROCESSING_FILE, *chosen.BUNDLED)
+    names = (model_card.LABELS, model_card.PREPROCESSING, *chosen.BUNDLED)
     return {name: model_card.FILE_DESCRIPTIONS[name] for name in names}
 
 

@@ -12,11 +12,9 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-MAX_UPLOAD_BYTES = (
-    2 * 2**30
-)  # bytes of uploads that are kept at a time; a lot of them may be 1.5 GiB
-MAX_REQUEST_BYTES = 256 * 2**10  # bytes of what else is sent
-UPLOAD_LIFETIME_S = 600  # seconds that an upload is kept
+MAX_UPLOAD_BYTES = 2 * 2**30  # of all uploads that are kept; a lot of them may be 1.5 GiB
+MAX_REQUEST_BYTES = 256 * 2**10  # of any other request
+UPLOAD_LIFETIME_S = 600
 
 _PAGE = re.compile(r"/|/(assets|static|svelte)/.+|/(theme\.css|favicon\.ico|manifest\.json)")
 _API = re.compile(

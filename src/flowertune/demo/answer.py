@@ -19,7 +19,7 @@ EPSILON = 1e-12  # no difference between patches
 
 
 @dataclass(frozen=True)
-class ExplainedPrediction:
+class Explanation:
     """pixels (3, H, W) uint8: what the model was shown. classes, probabilities: likeliest first.
 
     relevance (rows, columns): how much each patch has to do with the first class's logit, from 0 to
@@ -33,9 +33,7 @@ class ExplainedPrediction:
     nearest: tuple[Neighbor, ...]
 
 
-def explain_prediction(
-    model: Predictor, neighbors: Neighbors, path: Path
-) -> ExplainedPrediction | UnreadableImage:
+def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation | UnreadableImage:
     """All of it for one photo, whatever the file is."""
     try:
         pixels = model.pixels(path)
@@ -43,7 +41,7 @@ def explain_prediction(
         return UnreadableImage(path, str(error))
     outputs = model.outputs(pixels[None])
     top, probabilities = top_classes(outputs.logits, TOP_K)
-    return ExplainedPrediction(
+    return Explanation(
         pixels=pixels,
         classes=tuple(model.class_names[index] for index in top[0].tolist()),
         probabilities=tuple(probabilities[0].tolist()),

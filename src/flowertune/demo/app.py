@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flowertune.demo import cards
 from flowertune.demo.access import restrict_access
-from flowertune.demo.answer import explain_prediction
+from flowertune.demo.answer import explain
 from flowertune.demo.neighbors import Neighbors
 from flowertune.inference.predictor import Predictor
 
@@ -42,9 +42,7 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
             updates.update(dict.fromkeys(slots, ""))
         yield {**updates, n_cards: n_used + len(chosen)}  # the place is free again
         for n_done, path in enumerate(chosen, start=1):
-            card = cards.card(
-                path.name, explain_prediction(model, neighbors, path), neighbors.caption
-            )
+            card = cards.card(path.name, explain(model, neighbors, path), neighbors.caption)
             yield {slots[n_used + n_done - 1]: card, status: cards.status(n_done, len(chosen))}
 
     with gr.Blocks(title="flowertune", analytics_enabled=False) as blocks:

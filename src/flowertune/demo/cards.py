@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes
-from flowertune.demo.answer import ExplainedPrediction
+from flowertune.demo.answer import Explanation
 from flowertune.demo.neighbors import Neighbor
 from flowertune.errors import printable
 from flowertune.inference.predictor import UnreadableImage
@@ -35,26 +35,23 @@ def lead(run: str, results: dict[str, Any], classes: int) -> str:
     )
 
 
-def card(name: str, prediction: ExplainedPrediction | UnreadableImage, caption: str) -> str:
+def card(name: str, result: Explanation | UnreadableImage, caption: str) -> str:
     """All there is to say of one photo; said: of the training photos there are."""
-    if isinstance(prediction, UnreadableImage):
+    if isinstance(result, UnreadableImage):
         return (
             f'<article class="bad"><h2>{_text(name)}</h2>\n'
-            f"<p>This file gives no picture: {_text(prediction.reason)}.</p></article>\n"
+            f"<p>This file gives no picture: {_text(result.reason)}.</p></article>\n"
         )
-    first = prediction.classes[0]
-    figures = _figure(
-        prediction.pixels, "what the model was shown", f"{name}, as the model was shown it"
-    )
-    if prediction.relevance is None:
+    first = result.classes[0]
+    note = "what the model was shown"
+    figures = _figure(result.pixels, note, f"{name}, as the model was shown it")
+    if result.relevance is None:
         figures += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
     else:
         note = f"brightest: the patches that, in this photo, speak most for {first}"
-        figures += _figure(
-            _overlay(prediction.pixels, prediction.relevance), note, f"The same, {note}"
-        )
-    ranked = "".join(map(_bar, prediction.classes, prediction.probabilities))
-    nearest = "".join(map(_neighbor, prediction.nearest))
+        figures += _figure(_overlay(result.pixels, result.relevance), note, f"The same, {note}")
+    ranked = "".join(map(_bar, result.classes, result.probabilities))
+    nearest = "".join(map(_neighbor, result.nearest))
     return (
         f"<article><h2>{_text(name)}</h2>\n"
         f'<div class="answer"><div class="seen">{figures}</div>\n'

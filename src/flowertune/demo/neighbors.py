@@ -90,12 +90,12 @@ def load_neighbors(
             progress("reading training photos", n_done, len(chosen))
     if not readable:
         return _without_neighbors("None of the training photos can be read any more")
-    of_all = "" if len(readable) == len(images) else f" of the {len(images):,}"
+    total = "" if len(readable) == len(images) else f" of the {len(images):,}"
     return Neighbors(
         tuple(root / image.path for image in readable),
         tuple(image.label for image in readable),
         torch.cat(embeddings),
-        f"The nearest of {len(readable):,}{of_all} training photos, by the cosine of the embeddings",
+        f"The nearest of {len(readable):,}{total} training photos, by the cosine of the embeddings",
     )
 
 

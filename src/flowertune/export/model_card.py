@@ -15,11 +15,11 @@ from flowertune.export.exportable import Exportable
 from flowertune.export.parity import Parity
 from flowertune.models.backbone import Backbone
 
-PREPROCESSING_FILE = "preprocessing.json"
-LABELS_FILE = "labels.json"
+PREPROCESSING = "preprocessing.json"
+LABELS = "labels.json"
 FILE_DESCRIPTIONS = {
-    LABELS_FILE: "the class names, in the order of the logits",
-    PREPROCESSING_FILE: "what an image must be for the model",
+    LABELS: "the class names, in the order of the logits",
+    PREPROCESSING: "what an image must be for the model",
     "preprocess.py": "makes it of a photo, by Pillow and NumPy alone",
     "transformers_clip.py": "makes transformers' model of open_clip's",
 }
@@ -100,19 +100,16 @@ def _base_model_line(model: Exportable) -> str:
     return f"base_model: {entry['hf_hub'].rpartition('/')[0]}\n"
 
 
-def _describe_input(preprocessing: Preprocessing) -> str:
-    shape = f"{preprocessing.size[0]} x {preprocessing.size[1]} pixels (height x width)"
+def _describe_input(target: Preprocessing) -> str:
+    shape = f"{target.size[0]} x {target.size[1]} pixels (height x width)"
     resizing = {
-        "shortest": f"resized ({preprocessing.interpolation}) until it just covers {shape}, cropped to "
+        "shortest": f"resized ({target.interpolation}) until it just covers {shape}, cropped to "
         "that in the middle",
-        "longest": f"resized ({preprocessing.interpolation}) until it just fits into {shape}, padded to "
-        f"that with {preprocessing.fill_color}",
-        "squash": f"resized ({preprocessing.interpolation}) to {shape}",
-    }[preprocessing.resize_mode]
-    mean, std = (
-        ", ".join(f"{value:g}" for value in values)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
+        "longest": f"resized ({target.interpolation}) until it just fits into {shape}, padded to "
+        f"that with {target.fill_color}",
+        "squash": f"resized ({target.interpolation}) to {shape}",
+    }[target.resize_mode]
+    mean, std = (", ".join(f"{value:g}" for value in each) for each in (target.mean, target.std))
     return (
         f"turned upright by its EXIF, converted to RGB, {resizing}, divided by 255, less the mean "
         f"({mean}), over the deviation ({std})"
@@ -130,19 +127,16 @@ def _base_note(code: str, backbone: Backbone) -> str:
 
 def _table(results: Mapping[str, Any]) -> str:
     rows = ["| | photos | top-1 | 95 % interval | mean per class |", "|---|---|---|---|---|"]
-    baselines = {
-        BASELINE_NAMES[name]: baseline
-        for name, baseline in results["baselines"].items()
-        if baseline
-    }
+    baselines = {BASELINE_NAMES[name]: each for name, each in results["baselines"].items() if each}
     methods = {**baselines, results["method"]: results}
     for split in ("val", "test"):
         for method, model in methods.items():
             metrics = model["splits"].get(split)
             if metrics:
                 low, high = metrics["top1_interval"]
+                name = f"{split}, {_escape(method)}"
                 rows.append(
-                    f"| {split}, {_escape(method)} | {metrics['n']:,} | {100 * metrics['top1']:.2f} "
+                    f"| {name} | {metrics['n']:,} | {100 * metrics['top1']:.2f} "
                     f"| {100 * low:.1f} to {100 * high:.1f} "
                     f"| {100 * metrics['mean_per_class']:.2f} |"
                 )

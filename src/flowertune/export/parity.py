@@ -80,9 +80,9 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], sample: Sam
     n_different = int((run_logits.argmax(1) != exported_logits.argmax(1)).sum())
     if n_different or not probabilities <= MAX_DIFFERENCE:  # "not" for what is no number
         raise ExportError(
-            f"the exported model is not the run's: {n_different} predictions differ on {sample.description} "
-            f"(largest difference of logits {logits:.1e}, of probabilities {probabilities:.1e}); "
-            "nothing was written"
+            f"the exported model is not the run's: {n_different} predictions differ on "
+            f"{sample.description} (largest difference of logits {logits:.1e}, of probabilities "
+            f"{probabilities:.1e}); nothing was written"
         )
     return Parity(sample.description, logits, probabilities)
 

@@ -1,4 +1,4 @@
-"""A trained model measured on photos that may have other classes than its own."""
+"""Evaluate a trained model on images whose classes may differ from its own."""
 
 import unicodedata
 from collections import Counter
@@ -28,7 +28,7 @@ SPLITS = ("train", "val", "test", "all")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split measured. Photos of classes that the model does not know are in no metric.
+    """Metrics of one split. Images of classes unknown to the model are in no metric.
 
     unknown: these classes, with how many photos each has. missing: the model's classes that no
     photo is of. trained_on: how many of the photos the model was trained on. header, rows: what
@@ -43,7 +43,7 @@ class Evaluation:
     rows: list[list[str]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the rows."""
+        """Convert to plain values for JSON, without the rows."""
         return {
             **self.metrics.to_dict(),
             "unknown": self.unknown,
@@ -59,7 +59,7 @@ def list_images_to_evaluate(
     cache: Path,
     progress: Progress,
 ) -> ImageDataset:
-    """The photos to measure on: of the split, or of each for "all".
+    """List the images of the split, or of every split for "all".
 
     split: None for the run's own test photos (val where it has none), or for all of others. All
     photos of another folder are taken as they lie there, and need not be fit for a training.
@@ -91,7 +91,7 @@ def decode_images(
     cache: Path,
     progress: Progress,
 ) -> CachedDataset:
-    """Their pixels. Raises UsageError as `cache_dataset` does."""
+    """Decode the images of a dataset. Raises UsageError as `cache_dataset` does."""
     # a training left its photos' two forms in one store
     train = dataset.splits.get("train")
     train_key = None if train is None else store_key(train.paths, preprocessing, True)
@@ -112,28 +112,24 @@ def evaluate(
     class_names: Sequence[str],
     trained_on: frozenset[str],
 ) -> Evaluation:
-    """Measures logits (N, C) of a split's photos by a model that knows C classes by name.
+    """Compute the metrics of a split from its logits (N, C), matching classes by name.
 
     trained_on: hashes of the contents of the photos that it was trained on. Raises UsageError where
     no photo is of a class that the model knows.
     """
-    cached, dataset_classes = images.splits[split], images.dataset.class_names
-    n_classes = len(class_names)
-    to_model = _match_class_names(dataset_classes, class_names)
+    cached, names = images.splits[split], images.dataset.class_names
+    n = len(class_names)
+    to_model = _match_class_names(names, class_names)
     labels = [to_model[label] for label in cached.split.labels]
-    unknown = Counter(
-        dataset_classes[label] for label in cached.split.labels if to_model[label] >= n_classes
-    )
-    known = [index for index, label in enumerate(labels) if label < n_classes]
+    unknown = Counter(names[label] for label in cached.split.labels if to_model[label] >= n)
+    known = [index for index, label in enumerate(labels) if label < n]
     if not known:
         raise UsageError(
-            f"{printable(images.dataset.root)}: none of its classes ({_abbreviate(list(unknown))}) is"
-            f" one that the run knows ({_abbreviate(class_names)})"
+            f"{printable(images.dataset.root)}: none of its classes ({_join(list(unknown))}) is"
+            f" one that the run knows ({_join(class_names)})"
         )
     targets = torch.tensor(labels)[known]
-    header, rows = prediction_table(
-        images.names(split), labels, logits, (*class_names, *dataset_classes)
-    )
+    header, rows = prediction_table(images.names(split), labels, logits, (*class_names, *names))
     present = set(targets.tolist())
     return Evaluation(
         metrics=measure(logits[known], targets),
@@ -146,7 +142,7 @@ def evaluate(
 
 
 def training_hashes(run: Run) -> frozenset[str]:
-    """Hashes of the contents of the photos that a run was trained on.
+    """SHA-256 hashes of the images that a run was trained on.
 
     Raises UsageError where its photos.csv is missing or damaged.
     """
@@ -154,7 +150,7 @@ def training_hashes(run: Run) -> frozenset[str]:
 
 
 def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Where each of the names is among the class names; behind them for one that is not there."""
+    """Map each name to its index in `class_names`, or to an index behind them if unknown."""
     # macOS writes the letters of a name apart from their accents
     composed = {unicodedata.normalize("NFC", name): index for index, name in enumerate(class_names)}
     exact = {name: index for index, name in enumerate(class_names)}
@@ -164,6 +160,6 @@ def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list
     ]
 
 
-def _abbreviate(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     listed = ", ".join(printable(name) for name in names[:3])
     return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"

@@ -1,4 +1,4 @@
-"""A finished run's model, ready for use on any photos: in batches, in bounded memory.
+"""Load a finished run's model and predict any images, in batches and bounded memory.
 
 `flowertune.load(RUN).predict(photos)`; the command line's evaluate and predict open a run here too.
 """
@@ -41,7 +41,8 @@ from flowertune.runs import finished, resume
 from flowertune.runs.directory import Run, damaged_message
 from flowertune.runtime.device import Compute, choose_compute, send
 
-ImageInput = str | Path | Image.Image
+ImageLike = str | Path | Image.Image
+_Images = ImageLike | Iterable[ImageLike]
 
 BATCH_SIZE = 32  # more is no faster on a CPU
 TOP_K = 3
@@ -49,38 +50,38 @@ TOP_K = 3
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a photo is taken for: class names, the likeliest first, with their probabilities.
+    """Predicted class names of an image, likeliest first, with their probabilities.
 
     `photo` is as it was given. Probabilities are of all classes, so that those of the few that are
     here add up to 1 at most.
     """
 
-    image: ImageInput
+    image: ImageLike
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """Likeliest class."""
         return self.classes[0]
 
     @property
     def probability(self) -> float:
-        """Its probability."""
+        """Probability of the likeliest class."""
         return self.probabilities[0]
 
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """A photo that gives no picture, and the reason in a few words."""
+    """Image that could not be decoded, with a short reason."""
 
-    image: ImageInput
+    image: ImageLike
     reason: str
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run with its model: in eval mode on the device, LoRA part of the weights.
+    """Model of a run in eval mode on its device, with LoRA merged into the weights.
 
     `class_names` are in the order of the logits.
     """
@@ -92,10 +93,8 @@ class Predictor:
     preprocessing: Preprocessing
     compute: Compute
 
-    def predict(
-        self, images: ImageInput | Iterable[ImageInput], *, top_k: int = TOP_K
-    ) -> list[Prediction]:
-        """The `top_k` likeliest classes of each photo, in order.
+    def predict(self, images: _Images, *, top_k: int = TOP_K) -> list[Prediction]:
+        """Predict the `top_k` likeliest classes of each image, in order.
 
         photos: a path or a PIL image, or any number of them. They are decoded in parallel, turned
         upright by their EXIF orientation, and never all in memory at once.
@@ -114,9 +113,9 @@ class Predictor:
         return predictions
 
     def stream(
-        self, images: Iterable[ImageInput], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
+        self, images: Iterable[ImageLike], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        """As `predict`, one answer after the other: for more photos than one would keep.
+        """Yield predictions one by one, for more images than fit in a list.
 
         `photos` may be a generator without end: it is asked for a few more than `batch_size` photos
         ahead. Close what is given (`contextlib.closing`) to stop before its end.
@@ -129,11 +128,9 @@ class Predictor:
         return self._stream(images, top_k, batch_size)  # a generator, which begins when it is read
 
     def _stream(
-        self, images: Iterable[ImageInput], top_k: int, batch_size: int
+        self, images: Iterable[ImageLike], top_k: int, batch_size: int
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        def decode(
-            image: ImageInput,
-        ) -> tuple[ImageInput, NDArray[np.uint8] | UnreadableImageError]:
+        def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImageError]:
             try:
                 return image, self.pixels(image)
             except UnreadableImageError as error:
@@ -152,7 +149,7 @@ class Predictor:
     def logits(
         self, pixels: DevicePixels, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
-        """Logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
+        """Compute logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
 
         In batches of trainer.eval_batch_size: on the machine that trained, with the photos that
         were measured then, the run's own numbers to the bit. `progress(done, total)` counts photos.
@@ -164,8 +161,8 @@ class Predictor:
         batch_size = self.config.trainer.eval_batch_size
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
-    def pixels(self, image: ImageInput) -> NDArray[np.uint8]:
-        """(3, H, W), what open_clip's preprocessing yields before it normalizes.
+    def pixels(self, image: ImageLike) -> NDArray[np.uint8]:
+        """Preprocess an image to uint8 pixels (3, H, W), as open_clip does before it normalizes.
 
         A photo that somebody has opened already stays as it is. Raises UnreadableImageError.
         """
@@ -176,12 +173,12 @@ class Predictor:
         return eval_pixels(rgb, self.preprocessing)
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Pixels (B, 3, H, W) normalized, float32 on the device: what the classifier takes."""
+        """Normalize pixels (B, 3, H, W) to the classifier's input, float32 on the device."""
         batch = send(torch.from_numpy(pixels), self.compute.device)
         return normalize(batch, self.preprocessing.mean, self.preprocessing.std)
 
     def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Embedding and logits of one batch of pixels (B, 3, H, W)."""
+        """Compute embeddings and logits of one batch of pixels (B, 3, H, W)."""
         with torch.inference_mode(), self.compute.autocast():
             embedding, logits = self.classifier(self.images(pixels))
         return Outputs(embedding.float().cpu(), logits.float().cpu())
@@ -189,7 +186,7 @@ class Predictor:
     def _rank_classes(
         self, pixels: NDArray[np.uint8], top_k: int
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """The likeliest classes of each of (B, 3, H, W), and their probabilities."""
+        """Yield the likeliest classes of each image (B, 3, H, W) with their probabilities."""
         top, probabilities = top_classes(self.outputs(pixels).logits, top_k)
         for indices, values in zip(top.tolist(), probabilities.tolist(), strict=True):
             yield tuple(self.class_names[index] for index in indices), tuple(values)
@@ -201,7 +198,7 @@ def _check_positive_integer(name: str, value: int) -> None:
 
 
 def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Predictor:
-    """The model of the finished run at `path`.
+    """Load the model of the finished run at `path`.
 
     The weights of its backbone are read from where they were: built in, in Hugging Face's cache or
     fetched again, or in their folder. `device` (auto, cpu, cuda, mps) and `precision` (auto, fp32,
@@ -217,7 +214,7 @@ def load(path: str | Path, *, device: str | None = None, precision: str | None =
 
 
 def read_run(path: Path) -> tuple[Run, Config]:
-    """A finished run and its config, before anything heavy. Raises UsageError as `load` does."""
+    """Read a finished run and its config without torch work. Raises UsageError as `load` does."""
     run = finished.finished_run(path)
     resume.check_version(run)
     try:
@@ -227,7 +224,7 @@ def read_run(path: Path) -> tuple[Run, Config]:
 
 
 def compute_for(config: Config, device: str | None, precision: str | None) -> Compute:
-    """Where to compute, by default as the run was set.
+    """Choose the device and precision, by default those of the run's config.
 
     Raises UsageError as `choose_compute` does.
     """
@@ -236,7 +233,7 @@ def compute_for(config: Config, device: str | None, precision: str | None) -> Co
 
 
 def load_model(run: Run, config: Config, compute: Compute) -> Predictor:
-    """What `read_run` found with its model on the device. Raises UsageError as `load` does."""
+    """Load the run's model onto the device. Raises UsageError as `load` does."""
     backbone = load_run_backbone(run, config)
     classifier, class_names = read_classifier(run, config, backbone)
     classifier.to(compute.device)
@@ -247,7 +244,7 @@ def load_model(run: Run, config: Config, compute: Compute) -> Predictor:
 def read_classifier(
     run: Run, config: Config, backbone: Backbone
 ) -> tuple[Classifier, tuple[str, ...]]:
-    """The run's classifier on the CPU and its class names. Raises UsageError as `load` does."""
+    """Load the run's classifier on the CPU. Raises UsageError as `load` does."""
     try:
         return serialization.load_classifier(run.adapter, config, backbone)
     except ValueError as error:
@@ -255,7 +252,7 @@ def read_classifier(
 
 
 def load_run_backbone(run: Run, config: Config) -> Backbone:
-    """The run's own, frozen, without text. Raises UsageError where it cannot be had any more."""
+    """Load the run's frozen backbone without text tower. Raises UsageError if unavailable."""
     try:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""The photos that a finished run had, read again from where they lay: nothing is fetched."""
+"""Read the images of a finished run from where they were; nothing is downloaded."""
 
 import hashlib
 from collections.abc import Generator, Sequence
@@ -23,14 +23,14 @@ from flowertune.runs.directory import RunImage
 
 
 def run_image_root(data: DataConfig) -> Path:
-    """What the paths in a run's photos.csv begin at, whether or not it is still there."""
+    """Root folder of the paths in a run's photos.csv, whether or not it still exists."""
     return image_root(data, cache_root())
 
 
 def read_unchanged(
     images: Sequence[RunImage], root: Path, preprocessing: Preprocessing
 ) -> Generator[NDArray[np.uint8] | UnreadableImageError, None, None]:
-    """Evaluation pixels (3, H, W) of each, in order, or why there are none.
+    """Yield evaluation pixels (3, H, W) of each image in order, or an error instead.
 
     There are none where a photo is gone, or is another picture than the run had.
     """

@@ -56,11 +56,7 @@ def lines(group: Comparison) -> list[Line]:
     models = {row.runs[0].results["model"] for row in group.rows}
     for key, name in BASELINE_NAMES.items():
         baselines = [(row.label, row.runs[0].results["baselines"][key]) for row in group.rows]
-        distinct = {
-            json.dumps(results): (label, results)
-            for label, results in reversed(baselines)
-            if results
-        }
+        distinct = {json.dumps(each): (label, each) for label, each in reversed(baselines) if each}
         for label, baseline in reversed(distinct.values()):
             if key not in models:
                 title = name if len(distinct) == 1 else f"{name} beside {label}"
@@ -161,9 +157,9 @@ def pairs_note(group: Comparison) -> str:
     n_tests = sum(len(pair.tests) for pair in group.pairs)
     return (
         f"McNemar's exact test on the {group.n_images(group.reported_split):,} photos of "
-        f"{group.reported_split}. Of {n_tests} tests at 5 %, about {max(round(n_tests / 20), 1)} would"
-        f" find a difference where there is none; below {0.05 / max(n_tests, 1):.2g} none would "
-        "(Bonferroni)."
+        f"{group.reported_split}. Of {n_tests} tests at 5 %, about {max(round(n_tests / 20), 1)} "
+        f"would find a difference where there is none; below {0.05 / max(n_tests, 1):.2g} none "
+        "would (Bonferroni)."
     )
 
 
@@ -191,8 +187,8 @@ def pair_lines(group: Comparison) -> list[str]:
         p_values = ", ".join(probability(test.p) for test in pair.tests.values())
         result.append(
             f"{best.label} (best on val) beside {other.label}, on the same photos of "
-            f"{group.reported_split}: {signed(sign * pair.difference)} points, McNemar's p {p_values}"
-            + (" (each seed)" if len(pair.tests) > 1 else "")
+            f"{group.reported_split}: {signed(sign * pair.difference)} points, McNemar's p "
+            f"{p_values}" + (" (each seed)" if len(pair.tests) > 1 else "")
         )
     return result
 

@@ -18,7 +18,7 @@ from flowertune.analysis.statistics import (
     Difference,
     difference_from_published,
     sampling_error,
-    t_interval_half_width,
+    t_half_width,
 )
 from flowertune.report.comparison import (
     NOT_COMPARABLE,
@@ -121,7 +121,7 @@ def _gap(group: Comparison) -> list[str]:
             gaps = [val_top1 - test_top1 for val_top1, test_top1 in zip(val, test, strict=True)]
             line = f"vpt, val minus test: {signed(mean(gaps))}"
             if len(gaps) > 1:
-                line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(t_interval_half_width(gaps))}"
+                line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(t_half_width(gaps))}"
             if reference.applies(row.runs[0].values):
                 published = reference.TOP1["vpt"]
                 half = sum(
@@ -194,10 +194,8 @@ def _csv(groups: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
     for split in SPLITS:
         header.append(f"{split}_photos")
         for metric in METRICS:
-            header += [
-                f"{split}_{metric}_{statistic}" for statistic in ("mean", "std", "low", "high")
-            ]
-        difference = [f"difference_{statistic}" for statistic in ("", "low", "high")]
+            header += [f"{split}_{metric}_{name}" for name in ("mean", "std", "low", "high")]
+        difference = [f"difference_{name}" for name in ("", "low", "high")]
         header += [f"{split}_{name}".rstrip("_") for name in ("reference", *difference)]
         header.append(f"{split}_interval_holds_reference")
     rows = []

@@ -1,4 +1,4 @@
-"""The run directory: its layout, atomic writes, reading it back.
+"""Read and write a run directory: its layout and atomic writes.
 
 It is the only thing that passes from training to everything else (see README, "What a run leaves").
 """
@@ -25,7 +25,7 @@ LOCKS = ".locks"  # beside the runs, and no run's name: what runs and sweeps are
 
 
 class RunImage(NamedTuple):
-    """A line of photos.csv. `path` is below the folder of the photos, `label` the class's name."""
+    """Row of photos.csv. `path` is relative to the image root, `label` is the class name."""
 
     split: str
     path: str
@@ -34,7 +34,7 @@ class RunImage(NamedTuple):
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a .csv file."""
+    """Format a header and rows as CSV text."""
     lines = []
     for row in (header, *rows):
         line = io.StringIO()
@@ -46,21 +46,21 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory. Paths of what it holds, and how each part is written."""
+    """Run directory: paths of its contents, and methods that read and write them."""
 
     path: Path
 
     @property
     def best(self) -> Path:
-        """The trained weights of the best epoch on val, or of the last where nothing selects."""
+        """Weights of the best epoch on val, or of the last epoch without val."""
         return self.path / "checkpoints" / "best" / "model.safetensors"
 
     def checkpoint(self, epochs: int, step: int) -> Path:
-        """All that the training goes on from after so many whole epochs and so many steps."""
+        """Folder of the checkpoint after `epochs` whole epochs and `step` steps."""
         return self._last / f"epoch-{epochs:05}-step-{step:09}"
 
     def checkpoints(self) -> list[Path]:
-        """Those there are, the newest first."""
+        """Existing checkpoints, newest first."""
         paths = self._last.glob("epoch-*-step-*")
         return sorted((path for path in paths if path.is_dir()), reverse=True)
 
@@ -70,21 +70,21 @@ class Run:
 
     @property
     def failed_batch(self) -> Path:
-        """The photos at which a loss or gradient was not finite."""
+        """Folder of the batch that gave a non-finite loss or gradient."""
         return self.path / "failed_batch"
 
     @property
     def adapter(self) -> Path:
-        """What later use needs: adapter, head, labels, preprocessing."""
+        """Folder needed for inference: adapter, head, labels, preprocessing."""
         return self.path / "adapter"
 
     @property
     def log(self) -> Path:
-        """Warnings, and the traceback of a failure."""
+        """Log file of warnings and the traceback of a failure."""
         return self.path / "run.log"
 
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Makes the directory, whole or not at all; it must not be there yet.
+        """Create the directory atomically; it must not exist yet.
 
         Raises:
             UsageError: somebody else made it in the meantime, or it cannot be made.
@@ -107,7 +107,7 @@ class Run:
             raise UsageError(not_writable_message(self.path, error)) from error
 
     def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
-        """The newest that is whole, and of newer ones what is wrong with each."""
+        """Find the newest intact checkpoint, and why each newer one is corrupt."""
         problems: dict[Path, str] = {}
         for path in self.checkpoints():
             problem = files.find_corruption(path)
@@ -117,7 +117,7 @@ class Run:
         return None, problems
 
     def mark_resumed(self, changes: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
-        """Makes the directory of an unfinished run one at work again.
+        """Set the directory of an unfinished run back to running.
 
         `others`: what is another than it was; environment.json gets it under "resumed". The
         damaged checkpoints go.
@@ -143,7 +143,7 @@ class Run:
         self.write_status("running")
 
     def status(self) -> tuple[str, str | None]:
-        """(state, why) as `write_status` got them; ("unknown", None) where no file says so."""
+        """Read (state, why) from status.json; ("unknown", None) without a valid file."""
         status = self._status()
         return status.get("state") or "unknown", status.get("why")
 
@@ -156,46 +156,46 @@ class Run:
         return status if is_valid and isinstance(status.get("state"), str) else {}
 
     def write_status(self, state: str, why: str | None = None, **extra: str) -> None:
-        """`state`: running, finished, failed or interrupted; `why` for the last two."""
+        """Write status.json. `state`: running, finished, failed or interrupted."""
         files.write_json(self.path / "status.json", {"state": state, "why": why, **extra})
 
     def looks_like_run(self) -> bool:
-        """Whether a directory is a run, though its status.json does not say so."""
+        """Whether the directory has a run's files, whatever its status.json says."""
         return all((self.path / name).is_file() for name in ("config.yaml", "environment.json"))
 
     def write_lines(self, name: str, lines: Iterable[Metrics]) -> None:
-        """A .jsonl file, whole: rewritten each epoch, so that no reader sees half a line."""
+        """Write a whole .jsonl file, so that readers never see half a line."""
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         files.write_text(self.path / name, text)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A .csv file."""
+        """Write a .csv file."""
         files.write_text(self.path / name, to_csv(header, rows))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """results.json, the end, for tables; then the run is finished, and never goes on."""
+        """Write results.json and mark the run finished; it can no longer be resumed."""
         path = self.path / "results.json"
         files.write_json(path, results)
         self.write_status("finished", results_sha256=files.sha256_of(path))
         self.remove_checkpoints()
 
     def remove_checkpoints(self) -> None:
-        """What nobody goes on from any more."""
+        """Delete the checkpoints, which a finished run does not need."""
         shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
-        """environment.json. Raises UsageError where it is missing or damaged."""
+        """Read environment.json. Raises UsageError if it is missing or damaged."""
         return self._read("environment.json")
 
     def results(self) -> dict[str, Any]:
-        """results.json of a finished run. Raises UsageError where it is missing or damaged."""
+        """Read results.json of a finished run. Raises UsageError if it is missing or damaged."""
         values, sha256 = self._read("results.json"), self._status().get("results_sha256")
         if sha256 not in (None, files.sha256_of(self.path / "results.json")):  # earlier runs: none
             raise UsageError(damaged_message(self.path, "results.json"))
         return values
 
     def images(self) -> list[RunImage]:
-        """What photos.csv lists. Raises UsageError: missing or damaged."""
+        """Read photos.csv. Raises UsageError if it is missing or damaged."""
         try:
             with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
@@ -214,7 +214,7 @@ class Run:
 
 
 def damaged_message(path: Path, name: str) -> str:
-    """Why nothing can be said of the run at `path`, to whoever trains or uses it."""
+    """Error message for a run with a missing or damaged file."""
     return (
         f"{path}: {name} is missing or damaged; remove the run and train it again"
         " (run.resume=restart does both)"
@@ -222,10 +222,10 @@ def damaged_message(path: Path, name: str) -> str:
 
 
 def exists_message(path: Path) -> str:
-    """Why nothing may be put at `path`."""
+    """Error message for a path that exists and is not a finished run."""
     return f"{path}: exists and is not a finished run; choose another run.name or remove it"
 
 
 def not_writable_message(path: Path, error: OSError) -> str:
-    """Why nothing can be put at `path`."""
+    """Error message for a directory that cannot be created."""
     return f"{path}: the directory cannot be made ({error.strerror})"

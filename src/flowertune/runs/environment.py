@@ -1,4 +1,4 @@
-"""What a run records about where it was made."""
+"""Record the environment of a run."""
 
 import platform
 import subprocess
@@ -19,7 +19,7 @@ PACKAGES = (
 
 
 def describe(compute: Compute, backbone: Backbone, cached: CachedDataset) -> dict[str, Any]:
-    """Versions, platform, git commit, device, and the hashes of weights and photos."""
+    """Collect versions, platform, git commit, device, and hashes of weights and images."""
     return {
         "format": FORMAT,
         "flowertune": __version__,
@@ -39,7 +39,7 @@ def describe(compute: Compute, backbone: Backbone, cached: CachedDataset) -> dic
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; None for an installed package."""
+    """Git commit of the checkout that contains this code; None for an installed package."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None

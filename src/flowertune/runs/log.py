@@ -1,4 +1,4 @@
-"""Whatever becomes of a run, its directory says so: status, reason, a log with the traceback."""
+"""Record how a run ends: its status, the reason, and a log with the traceback."""
 
 import logging
 import signal
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = (
 
 @contextmanager
 def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
-    """Keeps status.json true while the body runs; inside of `log_to_file`.
+    """Keep status.json up to date while the body runs; use inside `log_to_file`.
 
     `out_of_memory` is what a person reads when the device has no more. Anything else that is not
     meant for people becomes a TrainingError that names the log; the traceback is there.
@@ -57,7 +57,7 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
 
 
 def _describe(error: Exception, out_of_memory: str) -> tuple[str, bool]:
-    """In one line, and whether it says what to do."""
+    """Message of an error on one line, and whether it tells the user what to do."""
     if is_out_of_memory(error):
         return out_of_memory, True
     if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -67,7 +67,7 @@ def _describe(error: Exception, out_of_memory: str) -> tuple[str, bool]:
 
 
 def _write_status(run: Run, state: str, why: str) -> None:
-    """What ended the run must not be hidden: not by a second signal, not by a full disk."""
+    """Write the status, ignoring a second signal and a full disk."""
     with on_signals(signal.SIG_IGN):
         try:
             run.write_status(state, why)
@@ -76,7 +76,7 @@ def _write_status(run: Run, state: str, why: str) -> None:
 
 
 class _LogFileHandler(logging.FileHandler):
-    """A log that cannot be written is worth a line, and no more: the run has its own troubles."""
+    """File handler that reports write errors on one line instead of raising them."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
@@ -87,7 +87,7 @@ class _LogFileHandler(logging.FileHandler):
 
 
 class _ScreenHandler(logging.StreamHandler):
-    """Says it on what stderr is by then: a live view has it above itself."""
+    """Stream handler that follows changes of sys.stderr, such as a live view's."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.setStream(sys.stderr)
@@ -96,7 +96,7 @@ class _ScreenHandler(logging.StreamHandler):
 
 @contextmanager
 def log_to_file(run: Run) -> Iterator[None]:
-    """run.log gets everything of ours and Python's warnings; people see our warnings alone."""
+    """Log our messages and Python's warnings to run.log; show only our warnings on screen."""
     file = _LogFileHandler(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     screen = _ScreenHandler()

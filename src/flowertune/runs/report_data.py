@@ -1,4 +1,4 @@
-"""A finished run as a report reads it: its directory, and nothing else."""
+"""Read from a finished run's directory all that its report shows."""
 
 import json
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What `keepsakes.leave` left of the photos, as it wrote it, and of their embeddings."""
+    """Images and embeddings that `write_report_data` saved for the report."""
 
     images: dict[str, Any]
     embeddings: Embeddings
@@ -42,7 +42,7 @@ class ReportData:
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """What a report is made of.
+    """Contents of a run that a report shows.
 
     predictions: of the judged split.
     steps, validations: the lines of metrics.jsonl. keepsakes: in their place, where the run has
@@ -71,7 +71,7 @@ class ReportedRun:
 
 
 def read_report(path: Path) -> ReportedRun:
-    """Reads the run at `path`.
+    """Read the run at `path`.
 
     Raises:
         UsageError: it is no finished run, or a file of it is missing or damaged.

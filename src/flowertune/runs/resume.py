@@ -38,7 +38,7 @@ _STATE_TEXTS = {
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """What had become of a run: in `words`, and the `checkpoint` that it goes on from, if any.
+    """State of an earlier run, with the `checkpoint` to resume from, if any.
 
     `notes` are lines for a person: damaged checkpoints, another machine.
     """
@@ -51,7 +51,7 @@ class PreviousRun:
 def find_run(
     root: Path, name: str, config: Mapping[str, Any], resume: str = "auto"
 ) -> tuple[Run, bool]:
-    """The run of that name and whether it is finished already, with this very config.
+    """Find the run of that name, and whether it is finished with this very config.
 
     One that failed, was interrupted or died is there for `open_run` to go on with or to replace; with
     `resume` "restart" a finished one is, too, whatever its config.
@@ -86,7 +86,7 @@ def find_run(
 def open_run(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str = "auto"
 ) -> Iterator[PreviousRun | None]:
-    """Makes the directory of a claimed run or takes it up; while it is open nobody else has it.
+    """Create the run directory or resume it, and lock it while the body runs.
 
     A run that left a checkpoint keeps its directory. What another left is kept until the new
     directory is there, and then gone. Yields what had become of that run, or None.
@@ -125,7 +125,7 @@ def open_run(
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """While it is open nobody else has the directory `path`; it ends with the process, too.
+    """Lock the run directory while the body runs or until the process ends.
 
     Raises:
         UsageError: another process has it, or nothing can be written there.
@@ -148,20 +148,18 @@ def _locks(path: Path) -> Path:
 def _resume(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str
 ) -> PreviousRun:
-    """What a run left; ready to go on with where that has a checkpoint."""
+    """Check what an earlier run left and prepare it for resuming from a checkpoint."""
     state, why = run.status()
     if state == "finished" and resume != "restart":
         raise UsageError(f"{run.path}: another process has finished it in the meantime")
     _check_resumable(run, config, resume)
-    description = _STATE_TEXTS.get(state, "has no readable status.json") + (
-        f" ({why})" if why else ""
-    )
+    text = _STATE_TEXTS.get(state, "has no readable status.json") + (f" ({why})" if why else "")
     if resume == "restart":
-        return PreviousRun(description, None, ())
+        return PreviousRun(text, None, ())
     checkpoint, problems = run.newest_checkpoint()
     skipped = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
     if checkpoint is None:
-        return PreviousRun(description, None, tuple(skipped))
+        return PreviousRun(text, None, tuple(skipped))
     changes = differences(run, environment)
     run.mark_resumed(changes, problems)
     notes = (
@@ -169,11 +167,11 @@ def _resume(
         if changes
         else []
     )
-    return PreviousRun(description, checkpoint, (*skipped, *notes))
+    return PreviousRun(text, checkpoint, (*skipped, *notes))
 
 
 def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
-    """Refuses what is no run of ours, and what this config or `resume` has nothing to do with."""
+    """Raise UsageError unless `path` is a run that this config and `resume` may continue."""
     state, _ = run.status()
     if state not in _STATE_TEXTS and not run.looks_like_run():
         raise UsageError(exists_message(run.path))
@@ -206,11 +204,8 @@ def _check_config(run: Run, config: Mapping[str, Any]) -> None:
 def _differing_keys(previous: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     old, new = saved.flat_values(previous), dict(saved.flat(current))
     keys = sorted(old.keys() | new.keys())
-    return [
-        key
-        for key in keys
-        if not key.startswith(RESULT_NEUTRAL_KEYS) and old.get(key) != new.get(key)
-    ]
+    relevant = (key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS))
+    return [key for key in relevant if old.get(key) != new.get(key)]
 
 
 Progress = Callable[[str, int, int | None], None]
@@ -220,7 +215,7 @@ MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precisio
 
 
 def check_version(run: Run, otherwise: str = "") -> None:
-    """Refuses what a newer flowertune has written, which this one might misread.
+    """Raise UsageError if a newer flowertune wrote the run.
 
     `otherwise`: what else a person may do than use that one, as the sentence goes on.
     """
@@ -236,7 +231,7 @@ def check_version(run: Run, otherwise: str = "") -> None:
 
 
 def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What is another than when an unfinished run was begun, and may cost equal bits.
+    """Changes of the environment since an unfinished run started, which may change bits.
 
     Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as the
     photos or the backbone are others.
@@ -252,14 +247,14 @@ def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed_facts(run: Run, facts: Mapping[str, Any]) -> list[str]:
-    """Which of the backbone's facts are not what a finished run has."""
+    """Names of the backbone's facts that differ from those of a finished run."""
     previous = run.environment()
     current = json.loads(json.dumps(facts))  # whose lists were tuples
     return [name for name, value in current.items() if previous.get(name) != value]
 
 
 def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
-    """Refuses where one of the backbone's facts is not what a finished run has."""
+    """Raise UsageError if the backbone differs from that of a finished run."""
     changed = changed_facts(run, facts)
     if changed:
         raise UsageError(
@@ -269,7 +264,7 @@ def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
 
 
 def check_images(run: Run, dataset: ImageDataset, progress: Progress) -> None:
-    """Refuses where photos came, went or changed since a finished run: its result is not theirs.
+    """Raise UsageError if images were added, removed or changed since a finished run.
 
     Every file is read: a folder that took another's place does not show in its files' times.
     """
@@ -308,7 +303,7 @@ def _left_out(run: Run, root: Path) -> set[str]:
 
 
 def _sha256_or_none(path: Path) -> str | None:
-    """None for what cannot be read any more: a link to nowhere, a folder in a photo's place."""
+    """SHA-256 of a file; None if it cannot be read."""
     try:
         return files.sha256_of(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""A run's numbers as a tracker takes them: named one by one, and as a table."""
+"""Name a run's metrics for a tracker, and format them as a table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ COLUMNS = ("split", "", "top-1", "from", "to", "mean per class", "trained parame
 
 
 def line_metrics(line: Metrics) -> dict[str, float]:
-    """The numbers of a line of metrics.jsonl under their names at a tracker: val/top1."""
+    """Metrics of a line of metrics.jsonl by name: val/top1."""
     return {
         f"{line['split']}/{name}": value
         for name, value in line.items()
@@ -19,11 +19,9 @@ def line_metrics(line: Metrics) -> dict[str, float]:
 
 
 def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of results.json under their names at a tracker: final/linear_probe/test/top1."""
+    """Metrics of results.json by name: final/linear_probe/test/top1."""
     parts = {"final": results["splits"]} | {
-        f"final/{name}": baseline["splits"]
-        for name, baseline in results["baselines"].items()
-        if baseline
+        f"final/{name}": each["splits"] for name, each in results["baselines"].items() if each
     }
     metrics = {
         f"{part}/{split}/{name}": value
@@ -39,7 +37,7 @@ def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def table_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The final table, of COLUMNS: for each split a row a baseline and one of the method."""
+    """Yield the rows of the final table (see COLUMNS): for each split, baselines and method."""
     baselines = [(name, results["baselines"].get(key)) for key, name in BASELINE_NAMES.items()]
     for split in results["splits"]:
         for name, model in [*baselines, (results["method"], results)]:
@@ -52,7 +50,7 @@ def table_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The same table for where text is shown, with the protocol above it."""
+    """Format the final table as Markdown, below the protocol."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *table_rows(results)]
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
     return f"{results['backbone']} {results['tag']}; {results['protocol']}\n\n{table}"

@@ -1,4 +1,4 @@
-"""MLflow: at a server, or in a database beside the runs."""
+"""Track runs with MLflow, on a server or in a database beside the runs."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ FIRST_RETRIES = 2
 
 
 class Mlflow:
-    """A run there, as `loggers.Tracker` has it."""
+    """MLflow run; implements `tracker.Tracker`."""
 
     def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
@@ -98,7 +98,7 @@ class Mlflow:
 
 @contextmanager
 def _retrying(times: int) -> Iterator[None]:
-    """How often MLflow asks again, unless the environment says so."""
+    """Set how often MLflow retries, unless the environment does."""
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
     if RETRIES.is_set():

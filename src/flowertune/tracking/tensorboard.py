@@ -1,4 +1,4 @@
-"""TensorBoard: files in the run."""
+"""Track runs with TensorBoard, in files of the run directory."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from flowertune.tracking import metric_names
 
 
 class TensorBoard:
-    """A run there, as `loggers.Tracker` has it."""
+    """TensorBoard run; implements `tracker.Tracker`."""
 
     def __init__(self, settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -21,7 +21,7 @@ from flowertune.tracking.wandb import Wandb, check_login
 
 
 class Tracker(Protocol):
-    """One run at a tracker. What it does may raise anything, and take any time.
+    """Run at an experiment tracker. Methods may raise anything and take any time.
 
     `place`: where a person finds the run there. A run that was stopped and goes on gives its
     tracker all lines once more, and the tracker leaves out those that it has.
@@ -30,13 +30,13 @@ class Tracker(Protocol):
     location: str
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
-        """Takes the next lines of metrics.jsonl."""
+        """Log the next lines of metrics.jsonl."""
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        """Takes what results.json has."""
+        """Log the content of results.json."""
 
     def close(self, state: str) -> None:
-        """Sends what is left; `state`: finished, failed or interrupted."""
+        """Send what is left; `state`: finished, failed or interrupted."""
 
 
 _TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
@@ -47,7 +47,7 @@ _TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
 
 
 def check(settings: LoggerConfig) -> None:
-    """Whether a run can be tracked so, as far as that shows beforehand.
+    """Check before training that the tracker can be used.
 
     Raises:
         UsageError: the package is not installed, wandb would ask who you are, or config.yaml would
@@ -70,7 +70,7 @@ def check(settings: LoggerConfig) -> None:
 
 
 def start(settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> Tracker:
-    """The run at its tracker, new or found again, with its whole `config` as plain values."""
+    """Create the run at its tracker, or find it again, with its whole `config`."""
     return _TRACKERS[settings.name](settings, run, config)
 
 
@@ -82,7 +82,7 @@ QUIET_WAIT_S = 2.0  # a wait that is longer is told of
 
 
 class Tracking:
-    """Hands a run to its tracker, which `start` gives in the other thread; None: to nobody.
+    """Forward a run to its tracker, which `start` creates in another thread, if not None.
 
     `say` gets the place where a person finds the run there.
     """
@@ -104,18 +104,18 @@ class Tracking:
             self._thread.start()
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
-        """Takes all lines of metrics.jsonl so far, and hands on those that are new."""
+        """Log the new ones among all lines of metrics.jsonl so far."""
         new, self._n_lines = list(lines[self._n_lines :]), len(lines)
         if new:
             self._enqueue(lambda tracker: tracker.log_metrics(new))
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        """Takes the content of results.json."""
+        """Log the content of results.json."""
         self._has_results = True
         self._enqueue(lambda tracker: tracker.log_results(results))
 
     def close(self, state: str) -> None:
-        """Waits until all is handed on, for so long that it cannot be a hang.
+        """Wait until everything is sent, up to a timeout.
 
         A run with its results is finished, whatever came afterwards.
         """
@@ -139,7 +139,7 @@ class Tracking:
             self._calls.put(call)
 
     def _report(self) -> None:
-        """What the other thread has to say; the terminal is this one's."""
+        """Print messages of the tracker thread from this one, which owns the terminal."""
         location, self._location = self._location, None
         if location is not None:
             self._say(f"logger={self._name}: {location}")
@@ -159,7 +159,7 @@ class Tracking:
 
 
 def _redact_credentials(text: str) -> str:
-    """Without what an address has of a user and a password; run.log is handed around."""
+    """Remove user and password from URLs, since run.log is shared."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
@@ -167,7 +167,7 @@ def _redact_credentials(text: str) -> str:
 def track_run(
     settings: LoggerConfig, run: Run, config: Mapping[str, Any], say: Callable[[str], None]
 ) -> Iterator[Tracking]:
-    """While it is open the run goes to the tracker that `settings` choose; then it is closed there.
+    """Track the run with the configured tracker while the body runs, then close it.
 
     However the body ends, the tracker hears of it: finished, failed or interrupted.
     """

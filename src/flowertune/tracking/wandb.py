@@ -1,4 +1,4 @@
-"""Weights & Biases: at its server, or in the run until wandb sync."""
+"""Track runs with Weights & Biases, on its server or offline until `wandb sync`."""
 
 import shutil
 import uuid
@@ -16,7 +16,7 @@ TIMES = {"init_timeout": 30.0, "finish_timeout": 45.0, "finish_timeout_raises": 
 
 
 def check_login(mode: str | None) -> None:
-    """Raises UsageError where wandb would ask who you are. `mode`: as logger.mode."""
+    """Raise UsageError if wandb would ask for a login. `mode`: as logger.mode."""
     import wandb
 
     settings = wandb.setup().settings
@@ -26,7 +26,7 @@ def check_login(mode: str | None) -> None:
 
 
 class Wandb:
-    """A run there, as `loggers.Tracker` has it."""
+    """Weights & Biases run; implements `tracker.Tracker`."""
 
     def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
         import wandb

@@ -32,16 +32,14 @@ def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
     )
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("", overflow="fold")
-    for title in ("median", "least", "most", "calls", "photos/s"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for key, name in TIMINGS.items():
-        timing = results[key]
-        seconds = [
-            _seconds(timing["seconds"][statistic]) for statistic in ("median", "least", "most")
-        ]
+    for heading in ("median", "least", "most", "calls", "photos/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, title in TIMINGS.items():
+        timing = results[name]
+        seconds = [_seconds(timing["seconds"][key]) for key in ("median", "least", "most")]
         rate = timing.get("photos_per_second")  # none of a start
         throughput = "" if rate is None else f"{rate:,.{1 if rate < 10 else 0}f}"
-        table.add_row(Text(name), *seconds, f"{timing['calls']}", throughput)
+        table.add_row(Text(title), *seconds, f"{timing['calls']}", throughput)
     console.console.print(table)
     console.say("")
     arithmetic = results["arithmetic"]
@@ -55,8 +53,8 @@ def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
         memory = results["peak_memory"]
         console.say(f"peak memory of training: {memory['bytes'] / 2**20:,.0f} MiB, {memory['of']}")
     console.say("")
-    for key, name in TIMINGS.items():
-        console.say(f"{name}: {results[key]['holds']}")
+    for name, title in TIMINGS.items():
+        console.say(f"{title}: {results[name]['holds']}")
 
 
 def _seconds(value: float) -> str:

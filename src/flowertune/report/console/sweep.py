@@ -69,11 +69,8 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     keys = [key for key in group[0].values if key != "method" or with_method] or ["method"]
     splits = _splits(group)
-    short_keys = [key.rpartition(".")[2] for key in keys]
-    titles = [
-        key if short_keys.count(last) > 1 else last
-        for key, last in zip(keys, short_keys, strict=True)
-    ]
+    short = [key.rpartition(".")[2] for key in keys]
+    titles = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
     table.add_column(Text(titles[0]), min_width=12, overflow="fold")
     for title in titles[1:]:
         table.add_column(Text(title), overflow="fold")
@@ -92,10 +89,7 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
         table.add_row(
             *(Text(_shorten_number(setting.values[key]), "bold") for key in keys),
             str(finished) if finished == setting.jobs else f"{finished} of {setting.jobs}",
-            *(
-                _format_estimate(setting, f"{split}_top1") + marks.get(split, "")
-                for split in splits
-            ),
+            *(_estimate(setting, f"{split}_top1") + marks.get(split, "") for split in splits),
             f"{setting.mean[f'{splits[-1]}_mean_per_class']:.2%}",
             f"{setting.results[0]['trainable_parameters']:,}",
         )
@@ -118,7 +112,7 @@ def _format_range(accuracies: Sequence[float]) -> str:
     return most if least == most else f"{least}\nto {most}"
 
 
-def _format_estimate(setting: SettingStats, measure: str) -> str:
+def _estimate(setting: SettingStats, measure: str) -> str:
     std = setting.std.get(measure)
     return f"{setting.mean[measure]:.2%}" + ("" if std is None else f" ± {100 * std:.2f}")
 

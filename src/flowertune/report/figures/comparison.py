@@ -146,14 +146,12 @@ def sweep_figure(group: Comparison) -> Captioned | None:
     keys = group.keys[1:]
     methods = {row.method for row in group.rows}
     positions = [[_number(row.stats.values[key]) for key in keys] for row in group.rows]
-    if len(methods) > 1 or any(None in position for position in positions):
+    if len(methods) > 1 or any(None in p for p in positions):
         return None
     if len(keys) == 1:
-        return _curve(group, keys[0], [position[0] or 0.0 for position in positions])
+        return _curve(group, keys[0], [p[0] or 0.0 for p in positions])
     if len(keys) == 2:
-        return _map(
-            group, keys, [(position[0] or 0.0, position[1] or 0.0) for position in positions]
-        )
+        return _map(group, keys, [(p[0] or 0.0, p[1] or 0.0) for p in positions])
     return None
 
 
@@ -184,17 +182,13 @@ def _curve(group: Comparison, key: str, positions: Sequence[float]) -> Captioned
     axes.set_xlabel(key)
     axes.set_ylabel("top-1, %")
     axes.legend(labelcolor=style.INK, frameon=False)
-    alternative = "; ".join(
+    text = "; ".join(
         f"{row.label}: " + ", ".join(
             f"{split} {percent(row.estimate(split, 'top1').mean)}" for split in group.splits
         )
         for _, row in ordered
     )  # fmt: skip
-    return (
-        style.themed_svg(figure),
-        f"Top-1 against {key}; the bars are 95 % intervals.",
-        alternative,
-    )
+    return style.themed_svg(figure), f"Top-1 against {key}; the bars are 95 % intervals.", text
 
 
 def _map(
@@ -221,7 +215,7 @@ def _map(
     axes.set_ylabel(keys[0])
     axes.set_xlabel(keys[1])
     figure.colorbar(image, label=f"top-1 on {split}, %")
-    alternative = "; ".join(
+    text = "; ".join(
         f"{row.label}: {percent(row.estimate(split, 'top1').mean)}" for row in group.rows
     )
-    return style.themed_svg(figure), f"Mean top-1 on {split} for each pair of values.", alternative
+    return style.themed_svg(figure), f"Mean top-1 on {split} for each pair of values.", text

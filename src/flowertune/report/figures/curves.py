@@ -93,11 +93,8 @@ def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Draw
     ranges = []
     for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
         values = np.array([line[name] for line in run.steps])
-        axes.plot(
-            *_downsample(epochs, values),
-            color=style.SERIES[number % len(style.SERIES)],
-            linewidth=1,
-        )
+        color = style.SERIES[number % len(style.SERIES)]
+        axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
         title = name.replace("_", " ")
         axes.set_ylabel(title)
         ranges.append(f"{title} from {_first_last(values)}")

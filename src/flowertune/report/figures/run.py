@@ -20,42 +20,35 @@ _MARKERS = "osD^vP"
 
 def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
     """(what it is, what it was taken for, photos), the most photos first."""
-    counts = Counter(
-        (prediction.label, prediction.predicted)
-        for prediction in predictions
-        if not prediction.is_correct
-    )
+    counts = Counter((p.label, p.predicted) for p in predictions if not p.is_correct)
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
 
 
 def confusion(predictions: Sequence[Prediction]) -> Drawing:
     """A square a pair of classes; more ink, a larger share of the class's photos."""
-    classes = sorted(
-        {prediction.label for prediction in predictions}
-        | {prediction.predicted for prediction in predictions}
-    )
+    classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
         "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
         "a square, the larger its share of the row's photos."
     )
     if len(classes) > MATRIX_CLASSES:
         involved: Counter[str] = Counter()
-        for label, predicted, count in confused_pairs(predictions):
-            involved.update({label: count, predicted: count})
+        for label, predicted, n in confused_pairs(predictions):
+            involved.update({label: n, predicted: n})
         frequent = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
         classes = [name for name in classes if name in frequent]
         caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
-    position = {name: number for number, name in enumerate(classes)}
-    class_sizes = Counter(prediction.label for prediction in predictions)
-    pairs = Counter((prediction.label, prediction.predicted) for prediction in predictions)
+    index = {name: number for number, name in enumerate(classes)}
+    sizes = Counter(p.label for p in predictions)
+    pairs = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
     figure = style.new_figure(side, side)
     (axes,) = figure.axes
     squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
-    for (label, predicted), count in pairs.items():
-        if label in position and predicted in position:
+    for (label, predicted), n in pairs.items():
+        if label in index and predicted in index:
             squares[label == predicted].append(
-                (position[predicted], position[label], count / class_sizes[label])
+                (index[predicted], index[label], n / sizes[label])
             )
     for is_correct, series in ((True, 0), (False, 1)):
         style.squares(axes, squares[is_correct], style.SERIES[series])
@@ -72,17 +65,15 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     axes.set_ylabel("is")
     worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
                       confused_pairs(predictions)[:5])  # fmt: skip
-    alternative = (
-        f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
-    )
-    return Drawing("confusion", figure, caption, alternative)
+    text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
+    return Drawing("confusion", figure, caption, text)
 
 
 def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
     """(class, hits, photos), the lowest accuracy first."""
-    class_sizes = Counter(prediction.label for prediction in predictions)
-    n_correct = Counter(prediction.label for prediction in predictions if prediction.is_correct)
-    counts = [(name, n_correct[name], size) for name, size in class_sizes.items()]
+    sizes = Counter(p.label for p in predictions)
+    n_correct = Counter(p.label for p in predictions if p.is_correct)
+    counts = [(name, n_correct[name], size) for name, size in sizes.items()]
     return sorted(counts, key=lambda row: (row[1] / row[2], row[0]))
 
 
@@ -114,8 +105,8 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
 
 def calibration(predictions: Sequence[Prediction]) -> Drawing:
     """How often a model is right, against how sure it is; and how many photos each bar holds."""
-    confidence = np.array([prediction.probability for prediction in predictions])
-    correct = np.array([prediction.is_correct for prediction in predictions])
+    confidence = np.array([p.probability for p in predictions])
+    correct = np.array([p.is_correct for p in predictions])
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     figure = style.new_figures(7, 5.5, rows=2, ratios=(3, 1))
     shares, counts = figure.axes
@@ -123,21 +114,12 @@ def calibration(predictions: Sequence[Prediction]) -> Drawing:
     bands = []
     for number in sorted(set(bins.tolist())):
         in_bin = bins == number
-        accuracy, mean_confidence = 100 * correct[in_bin].mean(), 100 * confidence[in_bin].mean()
+        right, sure = 100 * correct[in_bin].mean(), 100 * confidence[in_bin].mean()
         center = 100 * (number + 0.5) / BINS
-        shares.bar(center, accuracy, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
-        shares.plot(
-            [mean_confidence],
-            [accuracy],
-            marker="o",
-            markersize=4,
-            color=style.SERIES[1],
-            clip_on=False,
-        )
+        shares.bar(center, right, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
+        shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
         counts.bar(center, int(in_bin.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
-        bands.append(
-            f"{mean_confidence:.0f} sure, {accuracy:.0f} right, {int(in_bin.sum())} photos"
-        )
+        bands.append(f"{sure:.0f} sure, {right:.0f} right, {int(in_bin.sum())} photos")
     for axes in (shares, counts):
         axes.set_xlim(0, 100)
     shares.set_ylabel("right, %")
@@ -161,13 +143,11 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
     figure = style.new_figures(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
     for axes, (title, points) in zip(figure.axes, panels, strict=True):
         projected, share = _principal_components(points)
-        class_indices = np.array(
-            [classes.index(label) if label in classes else -1 for label in labels]
-        )
-        others = projected[class_indices < 0]
+        indices = np.array([classes.index(label) if label in classes else -1 for label in labels])
+        others = projected[indices < 0]
         axes.scatter(others[:, 0], others[:, 1], s=9, color=style.INK, alpha=0.25, linewidths=0)
         for number, name in enumerate(classes):
-            x, y = projected[class_indices == number].T
+            x, y = projected[indices == number].T
             color, marker = style.SERIES[number], _MARKERS[number]
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
@@ -189,11 +169,9 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
 
 def _choose_classes(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
     """As many classes as there are colors: those most confused, then those with most photos."""
-    candidates = [
-        name for label, other, _ in confused_pairs(predictions) for name in (label, other)
-    ]
-    candidates += [name for name, _ in Counter(labels).most_common()]
-    return [name for name in dict.fromkeys(candidates) if name in set(labels)][: len(style.SERIES)]
+    names = [name for label, other, _ in confused_pairs(predictions) for name in (label, other)]
+    names += [name for name, _ in Counter(labels).most_common()]
+    return [name for name in dict.fromkeys(names) if name in set(labels)][: len(style.SERIES)]
 
 
 def _principal_components(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -17,7 +17,7 @@ from flowertune.report.figures.comparison import cost_figures, sweep_figure
 from flowertune.report.html.page import (
     Section,
     bullets,
-    collapsible,
+    toggle,
     document,
     figure,
     paragraph,
@@ -67,7 +67,7 @@ def _sections(
         header, rows = pair_table(group.pairs)
         summary = bullets(pair_lines(group))
         pairs = table(header, rows, "all pairs; differences in points", range(2, len(header)))
-        body = summary + paragraph(pairs_note(group), "note") + collapsible("All pairs", pairs)
+        body = summary + paragraph(pairs_note(group), "note") + toggle("All pairs", pairs)
         parts.append(("pairs", "On the same photos", body))
     parts.append(("runs", "Runs", _runs(group)))
     return [Section(f"{name}{number}", f"{title} {number}".strip(), b) for name, title, b in parts]
@@ -93,7 +93,7 @@ def _runs(group: Comparison) -> str:
         settings = [[key, *(format_value(row.runs[0].values.get(key)) for row in group.rows)]
                     for key in keys]  # fmt: skip
         titles = ["key", *(row.label for row in group.rows)]
-        body += collapsible(
+        body += toggle(
             "Settings that differ", table(titles, settings, "null: has no such key", ())
         )
     return body

@@ -14,9 +14,9 @@ def gallery(name: str, images: Sequence[_ImageEntry], predictions: Sequence[Pred
     """A card a photo; each opens what else is known of it. `name` tells galleries apart."""
     cards, details = "", ""
     for number, entry in enumerate(images, start=1):
-        element_id = f"{name}-{number}"
-        cards += _card(element_id, entry, predictions[entry["row"]])
-        details += _detail(element_id, entry, predictions[entry["row"]])
+        id = f"{name}-{number}"
+        cards += _card(id, entry, predictions[entry["row"]])
+        details += _detail(id, entry, predictions[entry["row"]])
     return f'<ul class="gallery">\n{cards}</ul>\n{details}'
 
 
@@ -33,17 +33,15 @@ def augmented_images(images: Sequence[_ImageEntry]) -> str:
     return f'<div class="variants">\n{rows}</div>\n'
 
 
-def _card(element_id: str, entry: _ImageEntry, prediction: Prediction) -> str:
+def _card(id: str, entry: _ImageEntry, prediction: Prediction) -> str:
     thumbnail = image(entry["picture"], f"A photo of {prediction.label}")
-    caption = (
-        f"<b>{escape(prediction.predicted)}</b><span>{_percent(prediction.probability)}</span>"
-    )
+    text = f"<b>{escape(prediction.predicted)}</b><span>{_percent(prediction.probability)}</span>"
     if not prediction.is_correct:
-        caption += f"<span>is {escape(prediction.label)}</span>"
-    return f'<li><button type="button" popovertarget="{element_id}">{thumbnail}{caption}</button></li>\n'
+        text += f"<span>is {escape(prediction.label)}</span>"
+    return f'<li><button type="button" popovertarget="{id}">{thumbnail}{text}</button></li>\n'
 
 
-def _detail(element_id: str, entry: _ImageEntry, prediction: Prediction) -> str:
+def _detail(id: str, entry: _ImageEntry, prediction: Prediction) -> str:
     nearest = entry["nearest"]
     label, path = printable(nearest["label"]), printable(nearest["path"])
     original = image(entry["picture"], f"A photo of {prediction.label}")
@@ -54,14 +52,14 @@ def _detail(element_id: str, entry: _ImageEntry, prediction: Prediction) -> str:
         title = f"{prediction.label}, recognised"
     rows = [[name, _percent(probability)] for name, probability in prediction.ranked]
     return (
-        f'<div popover id="{element_id}" role="dialog" aria-label="{escape(title)}">\n'
+        f'<div popover id="{id}" role="dialog" aria-label="{escape(title)}">\n'
         f"<p><b>{escape(title)}</b></p>\n"
         '<div class="pair">\n'
         f"<figure>{original}<figcaption>{escape(printable(prediction.path))}</figcaption></figure>\n"
         f"<figure>{neighbor}<figcaption>{escape(caption)}</figcaption></figure>\n"
         "</div>\n"
         + table(["class", "probability"], rows, "the likeliest classes", [1])
-        + f'<button type="button" autofocus popovertarget="{element_id}" popovertargetaction="hide">'
+        + f'<button type="button" autofocus popovertarget="{id}" popovertargetaction="hide">'
         "Close</button>\n</div>\n"
     )
 

@@ -28,13 +28,11 @@ def escape(text: str) -> str:
 def document(title: str, lead: str, sections: Sequence[Section]) -> str:
     """The whole file. `title` is text; `lead` is HTML and stands above the links to the parts."""
     links = "".join(
-        f'<li><a href="#{escape(section.id)}">{escape(section.title)}</a></li>'
-        for section in sections
+        f'<li><a href="#{escape(part.id)}">{escape(part.title)}</a></li>' for part in sections
     )
-    parts = "".join(
-        f'<section id="{escape(section.id)}">\n'
-        f"<h2>{escape(section.title)}</h2>\n{section.body}</section>\n"
-        for section in sections
+    body = "".join(
+        f'<section id="{escape(part.id)}">\n<h2>{escape(part.title)}</h2>\n{part.body}</section>\n'
+        for part in sections
     )
     return f"""\
 <!doctype html>
@@ -53,23 +51,21 @@ def document(title: str, lead: str, sections: Sequence[Section]) -> str:
 {lead}
 <nav aria-label="Contents"><ul>{links}</ul></nav>
 <main id="content">
-{parts}</main>
+{body}</main>
 </body>
 </html>
 """
 
 
-def paragraph(text: str, css_class: str = "") -> str:
+def paragraph(text: str, style: str = "") -> str:
     """Text as a paragraph; `kind` note is fainter."""
-    return (
-        f'<p class="{css_class}">{escape(text)}</p>\n' if css_class else f"<p>{escape(text)}</p>\n"
-    )
+    return f'<p class="{style}">{escape(text)}</p>\n' if style else f"<p>{escape(text)}</p>\n"
 
 
-def bullets(texts: Sequence[str], css_class: str = "") -> str:
+def bullets(texts: Sequence[str], style: str = "") -> str:
     """Texts as a list."""
     items = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
-    return f'<ul class="{css_class}">\n{items}</ul>\n' if css_class else f"<ul>\n{items}</ul>\n"
+    return f'<ul class="{style}">\n{items}</ul>\n' if style else f"<ul>\n{items}</ul>\n"
 
 
 def table(
@@ -81,14 +77,13 @@ def table(
     """
     classes = [' class="number"' if column in numeric else "" for column in range(len(header))]
     titles = "".join(
-        f'<th scope="col"{css_class}>{escape(title)}</th>'
-        for title, css_class in zip(header, classes, strict=True)
+        f'<th scope="col"{style}>{escape(title)}</th>'
+        for title, style in zip(header, classes, strict=True)
     )
     body = []
     for first, *rest in rows:
         cells = "".join(
-            f"<td{css_class}>{escape(cell)}</td>"
-            for cell, css_class in zip(rest, classes[1:], strict=True)
+            f"<td{style}>{escape(cell)}</td>" for cell, style in zip(rest, classes[1:], strict=True)
         )
         body.append(f'<tr><th scope="row"{classes[0]}>{escape(first)}</th>{cells}</tr>\n')
     return (
@@ -112,7 +107,7 @@ def image(jpeg: str, alternative: str) -> str:
     return f'<img src="data:image/jpeg;base64,{jpeg}" alt="{alternative}">\n'
 
 
-def collapsible(summary: str, body: str) -> str:
+def toggle(summary: str, body: str) -> str:
     """HTML that is seen when its summary is opened."""
     return f"<details>\n<summary>{escape(summary)}</summary>\n{body}</details>\n"
 

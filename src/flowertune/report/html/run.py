@@ -15,7 +15,7 @@ from flowertune.report.html.gallery import augmented_images, gallery
 from flowertune.report.html.page import (
     Section,
     bullets,
-    collapsible,
+    toggle,
     document,
     enlargeable,
     escape,
@@ -78,11 +78,9 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
     else:
         sections += _photos(run, run.report_data.images)
     sections.append(Section("confusion", "What is taken for what", _confusion(run, confusion)))
-    rows = [
-        [name, percent(n_correct / n), f"{n_correct} of {n}"] for name, n_correct, n in accuracies
-    ]
+    rows = [[name, percent(correct / n), f"{correct} of {n}"] for name, correct, n in accuracies]
     all_classes = table(["class", "right, %", "photos"], rows, "lowest first", [1, 2])
-    body = _render(per_class) + collapsible(f"All {len(rows)} classes", all_classes)
+    body = _render(per_class) + toggle(f"All {len(rows)} classes", all_classes)
     sections.append(Section("classes", "Classes", body))
     ece = percent(run.results["splits"][run.reported_split]["ece"])
     body = _render(calibration) + paragraph(f"Expected calibration error: {ece} points.")
@@ -145,7 +143,7 @@ def _confusion(run: ReportedRun, drawing: Drawing) -> str:
     header = ["is", "taken for", "photos"]
     tables = table(header, rows[:PAIRS_SHOWN], "the pairs that are confused most", [2])
     if len(rows) > PAIRS_SHOWN:
-        tables += collapsible(f"All {len(rows):,} pairs", table(header, rows, "all pairs", [2]))
+        tables += toggle(f"All {len(rows):,} pairs", table(header, rows, "all pairs", [2]))
     return tables + enlargeable("matrix", _render(drawing))
 
 
@@ -162,10 +160,8 @@ def _photos(run: ReportedRun, images: dict[str, Any]) -> list[Section]:
             sections.append(Section(key, title, body))
     if images["augmented"]:
         text = "Training photos as they are, and as training meets them"
-        augmentation = run.results["augmentation"]
-        suffix = (
-            f", {augmentation} among these photos" if augmentation in ("mixup", "cutmix") else ""
-        )
+        mixing = run.results["augmentation"]
+        suffix = f", {mixing} among these photos" if mixing in ("mixup", "cutmix") else ""
         body = paragraph(f"{text}{suffix}.") + augmented_images(images["augmented"])
         sections.append(Section("augmentation", "Augmentation", body))
     return sections
@@ -189,8 +185,8 @@ def _settings(run: ReportedRun) -> str:
     environment = _text(json.dumps(run.environment, indent=2, ensure_ascii=False))
     return (
         table(["", ""], rows, "the run", ())
-        + collapsible("config.yaml", config)
-        + collapsible("environment.json", environment)
+        + toggle("config.yaml", config)
+        + toggle("environment.json", environment)
     )
 
 

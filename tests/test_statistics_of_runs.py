@@ -10,8 +10,8 @@ from scipy import stats
 from flowertune.analysis.statistics import (
     difference_from_published,
     mcnemar,
-    t_interval,
     t_half_width,
+    t_interval,
 )
 
 

@@ -1,4 +1,4 @@
-"""What is measured on a split, with its averaging spelled out."""
+"""Compute the metrics of a split."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ _Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
 
 @dataclass(frozen=True)
 class SplitMetrics:
-    """How well logits fit the labels of one split. Accuracies and `ece` are fractions in [0, 1].
+    """Metrics of one split. Accuracies and `ece` are fractions in [0, 1].
 
     `loss` is the mean cross-entropy in nats. `top1` is over photos, `mean_per_class` over the
     classes that have photos here; `per_class` holds None for the others. `top1_interval` is the
@@ -32,7 +32,7 @@ class SplitMetrics:
     ece: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values (lists, not tuples)."""
+        """Convert to plain JSON values (lists, not tuples)."""
         values = asdict(self)
         return values | {
             "top1_interval": list(self.top1_interval),
@@ -41,7 +41,7 @@ class SplitMetrics:
 
 
 def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
-    """All metrics of one split from its logits (N, C) and integer labels (N,), N at least 1.
+    """Compute all metrics from logits (N, C) and integer labels (N,), N at least 1.
 
     Computed on the CPU in float32, so the same logits give the same numbers on every device.
     With fewer than five classes, top5 counts hits among all C classes and is therefore 1.
@@ -89,7 +89,7 @@ def _calibration_error(logits: Tensor, labels: Tensor) -> float:
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
+    """95 % Wilson score interval of a proportion: `n_correct` out of `n` (n at least 1).
 
     E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
     """

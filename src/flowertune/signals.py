@@ -1,4 +1,4 @@
-"""The end that a signal asks for, at a moment that loses nothing."""
+"""Handle signals so that a run ends where nothing is lost."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ FINISHING = "what is begun is finished and saved first; once more ends it at onc
 
 
 def write(text: str) -> None:
-    """A line on stderr. print is not for a signal's handler: it may be in the middle of a line."""
+    """Write a line to stderr; print is not safe in a signal handler, as it may be mid-line."""
     # not where it was closed: then 2 is another file. `2>&1 | tee`: a Ctrl-C ends the tee as well
     if sys.stderr is not None:
         with suppress(OSError):
@@ -26,7 +26,7 @@ _get_relayed_signal: Callable[[], signal.Signals | None] | None = None
 
 
 class StopRequest:
-    """What SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) and SIGHUP ask for.
+    """Request to stop by SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) or SIGHUP.
 
     A signal raises Interrupted where the process is. While `deferred` is open the first one only
     notes it, and `check` raises it at the next place where nothing is half done; a second one
@@ -42,13 +42,13 @@ class StopRequest:
         self._pid = os.getpid()
 
     def check(self) -> None:
-        """Raises Interrupted if a signal has come."""
+        """Raise Interrupted if a signal has arrived."""
         if self.received is not None:
             raise Interrupted(self.received)
 
     @contextmanager
     def deferred(self, say: Callable[[str], None] = write) -> Iterator[None]:
-        """While it is open, whoever works here asks `check` or `received` often enough.
+        """Defer signals in the body, which calls `check` or reads `received` often enough.
 
         `say` tells a person of the first signal, from its handler.
         """
@@ -59,7 +59,7 @@ class StopRequest:
             self._deferred = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler of all these signals."""
+        """Handle a signal."""
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
         first = self.received is None
@@ -80,10 +80,9 @@ class StopRequest:
 
 @contextmanager
 def relay_signal(get_signal: Callable[[], signal.Signals | None]) -> Iterator[None]:
-    """While it is open, SIGUSR1 is how another process passes on what it was sent itself.
+    """Treat SIGUSR1 in the body as a signal that another process received and relays.
 
-    `sent` says what that was, where it was anything; whoever listens in this process has received
-    that.
+    `get_signal` says which one it was, if any; whoever listens in this process has received that.
     """
     global _get_relayed_signal
     previous, _get_relayed_signal = _get_relayed_signal, get_signal
@@ -95,7 +94,7 @@ def relay_signal(get_signal: Callable[[], signal.Signals | None]) -> Iterator[No
 
 @contextmanager
 def install_handlers() -> Iterator[StopRequest]:
-    """While it is open, the signals go to the Stop that it gives; in the main thread alone."""
+    """Handle signals with the yielded StopRequest in the body, in the main thread only."""
     stop_request = StopRequest()
     with on_signals(stop_request.handle):
         yield stop_request
@@ -105,7 +104,7 @@ def install_handlers() -> Iterator[StopRequest]:
 def on_signals(
     action: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """What the signals do in the main thread; Python lets no other handle them."""
+    """Handle signals with `action` in the body; only the main thread can handle them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -10,11 +10,11 @@ from flowertune.report.figures import style
 from flowertune.report.html.page import (
     Section,
     bullets,
-    toggle,
     document,
     figure,
     paragraph,
     table,
+    toggle,
 )
 
 ODD = "<script>alert(1)</script>\"'&"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -141,7 +140,7 @@ def setting_rows(
     header = [*_keys(swept), "jobs", "finished", "seeds", *std_columns, "below_linear_probe"]
     header += ["trainable_parameters", "seconds_mean", "backbone", "tag", "protocol"]
     rows = []
-    for setting in chain.from_iterable(groups):
+    for setting in (each for group in groups for each in group):
         first = setting.results[0]
         seeds = " ".join(str(results["seed"]) for results in setting.results)
         row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]

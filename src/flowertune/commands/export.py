@@ -63,9 +63,7 @@ def _export(model: Exportable, chosen: Format, output: Path) -> parity.Parity:
         with files.new_folder(output) as folder:
             chosen.write(model, folder)
             found = parity.compare(model, chosen.load(model, folder), on)
-            (folder / model_card.LABELS).write_text(
-                model_card.labels_json(model), encoding="utf-8"
-            )
+            (folder / model_card.LABELS).write_text(model_card.labels_json(model), encoding="utf-8")
             (folder / model_card.PREPROCESSING).write_text(
                 model_card.preprocessing_json(model), encoding="utf-8"
             )

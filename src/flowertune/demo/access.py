@@ -1,4 +1,4 @@
-"""Who may ask the page's server for what. Gradio's answers more than this page ever asks."""
+"""Restrict requests to the page's server: Gradio offers more routes than the page needs."""
 
 import re
 import stat
@@ -31,9 +31,9 @@ Respond = Callable[[Request], Awaitable[Response]]
 
 
 def restrict_access(folder: Path) -> Callable[[Request, Respond], Awaitable[Response]]:
-    """HTTP middleware: what this page asks passes, and files that were uploaded into the folder.
+    """HTTP middleware that allows the page's own requests and files uploaded to the folder.
 
-    UsageError are other routes, other web pages (by the Origin that a browser names), files that
+    Refused are other routes, other web pages (by the Origin that a browser names), files that
     lie elsewhere or have a URL, and uploads where there are many already.
     """
 
@@ -83,7 +83,7 @@ def _is_own(origin: str | None, host: str | None) -> bool:
 
 
 def _upload_bytes(folder: Path) -> int:
-    """Bytes of uploads, after those of some time ago are removed, whole ones and cut off ones."""
+    """Total size of uploads, after removing expired ones, whole or partial."""
     total, now = 0, time.time()
     for file in folder.rglob("*"):
         with suppress(OSError):  # Gradio moves and removes them meanwhile
@@ -98,7 +98,7 @@ def _upload_bytes(folder: Path) -> int:
 
 
 def _file_paths(content: Any) -> Iterator[Any]:
-    """What stands under the key "path", anywhere in what JSON gave."""
+    """Yield all values of the key "path" in parsed JSON."""
     if isinstance(content, dict):
         yield from (value for key, value in content.items() if key == "path")
     if isinstance(content, dict | list):

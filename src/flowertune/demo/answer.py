@@ -1,4 +1,4 @@
-"""What the page says of a photo: its likeliest classes, where the model looked, what it is like."""
+"""Predict and explain an image: likeliest classes, patch relevance, nearest neighbors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ EPSILON = 1e-12  # no difference between patches
 
 @dataclass(frozen=True)
 class Explanation:
-    """pixels (3, H, W) uint8: what the model was shown. classes, probabilities: likeliest first.
+    """Prediction of an image: pixels (3, H, W) uint8, and classes, likeliest first.
 
     relevance (rows, columns): how much each patch has to do with the first class's logit, from 0 to
     1 in each photo; None where the backbone's tower does not tell.
@@ -34,7 +34,7 @@ class Explanation:
 
 
 def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation | UnreadableImage:
-    """All of it for one photo, whatever the file is."""
+    """Predict and explain one image, whatever the file is."""
     try:
         pixels = model.pixels(path)
     except UnreadableImageError as error:

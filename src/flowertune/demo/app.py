@@ -1,4 +1,4 @@
-"""The page and its server. Imports Gradio, which takes seconds."""
+"""Build and serve the demo page. Imports Gradio, which takes seconds."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ _ASSETS = Path(__file__).parent / "assets"
 
 
 def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
-    """A place for photos, and under it a card for each, the newest first. `lead` is HTML."""
+    """Build an upload box above a card for each image, newest first. `lead` is HTML."""
 
     def respond(uploads: Sequence[str] | None, n_used: int) -> Iterator[dict[Any, Any]]:
         paths = [Path(upload) for upload in uploads or ()]
@@ -74,7 +74,7 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
 
 
 def build_app(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> FastAPI:
-    """The page as a server's application, with limits, and with nothing from another host.
+    """Build the server's application with upload limits and no third-party content.
 
     folder: where uploads lie. hosts: the names that a browser may know the server by; any, where
     None.
@@ -107,7 +107,7 @@ def build_app(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> F
 
 @contextmanager
 def serve(app: FastAPI, listener: socket.socket) -> Iterator[threading.Thread]:
-    """While it is open, the application is served, by a thread of its own, which it gives."""
+    """Serve the application in a thread while the body runs, and yield the thread."""
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     )
@@ -127,7 +127,7 @@ _FOREIGN_VARIABLES = ("GRADIO_", "FASTAPI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_P
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """While it is open, temporary files go into the folder that it gives, removed at its end.
+    """Put temporary files into a folder that is removed after the body.
 
     Gradio is to be imported while it is open: it looks at its surroundings then, and at what the
     environment has for it, which is not what was asked of this page.

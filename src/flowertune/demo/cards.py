@@ -1,4 +1,4 @@
-"""The page's HTML: what is said of the run, and a card for each photo."""
+"""Render the demo page's HTML: the run's description and a card for each image."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ MAP_WEIGHT = 0.6  # of the map, over the picture in gray
 
 
 def lead(run: str, results: dict[str, Any], classes: int) -> str:
-    """What the model is and how good it was, above the place for photos."""
+    """Describe the model and its accuracy, above the upload box."""
     split = "test" if "test" in results["splits"] else "val"
     metrics = results["splits"][split]
     low, high = (f"{100 * share:.1f}" for share in metrics["top1_interval"])
@@ -36,25 +36,24 @@ def lead(run: str, results: dict[str, Any], classes: int) -> str:
 
 
 def card(name: str, result: Explanation | UnreadableImage, caption: str) -> str:
-    """All there is to say of one photo; said: of the training photos there are."""
+    """Render the card of one image; `caption` describes the training images."""
     if isinstance(result, UnreadableImage):
         return (
             f'<article class="bad"><h2>{_text(name)}</h2>\n'
             f"<p>This file gives no picture: {_text(result.reason)}.</p></article>\n"
         )
     first = result.classes[0]
-    note = "what the model was shown"
-    figures = _figure(result.pixels, note, f"{name}, as the model was shown it")
+    html = _figure(result.pixels, "what the model was shown", f"{name}, as the model was shown it")
     if result.relevance is None:
-        figures += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
+        html += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
     else:
         note = f"brightest: the patches that, in this photo, speak most for {first}"
-        figures += _figure(_overlay(result.pixels, result.relevance), note, f"The same, {note}")
+        html += _figure(_overlay(result.pixels, result.relevance), note, f"The same, {note}")
     ranked = "".join(map(_bar, result.classes, result.probabilities))
     nearest = "".join(map(_neighbor, result.nearest))
     return (
         f"<article><h2>{_text(name)}</h2>\n"
-        f'<div class="answer"><div class="seen">{figures}</div>\n'
+        f'<div class="answer"><div class="seen">{html}</div>\n'
         f'<ol class="ranked">\n{ranked}</ol></div>\n'
         f"<h3>{_text(caption)}</h3>\n"
         + (f'<ul class="nearest">\n{nearest}</ul>\n' if nearest else "")
@@ -63,13 +62,13 @@ def card(name: str, result: Explanation | UnreadableImage, caption: str) -> str:
 
 
 def status(done: int, total: int) -> str:
-    """How far the answers are, also for who hears the page."""
+    """Render the progress as a status that screen readers announce."""
     text = "" if not total else f"{done} of {total} answered"
     return f'<p role="status">{text}</p>\n'
 
 
 def left_out(count: int, limit: int) -> str:
-    """What is said of photos beyond as many as the page takes."""
+    """Render how many images exceed the limit of the page."""
     if not count:
         return ""
     return (
@@ -103,7 +102,7 @@ def _neighbor(neighbor: Neighbor) -> str:
 
 
 def _overlay(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture (3, H, W) in gray under the map's colors, of relevance (rows, columns), 0 to 1.
+    """Blend a relevance map (rows, columns) in [0, 1] over the picture (3, H, W) in gray.
 
     matplotlib's inferno: dark to bright, also for who does not see its colors.
     """
@@ -122,7 +121,8 @@ def _channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _figure(pixels: NDArray[np.uint8], caption: str, alternative: str) -> str:
     image = Image.fromarray(_channels_last(pixels))
-    return f"<figure>{_image_tag(image, alternative)}<figcaption>{_text(caption)}</figcaption></figure>"
+    tag = _image_tag(image, alternative)
+    return f"<figure>{tag}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
 def _image_tag(image: Image.Image, alternative: str) -> str:

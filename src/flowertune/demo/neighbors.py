@@ -1,4 +1,4 @@
-"""The training photos that a photo is most like, as the model sees them."""
+"""Find the training images nearest to an image by embedding."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +20,7 @@ from flowertune.inference.predictor import BATCH_SIZE, Predictor
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A training photo and the cosine of its embedding with that of the photo asked about."""
+    """Training image and its cosine similarity to the query."""
 
     path: Path
     label: str
@@ -29,9 +29,9 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Training photos with their embeddings (N, E), float32 of length 1 on the CPU.
+    """Training images with embeddings (N, E), float32 of unit length on the CPU.
 
-    said: how many of them there are, or why there are none, for a person to read.
+    caption: how many of them there are, or why there are none, for a person to read.
     """
 
     paths: Sequence[Path]
@@ -40,7 +40,7 @@ class Neighbors:
     caption: str
 
     def nearest(self, embedding: Tensor, k: int) -> list[Neighbor]:
-        """The k most like an embedding (E,), the likest first; all, where there are fewer."""
+        """Find the k nearest to an embedding (E,), nearest first; fewer if there are fewer."""
         if not self.paths:
             return []
         similarity = self.embeddings @ F.normalize(embedding.float(), dim=0)
@@ -57,7 +57,7 @@ def load_neighbors(
     left_out: Callable[[str], None],
     progress: Callable[[str, int, int | None], None],
 ) -> Neighbors:
-    """At most so many of the run's training photos, drawn by its seed, embedded.
+    """Embed at most `limit` of the run's training images, drawn by its seed.
 
     Read from where they lay for the training; nothing is written. Those that are gone or are other
     pictures now are left out, with a line for each.

@@ -1,4 +1,4 @@
-"""The model card of an export: README.md, as the Hugging Face Hub shows it."""
+"""Write the model card of an export: README.md, as the Hugging Face Hub shows it."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def card(
     code: str,
     parity: Parity,
 ) -> str:
-    """The text. `results`: the run's. `library`: by its name on the Hub; `files`: what each is."""
+    """Render the card. `results`: the run's; `library`: Hub name; `files`: their descriptions."""
     backbone = model.backbone
     name = _escape(f"{results['method']} on {backbone.name} {backbone.tag}")
     file_list = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
@@ -92,7 +92,7 @@ This export beside the run's own model, both in float32 on a CPU: {parity.descri
 
 
 def _base_model_line(model: Exportable) -> str:
-    """Where the Hub has the base weights, if it has: a line of the card's head."""
+    """Metadata line that links the base weights on the Hub, if they are there."""
     settings, backbone = model.config.backbone, model.backbone
     if settings.source != "open_clip" or settings.weights == "random":
         return ""
@@ -130,13 +130,12 @@ def _table(results: Mapping[str, Any]) -> str:
     baselines = {BASELINE_NAMES[name]: each for name, each in results["baselines"].items() if each}
     methods = {**baselines, results["method"]: results}
     for split in ("val", "test"):
-        for method, model in methods.items():
+        for name, model in methods.items():
             metrics = model["splits"].get(split)
             if metrics:
                 low, high = metrics["top1_interval"]
-                name = f"{split}, {_escape(method)}"
                 rows.append(
-                    f"| {name} | {metrics['n']:,} | {100 * metrics['top1']:.2f} "
+                    f"| {split}, {_escape(name)} | {metrics['n']:,} | {100 * metrics['top1']:.2f} "
                     f"| {100 * low:.1f} to {100 * high:.1f} "
                     f"| {100 * metrics['mean_per_class']:.2f} |"
                 )
@@ -152,15 +151,15 @@ def _license(model: Exportable) -> str:
 
 
 def _escape(text: str) -> str:
-    """A name for a line of Markdown: what would be markup, HTML or a table's edge is escaped."""
+    """Escape a name for Markdown: markup, HTML and table edges."""
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
 
 
 def labels_json(model: Exportable) -> str:
-    """labels.json: a list."""
+    """Serialize the class names as a list for labels.json."""
     return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
 
 
 def preprocessing_json(model: Exportable) -> str:
-    """preprocessing.json, by the names of open_clip's preprocess_cfg."""
+    """Serialize preprocessing.json with the keys of open_clip's preprocess_cfg."""
     return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

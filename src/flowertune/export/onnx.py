@@ -1,4 +1,4 @@
-"""Format onnx: a graph for ONNX Runtime and whatever else reads ONNX."""
+"""Export as ONNX, for ONNX Runtime and other ONNX readers."""
 
 import contextlib
 import io
@@ -28,12 +28,12 @@ LARGEST_FILE = (
 
 
 def unsupported_reason(model: Exportable) -> str | None:
-    """Holds every model."""
+    """Every model is supported."""
     return None
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """model.onnx: images (B, 3, H, W), normalized, to logits (B, C), B from 1.
+    """Write model.onnx: normalized images (B, 3, H, W) to logits (B, C), B from 1.
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
     """
@@ -61,14 +61,14 @@ def write(model: Exportable, folder: Path) -> None:
 
 
 def _is_large(model: Exportable) -> bool:
-    """Whether the weights need a file of their own."""
+    """Whether the weights need a separate file."""
     tensors = model.classifier.state_dict().values()
     size: int = sum(tensor.nbytes for tensor in tensors)
     return size > LARGEST_FILE
 
 
 def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What ONNX Runtime makes of the folder alone, on the CPU.
+    """Load the exported folder in ONNX Runtime, on the CPU.
 
     Raises ExportError, now or of a batch, where it cannot.
     """
@@ -97,7 +97,7 @@ def _runtime_errors() -> Iterator[None]:
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
+    """Exported files and their descriptions."""
     descriptions = {
         MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
         "its metadata, too"
@@ -108,7 +108,7 @@ def files(model: Exportable) -> dict[str, str]:
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     return f"""\
 import json, onnxruntime
 from preprocess import load

@@ -1,4 +1,4 @@
-"""Format open_clip: a directory that `open_clip.create_model("local-dir:...")` opens."""
+"""Export as a directory that `open_clip.create_model("local-dir:...")` opens."""
 
 import json
 from collections.abc import Callable
@@ -20,14 +20,14 @@ BUNDLED: tuple[str, ...] = ()
 
 
 def unsupported_reason(model: Exportable) -> str | None:
-    """Holds every model without prompts."""
+    """Every model without prompts is supported."""
     if model.classifier.prompts is not None:
         return "open_clip has no visual prompts; take onnx or torch"
     return None
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """The whole model, LoRA merged into the image tower, and the head beside it."""
+    """Write the whole model, LoRA merged into the image tower, and the head."""
     backbone = model.backbone
     settings: dict[str, Any] = {
         "model_cfg": backbone.architecture(),
@@ -40,7 +40,7 @@ def write(model: Exportable, folder: Path) -> None:
 
 
 def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What open_clip makes of the folder alone."""
+    """Load the exported folder in open_clip."""
     with quiet():
         exported = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
     head, normalizes = tensors.read_head(folder), tensors.normalizes(model)
@@ -48,7 +48,7 @@ def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
+    """Exported files and their descriptions."""
     return {
         CONFIG_FILE: "the architecture and the preprocessing, as open_clip writes them",
         WEIGHT_FILES[0]: "the weights: the trained image tower, and the text tower as it was",
@@ -57,7 +57,7 @@ def files(model: Exportable) -> dict[str, str]:
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     return f"""\
 import json, open_clip, torch
 from PIL import Image, ImageOps

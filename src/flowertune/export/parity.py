@@ -1,4 +1,4 @@
-"""Whether an exported model does what the run's does: on the same photos, logit by logit."""
+"""Check that an exported model gives the run's logits on the same images."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -27,7 +27,7 @@ MAX_DIFFERENCE = 1e-4  # difference of probabilities
 
 @dataclass(frozen=True)
 class Sample:
-    """Normalised images (N, 3, H, W) float32, and what they are in words: "200 val photos"."""
+    """Normalized images (N, 3, H, W) float32 with a description: "200 val photos"."""
 
     images: Tensor
     description: str
@@ -35,14 +35,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences of logits and of probabilities on a sample; predictions are equal."""
+    """Largest differences of logits and probabilities on a sample with equal predictions."""
 
     sample: str
     logits: float
     probabilities: float
 
     def describe(self) -> str:
-        """One line."""
+        """Describe the result on one line."""
         return (
             f"largest difference of logits {self.logits:.1e}, of probabilities "
             f"{self.probabilities:.1e}, predictions equal on {self.sample}"
@@ -50,7 +50,7 @@ class Parity:
 
 
 def draw_sample(model: Exportable) -> Sample:
-    """Photos of the run, of val if it has some, as far as they are where they were and the same.
+    """Sample unchanged images of the run, from val if possible, or else synthetic ones.
 
     Where none is, pictures that are drawn by seed.
     """
@@ -64,7 +64,7 @@ def draw_sample(model: Exportable) -> Sample:
 
 
 def compare(model: Exportable, exported: Callable[[Tensor], Tensor], sample: Sample) -> Parity:
-    """The exported model beside the run's on the same images.
+    """Compare the exported model with the run's on the same images.
 
     One image alone, and then batches: a graph may have been made for one size of them.
 
@@ -88,7 +88,7 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], sample: Sam
 
 
 def _run_pixels(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
-    """A split, and evaluation pixels (3, H, W) of photos from all over it."""
+    """Choose a split and read pixels (3, H, W) of images spread over it."""
     by_split: dict[str, list[RunImage]] = {}
     for image in model.run.images():
         by_split.setdefault(image.split, []).append(image)
@@ -104,7 +104,7 @@ def _run_pixels(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
 
 
 def _draw_pictures(preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
-    """Pictures (3, H, W) of blended colors, the same ones each time."""
+    """Draw pictures (3, H, W) of blended colors, the same ones each time."""
     generator = seeding.generator(0, "parity")
     colors = torch.rand(N_SYNTHETIC, 3, PATCHES, PATCHES, generator=generator)
     blended = F.interpolate(colors, preprocessing.size, mode="bilinear") * 255

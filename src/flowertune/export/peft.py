@@ -1,4 +1,4 @@
-"""Format peft: the LoRA alone, for transformers' CLIPVisionModelWithProjection."""
+"""Export the LoRA alone, for transformers' CLIPVisionModelWithProjection with peft."""
 
 import json
 import re
@@ -22,7 +22,7 @@ BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
 def unsupported_reason(model: Exportable) -> str | None:
-    """Holds LoRA on towers that transformers' CLIP has, too."""
+    """LoRA is supported, on towers that transformers' CLIP has."""
     model_name = model.config.model.name
     if model_name != "lora":
         formats = "onnx or torch" if model_name == "vpt" else "open_clip, onnx or torch"
@@ -35,7 +35,7 @@ def unsupported_reason(model: Exportable) -> str | None:
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """The run's adapter by transformers' names, and the head beside it."""
+    """Write the run's adapter with transformers' names, and the head."""
     adapter = model.run.adapter
     settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     state = {
@@ -52,7 +52,7 @@ def write(model: Exportable, folder: Path) -> None:
 
 
 def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What transformers and peft make of the backbone and the folder."""
+    """Load the backbone and the exported folder in transformers and peft."""
     import peft
 
     frozen = load_run_backbone(model.run, model.config).visual  # the model's own has LoRA in it
@@ -69,7 +69,7 @@ def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
+    """Exported files and their descriptions."""
     return {
         ADAPTER_FILES[0]: "peft's settings",
         ADAPTER_FILES[1]: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
@@ -78,7 +78,7 @@ def files(model: Exportable) -> dict[str, str]:
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     settings = model.config.backbone
     base = f'"{model.backbone.name}", "{model.backbone.tag}"'
     if model.backbone.activation == "quickgelu":

@@ -52,7 +52,7 @@ TOP_K = 3
 class Prediction:
     """Predicted class names of an image, likeliest first, with their probabilities.
 
-    `photo` is as it was given. Probabilities are of all classes, so that those of the few that are
+    `image` is as it was given. Probabilities are of all classes, so that those of the few that are
     here add up to 1 at most.
     """
 
@@ -96,7 +96,7 @@ class Predictor:
     def predict(self, images: _Images, *, top_k: int = TOP_K) -> list[Prediction]:
         """Predict the `top_k` likeliest classes of each image, in order.
 
-        photos: a path or a PIL image, or any number of them. They are decoded in parallel, turned
+        images: a path or a PIL image, or any number of them. They are decoded in parallel, turned
         upright by their EXIF orientation, and never all in memory at once.
 
         Raises:
@@ -117,7 +117,7 @@ class Predictor:
     ) -> Generator[Prediction | UnreadableImage, None, None]:
         """Yield predictions one by one, for more images than fit in a list.
 
-        `photos` may be a generator without end: it is asked for a few more than `batch_size` photos
+        `images` may be a generator without end: it is asked for a few more than `batch_size` images
         ahead. Close what is given (`contextlib.closing`) to stop before its end.
 
         Raises:
@@ -206,8 +206,7 @@ def load(path: str | Path, *, device: str | None = None, precision: str | None =
 
     Raises:
         UsageError: it is no finished run, a file of it is damaged, the backbone's weights are gone
-            or
-            others than it was trained on, or there is no such device or precision here.
+            or others than it was trained on, or there is no such device or precision here.
     """
     run, config = read_run(Path(path))
     return load_model(run, config, compute_for(config, device, precision))

@@ -1,4 +1,4 @@
-"""Several runs beside each other, as tables: for the console, for Markdown, for a page.
+"""Tabulate a comparison of runs for the console, Markdown and HTML.
 
 Numbers are in per cent; a cell is text, and empty where there is nothing to say.
 """
@@ -29,7 +29,7 @@ NOT_COMPARABLE = "not the same backbone or photos: numbers of different tables d
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a group's tables: a row, or a baseline that its runs have beside them.
+    """Table row of a group: a setting, or a baseline of its runs.
 
     `model`: by its name in the config. `estimates`: (split, metric) -> value. `row` is None for a
     baseline.
@@ -48,7 +48,7 @@ class Line:
 
 
 def lines(group: Comparison) -> list[Line]:
-    """The baselines that are no rows themselves, then the rows in their order.
+    """Table rows of a group: baselines that are no settings themselves, then the settings.
 
     Where not all rows have the same one, as its own settings or the device differ, each is named.
     """
@@ -80,7 +80,7 @@ def _baseline(name: str, model: str, results: dict[str, Any], splits: Sequence[s
 
 
 def notes(group: Comparison) -> list[str]:
-    """What a reader of the tables must know."""
+    """Notes that explain the tables of a group."""
     result = [
         "mean ± standard deviation over seeds [95 % interval of the mean: Student's t]; of a "
         "single run its value [95 % Wilson interval]",
@@ -116,7 +116,7 @@ def split_table(group: Comparison, split: str) -> tuple[list[str], list[list[str
 
 
 def estimate_cells(estimate: Estimate) -> list[str]:
-    """Mean, deviation, interval."""
+    """Format mean, standard deviation and interval as cells."""
     std, interval = estimate.std, estimate.interval
     return [
         percent(estimate.mean),
@@ -126,7 +126,7 @@ def estimate_cells(estimate: Estimate) -> list[str]:
 
 
 def pair_table(pairs: Sequence[PairComparison]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: which photos one alone has right, and whether chance would explain it."""
+    """Header and rows of the pairwise tests."""
     header = [
         "first", "second", "second minus first", "95 % interval, seed by seed",
         "right by first alone", "by second alone", "McNemar's p, seed by seed",
@@ -145,7 +145,7 @@ def pair_table(pairs: Sequence[PairComparison]) -> tuple[list[str], list[list[st
 
 
 def pairs_of_best(group: Comparison) -> list[PairComparison]:
-    """The row that is best on val against each other one; none where there is no val."""
+    """Pairs of the best setting on val with every other; none without a val split."""
     if "val" not in group.splits:
         return []
     best = best_first(group).rows[0]
@@ -153,7 +153,7 @@ def pairs_of_best(group: Comparison) -> list[PairComparison]:
 
 
 def pairs_note(group: Comparison) -> str:
-    """How to read the p values of all pairs."""
+    """Explain how to read the p values of all pairs."""
     n_tests = sum(len(pair.tests) for pair in group.pairs)
     return (
         f"McNemar's exact test on the {group.n_images(group.reported_split):,} photos of "
@@ -164,7 +164,7 @@ def pairs_note(group: Comparison) -> str:
 
 
 def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
-    """The tables of each group, and its best row against the others."""
+    """Print the tables of each group, and its best setting against the others."""
     if len(groups) > 1:
         console.say(NOT_COMPARABLE)
     for group in groups:
@@ -179,7 +179,7 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
 
 
 def pair_lines(group: Comparison) -> list[str]:
-    """The best row on val against each other one, a line each."""
+    """Describe the best setting on val against each other one, a line each."""
     result = []
     for pair in pairs_of_best(group):
         best = best_first(group).rows[0]
@@ -213,7 +213,7 @@ def _console_table(group: Comparison, split: str) -> Table:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """91.23 ± 0.31 [90.46, 92.00]"""
+    """Format an estimate: 91.23 ± 0.31 [90.46, 92.00]"""
     std, interval = estimate.std, estimate.interval
     return (
         percent(estimate.mean)
@@ -223,7 +223,7 @@ def format_estimate(estimate: Estimate) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; only its first column is text."""
+    """Format a Markdown table; only its first column is text."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (escaped[0], rule, *escaped[1:]))

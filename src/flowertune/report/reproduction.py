@@ -1,4 +1,4 @@
-"""The tables of a reproduction: what every method reached, and beside it the published numbers.
+"""Tabulate a reproduction: the results of every method beside the published numbers.
 
 reproduce.md, reproduce.csv     after each job
 reproduce.html                  at the end
@@ -44,7 +44,7 @@ TITLE = "What every method reaches"
 
 @dataclass(frozen=True)
 class ReproductionTables:
-    """What a reproduction makes of its jobs."""
+    """Tables of a reproduction, made from its jobs."""
 
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
         groups = _groups(jobs)
@@ -66,7 +66,7 @@ class ReproductionTables:
 
 
 def _groups(jobs: Sequence[Job]) -> list[Comparison]:
-    """By method as they were listed, and not seed by seed."""
+    """Group finished runs by method, in the order listed."""
     finished = [job for job in jobs if job.state == "finished"]
     methods = list(dict.fromkeys(job.method for job in jobs))
     finished.sort(key=lambda job: methods.index(job.method))
@@ -74,7 +74,7 @@ def _groups(jobs: Sequence[Job]) -> list[Comparison]:
 
 
 def compare_to_reference(row: Setting, split: str) -> tuple[float, Difference] | None:
-    """The published top-1, and how far ours is from it; None where there is none to compare."""
+    """Published top-1 and our difference from it; None if there is none to compare."""
     first = row.runs[0]
     published = reference.published(row.method, split, first.values)
     if published is None:
@@ -84,7 +84,7 @@ def compare_to_reference(row: Setting, split: str) -> tuple[float, Difference] |
 
 
 def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list[str]]]:
-    """`split_table` with the reference's columns behind, empty where it has no such number."""
+    """Extend `split_table` by the reference's columns, empty where it has no number."""
     header, rows = split_table(group, split)
     header = [*header, "reference top-1", "ours minus it", "95 % interval", "holds 0"]
     for line, cells in zip(lines(group), rows, strict=True):
@@ -102,7 +102,7 @@ def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list
 
 
 def reference_notes(group: Comparison) -> list[str]:
-    """Whether the reference applies, how it is compared, and the gap of VPT."""
+    """Notes on whether the reference applies, how it is compared, and the gap of VPT."""
     if not reference.applies(group.rows[0].runs[0].values):
         return [f"{reference.DESCRIPTION}: its columns are empty here", *_gap(group)]
     return [
@@ -114,7 +114,7 @@ def reference_notes(group: Comparison) -> list[str]:
 
 
 def _gap(group: Comparison) -> list[str]:
-    """The reference's VPT is 5.65 points better on val than on test, which is unusual."""
+    """Compare our val-test gap of VPT with the reference's 5.65 points, which is unusual."""
     for row in group.rows:
         if row.method == "vpt" and row.splits == list(SPLITS):
             val, test = (row.over_seeds(split, "top1") for split in SPLITS)
@@ -134,7 +134,7 @@ def _gap(group: Comparison) -> list[str]:
 
 
 def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
-    """For the console: each published number beside ours."""
+    """Describe each published number beside ours, for the console."""
     result = []
     for group in groups:
         for row in group.rows:
@@ -189,7 +189,7 @@ def _document(groups: Sequence[Comparison], jobs: Sequence[Job]) -> str:
 
 
 def _csv(groups: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
-    """A row a method; accuracies in [0, 1]."""
+    """Header and rows, one per method; accuracies in [0, 1]."""
     header = ["method", "seeds", "seed_matters", "trainable_parameters", "minutes"]
     for split in SPLITS:
         header.append(f"{split}_photos")

@@ -119,7 +119,7 @@ class Run:
     def mark_resumed(self, changes: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
         """Set the directory of an unfinished run back to running.
 
-        `others`: what is another than it was; environment.json gets it under "resumed". The
+        `changes`: what is another than it was; environment.json gets it under "resumed". The
         damaged checkpoints go.
         """
         previous = self.environment()

@@ -23,8 +23,9 @@ _LINE_KEYS = {  # split -> what each of its lines in metrics.jsonl has; the loss
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Of length 1, float32: `after` (M, E) the training and `before` (M, E) it, which is None where
-    nothing changed them or nothing is known of it. rows: (M,) into the judged split's predictions.
+    """Unit-length float32 embeddings `after` (M, E) and `before` (M, E) the training.
+
+    `before` is None if unchanged or unknown. rows: (M,) into the reported split's predictions.
     """
 
     rows: NDArray[np.int64]
@@ -44,9 +45,8 @@ class ReportData:
 class ReportedRun:
     """Contents of a run that a report shows.
 
-    predictions: of the judged split.
-    steps, validations: the lines of metrics.jsonl. keepsakes: in their place, where the run has
-    none that are whole, why.
+    predictions: of the reported split. steps, validations: the lines of metrics.jsonl.
+    report_data: in its place, where the run has none that is whole, why.
     """
 
     finished: FinishedRun

@@ -53,8 +53,8 @@ def find_run(
 ) -> tuple[Run, bool]:
     """Find the run of that name, and whether it is finished with this very config.
 
-    One that failed, was interrupted or died is there for `open_run` to go on with or to replace; with
-    `resume` "restart" a finished one is, too, whatever its config.
+    One that failed, was interrupted or died is there for `open_run` to go on with or to replace;
+    with `resume` "restart" a finished one is, too, whatever its config.
 
     Raises:
         UsageError: another process is at it, it had another config, it is no run, or `resume` is
@@ -233,8 +233,8 @@ def check_version(run: Run, otherwise: str = "") -> None:
 def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
     """Changes of the environment since an unfinished run started, which may change bits.
 
-    Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as the
-    photos or the backbone are others.
+    Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as
+    the photos or the backbone are others.
     """
     previous, current = run.environment(), json.loads(json.dumps(environment))
     changed = [name for name in TASK if previous.get(name) != current[name]]

@@ -6,7 +6,6 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
@@ -23,7 +22,7 @@ from flowertune.tracking.wandb import Wandb, check_login
 class Tracker(Protocol):
     """Run at an experiment tracker. Methods may raise anything and take any time.
 
-    `place`: where a person finds the run there. A run that was stopped and goes on gives its
+    `location`: where a person finds the run there. A run that was stopped and goes on gives its
     tracker all lines once more, and the tracker leaves out those that it has.
     """
 
@@ -171,7 +170,7 @@ def track_run(
 
     However the body ends, the tracker hears of it: finished, failed or interrupted.
     """
-    start_tracker = None if settings.name == "none" else partial(start, settings, run, config)
+    start_tracker = None if settings.name == "none" else lambda: start(settings, run, config)
     tracking = Tracking(settings.name, start_tracker, say)
     state = "failed"
     try:

@@ -1,4 +1,4 @@
-"""A photo as the model takes it, by Pillow and NumPy alone; what it should be is in
+"""Preprocess a photo for the model with Pillow and NumPy alone, by the settings in
 preprocessing.json beside this file. flowertune puts both beside a model that it exports."""
 
 import json
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 
 def load(photo: str | Path) -> Any:
-    """The photo at a path, upright and normalized: (1, 3, H, W) float32."""
+    """Read the photo at a path, upright and normalized: (1, 3, H, W) float32."""
     settings = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
     with Image.open(photo) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
@@ -27,7 +27,7 @@ def fit(
     fill_color: int,
     **others: Any,
 ) -> Image.Image:
-    """An RGB image at the size (height, width) that the model takes, as open_clip makes it."""
+    """Resize, crop and pad an RGB image to (height, width), as open_clip does."""
     height, width = size
     filter = Image.Resampling[interpolation.upper()]
     if resize_mode == "squash":

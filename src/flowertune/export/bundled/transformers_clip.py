@@ -1,4 +1,4 @@
-"""An image tower of open_clip as transformers' CLIPVisionModelWithProjection, weights and all.
+"""Convert an image tower of open_clip to transformers' CLIPVisionModelWithProjection.
 
 It needs torch and transformers; flowertune puts it beside an adapter that it exports, to make the
 model that the adapter belongs to.
@@ -30,7 +30,7 @@ OUTSIDE = {
 
 
 def missing_support(visual: Any) -> str | None:
-    """Why transformers' CLIP cannot be this tower; None where it can."""
+    """Reason why transformers' CLIP does not support this tower; None if it does."""
     if type(visual).__name__ != "VisionTransformer" or not hasattr(visual, "conv1"):
         return f"it is a {type(visual).__name__}"
     first = visual.transformer.resblocks[0]
@@ -49,13 +49,13 @@ def missing_support(visual: Any) -> str | None:
 
 
 def activation(visual: Any) -> str:
-    """transformers' name for it; empty where it has none."""
+    """Name of the activation in transformers; empty if it has none."""
     name = type(visual.transformer.resblocks[0].mlp.gelu).__name__
     return "quick_gelu" if name.endswith("QuickGELU") else "gelu" if name == "GELU" else ""
 
 
 def convert(visual: Any, state: Any = None) -> Any:
-    """The same tower in transformers, in eval mode. `state`: its weights, if not those it has."""
+    """Convert the tower to transformers, in eval mode. `state`: its weights, if not its own."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     state = dict(visual.state_dict() if state is None else state)
@@ -87,7 +87,7 @@ def convert(visual: Any, state: Any = None) -> Any:
 
 
 def rename(name: str) -> str:
-    """transformers' name for a weight, or another part, of a block."""
+    """Name in transformers of a weight, or another part, of a block."""
     for ours, theirs in IN_BLOCK.items():
         head, separator, tail = name.partition(f".{ours}.")
         if separator:

@@ -1,4 +1,4 @@
-"""The table of a benchmark."""
+"""Print the results of a benchmark."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ TIMINGS = {
 
 
 def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
-    """A row for each timed piece, then memory and arithmetic, and what the pieces hold."""
+    """Print a table of the timings, then memory and throughput, and what each timing covers."""
     console.say(
         f"{results['method']}: {results['backbone']} {results['tag']}, "
         f"{results['trainable_parameters']:,} trained parameters"
@@ -62,7 +62,7 @@ def _seconds(value: float) -> str:
 
 
 def _amount(value: float) -> str:
-    """Three digits and the power of ten as a word: 1.23 tera."""
+    """Format three digits with a unit prefix: 1.23 tera."""
     for name, unit in (("tera", 1e12), ("giga", 1e9), ("mega", 1e6)):
         if value >= unit:
             return f"{value / unit:,.3g} {name}"

@@ -1,4 +1,4 @@
-"""What `flowertune data cache` says."""
+"""Print the output of `flowertune data cache`."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ DAY = 86_400  # seconds
 
 
 def show(console: ConsoleReporter, entries: Sequence[CacheEntry], root: Path) -> None:
-    """A row for each, then the total and where they are."""
+    """Print a row for each entry, then the total and the folder."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("kind", no_wrap=True)
     table.add_column("of", overflow="fold", ratio=1)
@@ -33,7 +33,7 @@ def show(console: ConsoleReporter, entries: Sequence[CacheEntry], root: Path) ->
 
 
 def total(entries: Sequence[CacheEntry]) -> str:
-    """How many, and how much they take together."""
+    """Format the number of entries and their total size."""
     if not entries:
         return "nothing"
     number = "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"

@@ -1,4 +1,4 @@
-"""What `flowertune data check` says."""
+"""Print the output of `flowertune data check`."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ SHOWN = 10  # findings of a kind; --json has all
 
 
 def show(console: ConsoleReporter, findings: Findings) -> None:
-    """A heading for each kind of finding, the worst first, and some lines under it."""
+    """Print the findings by kind, the worst first."""
     uneven = [f"{name}: {n:,} photos" for name, n in findings.uneven]
     sections = {
         "The same picture in two classes: a label may be wrong": _group_lines(
@@ -52,7 +52,7 @@ def show(console: ConsoleReporter, findings: Findings) -> None:
 def _group_lines(
     groups: Iterable[DuplicateGroup], locate: Callable[[NamedImage], str]
 ) -> list[list[str]]:
-    """Each group's photos one below the other, with what sets them apart."""
+    """List each group's images below each other, with their split or class."""
     result = []
     for group in groups:
         sign = "=" if group.identical else "~"
@@ -62,5 +62,5 @@ def _group_lines(
 
 
 def _with_location(name: str, location: str) -> str:
-    """A split or class is said where the folders do not say it."""
+    """Append the split or class to a name that does not contain it."""
     return name if location in name.split("/") else f"{name}  ({location})"

@@ -1,4 +1,4 @@
-"""What `flowertune evaluate` says."""
+"""Print the output of `flowertune evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ SHOWN = 5  # classes of a list; --json has all
 
 
 def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
-    """A row for each split that was measured, then what the numbers leave out."""
+    """Print a row for each split, then the images that the metrics leave out."""
     console.say(f"{results['method']}: {results['backbone']} {results['tag']}")
     console.say(printable(results["protocol"]))
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)

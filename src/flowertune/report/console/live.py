@@ -1,4 +1,4 @@
-"""A training as it goes on, drawn on a terminal: how far, how long still, how well."""
+"""Show a training live on a terminal: progress, time left, metrics."""
 
 import math
 import textwrap
@@ -17,7 +17,7 @@ LONGEST_CURVE = 60  # characters
 
 
 class TrainingView:
-    """What is known of a training, as lines that fit any width.
+    """Progress of a training, rendered as lines that fit any width.
 
     It holds plain numbers that the loop has in any case, and asks the device for none. `lines` are
     those of metrics.jsonl that a training goes on from.
@@ -42,7 +42,7 @@ class TrainingView:
         self._losses = [sum(losses) / len(losses) for losses in sums.values()]
 
     def step(self, epoch: int, done: int, line: Mapping[str, Any] | None) -> None:
-        """A step was made, the `done`th of its epoch; its line, where the loop has it."""
+        """Record the `done`th step of an epoch; `line` is its metrics, if known."""
         if self._start_time is None:  # from the first step's end: what it sets up comes once
             self._start_time = time.monotonic()
             self._first_step = (epoch - 1) * self._steps_per_epoch + done
@@ -51,13 +51,13 @@ class TrainingView:
         self._terms = line or self._terms
 
     def epoch(self, train_loss: float, val: Mapping[str, Any] | None) -> None:
-        """An epoch ended, as `ConsoleReporter.epoch` hears of it."""
+        """Record the end of an epoch, as `ConsoleReporter.epoch` does."""
         self._losses.append(train_loss)
         if val is not None:
             self._top1.append(val["top1"])
 
     def note(self, text: str) -> None:
-        """A last line from now on. It only keeps it, as a signal's handler may do at any moment."""
+        """Set the last line. Only stores it, so that a signal handler may call it at any time."""
         self._note = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -85,7 +85,7 @@ class TrainingView:
             yield Text(row[:width], no_wrap=True)
 
     def _time_left(self, done: int, total: int) -> str:
-        """Of the whole training, validations too, at the pace that it had up to its last step."""
+        """Estimate the time left of the training, validations included, from its pace so far."""
         if self._start_time is None or done == self._first_step:
             return "-:--:-- left"
         pace = (self._last_step_time - self._start_time) / (done - self._first_step)
@@ -108,7 +108,7 @@ class TrainingView:
 
 
 def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
-    """A character for each value, or where `width` has no room, for each of so many equal parts."""
+    """Draw one character per value, or per bin if there are more than `width` values."""
     count = min(width, len(values))
     edges = [index * len(values) // count for index in range(count + 1)]
     means = [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
@@ -120,7 +120,7 @@ def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
 
 
 def _terms(line: Mapping[str, Any]) -> list[str]:
-    """Loss terms, then learning rates, of a step: loss 0.6931, lr 1.0e-03."""
+    """Format loss terms, then learning rates, of a step: loss 0.6931, lr 1.0e-03."""
     values = {
         name: value
         for name, value in line.items()
@@ -133,7 +133,7 @@ def _terms(line: Mapping[str, Any]) -> list[str]:
 
 
 def _wrap_parts(parts: Sequence[str], width: int) -> list[str]:
-    """As many of them in a row as it has room for, none of them torn."""
+    """Join parts into rows of at most `width` characters without splitting a part."""
     rows: list[str] = []
     for part in parts:
         if rows and len(rows[-1]) + 2 + len(part) <= width:

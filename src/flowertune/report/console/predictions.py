@@ -1,4 +1,4 @@
-"""What photos are taken for, a line each: for people, or as CSV or JSON for programs."""
+"""Format predictions, one per line: as a table, CSV or JSON."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _RANK_NAMES = ("prediction", "second", "third")
 
 
 class PredictionLines:
-    """The lines of one of FORMATS, `k` classes in each.
+    """Formatter of predictions in one of FORMATS, `k` classes each.
 
     table: as wide as the longest of `class_names`, the photo last. csv: with `columns` behind
     "path". json: an object a line.
@@ -30,7 +30,7 @@ class PredictionLines:
         self._width = max(map(cell_len, map(printable, (*class_names, *self._rank_names))))
 
     def header(self) -> str | None:
-        """The line before the others; None for JSON."""
+        """Header line; None for JSON."""
         if self.form == "csv":
             return to_csv(["path", *self._columns], ()).removesuffix("\n")
         if self.form == "table":
@@ -38,7 +38,7 @@ class PredictionLines:
         return None
 
     def line(self, path: Path, classes: Sequence[str], probabilities: Sequence[float]) -> str:
-        """One photo: its likeliest classes, the first first."""
+        """Format one image with its likeliest classes, likeliest first."""
         pairs = list(zip(classes, probabilities, strict=True))
         if self.form == "json":
             # escaped to ASCII, which is JSON on any terminal

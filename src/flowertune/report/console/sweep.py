@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: settings, best on val first, and what did not finish."""
+"""Print the table of a sweep: settings, best on val first, and unfinished jobs."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _MARK = " *"  # below the linear probe
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """One table for each backbone and protocol, the jobs without a result, where it all lies."""
+    """Print a table for each backbone and protocol, unfinished jobs, and the sweep's path."""
     n_finished = sum(job.state == "finished" for job in jobs)
     console.say(f"\nsweep: {n_finished} of {len(jobs)} runs finished")
     groups = group_settings(jobs, swept)
@@ -32,12 +32,12 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
 
 
 def label(job: Job, swept: Sequence[str]) -> str:
-    """What tells a job from the others, as it would be typed."""
+    """Format the swept values of a job as typed."""
     return " ".join(f"{key}={job.words[key]}" for key in swept) or job.run
 
 
 def format_duration(seconds: float) -> str:
-    """How long, as people say it."""
+    """Format seconds as minutes or hours."""
     minutes = max(round(seconds / 60), 1)
     if minutes < 90:
         return f"{minutes} minute" + ("s" if minutes > 1 else "")
@@ -107,7 +107,7 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
 
 
 def _format_range(accuracies: Sequence[float]) -> str:
-    """One number where all settings share it; where the sweep changes it, from least to most."""
+    """Format one number if all settings share it, else the range."""
     least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
     return most if least == most else f"{least}\nto {most}"
 
@@ -118,5 +118,5 @@ def _estimate(setting: SettingStats, measure: str) -> str:
 
 
 def _shorten_number(value: str) -> str:
-    """A number that a search drew has 17 digits; four are enough to see."""
+    """Shorten a number of 17 digits, as a search draws it, to four."""
     return f"{float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}(e-\d+)?", value) else value

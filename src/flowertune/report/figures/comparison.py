@@ -1,4 +1,4 @@
-"""Several runs beside each other, drawn: what accuracy costs, and what a sweep found."""
+"""Plot a comparison of runs: accuracy against cost, and the curve or map of a sweep."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Captioned = tuple[str, str, str]  # an SVG for a page, its caption, and what it 
 
 
 def cost_figures(group: Comparison) -> list[Captioned]:
-    """Accuracy against trained parameters, and against minutes."""
+    """Plot accuracy against trained parameters and against minutes."""
     split = group.reported_split
     settings = [
         f"{row.label} {percent(row.estimate(split, 'top1').mean)} with "
@@ -38,7 +38,7 @@ def cost_figures(group: Comparison) -> list[Captioned]:
 
 
 class _AxisContent(NamedTuple):
-    """What an axis of accuracies covers, and in words what lies `beyond` it, and `below` it or not.
+    """Lines within an axis of accuracies, texts on those `outside`, and on which side they are.
 
     That is zero-shot alone, where it would leave the others less than half of the axis.
     """
@@ -118,31 +118,31 @@ def _point(axes: "Axes", x: float, estimate: Estimate, number: int, label: str) 
 
 
 def _span(positions: dict[str, float]) -> float:
-    """How many times the least is the most; of one place alone an axis has ten times."""
+    """Ratio of the largest to the smallest position; ten if they are equal."""
     span = max(positions.values()) / min(positions.values())
     return span if span > 1 else 10.0
 
 
 def _axis_limits(positions: dict[str, float]) -> tuple[float, float]:
-    """Of a logarithmic axis on which these are."""
+    """Limits of a logarithmic axis that contains all positions."""
     center = math.sqrt(min(positions.values()) * max(positions.values()))
     return center / _span(positions) ** 0.56, center * _span(positions) ** 0.56
 
 
 def _spread_ties(positions: dict[str, float], label: str) -> float:
-    """A place on that axis: those of the same number stand beside each other, bar by bar."""
+    """Shift equal positions apart so that their error bars do not overlap."""
     ties = [name for name, position in positions.items() if position == positions[label]]
     step = ties.index(label) - (len(ties) - 1) / 2
     return float(positions[label] * _span(positions) ** (0.015 * step))
 
 
 def _interval(estimate: Estimate) -> tuple[float, float]:
-    """Of an estimate that has none: the value itself."""
+    """Interval of an estimate, or its value twice if it has none."""
     return estimate.interval or (estimate.mean, estimate.mean)
 
 
 def sweep_figure(group: Comparison) -> Captioned | None:
-    """Of numbers: one key that was swept is a curve, two are a map; else there is neither."""
+    """Plot a sweep of one numeric key as a curve, of two as a map; None otherwise."""
     keys = group.keys[1:]
     methods = {row.method for row in group.rows}
     positions = [[_number(row.stats.values[key]) for key in keys] for row in group.rows]

@@ -1,4 +1,4 @@
-"""How a training went, step by step and epoch by epoch, as figures."""
+"""Plot the metrics of a training by step and by epoch."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _MARKERS = "osD"
 
 
 def curves(run: ReportedRun) -> list[Drawing]:
-    """Loss, accuracy on val, each term of the loss, learning rates; empty without epochs."""
+    """Plot loss, accuracy on val, loss terms and learning rates; empty without epochs."""
     if not run.steps:
         return []
     last_step = {line["epoch"]: line["step"] for line in run.steps}
@@ -120,7 +120,7 @@ def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
 
 
 def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Neighbouring points as their mean, so that not too many are left."""
+    """Average neighboring points so that at most MAX_POINTS remain."""
     size = math.ceil(len(x) / MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff([*starts, len(x)])

@@ -1,4 +1,4 @@
-"""What a run takes for what, class by class and photo by photo, as figures."""
+"""Plot the predictions of a run: confusion, accuracies, calibration, embeddings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ _MARKERS = "osD^vP"
 
 
 def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
-    """(what it is, what it was taken for, photos), the most photos first."""
+    """Count confusions as (label, predicted, images), most frequent first."""
     counts = Counter((p.label, p.predicted) for p in predictions if not p.is_correct)
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
 
 
 def confusion(predictions: Sequence[Prediction]) -> Drawing:
-    """A square a pair of classes; more ink, a larger share of the class's photos."""
+    """Plot the confusion matrix, each row normalized by its class size."""
     classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
         "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
@@ -47,9 +47,7 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
     for (label, predicted), n in pairs.items():
         if label in index and predicted in index:
-            squares[label == predicted].append(
-                (index[predicted], index[label], n / sizes[label])
-            )
+            squares[label == predicted].append((index[predicted], index[label], n / sizes[label]))
     for is_correct, series in ((True, 0), (False, 1)):
         style.squares(axes, squares[is_correct], style.SERIES[series])
     with style.settings():
@@ -70,7 +68,7 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
 
 
 def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
-    """(class, hits, photos), the lowest accuracy first."""
+    """Count (class, correct, images), lowest accuracy first."""
     sizes = Counter(p.label for p in predictions)
     n_correct = Counter(p.label for p in predictions if p.is_correct)
     counts = [(name, n_correct[name], size) for name, size in sizes.items()]
@@ -78,7 +76,7 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
 
 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
-    """A bar a class, with the interval of its few photos."""
+    """Plot the accuracy of each class with its interval."""
     shown = accuracies[:BAR_CLASSES]
     figure = style.new_figure(7, 1 + 0.19 * len(shown))
     (axes,) = figure.axes
@@ -104,7 +102,7 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
 
 
 def calibration(predictions: Sequence[Prediction]) -> Drawing:
-    """How often a model is right, against how sure it is; and how many photos each bar holds."""
+    """Plot accuracy against confidence, and the number of images in each bin."""
     confidence = np.array([p.probability for p in predictions])
     correct = np.array([p.is_correct for p in predictions])
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
@@ -134,7 +132,7 @@ def calibration(predictions: Sequence[Prediction]) -> Drawing:
 
 
 def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> Drawing:
-    """The photos on their embeddings' two principal components, before and after."""
+    """Plot the embeddings' two principal components, before and after training."""
     labels = [predictions[row].label for row in embeddings.rows.tolist()]
     classes = _choose_classes(labels, predictions)
     panels = [("after training", embeddings.after)]
@@ -168,14 +166,14 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
 
 
 def _choose_classes(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """As many classes as there are colors: those most confused, then those with most photos."""
+    """Choose one class per color: the most confused, then the most frequent."""
     names = [name for label, other, _ in confused_pairs(predictions) for name in (label, other)]
     names += [name for name, _ in Counter(labels).most_common()]
     return [name for name in dict.fromkeys(names) if name in set(labels)][: len(style.SERIES)]
 
 
 def _principal_components(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """(M, 2) on the two directions of most variance, and the share of it that they hold."""
+    """Project on the first two principal components (M, 2), with their share of variance."""
     centered = points - points.mean(0)
     # of the (E, E) scatter matrix: a hundredth of the time that the singular values of points take
     variances, directions = np.linalg.eigh(centered.T @ centered)

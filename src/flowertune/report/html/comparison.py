@@ -1,4 +1,4 @@
-"""Several runs beside each other, as a page: tables, what accuracy costs, the sweep's curve."""
+"""Render a comparison of runs as a page: tables, accuracy against cost, sweep."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,11 +17,11 @@ from flowertune.report.figures.comparison import cost_figures, sweep_figure
 from flowertune.report.html.page import (
     Section,
     bullets,
-    toggle,
     document,
     figure,
     paragraph,
     table,
+    toggle,
 )
 
 SplitTable = Callable[[Comparison, str], tuple[list[str], list[list[str]]]]
@@ -34,7 +34,7 @@ def page(
     more_notes: Callable[[Comparison], list[str]] = lambda group: [],
     lead: Sequence[str] = (),
 ) -> str:
-    """The whole page. `more_notes`: what else is to be said below a group's tables."""
+    """Render the page. `more_notes` returns additional notes for a group."""
     several = len(groups) > 1
     sections = []
     for number, group in enumerate(groups, start=1):
@@ -74,7 +74,7 @@ def _sections(
 
 
 def _runs(group: Comparison) -> str:
-    """Every run, and the keys that are not the same in all of them."""
+    """Render a table of all runs, and the keys that differ between them."""
     header = ["run", "method", "seed", *(f"{split} top-1" for split in group.splits), "best epoch",
               "minutes", "device"]  # fmt: skip
     runs = [run for row in group.rows for run in row.runs]
@@ -93,7 +93,5 @@ def _runs(group: Comparison) -> str:
         settings = [[key, *(format_value(row.runs[0].values.get(key)) for row in group.rows)]
                     for key in keys]  # fmt: skip
         titles = ["key", *(row.label for row in group.rows)]
-        body += toggle(
-            "Settings that differ", table(titles, settings, "null: has no such key", ())
-        )
+        body += toggle("Settings that differ", table(titles, settings, "null: has no such key", ()))
     return body

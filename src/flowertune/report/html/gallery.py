@@ -1,4 +1,4 @@
-"""Photos in a page: what a model took for something else, and what augmentation makes of them."""
+"""Render galleries of images: mistakes and augmented training images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _ImageEntry = dict[str, Any]
 
 
 def gallery(name: str, images: Sequence[_ImageEntry], predictions: Sequence[Prediction]) -> str:
-    """A card a photo; each opens what else is known of it. `name` tells galleries apart."""
+    """Render a card for each image, which opens its details. `name` prefixes the ids."""
     cards, details = "", ""
     for number, entry in enumerate(images, start=1):
         id = f"{name}-{number}"
@@ -21,7 +21,7 @@ def gallery(name: str, images: Sequence[_ImageEntry], predictions: Sequence[Pred
 
 
 def augmented_images(images: Sequence[_ImageEntry]) -> str:
-    """A row a photo: as it is, then as a training meets it."""
+    """Render a row for each image: the original, then its augmented variants."""
     rows = ""
     for entry in images:
         label = entry["label"]

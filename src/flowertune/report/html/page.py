@@ -1,4 +1,4 @@
-"""A page of its own: one HTML file that asks the network for nothing, in light and in dark."""
+"""Build a self-contained HTML page, without network access, light or dark."""
 
 import html
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page. `body` is HTML; `id` is what links to it go by."""
+    """Section of a page. `body` is HTML; links refer to `id`."""
 
     id: str
     title: str
@@ -21,12 +21,12 @@ class Section:
 
 
 def escape(text: str) -> str:
-    """Text as HTML shows it, whatever is in it."""
+    """Escape text for HTML."""
     return html.escape(text)
 
 
 def document(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The whole file. `title` is text; `lead` is HTML and stands above the links to the parts."""
+    """Build the whole page. `title` is text; `lead` is HTML above the links to the sections."""
     links = "".join(
         f'<li><a href="#{escape(part.id)}">{escape(part.title)}</a></li>' for part in sections
     )
@@ -58,12 +58,12 @@ def document(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def paragraph(text: str, style: str = "") -> str:
-    """Text as a paragraph; `kind` note is fainter."""
+    """Render text as a paragraph; `style` note is fainter."""
     return f'<p class="{style}">{escape(text)}</p>\n' if style else f"<p>{escape(text)}</p>\n"
 
 
 def bullets(texts: Sequence[str], style: str = "") -> str:
-    """Texts as a list."""
+    """Render texts as a list."""
     items = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
     return f'<ul class="{style}">\n{items}</ul>\n' if style else f"<ul>\n{items}</ul>\n"
 
@@ -71,7 +71,7 @@ def bullets(texts: Sequence[str], style: str = "") -> str:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, numeric: Sequence[int]
 ) -> str:
-    """A table of text that scrolls within itself where the screen is narrow.
+    """Render a table of text that scrolls on narrow screens.
 
     `numeric`: the columns that are numbers. The first column names its row.
     """
@@ -94,7 +94,7 @@ def table(
 
 
 def figure(svg: str, caption: str, alternative: str) -> str:
-    """A drawing, what it shows, and the same in words for who does not see it."""
+    """Render a drawing with its caption and alternative text."""
     return (
         f'<figure>\n<div role="img" aria-label="{escape(alternative)}">\n{svg}</div>\n'
         f"<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
@@ -102,18 +102,18 @@ def figure(svg: str, caption: str, alternative: str) -> str:
 
 
 def image(jpeg: str, alternative: str) -> str:
-    """A JPEG (base64), and what it shows in words; any name may stand in them."""
+    """Render a base64 JPEG with its alternative text, which may contain any name."""
     alternative = escape(printable(alternative))
     return f'<img src="data:image/jpeg;base64,{jpeg}" alt="{alternative}">\n'
 
 
 def toggle(summary: str, body: str) -> str:
-    """HTML that is seen when its summary is opened."""
+    """Render HTML that is hidden until its summary is opened."""
     return f"<details>\n<summary>{escape(summary)}</summary>\n{body}</details>\n"
 
 
 def enlargeable(id: str, body: str) -> str:
-    """A figure with a box that shows it in its own size, to be looked at part by part."""
+    """Render a figure with a checkbox that shows it at full size."""
     return (
         f'<div class="enlargeable">\n<input type="checkbox" id="{escape(id)}">\n'
         f'<label for="{escape(id)}">show it larger</label>\n{body}</div>\n'

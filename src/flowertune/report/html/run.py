@@ -1,4 +1,4 @@
-"""One run as a page: what it reached, how it came to it, what it gets wrong."""
+"""Render one run as a page: results, curves, mistakes."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,13 @@ from flowertune.report.html.gallery import augmented_images, gallery
 from flowertune.report.html.page import (
     Section,
     bullets,
-    toggle,
     document,
     enlargeable,
     escape,
     figure,
     paragraph,
     table,
+    toggle,
 )
 from flowertune.runs.report_data import ReportedRun, read_report
 
@@ -29,7 +29,7 @@ PAIRS_SHOWN = 15
 
 
 def write(path: Path, output: Path | None = None) -> list[str]:
-    """Writes the page of the run at `path`. -> what is to be said: what it lacks, its place.
+    """Write the page of the run at `path`. Returns lines to print: missing data, the page's path.
 
     `output`: where the page goes; None for report.html in the run, and then each figure also goes
     to figures/ there, as PNG and SVG.

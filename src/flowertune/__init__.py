@@ -1,4 +1,4 @@
-"""Adapts CLIP to fine-grained image classification from a few photos per class."""
+"""Adapt CLIP to fine-grained image classification from a few photos per class."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """What a program needs of a finished run; torch is imported with the first of these names."""
+    """Import a public name on first use, and torch with it."""
     if name in __all__:
         from flowertune.inference import predictor
 

@@ -1,4 +1,4 @@
-"""Errors meant for people: one line that says what is wrong, where, and what to do."""
+"""Errors meant for people: one line on what is wrong, where, and what to do."""
 
 import re
 import signal
@@ -14,27 +14,27 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class FlowertuneError(Exception):
-    """Something a person can act on. The message is shown as it is, without a traceback."""
+    """Error that the user can act on; its message is shown without a traceback."""
 
     exit_code = EXIT_FAILED
 
 
 class UsageError(FlowertuneError):
-    """Nothing was started: a wrong config, no such folder, bad photos, no weights."""
+    """Nothing was started: invalid config, missing folder, bad photos, no weights."""
 
     exit_code = EXIT_REFUSED
 
 
 class TrainingError(FlowertuneError):
-    """The run was started and could not go on: non-finite loss, out of memory."""
+    """A started run failed: non-finite loss, out of memory."""
 
 
 class ExportError(FlowertuneError):
-    """An export was begun and came to nothing, or could not be sent where it should go."""
+    """An export failed, or could not be pushed."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end; the exit code is 128 + its number, as shells have it.
+    """A signal asked the run to end; the exit code is 128 + its number, as in shells.
 
     Not an Exception, so that it also ends a multirun and nothing on the way takes it for a failure.
     """
@@ -51,22 +51,22 @@ class Interrupted(KeyboardInterrupt):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of its message; without one, its name."""
+    """First line of the error's message, or its type name if empty."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def with_type(error: BaseException) -> str:
-    """Its name and the first line of its message, for what is not meant for people."""
+    """Type name and first line of the message, for internal errors."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"
 
 
 def one_line(error: BaseException) -> str:
-    """The whole message on one line and not too long; without one, its name."""
+    """Whole message on one line, truncated; the type name if empty."""
     message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return message if len(message) <= 300 else message[:297] + "..."
 
 
 def printable(name: str | Path) -> str:
-    """A file's or class's name for a line of text: control characters as `\\n`, `\\x1b`."""
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(name))
+    """Escape control characters in a file or class name: `\\n`, `\\x1b`."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], str(name))

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, flushed, renamed; their hash."""
+"""Write files atomically (temporary name, flush, rename) and hash them."""
 
 import errno
 import hashlib
@@ -20,65 +20,65 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(OSError):
-    """A file did not fit; `strerror` says how much was needed where."""
+    """File did not fit on disk; `strerror` says how much was needed where."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` so that a reader sees the old content or the new, never a part.
+    """Write `data` to `path` atomically: readers see the old content or the new.
 
     Raises DiskFullError, or another OSError; what was at `path` is there then.
     """
-    new = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        with _fitting(path, len(data)), new.open("xb") as file:
+        with _explain_full_disk(path, len(data)), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, path)
+        os.replace(temporary, path)
         flush_folder(path.parent)
     except BaseException:
-        new.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Puts a new folder of such files at `path`, whole or not at all, with their SHA-256 beside.
+    """Write a new folder of files atomically, with their SHA-256 sums.
 
     Raises DiskFullError, or another OSError.
     """
     sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
-    with _fitting(path, sum(map(len, contents.values()))), new_folder(path) as new:
+    with _explain_full_disk(path, sum(map(len, contents.values()))), new_folder(path) as folder:
         for name, data in {**contents, SUMS: sums.encode()}.items():
-            (new / name).write_bytes(data)
+            (folder / name).write_bytes(data)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to put files into; when the body ends well it is at `path`, and else it is gone.
+    """Create a folder for the body to fill; it appears at `path` only if the body succeeds.
 
     Raises OSError, also where something is at `path` by then.
     """
-    new = _beside(path)
+    temporary = _temporary_path(path)
     try:
-        new.mkdir()
-        yield new
-        for file in new.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        flush_folder(new)
-        new.rename(path)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        flush_folder(temporary)
+        temporary.rename(path)
         flush_folder(path.parent)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def find_corruption(folder: Path) -> str | None:
-    """What is wrong with a folder that `write_folder` wrote; None where it is as it was then.
+    """Describe how a folder differs from what `write_folder` wrote; None if intact.
 
     Raises OSError where it cannot be read just now, which says nothing about it.
     """
@@ -98,21 +98,21 @@ def find_corruption(folder: Path) -> str | None:
 
 
 @contextmanager
-def _fitting(path: Path, needed: int) -> Iterator[None]:
+def _explain_full_disk(path: Path, n_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         free = shutil.disk_usage(path.parent).free
-        why = (
-            f"{os.strerror(error.errno)}: {format_bytes(needed)} needed, {format_bytes(free)} free"
+        message = (
+            f"{os.strerror(error.errno)}: {format_bytes(n_bytes)} needed, {format_bytes(free)} free"
         )
-        raise DiskFullError(error.errno, why, str(path)) from error
+        raise DiskFullError(error.errno, message, str(path)) from error
 
 
 def format_bytes(size: int) -> str:
-    """Bytes as people say them: 1.2 GB."""
+    """Format a size in bytes: 1.2 GB."""
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
@@ -120,7 +120,7 @@ def format_bytes(size: int) -> str:
 
 
 def bytes_in(path: Path) -> int:
-    """The size of a file, or of all files below a folder."""
+    """Size of a file, or of all files below a folder."""
     if not path.is_dir():
         return path.lstat().st_size
     return sum(
@@ -131,7 +131,7 @@ def bytes_in(path: Path) -> int:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes a rename inside `folder` outlast a power cut, where the system can (not Windows)."""
+    """Flush a rename inside `folder` to disk, where the system supports it (not Windows)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -144,11 +144,11 @@ def flush_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -157,12 +157,12 @@ def _sha256(data: bytes) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text; a file name's bytes that are no UTF-8 become `\\udcXX`."""
+    """Write UTF-8 text atomically; invalid bytes of file names become `\\udcXX`."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of readable JSON. NaN and infinity are errors: JSON has no such numbers."""
+    """Write indented JSON atomically. NaN and infinity are errors: JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

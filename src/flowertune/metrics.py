@@ -1,4 +1,4 @@
-"""What is measured on a split, with its averaging spelled out."""
+"""Compute the metrics of a split."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ _Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
 
 @dataclass(frozen=True)
 class SplitMetrics:
-    """How well logits fit the labels of one split. Accuracies and `ece` are fractions in [0, 1].
+    """Metrics of one split. Accuracies and `ece` are fractions in [0, 1].
 
     `loss` is the mean cross-entropy in nats. `top1` is over photos, `mean_per_class` over the
     classes that have photos here; `per_class` holds None for the others. `top1_interval` is the
@@ -32,7 +32,7 @@ class SplitMetrics:
     ece: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values (lists, not tuples)."""
+        """Convert to plain JSON values (lists, not tuples)."""
         values = asdict(self)
         return values | {
             "top1_interval": list(self.top1_interval),
@@ -41,7 +41,7 @@ class SplitMetrics:
 
 
 def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
-    """All metrics of one split from its logits (N, C) and integer labels (N,), N at least 1.
+    """Compute all metrics from logits (N, C) and integer labels (N,), N at least 1.
 
     Computed on the CPU in float32, so the same logits give the same numbers on every device.
     With fewer than five classes, top5 counts hits among all C classes and is therefore 1.
@@ -49,26 +49,26 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
     (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
     logits, labels = logits.detach().float().cpu(), labels.cpu().long()
-    n, classes = logits.shape
+    n, n_classes = logits.shape
     # Counted by label: torchmetrics' macro accuracy gives 0 to a class that has no photo but was
     # predicted, a fraction in float32 does not go with an exact interval, and its counts take
     # N x C^2 numbers where only deterministic algorithms are allowed.
-    hit = logits.argmax(dim=1) == labels
-    class_hits = torch.bincount(labels[hit], minlength=classes).tolist()
-    class_photos = torch.bincount(labels, minlength=classes).tolist()
+    correct = logits.argmax(dim=1) == labels
+    class_correct = torch.bincount(labels[correct], minlength=n_classes).tolist()
+    class_sizes = torch.bincount(labels, minlength=n_classes).tolist()
     per_class = tuple(
-        hits / photos if photos else None
-        for hits, photos in zip(class_hits, class_photos, strict=True)
+        n_correct / size if size else None
+        for n_correct, size in zip(class_correct, class_sizes, strict=True)
     )
     present = [accuracy for accuracy in per_class if accuracy is not None]
-    hits = sum(class_hits)
-    top5_hits = (logits.topk(min(5, classes), dim=1).indices == labels[:, None]).any(1).sum().item()
+    n_correct = sum(class_correct)
+    n_top5 = (logits.topk(min(5, n_classes), dim=1).indices == labels[:, None]).any(1).sum().item()
     return SplitMetrics(
         n=n,
         loss=F.cross_entropy(logits, labels).item(),
-        top1=hits / n,
-        top1_interval=wilson_interval(hits, n),
-        top5=top5_hits / n,
+        top1=n_correct / n,
+        top1_interval=wilson_interval(n_correct, n),
+        top5=n_top5 / n,
         mean_per_class=math.fsum(present) / len(present),
         per_class=per_class,
         ece=_calibration_error(logits, labels),
@@ -88,15 +88,15 @@ def _calibration_error(logits: Tensor, labels: Tensor) -> float:
     ).item()
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion: `hits` out of `n` (n at least 1).
+def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion: `n_correct` out of `n` (n at least 1).
 
     E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
     """
-    share = hits / n
-    center = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    proportion = n_correct / n
+    center = (proportion + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + _Z**2 / (4 * n**2))
     # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
-    low = 0.0 if hits == 0 else center - half
-    high = 1.0 if hits == n else center + half
+    low = 0.0 if n_correct == 0 else center - half
+    high = 1.0 if n_correct == n else center + half
     return low, high

@@ -1,4 +1,4 @@
-"""The end that a signal asks for, at a moment that loses nothing."""
+"""Handle signals so that a run ends where nothing is lost."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ FINISHING = "what is begun is finished and saved first; once more ends it at onc
 
 
 def write(text: str) -> None:
-    """A line on stderr. print is not for a signal's handler: it may be in the middle of a line."""
+    """Write a line to stderr; print is not safe in a signal handler, as it may be mid-line."""
     # not where it was closed: then 2 is another file. `2>&1 | tee`: a Ctrl-C ends the tee as well
     if sys.stderr is not None:
         with suppress(OSError):
@@ -22,11 +22,11 @@ def write(text: str) -> None:
 
 
 # Of the whole process, as signal handlers are.
-_passed_on: Callable[[], signal.Signals | None] | None = None
+_get_relayed_signal: Callable[[], signal.Signals | None] | None = None
 
 
 class StopRequest:
-    """What SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) and SIGHUP ask for.
+    """Request to stop by SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) or SIGHUP.
 
     A signal raises Interrupted where the process is. While `deferred` is open the first one only
     notes it, and `check` raises it at the next place where nothing is half done; a second one
@@ -37,18 +37,18 @@ class StopRequest:
         self.received: signal.Signals | None = None
         self.forced = False
         self._deferred = False
-        self._asked = False
+        self._stopping = False
         self._say: Callable[[str], None] = write
         self._pid = os.getpid()
 
     def check(self) -> None:
-        """Raises Interrupted if a signal has come."""
+        """Raise Interrupted if a signal has arrived."""
         if self.received is not None:
             raise Interrupted(self.received)
 
     @contextmanager
     def deferred(self, say: Callable[[str], None] = write) -> Iterator[None]:
-        """While it is open, whoever works here asks `check` or `received` often enough.
+        """Defer signals in the body, which calls `check` or reads `received` often enough.
 
         `say` tells a person of the first signal, from its handler.
         """
@@ -59,53 +59,52 @@ class StopRequest:
             self._deferred = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler of all these signals."""
+        """Handle a signal."""
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
         first = self.received is None
-        warned = number == getattr(signal, "SIGUSR1", None)
-        hurries, self._asked = self._asked and not warned, self._asked or not warned
+        warning = number == getattr(signal, "SIGUSR1", None)
+        is_second, self._stopping = self._stopping and not warning, self._stopping or not warning
         received = signal.Signals(number)
-        if warned and _passed_on is not None:
-            received = _passed_on() or received
-        if first or hurries:
+        if warning and _get_relayed_signal is not None:
+            received = _get_relayed_signal() or received
+        if first or is_second:
             self.received = received
-        if self._deferred and not hurries:
+        if self._deferred and not is_second:
             if first:
                 self._say(FINISHING)
-        elif first or not warned:
+        elif first or not warning:
             self.forced = True
             raise Interrupted(received)
 
 
 @contextmanager
-def relay_signal(sent: Callable[[], signal.Signals | None]) -> Iterator[None]:
-    """While it is open, SIGUSR1 is how another process passes on what it was sent itself.
+def relay_signal(get_signal: Callable[[], signal.Signals | None]) -> Iterator[None]:
+    """Treat SIGUSR1 in the body as a signal that another process received and relays.
 
-    `sent` says what that was, where it was anything; whoever listens in this process has received
-    that.
+    `get_signal` says which one it was, if any; whoever listens in this process has received that.
     """
-    global _passed_on
-    before, _passed_on = _passed_on, sent
+    global _get_relayed_signal
+    previous, _get_relayed_signal = _get_relayed_signal, get_signal
     try:
         yield
     finally:
-        _passed_on = before
+        _get_relayed_signal = previous
 
 
 @contextmanager
 def install_handlers() -> Iterator[StopRequest]:
-    """While it is open, the signals go to the Stop that it gives; in the main thread alone."""
-    stop = StopRequest()
-    with on_signals(stop.handle):
-        yield stop
+    """Handle signals with the yielded StopRequest in the body, in the main thread only."""
+    stop_request = StopRequest()
+    with on_signals(stop_request.handle):
+        yield stop_request
 
 
 @contextmanager
 def on_signals(
     action: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """What the signals do in the main thread; Python lets no other handle them."""
+    """Handle signals with `action` in the body; only the main thread can handle them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,9 +113,9 @@ def on_signals(
         watched.append(signal.SIGUSR1)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         watched.append(signal.SIGHUP)  # ignored under nohup
-    before = {number: signal.signal(number, action) for number in watched}
+    previous = {number: signal.signal(number, action) for number in watched}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

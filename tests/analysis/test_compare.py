@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.analysis.compare import best_first, comparisons
+from flowertune.analysis.compare import best_first, compare_runs
 from flowertune.analysis.statistics import t_interval
 from flowertune.commands import compose
 from flowertune.report.comparison import lines
@@ -31,7 +31,7 @@ def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
 
 def test_runs_that_differ_by_their_seed_are_one_row(done: Done) -> None:
     runs = [done("method=mixup", f"seed={seed}", val=seed / 100) for seed in (70, 72, 74)]
-    ((row,),) = (group.rows for group in comparisons(runs))
+    ((row,),) = (group.rows for group in compare_runs(runs))
     assert (row.label, row.seeds_label) == ("mixup", "3 seeds")
     estimate = row.estimate("val", "top1")
     assert estimate.mean == pytest.approx(0.72)
@@ -45,7 +45,7 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
         done("method=mixup", "augmentation.alpha=0.4", val=0.6),
         done("method=vpt", "trainer.batch_size=8", probe=0.3),
     ]
-    (group,) = comparisons(runs)
+    (group,) = compare_runs(runs)
     assert group.keys == ("method", "augmentation.alpha")
     assert [row.label for row in group.rows] == [
         "mixup augmentation.alpha=0.1", "mixup augmentation.alpha=0.4",
@@ -62,7 +62,7 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
 
 def test_other_photos_or_another_backbone_are_another_table(done: Done) -> None:
     runs = [done("seed=1"), done("seed=2", "data.seed=5"), done("seed=1", "backbone=tiny")]
-    found = comparisons([*runs, done("seed=3")])
+    found = compare_runs([*runs, done("seed=3")])
     assert [[row.seeds_label for row in group.rows] for group in found] == [
         ["2 seeds"], ["1 seed"], ["1 seed"],
     ]  # fmt: skip
@@ -72,7 +72,7 @@ def test_the_same_training_twice_would_count_twice_and_is_refused(
     done: Done, refusal: Refusal
 ) -> None:
     runs = [done("seed=1"), done("seed=1")]
-    assert "are the same training; give one" in refusal(lambda: comparisons(runs))
+    assert "are the same training; give one" in refusal(lambda: compare_runs(runs))
 
 
 @pytest.mark.parametrize("words", [("method=zeroshot",), ("method=linear_probe",)])
@@ -80,7 +80,7 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
     done: Done, words: tuple[str, ...]
 ) -> None:
     runs = [done(*words, f"seed={seed}", test=0.4) for seed in (1, 2)]
-    ((row,),) = (group.rows for group in comparisons(runs))
+    ((row,),) = (group.rows for group in compare_runs(runs))
     estimate = row.estimate("test", "top1")
     assert (row.seeds_label, estimate.mean, estimate.std) == ("1, any seed", 0.4, None)
     assert estimate.interval == tuple(runs[0].results["splits"]["test"]["top1_interval"])
@@ -90,7 +90,7 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
 def test_a_probe_that_is_trained_by_steps_has_seeds(done: Done) -> None:
     words = ("method=linear_probe", "probe.solver=adamw")
     runs = [done(*words, f"seed={seed}", test=seed / 10) for seed in (1, 2)]
-    ((row,),) = (group.rows for group in comparisons(runs))
+    ((row,),) = (group.rows for group in compare_runs(runs))
     assert row.seeds_label == "2 seeds"
     assert row.estimate("test", "top1").std == pytest.approx(0.1 / 2**0.5)
 
@@ -104,7 +104,7 @@ def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
     predictions = runs[2].run.path / "predictions-test.csv"
     header, *lines = predictions.read_text().splitlines()
     predictions.write_text("\n".join([header, *reversed(lines)]))  # by path, whatever the order
-    (group,) = comparisons(runs)
+    (group,) = compare_runs(runs)
     pairs = {(pair.first.label, pair.second.label): pair for pair in group.pairs}
     both = pairs["lora", "mixup"]
     assert list(both.tests) == [2]  # the seed that both have
@@ -116,7 +116,7 @@ def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
 
 
 def test_without_test_photos_val_is_compared(done: Done) -> None:
-    (group,) = comparisons([done("method=lora", test=None), done("method=vpt", test=None)])
+    (group,) = compare_runs([done("method=lora", test=None), done("method=vpt", test=None)])
     assert group.reported_split == "val"
     assert len(group.pairs) == 1
 
@@ -138,6 +138,6 @@ def test_what_is_no_finished_run_or_damaged_is_refused(
     lines = table.read_text().splitlines(keepends=True)
     for damaged in ([], lines[:1], lines[:-1], [*lines[:-1], lines[1]], [*lines[:-1], "a,b,c,2\n"]):
         table.write_text("".join(damaged))
-        (group,) = comparisons([run, other])
+        (group,) = compare_runs([run, other])
         said = refusal(lambda group=group: group.pairs)
         assert said.startswith(f"{run.run.path}: predictions-test.csv is missing or damaged")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowertune.analysis.settings import Job, job_rows, setting_rows, settings
+from flowertune.analysis.settings import Job, group_settings, job_rows, setting_rows
 from flowertune.commands import compose
 from flowertune.config.schema import Config
 
@@ -44,7 +44,7 @@ def test_mean_and_deviation_over_seeds_best_on_val_first(trained: Callable[..., 
         for index, alpha in enumerate(val)
         for seed in range(3)
     ]
-    ((best, second),) = settings(jobs, SWEPT)
+    ((best, second),) = group_settings(jobs, SWEPT)
     assert best.values == {"method": "mixup", "augmentation.alpha": "0.4"}
     assert [results["seed"] for results in best.results] == [0, 1, 2]
     for setting, alpha in ((best, "0.4"), (second, "0.1")):
@@ -62,13 +62,13 @@ def test_mean_and_deviation_over_seeds_best_on_val_first(trained: Callable[..., 
 
 def test_without_val_nothing_is_put_in_order(trained: Callable[..., Job]) -> None:
     jobs = [trained(n, f"0.{n}", 1, val=None, test=n / 10, probe=0.15) for n in (1, 3, 2)]
-    (group,) = settings(jobs, SWEPT)
+    (group,) = group_settings(jobs, SWEPT)
     assert [setting.values["augmentation.alpha"] for setting in group] == ["0.1", "0.3", "0.2"]
     assert [setting.is_below_probe for setting in group] == [True, False, False]
 
 
 def test_one_seed_has_no_deviation(trained: Callable[..., Job]) -> None:
-    ((setting,),) = settings([trained(1, "0.1", 1)], SWEPT)
+    ((setting,),) = group_settings([trained(1, "0.1", 1)], SWEPT)
     assert setting.std == {}
 
 
@@ -79,7 +79,7 @@ def test_one_seed_has_no_deviation(trained: Callable[..., Job]) -> None:
 def test_below_the_probe_is_judged_on_test_where_there_is_one(
     trained: Callable[..., Job], probe: float, test: float | None, below: bool
 ) -> None:
-    ((setting,),) = settings([trained(1, "0.1", 1, val=0.7, test=test, probe=probe)], SWEPT)
+    ((setting,),) = group_settings([trained(1, "0.1", 1, val=0.7, test=test, probe=probe)], SWEPT)
     assert setting.is_below_probe is below
     header, rows = setting_rows([[setting]], SWEPT)
     assert dict(zip(header, rows[0], strict=True))["below_linear_probe"] is below
@@ -87,7 +87,7 @@ def test_below_the_probe_is_judged_on_test_where_there_is_one(
 
 def test_other_photos_are_another_table(trained: Callable[..., Job]) -> None:
     jobs = [trained(1, "0.1", 1), trained(2, "0.1", 2, "data.seed=5"), trained(3, "0.2", 3)]
-    groups = settings(jobs, SWEPT)
+    groups = group_settings(jobs, SWEPT)
     assert [[len(setting.results) for setting in group] for group in groups] == [[1, 1], [1]]
 
 
@@ -99,7 +99,7 @@ def test_jobs_without_a_result_count_and_are_in_no_mean(
         job(2, tmp_path, "0.1", 2, "failed"),
         job(3, tmp_path, "0.2", 1, "refused"),
     ]
-    ((setting,),) = settings(jobs, SWEPT)
+    ((setting,),) = group_settings(jobs, SWEPT)
     assert (setting.jobs, len(setting.results), setting.mean["val_top1"]) == (2, 1, 0.5)
     header, rows = job_rows(jobs, SWEPT)
     table = [dict(zip(header, row, strict=True)) for row in rows]

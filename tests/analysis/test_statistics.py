@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flowertune.analysis.statistics import from_published, half_of_t_interval, mcnemar, t_interval
+from flowertune.analysis.statistics import (
+    difference_from_published,
+    mcnemar,
+    t_half_width,
+    t_interval,
+)
 
 
 def hits(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], ...]:
@@ -20,9 +25,7 @@ def hits(both: int, only_first: int, only_second: int, neither: int) -> tuple[li
 
 def test_three_seeds_have_the_t_interval_of_two_degrees_of_freedom() -> None:
     # by hand: deviation 0.01, t = 4.3027
-    assert half_of_t_interval([0.90, 0.91, 0.92]) == pytest.approx(
-        4.3027 * 0.01 / math.sqrt(3), 1e-4
-    )
+    assert t_half_width([0.90, 0.91, 0.92]) == pytest.approx(4.3027 * 0.01 / math.sqrt(3), 1e-4)
 
 
 @pytest.mark.parametrize("runs", [2, 3, 5, 20])
@@ -40,16 +43,16 @@ def test_an_interval_of_accuracies_ends_at_one() -> None:
 
 def test_a_published_number_brings_its_own_sampling_error() -> None:
     # by hand: 91.09 % of 6,149 photos is known to 0.712 points, three seeds here to 2.484
-    found = from_published([0.90, 0.91, 0.92], 6149, 0.9109)
+    found = difference_from_published([0.90, 0.91, 0.92], 6149, 0.9109)
     assert found.value == pytest.approx(-0.0009)
     assert found.high - found.value == pytest.approx(math.hypot(0.00712, 0.02484), rel=1e-3)
     assert found.includes_zero
     # seeds that agree leave the published number's alone
-    agreeing = from_published([0.92, 0.92, 0.92], 6149, 0.9109)
+    agreeing = difference_from_published([0.92, 0.92, 0.92], 6149, 0.9109)
     assert agreeing.high - agreeing.low == pytest.approx(2 * 0.00712, rel=1e-3)
     assert not agreeing.includes_zero
     # of one run of ours nothing is known but its sampling error
-    single = from_published([0.92], 6149, 0.9109)
+    single = difference_from_published([0.92], 6149, 0.9109)
     assert single.high - single.value == pytest.approx(math.hypot(0.00712, 0.00678), rel=1e-3)
 
 

@@ -16,7 +16,7 @@ import flowertune
 from flowertune import cli
 from flowertune.commands import demo
 from flowertune.demo import cards, neighbors
-from flowertune.demo.answer import Answer, answer
+from flowertune.demo.answer import Explanation, explain
 from flowertune.demo.neighbors import Neighbor, Neighbors
 from flowertune.inference import run_images
 from flowertune.inference.predictor import UnreadableImage
@@ -36,9 +36,9 @@ def photos(drawn: Path) -> list[Path]:
     return sorted((drawn / "test").rglob("*.png"))
 
 
-def answered(model: flowertune.Predictor, known: Neighbors, photo: Path) -> Answer:
-    found = answer(model, known, photo)
-    assert isinstance(found, Answer)
+def answered(model: flowertune.Predictor, known: Neighbors, photo: Path) -> Explanation:
+    found = explain(model, known, photo)
+    assert isinstance(found, Explanation)
     return found
 
 
@@ -107,11 +107,11 @@ def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
     whole, _ = read(model)
     few, _ = read(model, 7)
     assert len(few.paths) == 7
-    assert f"of 7 of the {len(whole.paths):,} training photos" in few.said
+    assert f"of 7 of the {len(whole.paths):,} training photos" in few.caption
     assert set(few.paths) < set(whole.paths)
-    root = run_images.image_root_of(model.config.data)
+    root = run_images.run_image_root(model.config.data)
     shutil.copytree(root, tmp_path / "photos")
-    monkeypatch.setattr(run_images, "image_root_of", lambda data: tmp_path / "photos")
+    monkeypatch.setattr(run_images, "run_image_root", lambda data: tmp_path / "photos")
     names = [path.relative_to(root) for path in whole.paths]
     (tmp_path / "photos" / names[1]).unlink()
     shutil.copy(tmp_path / "photos" / names[3], tmp_path / "photos" / names[2])
@@ -121,14 +121,14 @@ def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
         f"{names[2]}: another picture than the run had",
     ]
     assert [p.relative_to(tmp_path / "photos") for p in known.paths] == [names[0], *names[3:]]
-    assert known.said.startswith(
+    assert known.caption.startswith(
         f"The nearest of {len(names) - 2:,} of the {len(names):,} training"
     )
 
-    assert read(model, 0)[0].said == "No training photos were asked for"
+    assert read(model, 0)[0].caption == "No training photos were asked for"
     shutil.rmtree(tmp_path / "photos")
     known, _ = read(model)
-    assert known.said == f"The training photos are not in {tmp_path / 'photos'} any more"
+    assert known.caption == f"The training photos are not in {tmp_path / 'photos'} any more"
     assert known.nearest(torch.ones(512), 5) == []
 
 
@@ -136,7 +136,7 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>\"'&"
     (picture := tmp_path / f"{evil.replace('/', '')}.png").touch()
     Image.new("RGB", (300, 200), "red").save(picture)
-    found = Answer(
+    found = Explanation(
         pixels=np.zeros((3, 32, 32), np.uint8),
         classes=(evil, "b"),
         probabilities=(0.75, 0.25),

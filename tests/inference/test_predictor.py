@@ -48,7 +48,7 @@ def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_tr
     for photo, answer in zip(photos[:5], answers, strict=True):
         _, logits = unmerged(transform(Image.open(photo))[None])
         expected = dict(zip(classes, logits.softmax(1)[0].tolist(), strict=True))
-        assert answer.photo == photo
+        assert answer.image == photo
         assert dict(zip(answer.classes, answer.probabilities, strict=True)) == pytest.approx(
             expected, abs=1e-5
         )
@@ -92,7 +92,7 @@ def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
         *same, other = model.predict(ways)
         assert opened.info["transparency"] == (1, 2, 3)  # as it was
     for answer, given in zip(same, ways, strict=False):
-        assert answer.photo is given
+        assert answer.image is given
         assert answer.classes == same[0].classes
         assert answer.probabilities == pytest.approx(same[0].probabilities, abs=1e-6)
     assert other.probabilities != pytest.approx(same[0].probabilities, abs=1e-6)
@@ -124,9 +124,9 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
     cut.write_bytes(photos[1].read_bytes()[:200])
     given = [tmp_path / "notes.jpg", photos[0], cut, tmp_path / "gone.jpg", photos[1]]
     answers = list(model.stream(given, batch_size=2))
-    assert [answer.photo for answer in answers] == given
+    assert [answer.image for answer in answers] == given
     bad = [answer for answer in answers if isinstance(answer, flowertune.UnreadableImage)]
-    assert [answer.photo for answer in bad] == [given[0], given[2], given[3]]
+    assert [answer.image for answer in bad] == [given[0], given[2], given[3]]
     assert [bad[0].reason, bad[2].reason] == ["not an image", "no such file"]
     with pytest.raises(flowertune.UnreadableImageError, match=r"notes\.jpg: not an image"):
         model.predict(given)

@@ -43,7 +43,7 @@ def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
     assert (run.path / "metrics.jsonl").read_text() == "old"
     with open_run(run, asdict(config), {"who": "new"}) as before:
         assert before is not None
-        assert "(a reason)" in before.words
+        assert "(a reason)" in before.description
         assert before.checkpoint is None
         assert not (run.path / "metrics.jsonl").exists()
         assert run.status() == ("running", None)
@@ -78,7 +78,7 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
     with open_run(run, asdict(config), now) as before:
         assert before is not None
         assert before.checkpoint == run.checkpoint(1, 5)
-        assert "(a reason)" in before.words
+        assert "(a reason)" in before.description
         (note,) = before.notes
         assert "another cpu_threads" in note
         assert (run.path / "metrics.jsonl").read_text() == "old"

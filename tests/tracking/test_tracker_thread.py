@@ -28,7 +28,7 @@ class Remembering:
         self.at, self.what, self.calls = at, what, 0
         self.lines: list[Metrics] = []
         self.got: list[Any] = []
-        self.place = "there"
+        self.location = "there"
 
     def begin(self, *_: Any) -> Tracker:
         self._call()
@@ -118,7 +118,7 @@ def test_dead_at_any_call_it_is_one_line_and_left_aside(
 def test_a_hanging_one_holds_up_neither_the_training_nor_the_end(
     at: int, opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_S", {"finished": 0.05})
+    monkeypatch.setattr(tracking, "TIMEOUTS_S", {"finished": 0.05})
     answer = threading.Event()
     with opened(Remembering(at, lambda: answer.wait(60))) as handed:
         train(handed)

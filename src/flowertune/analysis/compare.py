@@ -1,4 +1,4 @@
-"""Finished runs beside each other: which may be compared, what tells them apart, what they reach.
+"""Compare finished runs: group them, find the keys that differ, estimate accuracies.
 
 A row is a setting with its runs, which differ by their seed alone; a group holds the rows of one
 backbone, one protocol and the same photos. Accuracies are fractions in [0, 1].
@@ -38,48 +38,48 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting and its runs, by seed."""
+    """Runs of the same setting, sorted by seed."""
 
     stats: SettingStats
     runs: tuple[FinishedRun, ...]
 
     @property
     def method(self) -> str:
-        """The preset's name."""
+        """Name of the preset."""
         return self.stats.values["method"]
 
     @property
     def label(self) -> str:
-        """The method, and what else tells the setting from its group's others."""
+        """Method, and the values that distinguish the setting within its group."""
         others = [f"{key}={value}" for key, value in self.stats.values.items() if key != "method"]
         return " ".join([self.method, *others])
 
     @property
     def seeds_label(self) -> str:
-        """What the numbers rest on."""
+        """Number of seeds, for display."""
         if not self.runs[0].depends_on_seed:
             return "1, any seed"
         return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
 
     @property
     def splits(self) -> list[str]:
-        """Those that were measured, without train."""
+        """Evaluated splits, without train."""
         return [split for split in SPLITS if split in self.runs[0].results["splits"]]
 
     @property
     def trainable_parameters(self) -> int:
-        count: int = self.runs[0].results["trainable_parameters"]
-        return count
+        n_parameters: int = self.runs[0].results["trainable_parameters"]
+        return n_parameters
 
     @property
     def minutes(self) -> float:
-        """Of training and validation, the mean of the runs."""
-        seconds: list[float] = [one.results["seconds"] for one in self.runs]
+        """Mean minutes of training and validation per run."""
+        seconds: list[float] = [run.results["seconds"] for run in self.runs]
         return mean(seconds) / 60
 
     def over_seeds(self, split: str, metric: str) -> list[float]:
-        """A value a run; one where the seed does not matter, however many runs there are."""
-        values = [one.results["splits"][split][metric] for one in self.runs]
+        """Values of a metric, one per run; a single one if the seed does not matter."""
+        values = [run.results["splits"][split][metric] for run in self.runs]
         return values if self.runs[0].depends_on_seed else values[:1]
 
     def estimate(self, split: str, metric: str) -> Estimate:
@@ -92,7 +92,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows whose numbers compare. `keys`: what they are told apart by, `method` the first."""
+    """Settings whose numbers are comparable. `keys` distinguish them, `method` first."""
 
     keys: tuple[str, ...]
     rows: tuple[Setting, ...]
@@ -103,48 +103,46 @@ class Comparison:
 
     @property
     def reported_split(self) -> str:
-        """The split that the rows are compared on, photo by photo."""
+        """Split on which the settings are compared image by image."""
         return self.splits[-1]
 
-    def photos(self, split: str) -> int:
-        """How many the split has."""
-        count: int = self.rows[0].runs[0].results["splits"][split]["n"]
-        return count
+    def n_images(self, split: str) -> int:
+        """Number of images of a split."""
+        n: int = self.rows[0].runs[0].results["splits"][split]["n"]
+        return n
 
     @property
     def protocol(self) -> str:
-        """Backbone, weights and photos, in words."""
+        """Backbone, weights and dataset, for display."""
         first = self.rows[0].runs[0].results
         return f"{first['backbone']} {first['tag']}; {first['protocol']}"
 
     @cached_property
     def pairs(self) -> "list[PairComparison]":
-        """All rows against each other, on the photos of `reported_split`."""
-        hits = {
-            one.run.path: {
-                each.path: each.is_correct for each in one.predictions(self.reported_split)
-            }
+        """Pairwise comparisons of all settings on `reported_split`."""
+        correct = {
+            run.run.path: {p.path: p.is_correct for p in run.predictions(self.reported_split)}
             for row in self.rows
-            for one in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
+            for run in (row.runs if row.runs[0].depends_on_seed else row.runs[:1])
         }
-        found = []
+        pairs = []
         for first, second in combinations(self.rows, 2):
             tests = {}
-            for seed, one, other in _compare_pair(first, second):
-                before, after = hits[one.run.path], hits[other.run.path]
-                if before.keys() != after.keys():
+            for seed, run, other in _compare_pair(first, second):
+                ours, theirs = correct[run.run.path], correct[other.run.path]
+                if ours.keys() != theirs.keys():
                     raise UsageError(
                         damaged_message(other.run.path, f"predictions-{self.reported_split}.csv")
                     )
-                tests[seed] = mcnemar(list(before.values()), [after[path] for path in before])
+                tests[seed] = mcnemar(list(ours.values()), [theirs[path] for path in ours])
             if tests:
-                found.append(PairComparison(first, second, tests))
-        return found
+                pairs.append(PairComparison(first, second, tests))
+        return pairs
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two rows on the same photos: McNemar's test for each seed that both have."""
+    """Two settings on the same images: McNemar's test for each common seed."""
 
     first: Setting
     second: Setting
@@ -152,76 +150,76 @@ class PairComparison:
 
     @property
     def difference(self) -> float:
-        """The second's accuracy minus the first's, the mean over these seeds."""
+        """Mean accuracy of the second minus that of the first over the common seeds."""
         return mean(test.difference.value for test in self.tests.values())
 
 
 def _compare_pair(
     first: Setting, second: Setting
 ) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
-    """Runs of the same seed; one that no seed matters to stands beside each of the other's."""
-    for one in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
+    """Yield pairs of runs with the same seed; a run without seed pairs with every run."""
+    for run in first.runs if first.runs[0].depends_on_seed else first.runs[:1]:
         for other in second.runs if second.runs[0].depends_on_seed else second.runs[:1]:
-            seeds = {each.results["seed"] for each in (one, other) if each.depends_on_seed}
+            seeds = {each.results["seed"] for each in (run, other) if each.depends_on_seed}
             if len(seeds) < 2:
-                yield next(iter(seeds), one.results["seed"]), one, other
+                yield next(iter(seeds), run.results["seed"]), run, other
 
 
-def comparisons(runs: Iterable[FinishedRun]) -> list[Comparison]:
-    """The runs as rows, in the order they came in; those that do not compare are in other groups.
+def compare_runs(runs: Iterable[FinishedRun]) -> list[Comparison]:
+    """Group comparable runs by setting, in the order given.
 
     Raises:
         UsageError: two runs are the same training.
     """
     comparable: dict[tuple[Any, ...], list[FinishedRun]] = {}
-    for one in runs:
-        comparable.setdefault(comparability_key(one.results), []).append(one)
-    return [_group(found) for found in comparable.values()]
+    for run in runs:
+        comparable.setdefault(comparability_key(run.results), []).append(run)
+    return [_group_by_setting(group) for group in comparable.values()]
 
 
 def best_first(group: Comparison) -> Comparison:
-    """By mean top-1 on val; where there is no val nothing may select, and the order stays."""
+    """Sort settings by mean top-1 on val; keep the order without a val split."""
     if "val" not in group.splits:
         return group
     rows = sorted(group.rows, key=lambda row: -row.stats.mean["val_top1"])
     return Comparison(group.keys, tuple(rows))
 
 
-def _group(runs: Sequence[FinishedRun]) -> Comparison:
-    keys = ("method", *_differing_keys(runs))
-    found: dict[tuple[str, ...], dict[int, FinishedRun]] = {}  # by values, then by seed
-    for one in runs:
-        by_seed = found.setdefault(tuple(repr(one.values.get(key)) for key in keys), {})
-        other = by_seed.setdefault(one.results["seed"], one)
-        if other is not one:
+def _group_by_setting(runs: Sequence[FinishedRun]) -> Comparison:
+    keys = ("method", *_swept_keys(runs))
+    settings: dict[tuple[str, ...], dict[int, FinishedRun]] = {}  # by values, then by seed
+    for run in runs:
+        by_seed = settings.setdefault(tuple(repr(run.values.get(key)) for key in keys), {})
+        duplicate = by_seed.setdefault(run.results["seed"], run)
+        if duplicate is not run:
             raise UsageError(
-                f"{other.run.path} and {one.run.path}: are the same training; give one"
+                f"{duplicate.run.path} and {run.run.path}: are the same training; give one"
             )
     rows = []
-    for by_seed in found.values():
-        of_it = tuple(by_seed[seed] for seed in sorted(by_seed))
-        results = [one.results for one in of_it]
-        label = [format_value(of_it[0].values.get(key)) for key in keys]
-        rows.append(Setting(setting_stats(keys, label, len(of_it), results), of_it))
+    for by_seed in settings.values():
+        seed_runs = tuple(by_seed[seed] for seed in sorted(by_seed))
+        results = [run.results for run in seed_runs]
+        values = [format_value(seed_runs[0].values.get(key)) for key in keys]
+        rows.append(Setting(setting_stats(keys, values, len(seed_runs), results), seed_runs))
     return Comparison(keys, tuple(rows))
 
 
-def _differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """The keys that differ among the runs of one method: what differs between methods is theirs."""
-    of_method: dict[str, list[FinishedRun]] = {}
-    for one in runs:
-        of_method.setdefault(one.results["method"], []).append(one)
-    return list(dict.fromkeys(key for found in of_method.values() for key in differing(found)))
+def _swept_keys(runs: Sequence[FinishedRun]) -> list[str]:
+    """Keys that differ among the runs of one method."""
+    by_method: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        by_method.setdefault(run.results["method"], []).append(run)
+    return list(dict.fromkeys(key for group in by_method.values() for key in differing_keys(group)))
 
 
-def differing(runs: Sequence[FinishedRun]) -> list[str]:
-    """The keys whose values are not the same in all runs, save seed and what changes nothing."""
-    keys = dict.fromkeys(key for one in runs for key in one.values)
-    silent = ("seed", *RESULT_NEUTRAL_KEYS)
+def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
+    """Keys whose values differ between runs, except the seed and neutral keys."""
+    keys = dict.fromkeys(key for run in runs for key in run.values)
+    ignored = ("seed", *RESULT_NEUTRAL_KEYS)
     return [
         key
         for key in keys
-        if not key.startswith(silent) and len({repr(one.values.get(key)) for one in runs}) > 1
+        if not key.startswith(ignored) and len({repr(run.values.get(key)) for run in runs}) > 1
     ]
 
 

@@ -1,4 +1,4 @@
-"""The numbers that flowertune grew out of: notebooks with ViT-B/32 openai on Flowers-102, seed 42.
+"""Reference results: notebooks with ViT-B/32 openai on Flowers-102, seed 42.
 
 They state alpha, margin, weight, number of prompts, their learning rate and the seed; not LoRA's
 rank, the head, batch size, epochs or patience, which are ours.
@@ -7,7 +7,7 @@ rank, the head, batch size, epochs or patience, which are ours.
 from collections.abc import Mapping
 from typing import Any
 
-CONDITIONS = {
+REFERENCE_VALUES = {
     "backbone.source": "open_clip",
     "backbone.weights": "pretrained",
     "backbone.name": "ViT-B-32-quickgelu",
@@ -16,7 +16,7 @@ CONDITIONS = {
     "data.protocol": "official",
     "data.shots": None,
 }
-IN_WORDS = "reference is for Flowers-102, ViT-B/32 openai"
+DESCRIPTION = "reference is for Flowers-102, ViT-B/32 openai"
 TOP1 = {  # method -> split -> top-1
     "mixup": {"val": 0.9088, "test": 0.9109},
     "triplet": {"val": 0.9098, "test": 0.9093},
@@ -25,10 +25,10 @@ TOP1 = {  # method -> split -> top-1
 
 
 def applies(values: Mapping[str, Any]) -> bool:
-    """Whether a run with these values, by their whole keys, measures what the reference did."""
-    return all(values[key] == value for key, value in CONDITIONS.items())
+    """Whether a run with these config values is comparable with the reference."""
+    return all(values[key] == value for key, value in REFERENCE_VALUES.items())
 
 
 def published(method: str, split: str, values: Mapping[str, Any]) -> float | None:
-    """The reference's top-1 of a method; None where there is none for such a run."""
+    """Reference top-1 of a method; None if there is none for such a run."""
     return TOP1.get(method, {}).get(split) if applies(values) else None

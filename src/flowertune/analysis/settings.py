@@ -1,4 +1,4 @@
-"""What is known of a sweep's jobs, as tables: a row a job; a row a setting, over its seeds."""
+"""Tabulate a sweep: one row per job, and one row per setting over its seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _FACTS = [
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `words`: key -> value as typed; the values of `state` are in sweeps.py."""
+    """Job of a sweep. `words`: key -> value as typed; `state` takes the values in sweeps.py."""
 
     number: int
     run: str
@@ -33,13 +33,13 @@ class Job:
     why: str | None = None
 
     def results(self) -> dict[str, Any] | None:
-        """results.json of its run; None unless it is finished."""
+        """Read results.json of its run; None unless it is finished."""
         return Run(Path(self.run)).results() if self.state == "finished" else None
 
 
 @dataclass(frozen=True)
 class SettingStats:
-    """The jobs that differ by their seed alone and measured the same backbone on the same photos.
+    """Results of the jobs that differ only by seed, on the same backbone and images.
 
     `values`: column -> value as typed. `mean` and `std` (n - 1 in the denominator; absent
     for one seed) are over the finished runs, accuracies in [0, 1]. `results`: of those runs.
@@ -53,12 +53,12 @@ class SettingStats:
 
     @property
     def reported_split(self) -> str:
-        """The split that compares it with its baselines."""
+        """Split on which the setting is compared with its baselines."""
         return "test" if "test_top1" in self.mean else "val"
 
     @property
     def is_below_probe(self) -> bool:
-        """Whether its mean is below its linear probe's, on test where there is one."""
+        """Whether its mean is below its linear probe's, on test if there is one."""
         if all(results["model"] in ("zeroshot", "linear_probe") for results in self.results):
             return False
         measure = f"{self.reported_split}_top1"
@@ -66,9 +66,9 @@ class SettingStats:
         return probe is not None and self.mean[measure] < probe
 
 
-def measured(results: dict[str, Any]) -> dict[str, float]:
-    """The accuracies of one results.json by MEASURES' names; what was not measured is absent."""
-    models = {"": results, **{f"{name}_": one for name, one in results["baselines"].items()}}
+def accuracies(results: dict[str, Any]) -> dict[str, float]:
+    """Accuracies of one results.json by the names in MEASURES, if measured."""
+    models = {"": results, **{f"{name}_": each for name, each in results["baselines"].items()}}
     return {
         f"{prefix}{split}_{metric}": model["splits"][split][metric]
         for prefix, model in models.items()
@@ -80,17 +80,17 @@ def measured(results: dict[str, Any]) -> dict[str, float]:
 
 
 def seconds_left(jobs: Sequence[Job]) -> float:
-    """Of training and validation, in the jobs that are not begun; 0 where none says how long.
+    """Estimate the seconds of training and validation left; 0 if unknown.
 
     By what the method's finished runs took, or where it has none, all trainings.
     """
-    took: dict[str, list[float]] = {}
+    durations: dict[str, list[float]] = {}
     for results in filter(None, (job.results() for job in jobs)):
         if results["epochs_run"]:
-            took.setdefault(results["method"], []).append(results["seconds"])
-    every = [seconds for found in took.values() for seconds in found]
+            durations.setdefault(results["method"], []).append(results["seconds"])
+    all_durations = [seconds for times in durations.values() for seconds in times]
     return sum(
-        mean(took.get(job.method, every) or [0.0])
+        mean(durations.get(job.method, all_durations) or [0.0])
         for job in jobs
         if job.state == "not started" and Run(Path(job.run)).status()[0] != "finished"
     )
@@ -98,20 +98,20 @@ def seconds_left(jobs: Sequence[Job]) -> float:
 
 def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of sweep.csv."""
-    measures = [*MEASURES, *_FACTS]
-    header = ["job", "run", "seed", *_keys(swept), "state", "why", *measures, "notes"]
+    columns = [*MEASURES, *_FACTS]
+    header = ["job", "run", "seed", *_keys(swept), "state", "why", *columns, "notes"]
     rows = []
     for job in jobs:
         results = job.results()
-        facts = {} if results is None else {**results, **measured(results)}
+        values = {} if results is None else {**results, **accuracies(results)}
         row = [job.number, job.run, job.seed, *_values(job, _keys(swept)), job.state, job.why]
-        notes = "; ".join(facts.get("notes", ()))
-        rows.append([*row, *(facts.get(name) for name in measures), notes])
+        notes = "; ".join(values.get("notes", ()))
+        rows.append([*row, *(values.get(name) for name in columns), notes])
     return header, rows
 
 
-def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
-    """Groups of what may be compared: one backbone, one protocol. Best mean top-1 on val first.
+def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
+    """Group comparable settings: one backbone, one protocol. Best mean top-1 on val first.
 
     Where the protocol has no val, nothing may select: they stand as they were typed.
     """
@@ -125,10 +125,10 @@ def settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStat
     planned = [_values(job, keys) for job in jobs]
     groups = []
     for group in comparable.values():
-        found = [setting_stats(keys, v, planned.count(v), results) for v, results in group.items()]
-        if "val_top1" in found[0].mean:
-            found.sort(key=lambda setting: -setting.mean["val_top1"])
-        groups.append(found)
+        rows = [setting_stats(keys, v, planned.count(v), results) for v, results in group.items()]
+        if "val_top1" in rows[0].mean:
+            rows.sort(key=lambda setting: -setting.mean["val_top1"])
+        groups.append(rows)
     return groups
 
 
@@ -136,11 +136,11 @@ def setting_rows(
     groups: Sequence[Sequence[SettingStats]], swept: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of summary.csv."""
-    over_seeds = [f"{name}_{what}" for name in MEASURES for what in ("mean", "std")]
-    header = [*_keys(swept), "jobs", "finished", "seeds", *over_seeds, "below_linear_probe"]
+    std_columns = [f"{name}_{statistic}" for name in MEASURES for statistic in ("mean", "std")]
+    header = [*_keys(swept), "jobs", "finished", "seeds", *std_columns, "below_linear_probe"]
     header += ["trainable_parameters", "seconds_mean", "backbone", "tag", "protocol"]
     rows = []
-    for setting in (one for group in groups for one in group):
+    for setting in (each for group in groups for each in group):
         first = setting.results[0]
         seeds = " ".join(str(results["seed"]) for results in setting.results)
         row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]
@@ -153,7 +153,7 @@ def setting_rows(
 
 
 def _keys(swept: Sequence[str]) -> list[str]:
-    """What settings are told apart by."""
+    """Keys that distinguish settings."""
     return ["method", *(key for key in swept if key not in ("method", "seed"))]
 
 
@@ -162,22 +162,22 @@ def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
-    """What two results have in common where their numbers compare."""
+    """Facts that must be equal for two results to be comparable."""
     names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
     return tuple(results[name] for name in names)
 
 
 def setting_stats(
-    keys: Sequence[str], values: Sequence[str], jobs: int, found: list[dict[str, Any]]
+    keys: Sequence[str], values: Sequence[str], jobs: int, results: list[dict[str, Any]]
 ) -> SettingStats:
-    each = [measured(results) for results in found]
-    numbers = {
-        name: [one[name] for one in each] for name in MEASURES if all(name in one for one in each)
+    rows = [accuracies(run) for run in results]
+    columns = {
+        name: [row[name] for row in rows] for name in MEASURES if all(name in row for row in rows)
     }
     return SettingStats(
         values=dict(zip(keys, values, strict=True)),
         jobs=jobs,
-        results=found,
-        mean={name: mean(all_of_it) for name, all_of_it in numbers.items()},
-        std={name: stdev(n) for name, n in numbers.items() if len(n) > 1},
+        results=results,
+        mean={name: mean(values) for name, values in columns.items()},
+        std={name: stdev(values) for name, values in columns.items() if len(values) > 1},
     )

@@ -1,4 +1,4 @@
-"""How sure a number is: over seeds, beside another on the same photos, against a published one.
+"""Estimate uncertainty: over seeds, of paired models, and against a published number.
 
 Accuracies are fractions in [0, 1]; intervals are of 95 %.
 """
@@ -14,7 +14,7 @@ _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one number is from another, with its interval, which may pass 1."""
+    """Difference of two numbers with its interval, which may exceed 1."""
 
     value: float
     low: float
@@ -22,13 +22,13 @@ class Difference:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the interval holds 0: chance alone would explain the difference."""
+        """Whether the interval contains 0, so that chance alone explains the difference."""
         return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two models on the same photos: which photos one alone has right, and how likely by chance.
+    """McNemar's test of two models on the same images.
 
     `difference` is the second's accuracy minus the first's; `p` is that of McNemar's exact test.
     """
@@ -39,8 +39,8 @@ class PairedTest:
     p: float
 
 
-def half_of_t_interval(values: Sequence[float]) -> float:
-    """Half of Student's t interval of the mean of two or more runs: 3 runs, t = 4.30."""
+def t_half_width(values: Sequence[float]) -> float:
+    """Half-width of Student's t interval of the mean of two or more runs: 3 runs, t = 4.30."""
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     t = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
@@ -48,34 +48,34 @@ def half_of_t_interval(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Of the mean accuracy of two or more runs over seeds, cut off at 0 and 1.
+    """Student's t interval of the mean accuracy over seeds, clipped to [0, 1].
 
     The spread over seeds alone: the sampling error of the photos, which they share, is not in it.
     """
-    center, half = mean(values), half_of_t_interval(values)
+    center, half = mean(values), t_half_width(values)
     return max(center - half, 0.0), min(center + half, 1.0)
 
 
-def from_published(values: Sequence[float], n: int, published: float) -> Difference:
-    """The mean of our runs minus a published accuracy of one run on as many photos (n).
+def difference_from_published(values: Sequence[float], n: int, published: float) -> Difference:
+    """Mean accuracy of our runs minus a published accuracy of one run on n images.
 
     Its half is the root of two squares: of the t interval of our mean over seeds, and of the
     published number's own sampling error. One run of ours has, in place of the first, its own
     sampling error. That the published number would be another with another seed is in neither.
     """
     center = mean(values)
-    ours = half_of_t_interval(values) if len(values) > 1 else sampling_error(center, n)
-    half = math.hypot(ours, sampling_error(published, n))
+    our_half = t_half_width(values) if len(values) > 1 else sampling_error(center, n)
+    half = math.hypot(our_half, sampling_error(published, n))
     return Difference(center - published, center - published - half, center - published + half)
 
 
 def sampling_error(accuracy: float, n: int) -> float:
-    """Half of the normal interval of an accuracy on n photos."""
+    """Half-width of the normal interval of an accuracy on n images."""
     return _Z * math.sqrt(accuracy * (1 - accuracy) / n)
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
-    """Two models' hits on the same photos, in the same order.
+    """Compare which images two models classify correctly, in the same order.
 
     The p value is exact and two-sided: of the photos that one alone has right, either has each
     with probability 1/2 (McNemar 1947, https://doi.org/10.1007/BF02295996). The interval of the
@@ -84,18 +84,18 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     n, discordant = len(first), only_first + only_second
-    one, other = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
-    half = _Z * math.sqrt((one + other - (other - one) ** 2) / (n + 2))
+    p1, p2 = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    half = _Z * math.sqrt((p1 + p2 - (p2 - p1) ** 2) / (n + 2))
     return PairedTest(
         only_first,
         only_second,
-        Difference((only_second - only_first) / n, other - one - half, other - one + half),
+        Difference((only_second - only_first) / n, p2 - p1 - half, p2 - p1 + half),
         _two_sided(min(only_first, only_second), discordant),
     )
 
 
 def _two_sided(fewer: int, n: int) -> float:
-    """The probability that n fair coins split at least as unevenly as into `fewer` and the rest."""
+    """Probability that n fair coins split at least as unevenly as into `fewer` and the rest."""
     from scipy.special import bdtr
 
     return min(2 * float(bdtr(fewer, n, 0.5)), 1.0)

@@ -48,19 +48,19 @@ def execute(arguments: Sequence[str]) -> int:
         with console.progress():
             index = neighbors.load_neighbors(model, args.n_images, console.warn, console.advance)
         if not index.paths:
-            console.say(index.said)
+            console.say(index.caption)
 
         with temporary_folder() as folder:
             from flowertune.demo import app as page  # Gradio takes seconds to import
 
             lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
             hosts = LOOPBACK if args.host in LOOPBACK else None
-            app = page.application(page.page(model, index, lead), folder, hosts)
+            app = page.build_app(page.build_page(model, index, lead), folder, hosts)
             with (
                 quiet_pil(),
                 install_handlers() as stop,
                 stop.deferred(lambda text: None),  # nothing is half done that would be told
-                page.serving(app, listener) as thread,
+                page.serve(app, listener) as thread,
             ):
                 address, port = listener.getsockname()[:2]
                 if hosts is None:

@@ -40,7 +40,7 @@ def execute(arguments: Sequence[str]) -> int:
     if args.push_to_hub is not None:
         hub.check(args.push_to_hub)
     model = exportable.load(args.run)
-    reason = export_format.refusal(model)
+    reason = export_format.unsupported_reason(model)
     if reason is not None:
         raise UsageError(f"{args.run}: --format {args.format} cannot hold it: {reason}")
 
@@ -57,15 +57,15 @@ def execute(arguments: Sequence[str]) -> int:
 def _export(model: Exportable, export_format: Format, output: Path) -> parity.Parity:
     """Write the folder atomically, after comparing its model with the run's."""
     results = model.run.results()
-    sample = parity.sample(model)
+    sample = parity.draw_sample(model)
     contents = {**export_format.files(model), **_describe_files(export_format)}
     try:
         with files.new_folder(output) as folder:
             export_format.write(model, folder)
-            result = parity.compare(model, export_format.read(model, folder), sample)
-            (folder / model_card.LABELS).write_text(model_card.labels(model), encoding="utf-8")
-            (folder / model_card.PREPARED).write_text(
-                model_card.preparation(model), encoding="utf-8"
+            result = parity.compare(model, export_format.load(model, folder), sample)
+            (folder / model_card.LABELS).write_text(model_card.labels_json(model), encoding="utf-8")
+            (folder / model_card.PREPROCESSING).write_text(
+                model_card.preprocessing_json(model), encoding="utf-8"
             )
             for name in export_format.BUNDLED:
                 shutil.copyfile(BUNDLED / name, folder / name)
@@ -80,8 +80,8 @@ def _export(model: Exportable, export_format: Format, output: Path) -> parity.Pa
 
 
 def _describe_files(export_format: Format) -> dict[str, str]:
-    names = (model_card.LABELS, model_card.PREPARED, *export_format.BUNDLED)
-    return {name: model_card.COMMON[name] for name in names}
+    names = (model_card.LABELS, model_card.PREPROCESSING, *export_format.BUNDLED)
+    return {name: model_card.FILE_DESCRIPTIONS[name] for name in names}
 
 
 def _check_output(output: Path) -> None:

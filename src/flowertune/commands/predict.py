@@ -80,9 +80,9 @@ def execute(arguments: Sequence[str]) -> int:
             print(header, flush=True)
         for result in predictions:
             if isinstance(result, predictor.UnreadableImage):
-                skip(result.photo, result.reason)
+                skip(result.image, result.reason)
                 continue
-            line = lines.line(Path(str(result.photo)), result.classes, result.probabilities)
+            line = lines.line(Path(str(result.image)), result.classes, result.probabilities)
             with stop.deferred():  # a line is printed once, and whole
                 print(line, flush=True)
             done += 1

@@ -14,7 +14,7 @@ from flowertune.losses.factory import check_loss
 from flowertune.models.factory import check_adapter, load_backbone
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory, environment, log
-from flowertune.runs.resume import check_backbone, check_photos, find_run, open_run
+from flowertune.runs.resume import check_backbone, check_images, find_run, open_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
@@ -49,7 +49,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 dataset = list_images(config.data, cache, console.advance)
-                check_photos(run, dataset, console.advance)
+                check_images(run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = load_backbone(config.backbone, config.seed).facts()
             check_backbone(run, facts)
@@ -104,7 +104,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
                 for note in previous.notes:
                     console.warn(note)
                 outcome = "it is started over" if previous.checkpoint is None else "it goes on"
-                console.say(f"{run.path} {previous.words}; {outcome}")
+                console.say(f"{run.path} {previous.description}; {outcome}")
             checkpoint = None if previous is None else previous.checkpoint
             results, report_inputs = adapt(
                 config, run, compute, backbone, cached, class_prompts, cache, console, stop,

@@ -1,4 +1,4 @@
-"""Who may ask the page's server for what. Gradio's answers more than this page ever asks."""
+"""Restrict requests to the page's server: Gradio offers more routes than the page needs."""
 
 import re
 import stat
@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-LARGEST = 2 * 2**30  # bytes of uploads that are kept at a time; a lot of them may be 1.5 GiB
-LARGEST_WORDS = 256 * 2**10  # bytes of what else is sent
-KEPT = 600  # seconds that an upload is kept
+MAX_UPLOAD_BYTES = 2 * 2**30  # of all uploads that are kept; a lot of them may be 1.5 GiB
+MAX_REQUEST_BYTES = 256 * 2**10  # of any other request
+UPLOAD_LIFETIME_S = 600
 
 _PAGE = re.compile(r"/|/(assets|static|svelte)/.+|/(theme\.css|favicon\.ico|manifest\.json)")
-_ASKED = re.compile(
+_API = re.compile(
     r"/gradio_api/(startup-events|heartbeat/\w+|upload|upload_progress|queue/(join|data)|reset)/?"
 )
 # Gradio's own scripts and styles stand in its page; nothing comes from anywhere else
@@ -31,9 +31,9 @@ Respond = Callable[[Request], Awaitable[Response]]
 
 
 def restrict_access(folder: Path) -> Callable[[Request, Respond], Awaitable[Response]]:
-    """HTTP middleware: what this page asks passes, and files that were uploaded into the folder.
+    """HTTP middleware that allows the page's own requests and files uploaded to the folder.
 
-    UsageError are other routes, other web pages (by the Origin that a browser names), files that
+    Refused are other routes, other web pages (by the Origin that a browser names), files that
     lie elsewhere or have a URL, and uploads where there are many already.
     """
 
@@ -51,7 +51,7 @@ async def _refusal(request: Request, folder: Path) -> Response | None:
     path = request.scope["path"]
     if not _is_own(request.headers.get("origin"), request.headers.get("host")):
         return PlainTextResponse("from another page", 403)
-    if not (_PAGE.fullmatch(path) or _ASKED.fullmatch(path)):
+    if not (_PAGE.fullmatch(path) or _API.fullmatch(path)):
         return PlainTextResponse("not here", 404)
     if request.method != "POST":
         return None
@@ -59,17 +59,17 @@ async def _refusal(request: Request, folder: Path) -> Response | None:
     if not length.isdecimal():  # which the server holds a request to
         return PlainTextResponse("how long?", 411)
     if path.startswith("/gradio_api/upload"):
-        if int(length) > LARGEST - _used(folder):
+        if int(length) > MAX_UPLOAD_BYTES - _upload_bytes(folder):
             return PlainTextResponse("too many uploads within ten minutes", 507)
         return None
-    if int(length) > LARGEST_WORDS:
+    if int(length) > MAX_REQUEST_BYTES:
         return PlainTextResponse("too long", 413)
     if path.startswith("/gradio_api/queue/join"):
         try:
-            files = list(_files(await request.json()))
+            files = list(_file_paths(await request.json()))
         except (ValueError, RecursionError):
             return PlainTextResponse("no JSON of this page", 400)
-        if not all(_lies_in(folder, file) for file in files):
+        if not all(_is_inside(folder, file) for file in files):
             return PlainTextResponse("not an upload", 403)
     return None
 
@@ -82,31 +82,31 @@ def _is_own(origin: str | None, host: str | None) -> bool:
         return False
 
 
-def _used(folder: Path) -> int:
-    """Bytes of uploads, after those of some time ago are removed, whole ones and cut off ones."""
-    used, now = 0, time.time()
+def _upload_bytes(folder: Path) -> int:
+    """Total size of uploads, after removing expired ones, whole or partial."""
+    total, now = 0, time.time()
     for file in folder.rglob("*"):
         with suppress(OSError):  # Gradio moves and removes them meanwhile
             status = file.stat()
             if not stat.S_ISREG(status.st_mode):
                 continue
-            if now - status.st_mtime > KEPT:
+            if now - status.st_mtime > UPLOAD_LIFETIME_S:
                 file.unlink()
             else:
-                used += status.st_size
-    return used
+                total += status.st_size
+    return total
 
 
-def _files(asked: Any) -> Iterator[Any]:
-    """What stands under the key "path", anywhere in what JSON gave."""
-    if isinstance(asked, dict):
-        yield from (value for key, value in asked.items() if key == "path")
-    if isinstance(asked, dict | list):
-        for each in asked.values() if isinstance(asked, dict) else asked:
-            yield from _files(each)
+def _file_paths(content: Any) -> Iterator[Any]:
+    """Yield all values of the key "path" in parsed JSON."""
+    if isinstance(content, dict):
+        yield from (value for key, value in content.items() if key == "path")
+    if isinstance(content, dict | list):
+        for child in content.values() if isinstance(content, dict) else content:
+            yield from _file_paths(child)
 
 
-def _lies_in(folder: Path, file: Any) -> bool:
+def _is_inside(folder: Path, file: Any) -> bool:
     try:
         return isinstance(file, str) and Path(file).resolve().is_relative_to(folder)
     except (OSError, ValueError):  # names that no file can have

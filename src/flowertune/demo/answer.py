@@ -1,4 +1,4 @@
-"""What the page says of a photo: its likeliest classes, where the model looked, what it is like."""
+"""Predict and explain an image: likeliest classes, patch relevance, nearest neighbors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from flowertune.inference.predictor import Predictor, UnreadableImage
 from flowertune.models.attribution import can_attribute, patch_attribution
 
 TOP_K = 5
-NEAREST = 5
-TINY = 1e-12  # no difference between patches
+N_NEIGHBORS = 5
+EPSILON = 1e-12  # no difference between patches
 
 
 @dataclass(frozen=True)
-class Answer:
-    """pixels (3, H, W) uint8: what the model was shown. classes, probabilities: likeliest first.
+class Explanation:
+    """Prediction of an image: pixels (3, H, W) uint8, and classes, likeliest first.
 
     relevance (rows, columns): how much each patch has to do with the first class's logit, from 0 to
     1 in each photo; None where the backbone's tower does not tell.
@@ -33,20 +33,20 @@ class Answer:
     nearest: tuple[Neighbor, ...]
 
 
-def answer(model: Predictor, neighbors: Neighbors, photo: Path) -> Answer | UnreadableImage:
-    """All of it for one photo, whatever the file is."""
+def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation | UnreadableImage:
+    """Predict and explain one image, whatever the file is."""
     try:
-        pixels = model.pixels(photo)
-    except UnreadableImageError as reason:
-        return UnreadableImage(photo, str(reason))
+        pixels = model.pixels(path)
+    except UnreadableImageError as error:
+        return UnreadableImage(path, str(error))
     outputs = model.outputs(pixels[None])
     top, probabilities = top_classes(outputs.logits, TOP_K)
-    return Answer(
+    return Explanation(
         pixels=pixels,
-        classes=tuple(model.class_names[place] for place in top[0].tolist()),
+        classes=tuple(model.class_names[index] for index in top[0].tolist()),
         probabilities=tuple(probabilities[0].tolist()),
         relevance=_relevance(model, pixels, int(top[0, 0])),
-        nearest=tuple(neighbors.nearest(outputs.embedding[0], NEAREST)),
+        nearest=tuple(neighbors.nearest(outputs.embedding[0], N_NEIGHBORS)),
     )
 
 
@@ -60,5 +60,5 @@ def _relevance(
     (relevance,) = patch_attribution(classifier, model.images(pixels[None]), classes)
     relevance -= relevance.min()
     # where all are alike, none is shown: a head may look at nothing
-    shares: NDArray[np.float32] = (relevance / relevance.max().clamp_min(TINY)).cpu().numpy()
+    shares: NDArray[np.float32] = (relevance / relevance.max().clamp_min(EPSILON)).cpu().numpy()
     return shares

@@ -1,4 +1,4 @@
-"""The page and its server. Imports Gradio, which takes seconds."""
+"""Build and serve the demo page. Imports Gradio, which takes seconds."""
 
 import logging
 import socket
@@ -15,38 +15,38 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flowertune.demo import cards
 from flowertune.demo.access import restrict_access
-from flowertune.demo.answer import answer
+from flowertune.demo.answer import explain
 from flowertune.demo.neighbors import Neighbors
 from flowertune.inference.predictor import Predictor
 
 MAX_MEBIBYTES = 64  # of a file
-MOST_PHOTOS = 24  # at once
-KEPT = 2 * MOST_PHOTOS  # cards on the page
-ENDING = 2  # seconds that an answer under way has, when the server is to end
+MAX_IMAGES = 24  # at once
+MAX_CARDS = 2 * MAX_IMAGES  # cards on the page
+SHUTDOWN_TIMEOUT_S = 2  # seconds that an answer under way has, when the server is to end
 
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
-    """A place for photos, and under it a card for each, the newest first. `lead` is HTML."""
+def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
+    """Build an upload box above a card for each image, newest first. `lead` is HTML."""
 
-    def respond(uploads: Sequence[str] | None, used: int) -> Iterator[dict[Any, Any]]:
-        photos = [Path(each) for each in uploads or ()]
-        chosen = photos[:MOST_PHOTOS]
-        told = cards.left_out(len(photos) - len(chosen), MOST_PHOTOS)
-        first = {place: None, status: cards.status(0, len(chosen)), notice: told}
-        if used + len(chosen) > KEPT:
-            used = 0
-            first.update(dict.fromkeys(slots, ""))
-        yield {**first, taken: used + len(chosen)}  # the place is free again
-        for done, photo in enumerate(chosen, start=1):
-            card = cards.card(photo.name, answer(model, neighbors, photo), neighbors.said)
-            yield {slots[used + done - 1]: card, status: cards.status(done, len(chosen))}
+    def respond(uploads: Sequence[str] | None, n_used: int) -> Iterator[dict[Any, Any]]:
+        paths = [Path(upload) for upload in uploads or ()]
+        chosen = paths[:MAX_IMAGES]
+        message = cards.left_out(len(paths) - len(chosen), MAX_IMAGES)
+        updates = {upload_box: None, status: cards.status(0, len(chosen)), notice: message}
+        if n_used + len(chosen) > MAX_CARDS:
+            n_used = 0
+            updates.update(dict.fromkeys(slots, ""))
+        yield {**updates, n_cards: n_used + len(chosen)}  # the place is free again
+        for n_done, path in enumerate(chosen, start=1):
+            card = cards.card(path.name, explain(model, neighbors, path), neighbors.caption)
+            yield {slots[n_used + n_done - 1]: card, status: cards.status(n_done, len(chosen))}
 
     with gr.Blocks(title="flowertune", analytics_enabled=False) as blocks:
         gr.HTML(lead, elem_id="lead", padding=False)
-        place = gr.File(
-            label=f"Photos: drop, paste or choose ({MOST_PHOTOS} at once,"
+        upload_box = gr.File(
+            label=f"Photos: drop, paste or choose ({MAX_IMAGES} at once,"
             f" of {MAX_MEBIBYTES} MiB at most)",
             file_count="multiple",
             type="filepath",
@@ -56,13 +56,13 @@ def page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
             gr.HTML('<p id="refused" role="alert"></p>', padding=False)  # photos.js writes there
             notice = gr.HTML(padding=False)
             status = gr.HTML(padding=False)
-        taken = gr.State(0)
+        n_cards = gr.State(0)
         with gr.Column(elem_id="answers"):  # from the last to the first, see page.css
-            slots = [gr.HTML(padding=False) for _ in range(KEPT)]
-        place.upload(
+            slots = [gr.HTML(padding=False) for _ in range(MAX_CARDS)]
+        upload_box.upload(
             respond,
-            [place, taken],
-            [place, taken, notice, status, *slots],
+            [upload_box, n_cards],
+            [upload_box, n_cards, notice, status, *slots],
             api_visibility="private",
             concurrency_limit=1,  # one model, and what is looked at in it is the answer's own
             trigger_mode="multiple",
@@ -71,8 +71,8 @@ def page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
     return blocks
 
 
-def application(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> FastAPI:
-    """The page as a server's application, with limits, and with nothing from another host.
+def build_app(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> FastAPI:
+    """Build the server's application with upload limits and no third-party content.
 
     folder: where uploads lie. hosts: the names that a browser may know the server by; any, where
     None.
@@ -104,10 +104,10 @@ def application(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) ->
 
 
 @contextmanager
-def serving(app: FastAPI, listener: socket.socket) -> Iterator[threading.Thread]:
-    """While it is open, the application is served, by a thread of its own, which it gives."""
+def serve(app: FastAPI, listener: socket.socket) -> Iterator[threading.Thread]:
+    """Serve the application in a thread while the body runs, and yield the thread."""
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=ENDING)
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     )
     thread = threading.Thread(target=server.run, args=([listener],), name="demo", daemon=True)
     thread.start()

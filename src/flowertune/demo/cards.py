@@ -1,4 +1,4 @@
-"""The page's HTML: what is said of the run, and a card for each photo."""
+"""Render the demo page's HTML: the run's description and a card for each image."""
 
 import base64
 import io
@@ -11,68 +11,68 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes
-from flowertune.demo.answer import Answer
+from flowertune.demo.answer import Explanation
 from flowertune.demo.neighbors import Neighbor
 from flowertune.errors import printable
 from flowertune.inference.predictor import UnreadableImage
 from flowertune.report.html import page
 
-SIDE = 112  # pixels of a training photo
-COLOR = 0.6  # of the map, over the picture in gray
+THUMBNAIL_SIDE = 112  # pixels of a training photo
+MAP_WEIGHT = 0.6  # of the map, over the picture in gray
 
 
 def lead(run: str, results: dict[str, Any], classes: int) -> str:
-    """What the model is and how good it was, above the place for photos."""
+    """Describe the model and its accuracy, above the upload box."""
     split = "test" if "test" in results["splits"] else "val"
-    measured = results["splits"][split]
-    low, high = (f"{100 * share:.1f}" for share in measured["top1_interval"])
+    metrics = results["splits"][split]
+    low, high = (f"{100 * share:.1f}" for share in metrics["top1_interval"])
     return (
         f"<h1>{_text(run)}</h1>\n"
         f"<p>{_text(results['method'])} on {_text(results['backbone'])} ({_text(results['tag'])}),"
-        f" {classes:,} classes; top-1 {100 * measured['top1']:.1f} % ({low} to {high}) on"
-        f" {measured['n']:,} {split} photos. A photo of anything else is taken for one of these"
+        f" {classes:,} classes; top-1 {100 * metrics['top1']:.1f} % ({low} to {high}) on"
+        f" {metrics['n']:,} {split} photos. A photo of anything else is taken for one of these"
         " classes as well.</p>\n"
     )
 
 
-def card(name: str, answer: Answer | UnreadableImage, said: str) -> str:
-    """All there is to say of one photo; said: of the training photos there are."""
-    if isinstance(answer, UnreadableImage):
+def card(name: str, result: Explanation | UnreadableImage, caption: str) -> str:
+    """Render the card of one image; `caption` describes the training images."""
+    if isinstance(result, UnreadableImage):
         return (
             f'<article class="bad"><h2>{_text(name)}</h2>\n'
-            f"<p>This file gives no picture: {_text(answer.reason)}.</p></article>\n"
+            f"<p>This file gives no picture: {_text(result.reason)}.</p></article>\n"
         )
-    first = answer.classes[0]
-    seen = _figure(answer.pixels, "what the model was shown", f"{name}, as the model was shown it")
-    if answer.relevance is None:
-        seen += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
+    first = result.classes[0]
+    html = _figure(result.pixels, "what the model was shown", f"{name}, as the model was shown it")
+    if result.relevance is None:
+        html += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
     else:
-        told = f"brightest: the patches that, in this photo, speak most for {first}"
-        seen += _figure(_lit(answer.pixels, answer.relevance), told, f"The same, {told}")
-    ranked = "".join(map(_bar, answer.classes, answer.probabilities))
-    nearest = "".join(map(_neighbor, answer.nearest))
+        note = f"brightest: the patches that, in this photo, speak most for {first}"
+        html += _figure(_overlay(result.pixels, result.relevance), note, f"The same, {note}")
+    ranked = "".join(map(_bar, result.classes, result.probabilities))
+    nearest = "".join(map(_neighbor, result.nearest))
     return (
         f"<article><h2>{_text(name)}</h2>\n"
-        f'<div class="answer"><div class="seen">{seen}</div>\n'
+        f'<div class="answer"><div class="seen">{html}</div>\n'
         f'<ol class="ranked">\n{ranked}</ol></div>\n'
-        f"<h3>{_text(said)}</h3>\n"
+        f"<h3>{_text(caption)}</h3>\n"
         + (f'<ul class="nearest">\n{nearest}</ul>\n' if nearest else "")
         + "</article>\n"
     )
 
 
 def status(done: int, total: int) -> str:
-    """How far the answers are, also for who hears the page."""
-    said = "" if not total else f"{done} of {total} answered"
-    return f'<p role="status">{said}</p>\n'
+    """Render the progress as a status that screen readers announce."""
+    text = "" if not total else f"{done} of {total} answered"
+    return f'<p role="status">{text}</p>\n'
 
 
-def left_out(count: int, most: int) -> str:
-    """What is said of photos beyond as many as the page takes."""
+def left_out(count: int, limit: int) -> str:
+    """Render how many images exceed the limit of the page."""
     if not count:
         return ""
     return (
-        f'<p role="alert">{count:,} more were left out: the page takes {most} at once;'
+        f'<p role="alert">{count:,} more were left out: the page takes {limit} at once;'
         " flowertune predict takes a folder.</p>\n"
     )
 
@@ -88,21 +88,21 @@ def _bar(label: str, probability: float) -> str:
 def _neighbor(neighbor: Neighbor) -> str:
     label = _text(neighbor.label)
     try:
-        picture = decode_image(image_bytes(neighbor.path))
-    except UnreadableImageError as reason:  # since the page was opened
-        image = f'<span class="gone">{_text(str(reason))}</span>'
+        image = decode_image(image_bytes(neighbor.path))
+    except UnreadableImageError as error:  # since the page was opened
+        tag = f'<span class="gone">{_text(str(error))}</span>'
     else:
-        picture.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
-        image = _image(picture, f"A training photo of {neighbor.label}")
-    where = _text(neighbor.path.name)
+        image.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+        tag = _image_tag(image, f"A training photo of {neighbor.label}")
+    file_name = _text(neighbor.path.name)
     return (
-        f'<li title="{where}">{image}<span class="name">{label}</span>'
+        f'<li title="{file_name}">{tag}<span class="name">{label}</span>'
         f'<span class="share">{neighbor.similarity:.2f}</span></li>\n'
     )
 
 
-def _lit(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The picture (3, H, W) in gray under the map's colors, of relevance (rows, columns), 0 to 1.
+def _overlay(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Blend a relevance map (rows, columns) in [0, 1] over the picture (3, H, W) in gray.
 
     matplotlib's inferno: dark to bright, also for who does not see its colors.
     """
@@ -110,9 +110,9 @@ def _lit(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[n
     gray = Image.fromarray(_channels_last(pixels)).convert("L")
     smooth = Image.fromarray(relevance).resize((width, height), Image.Resampling.BILINEAR)
     colors = colormaps["inferno"](np.asarray(smooth))[..., :3]
-    blended = (1 - COLOR) * np.asarray(gray)[..., None] + COLOR * 255 * colors
-    lit: NDArray[np.uint8] = blended.round().astype(np.uint8).transpose(2, 0, 1)
-    return lit
+    blended = (1 - MAP_WEIGHT) * np.asarray(gray)[..., None] + MAP_WEIGHT * 255 * colors
+    overlay: NDArray[np.uint8] = blended.round().astype(np.uint8).transpose(2, 0, 1)
+    return overlay
 
 
 def _channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -120,18 +120,17 @@ def _channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _figure(pixels: NDArray[np.uint8], caption: str, alternative: str) -> str:
-    picture = Image.fromarray(_channels_last(pixels))
-    return (
-        f"<figure>{_image(picture, alternative)}<figcaption>{_text(caption)}</figcaption></figure>"
-    )
+    image = Image.fromarray(_channels_last(pixels))
+    tag = _image_tag(image, alternative)
+    return f"<figure>{tag}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
-def _image(picture: Image.Image, alternative: str) -> str:
-    file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=85)
-    content = base64.b64encode(file.getvalue()).decode("ascii")
-    return page.picture(content, alternative)
+def _image_tag(image: Image.Image, alternative: str) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    content = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return page.image(content, alternative)
 
 
 def _text(text: str | Path) -> str:
-    return page.escaped(printable(text))
+    return page.escape(printable(text))

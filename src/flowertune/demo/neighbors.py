@@ -1,4 +1,4 @@
-"""The training photos that a photo is most like, as the model sees them."""
+"""Find the training images nearest to an image by embedding."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +20,7 @@ from flowertune.inference.predictor import BATCH_SIZE, Predictor
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A training photo and the cosine of its embedding with that of the photo asked about."""
+    """Training image and its cosine similarity to the query."""
 
     path: Path
     label: str
@@ -29,75 +29,75 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Training photos with their embeddings (N, E), float32 of length 1 on the CPU.
+    """Training images with embeddings (N, E), float32 of unit length on the CPU.
 
-    said: how many of them there are, or why there are none, for a person to read.
+    caption: how many of them there are, or why there are none, for a person to read.
     """
 
     paths: Sequence[Path]
     labels: Sequence[str]
     embeddings: Tensor
-    said: str
+    caption: str
 
     def nearest(self, embedding: Tensor, k: int) -> list[Neighbor]:
-        """The k most like an embedding (E,), the likest first; all, where there are fewer."""
+        """Find the k nearest to an embedding (E,), nearest first; fewer if there are fewer."""
         if not self.paths:
             return []
         similarity = self.embeddings @ F.normalize(embedding.float(), dim=0)
-        values, places = similarity.topk(min(k, len(self.paths)))
+        values, indices = similarity.topk(min(k, len(self.paths)))
         return [
-            Neighbor(self.paths[place], self.labels[place], value)
-            for place, value in zip(places.tolist(), values.tolist(), strict=True)
+            Neighbor(self.paths[index], self.labels[index], value)
+            for index, value in zip(indices.tolist(), values.tolist(), strict=True)
         ]
 
 
 def load_neighbors(
     model: Predictor,
-    most: int,
+    limit: int,
     left_out: Callable[[str], None],
     progress: Callable[[str, int, int | None], None],
 ) -> Neighbors:
-    """At most so many of the run's training photos, drawn by its seed, embedded.
+    """Embed at most `limit` of the run's training images, drawn by its seed.
 
     Read from where they lay for the training; nothing is written. Those that are gone or are other
     pictures now are left out, with a line for each.
 
     Raises UsageError where the run's photos.csv is missing or damaged.
     """
-    if not most:
-        return _none("No training photos were asked for")
-    root = run_images.image_root_of(model.config.data)
-    photos = [photo for photo in model.run.photos() if photo.split == "train"]
+    if not limit:
+        return _without_neighbors("No training photos were asked for")
+    root = run_images.run_image_root(model.config.data)
+    images = [image for image in model.run.images() if image.split == "train"]
     order = torch.randperm(
-        len(photos), generator=seeding.generator(model.config.seed, "demo photos")
+        len(images), generator=seeding.generator(model.config.seed, "demo photos")
     )
-    chosen = [photos[place] for place in order[:most].sort().values.tolist()]
+    chosen = [images[index] for index in order[:limit].sort().values.tolist()]
     if not root.is_dir():
-        return _none(f"The training photos are not in {printable(root)} any more")
-    kept, embeddings, done = [], [], 0
-    with closing(run_images.read_unchanged(chosen, root, model.preprocessing)) as found:
-        while batch := list(islice(found, BATCH_SIZE)):
+        return _without_neighbors(f"The training photos are not in {printable(root)} any more")
+    readable, embeddings, n_done = [], [], 0
+    with closing(run_images.read_unchanged(chosen, root, model.preprocessing)) as decoded:
+        while batch := list(islice(decoded, BATCH_SIZE)):
             pixels = []
-            for photo, each in zip(chosen[done : done + len(batch)], batch, strict=True):
-                if isinstance(each, UnreadableImageError):
-                    left_out(f"{printable(photo.path)}: {each}")
+            for image, item in zip(chosen[n_done : n_done + len(batch)], batch, strict=True):
+                if isinstance(item, UnreadableImageError):
+                    left_out(f"{printable(image.path)}: {item}")
                 else:
-                    kept.append(photo)
-                    pixels.append(each)
+                    readable.append(image)
+                    pixels.append(item)
             if pixels:
                 embeddings.append(F.normalize(model.outputs(np.stack(pixels)).embedding, dim=1))
-            done += len(batch)
-            progress("reading training photos", done, len(chosen))
-    if not kept:
-        return _none("None of the training photos can be read any more")
-    some = "" if len(kept) == len(photos) else f" of the {len(photos):,}"
+            n_done += len(batch)
+            progress("reading training photos", n_done, len(chosen))
+    if not readable:
+        return _without_neighbors("None of the training photos can be read any more")
+    total = "" if len(readable) == len(images) else f" of the {len(images):,}"
     return Neighbors(
-        tuple(root / photo.path for photo in kept),
-        tuple(photo.label for photo in kept),
+        tuple(root / image.path for image in readable),
+        tuple(image.label for image in readable),
         torch.cat(embeddings),
-        f"The nearest of {len(kept):,}{some} training photos, by the cosine of the embeddings",
+        f"The nearest of {len(readable):,}{total} training photos, by the cosine of the embeddings",
     )
 
 
-def _none(said: str) -> Neighbors:
-    return Neighbors((), (), torch.zeros(0, 0), said)
+def _without_neighbors(caption: str) -> Neighbors:
+    return Neighbors((), (), torch.zeros(0, 0), caption)

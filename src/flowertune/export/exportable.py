@@ -1,4 +1,4 @@
-"""A run's model as exports are made of it."""
+"""Load a run's model for export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from flowertune.runs.directory import Run
 
 @dataclass(frozen=True)
 class Exportable:
-    """In eval mode, float32 on the CPU, LoRA part of the weights of the classifier's tower.
+    """Model in eval mode, float32 on the CPU, with LoRA merged into the classifier's tower.
 
     That tower is the one of `backbone`, whose text tower is as it was. `class_names` are in the
     order of the logits.
@@ -28,17 +28,17 @@ class Exportable:
 
     @property
     def name(self) -> str:
-        """The run's, also where its directory was given as "."."""
+        """Name of the run, even if its directory was given as "."."""
         return self.run.path.absolute().name
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What an image must be for the model."""
+        """Preprocessing of the model's input."""
         return self.backbone.preprocessing
 
 
 def load(path: Path) -> Exportable:
-    """The model of the finished run at `path`. Raises UsageError as `flowertune.load` does."""
+    """Load the model of the finished run at `path`. Raises UsageError as `flowertune.load` does."""
     run, config = predictor.read_run(path)
     backbone = predictor.load_run_backbone(run, config)
     classifier, class_names = predictor.read_classifier(run, config, backbone)

@@ -1,4 +1,4 @@
-"""The formats by name. Each is a module with the same functions."""
+"""Register the export formats by name. Each is a module that implements `Format`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +11,21 @@ from flowertune.export.exportable import Exportable
 
 
 class Format(Protocol):
-    """What another program can open.
+    """Export format that another library opens.
 
     PACKAGES: of the extra `export`, needed to make it. LIBRARY: its name on the Hub. BUNDLED: the
-    files of export/bundled/ that come with it. `refusal`: why it cannot hold this model; `read`:
-    normalized images (B, 3, H, W) to logits (B, C) by the other program; `files`: what `write`
-    leaves, with what each is; `code`: Python that uses it in its folder.
+    files of export/bundled/ that come with it. `unsupported_reason`: why it cannot hold this model;
+    `load`: normalized images (B, 3, H, W) to logits (B, C) by the other program; `files`: what
+    `write` leaves, with what each is; `code`: Python that uses it in its folder.
     """
 
     PACKAGES: tuple[str, ...]
     LIBRARY: str
     BUNDLED: tuple[str, ...]
 
-    def refusal(self, model: Exportable) -> str | None: ...
+    def unsupported_reason(self, model: Exportable) -> str | None: ...
     def write(self, model: Exportable, folder: Path) -> None: ...
-    def read(self, model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]: ...
+    def load(self, model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]: ...
     def files(self, model: Exportable) -> dict[str, str]: ...
     def code(self, model: Exportable) -> str: ...
 

@@ -1,4 +1,4 @@
-"""The classifier's graph for any number of images, as torch.export traces it."""
+"""Trace the classifier with torch.export for any batch size."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ INPUT, OUTPUT = "images", "logits"
 
 
 def trace(model: Exportable) -> ExportedProgram:
-    """The graph of `PortableClassifier`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
+    """Trace `PortableClassifier`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
 
     Raises:
         ExportError: torch.export cannot follow this image tower.
@@ -43,7 +43,7 @@ def trace(model: Exportable) -> ExportedProgram:
 
 
 class PortableClassifier(nn.Module):
-    """Normalised images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts are inside."""
+    """Normalized images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts included."""
 
     def __init__(self, model: Exportable) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An exported folder on the Hugging Face Hub, or wherever HF_ENDPOINT says."""
+"""Push an exported folder to the Hugging Face Hub, or to HF_ENDPOINT."""
 
 import shlex
 from pathlib import Path
@@ -8,7 +8,7 @@ from flowertune.models.pretrained import quiet
 
 
 def check(repo: str) -> None:
-    """Whether something may be pushed to `repo`, as far as that shows here.
+    """Check before exporting that the repository id is valid and a token is present.
 
     Raises:
         UsageError: it is no name of a repository, or nobody is logged in.
@@ -28,7 +28,7 @@ def check(repo: str) -> None:
 
 
 def push(folder: Path, repo: str) -> str:
-    """Puts the folder's files into the repository, a private one if it is new; its address.
+    """Upload the folder to the repository, created as private if new, and return its URL.
 
     Raises:
         ExportError: that could not be done; the folder stays as it is.
@@ -40,16 +40,16 @@ def push(folder: Path, repo: str) -> str:
         disable_progress_bars()
         with quiet():
             api = HfApi()
-            made = api.create_repo(repo, private=True, exist_ok=True)
+            repo_url = api.create_repo(repo, private=True, exist_ok=True)
             api.upload_folder(
-                folder_path=folder, repo_id=made.repo_id, commit_message="Export of flowertune"
+                folder_path=folder, repo_id=repo_url.repo_id, commit_message="Export of flowertune"
             )
-        return str(made)
+        return str(repo_url)
     # whatever its HTTP library raises, which has changed with its versions
     except Exception as error:
         # private, should the repository still be new
-        again = f"hf upload {repo} {shlex.quote(str(folder))} --private"
+        command = f"hf upload {repo} {shlex.quote(str(folder))} --private"
         raise ExportError(
             f"could not push to {repo}: {one_line(error)}; the export is whole, and this sends it:"
-            f" {again}"
+            f" {command}"
         ) from error

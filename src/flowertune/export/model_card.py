@@ -1,4 +1,4 @@
-"""The model card of an export: README.md, as the Hugging Face Hub shows it."""
+"""Write the model card of an export: README.md, as the Hugging Face Hub shows it."""
 
 import json
 import re
@@ -15,16 +15,16 @@ from flowertune.export.exportable import Exportable
 from flowertune.export.parity import Parity
 from flowertune.models.backbone import Backbone
 
-PREPARED = "preprocessing.json"
+PREPROCESSING = "preprocessing.json"
 LABELS = "labels.json"
-COMMON = {
+FILE_DESCRIPTIONS = {
     LABELS: "the class names, in the order of the logits",
-    PREPARED: "what an image must be for the model",
+    PREPROCESSING: "what an image must be for the model",
     "preprocess.py": "makes it of a photo, by Pillow and NumPy alone",
     "transformers_clip.py": "makes transformers' model of open_clip's",
 }
 # Of weights, by how their tags begin, as those who trained them say.
-LICENCES = {
+LICENSES = {
     "openai": "MIT (github.com/openai/CLIP)",
     "laion": "MIT (LAION, on the Hugging Face Hub)",
     "builtin": "Apache-2.0 (flowertune)",
@@ -39,21 +39,21 @@ def card(
     code: str,
     parity: Parity,
 ) -> str:
-    """The text. `results`: the run's. `library`: by its name on the Hub; `files`: what each is."""
+    """Render the card. `results`: the run's; `library`: Hub name; `files`: their descriptions."""
     backbone = model.backbone
-    name = _plain(f"{results['method']} on {backbone.name} {backbone.tag}")
-    listed = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
-    notes = "".join(f"\n{_plain(note)}\n" for note in results["notes"])
+    name = _escape(f"{results['method']} on {backbone.name} {backbone.tag}")
+    file_list = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
+    notes = "".join(f"\n{_escape(note)}\n" for note in results["notes"])
     return f"""\
 ---
 library_name: {library}
 pipeline_tag: image-classification
 tags: [flowertune, clip, fine-grained-image-classification]
-{_lineage(model)}---
+{_base_model_line(model)}---
 # {name}
 
 Names one of {len(model.class_names)} classes for a photo, whatever the photo shows. Trained by
-flowertune as the run `{_plain(model.name)}` (`method={_plain(results["method"])}`) and
+flowertune as the run `{_escape(model.name)}` (`method={_escape(results["method"])}`) and
 exported by flowertune {__version__}.
 
 ## Use
@@ -64,21 +64,21 @@ In this folder:
 {code}
 ```
 
-An image is {_preparation(backbone.preprocessing)}. A softmax of the logits gives probabilities.
-{_base(code, backbone)}
+An image is {_describe_input(backbone.preprocessing)}. A softmax of the logits gives probabilities.
+{_base_note(code, backbone)}
 ## Files
 
-{listed}
+{file_list}
 
 ## Results
 
-{_plain(results["protocol"])}
+{_escape(results["protocol"])}
 
 {_table(results)}
 
 Accuracies in per cent, with the 95 % Wilson interval of the photos they were measured on; val
 chose the weights where there is one. Measured in {results["precision"]} on
-{_plain(results["device"])}, seed {results["seed"]}.
+{_escape(results["device"])}, seed {results["seed"]}.
 {notes}
 ## Parity
 
@@ -86,13 +86,13 @@ This export beside the run's own model, both in float32 on a CPU: {parity.descri
 
 ## Base weights
 
-{_plain(backbone.name)}, weights {_plain(backbone.tag)}, activation {backbone.activation}, SHA-256
-`{backbone.weights_sha256}`. Licence: {_licence(model)}.
+{_escape(backbone.name)}, weights {_escape(backbone.tag)}, activation {backbone.activation}, SHA-256
+`{backbone.weights_sha256}`. Licence: {_license(model)}.
 """
 
 
-def _lineage(model: Exportable) -> str:
-    """Where the Hub has the base weights, if it has: a line of the card's head."""
+def _base_model_line(model: Exportable) -> str:
+    """Metadata line that links the base weights on the Hub, if they are there."""
     settings, backbone = model.config.backbone, model.backbone
     if settings.source != "open_clip" or settings.weights == "random":
         return ""
@@ -100,27 +100,27 @@ def _lineage(model: Exportable) -> str:
     return f"base_model: {entry['hf_hub'].rpartition('/')[0]}\n"
 
 
-def _preparation(wanted: Preprocessing) -> str:
-    shape = f"{wanted.size[0]} x {wanted.size[1]} pixels (height x width)"
-    how = {
-        "shortest": f"resized ({wanted.interpolation}) until it just covers {shape}, cropped to "
+def _describe_input(target: Preprocessing) -> str:
+    shape = f"{target.size[0]} x {target.size[1]} pixels (height x width)"
+    resizing = {
+        "shortest": f"resized ({target.interpolation}) until it just covers {shape}, cropped to "
         "that in the middle",
-        "longest": f"resized ({wanted.interpolation}) until it just fits into {shape}, padded to "
-        f"that with {wanted.fill_color}",
-        "squash": f"resized ({wanted.interpolation}) to {shape}",
-    }[wanted.resize_mode]
-    mean, std = (", ".join(f"{value:g}" for value in each) for each in (wanted.mean, wanted.std))
+        "longest": f"resized ({target.interpolation}) until it just fits into {shape}, padded to "
+        f"that with {target.fill_color}",
+        "squash": f"resized ({target.interpolation}) to {shape}",
+    }[target.resize_mode]
+    mean, std = (", ".join(f"{value:g}" for value in each) for each in (target.mean, target.std))
     return (
-        f"turned upright by its EXIF, converted to RGB, {how}, divided by 255, less the mean "
+        f"turned upright by its EXIF, converted to RGB, {resizing}, divided by 255, less the mean "
         f"({mean}), over the deviation ({std})"
     )
 
 
-def _base(code: str, backbone: Backbone) -> str:
+def _base_note(code: str, backbone: Backbone) -> str:
     if "local-dir:BASE" not in code:
         return ""
     return (
-        f"\nBASE is the open_clip directory of {_plain(backbone.name)} {_plain(backbone.tag)}, "
+        f"\nBASE is the open_clip directory of {_escape(backbone.name)} {_escape(backbone.tag)}, "
         "whose weights have the SHA-256 below.\n"
     )
 
@@ -130,36 +130,36 @@ def _table(results: Mapping[str, Any]) -> str:
     baselines = {BASELINE_NAMES[name]: each for name, each in results["baselines"].items() if each}
     methods = {**baselines, results["method"]: results}
     for split in ("val", "test"):
-        for method, measured in methods.items():
-            found = measured["splits"].get(split)
-            if found:
-                low, high = found["top1_interval"]
+        for name, model in methods.items():
+            metrics = model["splits"].get(split)
+            if metrics:
+                low, high = metrics["top1_interval"]
                 rows.append(
-                    f"| {split}, {_plain(method)} | {found['n']:,} | {100 * found['top1']:.2f} "
+                    f"| {split}, {_escape(name)} | {metrics['n']:,} | {100 * metrics['top1']:.2f} "
                     f"| {100 * low:.1f} to {100 * high:.1f} "
-                    f"| {100 * found['mean_per_class']:.2f} |"
+                    f"| {100 * metrics['mean_per_class']:.2f} |"
                 )
     return "\n".join(rows)
 
 
-def _licence(model: Exportable) -> str:
-    named_by_user = model.config.backbone.source == "directory"
-    for beginning, licence in LICENCES.items():
-        if model.backbone.tag.startswith(beginning) and not named_by_user:
-            return licence
+def _license(model: Exportable) -> str:
+    is_named_by_user = model.config.backbone.source == "directory"
+    for prefix, license in LICENSES.items():
+        if model.backbone.tag.startswith(prefix) and not is_named_by_user:
+            return license
     return "not known to flowertune; see where they come from"
 
 
-def _plain(text: str) -> str:
-    """A name for a line of Markdown: what would be markup, HTML or a table's edge is escaped."""
+def _escape(text: str) -> str:
+    """Escape a name for Markdown: markup, HTML and table edges."""
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
 
 
-def labels(model: Exportable) -> str:
-    """labels.json: a list."""
+def labels_json(model: Exportable) -> str:
+    """Serialize the class names as a list for labels.json."""
     return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
 
 
-def preparation(model: Exportable) -> str:
-    """preprocessing.json, by the names of open_clip's preprocess_cfg."""
+def preprocessing_json(model: Exportable) -> str:
+    """Serialize preprocessing.json with the keys of open_clip's preprocess_cfg."""
     return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

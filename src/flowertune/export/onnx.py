@@ -1,4 +1,4 @@
-"""Format onnx: a graph for ONNX Runtime and whatever else reads ONNX."""
+"""Export as ONNX, for ONNX Runtime and other ONNX readers."""
 
 import contextlib
 import io
@@ -27,20 +27,20 @@ LARGEST_FILE = (
 )  # bytes of weights; protobuf ends at 2^31, with all that is beside them
 
 
-def refusal(model: Exportable) -> str | None:
-    """Holds every model."""
+def unsupported_reason(model: Exportable) -> str | None:
+    """Every model is supported."""
     return None
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """model.onnx: images (B, 3, H, W), normalized, to logits (B, C), B from 1.
+    """Write model.onnx: normalized images (B, 3, H, W) to logits (B, C), B from 1.
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
     """
     program = trace(model)
     with quiet(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of its own later versions
-        made = torch.onnx.export(
+        onnx_program = torch.onnx.export(
             program,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -48,45 +48,45 @@ def write(model: Exportable, folder: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert made is not None
-    made.model.metadata_props.update(
+    assert onnx_program is not None
+    onnx_program.model.metadata_props.update(
         labels=json.dumps(model.class_names, ensure_ascii=False),
         preprocessing=json.dumps(model.preprocessing.to_dict()),
         flowertune=__version__,
         run=model.name,
     )
-    for node in made.model.graph:
+    for node in onnx_program.model.graph:
         node.metadata_props.clear()  # where in this machine's files each operation stands
-    made.save(str(folder / MODEL), external_data=_is_large(model))
+    onnx_program.save(str(folder / MODEL), external_data=_is_large(model))
 
 
 def _is_large(model: Exportable) -> bool:
-    """Whether the weights need a file of their own."""
+    """Whether the weights need a separate file."""
     tensors = model.classifier.state_dict().values()
     size: int = sum(tensor.nbytes for tensor in tensors)
     return size > LARGEST_FILE
 
 
-def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What ONNX Runtime makes of the folder alone, on the CPU.
+def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+    """Load the exported folder in ONNX Runtime, on the CPU.
 
     Raises ExportError, now or of a batch, where it cannot.
     """
     import onnxruntime
 
-    with _runs():
+    with _runtime_errors():
         session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
 
     def logits(images: Tensor) -> Tensor:
-        with _runs():
-            (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
-        return torch.from_numpy(found)
+        with _runtime_errors():
+            (output,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(output)
 
     return logits
 
 
 @contextmanager
-def _runs() -> Iterator[None]:
+def _runtime_errors() -> Iterator[None]:
     try:
         yield
     # its own have no class in common but this one
@@ -97,18 +97,18 @@ def _runs() -> Iterator[None]:
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
-    found = {
+    """Exported files and their descriptions."""
+    descriptions = {
         MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
         "its metadata, too"
     }
     if _is_large(model):
-        found[DATA] = f"the weights of {MODEL}, which looks for them beside it"
-    return found
+        descriptions[DATA] = f"the weights of {MODEL}, which looks for them beside it"
+    return descriptions
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     return f"""\
 import json, onnxruntime
 from preprocess import load

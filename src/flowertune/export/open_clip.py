@@ -1,4 +1,4 @@
-"""Format open_clip: a directory that `open_clip.create_model("local-dir:...")` opens."""
+"""Export as a directory that `open_clip.create_model("local-dir:...")` opens."""
 
 import json
 from collections.abc import Callable
@@ -19,15 +19,15 @@ LIBRARY = "open_clip"
 BUNDLED: tuple[str, ...] = ()
 
 
-def refusal(model: Exportable) -> str | None:
-    """Holds every model without prompts."""
+def unsupported_reason(model: Exportable) -> str | None:
+    """Every model without prompts is supported."""
     if model.classifier.prompts is not None:
         return "open_clip has no visual prompts; take onnx or torch"
     return None
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """The whole model, LoRA merged into the image tower, and the head beside it."""
+    """Write the whole model, LoRA merged into the image tower, and the head."""
     backbone = model.backbone
     settings: dict[str, Any] = {
         "model_cfg": backbone.architecture(),
@@ -39,16 +39,16 @@ def write(model: Exportable, folder: Path) -> None:
     tensors.write_head(model, folder)
 
 
-def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What open_clip makes of the folder alone."""
+def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+    """Load the exported folder in open_clip."""
     with quiet():
-        opened = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
+        exported = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
     head, normalizes = tensors.read_head(folder), tensors.normalizes(model)
-    return lambda images: head(opened.encode_image(images, normalize=normalizes))
+    return lambda images: head(exported.encode_image(images, normalize=normalizes))
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
+    """Exported files and their descriptions."""
     return {
         CONFIG_FILE: "the architecture and the preprocessing, as open_clip writes them",
         WEIGHT_FILES[0]: "the weights: the trained image tower, and the text tower as it was",
@@ -57,7 +57,7 @@ def files(model: Exportable) -> dict[str, str]:
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     return f"""\
 import json, open_clip, torch
 from PIL import Image, ImageOps

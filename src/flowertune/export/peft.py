@@ -1,4 +1,4 @@
-"""Format peft: the LoRA alone, for transformers' CLIPVisionModelWithProjection."""
+"""Export the LoRA alone, for transformers' CLIPVisionModelWithProjection with peft."""
 
 import json
 import re
@@ -21,25 +21,25 @@ LIBRARY = "peft"
 BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
-def refusal(model: Exportable) -> str | None:
-    """Holds LoRA on towers that transformers' CLIP has, too."""
-    kind = model.config.model.name
-    if kind != "lora":
-        others = "onnx or torch" if kind == "vpt" else "open_clip, onnx or torch"
-        return f"peft has LoRA alone, and this is model={kind}; take {others}"
-    lacking = transformers_clip.missing_support(model.classifier.visual)
-    if lacking:
+def unsupported_reason(model: Exportable) -> str | None:
+    """LoRA is supported, on towers that transformers' CLIP has."""
+    model_name = model.config.model.name
+    if model_name != "lora":
+        formats = "onnx or torch" if model_name == "vpt" else "open_clip, onnx or torch"
+        return f"peft has LoRA alone, and this is model={model_name}; take {formats}"
+    reason = transformers_clip.missing_support(model.classifier.visual)
+    if reason:
         name = model.backbone.name
-        return f"transformers' CLIP cannot be {name}: {lacking}; take open_clip, onnx or torch"
+        return f"transformers' CLIP cannot be {name}: {reason}; take open_clip, onnx or torch"
     return None
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """The run's adapter by transformers' names, and the head beside it."""
+    """Write the run's adapter with transformers' names, and the head."""
     adapter = model.run.adapter
     settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     state = {
-        PEFT_PREFIX + transformers_clip.renamed(name.removeprefix(PEFT_PREFIX)): tensor
+        PEFT_PREFIX + transformers_clip.rename(name.removeprefix(PEFT_PREFIX)): tensor
         for name, tensor in safetensors.torch.load_file(adapter / ADAPTER_FILES[1]).items()
     }
     layers = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in state}
@@ -51,8 +51,8 @@ def write(model: Exportable, folder: Path) -> None:
     tensors.write_head(model, folder)
 
 
-def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What transformers and peft make of the backbone and the folder."""
+def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+    """Load the backbone and the exported folder in transformers and peft."""
     import peft
 
     frozen = load_run_backbone(model.run, model.config).visual  # the model's own has LoRA in it
@@ -69,7 +69,7 @@ def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
+    """Exported files and their descriptions."""
     return {
         ADAPTER_FILES[0]: "peft's settings",
         ADAPTER_FILES[1]: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
@@ -78,7 +78,7 @@ def files(model: Exportable) -> dict[str, str]:
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     settings = model.config.backbone
     base = f'"{model.backbone.name}", "{model.backbone.tag}"'
     if model.backbone.activation == "quickgelu":
@@ -93,9 +93,9 @@ import json, open_clip, torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from preprocess import load
-from transformers_clip import twin
+from transformers_clip import convert
 
-base = twin(open_clip.create_model({base}).visual)
+base = convert(open_clip.create_model({base}).visual)
 model = PeftModel.from_pretrained(base, ".").eval()
 head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
 embedding = model(pixel_values=torch.from_numpy(load("photo.jpg"))).image_embeds

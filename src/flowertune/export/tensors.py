@@ -1,4 +1,4 @@
-"""An export's files of tensors, by safetensors; the head's is the same whatever the format."""
+"""Write tensors with safetensors; the head's file is the same in every format."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,29 +14,29 @@ HEAD = "head.safetensors"
 
 
 def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """A safetensors file, by the rights that new files have (its own writer gives it fewer)."""
+    """Write a safetensors file with default permissions (its own writer gives fewer)."""
     path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
 
 
 def normalizes(model: Exportable) -> bool:
-    """Whether the head takes the embedding at unit length."""
+    """Whether the head takes unit-length embeddings."""
     return as_linear(model.classifier.head).normalizes
 
 
 def write_head(model: Exportable, folder: Path) -> None:
-    """head.safetensors: weight (C, E) and bias (C,), for an embedding that may be normalized."""
+    """Write head.safetensors: weight (C, E) and bias (C,), for a possibly normalized embedding."""
     head = as_linear(model.classifier.head)
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     write(folder / HEAD, state, normalize=str(head.normalizes).lower())
 
 
 def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
-    """Embedding (B, E) to logits (B, C), by the file alone."""
+    """Load the head, from embedding (B, E) to logits (B, C), from its file alone."""
     head = safetensors.torch.load_file(folder / HEAD)
     return lambda embedding: F.linear(embedding, head["weight"], head["bias"])
 
 
 def head_files(model: Exportable) -> dict[str, str]:
-    """The head's file, and what it is."""
-    of = "embedding, made one of unit length" if normalizes(model) else "embedding"
-    return {HEAD: f"the head: logits = {of} @ weight.T + bias"}
+    """File of the head and its description."""
+    embedding = "embedding, made one of unit length" if normalizes(model) else "embedding"
+    return {HEAD: f"the head: logits = {embedding} @ weight.T + bias"}

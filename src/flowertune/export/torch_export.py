@@ -1,4 +1,4 @@
-"""Format torch: a torch.export program, which torch runs without the code of the model."""
+"""Export as a torch.export program, which torch runs without the model's code."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,30 +15,30 @@ BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.pt2"
 
 
-def refusal(model: Exportable) -> str | None:
-    """Holds every model."""
+def unsupported_reason(model: Exportable) -> str | None:
+    """Every model is supported."""
     return None
 
 
 def write(model: Exportable, folder: Path) -> None:
-    """model.pt2: images (B, 3, H, W), normalized, to logits (B, C), B from 1."""
+    """Write model.pt2: normalized images (B, 3, H, W) to logits (B, C), B from 1."""
     torch.export.save(trace(model), folder / MODEL)
 
 
-def read(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
-    """What torch makes of the folder alone."""
+def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+    """Load the exported program in torch."""
     program = torch.export.load(folder / MODEL)
     module: Callable[[Tensor], Tensor] = program.module()
     return module
 
 
 def files(model: Exportable) -> dict[str, str]:
-    """What `write` leaves, and what it is."""
+    """Exported files and their descriptions."""
     return {MODEL: "a torch.export program: normalised images to logits, any number at once"}
 
 
 def code(model: Exportable) -> str:
-    """How to use it, in this folder."""
+    """Usage example, run in the exported folder."""
     return f"""\
 import json, torch
 from preprocess import load

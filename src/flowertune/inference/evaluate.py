@@ -1,4 +1,4 @@
-"""A trained model measured on photos that may have other classes than its own."""
+"""Evaluate a trained model on images whose classes may differ from its own."""
 
 import unicodedata
 from collections import Counter
@@ -28,7 +28,7 @@ SPLITS = ("train", "val", "test", "all")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split measured. Photos of classes that the model does not know are in no metric.
+    """Metrics of one split. Images of classes unknown to the model are in no metric.
 
     unknown: these classes, with how many photos each has. missing: the model's classes that no
     photo is of. trained_on: how many of the photos the model was trained on. header, rows: what
@@ -43,7 +43,7 @@ class Evaluation:
     rows: list[list[str]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the rows."""
+        """Convert to plain values for JSON, without the rows."""
         return {
             **self.metrics.to_dict(),
             "unknown": self.unknown,
@@ -55,11 +55,11 @@ class Evaluation:
 def list_images_to_evaluate(
     config: Config,
     split: str | None,
-    are_others: bool,
+    is_other_dataset: bool,
     cache: Path,
     progress: Progress,
 ) -> ImageDataset:
-    """The photos to measure on: of the split, or of each for "all".
+    """List the images of the split, or of every split for "all".
 
     split: None for the run's own test photos (val where it has none), or for all of others. All
     photos of another folder are taken as they lie there, and need not be fit for a training.
@@ -68,20 +68,20 @@ def list_images_to_evaluate(
     """
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
-    if are_others and isinstance(data, FolderConfig) and is_whole:
+    if is_other_dataset and isinstance(data, FolderConfig) and is_whole:
         dataset = folder.list_evaluation_images(Path(data.root))
         if split not in (None, "all") and "all" in dataset.splits:  # it is to be split first
             dataset = list_images(data, cache, progress)
     else:
         dataset = list_images(data, cache, progress)
-    there = dataset.splits
+    splits = dataset.splits
     if split is None:
-        split = "all" if are_others else "test" if "test" in there else "val"
+        split = "all" if is_other_dataset else "test" if "test" in splits else "val"
     if split == "all":
         return dataset
-    if split not in there:
-        raise UsageError(f"split={split}: these photos have {', '.join(there)}")
-    return replace(dataset, splits={split: there[split]})
+    if split not in splits:
+        raise UsageError(f"split={split}: these photos have {', '.join(splits)}")
+    return replace(dataset, splits={split: splits[split]})
 
 
 def decode_images(
@@ -91,14 +91,14 @@ def decode_images(
     cache: Path,
     progress: Progress,
 ) -> CachedDataset:
-    """Their pixels. Raises UsageError as `cache_dataset` does."""
+    """Decode the images of a dataset. Raises UsageError as `cache_dataset` does."""
     # a training left its photos' two forms in one store
     train = dataset.splits.get("train")
-    key = None if train is None else store_key(train.paths, preprocessing, True)
+    train_key = None if train is None else store_key(train.paths, preprocessing, True)
     return cache_dataset(
         dataset,
         preprocessing,
-        train_form=key is not None and (cache / "pixels" / key).is_dir(),
+        train_form=train_key is not None and (cache / "pixels" / train_key).is_dir(),
         folder=cache,
         bad_files=bad_files,
         progress=progress,
@@ -107,59 +107,59 @@ def decode_images(
 
 def evaluate(
     logits: Tensor,
-    photos: CachedDataset,
+    images: CachedDataset,
     split: str,
     class_names: Sequence[str],
     trained_on: frozenset[str],
 ) -> Evaluation:
-    """Measures logits (N, C) of a split's photos by a model that knows C classes by name.
+    """Compute the metrics of a split from its logits (N, C), matching classes by name.
 
     trained_on: hashes of the contents of the photos that it was trained on. Raises UsageError where
     no photo is of a class that the model knows.
     """
-    each, names = photos.splits[split], photos.dataset.class_names
-    count = len(class_names)
-    known_as = _known_as(names, class_names)
-    labels = [known_as[label] for label in each.split.labels]
-    unknown = Counter(names[label] for label in each.split.labels if known_as[label] >= count)
-    known = [number for number, label in enumerate(labels) if label < count]
+    cached, names = images.splits[split], images.dataset.class_names
+    n = len(class_names)
+    to_model = _match_class_names(names, class_names)
+    labels = [to_model[label] for label in cached.split.labels]
+    unknown = Counter(names[label] for label in cached.split.labels if to_model[label] >= n)
+    known = [index for index, label in enumerate(labels) if label < n]
     if not known:
         raise UsageError(
-            f"{printable(photos.dataset.root)}: none of its classes ({_some(list(unknown))}) is"
-            f" one that the run knows ({_some(class_names)})"
+            f"{printable(images.dataset.root)}: none of its classes ({_join(list(unknown))}) is"
+            f" one that the run knows ({_join(class_names)})"
         )
-    true = torch.tensor(labels)[known]
-    header, rows = prediction_table(photos.names(split), labels, logits, (*class_names, *names))
-    present = set(true.tolist())
+    targets = torch.tensor(labels)[known]
+    header, rows = prediction_table(images.names(split), labels, logits, (*class_names, *names))
+    present = set(targets.tolist())
     return Evaluation(
-        metrics=measure(logits[known], true),
+        metrics=measure(logits[known], targets),
         unknown=dict(unknown),
         missing=tuple(name for label, name in enumerate(class_names) if label not in present),
-        trained_on=sum(sha256 in trained_on for sha256 in each.sha256),
+        trained_on=sum(sha256 in trained_on for sha256 in cached.sha256),
         header=header,
         rows=rows,
     )
 
 
 def training_hashes(run: Run) -> frozenset[str]:
-    """Hashes of the contents of the photos that a run was trained on.
+    """SHA-256 hashes of the images that a run was trained on.
 
     Raises UsageError where its photos.csv is missing or damaged.
     """
-    return frozenset(photo.sha256 for photo in run.photos() if photo.split == "train")
+    return frozenset(image.sha256 for image in run.images() if image.split == "train")
 
 
-def _known_as(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Where each of the names is among the class names; behind them for one that is not there."""
+def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Map each name to its index in `class_names`, or to an index behind them if unknown."""
     # macOS writes the letters of a name apart from their accents
-    composed = {unicodedata.normalize("NFC", name): at for at, name in enumerate(class_names)}
-    exact = {name: at for at, name in enumerate(class_names)}
+    composed = {unicodedata.normalize("NFC", name): index for index, name in enumerate(class_names)}
+    exact = {name: index for index, name in enumerate(class_names)}
     return [
-        exact.get(name, composed.get(unicodedata.normalize("NFC", name), len(class_names) + at))
-        for at, name in enumerate(names)
+        exact.get(name, composed.get(unicodedata.normalize("NFC", name), len(class_names) + index))
+        for index, name in enumerate(names)
     ]
 
 
-def _some(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     listed = ", ".join(printable(name) for name in names[:3])
     return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"

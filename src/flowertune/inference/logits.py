@@ -1,4 +1,4 @@
-"""From pixels to logits with a trained classifier: one code for every number that is reported."""
+"""Compute logits with a trained classifier: one code path for every reported number."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from flowertune.runtime.device import Compute
 
 @dataclass(frozen=True)
 class Outputs:
-    """embedding (N, E) and logits (N, C), float32 on the CPU, in the order of the photos."""
+    """Embeddings (N, E) and logits (N, C), float32 on the CPU, in the order of the images."""
 
     embedding: Tensor
     logits: Tensor
@@ -32,30 +32,30 @@ def infer(
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
-    """Runs evaluation pixels (N, 3, H, W) through the classifier in eval mode, LoRA merged.
+    """Run evaluation pixels (N, 3, H, W) through the classifier in eval mode, LoRA merged.
 
     mean, std: (3,) on the device. `progress(done, total)` counts photos.
     """
     classifier.eval()
     embeddings, logits = [], []
     with merged_lora(classifier.visual), torch.inference_mode():
-        done = 0
+        n_done = 0
         for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             with compute.autocast():
                 for part in split_for_cpu(classifier.visual, batch):
                     part_embedding, part_logits = classifier(normalize(part, mean, std))
                     embeddings.append(part_embedding)
                     logits.append(part_logits)
-            done += len(batch)
+            n_done += len(batch)
             if progress is not None:
-                progress(done, len(pixels))
+                progress(n_done, len(pixels))
     return Outputs(torch.cat(embeddings).cpu(), torch.cat(logits).cpu())
 
 
 def encode(
     backbone: Backbone, pixels: Tensor, mean: Tensor, std: Tensor, compute: Compute
 ) -> Tensor:
-    """Embeddings (B, E) of a batch of pixels (B, 3, H, W) on the device, as `infer` has them.
+    """Encode pixels (B, 3, H, W) on the device to embeddings (B, E), as `infer` does.
 
     mean, std: (3,) on the device. The backbone is in eval mode, and nothing of it is trained.
     """
@@ -66,7 +66,7 @@ def encode(
 
 @torch.inference_mode()
 def infer_features(classifier: Classifier, features: Tensor, batch_size: int) -> Outputs:
-    """What `infer` gives for a tower that is frozen, from its features (N, E), bit for bit."""
+    """Compute from a frozen tower's features (N, E) the same bits as `infer`."""
     classifier.eval()
     device = next(classifier.parameters()).device
     logits = [
@@ -78,13 +78,13 @@ def infer_features(classifier: Classifier, features: Tensor, batch_size: int) ->
 
 
 def top_classes_header(k: int) -> list[str]:
-    """What a table calls the k likeliest classes and their probabilities."""
+    """Column names of the k likeliest classes and their probabilities."""
     first = ["prediction", "probability"]
-    return first + [f"{name}_{place}" for place in range(2, k + 1) for name in first]
+    return first + [f"{name}_{rank}" for rank in range(2, k + 1) for name in first]
 
 
 def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k likeliest classes of logits (N, C), the first first, and their probabilities.
+    """Rank classes by logits (N, C): indices and probabilities of the k likeliest.
 
     Both (N, k), or (N, C) where there are fewer classes.
     """
@@ -96,7 +96,7 @@ def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def prediction_table(
     names: Sequence[str], labels: Sequence[int], logits: Tensor, class_names: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a predictions file: what each photo is, and the five likeliest classes.
+    """Header and rows of a predictions file: label and five likeliest classes per image.
 
     names: N paths to print; labels: N; logits (N, C).
     """

@@ -1,4 +1,4 @@
-"""A finished run's model, ready for use on any photos: in batches, in bounded memory.
+"""Load a finished run's model and predict any images, in batches and bounded memory.
 
 `flowertune.load(RUN).predict(photos)`; the command line's evaluate and predict open a run here too.
 """
@@ -41,7 +41,8 @@ from flowertune.runs import finished, resume
 from flowertune.runs.directory import Run, damaged_message
 from flowertune.runtime.device import Compute, choose_compute, send
 
-Photo = str | Path | Image.Image
+ImageLike = str | Path | Image.Image
+_Images = ImageLike | Iterable[ImageLike]
 
 BATCH_SIZE = 32  # more is no faster on a CPU
 TOP_K = 3
@@ -49,38 +50,38 @@ TOP_K = 3
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a photo is taken for: class names, the likeliest first, with their probabilities.
+    """Predicted class names of an image, likeliest first, with their probabilities.
 
-    `photo` is as it was given. Probabilities are of all classes, so that those of the few that are
+    `image` is as it was given. Probabilities are of all classes, so that those of the few that are
     here add up to 1 at most.
     """
 
-    photo: Photo
+    image: ImageLike
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """Likeliest class."""
         return self.classes[0]
 
     @property
     def probability(self) -> float:
-        """Its probability."""
+        """Probability of the likeliest class."""
         return self.probabilities[0]
 
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """A photo that gives no picture, and the reason in a few words."""
+    """Image that could not be decoded, with a short reason."""
 
-    photo: Photo
+    image: ImageLike
     reason: str
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run with its model: in eval mode on the device, LoRA part of the weights.
+    """Model of a run in eval mode on its device, with LoRA merged into the weights.
 
     `class_names` are in the order of the logits.
     """
@@ -92,63 +93,63 @@ class Predictor:
     preprocessing: Preprocessing
     compute: Compute
 
-    def predict(self, photos: Photo | Iterable[Photo], *, top_k: int = TOP_K) -> list[Prediction]:
-        """The `top_k` likeliest classes of each photo, in order.
+    def predict(self, images: _Images, *, top_k: int = TOP_K) -> list[Prediction]:
+        """Predict the `top_k` likeliest classes of each image, in order.
 
-        photos: a path or a PIL image, or any number of them. They are decoded in parallel, turned
+        images: a path or a PIL image, or any number of them. They are decoded in parallel, turned
         upright by their EXIF orientation, and never all in memory at once.
 
         Raises:
             UnreadableImageError: a file gives no picture; `stream` goes on with the others.
             ValueError: `top_k` is no whole number from 1.
         """
-        several = [photos] if isinstance(photos, str | Path | Image.Image) else photos
-        found = []
-        with quiet_pil(), closing(self.stream(several, top_k=top_k)) as answers:
-            for answer in answers:
-                if isinstance(answer, UnreadableImage):
-                    raise UnreadableImageError(f"{answer.photo}: {answer.reason}")
-                found.append(answer)
-        return found
+        inputs = [images] if isinstance(images, str | Path | Image.Image) else images
+        predictions = []
+        with quiet_pil(), closing(self.stream(inputs, top_k=top_k)) as results:
+            for result in results:
+                if isinstance(result, UnreadableImage):
+                    raise UnreadableImageError(f"{result.image}: {result.reason}")
+                predictions.append(result)
+        return predictions
 
     def stream(
-        self, photos: Iterable[Photo], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
+        self, images: Iterable[ImageLike], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        """As `predict`, one answer after the other: for more photos than one would keep.
+        """Yield predictions one by one, for more images than fit in a list.
 
-        `photos` may be a generator without end: it is asked for a few more than `batch_size` photos
+        `images` may be a generator without end: it is asked for a few more than `batch_size` images
         ahead. Close what is given (`contextlib.closing`) to stop before its end.
 
         Raises:
             ValueError: `top_k` or `batch_size` is no whole number from 1.
         """
-        _check_count("top_k", top_k)
-        _check_count("batch_size", batch_size)
-        return self._stream(photos, top_k, batch_size)  # a generator, which begins when it is read
+        _check_positive_integer("top_k", top_k)
+        _check_positive_integer("batch_size", batch_size)
+        return self._stream(images, top_k, batch_size)  # a generator, which begins when it is read
 
     def _stream(
-        self, photos: Iterable[Photo], top_k: int, batch_size: int
+        self, images: Iterable[ImageLike], top_k: int, batch_size: int
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        def decoded(photo: Photo) -> tuple[Photo, NDArray[np.uint8] | UnreadableImageError]:
+        def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImageError]:
             try:
-                return photo, self.pixels(photo)
-            except UnreadableImageError as reason:
-                return photo, reason
+                return image, self.pixels(image)
+            except UnreadableImageError as error:
+                return image, error
 
-        with closing(parallel_map(decoded, photos)) as found:
-            while batch := list(islice(found, batch_size)):
-                pixels = [each for _, each in batch if not isinstance(each, UnreadableImageError)]
-                answers = self._ranked(np.stack(pixels), top_k) if pixels else iter(())
-                for photo, each in batch:
-                    if isinstance(each, UnreadableImageError):
-                        yield UnreadableImage(photo, str(each))
+        with closing(parallel_map(decode, images)) as decoded:
+            while batch := list(islice(decoded, batch_size)):
+                pixels = [item for _, item in batch if not isinstance(item, UnreadableImageError)]
+                predictions = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
+                for image, item in batch:
+                    if isinstance(item, UnreadableImageError):
+                        yield UnreadableImage(image, str(item))
                     else:
-                        yield Prediction(photo, *next(answers))
+                        yield Prediction(image, *next(predictions))
 
     def logits(
         self, pixels: DevicePixels, progress: Callable[[int, int], None] | None = None
     ) -> Tensor:
-        """Logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
+        """Compute logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
 
         In batches of trainer.eval_batch_size: on the machine that trained, with the photos that
         were measured then, the run's own numbers to the bit. `progress(done, total)` counts photos.
@@ -160,44 +161,44 @@ class Predictor:
         batch_size = self.config.trainer.eval_batch_size
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
-    def pixels(self, photo: Photo) -> NDArray[np.uint8]:
-        """(3, H, W), what open_clip's preprocessing yields before it normalizes.
+    def pixels(self, image: ImageLike) -> NDArray[np.uint8]:
+        """Preprocess an image to uint8 pixels (3, H, W), as open_clip does before it normalizes.
 
         A photo that somebody has opened already stays as it is. Raises UnreadableImageError.
         """
-        if isinstance(photo, Image.Image):
-            image = convert_image(photo)
+        if isinstance(image, Image.Image):
+            rgb = convert_image(image)
         else:
-            image = decode_image(image_bytes(Path(photo)))
-        return eval_pixels(image, self.preprocessing)
+            rgb = decode_image(image_bytes(Path(image)))
+        return eval_pixels(rgb, self.preprocessing)
 
     def images(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Pixels (B, 3, H, W) normalized, float32 on the device: what the classifier takes."""
+        """Normalize pixels (B, 3, H, W) to the classifier's input, float32 on the device."""
         batch = send(torch.from_numpy(pixels), self.compute.device)
         return normalize(batch, self.preprocessing.mean, self.preprocessing.std)
 
     def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Embedding and logits of one batch of pixels (B, 3, H, W)."""
+        """Compute embeddings and logits of one batch of pixels (B, 3, H, W)."""
         with torch.inference_mode(), self.compute.autocast():
             embedding, logits = self.classifier(self.images(pixels))
         return Outputs(embedding.float().cpu(), logits.float().cpu())
 
-    def _ranked(
+    def _rank_classes(
         self, pixels: NDArray[np.uint8], top_k: int
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """The likeliest classes of each of (B, 3, H, W), and their probabilities."""
+        """Yield the likeliest classes of each image (B, 3, H, W) with their probabilities."""
         top, probabilities = top_classes(self.outputs(pixels).logits, top_k)
-        for places, values in zip(top.tolist(), probabilities.tolist(), strict=True):
-            yield tuple(self.class_names[place] for place in places), tuple(values)
+        for indices, values in zip(top.tolist(), probabilities.tolist(), strict=True):
+            yield tuple(self.class_names[index] for index in indices), tuple(values)
 
 
-def _check_count(name: str, number: int) -> None:
-    if not isinstance(number, Integral) or number < 1:
-        raise ValueError(f"{name}={number!r}: must be a whole number, 1 or more")
+def _check_positive_integer(name: str, value: int) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}={value!r}: must be a whole number, 1 or more")
 
 
 def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Predictor:
-    """The model of the finished run at `path`.
+    """Load the model of the finished run at `path`.
 
     The weights of its backbone are read from where they were: built in, in Hugging Face's cache or
     fetched again, or in their folder. `device` (auto, cpu, cuda, mps) and `precision` (auto, fp32,
@@ -205,15 +206,14 @@ def load(path: str | Path, *, device: str | None = None, precision: str | None =
 
     Raises:
         UsageError: it is no finished run, a file of it is damaged, the backbone's weights are gone
-            or
-            others than it was trained on, or there is no such device or precision here.
+            or others than it was trained on, or there is no such device or precision here.
     """
     run, config = read_run(Path(path))
     return load_model(run, config, compute_for(config, device, precision))
 
 
 def read_run(path: Path) -> tuple[Run, Config]:
-    """A finished run and its config, before anything heavy. Raises UsageError as `load` does."""
+    """Read a finished run and its config without torch work. Raises UsageError as `load` does."""
     run = finished.finished_run(path)
     resume.check_version(run)
     try:
@@ -223,7 +223,7 @@ def read_run(path: Path) -> tuple[Run, Config]:
 
 
 def compute_for(config: Config, device: str | None, precision: str | None) -> Compute:
-    """Where to compute, by default as the run was set.
+    """Choose the device and precision, by default those of the run's config.
 
     Raises UsageError as `choose_compute` does.
     """
@@ -232,7 +232,7 @@ def compute_for(config: Config, device: str | None, precision: str | None) -> Co
 
 
 def load_model(run: Run, config: Config, compute: Compute) -> Predictor:
-    """What `read_run` found with its model on the device. Raises UsageError as `load` does."""
+    """Load the run's model onto the device. Raises UsageError as `load` does."""
     backbone = load_run_backbone(run, config)
     classifier, class_names = read_classifier(run, config, backbone)
     classifier.to(compute.device)
@@ -243,7 +243,7 @@ def load_model(run: Run, config: Config, compute: Compute) -> Predictor:
 def read_classifier(
     run: Run, config: Config, backbone: Backbone
 ) -> tuple[Classifier, tuple[str, ...]]:
-    """The run's classifier on the CPU and its class names. Raises UsageError as `load` does."""
+    """Load the run's classifier on the CPU. Raises UsageError as `load` does."""
     try:
         return serialization.load_classifier(run.adapter, config, backbone)
     except ValueError as error:
@@ -251,18 +251,18 @@ def read_classifier(
 
 
 def load_run_backbone(run: Run, config: Config) -> Backbone:
-    """The run's own, frozen, without text. Raises UsageError where it cannot be had any more."""
+    """Load the run's frozen backbone without text tower. Raises UsageError if unavailable."""
     try:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except UsageError as error:
         reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
-        why = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
-        raise UsageError(why) from error
+        message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
+        raise UsageError(message) from error
     changed: Sequence[str] = resume.changed_facts(run, backbone.facts())
     if changed:
-        where = config.backbone.path or f"{backbone.name} {backbone.tag}"
+        source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(
-            f"{run.path}: was trained on another backbone than {where} is now"
+            f"{run.path}: was trained on another backbone than {source} is now"
             f" ({', '.join(changed)}); put that back"
         )
     return backbone

@@ -1,4 +1,4 @@
-"""The photos that a finished run had, read again from where they lay: nothing is fetched."""
+"""Read the images of a finished run from where they were; nothing is downloaded."""
 
 import hashlib
 from collections.abc import Generator, Sequence
@@ -22,27 +22,27 @@ from flowertune.data.image import (
 from flowertune.runs.directory import RunImage
 
 
-def image_root_of(data: DataConfig) -> Path:
-    """What the paths in a run's photos.csv begin at, whether or not it is still there."""
+def run_image_root(data: DataConfig) -> Path:
+    """Root folder of the paths in a run's photos.csv, whether or not it still exists."""
     return image_root(data, cache_root())
 
 
 def read_unchanged(
-    photos: Sequence[RunImage], root: Path, preprocessing: Preprocessing
+    images: Sequence[RunImage], root: Path, preprocessing: Preprocessing
 ) -> Generator[NDArray[np.uint8] | UnreadableImageError, None, None]:
-    """Evaluation pixels (3, H, W) of each, in order, or why there are none.
+    """Yield evaluation pixels (3, H, W) of each image in order, or an error instead.
 
     There are none where a photo is gone, or is another picture than the run had.
     """
 
-    def decoded(photo: RunImage) -> NDArray[np.uint8] | UnreadableImageError:
+    def decode(image: RunImage) -> NDArray[np.uint8] | UnreadableImageError:
         try:
-            data = image_bytes(root / photo.path)
-            if hashlib.sha256(data).hexdigest() != photo.sha256:
+            data = image_bytes(root / image.path)
+            if hashlib.sha256(data).hexdigest() != image.sha256:
                 return UnreadableImageError("another picture than the run had")
             return eval_pixels(decode_image(data), preprocessing)
-        except UnreadableImageError as reason:
-            return reason
+        except UnreadableImageError as error:
+            return error
 
-    with quiet_pil(), closing(parallel_map(decoded, photos)) as found:
-        yield from found
+    with quiet_pil(), closing(parallel_map(decode, images)) as decoded:
+        yield from decoded

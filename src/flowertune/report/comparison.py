@@ -1,4 +1,4 @@
-"""Several runs beside each other, as tables: for the console, for Markdown, for a page.
+"""Tabulate a comparison of runs for the console, Markdown and HTML.
 
 Numbers are in per cent; a cell is text, and empty where there is nothing to say.
 """
@@ -24,12 +24,12 @@ from flowertune.analysis.compare import (
 from flowertune.report.console.run import ConsoleReporter
 
 MARK = " *"  # below the linear probe
-APART = "not the same backbone or photos: numbers of different tables do not compare"
+NOT_COMPARABLE = "not the same backbone or photos: numbers of different tables do not compare"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a group's tables: a row, or a baseline that its runs have beside them.
+    """Table row of a group: a setting, or a baseline of its runs.
 
     `model`: by its name in the config. `estimates`: (split, metric) -> value. `row` is None for a
     baseline.
@@ -48,51 +48,51 @@ class Line:
 
 
 def lines(group: Comparison) -> list[Line]:
-    """The baselines that are no rows themselves, then the rows in their order.
+    """Table rows of a group: baselines that are no settings themselves, then the settings.
 
     Where not all rows have the same one, as its own settings or the device differ, each is named.
     """
-    found = []
-    trained = {row.runs[0].results["model"] for row in group.rows}
+    result = []
+    models = {row.runs[0].results["model"] for row in group.rows}
     for key, name in BASELINE_NAMES.items():
-        beside = [(row.label, row.runs[0].results["baselines"][key]) for row in group.rows]
-        apart = {json.dumps(each): (label, each) for label, each in reversed(beside) if each}
-        for label, baseline in reversed(apart.values()):
-            if key not in trained:
-                named = name if len(apart) == 1 else f"{name} beside {label}"
-                found.append(_baseline(named, key, baseline, group.splits))
+        baselines = [(row.label, row.runs[0].results["baselines"][key]) for row in group.rows]
+        distinct = {json.dumps(each): (label, each) for label, each in reversed(baselines) if each}
+        for label, baseline in reversed(distinct.values()):
+            if key not in models:
+                title = name if len(distinct) == 1 else f"{name} beside {label}"
+                result.append(_baseline(title, key, baseline, group.splits))
     for row in group.rows:
         estimates = {(s, m): row.estimate(s, m) for s in group.splits for m in METRICS}
         label = row.label + (MARK if row.stats.is_below_probe else "")
         model = row.runs[0].results["model"]
-        found.append(Line(label, model, row.seeds_label, estimates, row.trainable_parameters, row))
-    return found
+        result.append(Line(label, model, row.seeds_label, estimates, row.trainable_parameters, row))
+    return result
 
 
 def _baseline(name: str, model: str, results: dict[str, Any], splits: Sequence[str]) -> Line:
     estimates = {}
     for split in splits:
-        measured = results["splits"][split]
-        low, high = measured["top1_interval"]
-        estimates[split, "top1"] = Estimate(measured["top1"], None, (low, high))
-        estimates[split, "mean_per_class"] = Estimate(measured["mean_per_class"], None, None)
+        metrics = results["splits"][split]
+        low, high = metrics["top1_interval"]
+        estimates[split, "top1"] = Estimate(metrics["top1"], None, (low, high))
+        estimates[split, "mean_per_class"] = Estimate(metrics["mean_per_class"], None, None)
     return Line(name, model, "1, any seed", estimates, results["trainable_parameters"], None)
 
 
 def notes(group: Comparison) -> list[str]:
-    """What a reader of the tables must know."""
-    found = [
+    """Notes that explain the tables of a group."""
+    result = [
         "mean ± standard deviation over seeds [95 % interval of the mean: Student's t]; of a "
         "single run its value [95 % Wilson interval]",
         "the sampling error of the photos comes on top of the spread over seeds: about ± "
         + " and ".join(f"{half:.1f} points on {split}" for split, half in _sampling(group)),
     ]
     if any(row.stats.is_below_probe for row in group.rows):
-        found.append(f"{MARK.strip()} below the linear probe of the same backbone on "
+        result.append(f"{MARK.strip()} below the linear probe of the same backbone on "
                      f"{group.reported_split}")  # fmt: skip
-    devices = {one.results["device"] for row in group.rows for one in row.runs}
-    found.append(f"minutes: of training and validation, a run, on {', '.join(sorted(devices))}")
-    return found
+    devices = {run.results["device"] for row in group.rows for run in row.runs}
+    result.append(f"minutes: of training and validation, a run, on {', '.join(sorted(devices))}")
+    return result
 
 
 def _sampling(group: Comparison) -> list[tuple[str, float]]:
@@ -116,7 +116,7 @@ def split_table(group: Comparison, split: str) -> tuple[list[str], list[list[str
 
 
 def estimate_cells(estimate: Estimate) -> list[str]:
-    """Mean, deviation, interval."""
+    """Format mean, standard deviation and interval as cells."""
     std, interval = estimate.std, estimate.interval
     return [
         percent(estimate.mean),
@@ -126,7 +126,7 @@ def estimate_cells(estimate: Estimate) -> list[str]:
 
 
 def pair_table(pairs: Sequence[PairComparison]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: which photos one alone has right, and whether chance would explain it."""
+    """Header and rows of the pairwise tests."""
     header = [
         "first", "second", "second minus first", "95 % interval, seed by seed",
         "right by first alone", "by second alone", "McNemar's p, seed by seed",
@@ -145,7 +145,7 @@ def pair_table(pairs: Sequence[PairComparison]) -> tuple[list[str], list[list[st
 
 
 def pairs_of_best(group: Comparison) -> list[PairComparison]:
-    """The row that is best on val against each other one; none where there is no val."""
+    """Pairs of the best setting on val with every other; none without a val split."""
     if "val" not in group.splits:
         return []
     best = best_first(group).rows[0]
@@ -153,20 +153,20 @@ def pairs_of_best(group: Comparison) -> list[PairComparison]:
 
 
 def pairs_note(group: Comparison) -> str:
-    """How to read the p values of all pairs."""
-    count = sum(len(pair.tests) for pair in group.pairs)
+    """Explain how to read the p values of all pairs."""
+    n_tests = sum(len(pair.tests) for pair in group.pairs)
     return (
-        f"McNemar's exact test on the {group.photos(group.reported_split):,} photos of "
-        f"{group.reported_split}. Of {count} tests at 5 %, about {max(round(count / 20), 1)} would"
-        f" find a difference where there is none; below {0.05 / max(count, 1):.2g} none would "
-        "(Bonferroni)."
+        f"McNemar's exact test on the {group.n_images(group.reported_split):,} photos of "
+        f"{group.reported_split}. Of {n_tests} tests at 5 %, about {max(round(n_tests / 20), 1)} "
+        f"would find a difference where there is none; below {0.05 / max(n_tests, 1):.2g} none "
+        "would (Bonferroni)."
     )
 
 
 def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
-    """The tables of each group, and its best row against the others."""
+    """Print the tables of each group, and its best setting against the others."""
     if len(groups) > 1:
-        console.say(APART)
+        console.say(NOT_COMPARABLE)
     for group in groups:
         console.say(group.protocol)
         for split in group.splits:
@@ -179,23 +179,23 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
 
 
 def pair_lines(group: Comparison) -> list[str]:
-    """The best row on val against each other one, a line each."""
-    said = []
+    """Describe the best setting on val against each other one, a line each."""
+    result = []
     for pair in pairs_of_best(group):
         best = best_first(group).rows[0]
         other, sign = (pair.second, -1) if pair.first is best else (pair.first, 1)
-        ps = ", ".join(probability(test.p) for test in pair.tests.values())
-        said.append(
+        p_values = ", ".join(probability(test.p) for test in pair.tests.values())
+        result.append(
             f"{best.label} (best on val) beside {other.label}, on the same photos of "
-            f"{group.reported_split}: {signed(sign * pair.difference)} points, McNemar's p {ps}"
-            + (" (each seed)" if len(pair.tests) > 1 else "")
+            f"{group.reported_split}: {signed(sign * pair.difference)} points, McNemar's p "
+            f"{p_values}" + (" (each seed)" if len(pair.tests) > 1 else "")
         )
-    return said
+    return result
 
 
 def _console_table(group: Comparison, split: str) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(f"{split}\n{group.photos(split):,} photos", min_width=12, overflow="fold")
+    table.add_column(f"{split}\n{group.n_images(split):,} photos", min_width=12, overflow="fold")
     for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "runs",
                   "trained\nparameters", "minutes"):  # fmt: skip
         table.add_column(title, justify="right", no_wrap=True)
@@ -203,7 +203,7 @@ def _console_table(group: Comparison, split: str) -> Table:
         top1, per_class = (line.estimates[split, metric] for metric in METRICS)
         table.add_row(
             Text(line.label, "bold" if line.row else ""),
-            Text(around(top1)),
+            Text(format_estimate(top1)),
             percent(per_class.mean),
             line.seeds_label,
             f"{line.trainable_parameters:,}",
@@ -212,8 +212,8 @@ def _console_table(group: Comparison, split: str) -> Table:
     return table
 
 
-def around(estimate: Estimate) -> str:
-    """91.23 ± 0.31 [90.46, 92.00]"""
+def format_estimate(estimate: Estimate) -> str:
+    """Format an estimate: 91.23 ± 0.31 [90.46, 92.00]"""
     std, interval = estimate.std, estimate.interval
     return (
         percent(estimate.mean)
@@ -223,7 +223,7 @@ def around(estimate: Estimate) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; only its first column is text."""
+    """Format a Markdown table; only its first column is text."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (escaped[0], rule, *escaped[1:]))

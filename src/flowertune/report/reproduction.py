@@ -1,4 +1,4 @@
-"""The tables of a reproduction: what every method reached, and beside it the published numbers.
+"""Tabulate a reproduction: the results of every method beside the published numbers.
 
 reproduce.md, reproduce.csv     after each job
 reproduce.html                  at the end
@@ -12,16 +12,16 @@ from typing import Any
 
 from flowertune import files
 from flowertune.analysis import published as reference
-from flowertune.analysis.compare import METRICS, SPLITS, Comparison, Setting, comparisons
+from flowertune.analysis.compare import METRICS, SPLITS, Comparison, Setting, compare_runs
 from flowertune.analysis.settings import Job
 from flowertune.analysis.statistics import (
     Difference,
-    from_published,
-    half_of_t_interval,
+    difference_from_published,
     sampling_error,
+    t_half_width,
 )
 from flowertune.report.comparison import (
-    APART,
+    NOT_COMPARABLE,
     lines,
     markdown,
     notes,
@@ -44,55 +44,55 @@ TITLE = "What every method reaches"
 
 @dataclass(frozen=True)
 class ReproductionTables:
-    """What a reproduction makes of its jobs."""
+    """Tables of a reproduction, made from its jobs."""
 
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
-        found = _groups(jobs)
-        files.write_text(folder / "reproduce.md", _document(found, jobs))
-        files.write_text(folder / "reproduce.csv", to_csv(*_csv(found)))
+        groups = _groups(jobs)
+        files.write_text(folder / "reproduce.md", _document(groups, jobs))
+        files.write_text(folder / "reproduce.csv", to_csv(*_csv(groups)))
 
     def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
-        found = _groups(jobs)
-        console.say(f"\nreproduce: {_how_many(jobs)}")
-        show(console, found)
-        for line in (*_reference_lines(found), *_unfinished(jobs)):
+        groups = _groups(jobs)
+        console.say(f"\nreproduce: {_progress_text(jobs)}")
+        show(console, groups)
+        for line in (*_reference_lines(groups), *_unfinished(jobs)):
             console.say(line)
         page = comparison.page(
-            TITLE, found, reference_table, reference_notes,
-            [_how_many(jobs), *_unfinished(jobs)],
+            TITLE, groups, reference_table, reference_notes,
+            [_progress_text(jobs), *_unfinished(jobs)],
         )  # fmt: skip
         files.write_text(folder / "reproduce.html", page)
         console.say(f"{folder / 'reproduce.md'}, reproduce.csv, reproduce.html")
 
 
 def _groups(jobs: Sequence[Job]) -> list[Comparison]:
-    """By method as they were listed, and not seed by seed."""
-    done = [job for job in jobs if job.state == "finished"]
-    listed = list(dict.fromkeys(job.method for job in jobs))
-    done.sort(key=lambda job: listed.index(job.method))
-    return comparisons(read_finished_run(Path(job.run)) for job in done)
+    """Group finished runs by method, in the order listed."""
+    finished = [job for job in jobs if job.state == "finished"]
+    methods = list(dict.fromkeys(job.method for job in jobs))
+    finished.sort(key=lambda job: methods.index(job.method))
+    return compare_runs(read_finished_run(Path(job.run)) for job in finished)
 
 
-def from_reference(row: Setting, split: str) -> tuple[float, Difference] | None:
-    """The published top-1, and how far ours is from it; None where there is none to compare."""
+def compare_to_reference(row: Setting, split: str) -> tuple[float, Difference] | None:
+    """Published top-1 and our difference from it; None if there is none to compare."""
     first = row.runs[0]
     published = reference.published(row.method, split, first.values)
     if published is None:
         return None
     n = first.results["splits"][split]["n"]
-    return published, from_published(row.over_seeds(split, "top1"), n, published)
+    return published, difference_from_published(row.over_seeds(split, "top1"), n, published)
 
 
 def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list[str]]]:
-    """`split_table` with the reference's columns behind, empty where it has no such number."""
+    """Extend `split_table` by the reference's columns, empty where it has no number."""
     header, rows = split_table(group, split)
     header = [*header, "reference top-1", "ours minus it", "95 % interval", "holds 0"]
     for line, cells in zip(lines(group), rows, strict=True):
-        found = None if line.row is None else from_reference(line.row, split)
-        if found is None:
+        compared = None if line.row is None else compare_to_reference(line.row, split)
+        if compared is None:
             cells += [""] * 4
             continue
-        published, difference = found
+        published, difference = compared
         cells += [
             percent(published), signed(difference.value),
             f"{signed(difference.low)} to {signed(difference.high)}",
@@ -102,9 +102,9 @@ def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list
 
 
 def reference_notes(group: Comparison) -> list[str]:
-    """Whether the reference applies, how it is compared, and the gap of VPT."""
+    """Notes on whether the reference applies, how it is compared, and the gap of VPT."""
     if not reference.applies(group.rows[0].runs[0].values):
-        return [f"{reference.IN_WORDS}: its columns are empty here", *_gap(group)]
+        return [f"{reference.DESCRIPTION}: its columns are empty here", *_gap(group)]
     return [
         "reference: notebooks with ViT-B/32 openai, seed 42, one run; the interval of the "
         "difference has our spread over seeds and the reference's own sampling error in it, and "
@@ -114,18 +114,18 @@ def reference_notes(group: Comparison) -> list[str]:
 
 
 def _gap(group: Comparison) -> list[str]:
-    """The reference's VPT is 5.65 points better on val than on test, which is unusual."""
+    """Compare our val-test gap of VPT with the reference's 5.65 points, which is unusual."""
     for row in group.rows:
         if row.method == "vpt" and row.splits == list(SPLITS):
             val, test = (row.over_seeds(split, "top1") for split in SPLITS)
-            gaps = [one - other for one, other in zip(val, test, strict=True)]
+            gaps = [val_top1 - test_top1 for val_top1, test_top1 in zip(val, test, strict=True)]
             line = f"vpt, val minus test: {signed(mean(gaps))}"
             if len(gaps) > 1:
-                line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(half_of_t_interval(gaps))}"
+                line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(t_half_width(gaps))}"
             if reference.applies(row.runs[0].values):
                 published = reference.TOP1["vpt"]
                 half = sum(
-                    sampling_error(published[split], group.photos(split)) ** 2 for split in SPLITS
+                    sampling_error(published[split], group.n_images(split)) ** 2 for split in SPLITS
                 )
                 gap = signed(published["val"] - published["test"])
                 line += f"; the reference's is {gap}, 95 % ± {percent(half**0.5)} by sampling alone"
@@ -133,28 +133,28 @@ def _gap(group: Comparison) -> list[str]:
     return []
 
 
-def _reference_lines(found: Sequence[Comparison]) -> list[str]:
-    """For the console: each published number beside ours."""
-    said = []
-    for group in found:
+def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
+    """Describe each published number beside ours, for the console."""
+    result = []
+    for group in groups:
         for row in group.rows:
             for split in row.splits:
-                compared = from_reference(row, split)
+                compared = compare_to_reference(row, split)
                 if compared is not None:
                     published, difference = compared
                     verdict = "within" if difference.includes_zero else "outside"
-                    said.append(
+                    result.append(
                         f"{row.label} on {split}: reference {percent(published)}, ours "
                         f"{signed(difference.value)} [{signed(difference.low)}, "
                         f"{signed(difference.high)}]: {verdict} what chance explains"
                     )
-        said += reference_notes(group)
-    return said
+        result += reference_notes(group)
+    return result
 
 
-def _how_many(jobs: Sequence[Job]) -> str:
-    finished = sum(job.state == "finished" for job in jobs)
-    return f"{finished} of {len(jobs)} runs finished"
+def _progress_text(jobs: Sequence[Job]) -> str:
+    n_finished = sum(job.state == "finished" for job in jobs)
+    return f"{n_finished} of {len(jobs)} runs finished"
 
 
 def _unfinished(jobs: Sequence[Job]) -> list[str]:
@@ -166,14 +166,14 @@ def _unfinished(jobs: Sequence[Job]) -> list[str]:
     ]
 
 
-def _document(found: Sequence[Comparison], jobs: Sequence[Job]) -> str:
-    parts = [f"# {TITLE}\n", f"{_how_many(jobs)}; accuracies in per cent.\n"]
-    if len(found) > 1:
-        parts.append(f"{APART.capitalize()}.\n")
-    for group in found:
+def _document(groups: Sequence[Comparison], jobs: Sequence[Job]) -> str:
+    parts = [f"# {TITLE}\n", f"{_progress_text(jobs)}; accuracies in per cent.\n"]
+    if len(groups) > 1:
+        parts.append(f"{NOT_COMPARABLE.capitalize()}.\n")
+    for group in groups:
         parts.append(f"## {group.protocol}\n")
         for split in reversed(group.splits):
-            parts.append(f"### {split}, {group.photos(split):,} photos\n")
+            parts.append(f"### {split}, {group.n_images(split):,} photos\n")
             parts.append(markdown(*reference_table(group, split)))
         parts.append("".join(f"- {note}\n" for note in (*notes(group), *reference_notes(group))))
         pairs = pairs_of_best(group)
@@ -188,24 +188,24 @@ def _document(found: Sequence[Comparison], jobs: Sequence[Job]) -> str:
     return "\n".join(parts)
 
 
-def _csv(found: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
-    """A row a method; accuracies in [0, 1]."""
+def _csv(groups: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows, one per method; accuracies in [0, 1]."""
     header = ["method", "seeds", "seed_matters", "trainable_parameters", "minutes"]
     for split in SPLITS:
         header.append(f"{split}_photos")
         for metric in METRICS:
-            header += [f"{split}_{metric}_{what}" for what in ("mean", "std", "low", "high")]
-        difference = [f"difference_{what}" for what in ("", "low", "high")]
+            header += [f"{split}_{metric}_{name}" for name in ("mean", "std", "low", "high")]
+        difference = [f"difference_{name}" for name in ("", "low", "high")]
         header += [f"{split}_{name}".rstrip("_") for name in ("reference", *difference)]
         header.append(f"{split}_interval_holds_reference")
     rows = []
-    for group in found:
+    for group in groups:
         for row in group.rows:
-            seeds = " ".join(str(one.results["seed"]) for one in row.runs)
+            seeds = " ".join(str(run.results["seed"]) for run in row.runs)
             cells: list[Any] = [row.label, seeds, row.runs[0].depends_on_seed]
             cells += [row.trainable_parameters, row.minutes]
             for split in SPLITS:
-                cells += _csv_of_split(group, row, split)
+                cells += _csv_cells(group, row, split)
             rows.append([*cells, *(row.runs[0].results[name] for name in _FACTS)])
     return [*header, *_FACTS], rows
 
@@ -213,16 +213,16 @@ def _csv(found: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
 _FACTS = ("backbone", "tag", "protocol", "device", "precision")
 
 
-def _csv_of_split(group: Comparison, row: Setting, split: str) -> list[Any]:
+def _csv_cells(group: Comparison, row: Setting, split: str) -> list[Any]:
     if split not in row.splits:
         return [None] * (1 + 4 * len(METRICS) + 5)
-    cells: list[Any] = [group.photos(split)]
+    cells: list[Any] = [group.n_images(split)]
     for metric in METRICS:
         estimate = row.estimate(split, metric)
         cells += [estimate.mean, estimate.std, *(estimate.interval or (None, None))]
-    found = from_reference(row, split)
-    if found is None:
+    compared = compare_to_reference(row, split)
+    if compared is None:
         return [*cells, *[None] * 5]
-    published, difference = found
+    published, difference = compared
     values = [difference.value, difference.low, difference.high]
     return [*cells, published, *values, difference.includes_zero]

@@ -1,4 +1,4 @@
-"""The run directory: its layout, atomic writes, reading it back.
+"""Read and write a run directory: its layout and atomic writes.
 
 It is the only thing that passes from training to everything else (see README, "What a run leaves").
 """
@@ -25,7 +25,7 @@ LOCKS = ".locks"  # beside the runs, and no run's name: what runs and sweeps are
 
 
 class RunImage(NamedTuple):
-    """A line of photos.csv. `path` is below the folder of the photos, `label` the class's name."""
+    """Row of photos.csv. `path` is relative to the image root, `label` is the class name."""
 
     split: str
     path: str
@@ -34,7 +34,7 @@ class RunImage(NamedTuple):
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a .csv file."""
+    """Format a header and rows as CSV text."""
     lines = []
     for row in (header, *rows):
         line = io.StringIO()
@@ -46,23 +46,23 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory. Paths of what it holds, and how each part is written."""
+    """Run directory: paths of its contents, and methods that read and write them."""
 
     path: Path
 
     @property
     def best(self) -> Path:
-        """The trained weights of the best epoch on val, or of the last where nothing selects."""
+        """Weights of the best epoch on val, or of the last epoch without val."""
         return self.path / "checkpoints" / "best" / "model.safetensors"
 
     def checkpoint(self, epochs: int, step: int) -> Path:
-        """All that the training goes on from after so many whole epochs and so many steps."""
+        """Folder of the checkpoint after `epochs` whole epochs and `step` steps."""
         return self._last / f"epoch-{epochs:05}-step-{step:09}"
 
     def checkpoints(self) -> list[Path]:
-        """Those there are, the newest first."""
-        found = self._last.glob("epoch-*-step-*")
-        return sorted((path for path in found if path.is_dir()), reverse=True)
+        """Existing checkpoints, newest first."""
+        paths = self._last.glob("epoch-*-step-*")
+        return sorted((path for path in paths if path.is_dir()), reverse=True)
 
     @property
     def _last(self) -> Path:
@@ -70,65 +70,65 @@ class Run:
 
     @property
     def failed_batch(self) -> Path:
-        """The photos at which a loss or gradient was not finite."""
+        """Folder of the batch that gave a non-finite loss or gradient."""
         return self.path / "failed_batch"
 
     @property
     def adapter(self) -> Path:
-        """What later use needs: adapter, head, labels, preprocessing."""
+        """Folder needed for inference: adapter, head, labels, preprocessing."""
         return self.path / "adapter"
 
     @property
     def log(self) -> Path:
-        """Warnings, and the traceback of a failure."""
+        """Log file of warnings and the traceback of a failure."""
         return self.path / "run.log"
 
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Makes the directory, whole or not at all; it must not be there yet.
+        """Create the directory atomically; it must not exist yet.
 
         Raises:
             UsageError: somebody else made it in the meantime, or it cannot be made.
         """
         if self.path.exists():
             raise UsageError(exists_message(self.path))
-        new = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
+        temporary = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
         try:
-            if new.path.exists():  # of a process that was killed just below
-                shutil.rmtree(new.path)
-            new.best.parent.mkdir(parents=True)
-            new.adapter.mkdir()
-            files.write_text(new.path / "config.yaml", saved.to_yaml(config))
-            files.write_json(new.path / "environment.json", environment)
-            new.write_status("running")
-            new.path.rename(self.path)
+            if temporary.path.exists():  # of a process that was killed just below
+                shutil.rmtree(temporary.path)
+            temporary.best.parent.mkdir(parents=True)
+            temporary.adapter.mkdir()
+            files.write_text(temporary.path / "config.yaml", saved.to_yaml(config))
+            files.write_json(temporary.path / "environment.json", environment)
+            temporary.write_status("running")
+            temporary.path.rename(self.path)
             files.flush_folder(self.path.parent)
         except OSError as error:
-            shutil.rmtree(new.path, ignore_errors=True)
+            shutil.rmtree(temporary.path, ignore_errors=True)
             raise UsageError(not_writable_message(self.path, error)) from error
 
     def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
-        """The newest that is whole, and of newer ones what is wrong with each."""
-        flaws: dict[Path, str] = {}
+        """Find the newest intact checkpoint, and why each newer one is corrupt."""
+        problems: dict[Path, str] = {}
         for path in self.checkpoints():
-            flaw = files.find_corruption(path)
-            if flaw is None:
-                return path, flaws
-            flaws[path] = flaw
-        return None, flaws
+            problem = files.find_corruption(path)
+            if problem is None:
+                return path, problems
+            problems[path] = problem
+        return None, problems
 
-    def mark_resumed(self, others: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
-        """Makes the directory of an unfinished run one at work again.
+    def mark_resumed(self, changes: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
+        """Set the directory of an unfinished run back to running.
 
-        `others`: what is another than it was; environment.json gets it under "resumed". The
+        `changes`: what is another than it was; environment.json gets it under "resumed". The
         damaged checkpoints go.
         """
-        before = self.environment()
-        resumed = before.get("resumed", [])
+        previous = self.environment()
+        resumed = previous.get("resumed", [])
         if not isinstance(resumed, list):
             raise UsageError(damaged_message(self.path, "environment.json"))
         try:
             files.write_json(
-                self.path / "environment.json", {**before, "resumed": [*resumed, others]}
+                self.path / "environment.json", {**previous, "resumed": [*resumed, changes]}
             )
         except ValueError as error:  # an infinity, which JSON does not have
             raise UsageError(damaged_message(self.path, "environment.json")) from error
@@ -136,14 +136,14 @@ class Run:
             shutil.rmtree(path)
         for folder in (self.best.parent, self.adapter):
             folder.mkdir(parents=True, exist_ok=True)
-        for left in list(self.path.rglob(".*")):  # half a file of a process that was killed
-            if _HALF_WRITTEN.fullmatch(left.name) and not left.is_symlink():
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        for partial in list(self.path.rglob(".*")):  # half a file of a process that was killed
+            if _HALF_WRITTEN.fullmatch(partial.name) and not partial.is_symlink():
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         shutil.rmtree(self.failed_batch, ignore_errors=True)
         self.write_status("running")
 
     def status(self) -> tuple[str, str | None]:
-        """(state, why) as `write_status` got them; ("unknown", None) where no file says so."""
+        """Read (state, why) from status.json; ("unknown", None) without a valid file."""
         status = self._status()
         return status.get("state") or "unknown", status.get("why")
 
@@ -152,50 +152,50 @@ class Run:
             status = self._read("status.json")
         except UsageError:
             return {}
-        is_one = all(value is None or isinstance(value, str) for value in status.values())
-        return status if is_one and isinstance(status.get("state"), str) else {}
+        is_valid = all(value is None or isinstance(value, str) for value in status.values())
+        return status if is_valid and isinstance(status.get("state"), str) else {}
 
-    def write_status(self, state: str, why: str | None = None, **more: str) -> None:
-        """`state`: running, finished, failed or interrupted; `why` for the last two."""
-        files.write_json(self.path / "status.json", {"state": state, "why": why, **more})
+    def write_status(self, state: str, why: str | None = None, **extra: str) -> None:
+        """Write status.json. `state`: running, finished, failed or interrupted."""
+        files.write_json(self.path / "status.json", {"state": state, "why": why, **extra})
 
-    def is_one(self) -> bool:
-        """Whether a directory is a run, though its status.json does not say so."""
+    def looks_like_run(self) -> bool:
+        """Whether the directory has a run's files, whatever its status.json says."""
         return all((self.path / name).is_file() for name in ("config.yaml", "environment.json"))
 
     def write_lines(self, name: str, lines: Iterable[Metrics]) -> None:
-        """A .jsonl file, whole: rewritten each epoch, so that no reader sees half a line."""
+        """Write a whole .jsonl file, so that readers never see half a line."""
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         files.write_text(self.path / name, text)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A .csv file."""
+        """Write a .csv file."""
         files.write_text(self.path / name, to_csv(header, rows))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """results.json, the end, for tables; then the run is finished, and never goes on."""
+        """Write results.json and mark the run finished; it can no longer be resumed."""
         path = self.path / "results.json"
         files.write_json(path, results)
         self.write_status("finished", results_sha256=files.sha256_of(path))
         self.remove_checkpoints()
 
     def remove_checkpoints(self) -> None:
-        """What nobody goes on from any more."""
+        """Delete the checkpoints, which a finished run does not need."""
         shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
-        """environment.json. Raises UsageError where it is missing or damaged."""
+        """Read environment.json. Raises UsageError if it is missing or damaged."""
         return self._read("environment.json")
 
     def results(self) -> dict[str, Any]:
-        """results.json of a finished run. Raises UsageError where it is missing or damaged."""
+        """Read results.json of a finished run. Raises UsageError if it is missing or damaged."""
         values, sha256 = self._read("results.json"), self._status().get("results_sha256")
         if sha256 not in (None, files.sha256_of(self.path / "results.json")):  # earlier runs: none
             raise UsageError(damaged_message(self.path, "results.json"))
         return values
 
-    def photos(self) -> list[RunImage]:
-        """What photos.csv lists. Raises UsageError: missing or damaged."""
+    def images(self) -> list[RunImage]:
+        """Read photos.csv. Raises UsageError if it is missing or damaged."""
         try:
             with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
@@ -214,7 +214,7 @@ class Run:
 
 
 def damaged_message(path: Path, name: str) -> str:
-    """Why nothing can be said of the run at `path`, to whoever trains or uses it."""
+    """Error message for a run with a missing or damaged file."""
     return (
         f"{path}: {name} is missing or damaged; remove the run and train it again"
         " (run.resume=restart does both)"
@@ -222,10 +222,10 @@ def damaged_message(path: Path, name: str) -> str:
 
 
 def exists_message(path: Path) -> str:
-    """Why nothing may be put at `path`."""
+    """Error message for a path that exists and is not a finished run."""
     return f"{path}: exists and is not a finished run; choose another run.name or remove it"
 
 
 def not_writable_message(path: Path, error: OSError) -> str:
-    """Why nothing can be put at `path`."""
+    """Error message for a directory that cannot be created."""
     return f"{path}: the directory cannot be made ({error.strerror})"

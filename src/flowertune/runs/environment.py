@@ -1,4 +1,4 @@
-"""What a run records about where it was made."""
+"""Record the environment of a run."""
 
 import platform
 import subprocess
@@ -18,8 +18,8 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(compute: Compute, backbone: Backbone, photos: CachedDataset) -> dict[str, Any]:
-    """Versions, platform, git commit, device, and the hashes of weights and photos."""
+def describe(compute: Compute, backbone: Backbone, cached: CachedDataset) -> dict[str, Any]:
+    """Collect versions, platform, git commit, device, and hashes of weights and images."""
     return {
         "format": FORMAT,
         "flowertune": __version__,
@@ -31,19 +31,19 @@ def describe(compute: Compute, backbone: Backbone, photos: CachedDataset) -> dic
         "precision": compute.precision,
         "cpu_threads": compute.threads,
         **backbone.facts(),
-        "data_root": str(photos.dataset.root),
-        "data_fingerprint": photos.fingerprint,
-        "cache_keys": {name: each.key for name, each in photos.splits.items()},
-        "left_out": [[str(path), reason] for path, reason in photos.bad],
+        "data_root": str(cached.dataset.root),
+        "data_fingerprint": cached.fingerprint,
+        "cache_keys": {name: split.key for name, split in cached.splits.items()},
+        "left_out": [[str(path), reason] for path, reason in cached.bad],
     }
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; None for an installed package."""
-    top = Path(__file__).resolve().parents[3]
-    if not (top / ".git").exists():
+    """Git commit of the checkout that contains this code; None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
         return None
-    git = ["git", "-C", str(top)]
+    git = ["git", "-C", str(root)]
     try:
         commit = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""A finished run, read back: its config, its results, what it took each photo for."""
+"""Read a finished run: its config, its results and its predictions."""
 
 import csv
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from flowertune.runs.directory import Run, damaged_message
 
 @dataclass(frozen=True)
 class Prediction:
-    """A photo, what it is, and its likeliest classes with their probabilities, the first first.
+    """Image with its label and its likeliest classes with probabilities, likeliest first.
 
     `path` is the photo's as the file has it. Classes are named as they are shown, without control
     characters.
@@ -25,7 +25,7 @@ class Prediction:
     is_correct: bool
 
     @property
-    def answer(self) -> str:
+    def predicted(self) -> str:
         return self.ranked[0][0]
 
     @property
@@ -35,7 +35,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with its results and its config: the values by their whole keys."""
+    """Run with its results and its config values by dotted key."""
 
     run: Run
     results: dict[str, Any]
@@ -48,11 +48,11 @@ class FinishedRun:
 
     @property
     def reported_split(self) -> str:
-        """The split that is looked at photo by photo."""
+        """Split whose images are reported one by one."""
         return "test" if "test" in self.results["splits"] else "val"
 
     def predictions(self, split: str) -> tuple[Prediction, ...]:
-        """What it took each photo of a split for, in the photos' order.
+        """Read the predictions of a split, in the order of its images.
 
         Raises:
             UsageError: the file is missing or damaged, or is not of the photos that were measured.
@@ -61,44 +61,43 @@ class FinishedRun:
         try:
             with (self.run.path / name).open(encoding="utf-8", newline="") as file:
                 _, *rows = csv.reader(file)
-            found = tuple(map(_prediction, rows))
+            predictions = tuple(map(_prediction, rows))
         except (OSError, ValueError, csv.Error) as error:
             raise UsageError(damaged_message(self.run.path, name)) from error
-        photos = self.results["splits"][split]["n"]
-        if len(found) != photos or len({each.path for each in found}) != photos:
+        n_images = self.results["splits"][split]["n"]
+        if len(predictions) != n_images or len({each.path for each in predictions}) != n_images:
             raise UsageError(damaged_message(self.run.path, name))
-        return found
+        return predictions
 
 
 def _prediction(row: Sequence[str]) -> Prediction:
-    photo, label, answer, probability, *others = row
-    ranked = (answer, probability, *others)
-    pairs = [(name, float(share)) for name, share in zip(ranked[::2], ranked[1::2], strict=True)]
-    if not all(0 <= share <= 1 for _, share in pairs):
+    path, label, predicted, *_ = row
+    pairs = [(name, float(p)) for name, p in zip(row[2::2], row[3::2], strict=True)]
+    if not all(0 <= p <= 1 for _, p in pairs):
         raise ValueError(f"not probabilities: {row}")
-    answers = tuple((printable(name), share) for name, share in pairs)
-    return Prediction(photo, printable(label), answers, label == answer)
+    named = tuple((printable(name), p) for name, p in pairs)
+    return Prediction(path, printable(label), named, label == predicted)
 
 
 def seed_matters(model: str, solver: str) -> bool:
-    """Zero-shot draws nothing, and L-BFGS comes to the same probe from wherever it starts."""
+    """Whether the seed changes the result; not for zero-shot or an L-BFGS probe."""
     return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
 
 
 def finished_run(path: Path) -> Run:
-    """The run at `path`. Raises UsageError where it is no finished one."""
+    """Open the run at `path`. Raises UsageError if it is not finished."""
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
-        there = "" if path.is_dir() else "; there is no such directory"
+        hint = "" if path.is_dir() else "; there is no such directory"
         raise UsageError(
-            f"{path}: is no finished run" + (there if state == "unknown" else f": {state}")
+            f"{path}: is no finished run" + (hint if state == "unknown" else f": {state}")
         )
     return run
 
 
 def read_finished_run(path: Path) -> FinishedRun:
-    """A run directory, read.
+    """Read the results and config of the run at `path`.
 
     Raises:
         UsageError: it is no finished run, or a file of it is damaged.

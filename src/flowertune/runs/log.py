@@ -1,4 +1,4 @@
-"""Whatever becomes of a run, its directory says so: status, reason, a log with the traceback."""
+"""Record how a run ends: its status, the reason, and a log with the traceback."""
 
 import logging
 import signal
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = (
 
 @contextmanager
 def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
-    """Keeps status.json true while the body runs; inside of `log_to_file`.
+    """Keep status.json up to date while the body runs; use inside `log_to_file`.
 
     `out_of_memory` is what a person reads when the device has no more. Anything else that is not
     meant for people becomes a TrainingError that names the log; the traceback is there.
@@ -47,17 +47,17 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
         _write_status(run, "failed", str(error))
         raise
     except Exception as error:
-        why, is_known = _why(error, out_of_memory)
-        log.debug("%s\n%s", why, traceback.format_exc())
-        _write_status(run, "failed", why)
-        raise TrainingError(why if is_known else f"{why} (see {run.log})") from error
+        message, is_actionable = _describe(error, out_of_memory)
+        log.debug("%s\n%s", message, traceback.format_exc())
+        _write_status(run, "failed", message)
+        raise TrainingError(message if is_actionable else f"{message} (see {run.log})") from error
     except BaseException as error:  # SystemExit, say, from a library
         _write_status(run, "failed", with_type(error))
         raise
 
 
-def _why(error: Exception, out_of_memory: str) -> tuple[str, bool]:
-    """In one line, and whether it says what to do."""
+def _describe(error: Exception, out_of_memory: str) -> tuple[str, bool]:
+    """Message of an error on one line, and whether it tells the user what to do."""
     if is_out_of_memory(error):
         return out_of_memory, True
     if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -67,7 +67,7 @@ def _why(error: Exception, out_of_memory: str) -> tuple[str, bool]:
 
 
 def _write_status(run: Run, state: str, why: str) -> None:
-    """What ended the run must not be hidden: not by a second signal, not by a full disk."""
+    """Write the status, ignoring a second signal and a full disk."""
     with on_signals(signal.SIG_IGN):
         try:
             run.write_status(state, why)
@@ -76,7 +76,7 @@ def _write_status(run: Run, state: str, why: str) -> None:
 
 
 class _LogFileHandler(logging.FileHandler):
-    """A log that cannot be written is worth a line, and no more: the run has its own troubles."""
+    """File handler that reports write errors on one line instead of raising them."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
@@ -87,7 +87,7 @@ class _LogFileHandler(logging.FileHandler):
 
 
 class _ScreenHandler(logging.StreamHandler):
-    """Says it on what stderr is by then: a live view has it above itself."""
+    """Stream handler that follows changes of sys.stderr, such as a live view's."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.setStream(sys.stderr)
@@ -96,20 +96,20 @@ class _ScreenHandler(logging.StreamHandler):
 
 @contextmanager
 def log_to_file(run: Run) -> Iterator[None]:
-    """run.log gets everything of ours and Python's warnings; people see our warnings alone."""
+    """Log our messages and Python's warnings to run.log; show only our warnings on screen."""
     file = _LogFileHandler(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     screen = _ScreenHandler()
     screen.setLevel(logging.WARNING)
     screen.addFilter(logging.Filter("flowertune"))
-    ours, root = logging.getLogger("flowertune"), logging.getLogger()
-    ours.setLevel(logging.DEBUG)
+    logger, root = logging.getLogger("flowertune"), logging.getLogger()
+    logger.setLevel(logging.DEBUG)
     # Hydra's job_logging=disabled hides warnings, and disables the loggers that a job finds.
     level = root.level
     root.setLevel(logging.WARNING)
-    for logger in root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
+    for other in root.manager.loggerDict.values():
+        if isinstance(other, logging.Logger):
+            other.disabled = False
     root.addHandler(file)
     root.addHandler(screen)
     logging.captureWarnings(True)

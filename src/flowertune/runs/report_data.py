@@ -1,4 +1,4 @@
-"""A finished run as a report reads it: its directory, and nothing else."""
+"""Read from a finished run's directory all that its report shows."""
 
 import json
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from flowertune import files
-from flowertune.runs import finished as finished_run
 from flowertune.errors import UsageError
-from flowertune.runs.finished import FinishedRun, Prediction
+from flowertune.runs import finished as finished_run
 from flowertune.runs.directory import REPORT_DATA, damaged_message
+from flowertune.runs.finished import FinishedRun, Prediction
 
-_OF_LINES = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
+_LINE_KEYS = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
     "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},
     "val": {"epoch", "loss", "top1", "top5", "mean_per_class"},
 }
@@ -23,8 +23,9 @@ _OF_LINES = {  # split -> what each of its lines in metrics.jsonl has; the loss'
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Of length 1, float32: `after` (M, E) the training and `before` (M, E) it, which is None where
-    nothing changed them or nothing is known of it. rows: (M,) into the judged split's predictions.
+    """Unit-length float32 embeddings `after` (M, E) and `before` (M, E) the training.
+
+    `before` is None if unchanged or unknown. rows: (M,) into the reported split's predictions.
     """
 
     rows: NDArray[np.int64]
@@ -34,19 +35,18 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What `keepsakes.leave` left of the photos, as it wrote it, and of their embeddings."""
+    """Images and embeddings that `write_report_data` saved for the report."""
 
-    photos: dict[str, Any]
+    images: dict[str, Any]
     embeddings: Embeddings
 
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """What a report is made of.
+    """Contents of a run that a report shows.
 
-    predictions: of the judged split.
-    steps, validations: the lines of metrics.jsonl. keepsakes: in their place, where the run has
-    none that are whole, why.
+    predictions: of the reported split. steps, validations: the lines of metrics.jsonl.
+    report_data: in its place, where the run has none that is whole, why.
     """
 
     finished: FinishedRun
@@ -55,7 +55,7 @@ class ReportedRun:
     predictions: tuple[Prediction, ...]
     steps: tuple[dict[str, Any], ...]
     validations: tuple[dict[str, Any], ...]
-    keepsakes: ReportData | str
+    report_data: ReportData | str
 
     @property
     def path(self) -> Path:
@@ -71,7 +71,7 @@ class ReportedRun:
 
 
 def read_report(path: Path) -> ReportedRun:
-    """Reads the run at `path`.
+    """Read the run at `path`.
 
     Raises:
         UsageError: it is no finished run, or a file of it is missing or damaged.
@@ -85,7 +85,7 @@ def read_report(path: Path) -> ReportedRun:
         predictions=finished.predictions(finished.reported_split),
         steps=tuple(line for line in lines if line["split"] == "train"),
         validations=tuple(line for line in lines if line["split"] == "val"),
-        keepsakes=_keepsakes(path),
+        report_data=_read_report_data(path),
     )
 
 
@@ -103,29 +103,29 @@ def _lines(path: Path, *, trained: bool) -> list[dict[str, Any]]:
 def _is_whole(line: Any) -> bool:
     return (
         isinstance(line, dict)
-        and line.keys() >= _OF_LINES.get(str(line.get("split")), {"split"})
-        and line.get("split") in _OF_LINES
-        and all(isinstance(each, int | float) for key, each in line.items() if key != "split")
+        and line.keys() >= _LINE_KEYS.get(str(line.get("split")), {"split"})
+        and line.get("split") in _LINE_KEYS
+        and all(isinstance(value, int | float) for key, value in line.items() if key != "split")
     )
 
 
-def _keepsakes(path: Path) -> ReportData | str:
+def _read_report_data(path: Path) -> ReportData | str:
     folder = path / REPORT_DATA
     if not folder.exists():
         return f"{folder}: the run has kept no photos for its report"
     try:
-        flaw = files.find_corruption(folder)  # what is as it was written needs no other check
+        problem = files.find_corruption(folder)  # what is as it was written needs no other check
     except OSError as error:
-        flaw = f"cannot be read ({error.strerror})"
-    if flaw is not None:
-        return f"{folder}: {flaw}; the report is without photos and embeddings"
-    kept = load_file(folder / "embeddings.safetensors")
-    before = kept.get("before")
+        problem = f"cannot be read ({error.strerror})"
+    if problem is not None:
+        return f"{folder}: {problem}; the report is without photos and embeddings"
+    tensors = load_file(folder / "embeddings.safetensors")
+    frozen = tensors.get("before")
     return ReportData(
         json.loads((folder / "photos.json").read_text(encoding="utf-8")),
         Embeddings(
-            kept["rows"],
-            kept["after"].astype(np.float32),
-            None if before is None else before.astype(np.float32),
+            tensors["rows"],
+            tensors["after"].astype(np.float32),
+            None if frozen is None else frozen.astype(np.float32),
         ),
     )

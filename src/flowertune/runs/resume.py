@@ -1,8 +1,9 @@
 """Decide whether a run directory is new, finished, resumable or in use."""
 
-
+import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +11,24 @@ from typing import Any
 
 from filelock import Timeout
 
-
+from flowertune import files
 from flowertune.config import saved
 from flowertune.config.groups import RESULT_NEUTRAL_KEYS
-from flowertune.errors import UsageError
-from flowertune.files import lock
-from flowertune.runs.directory import LOCKS, Run, not_writable_message, damaged_message, exists_message
-
-import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
-
-from flowertune import files
 from flowertune.data.dataset import ImageDataset
 from flowertune.errors import UsageError, printable
-from flowertune.runs.directory import FORMAT, Run, damaged_message
-
+from flowertune.files import lock
+from flowertune.runs.directory import (
+    FORMAT,
+    LOCKS,
+    Run,
+    damaged_message,
+    exists_message,
+    not_writable_message,
+)
 
 SWEEPS = "sweeps"  # beside the runs
 REPRODUCTIONS = "reproduce"  # beside them, too
-_LEFT = {
+_STATE_TEXTS = {
     "finished": "is finished",
     "failed": "failed before",
     "interrupted": "was interrupted before",
@@ -41,12 +38,12 @@ _LEFT = {
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """What had become of a run: in `words`, and the `checkpoint` that it goes on from, if any.
+    """State of an earlier run, with the `checkpoint` to resume from, if any.
 
     `notes` are lines for a person: damaged checkpoints, another machine.
     """
 
-    words: str
+    description: str
     checkpoint: Path | None
     notes: tuple[str, ...]
 
@@ -54,10 +51,10 @@ class PreviousRun:
 def find_run(
     root: Path, name: str, config: Mapping[str, Any], resume: str = "auto"
 ) -> tuple[Run, bool]:
-    """The run of that name and whether it is finished already, with this very config.
+    """Find the run of that name, and whether it is finished with this very config.
 
-    One that failed, was interrupted or died is there for `open_run` to go on with or to replace; with
-    `resume` "restart" a finished one is, too, whatever its config.
+    One that failed, was interrupted or died is there for `open_run` to go on with or to replace;
+    with `resume` "restart" a finished one is, too, whatever its config.
 
     Raises:
         UsageError: another process is at it, it had another config, it is no run, or `resume` is
@@ -77,19 +74,19 @@ def find_run(
         raise UsageError(not_writable_message(path, error)) from error
     except RuntimeError as error:  # before Python 3.13: links in a circle
         raise UsageError(f"{path}: the directory cannot be made (links in a circle)") from error
-    finished = run.status()[0] == "finished" and resume != "restart"
-    _check_left(run, config, resume)
-    if not finished and _locks(run.path).exists():
+    is_finished = run.status()[0] == "finished" and resume != "restart"
+    _check_resumable(run, config, resume)
+    if not is_finished and _locks(run.path).exists():
         with lock_run(run.path):
             pass
-    return run, finished
+    return run, is_finished
 
 
 @contextmanager
 def open_run(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str = "auto"
 ) -> Iterator[PreviousRun | None]:
-    """Makes the directory of a claimed run or takes it up; while it is open nobody else has it.
+    """Create the run directory or resume it, and lock it while the body runs.
 
     A run that left a checkpoint keeps its directory. What another left is kept until the new
     directory is there, and then gone. Yields what had become of that run, or None.
@@ -100,7 +97,7 @@ def open_run(
     """
     with lock_run(run.path):
         replaced = _locks(run.path) / f"{run.path.name}.replaced"
-        before = None
+        previous = None
         try:
             if replaced.exists():  # by a process that was killed just below
                 if run.path.exists():
@@ -108,14 +105,14 @@ def open_run(
                 else:
                     replaced.rename(run.path)
             if run.path.exists():
-                before = _resume(run, config, environment, resume)
-                if before.checkpoint is None:
+                previous = _resume(run, config, environment, resume)
+                if previous.checkpoint is None:
                     run.path.rename(replaced)
         except OSError as error:
-            where = "" if error.filename is None else f"{error.filename}: "
-            why = f"{run.path}: cannot be used ({where}{error.strerror or error})"
-            raise UsageError(why) from error
-        if before is None or before.checkpoint is None:
+            prefix = "" if error.filename is None else f"{error.filename}: "
+            message = f"{run.path}: cannot be used ({prefix}{error.strerror or error})"
+            raise UsageError(message) from error
+        if previous is None or previous.checkpoint is None:
             try:
                 run.create(config, environment)
             except BaseException:  # Ctrl-C too
@@ -123,12 +120,12 @@ def open_run(
                     replaced.rename(run.path)
                 raise
             shutil.rmtree(replaced, ignore_errors=True)
-        yield before
+        yield previous
 
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """While it is open nobody else has the directory `path`; it ends with the process, too.
+    """Lock the run directory while the body runs or until the process ends.
 
     Raises:
         UsageError: another process has it, or nothing can be written there.
@@ -151,40 +148,40 @@ def _locks(path: Path) -> Path:
 def _resume(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str
 ) -> PreviousRun:
-    """What a run left; ready to go on with where that has a checkpoint."""
+    """Check what an earlier run left and prepare it for resuming from a checkpoint."""
     state, why = run.status()
     if state == "finished" and resume != "restart":
         raise UsageError(f"{run.path}: another process has finished it in the meantime")
-    _check_left(run, config, resume)
-    words = _LEFT.get(state, "has no readable status.json") + (f" ({why})" if why else "")
+    _check_resumable(run, config, resume)
+    text = _STATE_TEXTS.get(state, "has no readable status.json") + (f" ({why})" if why else "")
     if resume == "restart":
-        return PreviousRun(words, None, ())
-    checkpoint, flaws = run.newest_checkpoint()
-    passed_over = [f"{path} is passed over: {flaw}" for path, flaw in flaws.items()]
+        return PreviousRun(text, None, ())
+    checkpoint, problems = run.newest_checkpoint()
+    skipped = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
     if checkpoint is None:
-        return PreviousRun(words, None, tuple(passed_over))
-    others = differences(run, environment)
-    run.mark_resumed(others, flaws)
+        return PreviousRun(text, None, tuple(skipped))
+    changes = differences(run, environment)
+    run.mark_resumed(changes, problems)
     notes = (
-        [f"it had another {', another '.join(others)}: its bits may differ from those of one run"]
-        if others
+        [f"it had another {', another '.join(changes)}: its bits may differ from those of one run"]
+        if changes
         else []
     )
-    return PreviousRun(words, checkpoint, (*passed_over, *notes))
+    return PreviousRun(text, checkpoint, (*skipped, *notes))
 
 
-def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
-    """Refuses what is no run of ours, and what this config or `resume` has nothing to do with."""
+def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
+    """Raise UsageError unless `path` is a run that this config and `resume` may continue."""
     state, _ = run.status()
-    if state not in _LEFT and not run.is_one():
+    if state not in _STATE_TEXTS and not run.looks_like_run():
         raise UsageError(exists_message(run.path))
     if resume == "restart":
         return
-    if state not in _LEFT:
+    if state not in _STATE_TEXTS:
         raise UsageError(damaged_message(run.path, "status.json"))
     if resume == "never":
         raise UsageError(
-            f"{run.path}: {_LEFT[state]}, and run.resume=never; choose another run.name, or "
+            f"{run.path}: {_STATE_TEXTS[state]}, and run.resume=never; choose another run.name, or "
             "run.resume=auto or restart"
         )
     check_version(run, ", or choose another run.name")
@@ -193,21 +190,23 @@ def _check_left(run: Run, config: Mapping[str, Any], resume: str) -> None:
 
 def _check_config(run: Run, config: Mapping[str, Any]) -> None:
     try:
-        before = saved.read_values(run.path / "config.yaml")
+        previous = saved.read_values(run.path / "config.yaml")
     except (OSError, ValueError):
         raise UsageError(damaged_message(run.path, "config.yaml")) from None
-    differing = _differing_keys(before, config)
-    if differing:
+    keys = _differing_keys(previous, config)
+    if keys:
         raise UsageError(
-            f"{run.path}: is a run with another config ({', '.join(differing)}); "
+            f"{run.path}: is a run with another config ({', '.join(keys)}); "
             "choose another run.name, or run.resume=restart to replace it"
         )
 
 
-def _differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = saved.flatten_with_defaults(before), dict(saved.flatten(now))
+def _differing_keys(previous: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    old, new = saved.flatten_with_defaults(previous), dict(saved.flatten(current))
     keys = sorted(old.keys() | new.keys())
-    return [key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS) and old.get(key) != new.get(key)]
+    relevant = (key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS))
+    return [key for key in relevant if old.get(key) != new.get(key)]
+
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -216,7 +215,7 @@ MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precisio
 
 
 def check_version(run: Run, otherwise: str = "") -> None:
-    """Refuses what a newer flowertune has written, which this one might misread.
+    """Raise UsageError if a newer flowertune wrote the run.
 
     `otherwise`: what else a person may do than use that one, as the sentence goes on.
     """
@@ -232,30 +231,30 @@ def check_version(run: Run, otherwise: str = "") -> None:
 
 
 def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What is another than when an unfinished run was begun, and may cost equal bits.
+    """Changes of the environment since an unfinished run started, which may change bits.
 
-    Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as the
-    photos or the backbone are others.
+    Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as
+    the photos or the backbone are others.
     """
-    before, now = run.environment(), json.loads(json.dumps(environment))
-    changed = [name for name in TASK if before.get(name) != now[name]]
+    previous, current = run.environment(), json.loads(json.dumps(environment))
+    changed = [name for name in TASK if previous.get(name) != current[name]]
     if changed:
         raise UsageError(
             f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
             "run.name, or run.resume=restart to replace it"
         )
-    return {name: now[name] for name in MACHINE if before.get(name) != now[name]}
+    return {name: current[name] for name in MACHINE if previous.get(name) != current[name]}
 
 
 def changed_facts(run: Run, facts: Mapping[str, Any]) -> list[str]:
-    """Which of the backbone's facts are not what a finished run has."""
-    before = run.environment()
-    now = json.loads(json.dumps(facts))  # whose lists were tuples
-    return [name for name, fact in now.items() if before.get(name) != fact]
+    """Names of the backbone's facts that differ from those of a finished run."""
+    previous = run.environment()
+    current = json.loads(json.dumps(facts))  # whose lists were tuples
+    return [name for name, value in current.items() if previous.get(name) != value]
 
 
 def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
-    """Refuses where one of the backbone's facts is not what a finished run has."""
+    """Raise UsageError if the backbone differs from that of a finished run."""
     changed = changed_facts(run, facts)
     if changed:
         raise UsageError(
@@ -264,31 +263,31 @@ def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
         )
 
 
-def check_photos(run: Run, dataset: ImageDataset, progress: Progress) -> None:
-    """Refuses where photos came, went or changed since a finished run: its result is not theirs.
+def check_images(run: Run, dataset: ImageDataset, progress: Progress) -> None:
+    """Raise UsageError if images were added, removed or changed since a finished run.
 
     Every file is read: a folder that took another's place does not show in its files' times.
     """
-    before = {(photo.split, photo.path): photo.sha256 for photo in run.photos()}
-    now = {
+    previous = {(image.split, image.path): image.sha256 for image in run.images()}
+    current = {
         (name, path.relative_to(dataset.root).as_posix()): path
         for name, split in dataset.splits.items()
         for path in split.paths
     }
-    left_out = {path for _, path in now.keys() - before} & _left_out(run, dataset.root)
-    changed = {entry for entry in before.keys() ^ now.keys() if entry[1] not in left_out}
-    kept = [entry for entry in before if entry in now]
+    left_out = {path for _, path in current.keys() - previous} & _left_out(run, dataset.root)
+    changed = {entry for entry in previous.keys() ^ current.keys() if entry[1] not in left_out}
+    entries = [entry for entry in previous if entry in current]
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(_sha256_or_none, (now[entry] for entry in kept))
-        for done, (entry, sha256) in enumerate(zip(kept, hashes, strict=True), start=1):
-            progress("comparing photos", done, len(kept))
-            if sha256 != before[entry]:
+        hashes = pool.map(_sha256_or_none, (current[entry] for entry in entries))
+        for done, (entry, sha256) in enumerate(zip(entries, hashes, strict=True), start=1):
+            progress("comparing photos", done, len(entries))
+            if sha256 != previous[entry]:
                 changed.add(entry)
     if changed:
         first = printable(min(changed)[1])
-        others = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise UsageError(
-            f"{run.path}: is finished, but the photos have changed since ({first}{others}: came, "
+            f"{run.path}: is finished, but the photos have changed since ({first}{more}: came, "
             "went or is another); choose another run.name, and if one was replaced with its size "
             "and time kept, flowertune data cache clear first"
         )
@@ -304,7 +303,7 @@ def _left_out(run: Run, root: Path) -> set[str]:
 
 
 def _sha256_or_none(path: Path) -> str | None:
-    """None for what cannot be read any more: a link to nowhere, a folder in a photo's place."""
+    """SHA-256 of a file; None if it cannot be read."""
     try:
         return files.sha256_of(path)
     except OSError:

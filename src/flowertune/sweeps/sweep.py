@@ -28,11 +28,11 @@ from typing import Protocol
 from flowertune import files
 from flowertune.analysis.settings import (
     Job,
+    accuracies,
+    group_settings,
     job_rows,
-    measured,
     seconds_left,
     setting_rows,
-    settings,
 )
 from flowertune.errors import (
     EXIT_DONE,
@@ -83,7 +83,7 @@ class SweepTables:
 
     def write(self, folder: Path, jobs: Sequence[Job]) -> None:
         files.write_text(folder / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
-        groups = settings(jobs, self.swept)
+        groups = group_settings(jobs, self.swept)
         files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
 
     def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
@@ -159,7 +159,7 @@ class Sweep:
         self.tables.write(self.path, jobs)
         gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
         results = job.results()
-        top1 = None if results is None else measured(results).get("val_top1")
+        top1 = None if results is None else accuracies(results).get("val_top1")
         if results is None:
             print(f"{title}: {state}: {why}", file=sys.stderr)
         elif in_worker:

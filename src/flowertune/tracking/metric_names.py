@@ -1,4 +1,4 @@
-"""A run's numbers as a tracker takes them: named one by one, and as a table."""
+"""Name a run's metrics for a tracker, and format them as a table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from flowertune.runs.directory import Metrics
 COLUMNS = ("split", "", "top-1", "from", "to", "mean per class", "trained parameters")
 
 
-def of_line(line: Metrics) -> dict[str, float]:
-    """The numbers of a line of metrics.jsonl under their names at a tracker: val/top1."""
+def line_metrics(line: Metrics) -> dict[str, float]:
+    """Metrics of a line of metrics.jsonl by name: val/top1."""
     return {
         f"{line['split']}/{name}": value
         for name, value in line.items()
@@ -18,39 +18,39 @@ def of_line(line: Metrics) -> dict[str, float]:
     }
 
 
-def of_results(results: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of results.json under their names at a tracker: final/linear_probe/test/top1."""
+def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of results.json by name: final/linear_probe/test/top1."""
     parts = {"final": results["splits"]} | {
         f"final/{name}": each["splits"] for name, each in results["baselines"].items() if each
     }
-    found = {
+    metrics = {
         f"{part}/{split}/{name}": value
         for part, splits in parts.items()
-        for split, measured in splits.items()
-        for name, value in measured.items()
+        for split, split_metrics in splits.items()
+        for name, value in split_metrics.items()
         if isinstance(value, (int, float))
     }
     for name in ("trainable_parameters", "epochs_run", "best_epoch", "seconds"):
         if results[name] is not None:
-            found[f"final/{name}"] = results[name]
-    return found
+            metrics[f"final/{name}"] = results[name]
+    return metrics
 
 
-def rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The final table, of COLUMNS: for each split a row a baseline and one of the method."""
-    known = [(name, results["baselines"].get(key)) for key, name in BASELINE_NAMES.items()]
+def table_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of the final table (see COLUMNS): for each split, baselines and method."""
+    baselines = [(name, results["baselines"].get(key)) for key, name in BASELINE_NAMES.items()]
     for split in results["splits"]:
-        for name, each in [*known, (results["method"], results)]:
-            if each is not None and split in each["splits"]:
-                measured = each["splits"][split]
+        for name, model in [*baselines, (results["method"], results)]:
+            if model is not None and split in model["splits"]:
+                metrics = model["splits"][split]
                 yield (
-                    split, name, measured["top1"], *measured["top1_interval"],
-                    measured["mean_per_class"], each["trainable_parameters"],
+                    split, name, metrics["top1"], *metrics["top1_interval"],
+                    metrics["mean_per_class"], model["trainable_parameters"],
                 )  # fmt: skip
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The same table for where text is shown, with the protocol above it."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows(results)]
+    """Format the final table as Markdown, below the protocol."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *table_rows(results)]
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
     return f"{results['backbone']} {results['tag']}; {results['protocol']}\n\n{table}"

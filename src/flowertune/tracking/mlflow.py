@@ -1,4 +1,4 @@
-"""MLflow: at a server, or in a database beside the runs."""
+"""Track runs with MLflow, on a server or in a database beside the runs."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ FIRST_RETRIES = 2
 
 
 class Mlflow:
-    """A run there, as `loggers.Tracker` has it."""
+    """MLflow run; implements `tracker.Tracker`."""
 
     def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
@@ -36,36 +36,36 @@ class Mlflow:
             artifacts = None if uri else (root / "mlartifacts").as_uri()
             with _retrying(FIRST_RETRIES):
                 experiment = self._experiment(settings.experiment, artifacts)
-        self.place = f"run {run.path.name} of experiment {settings.experiment}" + (
+        self.location = f"run {run.path.name} of experiment {settings.experiment}" + (
             "" if uri else f"; mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
         )
 
-        def new() -> str:
+        def create_run() -> str:
             tags = {"sweep": settings.group} if settings.group else {}
-            made = self._client.create_run(experiment, run_name=run.path.name, tags=tags)
+            created = self._client.create_run(experiment, run_name=run.path.name, tags=tags)
             params = [Param(name, str(value)) for name, value in saved.flatten(config)]
-            for at in range(0, len(params), PARAMS):
-                self._client.log_batch(made.info.run_id, params=params[at : at + PARAMS])
-            return str(made.info.run_id)
+            for start in range(0, len(params), PARAMS):
+                self._client.log_batch(created.info.run_id, params=params[start : start + PARAMS])
+            return str(created.info.run_id)
 
         # a server's address may hold a password
-        where = hashlib.sha256((uri or "").encode()).hexdigest()[:16]
-        self._id = run_id(run, f"mlflow {where}", new)
+        uri_hash = hashlib.sha256((uri or "").encode()).hexdigest()[:16]
+        self._id = run_id(run, f"mlflow {uri_hash}", create_run)
         self._client.update_run(self._id, status="RUNNING")
-        self._has: dict[str, int] = {}  # the highest step that it has of each metric
+        self._last_steps: dict[str, int] = {}  # the highest step that it has of each metric
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return str(self._client.create_experiment(name, artifact_location=artifacts))
             except MlflowException:  # somebody else was faster
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         from mlflow.entities import Metric
@@ -74,20 +74,20 @@ class Mlflow:
         metrics = [
             Metric(name, value, now, line["step"])
             for line in lines
-            for name, value in metric_names.of_line(line).items()
-            if line["step"] > self._highest(name)
+            for name, value in metric_names.line_metrics(line).items()
+            if line["step"] > self._last_step(name)
         ]
-        for at in range(0, len(metrics), METRICS):
-            self._client.log_batch(self._id, metrics=metrics[at : at + METRICS])
+        for start in range(0, len(metrics), METRICS):
+            self._client.log_batch(self._id, metrics=metrics[start : start + METRICS])
 
-    def _highest(self, name: str) -> int:
-        if name not in self._has:
-            known = self._client.get_metric_history(self._id, name)
-            self._has[name] = max((metric.step for metric in known), default=-1)
-        return self._has[name]
+    def _last_step(self, name: str) -> int:
+        if name not in self._last_steps:
+            history = self._client.get_metric_history(self._id, name)
+            self._last_steps[name] = max((metric.step for metric in history), default=-1)
+        return self._last_steps[name]
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        for name, value in metric_names.of_results(results).items():
+        for name, value in metric_names.result_metrics(results).items():
             self._client.log_metric(self._id, name, value)
         self._client.set_tag(self._id, "mlflow.note.content", metric_names.markdown(results))
 
@@ -98,7 +98,7 @@ class Mlflow:
 
 @contextmanager
 def _retrying(times: int) -> Iterator[None]:
-    """How often MLflow asks again, unless the environment says so."""
+    """Set how often MLflow retries, unless the environment does."""
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
     if RETRIES.is_set():

@@ -1,4 +1,4 @@
-"""By what id a tracker knows a run, which that run has for good."""
+"""Persist the id of a run at a tracker."""
 
 import json
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from flowertune import files
 from flowertune.runs.directory import Run
 
 
-def run_id(run: Run, tracker: str, new: Callable[[], str]) -> str:
-    """By what id a tracker knows the run; a new one is kept beside the run's other files."""
+def run_id(run: Run, tracker: str, create: Callable[[], str]) -> str:
+    """Read the tracker's id of the run, or create and store a new one."""
     path = run.path / "trackers.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if tracker not in known:
-        known[tracker] = new()
-        files.write_json(path, known)
-    return str(known[tracker])
+    run_ids = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if tracker not in run_ids:
+        run_ids[tracker] = create()
+        files.write_json(path, run_ids)
+    return str(run_ids[tracker])

@@ -1,4 +1,4 @@
-"""TensorBoard: files in the run."""
+"""Track runs with TensorBoard, in files of the run directory."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from flowertune.tracking import metric_names
 
 
 class TensorBoard:
-    """A run there, as `loggers.Tracker` has it."""
+    """TensorBoard run; implements `tracker.Tracker`."""
 
     def __init__(self, settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -19,18 +19,18 @@ class TensorBoard:
         folder = run.path / "tensorboard"
         if folder.exists():  # of a run that goes on: all lines come again
             shutil.rmtree(folder)
-        self.place = f"tensorboard --logdir {run.path.parent}"
+        self.location = f"tensorboard --logdir {run.path.parent}"
         self._writer = SummaryWriter(str(folder))
         self._writer.add_text("config", f"```\n{json.dumps(config, indent=2)}\n```")
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         for line in lines:
-            for name, value in metric_names.of_line(line).items():
+            for name, value in metric_names.line_metrics(line).items():
                 self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        for name, value in metric_names.of_results(results).items():
+        for name, value in metric_names.result_metrics(results).items():
             self._writer.add_scalar(name, value)
         self._writer.add_text("results", metric_names.markdown(results))
 

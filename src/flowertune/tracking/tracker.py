@@ -20,22 +20,22 @@ from flowertune.tracking.wandb import Wandb, check_login
 
 
 class Tracker(Protocol):
-    """One run at a tracker. What it does may raise anything, and take any time.
+    """Run at an experiment tracker. Methods may raise anything and take any time.
 
-    `place`: where a person finds the run there. A run that was stopped and goes on gives its
+    `location`: where a person finds the run there. A run that was stopped and goes on gives its
     tracker all lines once more, and the tracker leaves out those that it has.
     """
 
-    place: str
+    location: str
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
-        """Takes the next lines of metrics.jsonl."""
+        """Log the next lines of metrics.jsonl."""
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        """Takes what results.json has."""
+        """Log the content of results.json."""
 
     def close(self, state: str) -> None:
-        """Sends what is left; `state`: finished, failed or interrupted."""
+        """Send what is left; `state`: finished, failed or interrupted."""
 
 
 _TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
@@ -46,7 +46,7 @@ _TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
 
 
 def check(settings: LoggerConfig) -> None:
-    """Whether a run can be tracked so, as far as that shows beforehand.
+    """Check before training that the tracker can be used.
 
     Raises:
         UsageError: the package is not installed, wandb would ask who you are, or config.yaml would
@@ -54,8 +54,8 @@ def check(settings: LoggerConfig) -> None:
     """
     if settings.name == "none":
         return
-    found = importlib.util.find_spec(settings.name)
-    if found is None or found.origin is None:  # wandb's own folder of files is no package
+    spec = importlib.util.find_spec(settings.name)
+    if spec is None or spec.origin is None:  # wandb's own folder of files is no package
         raise UsageError(
             f"logger={settings.name}: is not installed; pip install 'flowertune[{settings.name}]'"
         )
@@ -69,19 +69,19 @@ def check(settings: LoggerConfig) -> None:
 
 
 def start(settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> Tracker:
-    """The run at its tracker, new or found again, with its whole `config` as plain values."""
+    """Create the run at its tracker, or find it again, with its whole `config`."""
     return _TRACKERS[settings.name](settings, run, config)
 
 
 log = logging.getLogger(__name__)
 
 # Seconds that a tracker has for what is left to send; whoever interrupts wants an end soon.
-PATIENCE_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
-SOON_S = 2.0  # a wait that is longer is told of
+TIMEOUTS_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
+QUIET_WAIT_S = 2.0  # a wait that is longer is told of
 
 
 class Tracking:
-    """Hands a run to its tracker, which `start` gives in the other thread; None: to nobody.
+    """Forward a run to its tracker, which `start` creates in another thread, if not None.
 
     `say` gets the place where a person finds the run there.
     """
@@ -92,73 +92,73 @@ class Tracking:
         self._name = name
         self._say = say
         self._calls: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
-        self._given = 0  # lines
+        self._n_lines = 0
         self._has_results = False
-        self._place: str | None = None
-        self._fault: str | None = None
+        self._location: str | None = None
+        self._error: str | None = None
         self._thread: Thread | None = None
         if start is not None:
             # where it hangs, the process ends without it
-            self._thread = Thread(target=self._work, args=(start,), daemon=True)
+            self._thread = Thread(target=self._run_tracker, args=(start,), daemon=True)
             self._thread.start()
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
-        """Takes all lines of metrics.jsonl so far, and hands on those that are new."""
-        new, self._given = list(lines[self._given :]), len(lines)
+        """Log the new ones among all lines of metrics.jsonl so far."""
+        new, self._n_lines = list(lines[self._n_lines :]), len(lines)
         if new:
-            self._hand_on(lambda tracker: tracker.log_metrics(new))
+            self._enqueue(lambda tracker: tracker.log_metrics(new))
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        """Takes the content of results.json."""
+        """Log the content of results.json."""
         self._has_results = True
-        self._hand_on(lambda tracker: tracker.log_results(results))
+        self._enqueue(lambda tracker: tracker.log_results(results))
 
     def close(self, state: str) -> None:
-        """Waits until all is handed on, for so long that it cannot be a hang.
+        """Wait until everything is sent, up to a timeout.
 
         A run with its results is finished, whatever came afterwards.
         """
-        told = "finished" if self._has_results else state
-        self._hand_on(lambda tracker: tracker.close(told))
+        final_state = "finished" if self._has_results else state
+        self._enqueue(lambda tracker: tracker.close(final_state))
         if self._thread is None:
             return
         self._calls.put(None)
-        patience = PATIENCE_S[state]
-        self._thread.join(min(SOON_S, patience))
+        timeout = TIMEOUTS_S[state]
+        self._thread.join(min(QUIET_WAIT_S, timeout))
         if self._thread.is_alive():
-            self._say(f"logger={self._name}: waiting for it, {patience:g} s at most")
-            self._thread.join(max(0, patience - SOON_S))
+            self._say(f"logger={self._name}: waiting for it, {timeout:g} s at most")
+            self._thread.join(max(0, timeout - QUIET_WAIT_S))
         if self._thread.is_alive():
-            self._fault = f"it was not done {patience:g} s after the run"
-        self._tell()
+            self._error = f"it was not done {timeout:g} s after the run"
+        self._report()
 
-    def _hand_on(self, call: Callable[[Tracker], None]) -> None:
-        self._tell()
+    def _enqueue(self, call: Callable[[Tracker], None]) -> None:
+        self._report()
         if self._thread is not None:
             self._calls.put(call)
 
-    def _tell(self) -> None:
-        """What the other thread has to say; the terminal is this one's."""
-        place, self._place = self._place, None
-        if place is not None:
-            self._say(f"logger={self._name}: {place}")
-        if self._fault is not None:
-            log.warning("logger=%s is left aside: %s", self._name, self._fault)
-            self._thread = self._fault = None
+    def _report(self) -> None:
+        """Print messages of the tracker thread from this one, which owns the terminal."""
+        location, self._location = self._location, None
+        if location is not None:
+            self._say(f"logger={self._name}: {location}")
+        if self._error is not None:
+            log.warning("logger=%s is left aside: %s", self._name, self._error)
+            self._thread = self._error = None
 
-    def _work(self, start: Callable[[], Tracker]) -> None:
+    def _run_tracker(self, start: Callable[[], Tracker]) -> None:
         try:
             tracker = start()
-            self._place = tracker.place
+            self._location = tracker.location
             while (call := self._calls.get()) is not None:
                 call(tracker)
         except BaseException as error:  # whatever a tracker does, SystemExit too
-            log.debug("logger=%s\n%s", self._name, _without_names(traceback.format_exc()))
-            self._fault = _without_names(with_type(error))
+            log.debug("logger=%s\n%s", self._name, _redact_credentials(traceback.format_exc()))
+            self._error = _redact_credentials(with_type(error))
 
 
-def _without_names(text: str) -> str:
-    """Without what an address has of a user and a password; run.log is handed around."""
+def _redact_credentials(text: str) -> str:
+    """Remove user and password from URLs, since run.log is shared."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
@@ -166,12 +166,12 @@ def _without_names(text: str) -> str:
 def track_run(
     settings: LoggerConfig, run: Run, config: Mapping[str, Any], say: Callable[[str], None]
 ) -> Iterator[Tracking]:
-    """While it is open the run goes to the tracker that `settings` choose; then it is closed there.
+    """Track the run with the configured tracker while the body runs, then close it.
 
     However the body ends, the tracker hears of it: finished, failed or interrupted.
     """
-    start = None if settings.name == "none" else lambda: start(settings, run, config)
-    tracking = Tracking(settings.name, start, say)
+    start_tracker = None if settings.name == "none" else lambda: start(settings, run, config)
+    tracking = Tracking(settings.name, start_tracker, say)
     state = "failed"
     try:
         yield tracking

@@ -1,4 +1,4 @@
-"""Weights & Biases: at its server, or in the run until wandb sync."""
+"""Track runs with Weights & Biases, on its server or offline until `wandb sync`."""
 
 import shutil
 import uuid
@@ -16,23 +16,23 @@ TIMES = {"init_timeout": 30.0, "finish_timeout": 45.0, "finish_timeout_raises": 
 
 
 def check_login(mode: str | None) -> None:
-    """Raises UsageError where wandb would ask who you are. `mode`: as logger.mode."""
+    """Raise UsageError if wandb would ask for a login. `mode`: as logger.mode."""
     import wandb
 
-    found = wandb.setup().settings
-    known = found.api_key or found.identity_token_file or wandb.api.api_key
-    if (mode or found.mode) == "online" and not known:
+    settings = wandb.setup().settings
+    credentials = settings.api_key or settings.identity_token_file or wandb.api.api_key
+    if (mode or settings.mode) == "online" and not credentials:
         raise UsageError("logger=wandb: nobody is logged in; wandb login, or logger.mode=offline")
 
 
 class Wandb:
-    """A run there, as `loggers.Tracker` has it."""
+    """Weights & Biases run; implements `tracker.Tracker`."""
 
     def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
         import wandb
 
-        own = run_id(run, "wandb", lambda: uuid.uuid4().hex[:16])
-        for folder in run.path.glob(f"wandb/offline-run-*-{own}*"):
+        wandb_id = run_id(run, "wandb", lambda: uuid.uuid4().hex[:16])
+        for folder in run.path.glob(f"wandb/offline-run-*-{wandb_id}*"):
             shutil.rmtree(folder)  # of a run that goes on: all lines come again
         self._wandb = wandb
         mode = settings.mode or wandb.setup().settings.mode
@@ -42,7 +42,7 @@ class Wandb:
             group=settings.group,
             mode=mode,
             dir=run.path,
-            id=own,
+            id=wandb_id,
             name=run.path.name,
             config=dict(config),
             resume="allow" if mode == "online" else None,
@@ -50,19 +50,19 @@ class Wandb:
             settings=wandb.Settings(silent=True, console="off", **TIMES),
         )
         online = mode == "online"
-        self.place = str(self._run.url) if online else f"wandb sync {run.path}/wandb/offline-*"
+        self.location = str(self._run.url) if online else f"wandb sync {run.path}/wandb/offline-*"
         self._run.define_metric("*", step_metric="step")  # its own steps count lines
-        self._has = self._run.starting_step
+        self._n_logged = self._run.starting_step
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
-        left_out, self._has = self._has, max(0, self._has - len(lines))
-        for line in lines[left_out:]:
-            self._run.log({"step": line["step"], **metric_names.of_line(line)})
+        n_skipped, self._n_logged = self._n_logged, max(0, self._n_logged - len(lines))
+        for line in lines[n_skipped:]:
+            self._run.log({"step": line["step"], **metric_names.line_metrics(line)})
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        data = [list(row) for row in metric_names.rows(results)]
+        data = [list(row) for row in metric_names.table_rows(results)]
         self._run.log({"results": self._wandb.Table(list(metric_names.COLUMNS), data)})
-        self._run.summary.update(metric_names.of_results(results))
+        self._run.summary.update(metric_names.result_metrics(results))
 
     def close(self, state: str) -> None:
         self._run.finish(exit_code=0 if state == "finished" else 1)

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from flowertune.report.figures import style
-from flowertune.report.html.page import Section, bullets, document, figure, folded, paragraph, table
+from flowertune.report.html.page import (
+    Section,
+    bullets,
+    document,
+    figure,
+    paragraph,
+    table,
+    toggle,
+)
 
 ODD = "<script>alert(1)</script>\"'&"
 
@@ -53,7 +61,7 @@ def drawing(height: float = 3) -> str:
 def page() -> Read:
     body = (
         paragraph(ODD) + bullets([ODD], "note") + table([ODD, "n"], [[ODD, "1"]], ODD, [1])
-        + figure(drawing(), ODD, ODD) + figure(drawing(4), ODD, ODD) + folded(ODD, paragraph(ODD))
+        + figure(drawing(), ODD, ODD) + figure(drawing(4), ODD, ODD) + toggle(ODD, paragraph(ODD))
     )  # fmt: skip
     return Read(document(ODD, paragraph(ODD), [Section("part", ODD, body)]))
 

@@ -1,4 +1,4 @@
-"""A photo as the model takes it, by Pillow and NumPy alone; what it should be is in
+"""Preprocess a photo for the model with Pillow and NumPy alone, by the settings in
 preprocessing.json beside this file. flowertune puts both beside a model that it exports."""
 
 import json
@@ -10,13 +10,13 @@ from PIL import Image, ImageOps
 
 
 def load(photo: str | Path) -> Any:
-    """The photo at a path, upright and normalized: (1, 3, H, W) float32."""
-    wanted = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
-    with Image.open(photo) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
-    pixels = np.asarray(fit(image, **wanted), dtype=np.float32) / np.float32(255)
-    normal = (pixels - np.float32(wanted["mean"])) / np.float32(wanted["std"])
-    return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
+    """Read the photo at a path, upright and normalized: (1, 3, H, W) float32."""
+    settings = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
+    with Image.open(photo) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    pixels = np.asarray(fit(image, **settings), dtype=np.float32) / np.float32(255)
+    normalized = (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
+    return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None])
 
 
 def fit(
@@ -27,7 +27,7 @@ def fit(
     fill_color: int,
     **others: Any,
 ) -> Image.Image:
-    """An RGB image at the size (height, width) that the model takes, as open_clip makes it."""
+    """Resize, crop and pad an RGB image to (height, width), as open_clip does."""
     height, width = size
     filter = Image.Resampling[interpolation.upper()]
     if resize_mode == "squash":
@@ -43,9 +43,9 @@ def fit(
         filter = filter if resize_mode == "longest" else Image.Resampling.BICUBIC
     image = image if image.size == shape else image.resize(shape, filter)
     # what is too small is padded, what is too large is cropped, both about the middle
-    missing = max(width - image.width, 0), max(height - image.height, 0)
-    shape = (image.width + missing[0], image.height + missing[1])
+    padding = max(width - image.width, 0), max(height - image.height, 0)
+    shape = (image.width + padding[0], image.height + padding[1])
     padded = Image.new("RGB", shape, (fill_color, fill_color, fill_color))
-    padded.paste(image, (missing[0] // 2, missing[1] // 2))
+    padded.paste(image, (padding[0] // 2, padding[1] // 2))
     left, top = round((padded.width - width) / 2), round((padded.height - height) / 2)
     return padded.crop((left, top, left + width, top + height))

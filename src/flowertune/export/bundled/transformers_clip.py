@@ -1,4 +1,4 @@
-"""An image tower of open_clip as transformers' CLIPVisionModelWithProjection, weights and all.
+"""Convert an image tower of open_clip to transformers' CLIPVisionModelWithProjection.
 
 It needs torch and transformers; flowertune puts it beside an adapter that it exports, to make the
 model that the adapter belongs to.
@@ -30,12 +30,12 @@ OUTSIDE = {
 
 
 def missing_support(visual: Any) -> str | None:
-    """Why transformers' CLIP cannot be this tower; None where it can."""
+    """Reason why transformers' CLIP does not support this tower; None if it does."""
     if type(visual).__name__ != "VisionTransformer" or not hasattr(visual, "conv1"):
         return f"it is a {type(visual).__name__}"
     first = visual.transformer.resblocks[0]
     sizes = visual.image_size, visual.patch_size
-    for lacking, reason in (
+    for is_unsupported, reason in (
         (not hasattr(visual.ln_pre, "weight"), "it has no norm before its blocks"),
         (visual.attn_pool is not None or visual.pool_type != "tok", "it pools in another way"),
         (type(first).__name__ != "ResidualAttentionBlock", "its blocks are of another kind"),
@@ -43,19 +43,19 @@ def missing_support(visual: Any) -> str | None:
         (not activation(visual), "it has another activation"),
         (any(height != width for height, width in sizes), "its images or patches are no squares"),
     ):
-        if lacking:
+        if is_unsupported:
             return reason
     return None
 
 
 def activation(visual: Any) -> str:
-    """transformers' name for it; empty where it has none."""
+    """Name of the activation in transformers; empty if it has none."""
     name = type(visual.transformer.resblocks[0].mlp.gelu).__name__
     return "quick_gelu" if name.endswith("QuickGELU") else "gelu" if name == "GELU" else ""
 
 
 def convert(visual: Any, state: Any = None) -> Any:
-    """The same tower in transformers, in eval mode. `state`: its weights, if not those it has."""
+    """Convert the tower to transformers, in eval mode. `state`: its weights, if not its own."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     state = dict(visual.state_dict() if state is None else state)
@@ -76,20 +76,20 @@ def convert(visual: Any, state: Any = None) -> Any:
     weights |= {theirs: state.pop(ours) for ours, theirs in OUTSIDE.items()}
     for name, tensor in state.items():
         if ".attn.in_proj_" in name:  # q, k and v in one
-            block_name, kind = name.split(".attn.in_proj_")
+            block_name, parameter = name.split(".attn.in_proj_")
             for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                weights[renamed(f"{block_name}.attn.{part}_proj.{kind}")] = rows
+                weights[rename(f"{block_name}.attn.{part}_proj.{parameter}")] = rows
         else:
-            weights[renamed(name)] = tensor
+            weights[rename(name)] = tensor
     model = CLIPVisionModelWithProjection(config)
     model.load_state_dict(weights, strict=True)
     return model.eval()
 
 
-def renamed(name: str) -> str:
-    """transformers' name for a weight, or another part, of a block."""
+def rename(name: str) -> str:
+    """Name in transformers of a weight, or another part, of a block."""
     for ours, theirs in IN_BLOCK.items():
-        head, found, tail = name.partition(f".{ours}.")
-        if found:
+        head, separator, tail = name.partition(f".{ours}.")
+        if separator:
             return f"{head.replace(*BLOCKS)}.{theirs}.{tail}"
     raise KeyError(name)

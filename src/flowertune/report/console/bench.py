@@ -1,4 +1,4 @@
-"""The table of a benchmark."""
+"""Print the results of a benchmark."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from flowertune.report.console.run import ConsoleReporter
 
-PIECES = {
+TIMINGS = {
     "train_step": "training step",
     "train_step_with_data": "training step with its data",
     "validation": "validation",
@@ -19,42 +19,42 @@ PIECES = {
 }
 
 
-def show(console: ConsoleReporter, measured: Mapping[str, Any]) -> None:
-    """A row for each timed piece, then memory and arithmetic, and what the pieces hold."""
+def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
+    """Print a table of the timings, then memory and throughput, and what each timing covers."""
     console.say(
-        f"{measured['method']}: {measured['backbone']} {measured['tag']}, "
-        f"{measured['trainable_parameters']:,} trained parameters"
+        f"{results['method']}: {results['backbone']} {results['tag']}, "
+        f"{results['trainable_parameters']:,} trained parameters"
     )
     console.say(
-        f"batches of {measured['batch_size']}, {measured['accumulation']} a step; "
-        f"{measured['device']} {measured['precision']}, {measured['threads']} threads, "
-        f"torch {measured['torch']}"
+        f"batches of {results['batch_size']}, {results['accumulation']} a step; "
+        f"{results['device']} {results['precision']}, {results['threads']} threads, "
+        f"torch {results['torch']}"
     )
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("", overflow="fold")
-    for title in ("median", "least", "most", "calls", "photos/s"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for key, name in PIECES.items():
-        piece = measured[key]
-        seconds = [_seconds(piece["seconds"][which]) for which in ("median", "least", "most")]
-        rate = piece.get("photos_per_second")  # none of a start
-        shown = "" if rate is None else f"{rate:,.{1 if rate < 10 else 0}f}"
-        table.add_row(Text(name), *seconds, f"{piece['calls']}", shown)
+    for heading in ("median", "least", "most", "calls", "photos/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, title in TIMINGS.items():
+        timing = results[name]
+        seconds = [_seconds(timing["seconds"][key]) for key in ("median", "least", "most")]
+        rate = timing.get("photos_per_second")  # none of a start
+        throughput = "" if rate is None else f"{rate:,.{1 if rate < 10 else 0}f}"
+        table.add_row(Text(title), *seconds, f"{timing['calls']}", throughput)
     console.console.print(table)
     console.say("")
-    arithmetic = measured["arithmetic"]
+    arithmetic = results["arithmetic"]
     console.say(
         f"a step is {_amount(arithmetic['operations'])} floating-point operations, "
         f"{_amount(arithmetic['per_second'])} a second: "
         f"{arithmetic['share_of_matrix_product']:.1%} of a large matrix product's "
         f"{_amount(arithmetic['matrix_product_per_second'])} a second"
     )
-    if measured["peak_memory"] is not None:
-        memory = measured["peak_memory"]
+    if results["peak_memory"] is not None:
+        memory = results["peak_memory"]
         console.say(f"peak memory of training: {memory['bytes'] / 2**20:,.0f} MiB, {memory['of']}")
     console.say("")
-    for key, name in PIECES.items():
-        console.say(f"{name}: {measured[key]['holds']}")
+    for name, title in TIMINGS.items():
+        console.say(f"{title}: {results[name]['holds']}")
 
 
 def _seconds(value: float) -> str:
@@ -62,7 +62,7 @@ def _seconds(value: float) -> str:
 
 
 def _amount(value: float) -> str:
-    """Three digits and the power of ten as a word: 1.23 tera."""
+    """Format three digits with a unit prefix: 1.23 tera."""
     for name, unit in (("tera", 1e12), ("giga", 1e9), ("mega", 1e6)):
         if value >= unit:
             return f"{value / unit:,.3g} {name}"

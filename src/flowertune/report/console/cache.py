@@ -1,4 +1,4 @@
-"""What `flowertune data cache` says."""
+"""Print the output of `flowertune data cache`."""
 
 import time
 from collections.abc import Sequence
@@ -16,32 +16,32 @@ from flowertune.report.console.run import ConsoleReporter
 DAY = 86_400  # seconds
 
 
-def show(console: ConsoleReporter, kept: Sequence[CacheEntry], root: Path) -> None:
-    """A row for each, then the total and where they are."""
+def show(console: ConsoleReporter, entries: Sequence[CacheEntry], root: Path) -> None:
+    """Print a row for each entry, then the total and the folder."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("kind", no_wrap=True)
     table.add_column("of", overflow="fold", ratio=1)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("last used", justify="right", no_wrap=True)
-    for each in kept:
-        of = Text(printable(each.description))
-        table.add_row(each.kind, of, format_bytes(each.bytes), _ago(each.last_used))
-    if kept:
+    for entry in entries:
+        source = Text(printable(entry.description))
+        table.add_row(entry.kind, source, format_bytes(entry.bytes), _ago(entry.last_used))
+    if entries:
         console.console.print(table)
         console.say("")
-    console.say(f"{total(kept)} in {printable(str(root))}")
+    console.say(f"{total(entries)} in {printable(str(root))}")
 
 
-def total(kept: Sequence[CacheEntry]) -> str:
-    """How many, and how much they take together."""
-    if not kept:
+def total(entries: Sequence[CacheEntry]) -> str:
+    """Format the number of entries and their total size."""
+    if not entries:
         return "nothing"
-    number = "1 entry" if len(kept) == 1 else f"{len(kept):,} entries"
-    return f"{number}, {format_bytes(sum(each.bytes for each in kept))}"
+    number = "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
+    return f"{number}, {format_bytes(sum(entry.bytes for entry in entries))}"
 
 
-def _ago(moment: float) -> str:
-    days = int((time.time() - moment) // DAY)
+def _ago(timestamp: float) -> str:
+    days = int((time.time() - timestamp) // DAY)
     if days < 1:
         return "within a day"
     return "1 day ago" if days == 1 else f"{days:,} days ago"

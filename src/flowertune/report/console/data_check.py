@@ -1,4 +1,4 @@
-"""What `flowertune data check` says."""
+"""Print the output of `flowertune data check`."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -11,37 +11,37 @@ SHOWN = 10  # findings of a kind; --json has all
 
 
 def show(console: ConsoleReporter, findings: Findings) -> None:
-    """A heading for each kind of finding, the worst first, and some lines under it."""
-    uneven = [f"{name}: {count:,} photos" for name, count in findings.uneven]
+    """Print the findings by kind, the worst first."""
+    uneven = [f"{name}: {n:,} photos" for name, n in findings.uneven]
     sections = {
-        "The same picture in two classes: a label may be wrong": _pictures(
-            findings.two_classes, lambda photo: photo.class_name
+        "The same picture in two classes: a label may be wrong": _group_lines(
+            findings.two_classes, lambda image: image.class_name
         ),
-        "The same picture in two splits: results look better than they are": _pictures(
-            findings.two_splits, lambda photo: photo.split
+        "The same picture in two splits: results look better than they are": _group_lines(
+            findings.two_splits, lambda image: image.split
         ),
         "Files that give no picture": [
-            [f"{photo.name}: {reason}"] for photo, reason in findings.unreadable
+            [f"{image.name}: {reason}"] for image, reason in findings.unreadable
         ],
         f"Few photos: under {MIN_IMAGES['train']} of a class in train, or none in another split": [
-            [f"{name}: {count:,} in {split}"] for split, name, count in findings.few
+            [f"{name}: {n:,} in {split}"] for split, name, n in findings.few
         ],
-        "The same picture more than once in a split": _pictures(
-            findings.repeated, lambda photo: photo.split
+        "The same picture more than once in a split": _group_lines(
+            findings.repeated, lambda image: image.split
         ),
         "Classes of very different sizes in train": [uneven] if uneven else [],
         "Endings that name another format (harmless here)": [
-            [f"{photo.name}: {true_format}"] for photo, true_format in findings.endings
+            [f"{image.name}: {true_format}"] for image, true_format in findings.endings
         ],
     }
-    for heading, found in sections.items():
-        if found:
+    for heading, entries in sections.items():
+        if entries:
             console.say("")
-            console.say(f"{heading}: {len(found):,}")
-            for line in itertools.chain.from_iterable(found[:SHOWN]):
+            console.say(f"{heading}: {len(entries):,}")
+            for line in itertools.chain.from_iterable(entries[:SHOWN]):
                 console.say(f"  {printable(line)}")
-            if len(found) > SHOWN:
-                console.say(f"  and {len(found) - SHOWN:,} more; --json lists all")
+            if len(entries) > SHOWN:
+                console.say(f"  and {len(entries) - SHOWN:,} more; --json lists all")
     if findings.two_classes or findings.two_splits or findings.repeated:
         console.say("")
         console.say("= the same file   ~ resized, recompressed, cropped a little or mirrored")
@@ -49,18 +49,18 @@ def show(console: ConsoleReporter, findings: Findings) -> None:
         console.say("nothing found")
 
 
-def _pictures(
-    groups: Iterable[DuplicateGroup], place: Callable[[NamedImage], str]
+def _group_lines(
+    groups: Iterable[DuplicateGroup], locate: Callable[[NamedImage], str]
 ) -> list[list[str]]:
-    """Each group's photos one below the other, with what sets them apart."""
-    found = []
+    """List each group's images below each other, with their split or class."""
+    result = []
     for group in groups:
         sign = "=" if group.identical else "~"
-        first, *others = (_placed(photo.name, place(photo)) for photo in group.photos)
-        found.append([f"{sign} {first}", *(f"  {other}" for other in others)])
-    return found
+        first, *rest = (_with_location(image.name, locate(image)) for image in group.photos)
+        result.append([f"{sign} {first}", *(f"  {line}" for line in rest)])
+    return result
 
 
-def _placed(name: str, place: str) -> str:
-    """A split or class is said where the folders do not say it."""
-    return name if place in name.split("/") else f"{name}  ({place})"
+def _with_location(name: str, location: str) -> str:
+    """Append the split or class to a name that does not contain it."""
+    return name if location in name.split("/") else f"{name}  ({location})"

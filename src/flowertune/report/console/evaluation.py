@@ -1,4 +1,4 @@
-"""What `flowertune evaluate` says."""
+"""Print the output of `flowertune evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ SHOWN = 5  # classes of a list; --json has all
 
 
 def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
-    """A row for each split that was measured, then what the numbers leave out."""
+    """Print a row for each split, then the images that the metrics leave out."""
     console.say(f"{results['method']}: {results['backbone']} {results['tag']}")
     console.say(printable(results["protocol"]))
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -22,20 +22,20 @@ def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
     for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "top-5", "loss", "ECE"):
         table.add_column(title, justify="right", no_wrap=True)
     for split, metrics in results["splits"].items():
-        rest = [f"{metrics['top5']:.2%}", f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}"]
+        other_cells = [f"{metrics['top5']:.2%}", f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}"]
         name = Text(f"{split} {metrics['n']:,}", "bold")
-        table.add_row(name, *accuracy_cells(metrics), *rest)
+        table.add_row(name, *accuracy_cells(metrics), *other_cells)
     console.console.print(table)
     for split, metrics in results["splits"].items():
         if metrics["missing"]:
-            console.say(f"{split}: no photo of {_some(metrics['missing'])}")
+            console.say(f"{split}: no photo of {_abbreviate(metrics['missing'])}")
         if metrics["unknown"]:
             counts = [f"{name} ({count:,})" for name, count in metrics["unknown"].items()]
             total = sum(metrics["unknown"].values())
-            photos = "photos are" if total > 1 else "photo is"
+            subject = "photos are" if total > 1 else "photo is"
             console.say(
-                f"{split}: {total:,} {photos} not counted, of classes that the run does not know:"
-                f" {_some(counts)}"
+                f"{split}: {total:,} {subject} not counted, of classes that the run does not know:"
+                f" {_abbreviate(counts)}"
             )
         if metrics["trained_on"]:
             console.say(
@@ -44,6 +44,6 @@ def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
     console.say(f"{results['device']} {results['precision']}")
 
 
-def _some(names: Sequence[str]) -> str:
+def _abbreviate(names: Sequence[str]) -> str:
     listed = ", ".join(printable(name) for name in names[:SHOWN])
     return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN:,} more"

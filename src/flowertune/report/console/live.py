@@ -1,4 +1,4 @@
-"""A training as it goes on, drawn on a terminal: how far, how long still, how well."""
+"""Show a training live on a terminal: progress, time left, metrics."""
 
 import math
 import textwrap
@@ -17,7 +17,7 @@ LONGEST_CURVE = 60  # characters
 
 
 class TrainingView:
-    """What is known of a training, as lines that fit any width.
+    """Progress of a training, rendered as lines that fit any width.
 
     It holds plain numbers that the loop has in any case, and asks the device for none. `lines` are
     those of metrics.jsonl that a training goes on from.
@@ -26,12 +26,12 @@ class TrainingView:
     def __init__(self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]):
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
-        self._epoch, self._done = 1, 0
+        self._epoch, self._steps_done = 1, 0
         self._top1: list[float] = []
         self._terms: Mapping[str, Any] = {}
-        self._began: float | None = None
-        self._before = 0  # steps
-        self._at = 0.0  # when the last step ended
+        self._start_time: float | None = None
+        self._first_step = 0
+        self._last_step_time = 0.0  # when the last step ended
         self._note = ""
         sums: dict[int, list[float]] = {}  # of training, by epoch
         for line in lines:
@@ -39,30 +39,30 @@ class TrainingView:
                 sums.setdefault(line["epoch"], []).append(line["loss"])
             else:
                 self._top1.append(line["top1"])
-        self._losses = [sum(each) / len(each) for each in sums.values()]
+        self._losses = [sum(losses) / len(losses) for losses in sums.values()]
 
     def step(self, epoch: int, done: int, line: Mapping[str, Any] | None) -> None:
-        """A step was made, the `done`th of its epoch; its line, where the loop has it."""
-        if self._began is None:  # from the first step's end: what it sets up comes once
-            self._began = time.monotonic()
-            self._before = (epoch - 1) * self._steps_per_epoch + done
-        self._at = time.monotonic()
-        self._epoch, self._done = epoch, done
+        """Record the `done`th step of an epoch; `line` is its metrics, if known."""
+        if self._start_time is None:  # from the first step's end: what it sets up comes once
+            self._start_time = time.monotonic()
+            self._first_step = (epoch - 1) * self._steps_per_epoch + done
+        self._last_step_time = time.monotonic()
+        self._epoch, self._steps_done = epoch, done
         self._terms = line or self._terms
 
     def epoch(self, train_loss: float, val: Mapping[str, Any] | None) -> None:
-        """An epoch ended, as `ConsoleReporter.epoch` hears of it."""
+        """Record the end of an epoch, as `ConsoleReporter.epoch` does."""
         self._losses.append(train_loss)
         if val is not None:
             self._top1.append(val["top1"])
 
     def note(self, text: str) -> None:
-        """A last line from now on. It only keeps it, as a signal's handler may do at any moment."""
+        """Set the last line. Only stores it, so that a signal handler may call it at any time."""
         self._note = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         total = self._epochs * self._steps_per_epoch
-        done = (self._epoch - 1) * self._steps_per_epoch + self._done
+        done = (self._epoch - 1) * self._steps_per_epoch + self._steps_done
         head = Table.grid(padding=(0, 1))
         head.add_column(no_wrap=True)
         head.add_column()
@@ -70,11 +70,11 @@ class TrainingView:
         head.add_row(
             f"epoch {self._epoch}/{self._epochs}",
             ProgressBar(total=total, completed=done, width=40),
-            f"step {done:,}/{total:,}  {self._left(done, total)}",
+            f"step {done:,}/{total:,}  {self._time_left(done, total)}",
         )
         yield head
         width = max(1, options.max_width - len("^C"))  # which a terminal may put behind a row
-        rows = _folded(_terms(self._terms), width)
+        rows = _wrap_parts(_terms(self._terms), width)
         if self._top1:
             highest = max(self._top1)
             rows.append(f"val top-1 {self._top1[-1]:.2%}, highest {highest:.2%} after epoch "
@@ -84,12 +84,12 @@ class TrainingView:
         for row in rows:
             yield Text(row[:width], no_wrap=True)
 
-    def _left(self, done: int, total: int) -> str:
-        """Of the whole training, validations too, at the pace that it had up to its last step."""
-        if self._began is None or done == self._before:
+    def _time_left(self, done: int, total: int) -> str:
+        """Estimate the time left of the training, validations included, from its pace so far."""
+        if self._start_time is None or done == self._first_step:
             return "-:--:-- left"
-        pace = (self._at - self._began) / (done - self._before)
-        seconds = max(0, round(pace * (total - done) - (time.monotonic() - self._at)))
+        pace = (self._last_step_time - self._start_time) / (done - self._first_step)
+        seconds = max(0, round(pace * (total - done) - (time.monotonic() - self._last_step_time)))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 
     def _curves(self, options: ConsoleOptions) -> list[str]:
@@ -108,9 +108,9 @@ class TrainingView:
 
 
 def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
-    """A character for each value, or where `width` has no room, for each of so many equal parts."""
+    """Draw one character per value, or per bin if there are more than `width` values."""
     count = min(width, len(values))
-    edges = [at * len(values) // count for at in range(count + 1)]
+    edges = [index * len(values) // count for index in range(count + 1)]
     means = [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
     least, most = min(means), max(means)
     if math.isclose(least, most):
@@ -120,20 +120,20 @@ def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
 
 
 def _terms(line: Mapping[str, Any]) -> list[str]:
-    """Loss terms, then learning rates, of a step: loss 0.6931, lr 1.0e-03."""
-    known = {
+    """Format loss terms, then learning rates, of a step: loss 0.6931, lr 1.0e-03."""
+    values = {
         name: value
         for name, value in line.items()
         if name not in ("step", "epoch", "split") and value is not None
     }
-    rates = {name for name in known if name.endswith("lr")}
-    parts = [f"{name} {value:.4f}" for name, value in known.items() if name not in rates]
-    parts += [f"{name} {value:.1e}" for name, value in known.items() if name in rates]
+    rates = {name for name in values if name.endswith("lr")}
+    parts = [f"{name} {value:.4f}" for name, value in values.items() if name not in rates]
+    parts += [f"{name} {value:.1e}" for name, value in values.items() if name in rates]
     return [part.replace("_", " ") for part in parts]
 
 
-def _folded(parts: Sequence[str], width: int) -> list[str]:
-    """As many of them in a row as it has room for, none of them torn."""
+def _wrap_parts(parts: Sequence[str], width: int) -> list[str]:
+    """Join parts into rows of at most `width` characters without splitting a part."""
     rows: list[str] = []
     for part in parts:
         if rows and len(rows[-1]) + 2 + len(part) <= width:

@@ -1,4 +1,4 @@
-"""What photos are taken for, a line each: for people, or as CSV or JSON for programs."""
+"""Format predictions, one per line: as a table, CSV or JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from flowertune.runs.directory import to_csv
 
 FORMATS = ("table", "json", "csv")
 _PERCENT = 8  # characters of 100.00 %
-_PLACES = ("prediction", "second", "third")
+_RANK_NAMES = ("prediction", "second", "third")
 
 
 class PredictionLines:
-    """The lines of one of FORMATS, `k` classes in each.
+    """Formatter of predictions in one of FORMATS, `k` classes each.
 
     table: as wide as the longest of `class_names`, the photo last. csv: with `columns` behind
     "path". json: an object a line.
@@ -26,32 +26,32 @@ class PredictionLines:
     ) -> None:
         self.form = form
         self._columns = columns
-        self._places = [*_PLACES, *(f"{place}th" for place in range(4, k + 1))][:k]
-        self._width = max(map(cell_len, map(printable, (*class_names, *self._places))))
+        self._rank_names = [*_RANK_NAMES, *(f"{rank}th" for rank in range(4, k + 1))][:k]
+        self._width = max(map(cell_len, map(printable, (*class_names, *self._rank_names))))
 
     def header(self) -> str | None:
-        """The line before the others; None for JSON."""
+        """Header line; None for JSON."""
         if self.form == "csv":
             return to_csv(["path", *self._columns], ()).removesuffix("\n")
         if self.form == "table":
-            return self._row([(name, "") for name in self._places], "photo")
+            return self._row([(name, "") for name in self._rank_names], "photo")
         return None
 
-    def line(self, photo: Path, classes: Sequence[str], probabilities: Sequence[float]) -> str:
-        """One photo: its likeliest classes, the first first."""
+    def line(self, path: Path, classes: Sequence[str], probabilities: Sequence[float]) -> str:
+        """Format one image with its likeliest classes, likeliest first."""
         pairs = list(zip(classes, probabilities, strict=True))
         if self.form == "json":
             # escaped to ASCII, which is JSON on any terminal
             ranked = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
-            return json.dumps({"path": str(photo), "predictions": ranked})
+            return json.dumps({"path": str(path), "predictions": ranked})
         if self.form == "csv":
             cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
-            return to_csv([str(photo), *cells], ()).removesuffix("\n")
-        return self._row([(name, f"{100 * value:.2f} %") for name, value in pairs], str(photo))
+            return to_csv([str(path), *cells], ()).removesuffix("\n")
+        return self._row([(name, f"{100 * value:.2f} %") for name, value in pairs], str(path))
 
-    def _row(self, pairs: Sequence[tuple[str, str]], photo: str) -> str:
+    def _row(self, pairs: Sequence[tuple[str, str]], path: str) -> str:
         cells = []
         for name, percent in pairs:
             padding = " " * (self._width - cell_len(printable(name)))
             cells.append(f"{printable(name)}{padding}{percent:>{_PERCENT + 1}}")
-        return "  ".join([*cells, printable(photo)])
+        return "  ".join([*cells, printable(path)])

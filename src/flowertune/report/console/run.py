@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and the table at its end."""
+"""Print the progress of a run and its final table."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from flowertune.report.console.live import TrainingView
 
 
 class ConsoleReporter:
-    """What a person sees of a run, and with `mode` json a program.
+    """Console output of a run, for people or, with `mode` json, for programs.
 
     auto: a live view on a terminal, plain lines elsewhere; plain: lines everywhere; quiet: warnings
     and at the end the run's path; json: one object a line on stdout, all else on stderr.
@@ -35,11 +35,11 @@ class ConsoleReporter:
         self._tasks: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
-        """One plain line; brackets and colons in it are not taken for markup or emoji."""
+        """Print one plain line; brackets and colons are not parsed as markup or emoji."""
         self.console.print(Text(text))
 
     def warn(self, text: str) -> None:
-        """The same for what must be seen in any mode."""
+        """Print a line that must be seen in any mode."""
         if self.mode == "quiet":
             print(text, file=sys.stderr)
         else:
@@ -51,13 +51,13 @@ class ConsoleReporter:
         return self.mode in ("auto", "json") and can_redraw
 
     def _emit(self, event: str, **content: Any) -> None:
-        """With json, one line of it."""
+        """Print an event as one line of JSON in json mode."""
         if self.mode == "json":
             print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """While it is open, `advance` shows bars (on a terminal) or a line when work begins."""
+        """Show progress bars (on a terminal) or lines for `advance` while the body runs."""
         if not self._is_live:
             try:
                 yield
@@ -83,7 +83,7 @@ class ConsoleReporter:
                 self._tasks.clear()
 
     def advance(self, description: str, done: int, total: int | None) -> None:
-        """Shows how far a piece of work is; the description tells pieces apart."""
+        """Update the progress of a task, which its description identifies."""
         if self._progress is None:
             if description not in self._tasks:
                 self._tasks[description] = None
@@ -95,16 +95,16 @@ class ConsoleReporter:
         if total is not None and done >= total:
             self._progress.remove_task(self._tasks.pop(description))
 
-    def start(self, directory: str, **what: Any) -> None:
-        """A run begins: its method, backbone, tag, protocol and seed."""
-        self._emit("start", run=directory, **what)
-        self.say("{method}: {backbone} {tag}; {protocol}".format(**what))
+    def start(self, directory: str, **run_facts: Any) -> None:
+        """Announce a run: its method, backbone, tag, protocol and seed."""
+        self._emit("start", run=directory, **run_facts)
+        self.say("{method}: {backbone} {tag}; {protocol}".format(**run_facts))
 
     @contextmanager
     def training(
         self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]
     ) -> Iterator[Callable[[str], None]]:
-        """While it is open, `step` and `epoch` are shown on a terminal as one view.
+        """Show `step` and `epoch` as one live view on a terminal while the body runs.
 
         `lines` are those of metrics.jsonl that the training goes on from. Yields what tells a
         person of a signal, from its handler.
@@ -128,7 +128,7 @@ class ConsoleReporter:
                 self._view = None
 
     def step(self, epoch: int, done: int, lines: Sequence[Mapping[str, Any]]) -> None:
-        """The `done`th step of an epoch was made; `lines` of this epoch that the host has."""
+        """Report the `done`th step of an epoch; `lines` are the metrics known of this epoch."""
         if self._view is not None:
             self._view.step(epoch, done, lines[-1] if lines else None)
 
@@ -140,7 +140,7 @@ class ConsoleReporter:
         val: Mapping[str, Any] | None,
         is_best: bool,
     ) -> None:
-        """An epoch ended: one line; `val` is None where there is no val split."""
+        """Report the end of an epoch on one line; `val` is None without a val split."""
         self._emit(
             "epoch", epoch=epoch, epochs=epochs, train_loss=train_loss, val=val, best=is_best
         )
@@ -153,7 +153,7 @@ class ConsoleReporter:
         self.say(line)
 
     def results(self, results: Mapping[str, Any], directory: str) -> None:
-        """The final table: the method beside its baselines, and under what protocol."""
+        """Print the final table: the method and its baselines, below the protocol."""
         self._emit("result", directory=directory, **results)
         if self.mode == "quiet":
             print(directory, flush=True)
@@ -168,24 +168,24 @@ class ConsoleReporter:
             f"model {results['model']}, head {results['head']}, "
             f"augmentation {results['augmentation']}, loss {results['loss']}"
         )
-        self.say(f"{_course(results)}, {results['device']} {results['precision']}, "
+        self.say(f"{_training_summary(results)}, {results['device']} {results['precision']}, "
                  f"seed {results['seed']}")  # fmt: skip
         self.say(directory)
 
 
 def error_console() -> ConsoleReporter:
-    """For a command whose stdout a program reads."""
+    """Create a reporter on stderr, for commands whose stdout a program reads."""
     return ConsoleReporter(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
-def _course(results: Mapping[str, Any]) -> str:
-    """How long what took, and which weights were kept."""
+def _training_summary(results: Mapping[str, Any]) -> str:
+    """Summarize epochs, kept weights and seconds."""
     best, epochs, scale = (results[key] for key in ("best_epoch", "epochs_run", "adapter_scale"))
     if epochs == 0:
         return f"no epochs: on frozen features, {results['seconds']:.1f} s"
-    kept = f"last of {epochs} epochs" if best is None else f"best epoch {best} of {epochs}"
+    weights = f"last of {epochs} epochs" if best is None else f"best epoch {best} of {epochs}"
     return (
-        kept
+        weights
         + ("" if scale is None else f", adapter at {scale:g} of its size")
         + f", {results['seconds']:.1f} s of training and validation"
         + f", {results['images_per_second']:,.0f} images/s"
@@ -193,10 +193,10 @@ def _course(results: Mapping[str, Any]) -> str:
 
 
 def _table(results: Mapping[str, Any], split: str) -> Table:
-    """One split: a row for each baseline and for the method; 60 columns are enough for it."""
+    """Table of one split: baselines and method; fits into 60 columns."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    count = results["splits"][split]["n"]
-    table.add_column(f"{split}\n{count:,} photos", min_width=12, overflow="fold")
+    n_images = results["splits"][split]["n"]
+    table.add_column(f"{split}\n{n_images:,} photos", min_width=12, overflow="fold")
     for title, width in (
         ("top-1\n[dim]95 % interval[/dim]", 19),  # 91.23% [90.1, 92.3]: the splits line up
         ("mean\nper class", 9),
@@ -215,7 +215,7 @@ def _table(results: Mapping[str, Any], split: str) -> Table:
 
 
 def accuracy_cells(metrics: Mapping[str, Any]) -> list[str]:
-    """Of a split: top-1 with its interval, and mean per class."""
+    """Format top-1 with its interval, and mean per class, of a split."""
     low, high = metrics["top1_interval"]
     return [
         f"{metrics['top1']:.2%} [dim]\\[{100 * low:.1f}, {100 * high:.1f}][/dim]",

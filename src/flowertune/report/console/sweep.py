@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: settings, best on val first, and what did not finish."""
+"""Print the table of a sweep: settings, best on val first, and unfinished jobs."""
 
 import re
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune.analysis.compare import BASELINE_NAMES
-from flowertune.analysis.settings import Job, SettingStats, settings
+from flowertune.analysis.settings import Job, SettingStats, group_settings
 from flowertune.report.console.run import ConsoleReporter
 
 _MARK = " *"  # below the linear probe
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """One table for each backbone and protocol, the jobs without a result, where it all lies."""
-    finished = sum(job.state == "finished" for job in jobs)
-    console.say(f"\nsweep: {finished} of {len(jobs)} runs finished")
-    groups = settings(jobs, swept)
+    """Print a table for each backbone and protocol, unfinished jobs, and the sweep's path."""
+    n_finished = sum(job.state == "finished" for job in jobs)
+    console.say(f"\nsweep: {n_finished} of {len(jobs)} runs finished")
+    groups = group_settings(jobs, swept)
     if len(groups) > 1:
         console.say("not the same backbone or photos: numbers of different tables do not compare")
     for group in groups:
@@ -32,12 +32,12 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
 
 
 def label(job: Job, swept: Sequence[str]) -> str:
-    """What tells a job from the others, as it would be typed."""
+    """Format the swept values of a job as typed."""
     return " ".join(f"{key}={job.words[key]}" for key in swept) or job.run
 
 
 def format_duration(seconds: float) -> str:
-    """How long, as people say it."""
+    """Format seconds as minutes or hours."""
     minutes = max(round(seconds / 60), 1)
     if minutes < 90:
         return f"{minutes} minute" + ("s" if minutes > 1 else "")
@@ -76,8 +76,8 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
         table.add_column(Text(title), overflow="fold")
     counts = ["seeds"]
     for split in splits:
-        count = group[0].results[0]["splits"][split]["n"]
-        counts.append(f"{split} top-1\n[dim]{count:,} photos[/dim]")
+        n_images = group[0].results[0]["splits"][split]["n"]
+        counts.append(f"{split} top-1\n[dim]{n_images:,} photos[/dim]")
     for title in (*counts, f"{splits[-1]} mean\nper class", "trained\nparameters"):
         table.add_column(title, justify="right", no_wrap=True)
 
@@ -87,9 +87,9 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
         finished = len(setting.results)
         marks = {reported_split: _MARK if setting.is_below_probe else blank}
         table.add_row(
-            *(Text(_short(setting.values[key]), "bold") for key in keys),
+            *(Text(_shorten_number(setting.values[key]), "bold") for key in keys),
             str(finished) if finished == setting.jobs else f"{finished} of {setting.jobs}",
-            *(_around(setting, f"{split}_top1") + marks.get(split, "") for split in splits),
+            *(_estimate(setting, f"{split}_top1") + marks.get(split, "") for split in splits),
             f"{setting.mean[f'{splits[-1]}_mean_per_class']:.2%}",
             f"{setting.results[0]['trainable_parameters']:,}",
         )
@@ -97,7 +97,7 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
         if all(f"{baseline}_{reported_split}_top1" in setting.mean for setting in group):
             measures = [*(f"{split}_top1" for split in splits), f"{splits[-1]}_mean_per_class"]
             cells = [
-                _over([setting.mean[f"{baseline}_{measure}"] for setting in group])
+                _format_range([setting.mean[f"{baseline}_{measure}"] for setting in group])
                 for measure in measures
             ]
             cells[splits.index(reported_split)] += blank
@@ -106,17 +106,17 @@ def _table(group: Sequence[SettingStats], with_method: bool) -> Table:
     return table
 
 
-def _over(accuracies: Sequence[float]) -> str:
-    """One number where all settings share it; where the sweep changes it, from least to most."""
+def _format_range(accuracies: Sequence[float]) -> str:
+    """Format one number if all settings share it, else the range."""
     least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
     return most if least == most else f"{least}\nto {most}"
 
 
-def _around(setting: SettingStats, measure: str) -> str:
-    spread = setting.std.get(measure)
-    return f"{setting.mean[measure]:.2%}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+def _estimate(setting: SettingStats, measure: str) -> str:
+    std = setting.std.get(measure)
+    return f"{setting.mean[measure]:.2%}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
-def _short(value: str) -> str:
-    """A number that a search drew has 17 digits; four are enough to see."""
+def _shorten_number(value: str) -> str:
+    """Shorten a number of 17 digits, as a search draws it, to four."""
     return f"{float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}(e-\d+)?", value) else value

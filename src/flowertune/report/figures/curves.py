@@ -1,4 +1,4 @@
-"""How a training went, step by step and epoch by epoch, as figures."""
+"""Plot the metrics of a training by step and by epoch."""
 
 import math
 from collections.abc import Sequence
@@ -14,28 +14,28 @@ from flowertune.runs.report_data import ReportedRun
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DRAWN_STEPS = 800  # points of a line; of more steps, means
+MAX_POINTS = 800  # points of a line; of more steps, means
 _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
 _MARKERS = "osD"
 
 
 def curves(run: ReportedRun) -> list[Drawing]:
-    """Loss, accuracy on val, each term of the loss, learning rates; empty without epochs."""
+    """Plot loss, accuracy on val, loss terms and learning rates; empty without epochs."""
     if not run.steps:
         return []
     last_step = {line["epoch"]: line["step"] for line in run.steps}
     per_epoch = last_step[min(last_step)]
     epochs = np.array([line["step"] for line in run.steps]) / per_epoch
-    found = [_loss(run, epochs)]
+    drawings = [_loss(run, epochs)]
     if run.validations:
-        found.append(_accuracy(run))
-    if terms := _terms_of(run):
-        found.append(_terms(run, epochs, [*terms, "gradient_norm"]))
-    found.append(_rates(run, epochs))
-    return found
+        drawings.append(_accuracy(run))
+    if terms := _loss_terms(run):
+        drawings.append(_terms(run, epochs, [*terms, "gradient_norm"]))
+    drawings.append(_rates(run, epochs))
+    return drawings
 
 
-def _terms_of(run: ReportedRun) -> list[str]:
+def _loss_terms(run: ReportedRun) -> list[str]:
     return [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
 
 
@@ -43,32 +43,32 @@ def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
     figure = style.new_figure(7, 3.4)
     (axes,) = figure.axes
     values = np.array([line["loss"] for line in run.steps])
-    axes.plot(*_thinned(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
-    of_epoch: dict[int, list[float]] = {}
+    axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
+    by_epoch: dict[int, list[float]] = {}
     for line in run.steps:
-        of_epoch.setdefault(line["epoch"], []).append(line["loss"])
-    means = {epoch: float(np.mean(losses)) for epoch, losses in of_epoch.items()}
+        by_epoch.setdefault(line["epoch"], []).append(line["loss"])
+    means = {epoch: float(np.mean(losses)) for epoch, losses in by_epoch.items()}
     axes.plot(
         list(means), list(means.values()), color=style.SERIES[0], marker="o", markersize=4,
         label="train, mean of the epoch",
     )  # fmt: skip
-    said = f"Train loss from {_first_last(list(means.values()))}"
+    alternative = f"Train loss from {_first_last(list(means.values()))}"
     if run.validations:
         val = [line["loss"] for line in run.validations]
         axes.plot(
             [line["epoch"] for line in run.validations], val, color=style.SERIES[1], marker="s",
             markersize=4, linestyle="--", label="val",
         )  # fmt: skip
-        said += f", val loss from {_first_last(val)}"
+        alternative += f", val loss from {_first_last(val)}"
     _mark_best(axes, run)
     _over_epochs(axes, "loss")
     caption = (
         "Loss. The thin line is each step's. Train photos are augmented, and mixed where the "
         "method mixes; val photos are not."
     )
-    if _terms_of(run):
+    if _loss_terms(run):
         caption += " Train has all terms, which stand apart below; val is the cross-entropy alone."
-    return Drawing("loss", figure, caption, f"{said}, over {len(means)} epochs.")
+    return Drawing("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
 
 
 def _accuracy(run: ReportedRun) -> Drawing:
@@ -84,45 +84,44 @@ def _accuracy(run: ReportedRun) -> Drawing:
     _mark_best(axes, run)
     _over_epochs(axes, "accuracy on val, %")
     top1 = [100 * line["top1"] for line in run.validations]
-    said = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
-    return Drawing("accuracy", figure, "Accuracy on val after each epoch.", said)
+    alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
+    return Drawing("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
 
 def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Drawing:
     figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
-    said = []
+    ranges = []
     for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
         values = np.array([line[name] for line in run.steps])
-        axes.plot(
-            *_thinned(epochs, values), color=style.SERIES[number % len(style.SERIES)], linewidth=1
-        )
+        color = style.SERIES[number % len(style.SERIES)]
+        axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
         title = name.replace("_", " ")
         axes.set_ylabel(title)
-        said.append(f"{title} from {_first_last(values)}")
+        ranges.append(f"{title} from {_first_last(values)}")
     style.whole_numbers(figure.axes[-1])
     figure.axes[-1].set_xlabel("epoch")
     caption = "What the loss is made of, step by step, and the length of its gradient."
-    return Drawing("loss_terms", figure, caption, "; ".join(said) + ".")
+    return Drawing("loss_terms", figure, caption, "; ".join(ranges) + ".")
 
 
 def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
     figure = style.new_figure(7, 2.6)
     (axes,) = figure.axes
-    trained, said = "backbone" if run.results["model"] == "full" else "adapter", []
-    for number, (key, label) in enumerate((("lr", trained), ("head_lr", "head"))):
+    name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
+    for number, (key, label) in enumerate((("lr", name), ("head_lr", "head"))):
         values = np.array([line[key] for line in run.steps])
         axes.plot(
-            *_thinned(epochs, values), color=style.SERIES[number], linestyle=("-", "--")[number],
+            *_downsample(epochs, values), color=style.SERIES[number], linestyle=("-", "--")[number],
             label=label,
         )  # fmt: skip
-        said.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
+        ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
-    return Drawing("learning_rate", figure, "Learning rates.", "; ".join(said) + ".")
+    return Drawing("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
 
 
-def _thinned(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Neighbouring points as their mean, so that not too many are left."""
-    size = math.ceil(len(x) / DRAWN_STEPS)
+def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Average neighboring points so that at most MAX_POINTS remain."""
+    size = math.ceil(len(x) / MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff([*starts, len(x)])
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts

@@ -1,4 +1,4 @@
-"""What a run takes for what, class by class and photo by photo, as figures."""
+"""Plot the predictions of a run: confusion, accuracies, calibration, embeddings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,35 +19,35 @@ _MARKERS = "osD^vP"
 
 
 def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
-    """(what it is, what it was taken for, photos), the most photos first."""
-    counts = Counter((each.label, each.answer) for each in predictions if not each.is_correct)
+    """Count confusions as (label, predicted, images), most frequent first."""
+    counts = Counter((p.label, p.predicted) for p in predictions if not p.is_correct)
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
 
 
 def confusion(predictions: Sequence[Prediction]) -> Drawing:
-    """A square a pair of classes; more ink, a larger share of the class's photos."""
-    classes = sorted({each.label for each in predictions} | {each.answer for each in predictions})
+    """Plot the confusion matrix, each row normalized by its class size."""
+    classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
         "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
         "a square, the larger its share of the row's photos."
     )
     if len(classes) > MATRIX_CLASSES:
         involved: Counter[str] = Counter()
-        for label, answer, count in confused_pairs(predictions):
-            involved.update({label: count, answer: count})
-        most = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
-        classes = [name for name in classes if name in most]
+        for label, predicted, n in confused_pairs(predictions):
+            involved.update({label: n, predicted: n})
+        frequent = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
+        classes = [name for name in classes if name in frequent]
         caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
-    place = {name: number for number, name in enumerate(classes)}
-    photos = Counter(each.label for each in predictions)
-    pairs = Counter((each.label, each.answer) for each in predictions)
+    index = {name: number for number, name in enumerate(classes)}
+    sizes = Counter(p.label for p in predictions)
+    pairs = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
     figure = style.new_figure(side, side)
     (axes,) = figure.axes
     squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
-    for (label, answer), count in pairs.items():
-        if label in place and answer in place:
-            squares[label == answer].append((place[answer], place[label], count / photos[label]))
+    for (label, predicted), n in pairs.items():
+        if label in index and predicted in index:
+            squares[label == predicted].append((index[predicted], index[label], n / sizes[label]))
     for is_correct, series in ((True, 0), (False, 1)):
         style.squares(axes, squares[is_correct], style.SERIES[series])
     with style.settings():
@@ -61,63 +61,63 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     axes.set_aspect("equal")
     axes.set_xlabel("taken for")
     axes.set_ylabel("is")
-    worst = "; ".join(f"{label} for {answer}: {n}" for label, answer, n in
+    worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
                       confused_pairs(predictions)[:5])  # fmt: skip
-    said = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
-    return Drawing("confusion", figure, caption, said)
+    text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
+    return Drawing("confusion", figure, caption, text)
 
 
 def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
-    """(class, hits, photos), the lowest accuracy first."""
-    photos = Counter(each.label for each in predictions)
-    hits = Counter(each.label for each in predictions if each.is_correct)
-    found = [(name, hits[name], count) for name, count in photos.items()]
-    return sorted(found, key=lambda each: (each[1] / each[2], each[0]))
+    """Count (class, correct, images), lowest accuracy first."""
+    sizes = Counter(p.label for p in predictions)
+    n_correct = Counter(p.label for p in predictions if p.is_correct)
+    counts = [(name, n_correct[name], size) for name, size in sizes.items()]
+    return sorted(counts, key=lambda row: (row[1] / row[2], row[0]))
 
 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
-    """A bar a class, with the interval of its few photos."""
-    drawn = accuracies[:BAR_CLASSES]
-    figure = style.new_figure(7, 1 + 0.19 * len(drawn))
+    """Plot the accuracy of each class with its interval."""
+    shown = accuracies[:BAR_CLASSES]
+    figure = style.new_figure(7, 1 + 0.19 * len(shown))
     (axes,) = figure.axes
-    values = np.array([100 * hits / photos for _, hits, photos in drawn])
-    ends = 100 * np.array([wilson_interval(hits, photos) for _, hits, photos in drawn])
+    values = np.array([100 * n_correct / n for _, n_correct, n in shown])
+    ends = 100 * np.array([wilson_interval(n_correct, n) for _, n_correct, n in shown])
     axes.barh(
-        range(len(drawn)), values, color=style.SERIES[0], alpha=0.75, height=0.7,
+        range(len(shown)), values, color=style.SERIES[0], alpha=0.75, height=0.7,
         xerr=[np.maximum(values - ends[:, 0], 0), np.maximum(ends[:, 1] - values, 0)],
         error_kw={"ecolor": style.INK, "elinewidth": 0.8},
     )  # fmt: skip
     with style.settings():
-        axes.set_yticks(range(len(drawn)), [name for name, _, _ in drawn], fontsize=8)
-    axes.set_ylim(len(drawn) - 0.4, -0.6)
+        axes.set_yticks(range(len(shown)), [name for name, _, _ in shown], fontsize=8)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 100)
     axes.set_xlabel("right, %")
     caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
-    if len(drawn) < len(accuracies):
-        caption += f" The lowest {len(drawn)} of {len(accuracies)}."
-    said = ", ".join(
-        f"{name} {value:.0f}" for (name, _, _), value in zip(drawn, values, strict=True)
+    if len(shown) < len(accuracies):
+        caption += f" The lowest {len(shown)} of {len(accuracies)}."
+    alternative = ", ".join(
+        f"{name} {value:.0f}" for (name, _, _), value in zip(shown, values, strict=True)
     )
-    return Drawing("per_class", figure, caption, f"In per cent, the lowest first: {said}.")
+    return Drawing("per_class", figure, caption, f"In per cent, the lowest first: {alternative}.")
 
 
 def calibration(predictions: Sequence[Prediction]) -> Drawing:
-    """How often a model is right, against how sure it is; and how many photos each bar holds."""
-    confidence = np.array([each.probability for each in predictions])
-    hits = np.array([each.is_correct for each in predictions])
+    """Plot accuracy against confidence, and the number of images in each bin."""
+    confidence = np.array([p.probability for p in predictions])
+    correct = np.array([p.is_correct for p in predictions])
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     figure = style.new_figures(7, 5.5, rows=2, ratios=(3, 1))
     shares, counts = figure.axes
     shares.plot([0, 100], [0, 100], color=style.INK, linewidth=0.8, linestyle="--")
-    said = []
+    bands = []
     for number in sorted(set(bins.tolist())):
-        inside = bins == number
-        right, sure = 100 * hits[inside].mean(), 100 * confidence[inside].mean()
+        in_bin = bins == number
+        right, sure = 100 * correct[in_bin].mean(), 100 * confidence[in_bin].mean()
         center = 100 * (number + 0.5) / BINS
         shares.bar(center, right, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
         shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
-        counts.bar(center, int(inside.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
-        said.append(f"{sure:.0f} sure, {right:.0f} right, {int(inside.sum())} photos")
+        counts.bar(center, int(in_bin.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
+        bands.append(f"{sure:.0f} sure, {right:.0f} right, {int(in_bin.sum())} photos")
     for axes in (shares, counts):
         axes.set_xlim(0, 100)
     shares.set_ylabel("right, %")
@@ -128,24 +128,24 @@ def calibration(predictions: Sequence[Prediction]) -> Drawing:
         "Bars: the share that is right of the photos in each band of sureness. On the dashed line "
         "a model is as often right as it says; below it, it is too sure. Dots: the band's mean."
     )
-    return Drawing("calibration", figure, caption, f"In per cent: {'; '.join(said)}.")
+    return Drawing("calibration", figure, caption, f"In per cent: {'; '.join(bands)}.")
 
 
 def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> Drawing:
-    """The photos on their embeddings' two principal components, before and after."""
+    """Plot the embeddings' two principal components, before and after training."""
     labels = [predictions[row].label for row in embeddings.rows.tolist()]
-    shown = _told_apart(labels, predictions)
+    classes = _choose_classes(labels, predictions)
     panels = [("after training", embeddings.after)]
     if embeddings.before is not None:
         panels.insert(0, ("before training", embeddings.before))
     figure = style.new_figures(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
     for axes, (title, points) in zip(figure.axes, panels, strict=True):
-        places, share = _principal(points)
-        named = np.array([shown.index(label) if label in shown else -1 for label in labels])
-        others = places[named < 0]
+        projected, share = _principal_components(points)
+        indices = np.array([classes.index(label) if label in classes else -1 for label in labels])
+        others = projected[indices < 0]
         axes.scatter(others[:, 0], others[:, 1], s=9, color=style.INK, alpha=0.25, linewidths=0)
-        for number, name in enumerate(shown):
-            x, y = places[named == number].T
+        for number, name in enumerate(classes):
+            x, y = projected[indices == number].T
             color, marker = style.SERIES[number], _MARKERS[number]
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
@@ -159,21 +159,21 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
             fontsize=9, labelcolor=style.INK, frameon=False,
         )  # fmt: skip
     caption = f"{len(labels):,} photos on the two principal components of their embeddings."
-    if len(set(labels)) > len(shown):
+    if len(set(labels)) > len(classes):
         caption += " In colour the classes of the pairs that are confused most."
-    said = f"A map of {len(labels):,} photos; in colour: {', '.join(shown)}."
-    return Drawing("embeddings", figure, caption, said)
+    alternative = f"A map of {len(labels):,} photos; in colour: {', '.join(classes)}."
+    return Drawing("embeddings", figure, caption, alternative)
 
 
-def _told_apart(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """As many classes as there are colors: those most confused, then those with most photos."""
-    wanted = [name for label, answer, _ in confused_pairs(predictions) for name in (label, answer)]
-    wanted += [name for name, _ in Counter(labels).most_common()]
-    return [name for name in dict.fromkeys(wanted) if name in set(labels)][: len(style.SERIES)]
+def _choose_classes(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
+    """Choose one class per color: the most confused, then the most frequent."""
+    names = [name for label, other, _ in confused_pairs(predictions) for name in (label, other)]
+    names += [name for name, _ in Counter(labels).most_common()]
+    return [name for name in dict.fromkeys(names) if name in set(labels)][: len(style.SERIES)]
 
 
-def _principal(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """(M, 2) on the two directions of most variance, and the share of it that they hold."""
+def _principal_components(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Project on the first two principal components (M, 2), with their share of variance."""
     centered = points - points.mean(0)
     # of the (E, E) scatter matrix: a hundredth of the time that the singular values of points take
     variances, directions = np.linalg.eigh(centered.T @ centered)

@@ -1,4 +1,4 @@
-"""Figures by matplotlib, whose colors follow the page that they stand in. Imported when drawn."""
+"""Style figures by matplotlib, whose colors follow the page that embeds them."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ _SETTINGS: Any = {
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """While it is open, text that is put into a figure is as all its text; names need it."""
+    """Apply the style to text that is added while the body runs, such as names."""
     from matplotlib import rc_context
 
     with warnings.catch_warnings(), rc_context(_SETTINGS):
@@ -46,7 +46,7 @@ def settings() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure of so many inches with empty axes, `axes[0]`; needs no screen, keeps no state.
+    """Create a figure of so many inches with one empty `axes[0]`, without display or state.
 
     Text that is put into it later is to be given INK.
     """
@@ -56,7 +56,7 @@ def new_figure(width: float, height: float) -> "Figure":
 def new_figures(
     width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
 ) -> "Figure":
-    """As `new_figure`, with axes in rows and columns. ratios: the heights of the rows."""
+    """Create a figure with axes in rows and columns. ratios: the heights of the rows."""
     from matplotlib.figure import Figure
 
     with settings():
@@ -68,44 +68,44 @@ def new_figures(
 
 
 def whole_numbers(axes: "Axes") -> None:
-    """Whole numbers alone along the axis across."""
+    """Put only integer ticks on the x axis."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def squares(axes: "Axes", places: Sequence[tuple[int, int, float]], color: str) -> None:
-    """A square about each (x, y), the denser the larger its share in (0, 1]."""
+def squares(axes: "Axes", cells: Sequence[tuple[int, int, float]], color: str) -> None:
+    """Draw a square around each (x, y), more opaque for a larger share in (0, 1]."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
     corners = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
     axes.add_collection(
         PolyCollection(
-            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in places],
-            facecolors=[to_rgba(color, 0.2 + 0.8 * share) for _, _, share in places],
+            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in cells],
+            facecolors=[to_rgba(color, 0.2 + 0.8 * share) for _, _, share in cells],
         )
     )
 
 
 def logarithmic(axes: "Axes") -> None:
-    """A logarithmic axis across, its numbers written out."""
+    """Make the x axis logarithmic, with plain numbers as ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: f"{x:,.9g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,.9g}"))
 
 
 def themed_svg(figure: "Figure") -> str:
-    """The figure as SVG to stand in a page: its colors are the page's."""
-    return _themed(_svg(figure))
+    """Render the figure as SVG in the colors of its page."""
+    return _use_page_colors(_svg(figure))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with a name for its files, a caption, and what it shows in words."""
+    """Figure with a file name, a caption and an alternative text."""
 
     name: str
     figure: "Figure"
@@ -114,28 +114,28 @@ class Drawing:
 
     @cached_property
     def svg(self) -> str:
-        """For a file; drawn once, which takes a tenth of a second, half of it for the layout."""
+        """Render for a file, once: it takes a tenth of a second, half of it for the layout."""
         svg = _svg(self.figure)
         self.figure.set_layout_engine("none")  # the PNG has the same
         return svg
 
     @property
     def themed_svg(self) -> str:
-        """For a page."""
-        return _themed(self.svg)
+        """Render in the colors of its page."""
+        return _use_page_colors(self.svg)
 
     def save(self, folder: Path) -> None:
-        """As name.png and name.svg."""
-        svg, pixels = self.svg, io.BytesIO()
+        """Save as name.png and name.svg."""
+        svg, png = self.svg, io.BytesIO()
         with settings():
             self.figure.savefig(
-                pixels, format="png", dpi=DOTS, facecolor="white", metadata={"Software": None}
+                png, format="png", dpi=DOTS, facecolor="white", metadata={"Software": None}
             )
-        files.write_bytes(folder / f"{self.name}.png", pixels.getvalue())
+        files.write_bytes(folder / f"{self.name}.png", png.getvalue())
         files.write_text(folder / f"{self.name}.svg", svg)
 
 
-def _themed(svg: str) -> str:
+def _use_page_colors(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")

@@ -1,11 +1,11 @@
-"""Several runs beside each other, as a page: tables, what accuracy costs, the sweep's curve."""
+"""Render a comparison of runs as a page: tables, accuracy against cost, sweep."""
 
 from collections.abc import Callable, Sequence
 
-from flowertune.analysis.compare import Comparison, differing
+from flowertune.analysis.compare import Comparison, differing_keys
 from flowertune.config.fields import format_value
 from flowertune.report.comparison import (
-    APART,
+    NOT_COMPARABLE,
     notes,
     pair_lines,
     pair_table,
@@ -13,8 +13,16 @@ from flowertune.report.comparison import (
     percent,
     split_table,
 )
-from flowertune.report.figures.comparison import cost, swept
-from flowertune.report.html.page import Section, bullets, document, figure, folded, paragraph, table
+from flowertune.report.figures.comparison import cost_figures, sweep_figure
+from flowertune.report.html.page import (
+    Section,
+    bullets,
+    document,
+    figure,
+    paragraph,
+    table,
+    toggle,
+)
 
 SplitTable = Callable[[Comparison, str], tuple[list[str], list[list[str]]]]
 
@@ -26,13 +34,13 @@ def page(
     more_notes: Callable[[Comparison], list[str]] = lambda group: [],
     lead: Sequence[str] = (),
 ) -> str:
-    """The whole page. `more_notes`: what else is to be said below a group's tables."""
+    """Render the page. `more_notes` returns additional notes for a group."""
     several = len(groups) > 1
     sections = []
     for number, group in enumerate(groups, start=1):
         sections += _sections(group, str(number) if several else "", split_table, more_notes)
-    said = [*lead, *([f"{APART.capitalize()}."] if several else [])]
-    return document(title, "".join(map(paragraph, said)), sections)
+    paragraphs = [*lead, *([f"{NOT_COMPARABLE.capitalize()}."] if several else [])]
+    return document(title, "".join(map(paragraph, paragraphs)), sections)
 
 
 def _sections(
@@ -44,46 +52,46 @@ def _sections(
     body = paragraph(group.protocol)
     for split in reversed(group.splits):
         header, rows = split_table(group, split)
-        caption = f"{split}, {group.photos(split):,} photos; in per cent"
+        caption = f"{split}, {group.n_images(split):,} photos; in per cent"
         body += table(header, rows, caption, range(2, len(header)))
     body += bullets([*notes(group), *more_notes(group)], "note")
-    found = [("result", "Result", body)]
+    parts = [("result", "Result", body)]
     if len(group.rows) > 1:
-        found.append(
-            ("cost", "What accuracy costs", "".join(figure(*each) for each in cost(group)))
+        parts.append(
+            ("cost", "What accuracy costs", "".join(figure(*each) for each in cost_figures(group)))
         )
-    sweep = swept(group)
-    if sweep is not None:
-        found.append(("sweep", "Sweep", figure(*sweep)))
+    figure_of_sweep = sweep_figure(group)
+    if figure_of_sweep is not None:
+        parts.append(("sweep", "Sweep", figure(*figure_of_sweep)))
     if group.pairs:
         header, rows = pair_table(group.pairs)
-        said = bullets(pair_lines(group))
+        summary = bullets(pair_lines(group))
         pairs = table(header, rows, "all pairs; differences in points", range(2, len(header)))
-        body = said + paragraph(pairs_note(group), "note") + folded("All pairs", pairs)
-        found.append(("pairs", "On the same photos", body))
-    found.append(("runs", "Runs", _runs(group)))
-    return [Section(f"{name}{number}", f"{title} {number}".strip(), b) for name, title, b in found]
+        body = summary + paragraph(pairs_note(group), "note") + toggle("All pairs", pairs)
+        parts.append(("pairs", "On the same photos", body))
+    parts.append(("runs", "Runs", _runs(group)))
+    return [Section(f"{name}{number}", f"{title} {number}".strip(), b) for name, title, b in parts]
 
 
 def _runs(group: Comparison) -> str:
-    """Every run, and the keys that are not the same in all of them."""
+    """Render a table of all runs, and the keys that differ between them."""
     header = ["run", "method", "seed", *(f"{split} top-1" for split in group.splits), "best epoch",
               "minutes", "device"]  # fmt: skip
-    runs = [one for row in group.rows for one in row.runs]
+    runs = [run for row in group.rows for run in row.runs]
     rows = [
         [
-            one.results["run"], one.results["method"], str(one.results["seed"]),
-            *(percent(one.results["splits"][split]["top1"]) for split in group.splits),
-            str(one.results["best_epoch"] or ""), f"{one.results['seconds'] / 60:.1f}",
-            one.results["device"],
+            run.results["run"], run.results["method"], str(run.results["seed"]),
+            *(percent(run.results["splits"][split]["top1"]) for split in group.splits),
+            str(run.results["best_epoch"] or ""), f"{run.results['seconds'] / 60:.1f}",
+            run.results["device"],
         ]
-        for one in runs
+        for run in runs
     ]  # fmt: skip
     body = table(header, rows, "every run; accuracies in per cent", range(2, len(header) - 1))
-    keys = differing(runs)
+    keys = differing_keys(runs)
     if keys:
         settings = [[key, *(format_value(row.runs[0].values.get(key)) for row in group.rows)]
                     for key in keys]  # fmt: skip
         titles = ["key", *(row.label for row in group.rows)]
-        body += folded("Settings that differ", table(titles, settings, "null: has no such key", ()))
+        body += toggle("Settings that differ", table(titles, settings, "null: has no such key", ()))
     return body

@@ -1,4 +1,4 @@
-"""One run as a page: what it reached, how it came to it, what it gets wrong."""
+"""Render one run as a page: results, curves, mistakes."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,17 @@ from flowertune.report.comparison import percent
 from flowertune.report.figures import run as run_figures
 from flowertune.report.figures.curves import curves
 from flowertune.report.figures.style import Drawing
-from flowertune.report.html.gallery import augmented, gallery
+from flowertune.report.html.gallery import augmented_images, gallery
 from flowertune.report.html.page import (
     Section,
     bullets,
     document,
     enlargeable,
-    escaped,
+    escape,
     figure,
-    folded,
     paragraph,
     table,
+    toggle,
 )
 from flowertune.runs.report_data import ReportedRun, read_report
 
@@ -29,7 +29,7 @@ PAIRS_SHOWN = 15
 
 
 def write(path: Path, output: Path | None = None) -> list[str]:
-    """Writes the page of the run at `path`. -> what is to be said: what it lacks, its place.
+    """Write the page of the run at `path`. Returns lines to print: missing data, the page's path.
 
     `output`: where the page goes; None for report.html in the run, and then each figure also goes
     to figures/ there, as PNG and SVG.
@@ -40,60 +40,60 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     """
     run = read_report(path)
     sections, drawings = _sections(run)
-    place = output or path / "report.html"
-    files.write_text(place, document(run.path.name, _lead(run), sections))
+    target = output or path / "report.html"
+    files.write_text(target, document(run.path.name, _lead(run), sections))
     if output is None:
         (path / "figures").mkdir(exist_ok=True)
         for drawing in drawings:
             drawing.save(path / "figures")
-    lacks = [run.keepsakes] if isinstance(run.keepsakes, str) else []
-    return [*lacks, str(place)]
+    missing = [run.report_data] if isinstance(run.report_data, str) else []
+    return [*missing, str(target)]
 
 
 def _lead(run: ReportedRun) -> str:
     results = run.results
-    measured = results["splits"][run.reported_split]
-    low, high = measured["top1_interval"]
+    metrics = results["splits"][run.reported_split]
+    low, high = metrics["top1_interval"]
     return (
-        f"<p><strong>{escaped(results['method'])}: {percent(measured['top1'])} % top-1 on "
+        f"<p><strong>{escape(results['method'])}: {percent(metrics['top1'])} % top-1 on "
         f"{run.reported_split}</strong> [{percent(low)} to {percent(high)}], "
-        f"{measured['n']:,} photos</p>\n"
+        f"{metrics['n']:,} photos</p>\n"
         + paragraph(f"{results['backbone']} {results['tag']}; {results['protocol']}")
     )
 
 
 def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
-    course = curves(run)
+    curve_drawings = curves(run)
     confusion = run_figures.confusion(run.predictions)
     accuracies = run_figures.class_accuracies(run.predictions)
     per_class = run_figures.per_class(accuracies)
     calibration = run_figures.calibration(run.predictions)
-    drawings = [*course, confusion, per_class, calibration]
+    drawings = [*curve_drawings, confusion, per_class, calibration]
 
-    found = [Section("result", "Result", _result(run))]
-    if course:
-        found.append(Section("curves", "Curves", "".join(map(_drawn, course))))
-    if isinstance(run.keepsakes, str):
-        found.append(Section("photos", "Photos", paragraph(run.keepsakes, "note")))
+    sections = [Section("result", "Result", _result(run))]
+    if curve_drawings:
+        sections.append(Section("curves", "Curves", "".join(map(_render, curve_drawings))))
+    if isinstance(run.report_data, str):
+        sections.append(Section("photos", "Photos", paragraph(run.report_data, "note")))
     else:
-        found += _photos(run, run.keepsakes.photos)
-    found.append(Section("confusion", "What is taken for what", _confusion(run, confusion)))
-    rows = [[name, percent(hits / n), f"{hits} of {n}"] for name, hits, n in accuracies]
+        sections += _photos(run, run.report_data.images)
+    sections.append(Section("confusion", "What is taken for what", _confusion(run, confusion)))
+    rows = [[name, percent(correct / n), f"{correct} of {n}"] for name, correct, n in accuracies]
     all_classes = table(["class", "right, %", "photos"], rows, "lowest first", [1, 2])
-    body = _drawn(per_class) + folded(f"All {len(rows)} classes", all_classes)
-    found.append(Section("classes", "Classes", body))
+    body = _render(per_class) + toggle(f"All {len(rows)} classes", all_classes)
+    sections.append(Section("classes", "Classes", body))
     ece = percent(run.results["splits"][run.reported_split]["ece"])
-    body = _drawn(calibration) + paragraph(f"Expected calibration error: {ece} points.")
-    found.append(Section("calibration", "Calibration", body))
-    if not isinstance(run.keepsakes, str):
-        mapped = run_figures.embedding_map(run.keepsakes.embeddings, run.predictions)
-        drawings.append(mapped)
-        found.append(Section("map", "Embeddings", _drawn(mapped)))
-    found.append(Section("settings", "Settings", _settings(run)))
-    return found, drawings
+    body = _render(calibration) + paragraph(f"Expected calibration error: {ece} points.")
+    sections.append(Section("calibration", "Calibration", body))
+    if not isinstance(run.report_data, str):
+        embedding_map = run_figures.embedding_map(run.report_data.embeddings, run.predictions)
+        drawings.append(embedding_map)
+        sections.append(Section("map", "Embeddings", _render(embedding_map)))
+    sections.append(Section("settings", "Settings", _settings(run)))
+    return sections, drawings
 
 
-def _drawn(drawing: Drawing) -> str:
+def _render(drawing: Drawing) -> str:
     return figure(drawing.themed_svg, drawing.caption, drawing.alternative)
 
 
@@ -105,16 +105,16 @@ def _result(run: ReportedRun) -> str:
     for split in ("test", "val"):
         if split not in results["splits"]:
             continue
-        others = [key for key in BASELINE_NAMES if key != results["model"]]
-        lines = [(BASELINE_NAMES[key], results["baselines"].get(key)) for key in others]
+        keys = [key for key in BASELINE_NAMES if key != results["model"]]
+        lines = [(BASELINE_NAMES[key], results["baselines"].get(key)) for key in keys]
         rows = []
-        for name, each in [*lines, (results["method"], results)]:
-            if each is not None:
-                measured = each["splits"][split]
-                interval = " to ".join(map(percent, measured["top1_interval"]))
+        for name, model in [*lines, (results["method"], results)]:
+            if model is not None:
+                metrics = model["splits"][split]
+                interval = " to ".join(map(percent, metrics["top1_interval"]))
                 rows.append([
-                    name, percent(measured["top1"]), interval, percent(measured["mean_per_class"]),
-                    percent(measured["top5"]), f"{each['trainable_parameters']:,}",
+                    name, percent(metrics["top1"]), interval, percent(metrics["mean_per_class"]),
+                    percent(metrics["top5"]), f"{model['trainable_parameters']:,}",
                 ])  # fmt: skip
         top1 = reference.published(results["method"], split, values)
         if top1 is not None:
@@ -129,7 +129,7 @@ def _result(run: ReportedRun) -> str:
         "95 % Wilson intervals: the sampling error of the photos; the spread over seeds comes on "
         "top",
         *results["notes"],
-        f"{reference.IN_WORDS}, seed 42" if published else reference.IN_WORDS,
+        f"{reference.DESCRIPTION}, seed 42" if published else reference.DESCRIPTION,
     ]
     return body + bullets(notes, "note")
 
@@ -139,43 +139,43 @@ def _confusion(run: ReportedRun, drawing: Drawing) -> str:
     if not pairs:
         return paragraph(f"All photos of {run.reported_split} were taken for what they are.")
     counts = {name: n for name, _, n in run_figures.class_accuracies(run.predictions)}
-    rows = [[label, answer, f"{n} of {counts[label]}"] for label, answer, n in pairs]
+    rows = [[label, predicted, f"{n} of {counts[label]}"] for label, predicted, n in pairs]
     header = ["is", "taken for", "photos"]
-    shown = table(header, rows[:PAIRS_SHOWN], "the pairs that are confused most", [2])
+    tables = table(header, rows[:PAIRS_SHOWN], "the pairs that are confused most", [2])
     if len(rows) > PAIRS_SHOWN:
-        shown += folded(f"All {len(rows):,} pairs", table(header, rows, "all pairs", [2]))
-    return shown + enlargeable("matrix", _drawn(drawing))
+        tables += toggle(f"All {len(rows):,} pairs", table(header, rows, "all pairs", [2]))
+    return tables + enlargeable("matrix", _render(drawing))
 
 
-def _photos(run: ReportedRun, photos: dict[str, Any]) -> list[Section]:
-    found = []
-    for key, title, said in (
+def _photos(run: ReportedRun, images: dict[str, Any]) -> list[Section]:
+    sections = []
+    for key, title, text in (
         ("mistakes", "Surest mistakes", "The photos of {} that it is surest about and wrong."),
         ("unsure", "Least sure hits", "The photos of {} that it is right about and least sure."),
     ):
-        if photos[key]:
-            more = " Each opens: the five likeliest classes, and the nearest training photo."
-            body = paragraph(said.format(run.reported_split) + more)
-            body += gallery(key, photos[key], run.predictions)
-            found.append(Section(key, title, body))
-    if photos["augmented"]:
-        said = "Training photos as they are, and as training meets them"
-        kind = run.results["augmentation"]
-        mixed = f", {kind} among these photos" if kind in ("mixup", "cutmix") else ""
-        body = paragraph(f"{said}{mixed}.") + augmented(photos["augmented"])
-        found.append(Section("augmentation", "Augmentation", body))
-    return found
+        if images[key]:
+            suffix = " Each opens: the five likeliest classes, and the nearest training photo."
+            body = paragraph(text.format(run.reported_split) + suffix)
+            body += gallery(key, images[key], run.predictions)
+            sections.append(Section(key, title, body))
+    if images["augmented"]:
+        text = "Training photos as they are, and as training meets them"
+        mixing = run.results["augmentation"]
+        suffix = f", {mixing} among these photos" if mixing in ("mixup", "cutmix") else ""
+        body = paragraph(f"{text}{suffix}.") + augmented_images(images["augmented"])
+        sections.append(Section("augmentation", "Augmentation", body))
+    return sections
 
 
 def _settings(run: ReportedRun) -> str:
     results = run.results
     best, epochs = results["best_epoch"], results["epochs_run"]
-    kept = f"the last of {epochs}" if best is None else f"{best} of {epochs}"
+    epoch_kept = f"the last of {epochs}" if best is None else f"{best} of {epochs}"
     rows = [
         ["model, head", f"{results['model']}, {results['head']}"],
         ["augmentation, loss", f"{results['augmentation']}, {results['loss']}"],
         ["seed", str(results["seed"])],
-        ["epoch kept", kept if epochs else "no epochs: on frozen features"],
+        ["epoch kept", epoch_kept if epochs else "no epochs: on frozen features"],
         ["seconds of training and validation", f"{results['seconds']:,.1f}"],
         ["device, precision", f"{results['device']}, {results['precision']}"],
         ["weights (SHA-256)", results["weights_sha256"]],
@@ -185,10 +185,10 @@ def _settings(run: ReportedRun) -> str:
     environment = _text(json.dumps(run.environment, indent=2, ensure_ascii=False))
     return (
         table(["", ""], rows, "the run", ())
-        + folded("config.yaml", config)
-        + folded("environment.json", environment)
+        + toggle("config.yaml", config)
+        + toggle("environment.json", environment)
     )
 
 
 def _text(text: str) -> str:
-    return f'<pre class="scroll" tabindex="0">{escaped(text)}</pre>\n'
+    return f'<pre class="scroll" tabindex="0">{escape(text)}</pre>\n'

@@ -71,7 +71,7 @@ def test_attention_that_is_large_is_torchs_own(monkeypatch):
     """Kept for its gradient, that of ViT-L on 336 pixels would take gigabytes."""
     monkeypatch.setattr(attention, "by_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
-    monkeypatch.setattr(attention, "LARGEST", 2 * 3 * 20 * 20 * 4)
+    monkeypatch.setattr(attention, "MAX_SAVED_BYTES", 2 * 3 * 20 * 20 * 4)
     used = []
     own = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: used.append(1) or own(*a))
@@ -85,7 +85,7 @@ def test_attention_that_is_large_is_torchs_own(monkeypatch):
 
 
 def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
-    monkeypatch.setattr(attention, "AT_ONCE", 2 * 3 * 20 * 25 * 4)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 3 * 20 * 25 * 4)
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(5, 3, n, 8, generator=generator) for n in (20, 25, 25))
     found = attend(q, k, v)

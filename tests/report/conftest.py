@@ -72,13 +72,13 @@ def _ending(
         lambda epoch: [], seed,
     )  # fmt: skip
     ending = report_data.ReportInputs(
-        photos=CachedDataset(dataset, cached, (), "d"),
+        cached=CachedDataset(dataset, cached, (), "d"),
         reported_split=reported_split,
         outputs=Outputs(embedding, logits[reported_split]),
-        trained=torch.randn(len(labels), 8, generator=generator),
-        frozen=torch.randn(len(labels), 8, generator=generator),
+        train_embedding=torch.randn(len(labels), 8, generator=generator),
+        frozen_embedding=torch.randn(len(labels), 8, generator=generator),
         pixels=pixels,
-        training=training,
+        loader=training,
         seed=seed,
     )
     return ending, logits
@@ -120,7 +120,7 @@ def _leave_run(
     noise: float = 1.5,
 ) -> Path:
     ending, logits = _ending(classes, splits, noise=noise)
-    labels = torch.tensor(ending.photos.dataset.splits["train"].labels)
+    labels = torch.tensor(ending.cached.dataset.splits["train"].labels)
     assert config.run.name is not None
     run, _ = resume.find_run(Path(config.run.root), config.run.name, asdict(config))
     measured = {split: measure(each, labels).to_dict() for split, each in logits.items()}
@@ -130,7 +130,7 @@ def _leave_run(
     }
     with resume.open_run(run, asdict(config), {"python": "3"}):
         for split, each in logits.items():
-            names = ending.photos.names(split)
+            names = ending.cached.names(split)
             table = prediction_table(names, labels.tolist(), each, classes)
             run.write_table(f"predictions-{split}.csv", *table)
         run.write_lines("metrics.jsonl", _metrics(epochs))
@@ -141,7 +141,7 @@ def _leave_run(
                 "head": config.head.name, "augmentation": config.augmentation.name,
                 "loss": config.loss.name, "backbone": config.backbone.name,
                 "tag": config.backbone.tag, "weights_sha256": "w", "data_fingerprint": "d",
-                "protocol": ending.photos.dataset.protocol, "seed": config.seed, "device": "cpu",
+                "protocol": ending.cached.dataset.protocol, "seed": config.seed, "device": "cpu",
                 "precision": "fp32", "trainable_parameters": 1234, "epochs_run": epochs,
                 "best_epoch": epochs if epochs else None, "adapter_scale": None, "seconds": 12.5,
                 "images_per_second": 100.0, "splits": measured, "notes": [],

@@ -14,7 +14,7 @@ import torch
 
 from flowertune.benchmark import timing
 from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
-from flowertune.benchmark.timing import Timing, timed, timed_in_turn
+from flowertune.benchmark.timing import Timing, timeit, timeit_in_turn
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
@@ -75,8 +75,8 @@ def first_step(config: Config) -> int:
     """What the timed process does: all that comes before the first step, and that step."""
     training = prepare(config, error_console())
     training.classifier.train()
-    batches, photos = step_batches(training.photos, config.trainer.accumulation, 1)[0]
-    training.take(load_batches(training.photos, batches, 1), photos)
+    batches, photos = step_batches(training.loader, config.trainer.accumulation, 1)[0]
+    training.run_step(load_batches(training.loader, batches, 1), photos)
     timing.synchronize(training.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
@@ -86,7 +86,7 @@ def first_step(config: Config) -> int:
 def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     settings = config.trainer
     training = prepare(config, console)
-    compute, photos = training.compute, training.photos
+    compute, photos = training.compute, training.loader
     device = compute.device
 
     console.say(f"timing the start of {CALLS} processes")
@@ -100,10 +100,10 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     timing.reset_peak_memory(device)
 
     def step_with_data() -> None:
-        training.take(next(steps), in_step)
+        training.run_step(next(steps), in_step)
 
     def bare_step() -> None:
-        training.take(resident, in_step)
+        training.run_step(resident, in_step)
 
     operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
     with closing(endless_steps(photos, settings.accumulation)) as steps:
@@ -124,7 +124,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
         )
         measure(outputs.logits, labels)
 
-    validation = timed(validate, device, len(labels))
+    validation = timeit(validate, device, len(labels))
     console.say("timing cache building")
     cache = _cache_building(config, training)
     console.say("timing a large matrix product")
@@ -190,8 +190,8 @@ def _steps_timed(
     """
     steps = [bare_step, step_with_data]
     if streamed:
-        return [timed(step, device, photos) for step in steps]
-    return timed_in_turn(steps, device, photos)
+        return [timeit(step, device, photos) for step in steps]
+    return timeit_in_turn(steps, device, photos)
 
 
 def _start_up(config: Config) -> tuple[Timing, Timing]:

@@ -15,7 +15,7 @@ FIRST_THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 STEPS = """
 import resource, sys
 import torch
-from flowertune import memory
+from flowertune.runtime import memory
 if sys.argv[1] == "kept":
     assert memory.keep_freed()
 def faults_of_a_step():

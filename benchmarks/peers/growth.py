@@ -69,21 +69,21 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
         "gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
         "device": training.compute.device_name,
         "precision": training.compute.precision,
-        "resident": training.photos.pixels.resident,
+        "resident": training.loader.pixels.resident,
     }
 
 
 def _step_ms(training: BenchTraining, accumulation: int, steps: int) -> float:
     """Of an image, from the first of `steps` steps to the last, with their data."""
-    in_step = step_batches(training.photos, accumulation, 1)[0][1]
+    in_step = step_batches(training.loader, accumulation, 1)[0][1]
     training.classifier.train()
-    with closing(endless_steps(training.photos, accumulation)) as stream:
+    with closing(endless_steps(training.loader, accumulation)) as stream:
         for _ in range(WARM_UP):
-            training.take(next(stream), in_step)
+            training.run_step(next(stream), in_step)
         synchronize(training.compute.device)
         began = time.perf_counter()
         for _ in range(steps):
-            training.take(next(stream), in_step)
+            training.run_step(next(stream), in_step)
         synchronize(training.compute.device)
         seconds = time.perf_counter() - began
     return 1000 * seconds / (steps * in_step)
@@ -96,7 +96,7 @@ def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
     slices = [
         DevicePixels(
-            stored[at : at + photos], compute.device, resident=training.photos.pixels.resident
+            stored[at : at + photos], compute.device, resident=training.loader.pixels.resident
         )
         for at in starts
     ]
@@ -105,7 +105,7 @@ def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
         synchronize(compute.device)
         began = time.perf_counter()
         infer(
-            training.classifier, pixels, training.photos.mean, training.photos.std,
+            training.classifier, pixels, training.loader.mean, training.loader.std,
             settings.eval_batch_size, compute,
         )  # fmt: skip
         seconds += time.perf_counter() - began if call else 0.0

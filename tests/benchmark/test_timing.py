@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "LEAST", 2)
-    monkeypatch.setattr(timing, "MOST", 2)
+    monkeypatch.setattr(timing, "MIN_CALLS", 2)
+    monkeypatch.setattr(timing, "MAX_CALLS", 2)
 
 
 def test_operations_of_a_forward_pass_are_those_of_the_formula() -> None:
@@ -59,7 +59,7 @@ def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
     if by_onednn and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
     for module in (linear, timing):
-        monkeypatch.setattr(module, "mkl_is_narrow", lambda: by_onednn)
+        monkeypatch.setattr(module, "mkl_lacks_avx512", lambda: by_onednn)
     layer, x = linear.Linear(8, 5), torch.randn(4, 8, requires_grad=True)
     assert timing.count_operations(lambda: layer(x).sum().backward()) == 3 * 2 * 4 * 8 * 5
 
@@ -67,7 +67,7 @@ def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
 @pytest.mark.usefixtures("two_calls")
 def test_the_first_calls_do_not_count() -> None:
     calls: list[None] = []
-    measured = timing.timed(lambda: calls.append(None), CPU, 8)
+    measured = timing.timeit(lambda: calls.append(None), CPU, 8)
     assert len(calls) == timing.WARM_UP + 2
     assert len(measured.seconds) == 2
 
@@ -97,7 +97,7 @@ def test_peak_memory_rises_by_what_is_used() -> None:
 @pytest.mark.usefixtures("two_calls")
 def test_pieces_that_are_compared_are_called_in_turn() -> None:
     calls: list[str] = []
-    both = timing.timed_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
+    both = timing.timeit_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
     assert calls == ["a", "b"] * (timing.WARM_UP + 2)
     assert [len(one.seconds) for one in both] == [2, 2]
 

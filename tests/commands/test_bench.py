@@ -19,15 +19,15 @@ CPU = torch.device("cpu")
 def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "LEAST", 2)
-    monkeypatch.setattr(timing, "MOST", 2)
+    monkeypatch.setattr(timing, "MIN_CALLS", 2)
+    monkeypatch.setattr(timing, "MAX_CALLS", 2)
     calls: list[str] = []
     both = bench._time_steps(
         lambda: calls.append("bare"), lambda: calls.append("data"), CPU, 8, streamed=streamed
     )
     each = timing.WARM_UP + 2
     assert calls == (["bare"] * each + ["data"] * each if streamed else ["bare", "data"] * each)
-    assert [(len(one.seconds), one.photos) for one in both] == [(2, 8), (2, 8)]
+    assert [(len(one.seconds), one.images) for one in both] == [(2, 8), (2, 8)]
 
 
 @pytest.mark.usefixtures("rehearsing")
@@ -38,8 +38,8 @@ def test_steps_that_are_not_finite_are_no_benchmark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the host waits for each step, and where it only queues them, as a GPU's does."""
-    monkeypatch.setattr(timing, "LEAST", 2)
-    monkeypatch.setattr(timing, "MOST", 2)
+    monkeypatch.setattr(timing, "MIN_CALLS", 2)
+    monkeypatch.setattr(timing, "MAX_CALLS", 2)
     monkeypatch.setattr(Compute, "asynchronous", asynchronous)
     monkeypatch.setattr(bench, "_time_start_up", lambda config: [Timing((1.0,), None)] * 2)
     config = compose(

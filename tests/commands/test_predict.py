@@ -160,7 +160,7 @@ def test_names_that_end_with_nul_are_not_taken_for_one_name(
 def test_nothing_is_worked_out_for_a_reader_who_has_left(
     lora: Path, drawn: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "arrives", lambda stream: False)
+    monkeypatch.setattr(command, "is_writable", lambda stream: False)
     exit_code, out, _ = predict(lora, drawn / "test", "--format", "json")
     assert exit_code == 0
     assert len(out.splitlines()) == 1

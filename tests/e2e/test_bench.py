@@ -19,7 +19,7 @@ import sys
 from flowertune import cli
 from flowertune.benchmark import timing
 from flowertune.commands import bench
-timing.LEAST = timing.MOST = 2
+timing.MIN_CALLS = timing.MAX_CALLS = 2
 timing.MATRIX_SIDE["cpu"] = 256
 bench.CALLS = 1
 sys.exit(cli.main(sys.argv[1:]))

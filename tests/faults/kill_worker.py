@@ -37,7 +37,7 @@ def before(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return dying
 
 
-def take(*arguments: Any) -> Any:
+def run(*arguments: Any) -> Any:
     result = taken(*arguments)
     moment("step")
     return result
@@ -50,8 +50,8 @@ def advance(self: ConsoleReporter, description: str, done: int, total: "int | No
     shown(self, description, done, total)
 
 
-shown, taken = ConsoleReporter.advance, TrainStep.take
-ConsoleReporter.advance, TrainStep.take = advance, take  # type: ignore[method-assign]
+shown, taken = ConsoleReporter.advance, TrainStep.run
+ConsoleReporter.advance, TrainStep.run = advance, run  # type: ignore[method-assign]
 logits.normalize = before("validation", logits.normalize)  # a batch of pixels is inferred
 os.fsync = before("flush", os.fsync)
 os.replace = before("rename", os.replace)

@@ -65,7 +65,7 @@ def test_the_batch_size_does_not_matter(classifier, pixels, batch_size):
 @pytest.fixture
 def five_at_once(small, monkeypatch):
     monkeypatch.setattr(
-        vision_tower, "TOKENS_AT_ONCE", 5 * len(small.visual.positional_embedding) + 1
+        vision_tower, "MAX_CPU_TOKENS", 5 * len(small.visual.positional_embedding) + 1
     )
 
 

@@ -15,7 +15,7 @@ from flowertune.files import sha256_of
 from flowertune.models import backbone as backbone_module
 from flowertune.models import pretrained
 from flowertune.models import pretrained as weights
-from flowertune.models.backbone import NO_TENSORS, load_directory, load_pretrained, load_random
+from flowertune.models.backbone import NOT_TENSORS, load_directory, load_pretrained, load_random
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -115,10 +115,10 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(broken, tmp_path, refus
     (broken / WEIGHTS).unlink()
     torch.save({"visual.proj": Harmful()}, broken / "open_clip_pytorch_model.bin")
     said = refusal(lambda: load_directory(broken, text=True))
-    assert said.endswith("open_clip_pytorch_model.bin: " + NO_TENSORS)  # not how to run it
+    assert said.endswith("open_clip_pytorch_model.bin: " + NOT_TENSORS)  # not how to run it
     (broken / "open_clip_pytorch_model.bin").write_text("just a text\n")
     said = refusal(lambda: load_directory(broken, text=True))
-    assert said.endswith("open_clip_pytorch_model.bin: " + NO_TENSORS)
+    assert said.endswith("open_clip_pytorch_model.bin: " + NOT_TENSORS)
     assert not (tmp_path / "harm").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowertune.cli import main
-from flowertune.runtime.streams import arrives, resilient_output
+from flowertune.runtime.streams import is_writable, resilient_output
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX descriptors")
 
@@ -46,7 +46,7 @@ def test_the_work_goes_on_and_what_somebody_would_miss_is_told(
     with resilient_output() as lost:
         for _ in range(3):
             print("x" * 10_000, file=getattr(sys, name), flush=True)
-        assert not arrives(getattr(sys, name))  # whoever asks may stop
+        assert not is_writable(getattr(sys, name))  # whoever asks may stop
     assert len(lost) == told
     assert getattr(sys, name) is outer
     print("nor does the end of the process raise", file=outer, flush=True)
@@ -57,7 +57,7 @@ def test_what_did_arrive_is_whole(stream: Stream, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stdout", stream(writer))
     with resilient_output() as lost:
         print("before", "\udc80", "Gänseblümchen", flush=True)
-        assert arrives(sys.stdout)
+        assert is_writable(sys.stdout)
     sys.stdout.close()
     with os.fdopen(reader, encoding="utf-8") as file:
         assert file.read() == "before \\udc80 Gänseblümchen\n"

@@ -155,7 +155,7 @@ def prepare(small_dir: Path) -> Prepare:
         groups = classifier.parameter_groups()
         trained = [parameter for group in groups.values() for parameter in group]
         optimizer = build_optimizer(
-            groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU, replayed=replay is not None
+            groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU, recorded=replay is not None
         )
         return Training(
             backbone=backbone,

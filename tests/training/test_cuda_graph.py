@@ -22,7 +22,7 @@ from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
 from flowertune.training import cuda_graph as replays
-from flowertune.training.cuda_graph import MOST_RECORDINGS, WARM_UP, CudaGraphStep, build_graph_step
+from flowertune.training.cuda_graph import MAX_RECORDINGS, WARM_UP, CudaGraphStep, build_graph_step
 from flowertune.training.ema import EMA
 from flowertune.training.optimizer import build_optimizer
 
@@ -38,7 +38,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.fixture(autouse=True)
 def _attention_as_on_a_gpu(monkeypatch):
     """torch's own: which library computes the other on a CPU is no operation to record."""
-    monkeypatch.setattr(attention, "by_onednn", lambda x: False)
+    monkeypatch.setattr(attention, "uses_onednn", lambda x: False)
 
 
 class Operations(TorchDispatchMode):
@@ -236,12 +236,12 @@ def test_the_first_calls_run_and_rare_shapes_are_not_recorded():
         return {"sum": 2 * x.sum()}
 
     replay = CudaGraphStep(recorder, print)
-    for size in range(1, MOST_RECORDINGS + 3):
+    for size in range(1, MAX_RECORDINGS + 3):
         for call in range(WARM_UP + 3):
             assert replay(double, torch.full((size,), float(call)))["sum"] == 2 * size * call
-    assert recorder.recorded == MOST_RECORDINGS
+    assert recorder.recorded == MAX_RECORDINGS
     assert ran.count(1) == WARM_UP + 1  # and once when it is recorded
-    assert ran.count(MOST_RECORDINGS + 1) == WARM_UP + 3
+    assert ran.count(MAX_RECORDINGS + 1) == WARM_UP + 3
 
 
 def test_a_result_is_the_callers_to_keep():
@@ -281,7 +281,7 @@ def on_gpu(made, precision, replay):
     return replace(
         made,
         photos=photos,
-        optimizer=build_optimizer(groups, OptimizerConfig(), device, replayed=True),
+        optimizer=build_optimizer(groups, OptimizerConfig(), device, recorded=True),
         compute=Compute(device, precision, 1),
         average=EMA([p for group in groups.values() for p in group], 0.9),
         replay=replay,

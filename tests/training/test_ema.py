@@ -51,7 +51,7 @@ def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights(p
 
     def validate():
         own = averaging.classifier.trainable_state()
-        with averaging.average.in_place():
+        with averaging.average.average_parameters():
             seen.append(copies(averaging.average.weights))
             metrics = averaging.validate()
         after = averaging.classifier.trainable_state()
@@ -71,7 +71,7 @@ def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights(p
 def test_the_own_weights_come_back_when_validation_fails(prepare):
     training = prepare(ema=0.9).run()
     own = training.classifier.trainable_state()
-    with pytest.raises(KeyboardInterrupt), training.average.in_place():
+    with pytest.raises(KeyboardInterrupt), training.average.average_parameters():
         raise KeyboardInterrupt
     after = training.classifier.trainable_state()
     assert all(torch.equal(own[name], after[name]) for name in own)

@@ -21,7 +21,7 @@ def parameters():
 
 def test_vectors_and_scalars_are_not_decayed():
     trained = parameters()
-    optimizer = build_optimizer(trained, CONFIG, torch.device("cpu"), replayed=False)
+    optimizer = build_optimizer(trained, CONFIG, torch.device("cpu"), recorded=False)
     for each in [p for group in trained.values() for p in group]:
         each.grad = torch.zeros_like(each)
     optimizer.step()
@@ -34,7 +34,7 @@ def test_vectors_and_scalars_are_not_decayed():
 
 
 def test_each_kind_has_its_own_peak_rate_and_adam_its_settings():
-    optimizer = build_optimizer(parameters(), CONFIG, torch.device("cpu"), replayed=False)
+    optimizer = build_optimizer(parameters(), CONFIG, torch.device("cpu"), recorded=False)
     peaks = [(g["name"], g["peak_lr"], g["betas"], g["eps"]) for g in optimizer.param_groups]
     assert peaks == [(n, r, (0.8, 0.9), 1e-6) for n, r in
                      [("adapter", 2e-3)] * 2 + [("head", 3e-2)] * 2]  # fmt: skip
@@ -45,13 +45,13 @@ def test_each_kind_has_its_own_peak_rate_and_adam_its_settings():
 
 def test_without_an_adapter_only_the_head_has_groups():
     trained = {**parameters(), "adapter": []}
-    optimizer = build_optimizer(trained, CONFIG, torch.device("cpu"), replayed=False)
+    optimizer = build_optimizer(trained, CONFIG, torch.device("cpu"), recorded=False)
     assert {group["name"] for group in optimizer.param_groups} == {"head"}
 
 
 def test_every_parameter_is_in_exactly_one_group():
     trained = parameters()
-    optimizer = build_optimizer(trained, CONFIG, torch.device("cpu"), replayed=False)
+    optimizer = build_optimizer(trained, CONFIG, torch.device("cpu"), recorded=False)
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for group in trained.values() for p in group)
 

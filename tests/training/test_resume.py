@@ -44,16 +44,16 @@ def life(prepare, mixup, tmp_path):
 
         step = TrainStep(made.classifier, partial(criterion, label_smoothing=0.0), made.optimizer,
                     made.compute, made.settings.clip_norm, None)  # fmt: skip
-        take = step.take
+        run_step = step.run
 
         def counted(*args):
             nonlocal taken
             taken += 1
             if taken == stop_after and not in_validation:
                 stop.handle(signal.SIGTERM, None)
-            return take(*args)
+            return run_step(*args)
 
-        step.take = counted
+        step.run = counted
         saved, flaws = run.newest_checkpoint()
         assert not flaws
         course, _ = train(

@@ -60,10 +60,10 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     optimizer.defaults["fused"] = True
     criterion = TRIPLET if variant == "triplet" else CROSS_ENTROPY
     step = TrainStep(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
-    average = EMA(step.trained, 0.9)
+    average = EMA(step.parameters, 0.9)
     for _ in range(2):
         step_batches = list(enumerate(photos.batches(1)))[:2]
-        terms, stepped = step.take(load_batches(photos, step_batches, 1), 8, "a step")
+        terms, stepped = step.run(load_batches(photos, step_batches, 1), 8, "a step")
         average.update()
     assert stepped
     assert {term.device.type for term in terms.values()} == {"meta"}
@@ -135,7 +135,7 @@ def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_and_no_more_than_the
         assert counts[0] == counts[1]
         return counts[0]
 
-    our_tensors, our_bytes = counted(lambda: step.take([(images, targets)], 16, "a step"))
+    our_tensors, our_bytes = counted(lambda: step.run([(images, targets)], 16, "a step"))
     their_tensors, their_bytes = counted(plain)
     assert our_tensors <= their_tensors
     assert our_bytes <= their_bytes

@@ -1,4 +1,4 @@
-"""What stands beside every trained model: zero-shot and a linear probe of the same backbone."""
+"""Measure the baselines of every trained model: zero-shot and a linear probe of its backbone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,25 +10,25 @@ from flowertune.baselines.zero_shot import zero_shot_logits
 from flowertune.metrics import measure
 
 
-def baselines(
-    wanted: bool,
+def evaluate_baselines(
+    enabled: bool,
     features: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     vectors: Tensor | None,
     logit_scale: float,
     probe: LinearProbe | None,
 ) -> dict[str, Any]:
-    """What results.json has under that name: each baseline's results, or None.
+    """Evaluate the baselines; the results of each by its name in results.json, or None.
 
     features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts, None where
     the backbone's text means nothing.
     """
-    found: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
-    if wanted and vectors is not None:
-        found["zeroshot"] = zero_shot_results(features, labels, vectors, logit_scale)
-    if wanted and probe is not None:
-        found["linear_probe"] = linear_probe_results(probe, features, labels)
-    return found
+    results: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
+    if enabled and vectors is not None:
+        results["zeroshot"] = zero_shot_results(features, labels, vectors, logit_scale)
+    if enabled and probe is not None:
+        results["linear_probe"] = linear_probe_results(probe, features, labels)
+    return results
 
 
 def zero_shot_results(
@@ -37,25 +37,25 @@ def zero_shot_results(
     vectors: Tensor,
     logit_scale: float,
 ) -> dict[str, Any]:
-    """Zero-shot on every split but train, as results.json holds it.
+    """Evaluate zero-shot on every split but train, in the form of results.json.
 
     features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts.
     """
-    measured = {
+    by_split = {
         split: measure(zero_shot_logits(features[split], vectors, logit_scale), labels[split])
         for split in features
         if split != "train"
     }
     return {
         "trainable_parameters": 0,
-        "splits": {split: metrics.to_dict() for split, metrics in measured.items()},
+        "splits": {split: metrics.to_dict() for split, metrics in by_split.items()},
     }
 
 
 def linear_probe_results(
     probe: LinearProbe, features: Mapping[str, Tensor], labels: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """A fitted probe, as results.json holds it."""
+    """Evaluate a fitted probe, in the form of results.json."""
     return {
         "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
         "weight_decay": probe.weight_decay,
@@ -67,20 +67,20 @@ def linear_probe_results(
 
 
 def notes(
-    wanted: bool,
+    enabled: bool,
     model: str,
     has_text: bool,
-    measured: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     baselines: Mapping[str, Any],
 ) -> list[str]:
-    """What a reader of the table must know: a baseline that is missing, a method that is beaten."""
-    if not wanted:
+    """List what a reader of the table must know: a missing baseline, a method that is beaten."""
+    if not enabled:
         return ["no zero-shot and no linear probe: baselines=false"]
-    found = [] if has_text else ["no zero-shot: backbone.text=false"]
+    lines = [] if has_text else ["no zero-shot: backbone.text=false"]
     if model == "linear_probe":  # it is that probe: float32 may yet rank a tie otherwise
-        return found
-    split = "test" if "test" in measured else "val"
+        return lines
+    split = "test" if "test" in metrics else "val"
     probe = baselines["linear_probe"]["splits"][split]["top1"]
-    if measured[split]["top1"] < probe:
-        found.append(f"below the linear probe of the same backbone on {split} ({probe:.2%})")
-    return found
+    if metrics[split]["top1"] < probe:
+        lines.append(f"below the linear probe of the same backbone on {split} ({probe:.2%})")
+    return lines

@@ -1,4 +1,4 @@
-"""Embeddings of whole splits by the frozen backbone, computed once and kept on disk."""
+"""Compute embeddings of whole splits by the frozen backbone once, and cache them on disk."""
 
 import hashlib
 import json
@@ -39,15 +39,15 @@ class Pixels(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Pixels (B, 3, H, W) uint8 of the photos at each indices (B,) int64, on the device."""
+        """Yield pixels (B, 3, H, W) uint8 of the images at each indices (B,) int64, on device."""
         ...
 
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """All that decides the bits of a split's features, besides the versions and settings of torch.
+    """Everything that decides the bits of a split's features, besides torch's version and settings.
 
-    `split_fingerprint` is a hash of the contents of the split's photos in their order,
+    `split_fingerprint` is a hash of the contents of the split's images in their order,
     `preprocessing` says how they become normalized pixels (size, interpolation, mean, std),
     `device` is its name ("cpu", "NVIDIA H100 80GB HBM3"), `batch_size` is part of it because the
     shape of a batch decides how sums are rounded.
@@ -62,13 +62,13 @@ class FeatureKey:
     batch_size: int
 
     def describe(self) -> str:
-        """The key with the versions and settings of this process: JSON, always in one order."""
+        """Describe the key, versions and settings of this process: JSON, always in one order."""
         process = {
             "features_version": FEATURES_VERSION,
             "pixels_version": FORMAT,
             "torch": torch.__version__,
             "open_clip": version("open_clip_torch"),
-            # These two resize the photos.
+            # These two resize the images.
             "pillow": version("pillow"),
             "torchvision": version("torchvision"),
             "threads": torch.get_num_threads(),
@@ -87,12 +87,12 @@ def frozen_features(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Tensor:
-    """Embeddings (N, E), float32 on the CPU, of all photos of a split.
+    """Load or compute the embeddings (N, E), float32 on the CPU, of all images of a split.
 
     `encode` maps uint8 pixels (B, 3, H, W) to embeddings (B, E): it normalizes, and runs the
-    backbone in eval mode at the precision that `feature_key` names. `folder` is the cache
-    folder; what is found there under `features/` is exactly what would have been computed.
-    `progress(done, total)` counts photos, and is not called for features that were found.
+    backbone in eval mode at the precision that `key` names. `folder` is the cache
+    folder; the entries under its `features/` are exactly what would have been computed.
+    `progress(done, total)` counts images, and is not called for features from the cache.
 
     Raises:
         TrainingError: an embedding is not finite.
@@ -100,13 +100,13 @@ def frozen_features(
     description = key.describe()
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
     path = folder / "features" / f"{name}.safetensors"
-    found = _read(path, description, len(pixels))
-    if found is not None:
-        return found
-    with _locked_features(path):
-        found = _read(path, description, len(pixels))  # by another process in the meantime
-        if found is not None:
-            return found
+    cached = _read(path, description, len(pixels))
+    if cached is not None:
+        return cached
+    with _lock_features(path):
+        cached = _read(path, description, len(pixels))  # by another process in the meantime
+        if cached is not None:
+            return cached
         features = _compute(pixels, encode, key.batch_size, progress)
         if not features.isfinite().all():
             raise TrainingError(
@@ -118,13 +118,13 @@ def frozen_features(
 
 
 @contextmanager
-def _locked_features(path: Path) -> Iterator[None]:
-    """Of several processes that want the same features, one computes them and the others wait."""
-    with ExitStack() as opened:
+def _lock_features(path: Path) -> Iterator[None]:
+    """Let one of several processes compute the same features, while the others wait."""
+    with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             waiting = partial(log.warning, "waiting for another process that computes %s", path)
-            opened.enter_context(lock(path.with_suffix(".lock"), waiting))
+            stack.enter_context(lock(path.with_suffix(".lock"), waiting))
         except OSError as error:  # nothing can be kept there, so nobody waits for it either
             log.info("%s cannot be locked: %s", path, error)
         yield
@@ -149,7 +149,7 @@ def _compute(
 
 
 def _read(path: Path, description: str, total: int) -> Tensor | None:
-    """The features kept at `path`; None where there are none, or where the file is damaged."""
+    """Read cached features; None where there are none, or where the file is damaged."""
     if not path.exists():
         return None
     try:
@@ -187,7 +187,7 @@ def _checksum(features: Tensor) -> str:
 
 
 def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
-    """The splits whose frozen features something rests on."""
+    """List the splits whose frozen features are needed."""
     if config.baselines or config.model.name in FROZEN:
         return splits
     if head_from_probe(config):
@@ -199,7 +199,7 @@ def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
 def feature_key(
     backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
 ) -> FeatureKey:
-    """What their cache knows them by."""
+    """Build the cache key of a split's features."""
     return FeatureKey(
         weights_sha256=backbone.weights_sha256,
         activation=backbone.activation,

@@ -1,4 +1,4 @@
-"""A linear probe: multinomial logistic regression on frozen features."""
+"""Fit a linear probe: multinomial logistic regression on frozen features."""
 
 import logging
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune.baselines import solvers
-from flowertune.baselines.solvers import Solver, threads_for, unpack
+from flowertune.baselines.solvers import Solver, limit_threads, unpack
 from flowertune.config.probe import ProbeConfig
 
 # The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """weight (C, E) and bias (C,) on features standardized by mean (E,) and std (E,); float64.
+    """weight (C, E), bias (C,) on features standardized by mean (E,) and std (E,); float64.
 
-    `weight_decay` is the one that was chosen or given; `unreached` says what kept the solver from
+    `weight_decay` is the one that was chosen or given; `failure` says what kept the solver from
     its solution, else None.
     """
 
@@ -32,17 +32,17 @@ class LinearProbe:
     mean: Tensor
     std: Tensor
     weight_decay: float
-    unreached: str | None
+    failure: str | None
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weight, bias, mean and std: what a linear head may start from."""
+        """Weight, bias, mean and std, for the initialization of a linear head."""
         return self.weight, self.bias, self.mean, self.std
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (N, C), float32, of features (N, E)."""
-        standard = (features.to(self.mean) - self.mean) / self.std
-        return torch.addmm(self.bias, standard, self.weight.T).float()
+        """Compute logits (N, C), float32, of features (N, E)."""
+        standardized = (features.to(self.mean) - self.mean) / self.std
+        return torch.addmm(self.bias, standardized, self.weight.T).float()
 
 
 def fit_linear_probe(
@@ -54,7 +54,7 @@ def fit_linear_probe(
     weight_decays: Sequence[float],
     solve: Solver,
 ) -> LinearProbe:
-    """The probe of the weight decay with the highest val top-1; of equals, the lowest val loss.
+    """Fit probes and choose the weight decay by val top-1; of equals, by the lowest val loss.
 
     Features are (N, E), labels (N,) integers below `classes`. Features are standardized by their
     mean and standard deviation on train. Weight decays are tried from the strongest down, each
@@ -66,53 +66,53 @@ def fit_linear_probe(
         assert val_features is not None
         assert val_labels is not None
         logits = probe.logits(val_features)
-        expected = val_labels.to(logits.device).long()
-        top1 = (logits.argmax(1) == expected).double().mean().item()
-        loss = F.cross_entropy(logits, expected).item()
+        labels = val_labels.to(logits.device).long()
+        top1 = (logits.argmax(1) == labels).double().mean().item()
+        loss = F.cross_entropy(logits, labels).item()
         log.debug(
             "linear probe: decay %g, val top-1 %.4f, loss %.4f", probe.weight_decay, top1, loss
         )
         return top1, -loss
 
-    probes = _solutions(train_features, train_labels, classes, weight_decays, solve)
-    chosen = probes[0] if len(probes) == 1 else max(probes, key=score)
-    if chosen.unreached is not None:
+    probes = _fit_all(train_features, train_labels, classes, weight_decays, solve)
+    best = probes[0] if len(probes) == 1 else max(probes, key=score)
+    if best.failure is not None:
         log.warning(
             "the linear probe %s with weight decay %g: its accuracy may be a little too low",
-            chosen.unreached,
-            chosen.weight_decay,
+            best.failure,
+            best.weight_decay,
         )
-    return chosen
+    return best
 
 
-def _solutions(
+def _fit_all(
     train_features: Tensor,
     train_labels: Tensor,
     classes: int,
     weight_decays: Sequence[float],
     solve: Solver,
 ) -> list[LinearProbe]:
-    """The probe of each weight decay, the strongest first."""
+    """Fit a probe with each weight decay, the strongest first."""
     features = train_features.double()
     mean = features.mean(0)
     std = features.std(0, correction=0)
-    # A feature that is the same on every photo says nothing: its standard deviation is rounding.
+    # A feature that is the same on every image says nothing: its standard deviation is rounding.
     std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
-    standard = (features - mean) / std
+    standardized = (features - mean) / std
     labels = train_labels.to(features.device).long()
     probes = []
-    solution = standard.new_zeros(classes * (standard.shape[1] + 1))
-    with threads_for(standard.shape[0] * standard.shape[1] * classes):
+    solution = standardized.new_zeros(classes * (standardized.shape[1] + 1))
+    with limit_threads(standardized.shape[0] * standardized.shape[1] * classes):
         for weight_decay in sorted(weight_decays, reverse=True):
-            solution, unreached = solve(standard, labels, classes, weight_decay, solution)
+            solution, failure = solve(standardized, labels, classes, weight_decay, solution)
             weight, bias = unpack(solution, classes)
-            probes.append(LinearProbe(weight, bias, mean, std, weight_decay, unreached))
+            probes.append(LinearProbe(weight, bias, mean, std, weight_decay, failure))
     return probes
 
 
-def probe_recipe(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], solvers.Solver]:
-    """The linear probe's weight decays to choose from, and its solver."""
-    decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
+def probe_settings(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], solvers.Solver]:
+    """Return the weight decays to choose from and the solver, from the config."""
+    weight_decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
     if settings.solver == "lbfgs":
-        return decays, solvers.lbfgs
-    return decays, solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)
+        return weight_decays, solvers.lbfgs
+    return weight_decays, solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)

@@ -1,4 +1,4 @@
-"""Text prompts for classes: templates such as "a photo of a {name}, a type of flower."."""
+"""Render text prompts for classes from templates such as "a photo of a {name}, a flower."."""
 
 from collections.abc import Sequence
 from string import Formatter
@@ -42,7 +42,7 @@ def check_templates(templates: Sequence[str], has_descriptions: bool) -> None:
 def render(
     templates: Sequence[str], class_names: Sequence[str], descriptions: Sequence[str] | None
 ) -> list[list[str]]:
-    """One list of prompts for each class, one prompt for each template.
+    """Render one list of prompts for each class, one prompt for each template.
 
     `descriptions` has one line for each class, or is None. Underscores in class names, which are
     often folder names, become spaces.
@@ -51,27 +51,27 @@ def render(
         UsageError: as `check_templates`.
     """
     check_templates(templates, has_descriptions=descriptions is not None)
-    lines = [""] * len(class_names) if descriptions is None else descriptions
+    class_descriptions = [""] * len(class_names) if descriptions is None else descriptions
     return [
         [
             template.format(name=name.replace("_", " "), description=description)
             for template in templates
         ]
-        for name, description in zip(class_names, lines, strict=True)
+        for name, description in zip(class_names, class_descriptions, strict=True)
     ]
 
 
 def _placeholders(template: str) -> list[str]:
-    """What stands between the braces, with any conversion or format spec, so `{name!r}` is odd."""
-    found = []
+    """List the placeholders with any conversion or format spec, so `{name!r}` is refused."""
+    placeholders = []
     try:
         for _, field, spec, conversion in Formatter().parse(template):
             if field is not None:
                 suffix = (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-                found.append(field + suffix)
+                placeholders.append(field + suffix)
     except ValueError as error:
         raise UsageError(
             f"prompt template {template!r} cannot be read ({error}): write {{name}} where the "
             "class name belongs, and {{ or }} for a brace that is meant literally"
         ) from error
-    return found
+    return placeholders

@@ -1,8 +1,8 @@
-"""How a linear probe's weights are found: L-BFGS to convergence, or AdamW for some epochs.
+"""Solve for a linear probe's weights: L-BFGS to convergence, or AdamW for some epochs.
 
 A solver takes standardized features (N, E) float64, labels (N,) int64, the number of classes, a
 weight decay and a solution to begin from, and gives a solution: weight (C, E) and bias (C,) in
-one vector, as `unpack` takes it, and what to say where the solution was not reached, else None.
+one vector, as `unpack` takes it, and why the solution was not reached, else None.
 """
 
 import math
@@ -19,7 +19,7 @@ Solver = Callable[[Tensor, Tensor, int, float, Tensor], tuple[Tensor, str | None
 
 # The largest entry of the gradient of the mean loss at which a solution counts as reached.
 GRADIENT_TOLERANCE = 1e-5
-# For each weight decay. Small tasks need 5 to 120; the bound is for 20,000 photos of 1,000 classes.
+# For each weight decay. Small tasks need 5 to 120; the bound is for 20,000 images of 1,000 classes.
 MAX_ITERATIONS = 500
 
 # Steps that L-BFGS remembers; each costs two vectors of the size of the weights.
@@ -27,17 +27,17 @@ HISTORY = 10
 
 # Multiply-adds of one pass, N * E * C, below which a second thread costs more than it gives
 # (and much more than that on a machine that others use too).
-ONE_THREAD_BELOW = 100_000_000
+MIN_PARALLEL_WORK = 100_000_000
 
 
 def lbfgs(
     features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: Tensor
 ) -> tuple[Tensor, str | None]:
-    """Minimises mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed.
+    """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed.
 
     L-BFGS: Liu and Nocedal 1989. No random number.
     """
-    at_label = torch.arange(len(features), device=features.device) * classes + labels
+    label_positions = torch.arange(len(features), device=features.device) * classes + labels
     vector = start.clone().requires_grad_()
     # scipy's L-BFGS-B comes to the same solutions, but spends several times as long on
     # its own vectors as on the loss, in BLAS threads that torch does not govern.
@@ -52,14 +52,14 @@ def lbfgs(
 
     def closure() -> Tensor:
         loss, vector.grad = _loss_and_gradient(
-            vector.detach(), features, at_label, classes, weight_decay
+            vector.detach(), features, label_positions, classes, weight_decay
         )
         return loss
 
     optimizer.step(closure)
     # Once more: the line search may have looked elsewhere last.
     solution = vector.detach()
-    _, gradient = _loss_and_gradient(solution, features, at_label, classes, weight_decay)
+    _, gradient = _loss_and_gradient(solution, features, label_positions, classes, weight_decay)
     largest = gradient.abs().max().item()
     if largest <= GRADIENT_TOLERANCE:
         return solution, None
@@ -67,10 +67,10 @@ def lbfgs(
 
 
 def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solver:
-    """Minibatches with AdamW (Loshchilov & Hutter 2019), the rate falling to 0 by a cosine.
+    """Train in minibatches with AdamW (Loshchilov & Hutter 2019); a cosine lowers the rate to 0.
 
     From zero, whatever there is to begin from; weight decay is AdamW's own, decoupled one. The
-    order of the photos comes from (seed, "linear probe", epoch).
+    order of the images comes from (seed, "linear probe", epoch).
     """
 
     def solve(
@@ -101,15 +101,15 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solver:
 
 
 def unpack(solution: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The vector of a solution as weight (C, E) and bias (C,)."""
+    """Split a solution vector into weight (C, E) and bias (C,)."""
     return solution[:-classes].view(classes, -1), solution[-classes:]
 
 
 @contextmanager
-def threads_for(work: int) -> Iterator[None]:
-    """One thread where `work` multiply-adds a pass are too few to share."""
+def limit_threads(work: int) -> Iterator[None]:
+    """Use one thread inside where `work` multiply-adds a pass are too few to share."""
     threads = torch.get_num_threads()
-    if work < ONE_THREAD_BELOW:
+    if work < MIN_PARALLEL_WORK:
         torch.set_num_threads(1)
     try:
         yield
@@ -118,18 +118,18 @@ def threads_for(work: int) -> Iterator[None]:
 
 
 def _loss_and_gradient(
-    vector: Tensor, features: Tensor, at_label: Tensor, classes: int, weight_decay: float
+    vector: Tensor, features: Tensor, label_positions: Tensor, classes: int, weight_decay: float
 ) -> tuple[Tensor, Tensor]:
-    """Written out rather than left to autograd: no graph, no second copy of the logits.
+    """Compute both by hand rather than autograd: no graph, no second copy of the logits.
 
-    `at_label` (N,) is the place of each photo's label in the flattened logits (N * C,).
+    `label_positions` (N,) is the position of each image's label in the flattened logits (N * C,).
     """
     weight, bias = unpack(vector, classes)
     log_probabilities = torch.addmm(bias, features, weight.T).log_softmax(1)
-    loss = -log_probabilities.view(-1)[at_label].mean()
+    loss = -log_probabilities.view(-1)[label_positions].mean()
     loss += weight_decay / 2 * weight.square().sum()
     error = log_probabilities.exp_()
-    error.view(-1)[at_label] -= 1
+    error.view(-1)[label_positions] -= 1
     error /= len(features)
     weight_gradient = torch.addmm(weight, error.T, features, beta=weight_decay)
     return loss, torch.cat([weight_gradient.flatten(), error.sum(0)])

@@ -1,4 +1,4 @@
-"""Zero-shot classification: each class is the mean direction of its prompts' embeddings.
+"""Classify zero-shot: each class is the mean direction of its prompts' embeddings.
 
 Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1.4; the same arithmetic as
 open_clip's `build_zero_shot_classifier`.
@@ -19,16 +19,16 @@ def class_vectors(
     `encode_text` maps n prompts to embeddings (n, E) of any length; `prompts` has one list for
     each class (see `prompts.render`).
     """
-    flat = [prompt for of_class in prompts for prompt in of_class]
+    flat = [prompt for class_prompts in prompts for prompt in class_prompts]
     with torch.inference_mode():
         embeddings = F.normalize(encode_text(flat).float(), dim=1)
-    # A copy outside inference mode, so that a text head may be initialised with them and trained.
-    by_class = embeddings.clone().split([len(of_class) for of_class in prompts])
-    return F.normalize(torch.stack([of_class.mean(0) for of_class in by_class]), dim=1)
+    # A copy outside inference mode, so that a text head may be initialized with them and trained.
+    by_class = embeddings.clone().split([len(class_prompts) for class_prompts in prompts])
+    return F.normalize(torch.stack([vectors.mean(0) for vectors in by_class]), dim=1)
 
 
 def zero_shot_logits(features: Tensor, vectors: Tensor, logit_scale: float) -> Tensor:
-    """Logits (N, C): cosine of image embeddings (N, E) and class vectors (C, E), times the scale.
+    """Scaled cosines of image embeddings (N, E) and class vectors (C, E) -> logits (N, C).
 
     `logit_scale` multiplies, as CLIP's `logit_scale.exp()` does (about 100 after training).
     """

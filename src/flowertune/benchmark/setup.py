@@ -1,4 +1,4 @@
-"""A training that is ready for its first step, for timing: in no run directory, on no baselines."""
+"""Set up a training for timing its steps: in no run directory, without baselines."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -35,34 +35,34 @@ from flowertune.training.step import Batch, TrainStep, build_step, load_batches,
 
 @dataclass(frozen=True)
 class BenchTraining:
-    """What a training has when its first step begins. `cached` has no test photos."""
+    """A training before its first step. `cached` has no test images."""
 
     compute: Compute
     backbone: Backbone
     classifier: Classifier
     cached: CachedDataset
-    photos: TrainLoader
+    loader: TrainLoader
     step: TrainStep
-    average: EMA | None
+    ema: EMA | None
 
-    def take(self, batches: Iterable[Batch], photos: int) -> None:
-        """The loop's step, and the average of the weights where there is one."""
-        _, stepped = self.step.take(batches, photos, "the benchmark")
-        if stepped and self.average is not None:
-            self.average.update()
+    def run_step(self, batches: Iterable[Batch], n_images: int) -> None:
+        """Run the loop's step, and update the average of the weights where there is one."""
+        _, stepped = self.step.run(batches, n_images, "the benchmark")
+        if stepped and self.ema is not None:
+            self.ema.update()
 
     def check(self) -> None:
-        """Raises TrainingError where a step was not finite that the host queued without looking.
+        """Raise TrainingError where a step was not finite that the host queued without looking.
 
         A step that the host waits for raises it by itself.
         """
-        if self.step.stopped.item():
+        if self.step.found_inf.item():
             what = "loss or gradient of the benchmark"
             raise TrainingError(nonfinite_message(what, self.compute.precision))
 
 
 def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
-    """As a training does it, without test photos and baselines, in no run directory."""
+    """Prepare a training like `train`, without test images and baselines, in no run directory."""
     settings, cache = config.trainer, cache_root()
     compute = choose_compute(settings.device, settings.precision)
     make_deterministic(settings.deterministic, compute.device)
@@ -71,7 +71,7 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
         backbone = load_backbone(config.backbone, config.seed)
         check_adapter(config.model, backbone)
         dataset = list_images(config.data, cache, console.advance)
-        splits = {name: each for name, each in dataset.splits.items() if name != "test"}
+        splits = {name: split for name, split in dataset.splits.items() if name != "test"}
         cached = cache_dataset(
             replace(dataset, splits=splits),
             backbone.preprocessing,
@@ -83,14 +83,14 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
     train = cached.splits["train"]
     check_loss(config.loss, train.split.labels)
 
-    # as in a training, so for the test photos too, of which nothing is decoded here
+    # as in a training, so for the test images too, of which nothing is decoded here
     resident = pixels_are_resident(config.data, dataset, train, compute.device)
     backbone.model.to(compute.device)
     mean = torch.tensor(backbone.preprocessing.mean, device=compute.device)
     std = torch.tensor(backbone.preprocessing.std, device=compute.device)
     classes = len(dataset.class_names)
     classifier = build_classifier(
-        config, backbone, classes, *_stand_ins(backbone.embedding_dim, classes)
+        config, backbone, classes, *_placeholder_inputs(backbone.embedding_dim, classes)
     ).to(compute.device)
     criterion = build_criterion(config.loss)
     step = build_step(classifier, criterion, compute, config.optimizer, settings, console.say)
@@ -99,7 +99,7 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
         backbone=backbone,
         classifier=classifier,
         cached=cached,
-        photos=build_train_loader(
+        loader=build_train_loader(
             train,
             DevicePixels(train.eval_pixels, compute.device, resident=resident),
             classes,
@@ -110,12 +110,12 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
             config.seed,
         ),
         step=step,
-        average=None if settings.ema is None else EMA(step.trained, settings.ema),
+        ema=None if settings.ema is None else EMA(step.parameters, settings.ema),
     )
 
 
-def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """For what a head starts from: features, class vectors, a probe. No time depends on them."""
+def _placeholder_inputs(width: int, classes: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Random features, class vectors and probe for a head; no time depends on them."""
     generator = seeding.generator(0, "bench")
     features, vectors = (torch.randn(rows, width, generator=generator) for rows in (64, classes))
     vectors = torch.nn.functional.normalize(vectors, dim=1)
@@ -124,22 +124,22 @@ def _stand_ins(width: int, classes: int) -> tuple[Tensor, Tensor, tuple[Tensor, 
 
 
 def step_batches(
-    photos: TrainLoader, accumulation: int, epoch: int
+    loader: TrainLoader, accumulation: int, epoch: int
 ) -> list[tuple[list[tuple[int, Tensor]], int]]:
-    """The steps of an epoch that have as many photos as the first: batches, and how many photos."""
-    batches = list(enumerate(photos.batches(epoch)))
-    groups = [batches[at : at + accumulation] for at in range(0, len(batches), accumulation)]
+    """List the steps of an epoch that are as large as the first: batches, and number of images."""
+    batches = list(enumerate(loader.batches(epoch)))
+    groups = [batches[i : i + accumulation] for i in range(0, len(batches), accumulation)]
     steps = [(group, sum(len(indices) for _, indices in group)) for group in groups]
     return [step for step in steps if step[1] == steps[0][1]]
 
 
-def endless_steps(photos: TrainLoader, accumulation: int) -> Generator[Iterator[Batch], None, None]:
-    """The batches of one step after the other, an epoch's in one stream as the loop has them.
+def endless_steps(loader: TrainLoader, accumulation: int) -> Generator[Iterator[Batch], None, None]:
+    """Yield the batches of one step after the other, an epoch's in one stream as in the loop.
 
     To be closed after the last.
     """
     for epoch in count(1):
-        steps = [batches for batches, _ in step_batches(photos, accumulation, epoch)]
-        with closing(load_batches(photos, chain.from_iterable(steps), epoch)) as stream:
+        steps = [batches for batches, _ in step_batches(loader, accumulation, epoch)]
+        with closing(load_batches(loader, chain.from_iterable(steps), epoch)) as stream:
             for batches in steps:
                 yield islice(stream, len(batches))

@@ -14,7 +14,7 @@ import torch
 
 from flowertune.benchmark import timing
 from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
-from flowertune.benchmark.timing import Timing, timed, timed_in_turn
+from flowertune.benchmark.timing import Timing, timeit, timeit_in_turn
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
@@ -74,8 +74,8 @@ def first_step(config: Config) -> int:
     """Set up a training and run its first step, in the process that is timed."""
     training = prepare(config, error_console())
     training.classifier.train()
-    batches, n_images = step_batches(training.photos, config.trainer.accumulation, 1)[0]
-    training.take(load_batches(training.photos, batches, 1), n_images)
+    batches, n_images = step_batches(training.loader, config.trainer.accumulation, 1)[0]
+    training.run_step(load_batches(training.loader, batches, 1), n_images)
     timing.synchronize(training.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
@@ -85,7 +85,7 @@ def first_step(config: Config) -> int:
 def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     settings = config.trainer
     training = prepare(config, console)
-    compute, loader = training.compute, training.photos
+    compute, loader = training.compute, training.loader
     device = compute.device
 
     console.say(f"timing the start of {CALLS} processes")
@@ -99,10 +99,10 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     timing.reset_peak_memory(device)
 
     def step_with_data() -> None:
-        training.take(next(steps), n_images)
+        training.run_step(next(steps), n_images)
 
     def bare_step() -> None:
-        training.take(resident, n_images)
+        training.run_step(resident, n_images)
 
     operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
     with closing(endless_steps(loader, settings.accumulation)) as steps:
@@ -123,7 +123,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
         )
         measure(outputs.logits, labels)
 
-    validation = timed(validate, device, len(labels))
+    validation = timeit(validate, device, len(labels))
     console.say("timing cache building")
     cache = _time_cache_building(config, training)
     console.say("timing a large matrix product")
@@ -189,8 +189,8 @@ def _time_steps(
     """
     steps = [bare_step, step_with_data]
     if streamed:
-        return [timed(step, device, n_images) for step in steps]
-    return timed_in_turn(steps, device, n_images)
+        return [timeit(step, device, n_images) for step in steps]
+    return timeit_in_turn(steps, device, n_images)
 
 
 def _time_start_up(config: Config) -> tuple[Timing, Timing]:

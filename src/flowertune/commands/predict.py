@@ -18,7 +18,7 @@ from flowertune.report.console.predictions import FORMATS, PredictionLines
 from flowertune.report.console.run import error_console
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
-from flowertune.runtime.streams import arrives
+from flowertune.runtime.streams import is_writable
 from flowertune.signals import install_handlers
 
 STDIN = "-"
@@ -87,7 +87,7 @@ def execute(arguments: Sequence[str]) -> int:
                 print(line, flush=True)
             done += 1
             stop.check()
-            if not arrives(sys.stdout):  # `| head` has seen enough
+            if not is_writable(sys.stdout):  # `| head` has seen enough
                 break
             if show_progress:
                 console.advance("photos", done, None)

@@ -36,7 +36,7 @@ from flowertune.models.adapters.lora import merge_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_backbone
-from flowertune.models.pretrained import INSTEAD
+from flowertune.models.pretrained import ADVICE
 from flowertune.runs import finished, resume
 from flowertune.runs.directory import Run, damaged_message
 from flowertune.runtime.device import Compute, choose_compute, send
@@ -255,7 +255,7 @@ def load_run_backbone(run: Run, config: Config) -> Backbone:
     try:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except UsageError as error:
-        reason = str(error).removesuffix(f"; {INSTEAD}")  # no other one will do
+        reason = str(error).removesuffix(f"; {ADVICE}")  # no other one will do
         message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
         raise UsageError(message) from error
     changed: Sequence[str] = resume.changed_facts(run, backbone.facts())

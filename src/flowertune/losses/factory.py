@@ -1,4 +1,4 @@
-"""From config to loss."""
+"""Build a loss from its config."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ Terms = dict[str, Tensor]
 def cross_entropy(
     embedding: Tensor, logits: Tensor, targets: Tensor, *, label_smoothing: float
 ) -> Terms:
-    """Cross-entropy alone."""
+    """Compute the cross-entropy alone."""
     return {"loss": soft_cross_entropy(logits, targets, label_smoothing)}
 
 
@@ -33,7 +33,7 @@ def triplet_cross_entropy(
     normalize: bool,
     reduction: Reduction,
 ) -> Terms:
-    """ "ce" + weight * "triplet", and "active_triplets", a share. The targets must be one-hot."""
+    """Compute "ce" + weight * "triplet", and the share "active_triplets"; targets: one-hot."""
     ce = soft_cross_entropy(logits, targets, label_smoothing)
     triplet, active = batch_hard_triplet_loss(
         embedding, targets.argmax(1), margin, distance, normalize, reduction
@@ -45,7 +45,7 @@ Criterion = Callable[[Tensor, Tensor, Tensor], Terms]
 
 
 def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
-    """Refuses training photos (their labels) that a loss can do nothing with."""
+    """Refuse training images (their labels) on which a loss is undefined."""
     triplets = isinstance(settings, TripletCrossEntropyConfig)
     if triplets and len(set(labels)) == len(labels):
         raise UsageError(
@@ -55,7 +55,7 @@ def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
 
 
 def build_criterion(settings: LossConfig) -> Criterion:
-    """What `training.loop.fit` minimizes."""
+    """Build the criterion that `training.loop.fit` minimizes."""
     return _CRITERIA[settings.name](settings)
 
 

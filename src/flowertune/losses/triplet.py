@@ -21,7 +21,7 @@ def batch_hard_triplet_loss(
     normalize: bool,
     reduction: Reduction,
 ) -> tuple[Tensor, Tensor]:
-    """Each anchor with its farthest positive and nearest negative: loss, share of active triplets.
+    """Pair each anchor with its farthest positive and nearest negative -> loss, active share.
 
     embedding (B, E), of any float type and computed in float32; labels (B,) int64. An anchor a
     with positive p and negative n costs max(0, d(a, p) - d(a, n) + margin), or with margin "soft"
@@ -51,7 +51,7 @@ def batch_hard_triplet_loss(
 
 @torch.no_grad()
 def mine_batch_hard(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of the points (B, E): the farthest of its label, the nearest of another.
+    """For each point (B, E), find the farthest of its label and the nearest of another.
 
     Two indices (B,) int64 and whether both exist (B,) bool; where one does not, its index means
     nothing. The shapes depend on B alone, so that nothing waits for the device.
@@ -59,9 +59,9 @@ def mine_batch_hard(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ten
     # Differences, not |a|^2 + |b|^2 - 2ab: CLIP's embeddings lie in a narrow cone far from the
     # origin, where that cancels.
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    same = labels[:, None] == labels
-    others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    is_positive, is_negative = same & others, ~same
+    same_label = labels[:, None] == labels
+    not_self = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    is_positive, is_negative = same_label & not_self, ~same_label
     farthest = distances.masked_fill(~is_positive, -torch.inf).argmax(1)
     nearest = distances.masked_fill(~is_negative, torch.inf).argmin(1)
     return farthest, nearest, is_positive.any(1) & is_negative.any(1)

@@ -1,4 +1,4 @@
-"""Multi-head attention opened into four Linear layers, so that LoRA can adapt each of them.
+"""Multi-head attention split into four Linear layers, so that LoRA can adapt each of them.
 
 open_clip up to 3.3 builds its towers from `nn.MultiheadAttention`, which keeps q, k and v in one
 parameter outside any Linear layer; peft's wrapper for it is wrong (it adds the update of the
@@ -17,7 +17,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class Attention(nn.Module):
-    """Drop-in for `nn.MultiheadAttention` as open_clip calls it, by `attend` or PyTorch's SDPA.
+    """Replace `nn.MultiheadAttention` as open_clip calls it, by `attend` or PyTorch's SDPA.
 
     Query (B, N, D), key and value (B, S, D); (N, B, D) and (S, B, D) where not `batch_first`.
     """
@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
     @classmethod
     def from_multihead(cls, source: nn.MultiheadAttention) -> "Attention":
-        """The same function with the same weights, dtype, device and trainability.
+        """Build one with the weights, dtype, device and trainability of an `nn.MultiheadAttention`.
 
         Raises NotImplementedError for `add_bias_kv` and `add_zero_attn`, which no CLIP uses.
         """
@@ -53,7 +53,7 @@ class Attention(nn.Module):
             raise NotImplementedError("attention with add_bias_kv or add_zero_attn is not opened")
         out_weight = source.out_proj.weight
         with torch.device("meta"):  # no initial weights to draw: all of them are copied
-            opened = cls(
+            attention = cls(
                 source.embed_dim,
                 source.num_heads,
                 kdim=source.kdim,
@@ -62,7 +62,7 @@ class Attention(nn.Module):
                 dropout=source.dropout,
                 batch_first=source.batch_first,
             )
-        opened = opened.to_empty(device=out_weight.device).to(out_weight.dtype)
+        attention = attention.to_empty(device=out_weight.device).to(out_weight.dtype)
         if source.in_proj_weight is not None:
             weights = list(source.in_proj_weight.chunk(3))
         else:  # key or value of another width than the query
@@ -71,14 +71,14 @@ class Attention(nn.Module):
         biases: Sequence[Tensor | None] = [None] * 4
         if source.in_proj_bias is not None:
             biases = [*source.in_proj_bias.chunk(3), source.out_proj.bias]
-        projections = (opened.q_proj, opened.k_proj, opened.v_proj, opened.out_proj)
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
         with torch.no_grad():
             for projection, weight, bias in zip(projections, weights, biases, strict=True):
                 projection.weight.copy_(weight)
                 if bias is not None:
                     projection.bias.copy_(bias)
-        opened.requires_grad_(out_weight.requires_grad)
-        return opened.train(source.training)
+        attention.requires_grad_(out_weight.requires_grad)
+        return attention.train(source.training)
 
     def forward(
         self,
@@ -88,7 +88,7 @@ class Attention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attended tokens, and None where `nn.MultiheadAttention` returns the weights.
+        """Attend; returns the tokens and, in place of `nn.MultiheadAttention`'s weights, None.
 
         `attn_mask`: (N, S) or (B * heads, N, S), as `nn.MultiheadAttention` takes it: a float mask
         is added to the scores, a bool mask is True where attention is NOT allowed.
@@ -114,11 +114,11 @@ class Attention(nn.Module):
         return (output if self.batch_first else output.transpose(0, 1)), None
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, heads, N, D / heads)."""
+        """Reshape (B, N, D) -> (B, heads, N, D / heads)."""
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _sdpa_mask(self, mask: Tensor | None, q: Tensor) -> Tensor | None:
-        """The same mask as SDPA takes it: bool True = attend, per-head masks four-dimensional."""
+        """Convert a mask to SDPA's form: bool True = attend, per-head masks four-dimensional."""
         if mask is None:
             return None
         mask = ~mask if mask.dtype == torch.bool else mask.to(q.dtype)
@@ -126,7 +126,7 @@ class Attention(nn.Module):
 
 
 def is_unfused(module: nn.Module) -> bool:
-    """Whether a module's projections are Linear layers (or Linear layers that peft has wrapped)."""
+    """Whether all projections are Linear layers (or Linear layers that peft has wrapped)."""
     return all(
         isinstance(getattr(projection, "base_layer", projection), nn.Linear)
         for projection in (getattr(module, name, None) for name in PROJECTIONS)
@@ -137,8 +137,8 @@ def unfuse_attention(model: nn.Module) -> int:
     """Replace every `nn.MultiheadAttention` inside `model` by an `Attention` of the same weights.
 
     Found by what an attribute holds, not by the class of the block around it. Returns the number
-    of opened attentions, those that were open already included (open_clip's next major version
-    builds them so, and opening twice changes nothing); the caller asserts it.
+    of split attentions, those that were split already included (open_clip's next major version
+    builds them so, and splitting twice changes nothing); the caller asserts it.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -148,18 +148,18 @@ def unfuse_attention(model: nn.Module) -> int:
 
 
 def fused_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model by the names that it had before its attention was opened."""
+    """State dict of a model under the parameter names of `nn.MultiheadAttention`."""
     state: dict[str, Tensor] = model.state_dict()
     for name, module in model.named_modules():
         if isinstance(module, Attention):
-            inputs = [f"{name}.{projection}" for projection in PROJECTIONS[:3]]
-            weights = [state.pop(f"{each}.weight") for each in inputs]
+            prefixes = [f"{name}.{projection}" for projection in PROJECTIONS[:3]]
+            weights = [state.pop(f"{prefix}.weight") for prefix in prefixes]
             if all(weight.shape[1] == module.embed_dim for weight in weights):
                 state[f"{name}.in_proj_weight"] = torch.cat(weights)
             else:  # key or value of another width than the query
-                names = (f"{each}_weight" for each in inputs)
-                state.update(zip(names, weights, strict=True))
+                keys = (f"{prefix}_weight" for prefix in prefixes)
+                state.update(zip(keys, weights, strict=True))
             if module.q_proj.bias is not None:
-                biases = [state.pop(f"{each}.bias") for each in inputs]
+                biases = [state.pop(f"{prefix}.bias") for prefix in prefixes]
                 state[f"{name}.in_proj_bias"] = torch.cat(biases)
     return state

@@ -1,4 +1,4 @@
-"""Which patches of an image a logit depends on (Chefer et al., 2021, arXiv:2103.15679)."""
+"""Attribute a logit to the patches of an image (Chefer et al., 2021, arXiv:2103.15679)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,84 +11,84 @@ from torch import Tensor, nn
 from flowertune.models.classifier import Classifier
 from flowertune.models.vision_tower import embed, pools_class_token
 
-_Attended = dict[str, Tensor]  # q, k, v and context, what the values were summed to; each (B, *, D)
+_Captured = dict[str, Tensor]  # q, k, v and context, what the values were summed to; each (B, *, D)
 
 
 def can_attribute(visual: nn.Module) -> bool:
-    """Whether `patch_attribution` can be had of this image tower."""
+    """Whether `patch_attribution` supports this image tower."""
     return pools_class_token(visual)
 
 
 def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
-    """How much each patch has to do with the logit of a class: (B, rows, columns), 0 or more.
+    """Relevance of each patch to the logit of a class: (B, rows, columns), 0 or more.
 
     images: (B, 3, H, W), normalized; classes: (B,). In each block the attention that raises the
     logit (attention times its gradient, what is negative left out, mean over heads) carries the
-    tokens' relevance on: R <- R + A R, equations 5 and 6. What is given is the class token's row
-    at the end. Prompts that a block gets are of no patch. `can_attribute` must hold.
+    tokens' relevance on: R <- R + A R, equations 5 and 6. The result is the class token's row
+    at the end. Prompts that a block gets belong to no patch. `can_attribute` must hold.
     """
     visual, prompts = classifier.visual, classifier.prompts
     assert isinstance(visual, VisionTransformer)
     blocks: list[ResidualAttentionBlock] = list(visual.transformer.resblocks)
-    with torch.enable_grad(), _watched(blocks) as seen:
+    with torch.enable_grad(), _capture(blocks) as captures:
         logits = classifier.head(embed(visual, images, prompts).float())
-        chosen = logits.gather(1, classes[:, None]).sum()  # each photo's depends on its own alone
-    gradients = torch.autograd.grad(chosen, [each["context"] for each in seen])
+        total = logits.gather(1, classes[:, None]).sum()  # each image's depends on its own alone
+    gradients = torch.autograd.grad(total, [captured["context"] for captured in captures])
     rows, columns = visual.grid_size
     relevance = torch.eye(1 + rows * columns, device=images.device).expand(len(images), -1, -1)
-    for block, attended, gradient in zip(blocks, seen, gradients, strict=True):
-        raised = _raising(attended, gradient, block.attn.num_heads)
-        keys, new = relevance, raised.shape[2] - relevance.shape[1]
-        if prompts is not None and new:
-            of_no_patch = relevance.new_zeros(len(images), new, relevance.shape[2])
-            keys = prompts.insert(relevance, of_no_patch)
+    for block, captured, gradient in zip(blocks, captures, gradients, strict=True):
+        weights = _positive_attention(captured, gradient, block.attn.num_heads)
+        keys, n_prompts = relevance, weights.shape[2] - relevance.shape[1]
+        if prompts is not None and n_prompts:
+            zeros = relevance.new_zeros(len(images), n_prompts, relevance.shape[2])
+            keys = prompts.insert(relevance, zeros)
         # prompts that travel on ask as well; else the image's tokens do, at the end the class token
-        queries = keys if raised.shape[1] == keys.shape[1] else relevance[:, : raised.shape[1]]
-        relevance = queries + raised @ keys
-    by_patch: Tensor = relevance[:, 0, 1:].unflatten(1, (rows, columns))
-    return by_patch
+        queries = keys if weights.shape[1] == keys.shape[1] else relevance[:, : weights.shape[1]]
+        relevance = queries + weights @ keys
+    result: Tensor = relevance[:, 0, 1:].unflatten(1, (rows, columns))
+    return result
 
 
 @torch.no_grad()
-def _raising(attended: _Attended, gradient: Tensor, heads: int) -> Tensor:
-    """Attention (B, M, S) as far as it raises the logit; gradient (B, M, D): of the context."""
-    q, k, v, of_context = (
-        each.float().unflatten(2, (heads, -1)).transpose(1, 2)
-        for each in (attended["q_proj"], attended["k_proj"], attended["v_proj"], gradient)
+def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Tensor:
+    """Attention (B, M, S) that raises the logit; gradient (B, M, D): of the context."""
+    q, k, v, context_gradient = (
+        x.float().unflatten(2, (heads, -1)).transpose(1, 2)
+        for x in (captured["q_proj"], captured["k_proj"], captured["v_proj"], gradient)
     )
     attention = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(3)
-    its_gradient = of_context @ v.transpose(2, 3)
-    raising: Tensor = (attention * its_gradient).clamp_min(0).mean(1)
-    return raising
+    attention_gradient = context_gradient @ v.transpose(2, 3)
+    result: Tensor = (attention * attention_gradient).clamp_min(0).mean(1)
+    return result
 
 
 @contextmanager
-def _watched(blocks: Sequence[ResidualAttentionBlock]) -> Iterator[list[_Attended]]:
-    """While it is open, a forward pass leaves here what each block's attention worked with."""
-    seen: list[_Attended] = [{} for _ in blocks]
+def _capture(blocks: Sequence[ResidualAttentionBlock]) -> Iterator[list[_Captured]]:
+    """Inside, a forward pass fills in what the attention of each block worked with."""
+    captures: list[_Captured] = [{} for _ in blocks]
     handles = []
-    for block, kept in zip(blocks, seen, strict=True):
+    for block, captured in zip(blocks, captures, strict=True):
         for name in ("q_proj", "k_proj", "v_proj"):
             projection = block.get_submodule(f"attn.{name}")
-            handles.append(projection.register_forward_hook(partial(_keep, kept, name)))
+            handles.append(projection.register_forward_hook(partial(_save_output, captured, name)))
         out_proj = block.get_submodule("attn.out_proj")
-        handles.append(out_proj.register_forward_pre_hook(partial(_keep_context, kept)))
+        handles.append(out_proj.register_forward_pre_hook(partial(_save_context, captured)))
     try:
-        yield seen
+        yield captures
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _keep(
-    kept: _Attended, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor
+def _save_output(
+    captured: _Captured, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor
 ) -> None:
-    kept[name] = output.detach()
+    captured[name] = output.detach()
 
 
-def _keep_context(kept: _Attended, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _save_context(captured: _Captured, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     (context,) = inputs
     if not context.requires_grad:  # in the first block; nothing before it is differentiated
         context = context.detach().requires_grad_()
-    kept["context"] = context
+    captured["context"] = context
     return (context,)

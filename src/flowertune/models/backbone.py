@@ -1,4 +1,4 @@
-"""The pretrained CLIP: loaded, frozen, its attention opened, and what a run records about it."""
+"""Load the pretrained CLIP, freeze it and split its attention; facts for the run's record."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -15,7 +15,6 @@ from flowertune import files
 from flowertune.data.image import Preprocessing
 from flowertune.errors import UsageError, one_line
 from flowertune.models import attention, pretrained
-from flowertune.models import pretrained as weights
 from flowertune.models.kernels.linear import use_onednn_linear
 from flowertune.models.kernels.patch_embedding import use_matmul_patches
 from flowertune.models.kernels.quick_gelu import fuse_quick_gelu
@@ -32,14 +31,14 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
-NO_TENSORS = "it is damaged, or a pickle of more than tensors, which is never run"
+NOT_TENSORS = "it is damaged, or a pickle of more than tensors, which is never run"
 Tokenizer = Callable[[Sequence[str]], Tensor]  # n strings -> token ids (n, context length)
 TEXT_BATCH = 256  # strings at once through the text tower, to bound its memory
 
 
 @dataclass
 class Backbone:
-    """An open_clip model in eval mode with every parameter frozen and its attention opened.
+    """An open_clip model in eval mode with every parameter frozen and its attention split.
 
     `tag` names the weights. `activation` is "quickgelu" or "gelu", read off the built model.
     `weights_sha256` is the hash of the weights file (of the tensors, where there is no file).
@@ -61,17 +60,17 @@ class Backbone:
 
     @property
     def visual(self) -> nn.Module:
-        """The image tower; `tower.embed` is its forward pass."""
+        """The image tower; `vision_tower.embed` is its forward pass."""
         visual: nn.Module = self.model.visual
         return visual
 
     @property
     def logit_scale(self) -> float:
-        """What CLIP multiplies cosine similarities by (about 100 for OpenAI's weights)."""
+        """Factor on cosine similarities (about 100 for OpenAI's weights)."""
         return float(self.model.logit_scale.detach().exp())
 
     def facts(self) -> dict[str, Any]:
-        """What tells it from another: name, tag, hash, activation, preprocessing."""
+        """Facts that identify the backbone: name, tag, hash, activation, preprocessing."""
         return {
             "backbone": self.name,
             "tag": self.tag,
@@ -81,19 +80,19 @@ class Backbone:
         }
 
     def architecture(self) -> dict[str, Any]:
-        """open_clip's `model_cfg`, from which it builds the model again."""
+        """Return open_clip's `model_cfg`, from which it builds the model again."""
         architecture: dict[str, Any] = open_clip.get_model_config(self.source)
         if self.activation == "quickgelu":  # for some names it comes with the tag of the weights
             architecture["quick_gelu"] = True
         return architecture
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> embedding (B, E), not of unit length."""
+        """Encode normalized images (B, 3, H, W) -> embedding (B, E), not of unit length."""
         return embed(self.visual, images)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """n strings -> embedding (n, E), not of unit length. Needs `has_text`."""
+        """Encode n strings -> embedding (n, E), not of unit length. Needs `has_text`."""
         assert self.tokenizer is not None, "a backbone without text cannot encode text"
         device = self.model.logit_scale.device
         tokens = self.tokenizer(list(texts)).to(device)
@@ -103,34 +102,34 @@ class Backbone:
 
 
 def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
-    """An open_clip model by name and weights by tag, from the hub's cache or the hub.
+    """Load an open_clip model by name and weights by tag, from the hub's cache or the hub.
 
     The activation follows the weights: `ViT-B-32` with `openai` gets QuickGELU. Raises UsageError
     for an unknown name or tag, and where the weights cannot be fetched.
     """
     name, tag, entry, quick_gelu = pretrained.resolve(name, tag)
     repo, _, filename = entry["hf_hub"].rpartition("/")
-    path = weights.fetch(repo, pretrained.candidates(filename), f"the weights {name} {tag}")
+    path = pretrained.fetch(repo, pretrained.candidates(filename), f"the weights {name} {tag}")
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
     _read_weights(model, path)
-    return _finish(model, name, name, tag, files.sha256_of(path), tokenizer)
+    return _assemble(model, name, name, tag, files.sha256_of(path), tokenizer)
 
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
-    """An open_clip model by name with random weights of `seed`: for tests and benchmarks."""
-    name = pretrained.known_model(name)
+    """Build an open_clip model by name with random weights of `seed`: for tests and benchmarks."""
+    name = pretrained.canonical_model_name(name)
     tokenizer = _tokenizer(name, text=True)
     model = _build(name, name, quick_gelu=False, preprocess={}, seed=seed)
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
         digest.update(key.encode())
         digest.update(tensor.cpu().numpy().tobytes())
-    return _finish(model, name, name, "random", digest.hexdigest(), tokenizer)
+    return _assemble(model, name, name, "random", digest.hexdigest(), tokenizer)
 
 
 def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone:
-    """An open_clip directory: `open_clip_config.json` and weights; name = the folder's name.
+    """Load an open_clip directory: `open_clip_config.json` and weights; name = the folder's name.
 
     Raises UsageError for a folder that is not one, and for weights that do not fit.
     """
@@ -142,27 +141,27 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
             f"backbone.path={path}: no {CONFIG_FILE} in it; an open_clip folder has that and"
             f" {WEIGHT_FILES[0]}"
         )
-    found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
-    if not found:
+    weight_files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not weight_files:
         raise UsageError(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
     source = f"local-dir:{folder}"
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
-    _read_weights(model, found[0])
-    sha256 = files.sha256_of(found[0])
-    return _finish(model, source, folder.name, tag, sha256, _tokenizer(source, text))
+    _read_weights(model, weight_files[0])
+    sha256 = files.sha256_of(weight_files[0])
+    return _assemble(model, source, folder.name, tag, sha256, _tokenizer(source, text))
 
 
 def load_tiny(*, text: bool = True) -> Backbone:
-    """The built-in tiny CLIP, which needs no network: name "tiny", tag "builtin"."""
+    """Load the built-in tiny CLIP, which needs no network: name "tiny", tag "builtin"."""
     return load_directory(ASSETS / "tiny", text, tag="builtin")
 
 
 def _build(
-    source: str, where: str, *, quick_gelu: bool, preprocess: dict[str, Any], seed: int
+    source: str, label: str, *, quick_gelu: bool, preprocess: dict[str, Any], seed: int
 ) -> nn.Module:
-    """The model that `source` names with random weights of `seed`, its preprocessing on it."""
+    """Build the model that `source` names with random weights of `seed` and its preprocessing."""
     try:
-        with weights.quiet(), seeded(seed, "backbone"):
+        with pretrained.quiet(), seeded(seed, "backbone"):
             model: nn.Module = open_clip.create_model(
                 source,
                 load_weights=False,
@@ -174,18 +173,18 @@ def _build(
     # A config can be wrong in as many ways as a model has parameters; some models need packages
     # that are not ours.
     except Exception as error:
-        raise UsageError(f"cannot build the model of {where}: {one_line(error)}") from error
+        raise UsageError(f"cannot build the model of {label}: {one_line(error)}") from error
 
 
 def _read_weights(model: nn.Module, path: Path) -> None:
     try:
-        with weights.quiet():
+        with pretrained.quiet():
             open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     # Cut, not a weights file, a pickle with code in it, other tensors than the model's: each has
     # a type of its own in safetensors, pickle, zipfile and torch.
     except Exception as error:
-        said = isinstance(error, (OSError, RuntimeError, SafetensorError))
-        reason = one_line(error) if said else NO_TENSORS  # not torch's advice to run its code
+        is_safe = isinstance(error, (OSError, RuntimeError, SafetensorError))
+        reason = one_line(error) if is_safe else NOT_TENSORS  # not torch's advice to run its code
         raise UsageError(f"cannot read the weights {path}: {reason}") from error
 
 
@@ -196,10 +195,10 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
     hub_name = config["text_cfg"].get("hf_tokenizer_name")
     if hub_name and not source.startswith("local-dir:"):
         # Ask for one small file first: within seconds, unlike transformers, which retries.
-        files = ("tokenizer_config.json", "tokenizer.json")
-        weights.fetch(hub_name, files, f"the tokenizer of {source}")
+        filenames = ("tokenizer_config.json", "tokenizer.json")
+        pretrained.fetch(hub_name, filenames, f"the tokenizer of {source}")
     try:
-        with weights.quiet():
+        with pretrained.quiet():
             tokenizer: Tokenizer = open_clip.get_tokenizer(source)
             return tokenizer
     except Exception as error:  # transformers' own, or that it is not installed
@@ -209,7 +208,7 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
         ) from error
 
 
-def _finish(
+def _assemble(
     model: open_clip.CLIP,
     source: str,
     name: str,
@@ -217,14 +216,14 @@ def _finish(
     sha256: str,
     tokenizer: Tokenizer | None,
 ) -> Backbone:
-    found = sum(
+    n_attentions = sum(
         isinstance(module, nn.MultiheadAttention) or attention.is_unfused(module)
         for module in model.modules()
     )
-    assert attention.unfuse_attention(model) == found
+    assert attention.unfuse_attention(model) == n_attentions
     use_onednn_linear(model)
     use_matmul_patches(model)
-    quick = fuse_quick_gelu(model) > 0
+    uses_quick_gelu = fuse_quick_gelu(model) > 0
     model.requires_grad_(False).eval()
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))
     with torch.no_grad():  # the one measure of the width that holds for every kind of tower
@@ -236,7 +235,7 @@ def _finish(
         name=name,
         tag=tag,
         weights_sha256=sha256,
-        activation="quickgelu" if quick else "gelu",
+        activation="quickgelu" if uses_quick_gelu else "gelu",
         embedding_dim=embedding_dim,
         has_text=tokenizer is not None,
         source=source,

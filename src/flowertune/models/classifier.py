@@ -1,4 +1,4 @@
-"""The classifier: image tower with its adapter, and a head, as one module."""
+"""The classifier: an image tower with its adapter, and a head, as one module."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) -> embedding (B, E) and logits (B, C), in float32."""
+        """Map normalized images (B, 3, H, W) -> embedding (B, E), logits (B, C), in float32."""
         if self.mode in FROZEN:
             with torch.no_grad():
                 embedding = embed(self.visual, images).float()
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         return embedding, self.head(embedding)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """What is frozen stays in eval mode; of a LoRA tower only LoRA's dropouts train."""
+        """Set the mode; frozen parts stay in eval mode, and in LoRA towers only dropouts train."""
         super().train(mode)
         if self.mode != "full":
             self.visual.eval()
@@ -61,27 +61,27 @@ class Classifier(nn.Module):
         return self
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The trained parameters, for separate learning rates: "adapter" and "head"."""
+        """Group the trainable parameters for separate learning rates: "adapter" and "head"."""
         return {
-            "adapter": list(self._adapter().values()),
+            "adapter": list(self._adapter_parameters().values()),
             "head": [p for p in self.head.parameters() if p.requires_grad],
         }
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers are trained."""
+        """Number of trainable parameters."""
         return sum(p.numel() for group in self.parameter_groups().values() for p in group)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Copies, on the CPU, of what training changes before the head, and of the whole head."""
-        return {name: tensor.to("cpu", copy=True) for name, tensor in self._trained().items()}
+        """Copy to the CPU the state of the trained part of the tower and of the whole head."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._state_views().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `trainable_state` gave, in place.
+        """Load a state from `trainable_state`, in place.
 
         Raises ValueError where names or shapes differ.
         """
-        own = self._trained()
+        own = self._state_views()
         if different := sorted(own.keys() ^ state.keys()):
             raise ValueError(f"state of another classifier: {different[0]} is in one of them only")
         for name, tensor in own.items():
@@ -90,20 +90,20 @@ class Classifier(nn.Module):
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
-    def _adapter(self) -> dict[str, nn.Parameter]:
-        """What is trained before the head, by name."""
+    def _adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters before the head, by name."""
         return {
             name: parameter
             for name, parameter in self.named_parameters()
             if parameter.requires_grad and not name.startswith("head.")
         }
 
-    def _trained(self) -> dict[str, Tensor]:
+    def _state_views(self) -> dict[str, Tensor]:
         """Views, without gradient: the adapter's parameters (the tower's and its buffers where all
         of it trains) and the head's parameters and buffers."""
         if self.mode == "full":
             adapter = {f"visual.{name}": t for name, t in self.visual.state_dict().items()}
         else:
-            adapter = {name: parameter.detach() for name, parameter in self._adapter().items()}
+            adapter = {name: p.detach() for name, p in self._adapter_parameters().items()}
         head = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         return {**adapter, **head}

@@ -1,4 +1,4 @@
-"""From config to backbone, adapter, head and classifier; each is picked by its literal name."""
+"""Build backbone, adapter, head and classifier from a config, each picked by its literal name."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ from flowertune.models.heads import CosineHead, LinearHead, TextHead
 
 
 def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
-    """The frozen backbone with its weights; with random ones (of `seed`) where asked for."""
+    """Load the frozen backbone with its weights, or with random ones (of `seed`) if asked for."""
     if settings.weights == "random":
         return backbones.load_random(settings.name, seed, text=settings.text)
     return _BACKBONES[settings.source](settings)
@@ -32,7 +32,7 @@ _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {
 
 
 def check_adapter(settings: ModelConfig, backbone: Backbone) -> None:
-    """Refuses an adapter that this backbone cannot take, before anything is started."""
+    """Refuse an adapter that this backbone does not support, before any work."""
     if isinstance(settings, LoraConfig):
         adapted_layers(backbone, settings.layers)
     elif isinstance(settings, VptConfig):
@@ -47,7 +47,7 @@ def build_classifier(
     class_vectors: Tensor | None,
     linear_start: Sequence[Tensor] | None,
 ) -> Classifier:
-    """Backbone, adapter and head as one module, on the CPU's initial draws.
+    """Build backbone, adapter and head as one module, with initial weights drawn on the CPU.
 
     train_features (N, E): frozen, for a head that standardizes. class_vectors (C, E): from
     prompts, for a text head. linear_start: weight, bias, mean and std of a linear probe, for a
@@ -98,7 +98,7 @@ def _head(
         if not settings.standardize:
             return LinearHead(width, classes, None, None, seed=seed)
         assert train_features is not None
-        return LinearHead(width, classes, *_statistics(train_features), seed=seed)
+        return LinearHead(width, classes, *_mean_and_std(train_features), seed=seed)
     if isinstance(settings, CosineHeadConfig):
         return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
     assert isinstance(settings, TextHeadConfig)
@@ -106,6 +106,6 @@ def _head(
     return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
 
 
-def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_std(features: Tensor) -> tuple[Tensor, Tensor]:
     std, mean = torch.std_mean(features.double(), dim=0, correction=0)
     return mean.float(), std.float()

@@ -1,4 +1,4 @@
-"""Heads: embedding (B, E) to logits (B, C), in float32 under autocast too."""
+"""Classification heads: embedding (B, E) to logits (B, C), in float32 under autocast too."""
 
 import math
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimensi
 
 
 class LinearHead(nn.Module):
-    """Embedding standardized by fixed statistics, then a Linear layer.
+    """Standardize the embedding by fixed statistics, then apply a Linear layer.
 
-    `mean`, `std` (E,): of the frozen backbone's embeddings of the training photos; both None to
+    `mean`, `std` (E,): of the frozen backbone's embeddings of the training images; both None to
     leave the embedding as it is. Initial weights are drawn from (seed, "head").
     """
 
@@ -61,7 +61,7 @@ class LinearHead(nn.Module):
 
 
 class CosineHead(nn.Module):
-    """Scale times the cosine between the embedding and one vector for each class.
+    """Scale the cosine between the embedding and one vector for each class.
 
     Initial class vectors (C, E) are of unit length and drawn from (seed, "head").
     """
@@ -96,9 +96,9 @@ class TextHead(CosineHead):
 
 
 def head_from_state(state: Mapping[str, Tensor]) -> nn.Module:
-    """The head whose state this is. A text head is a cosine head by then.
+    """Build the head from its state dict. A text head is a cosine head by then.
 
-    Raises KeyError, ValueError or RuntimeError for what is no head's state.
+    Raises KeyError, ValueError or RuntimeError for any other state.
     """
     head: nn.Module
     if "linear.weight" in state:
@@ -113,9 +113,9 @@ def head_from_state(state: Mapping[str, Tensor]) -> nn.Module:
 
 @dataclass(frozen=True)
 class LinearForm:
-    """logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
+    """A head as logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
 
-    `normalizes`: the embedding is made one of unit length before.
+    `normalizes`: the embedding is scaled to unit length first.
     """
 
     weight: Tensor
@@ -124,9 +124,9 @@ class LinearForm:
 
 
 def as_linear(head: nn.Module) -> LinearForm:
-    """The same function: standardization, or the scale of a cosine, becomes part of the weights."""
+    """Fold standardization, or the scale of a cosine, into the weights of the same function."""
     if isinstance(head, LinearHead):
-        # in double precision, as small deviations make large weights
+        # in double precision, as a small std makes large weights
         weight = head.linear.weight.detach().double() / head.std.double()
         bias = head.linear.bias.detach().double() - weight @ head.mean.double()
         return LinearForm(weight.float(), bias.float(), normalizes=False)

@@ -1,4 +1,4 @@
-"""Weight files: where they come from, and what their hash is.
+"""Find open_clip's weight files and download them.
 
 A file in the Hugging Face cache is used without asking the network. For one that is not, the host
 is asked first, within `REACH_SECONDS` in all, so that a machine without network hears so at once;
@@ -20,31 +20,31 @@ from flowertune.errors import UsageError, one_line
 # To look up, connect to and hear from the host. People are promised a line within ten seconds, and
 # the program has to start first.
 REACH_SECONDS = 3.0
-INSTEAD = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
+ADVICE = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
 
 T = TypeVar("T")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the log lines of open_clip and huggingface_hub to themselves.
+    """Silence the log lines of open_clip and huggingface_hub.
 
     The handler is there because `logging.warning`, which open_clip calls, installs one of its own
     on a root logger that has none.
     """
-    root, before = logging.getLogger(), logging.root.manager.disable
+    root, previous = logging.getLogger(), logging.root.manager.disable
     handler = logging.NullHandler()
     root.addHandler(handler)
     logging.disable(logging.ERROR)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(previous)
         root.removeHandler(handler)
 
 
 def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
-    """The first of `filenames` that the hub's `repo` has, from the cache or downloaded.
+    """Fetch the first of `filenames` that the hub's `repo` has, from the cache or the network.
 
     `what` names the thing in messages. Raises UsageError where it cannot be had.
     """
@@ -61,14 +61,14 @@ def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
         # huggingface_hub raises what its HTTP library raises, and that has changed with its
         # versions (requests, httpx, xet); whatever it is, the file could not be had.
         except Exception as error:
-            raise UsageError(_could_not(what, repo, one_line(error))) from error
+            raise UsageError(_fetch_failure(what, repo, one_line(error))) from error
 
 
 def _first_on_hub(repo: str, filenames: Sequence[str], what: str) -> str:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
-    def ask() -> str | None:
+    def find() -> str | None:
         for filename in filenames:
             try:
                 get_hf_file_metadata(hf_hub_url(repo, filename), timeout=REACH_SECONDS)
@@ -78,29 +78,29 @@ def _first_on_hub(repo: str, filenames: Sequence[str], what: str) -> str:
         return None
 
     try:
-        found = _within(REACH_SECONDS, ask)
+        filename = _call_with_timeout(REACH_SECONDS, find)
     except TimeoutError as error:
         reason = f"no answer within {REACH_SECONDS:.0f} s"
-        raise UsageError(_could_not(what, repo, reason)) from error
+        raise UsageError(_fetch_failure(what, repo, reason)) from error
     except Exception as error:  # see fetch: the types depend on huggingface_hub's HTTP library
-        raise UsageError(_could_not(what, repo, one_line(error))) from error
-    if found is None:
-        raise UsageError(_could_not(what, repo, f"there is no {' or '.join(filenames)}"))
-    return found
+        raise UsageError(_fetch_failure(what, repo, one_line(error))) from error
+    if filename is None:
+        raise UsageError(_fetch_failure(what, repo, f"there is no {' or '.join(filenames)}"))
+    return filename
 
 
-def _within(seconds: float, ask: Callable[[], T]) -> T:
-    """What `ask` returns or raises; TimeoutError after `seconds`, whatever it is then waiting for.
+def _call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
+    """Call `function`; TimeoutError after `seconds`, whatever it is then waiting for.
 
     A thread, because the timeouts of HTTP libraries start anew with each address and each read,
     and looking up a name has none at all.
     """
-    answers: list[T] = []
+    results: list[T] = []
     errors: list[Exception] = []
 
     def run() -> None:
         try:
-            answers.append(ask())
+            results.append(function())
         except Exception as error:
             errors.append(error)
 
@@ -109,39 +109,39 @@ def _within(seconds: float, ask: Callable[[], T]) -> T:
     thread.join(seconds)
     if errors:
         raise errors[0]
-    if not answers:
+    if not results:
         raise TimeoutError
-    return answers[0]
+    return results[0]
 
 
-def _could_not(what: str, repo: str, reason: str) -> str:
+def _fetch_failure(what: str, repo: str, reason: str) -> str:
     from huggingface_hub import constants
 
-    return f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {INSTEAD}"
+    return f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {ADVICE}"
 
 
 QUICKGELU = "-quickgelu"
 
 
-def known_model(name: str) -> str:
-    """open_clip's spelling of a model's name. Raises UsageError, with close matches, for others."""
+def canonical_model_name(name: str) -> str:
+    """Return open_clip's spelling of a model's name. Raises UsageError naming close matches."""
     cleaned = name.replace("/", "-")
     models = open_clip.list_models()
     if cleaned not in models:
         raise UsageError(
-            f"open_clip has no model {name!r}{_close(cleaned, models)};"
+            f"open_clip has no model {name!r}{_suggest(cleaned, models)};"
             " a folder of your own: backbone=local backbone.path=..."
         )
     return cleaned
 
 
 def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
-    """(name, tag, open_clip's entry for the weights, whether the model needs QuickGELU).
+    """Look up name, tag, open_clip's entry for the weights, and whether the model needs QuickGELU.
 
     Raises UsageError for unknown ones, and for a QuickGELU model with weights that were trained
     without it (open_clip builds such a model and only warns; its accuracy is lower).
     """
-    name, tag = known_model(name), tag.lower().replace("-", "_")
+    name, tag = canonical_model_name(name), tag.lower().replace("-", "_")
     entry = open_clip.get_pretrained_cfg(name, tag)
     plain = name.removesuffix(QUICKGELU)
     if not entry and plain != name and open_clip.is_pretrained_cfg(plain, tag):
@@ -150,15 +150,15 @@ def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
         )
     if not entry:
         tags = open_clip.list_pretrained_tags_by_model(name)
-        known = f"; it has {', '.join(tags)}" if 0 < len(tags) <= 8 else ""
-        raise UsageError(f"{name} has no weights {tag!r}{_close(tag, tags)}{known}")
+        listing = f"; it has {', '.join(tags)}" if 0 < len(tags) <= 8 else ""
+        raise UsageError(f"{name} has no weights {tag!r}{_suggest(tag, tags)}{listing}")
     # Either may say so: some models have it in their config and not in the entry of the weights.
     quick_gelu = bool(entry.get("quick_gelu") or open_clip.get_model_config(name).get("quick_gelu"))
     return name, tag, entry, quick_gelu
 
 
 def candidates(filename: str) -> tuple[str, ...]:
-    """File names to try on the hub for one in open_clip's list, safetensors first.
+    """List file names to try on the hub for one in open_clip's list, safetensors first.
 
     An empty name stands for open_clip's own two.
     """
@@ -170,7 +170,7 @@ def candidates(filename: str) -> tuple[str, ...]:
     return (filename,)
 
 
-def _close(word: str, known: list[str]) -> str:
-    by_lower = {item.lower(): item for item in reversed(known)}
+def _suggest(word: str, names: list[str]) -> str:
+    by_lower = {name.lower(): name for name in reversed(names)}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
     return f" (did you mean {', '.join(by_lower[match] for match in matches)}?)" if matches else ""

@@ -1,4 +1,4 @@
-"""What later use needs of a trained model, beside the backbone itself: the run's adapter/ folder.
+"""Save and load a trained model without its backbone: the adapter/ folder of a run.
 
 adapter_config.json, adapter_model.safetensors   LoRA in PEFT format (model=lora)
 prompts.json, prompts.safetensors                visual prompts (model=vpt)
@@ -32,12 +32,12 @@ def save_classifier(
     classifier: Classifier,
     class_names: Sequence[str],
 ) -> None:
-    """Writes the folder's files from the classifier's present weights."""
+    """Write the folder's files from the classifier's present weights."""
     if config.model.name == "lora":
         # peft writes in place; only whole files get their names
-        with TemporaryDirectory(prefix=".adapter.", dir=folder) as written:
-            lora.save_adapter(classifier.visual, Path(written))
-            for file in sorted(Path(written).iterdir()):
+        with TemporaryDirectory(prefix=".adapter.", dir=folder) as staging:
+            lora.save_adapter(classifier.visual, Path(staging))
+            for file in sorted(Path(staging).iterdir()):
                 files.write_bytes(folder / file.name, file.read_bytes())
     elif classifier.prompts is not None:
         vpt.save_prompts(classifier.visual, classifier.prompts, folder)
@@ -63,7 +63,7 @@ def save_classifier(
 def load_classifier(
     folder: Path, config: Config, backbone: Backbone
 ) -> tuple[Classifier, tuple[str, ...]]:
-    """The classifier as it was written, on the CPU, and the names of its classes.
+    """Load the classifier onto the CPU, and the names of its classes.
 
     backbone: the one that it was trained on, new; an adapter is put into it in place.
 
@@ -93,18 +93,18 @@ def load_classifier(
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes CPU tensors by name."""
+    """Write CPU tensors by name."""
     files.write_bytes(path, to_safetensors(state))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Reads what `save_weights` wrote, on the CPU."""
+    """Read tensors by name from `save_weights`, on the CPU."""
     tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     return tensors
 
 
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """The content of a safetensors file."""
+    """Serialize tensors to the content of a safetensors file."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     data: bytes = safetensors.torch.save(contiguous)
     return data

@@ -1,4 +1,4 @@
-"""The image tower's forward pass: open_clip's own, with what nobody looks at left out."""
+"""The image tower's forward pass: open_clip's own, without the tokens that nothing depends on."""
 
 from collections.abc import Sequence
 
@@ -10,24 +10,24 @@ from flowertune.models.visual_prompts import VisualPrompts
 
 # Of inference on a CPU, which is no faster with more; prompts count for nothing. Features that are
 # kept hang on it in their last bits: another number is another `FEATURES_VERSION`.
-TOKENS_AT_ONCE = 6400
+MAX_CPU_TOKENS = 6400
 
 
 def split_for_cpu(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
-    """What a tower gets or has given for a batch (B, ...), in the parts that it is to work on.
+    """Split a batch (B, ...) of a tower's inputs or outputs into the parts to work on at once.
 
-    For inference: a GPU takes all at once, a CPU as many photos as have `TOKENS_AT_ONCE` tokens.
+    For inference: a GPU takes all at once, a CPU as many images as have `MAX_CPU_TOKENS` tokens.
     """
     if batch.device.type != "cpu" or not isinstance(visual, VisionTransformer):
         return [batch]
     parts: Sequence[Tensor] = batch.split(
-        max(1, TOKENS_AT_ONCE // len(visual.positional_embedding))
+        max(1, MAX_CPU_TOKENS // len(visual.positional_embedding))
     )
     return parts
 
 
 def embed(visual: nn.Module, images: Tensor, prompts: VisualPrompts | None = None) -> Tensor:
-    """Images (B, 3, H, W) -> embedding (B, E), with visual prompts where they are given.
+    """Embed images (B, 3, H, W) -> (B, E), with visual prompts where they are given.
 
     Where the pooling takes the class token alone, the last block computes that token alone: the
     others give it their keys and values and are done. So do prompts that the next block replaces.
@@ -47,42 +47,42 @@ def embed(visual: nn.Module, images: Tensor, prompts: VisualPrompts | None = Non
             tokens = block(tokens)
         normed = context = last.ln_1(tokens)
     else:
-        tokens, normed, context = _up_to_last(visual, tokens, prompts)
+        tokens, normed, context = _run_up_to_last(visual, tokens, prompts)
     if pools_class_token(visual):
         tokens, normed = tokens[:, :1], normed[:, :1]
-    embedding, _ = visual._pool(_attend(last, tokens, normed, context))
+    embedding, _ = visual._pool(_run_block(last, tokens, normed, context))
     return embedding if visual.proj is None else embedding @ visual.proj
 
 
 def takes_prompts(visual: nn.Module) -> bool:
-    """Whether `embed` can put prompts into this tower."""
+    """Whether `embed` can insert prompts into this tower."""
     return (
         isinstance(visual, VisionTransformer)
         and visual.transformer.batch_first
-        and all(_is_opened(block) for block in visual.transformer.resblocks)
+        and all(_is_supported(block) for block in visual.transformer.resblocks)
     )
 
 
 def pools_class_token(visual: nn.Module) -> bool:
-    """Whether the embedding is made of the class token alone, in blocks that `embed` knows."""
+    """Whether the embedding depends on the class token alone, in blocks that `embed` supports."""
     return (
         isinstance(visual, VisionTransformer)
         and visual.pool_type == "tok"
         and visual.attn_pool is None
         and visual.transformer.batch_first
-        and _is_opened(visual.transformer.resblocks[-1])
+        and _is_supported(visual.transformer.resblocks[-1])
     )
 
 
-def _is_opened(block: nn.Module) -> bool:
-    """Whether `_attend` computes what the block does."""
+def _is_supported(block: nn.Module) -> bool:
+    """Whether `_run_block` computes the same as the block."""
     return isinstance(block, ResidualAttentionBlock) and isinstance(block.attn, Attention)
 
 
-def _attend(
+def _run_block(
     block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor, context: Tensor
 ) -> Tensor:
-    """What `block` makes of tokens (B, M, D) that attend to context (B, N, D): (B, M, D).
+    """Run `block` on tokens (B, M, D) that attend to context (B, N, D): (B, M, D).
 
     `normed` are the tokens after the block's ln_1, as the context is.
     """
@@ -91,23 +91,23 @@ def _attend(
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))  # type: ignore[no-any-return]
 
 
-def _up_to_last(
+def _run_up_to_last(
     visual: VisionTransformer, tokens: Tensor, prompts: VisualPrompts
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The image's tokens and prompts through all blocks but the last; `_attend`'s inputs there."""
+    """Run all blocks but the last on tokens and prompts; returns `_run_block`'s inputs there."""
     *blocks, last = visual.transformer.resblocks
     for index, block in enumerate(blocks):
         if index >= prompts.depth:
             tokens = block(tokens)
             continue
-        own = prompts(index, tokens, visual.ln_pre)
+        extra = prompts(index, tokens, visual.ln_pre)
         if index == prompts.depth - 1:  # from here on they travel with the image's tokens
-            tokens = block(prompts.insert(tokens, own))
+            tokens = block(prompts.insert(tokens, extra))
         else:  # the next block replaces them, so nobody looks at what becomes of them here
             normed = block.ln_1(tokens)
-            tokens = _attend(block, tokens, normed, prompts.insert(normed, block.ln_1(own)))
+            tokens = _run_block(block, tokens, normed, prompts.insert(normed, block.ln_1(extra)))
     normed = last.ln_1(tokens)
     if prompts.depth <= len(blocks):
-        return prompts.remove(tokens), prompts.remove(normed), normed
-    own = prompts(len(blocks), tokens, visual.ln_pre)
-    return tokens, normed, prompts.insert(normed, last.ln_1(own))
+        return prompts.strip(tokens), prompts.strip(normed), normed
+    extra = prompts(len(blocks), tokens, visual.ln_pre)
+    return tokens, normed, prompts.insert(normed, last.ln_1(extra))

@@ -1,4 +1,4 @@
-"""Visual prompts: trained tokens beside the image's, and where they go."""
+"""Visual prompts: trained tokens inserted among those of the image."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ POSITIONS: tuple[Position, ...] = ("after_cls", "end")
 
 
 class VisualPrompts(nn.Module):
-    """The prompts of an image tower's first `depth` blocks; `tower.embed` puts them there.
+    """The prompts of an image tower's first `depth` blocks, inserted by `vision_tower.embed`.
 
     embeddings: (P, D), the same prompts in each of these blocks, or (depth, P, D), each block's
     own. `before_ln_pre`: the first block's go through CLIP's ln_pre as the image's tokens do; no
@@ -34,18 +34,18 @@ class VisualPrompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, block: int, tokens: Tensor, ln_pre: nn.Module) -> Tensor:
-        """The prompts (B, P, D) of a block (from 0) for tokens (B, N, D), in their dtype."""
-        own = self.embeddings if self.embeddings.ndim == 2 else self.embeddings[block]
-        prompts: Tensor = self.dropout(own.to(tokens.dtype).expand(tokens.shape[0], -1, -1))
+        """Prompts (B, P, D) of a block (from 0) for tokens (B, N, D), in their dtype."""
+        embeddings = self.embeddings if self.embeddings.ndim == 2 else self.embeddings[block]
+        prompts: Tensor = self.dropout(embeddings.to(tokens.dtype).expand(tokens.shape[0], -1, -1))
         return ln_pre(prompts) if block == 0 and self.before_ln_pre else prompts
 
     def insert(self, tokens: Tensor, prompts: Tensor) -> Tensor:
-        """Tokens (B, N, D), the class token first, and prompts (B, P, D) -> (B, N + P, D)."""
+        """Insert prompts (B, P, D) into tokens (B, N, D), class token first -> (B, N + P, D)."""
         start = self._start(tokens.shape[1])
         return torch.cat([tokens[:, :start], prompts, tokens[:, start:]], dim=1)
 
-    def remove(self, tokens: Tensor) -> Tensor:
-        """What `insert` was given: (B, N + P, D) -> (B, N, D)."""
+    def strip(self, tokens: Tensor) -> Tensor:
+        """Undo `insert`: (B, N + P, D) -> (B, N, D)."""
         count = self.embeddings.shape[-2]
         start = self._start(tokens.shape[1] - count)
         return torch.cat([tokens[:, :start], tokens[:, start + count :]], dim=1)

@@ -1,4 +1,4 @@
-"""The same bits from the same seed."""
+"""Get the same bits from the same seed."""
 
 import os
 
@@ -6,7 +6,7 @@ import torch
 
 
 def make_deterministic(enabled: bool, device: torch.device) -> None:
-    """Only algorithms that give the same result each time, or whatever is fastest.
+    """Use only algorithms that give the same result each time, or else the fastest ones.
 
     MPS has no deterministic form of some operations: there torch warns instead of failing.
     Must run before the first operation on a GPU (https://pytorch.org/docs/stable/notes/randomness.html).

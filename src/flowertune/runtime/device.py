@@ -1,4 +1,4 @@
-"""Where and how precisely to compute."""
+"""Choose the device and the precision to compute with."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Compute:
     threads: int
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Mixed precision for the forward pass; nothing at fp32."""
+        """Enable mixed precision for the forward pass; nothing at fp32."""
         if self.precision == "fp32":
             return nullcontext()
         context: AbstractContextManager[None] = torch.autocast(self.device.type, dtype=self.dtype)
@@ -28,7 +28,7 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of matrix products in the forward pass."""
+        """The dtype of matrix products in the forward pass."""
         return _DTYPES[self.precision]
 
     @property
@@ -38,14 +38,14 @@ class Compute:
 
     @property
     def device_name(self) -> str:
-        """The device as results print it."""
+        """Name of the device in results."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return self.device.type
 
 
 def choose_compute(device: str, precision: str) -> Compute:
-    """`auto` picks cuda, then mps, then cpu; and bf16 on GPUs that compute with it, else fp32.
+    """Resolve `auto`: cuda, then mps, then cpu; and bf16 on GPUs that compute with it, else fp32.
 
     Raises:
         UsageError: a device that is not there, or a precision it does not have.
@@ -56,11 +56,11 @@ def choose_compute(device: str, precision: str) -> Compute:
         "cpu": True,
     }
     if device == "auto":
-        device = next(name for name, there in available.items() if there)
+        device = next(name for name, present in available.items() if present)
     elif not available[device]:
-        there = ", ".join(name for name, there in available.items() if there)
+        names = ", ".join(name for name, present in available.items() if present)
         raise UsageError(
-            f"trainer.device={device}: torch finds no such device here; there is {there}"
+            f"trainer.device={device}: torch finds no such device here; there is {names}"
         )
     has_bf16 = device == "cpu" or (device == "cuda" and torch.cuda.get_device_capability()[0] >= 8)
     if precision == "auto":
@@ -72,13 +72,13 @@ def choose_compute(device: str, precision: str) -> Compute:
     return Compute(torch.device(device), precision, torch.get_num_threads())
 
 
-# Photos worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
+# Images worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
 # that is mapped already. No result depends on it.
 GROUP_ON_CPU = 2
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`, without waiting for the work that is queued there."""
+    """Copy a CPU tensor to `device`, without waiting for the work that is queued there."""
     if device.type == "cuda":
         # Out of pinned memory the copy is queued behind the kernels, and the host need not wait.
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Memory: what the C library does with what a step frees, and what is said where none is left."""
+"""Keep a step's freed memory in the process, and explain where there is none left."""
 
 import ctypes
 import sys
@@ -16,7 +16,7 @@ NEVER_TRIM = -1  # the largest number that it knows
 
 
 def keep_freed() -> bool:
-    """Lets this process keep what it frees, as the next step takes as much; whether it can.
+    """Let this process keep freed memory, as the next step takes as much; whether it can.
 
     Else glibc gives a step's activations back to the kernel and asks for them again in the next
     one, which clears each page: thousands of page faults a step on the CPU. It is glibc's alone.
@@ -26,23 +26,23 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    kept = any(mallopt(M_MMAP_THRESHOLD, largest) for largest in LARGEST_KEPT)
-    return bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)) and kept
+    accepted = any(mallopt(M_MMAP_THRESHOLD, largest) for largest in LARGEST_KEPT)
+    return bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)) and accepted
 
 
 @contextmanager
-def explain_oom(line: str) -> Iterator[None]:
-    """While the body runs, `line` is what a person reads of memory that is lacking.
+def explain_oom(message: str) -> Iterator[None]:
+    """Turn an out-of-memory error in the body into a FlowertuneError with `message`.
 
     Raises:
-        FlowertuneError: that line.
+        FlowertuneError: memory ran out in the body.
     """
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise FlowertuneError(line) from error
+        raise FlowertuneError(message) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -50,5 +50,5 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()  # MPS and the CPU's allocator raise a plain RuntimeError
-    lacking = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
-    return isinstance(error, RuntimeError) and any(words in text for words in lacking)
+    phrases = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+    return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)

@@ -1,4 +1,4 @@
-"""stdout and stderr that end no work when nobody reads them any more, or their disk is full."""
+"""Let work go on when nobody reads stdout or stderr any more, or their disk is full."""
 
 import errno
 import io
@@ -14,7 +14,7 @@ NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 class _ResilientStream(io.FileIO):
-    """A descriptor for writing; after the first error what is written to it is thrown away.
+    """A descriptor for writing that discards all output after the first error.
 
     `ended` is whether there was one, and `lost` that error, unless nobody was there to read.
     """
@@ -33,36 +33,36 @@ class _ResilientStream(io.FileIO):
             if error.errno not in NOBODY_READS:
                 self.lost = error
             self.ended = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for whatever else writes there
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.fileno())  # for whatever else writes there
+            os.close(devnull)
             return memoryview(data).nbytes
 
 
-def arrives(stream: Any) -> bool:
-    """Whether what is written there still goes anywhere: to ask before more work is done for it."""
+def is_writable(stream: Any) -> bool:
+    """Whether output to a stream still goes anywhere: to ask before more work is done for it."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return not (isinstance(raw, _ResilientStream) and raw.ended)
 
 
 @contextmanager
 def resilient_output() -> Iterator[list[OSError]]:
-    """While it is open, writing to stdout and stderr raises nothing (Windows: as ever).
+    """Make writing to stdout and stderr raise nothing inside (Windows: as ever).
 
-    What it gives holds, once it is closed, why anything was lost that somebody would have read.
+    The list holds, once it is closed, why anything was lost that somebody would have read.
     Streams that are no descriptor's (a notebook's, a test's) are left as they are.
     """
     lost: list[OSError] = []
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if type(stream) is io.TextIOWrapper:
-                opened.enter_context(_in_place_of(name, stream, lost))
+                stack.enter_context(_replace_stream(name, stream, lost))
         yield lost
 
 
 @contextmanager
-def _in_place_of(name: str, stream: io.TextIOWrapper, lost: list[OSError]) -> Iterator[None]:
+def _replace_stream(name: str, stream: io.TextIOWrapper, lost: list[OSError]) -> Iterator[None]:
     stream.reconfigure(errors="backslashreplace")  # any class name on any terminal
     if os.name != "posix":
         yield

@@ -1,4 +1,4 @@
-"""Weights, and all that a training goes on from, on disk: safetensors and JSON, never a pickle."""
+"""Save and load the state of a training: safetensors and JSON, never a pickle."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ State = tuple[dict[str, Any], dict[str, Tensor]]  # plain values, and tensors on
 
 
 def save(run: Run, epochs: int, step: int, state: State) -> None:
-    """Puts the state after so many epochs and steps into the run; older ones but one go.
+    """Save the state after so many epochs and steps into the run; older ones but one go.
 
     Raises files.DiskFullError, or another OSError; what was saved before is there then.
     """
@@ -33,6 +33,6 @@ def save(run: Run, epochs: int, step: int, state: State) -> None:
 
 
 def load(path: Path) -> State:
-    """Reads what `save` wrote; whoever names the path has seen that it is whole."""
+    """Read a state from `save`; the caller has verified that the files are whole."""
     values = json.loads((path / STATE).read_text(encoding="utf-8"))
     return values, load_weights(path / TENSORS)

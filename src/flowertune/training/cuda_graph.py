@@ -1,4 +1,4 @@
-"""A GPU's step as one call of the host: its kernels are recorded once and replayed (CUDA graphs).
+"""Run a GPU's step as one call of the host: record its kernels once, replay them (CUDA graphs).
 
 A small model leaves a large GPU waiting for the host, which launches some hundred kernels a step. A
 recording is launched whole. It reads and writes the same memory each time, so what changes from
@@ -20,14 +20,14 @@ from flowertune.runtime.device import Compute
 Scalars = dict[str, Tensor]  # by name, () each
 
 WARM_UP = 2  # calls before the recording: kernels are loaded, gradients are made
-MOST_RECORDINGS = 5  # for each the device is waited for; rarer shapes run as they are
+MAX_RECORDINGS = 5  # for each the device is waited for; rarer shapes run as they are
 
 
 class Recorder(Protocol):
-    """Records what a function asks of the device."""
+    """Record the device work of a function."""
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """What does the same again, in the same memory, and the tensor that it then fills.
+        """Return a function that does the same again, in the same memory, and the tensor it fills.
 
         Raises RuntimeError where the function asks for something that cannot be recorded. Nothing
         of it has been done then, nor when it could.
@@ -35,25 +35,25 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs in one pool of memory, as they run one after the other.
+    """Record CUDA graphs in one pool of memory, as they run one after the other.
 
-    What one fills has to be copied before another runs.
+    The output of one has to be copied before another runs.
     """
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """As `Recorder` has it."""
+        """See `Recorder.record`."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # the thread that reads photos ahead pins memory meanwhile; "global" would forbid it
+            # the thread that reads images ahead pins memory meanwhile; "global" would forbid it
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                filled = function()
+                output = function()
         except RuntimeError:
             torch.cuda.set_stream(stream)  # torch before 2.12 leaves its own in force
             raise
-        return graph.replay, filled
+        return graph.replay, output
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ class _RecordedGraph:
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
     names: tuple[str, ...]
-    filled: Tensor  # (len(names),)
+    output: Tensor  # (len(names),)
 
     def __call__(self, tensors: tuple[Tensor, ...]) -> Scalars:
-        for mine, given in zip(self.inputs, tensors, strict=True):
-            mine.copy_(given)
+        for buffer, tensor in zip(self.inputs, tensors, strict=True):
+            buffer.copy_(tensor)
         self.replay()
-        return dict(zip(self.names, self.filled.clone().unbind(), strict=True))
+        return dict(zip(self.names, self.output.clone().unbind(), strict=True))
 
 
 class CudaGraphStep:
-    """Calls functions of tensors that give named scalars, recorded for each shape of the tensors.
+    """Call functions of tensors that give named scalars, recorded for each shape of the tensors.
 
     The first calls of a function with such shapes (and `fixed` values) run it as it is, the next
     one records it, and that and all later ones replay. Where one cannot be recorded, all go on as
@@ -87,7 +87,7 @@ class CudaGraphStep:
     def __call__(
         self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
     ) -> Scalars:
-        """`function(*tensors, **fixed)`; the tensors are the caller's again afterwards."""
+        """Call `function(*tensors, **fixed)`; the tensors may be changed afterwards."""
         shapes = tuple(tensor.shape for tensor in tensors)
         key = (function.__name__, shapes, tuple(sorted(fixed.items())))
         calls = self.calls[key] = self.calls.get(key, 0) + 1
@@ -104,7 +104,7 @@ class CudaGraphStep:
         tensors: tuple[Tensor, ...],
         fixed: dict[str, float],
     ) -> None:
-        if self.recorder is None or len(self.recordings) == MOST_RECORDINGS:
+        if self.recorder is None or len(self.recordings) == MAX_RECORDINGS:
             return
         inputs = tuple(tensor.clone() for tensor in tensors)
         names: tuple[str, ...] = ()
@@ -116,24 +116,24 @@ class CudaGraphStep:
             return torch.stack(list(scalars.values()))
 
         try:
-            replay, filled = self.recorder.record(run)
+            replay, output = self.recorder.record(run)
         except RuntimeError as error:
             self.recorder = None
             # the end of the capture fails too, over what went wrong in it
-            why = first_line(error.__context__ or error)
-            self.say(f"steps are not recorded, and so a little slower: {why}")
+            reason = first_line(error.__context__ or error)
+            self.say(f"steps are not recorded, and so a little slower: {reason}")
         else:
-            self.recordings[key] = _RecordedGraph(inputs, replay, names, filled)
+            self.recordings[key] = _RecordedGraph(inputs, replay, names, output)
 
 
 def build_graph_step(
-    choice: str, compute: Compute, say: Callable[[str], None]
+    mode: str, compute: Compute, say: Callable[[str], None]
 ) -> CudaGraphStep | None:
-    """What calls the functions of a step under `trainer.compile`; None: they run as they are.
+    """Build the recorder of steps for `trainer.compile`; None: steps run as they are.
 
-    `say` takes a line where that is not as it was asked for, then or when a step is recorded.
+    `say` gets a line where `mode` cannot be followed, then or when a step is recorded.
     """
-    if choice == "never" or compute.device.type != "cuda":
+    if mode == "never" or compute.device.type != "cuda":
         return None
     if compute.precision == "fp16":
         say("steps are not recorded: fp16's loss scaling decides after each whether it counts")

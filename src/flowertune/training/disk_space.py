@@ -1,4 +1,4 @@
-"""Whether the disk has room for what a run will leave, asked before it is begun."""
+"""Check before a run that the disk has room for its files."""
 
 import shutil
 from pathlib import Path
@@ -15,24 +15,24 @@ from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.runs.directory import CHECKPOINTS_KEPT, not_writable_message
 
-PHOTO_BYTES = 500  # of a photo's rows in photos.csv and in its predictions
+IMAGE_BYTES = 500  # of an image's rows in photos.csv and in its predictions
 LINE_BYTES = 250  # of a step in metrics.jsonl
 
 
-def check_disk_space(config: Config, backbone: Backbone, photos: CachedDataset) -> None:
-    """Refuses a run that the disk of `run.root` has no room for.
+def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) -> None:
+    """Refuse a run that the disk of `run.root` has no room for.
 
     Counted are the weights, the checkpoints and the one that is being written, and the lines of
-    photos and steps. The adapter has been checked (`build.check_adapter`).
+    images and steps. The adapter has been checked (`factory.check_adapter`).
     """
     settings = config.trainer
-    sizes = {name: len(each.split) for name, each in photos.splits.items()}
-    weights = 4 * saved_parameters(config, backbone, len(photos.dataset.class_names))
-    needed = 2 * weights + PHOTO_BYTES * sum(sizes.values())  # best/ and adapter/
+    sizes = {name: len(split.split) for name, split in cached.splits.items()}
+    weights = 4 * saved_parameters(config, backbone, len(cached.dataset.class_names))
+    needed = 2 * weights + IMAGE_BYTES * sum(sizes.values())  # best/ and adapter/
     if config.model.name not in FROZEN:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
-        averaged = 0 if settings.ema is None else 1
-        checkpoint = (4 + averaged) * weights + lines  # trained, AdamW's two, kept
+        n_averaged = 0 if settings.ema is None else 1
+        checkpoint = (4 + n_averaged) * weights + lines  # trained, AdamW's two, kept
         needed += lines + (CHECKPOINTS_KEPT + 1) * checkpoint
     root = Path(config.run.root).expanduser().absolute()
     path = root / str(config.run.name)
@@ -51,7 +51,7 @@ def check_disk_space(config: Config, backbone: Backbone, photos: CachedDataset) 
 
 
 def saved_parameters(config: Config, backbone: Backbone, classes: int) -> int:
-    """How many numbers a trained classifier is kept by: the adapter, and the head or more."""
+    """Count the numbers in a saved classifier: the adapter, and the head or more."""
     model = config.model
     visual: Any = backbone.visual  # open_clip is not typed
     head = (classes + 2) * (backbone.embedding_dim + 1)
@@ -61,12 +61,12 @@ def saved_parameters(config: Config, backbone: Backbone, classes: int) -> int:
         blocks = 1 if model.shared else prompted_blocks(backbone, model.depth)
         return head + blocks * model.num_prompts * int(visual.transformer.width)
     if isinstance(model, LoraConfig):
-        linears = [
-            visual.transformer.resblocks[layer].get_submodule(part)
-            for layer in adapted_layers(backbone, model.layers)
+        layers = [
+            visual.transformer.resblocks[block].get_submodule(part)
+            for block in adapted_layers(backbone, model.layers)
             for target in set(model.targets)
             for part in TARGETS[target]
         ]
-        sides = sum(int(each.in_features + each.out_features) for each in linears)
-        return head + model.rank * sides
+        total_width = sum(int(layer.in_features + layer.out_features) for layer in layers)
+        return head + model.rank * total_width
     return head

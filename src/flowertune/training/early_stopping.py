@@ -1,4 +1,4 @@
-"""Which epoch was best, and when there is no point in going on."""
+"""Track the best epoch, and stop when validation no longer improves."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from flowertune.metrics import SplitMetrics
 
 @dataclass
 class EarlyStopping:
-    """Follows one validation metric over the epochs.
+    """Follow one validation metric over the epochs.
 
     `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). The best
     epoch is the best, whatever `min_delta`; of equal ones the earlier. After `patience` epochs
@@ -28,7 +28,7 @@ class EarlyStopping:
     _milestone: float = -math.inf  # the score of the last improvement that counted
 
     def update(self, epoch: int, metrics: SplitMetrics) -> bool:
-        """Takes in an epoch's metrics; true where it is the best so far."""
+        """Record an epoch's metrics; true where it is the best so far."""
         score = self.score(metrics)
         if score > self._milestone + self.min_delta:
             self._milestone, self.waited = score, 0
@@ -41,12 +41,12 @@ class EarlyStopping:
         return is_best
 
     def score(self, metrics: SplitMetrics) -> float:
-        """The monitored metric, the higher the better."""
+        """Return the monitored metric, the higher the better."""
         value = float(getattr(metrics, self.monitor))
         return -value if self.monitor == "loss" else value
 
     def state(self) -> dict[str, Any]:
-        """What it has seen, in JSON's values."""
+        """Return the state, in JSON's values."""
         best, milestone = (
             score if math.isfinite(score) else None for score in (self._best, self._milestone)
         )
@@ -59,7 +59,7 @@ class EarlyStopping:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up where `state` was given."""
+        """Load a state from `state`."""
         self.epoch, self.value, self.waited = (state[key] for key in ("epoch", "value", "waited"))
         self._best, self._milestone = (
             -math.inf if state[key] is None else state[key] for key in ("best", "milestone")

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA:
-    """averaged = d * averaged + (1 - d) * weights, after each step; buffers are not averaged.
+    """Average after each step: averaged = d * averaged + (1 - d) * weights; buffers are left out.
 
     d = min(decay, (1 + t) / (10 + t)) in update t (from 0), so that the initial weights, where the
     average starts, are soon forgotten (as TensorFlow's ExponentialMovingAverage does it). Polyak &
@@ -23,20 +23,20 @@ class EMA:
         self.updates = 0
 
     def update(self) -> None:
-        """Takes the present weights in."""
+        """Add the present weights to the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         get_ema_multi_avg_fn(decay)(self.averaged, self.weights, self.updates)
         self.updates += 1
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights; afterwards its own again, bit for bit."""
-        own = [weight.detach().clone() for weight in self.weights]
+    def average_parameters(self) -> Iterator[None]:
+        """Give the model the averaged weights inside; afterwards its own again, bit for bit."""
+        original = [weight.detach().clone() for weight in self.weights]
         self._set(self.averaged)
         try:
             yield
         finally:
-            self._set(own)
+            self._set(original)
 
     @torch.no_grad()
     def _set(self, values: list[torch.Tensor]) -> None:

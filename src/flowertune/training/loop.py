@@ -1,4 +1,4 @@
-"""The training loop: schedule, step, log, validate, keep, stop."""
+"""The training loop: schedule, step, log, validate, save, stop."""
 
 import math
 import operator
@@ -39,7 +39,7 @@ from flowertune.training.wise_ft import choose_scale
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch leaves: `lines` for metrics.jsonl, `timing`, and which weights to keep.
+    """Records of an epoch: `lines` for metrics.jsonl, `timing`, and which weights to keep.
 
     `val` is the line of validation, None without a val split. `keep` says that these weights are
     the ones to keep so far: the best on val, or the latest where nothing is selected.
@@ -55,19 +55,19 @@ class EpochRecord:
 
 def fit(
     step: TrainStep,
-    photos: TrainLoader,
+    loader: TrainLoader,
     settings: TrainerConfig,
-    best: EarlyStopping,
+    early_stopping: EarlyStopping,
     validate: Callable[[], SplitMetrics] | None,
     on_step: Callable[[int, int, int], None],
-    average: EMA | None,
+    ema: EMA | None,
     progress: LoopState,
     pause: Callable[[], bool],
 ) -> Generator[EpochRecord | None, None, None]:
-    """Trains in place and yields after each epoch, when `best` has taken its validation in.
+    """Train in place and yield after each epoch, when `early_stopping` has seen its validation.
 
     `validate` None: no val split, so no best epoch and no early end. `on_step(epoch, done, total)`
-    counts the epoch's steps. `average` takes in the weights of each step; the step's classifier
+    counts the epoch's steps. `ema` takes in the weights of each step; the step's classifier
     keeps its own. It goes on from `progress`, which it keeps true: where `pause()` is true after a
     step it yields None, and all that it would go on from can be saved, as it can during a
     validation and after an epoch.
@@ -77,50 +77,50 @@ def fit(
             epoch or the next pause, with fp16 at once). `progress` has the lines before it.
         TrainingError: a validation loss that is not finite.
     """
-    steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
+    steps_per_epoch = -(-len(loader.batches(1)) // settings.accumulation)
     total_steps = settings.epochs * steps_per_epoch
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
 
-    while progress.epoch <= settings.epochs and not best.should_stop:
+    while progress.epoch <= settings.epochs and not early_stopping.should_stop:
         epoch, started = progress.epoch, time.perf_counter()
         step.classifier.train()
         queued: list[tuple[Metrics, dict[str, Tensor]]] = []
-        steps = _steps(photos.batches(epoch), settings.accumulation)
+        steps = _steps(loader.batches(epoch), settings.accumulation)
         rest = list(chain.from_iterable(steps[progress.done :]))
-        with closing(load_batches(photos, rest, epoch)) as stream:
+        with closing(load_batches(loader, rest, epoch)) as stream:
             for step_batches in steps[progress.done :]:
                 # schedule
-                share = schedule(progress.applied, total_steps, warmup_steps, settings.final_lr)
-                rates = set_learning_rates(step.optimizer, share)
+                factor = schedule(progress.applied, total_steps, warmup_steps, settings.final_lr)
+                rates = set_learning_rates(step.optimizer, factor)
 
                 # forward, loss, backward, guard, step
                 progress.done += 1
-                terms, stepped = step.take(
+                terms, stepped = step.run(
                     islice(stream, len(step_batches)),
-                    _photos(step_batches),
-                    _place(epoch, progress.done),
+                    _count_images(step_batches),
+                    _step_label(epoch, progress.done),
                 )
                 progress.applied += stepped
-                if stepped and average is not None:
-                    average.update()
+                if stepped and ema is not None:
+                    ema.update()
 
                 # log
-                at = (epoch - 1) * steps_per_epoch + progress.done
-                line = {"step": at, "epoch": epoch, "split": "train", **_named(rates)}
+                global_step = (epoch - 1) * steps_per_epoch + progress.done
+                line = {"step": global_step, "epoch": epoch, "split": "train", **_lr_fields(rates)}
                 queued.append((line, terms))
                 if not step.deferred:  # the host has waited for the step in any case
-                    _settle(queued, progress.lines, step)
+                    _collect_terms(queued, progress.lines, step)
                 on_step(epoch, progress.done, steps_per_epoch)
 
                 # save, end
                 if pause():
-                    _settle(queued, progress.lines, step)
+                    _collect_terms(queued, progress.lines, step)
                     progress.train_seconds += time.perf_counter() - started
                     yield None
                     started = time.perf_counter()
 
         # validate, keep, stop
-        _settle(queued, progress.lines, step)
+        _collect_terms(queued, progress.lines, step)
         trained_at = time.perf_counter()
         progress.train_seconds += trained_at - started
         val = None if validate is None else validate()
@@ -139,31 +139,31 @@ def fit(
             "val_seconds": time.perf_counter() - trained_at,
         }
         progress.epoch, progress.done, progress.lines, progress.train_seconds = epoch + 1, 0, [], 0
-        seen = list(map(_photos, steps))
+        counts = list(map(_count_images, steps))
         yield EpochRecord(
             epoch=epoch,
             lines=lines,
-            train_loss=sum(map(operator.mul, train_losses, seen)) / sum(seen),
+            train_loss=sum(map(operator.mul, train_losses, counts)) / sum(counts),
             val=None if val is None else lines[-1],
-            keep=val is None or best.update(epoch, val),
+            keep=val is None or early_stopping.update(epoch, val),
             timing=timing,
         )
 
 
 def _steps(batches: list[Tensor], accumulation: int) -> list[list[tuple[int, Tensor]]]:
-    """The batches of each step, with their numbers in the epoch."""
+    """Group the batches by step, with their numbers in the epoch."""
     numbered = list(enumerate(batches))
-    return [numbered[at : at + accumulation] for at in range(0, len(numbered), accumulation)]
+    return [numbered[i : i + accumulation] for i in range(0, len(numbered), accumulation)]
 
 
-def _photos(step_batches: list[tuple[int, Tensor]]) -> int:
+def _count_images(step_batches: list[tuple[int, Tensor]]) -> int:
     return sum(len(indices) for _, indices in step_batches)
 
 
-def _settle(
+def _collect_terms(
     queued: list[tuple[Metrics, dict[str, Tensor]]], lines: list[Metrics], step: TrainStep
 ) -> None:
-    """Brings the terms of the queued steps from the device, in one piece, and into the lines."""
+    """Fetch the terms of the queued steps from the device, in one piece, into the lines."""
     if not queued:
         return
     names = list(queued[0][1])
@@ -171,25 +171,25 @@ def _settle(
     for (line, _), values in zip(queued, table, strict=True):
         line.update(zip(names, values, strict=True))
         if step.deferred:
-            where = _place(line["epoch"], len(lines) + 1)
-            check_finite(line["loss"], line["gradient_norm"], where, step.compute.precision)
+            label = _step_label(line["epoch"], len(lines) + 1)
+            check_finite(line["loss"], line["gradient_norm"], label, step.compute.precision)
         if not math.isfinite(line["gradient_norm"]):  # fp16's scaler skipped the step
             line["gradient_norm"] = None
         lines.append(line)
     queued.clear()
 
 
-def _place(epoch: int, step: int) -> str:
+def _step_label(epoch: int, step: int) -> str:
     return f"epoch {epoch}, step {step}"
 
 
-def _named(rates: dict[str, float]) -> Metrics:
+def _lr_fields(rates: dict[str, float]) -> Metrics:
     return {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training went, as results.json has it.
+    """Summary of a training, for results.json.
 
     best_epoch: None where nothing was selected on val. adapter_scale: where WiSE-FT chose one.
     seconds: of training and validation. images_per_second: of training.
@@ -204,24 +204,24 @@ class TrainResult:
 
 def train(
     step: TrainStep,
-    photos: TrainLoader,
+    loader: TrainLoader,
     settings: TrainerConfig,
     run: Run,
     infer_val: Callable[[], Outputs] | None,
     val_labels: Tensor | None,
     console: ConsoleReporter,
     stop: StopRequest,
-    saved: Path | None,
+    resume_from: Path | None,
     track: Callable[[Sequence[Metrics]], None] = lambda lines: None,
 ) -> tuple[TrainResult, Outputs | None]:
-    """Trains the step's classifier and leaves in the run the best epoch's weights, else the last's.
+    """Train the step's classifier and save the best epoch's weights in the run, else the last's.
 
     The run's files are true after each epoch, and then, every `settings.checkpoint_minutes` and
-    when `stop` has been asked for, all that a training goes on from is saved there. `saved`: the
-    checkpoint that this one goes on from. `infer_val` gives what the classifier as it is makes
+    when `stop` has been asked for, all that a training goes on from is saved there. It continues
+    from the checkpoint `resume_from`. `infer_val` gives what the classifier as it is makes
     of val, whose labels `val_labels` (N,) are; both None without a val split. `track` gets all
-    lines of metrics.jsonl so far, whenever there are more. Beside the course what the weights that
-    are left made of val, where they were asked.
+    lines of metrics.jsonl so far, whenever there are more. Returns the
+    result, and the saved weights' outputs on val where they were computed.
 
     Raises:
         TrainingError: as `loop.fit` does; the step's photos are in run.failed_batch then.
@@ -229,20 +229,20 @@ def train(
         files.DiskFullError: what was saved before is there.
     """
     classifier = step.classifier
-    average = None if settings.ema is None else EMA(step.trained, settings.ema)
+    ema = None if settings.ema is None else EMA(step.parameters, settings.ema)
     initial = classifier.trainable_state() if settings.adapter_scales else {}
-    best = EarlyStopping(settings.monitor, settings.patience, settings.min_delta)
-    standing = TrainState(step, best, average)
-    steps_per_epoch = -(-len(photos.batches(1)) // settings.accumulation)
-    saving = Checkpointer(
-        run, standing, steps_per_epoch, settings.checkpoint_minutes, stop, console
+    early_stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta)
+    state = TrainState(step, early_stopping, ema)
+    steps_per_epoch = -(-len(loader.batches(1)) // settings.accumulation)
+    checkpointer = Checkpointer(
+        run, state, steps_per_epoch, settings.checkpoint_minutes, stop, console
     )
 
-    def averaged() -> AbstractContextManager[None]:
-        return nullcontext() if average is None else average.in_place()
+    def averaged_weights() -> AbstractContextManager[None]:
+        return nullcontext() if ema is None else ema.average_parameters()
 
     latest: Outputs | None = None
-    kept: Outputs | None = None
+    best_outputs: Outputs | None = None
 
     def validate() -> SplitMetrics:
         nonlocal latest
@@ -253,86 +253,86 @@ def train(
 
     def validate_averaged() -> SplitMetrics:
         try:
-            with averaged():
+            with averaged_weights():
                 return validate()
         except Interrupted:
             if not stop.forced:
-                saving.save()
+                checkpointer.save()
             raise
 
     def write_lines() -> None:
-        run.write_lines("metrics.jsonl", standing.lines)
-        run.write_lines("timings.jsonl", standing.timings)
+        run.write_lines("metrics.jsonl", state.lines)
+        run.write_lines("timings.jsonl", state.timings)
 
-    def take_in(record: EpochRecord) -> None:
-        nonlocal kept
+    def add_record(record: EpochRecord) -> None:
+        nonlocal best_outputs
         if record.keep:
-            with averaged():
-                standing.kept = classifier.trainable_state()
-            serialization.save_weights(run.best, standing.kept)
-            kept = latest
-        standing.lines += record.lines
-        standing.timings.append(record.timing)
+            with averaged_weights():
+                state.best_state = classifier.trainable_state()
+            serialization.save_weights(run.best, state.best_state)
+            best_outputs = latest
+        state.lines += record.lines
+        state.timings.append(record.timing)
         write_lines()
         console.epoch(record.epoch, settings.epochs, record.train_loss, record.val, record.keep)
 
-    if saved is not None:
-        standing.restore(checkpoint.load(saved))
-        if standing.kept is not None:  # an epoch that is to come again may have left others
-            serialization.save_weights(run.best, standing.kept)
+    if resume_from is not None:
+        state.restore(checkpoint.load(resume_from))
+        if state.best_state is not None:  # an epoch that is to come again may have left others
+            serialization.save_weights(run.best, state.best_state)
         write_lines()
-        console.say(f"going on after {saving.place()}")
+        console.say(f"going on after {checkpointer.describe_progress()}")
     records = fit(
         step,
-        photos,
+        loader,
         settings,
-        best,
+        early_stopping,
         validate=None if infer_val is None else validate_averaged,
-        on_step=lambda epoch, done, total: console.step(epoch, done, standing.progress.lines),
-        average=average,
-        progress=standing.progress,
-        pause=saving.due,
+        on_step=lambda epoch, done, total: console.step(epoch, done, state.progress.lines),
+        ema=ema,
+        progress=state.progress,
+        pause=checkpointer.due,
     )
     try:
-        view = console.training(settings.epochs, steps_per_epoch, standing.lines)
+        view = console.training(settings.epochs, steps_per_epoch, state.lines)
         with view as say, stop.deferred(say), closing(records):
             for record in records:
                 if record is not None:
-                    take_in(record)
-                track(standing.lines + standing.progress.lines)
-                saving.save()
+                    add_record(record)
+                track(state.lines + state.progress.lines)
+                checkpointer.save()
                 stop.check()
     except TrainingError as error:
-        standing.lines += standing.progress.lines
+        state.lines += state.progress.lines
         write_lines()
-        track(standing.lines)
+        track(state.lines)
         if isinstance(error, NonFiniteError):
             try:
-                why = dump_failed_batch(error, step, photos, settings, standing.progress, run)
-            except (OSError, RuntimeError, MemoryError) as other:  # no room; the reason counts
-                why = f"{error}; its photos could not be kept ({with_type(other)})"
-            raise TrainingError(why) from error
+                message = dump_failed_batch(error, step, loader, settings, state.progress, run)
+            except (OSError, RuntimeError, MemoryError) as failure:  # no room; the reason counts
+                message = f"{error}; its photos could not be kept ({with_type(failure)})"
+            raise TrainingError(message) from error
         raise
 
     # how much of the adapter is best on val
     scale = None
     if settings.adapter_scales and infer_val is not None:
-        assert standing.kept is not None
+        assert state.best_state is not None
         scales = settings.adapter_scales
         console.say(f"measuring val with the adapter at {', '.join(map(str, scales))} of its size")
-        scale, state = choose_scale(
-            classifier, initial, standing.kept, scales, lambda: best.score(validate())
+        scale, best_state = choose_scale(
+            classifier, initial, state.best_state, scales, lambda: early_stopping.score(validate())
         )
-        serialization.save_weights(run.best, state)
-        kept = None  # of those tried, another may have been the last
+        serialization.save_weights(run.best, best_state)
+        best_outputs = None  # of those tried, another may have been the last
 
-    timings = standing.timings
+    timings = state.timings
     train_seconds = sum(timing["train_seconds"] for timing in timings)
-    course = TrainResult(
+    result = TrainResult(
         epochs_run=len(timings),
-        best_epoch=None if infer_val is None else best.epoch,
+        best_epoch=None if infer_val is None else early_stopping.epoch,
         adapter_scale=scale,
         seconds=train_seconds + sum(timing["val_seconds"] for timing in timings),
-        images_per_second=sum(map(len, photos.batches(1))) * len(timings) / train_seconds,
+        images_per_second=sum(map(len, loader.batches(1))) * len(timings) / train_seconds,
     )
-    return course, kept
+    return result, best_outputs

@@ -1,4 +1,4 @@
-"""The batch at which a training ran away: made again from (seed, epoch, step), for inspection."""
+"""Reproduce the batch at which a training diverged from (seed, epoch, step), for inspection."""
 
 import math
 from typing import Any
@@ -17,23 +17,23 @@ from flowertune.training.step import Batch, NonFiniteError, TrainStep, load_batc
 def dump_failed_batch(
     error: NonFiniteError,
     step: TrainStep,
-    photos: TrainLoader,
+    loader: TrainLoader,
     settings: TrainerConfig,
     progress: LoopState,
     run: Run,
 ) -> str:
-    """What happened and why, in one line; puts the step's photos into the run.
+    """Write the images of a failed step into the run; returns what happened and why, in one line.
 
     `progress` has a line for each step of its epoch before the one that failed, and the step's
     classifier the weights of then. run.failed_batch gets batch.safetensors with "images"
     (N, 3, H, W) as the model got them, "targets" (N, C) and "photos" (N,), their rows among the
-    train photos of photos.csv, and facts.json.
+    train images of photos.csv, and facts.json.
     """
-    at = len(progress.lines)
-    numbered = list(enumerate(photos.batches(progress.epoch)))
-    numbered = numbered[at * settings.accumulation :][: settings.accumulation]
-    batches = list(load_batches(photos, numbered, progress.epoch))
-    exact = _in_full_precision(step, batches)
+    index = len(progress.lines)
+    numbered = list(enumerate(loader.batches(progress.epoch)))
+    numbered = numbered[index * settings.accumulation :][: settings.accumulation]
+    batches = list(load_batches(loader, numbered, progress.epoch))
+    exact = _evaluate_in_float32(step, batches)
     cause = _cause(step, exact)
     run.failed_batch.mkdir(exist_ok=True)
     serialization.save_weights(
@@ -46,21 +46,21 @@ def dump_failed_batch(
     )
     facts = {
         "epoch": progress.epoch,
-        "step": at + 1,
+        "step": index + 1,
         "error": str(error),
         "likely_cause": cause,
         "precision": step.compute.precision,
         "peak_learning_rates": _peak_rates(step),
-        "in_full_precision": {name: _finite(value) for name, value in exact.items()},
-        "largest_weight": _finite(
-            max(float(weight.detach().abs().max()) for weight in step.trained)
+        "in_full_precision": {name: _finite_or_none(value) for name, value in exact.items()},
+        "largest_weight": _finite_or_none(
+            max(float(weight.detach().abs().max()) for weight in step.parameters)
         ),
     }
     files.write_json(run.failed_batch / "facts.json", facts)
     return f"{error}; likely cause: {cause}; its photos are in {run.failed_batch}"
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None  # JSON has no such numbers
 
 
@@ -73,22 +73,22 @@ def _cause(step: TrainStep, exact: dict[str, float]) -> str:
 
 
 def _peak_rates(step: TrainStep) -> dict[str, Any]:
-    """By their config keys."""
+    """Peak learning rates by their config keys."""
     keys = {"adapter": "optimizer.lr", "head": "optimizer.head_lr"}
     return {keys[group["name"]]: group["peak_lr"] for group in step.optimizer.param_groups}
 
 
-def _in_full_precision(step: TrainStep, batches: list[Batch]) -> dict[str, float]:
+def _evaluate_in_float32(step: TrainStep, batches: list[Batch]) -> dict[str, float]:
     """The mean loss and the norm of its gradient in float32, with the present weights."""
-    photos = sum(len(images) for images, _ in batches)
-    loss, gradients = 0.0, [torch.zeros_like(weight) for weight in step.trained]
+    n_images = sum(len(images) for images, _ in batches)
+    loss, gradients = 0.0, [torch.zeros_like(weight) for weight in step.parameters]
     for images, targets in batches:
         embedding, logits = step.classifier(images)
-        part = step.criterion(embedding, logits, targets)["loss"] * (len(images) / photos)
+        part = step.criterion(embedding, logits, targets)["loss"] * (len(images) / n_images)
         loss += float(part.detach())
-        parts = torch.autograd.grad(part, step.trained, allow_unused=True)
-        for whole, gradient in zip(gradients, parts, strict=True):
+        parts = torch.autograd.grad(part, step.parameters, allow_unused=True)
+        for total, gradient in zip(gradients, parts, strict=True):
             if gradient is not None:
-                whole += gradient
+                total += gradient
     norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
     return {"loss": loss, "gradient_norm": float(norm)}

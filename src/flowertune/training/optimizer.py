@@ -1,4 +1,4 @@
-"""AdamW with two kinds of parameters, and the learning rate of each step."""
+"""Build AdamW for adapter and head, and schedule their learning rates."""
 
 import math
 import warnings
@@ -15,46 +15,46 @@ def build_optimizer(
     config: OptimizerConfig,
     device: torch.device,
     *,
-    replayed: bool,
+    recorded: bool,
 ) -> torch.optim.AdamW:
-    """One group for the adapter, one for the head, each split by whether weight decay applies.
+    """Build AdamW: one group for the adapter, one for the head, each split by weight decay.
 
-    `parameters` maps "adapter" and "head" to what is trained there. Vectors and scalars (biases,
+    `parameters`: the trainable ones of "adapter" and "head". Vectors and scalars (biases,
     gains, logit scales) are not decayed. Every group keeps its peak rate as "peak_lr".
-    `replayed`: steps are to be recorded, so the rates are tensors (), which a replay looks up.
+    `recorded`: steps are to be recorded, so the rates are tensors (), which a replay looks up.
     """
     rates = {"adapter": config.lr, "head": config.head_lr}
     decays = {"adapter": config.weight_decay, "head": config.head_weight_decay}
     groups = [
         {
             "name": name,
-            "params": members,
+            "params": params,
             "peak_lr": rates[name],
-            "lr": torch.tensor(rates[name], device=device) if replayed else rates[name],
+            "lr": torch.tensor(rates[name], device=device) if recorded else rates[name],
             "weight_decay": decay,
         }
-        for name, trained in parameters.items()
-        for members, decay in [
-            ([p for p in trained if p.ndim > 1], decays[name]),
-            ([p for p in trained if p.ndim <= 1], 0.0),
+        for name, group_parameters in parameters.items()
+        for params, decay in [
+            ([p for p in group_parameters if p.ndim > 1], decays[name]),
+            ([p for p in group_parameters if p.ndim <= 1], 0.0),
         ]
-        if members
+        if params
     ]
-    if replayed:  # the first steps are not yet, which AdamW thinks is a mistake
+    if recorded:  # the first steps are not yet, which AdamW thinks is a mistake
         warnings.filterwarnings("ignore", message="This instance was constructed with capturable")
     return torch.optim.AdamW(
         groups,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         fused=device.type in ("cpu", "cuda"),
-        capturable=replayed and device.type == "cuda",
+        capturable=recorded and device.type == "cuda",
     )
 
 
 def schedule(step: int, total_steps: int, warmup_steps: int, final: float) -> float:
-    """The share of the peak rate in step `step` (from 0): linear warm-up, then half a cosine.
+    """Factor of the peak rate in step `step` (from 0): linear warm-up, then half a cosine.
 
-    The last step has the share `final`. Loshchilov & Hutter 2017, arXiv:1608.03983.
+    The last step has the factor `final`. Loshchilov & Hutter 2017, arXiv:1608.03983.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -62,11 +62,11 @@ def schedule(step: int, total_steps: int, warmup_steps: int, final: float) -> fl
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, share: float) -> dict[str, float]:
-    """Sets every group to `share` of its peak; returns the rates by the group's name."""
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Set every group to `factor` times its peak; returns the rates by the group's name."""
     rates = {}
     for group in optimizer.param_groups:
-        rate = rates[group["name"]] = share * group["peak_lr"]
+        rate = rates[group["name"]] = factor * group["peak_lr"]
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:

@@ -1,4 +1,4 @@
-"""From decoded photos to results: baselines, the model, its training, what it reaches.
+"""Turn decoded images into results: baselines, the model, its training, its evaluation.
 
 Reads from top to bottom; commands/train.py is what stands around it.
 """
@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 
-from flowertune.baselines import evaluate as comparison
-from flowertune.baselines import features as frozen
-from flowertune.baselines import linear_probe
-from flowertune.baselines.features import frozen_features
-from flowertune.baselines.linear_probe import fit_linear_probe
+from flowertune.baselines.evaluate import evaluate_baselines, notes
+from flowertune.baselines.features import feature_key, frozen_features, splits_to_encode
+from flowertune.baselines.linear_probe import fit_linear_probe, probe_settings
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
@@ -37,7 +35,6 @@ from flowertune.inference.logits import (
 from flowertune.losses.factory import build_criterion
 from flowertune.metrics import measure
 from flowertune.models import serialization
-from flowertune.models import serialization as models_serialization
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import FROZEN
 from flowertune.models.factory import build_classifier
@@ -55,35 +52,35 @@ def adapt(
     run: directory.Run,
     compute: Compute,
     backbone: Backbone,
-    photos: CachedDataset,
+    cached: CachedDataset,
     class_prompts: list[list[str]],
     cache: Path,
     console: ConsoleReporter,
     stop: StopRequest,
-    saved: Path | None,
+    resume_from: Path | None,
     track: Callable[[Sequence[directory.Metrics]], None],
 ) -> tuple[dict[str, Any], report_data.ReportInputs]:
-    """Trains one model on decoded photos. -> the content of results.json, and what a page needs.
+    """Train one model on decoded images -> the content of results.json, and the report's inputs.
 
-    The run gets everything else that a training leaves, as it comes. `saved`: the checkpoint that
-    the training goes on from; `track` gets the lines of metrics.jsonl so far, whenever there are
+    The run gets everything else that a training leaves, as it comes. `resume_from`: a
+    checkpoint to continue from; `track` gets the lines of metrics.jsonl so far, whenever there are
     more.
 
     Raises:
-        TrainingError, Interrupted, files.DiskFullError: as `course.train` does.
+        TrainingError, Interrupted, files.DiskFullError: as `loop.train` does.
     """
     # pixels and labels
     device, settings = compute.device, config.trainer
     mean = torch.tensor(backbone.preprocessing.mean, device=device)
     std = torch.tensor(backbone.preprocessing.std, device=device)
-    resident = pixels_are_resident(config.data, photos.dataset, photos.splits["train"], device)
+    resident = pixels_are_resident(config.data, cached.dataset, cached.splits["train"], device)
     pixels = {
-        name: DevicePixels(each.eval_pixels, device, resident=resident)
-        for name, each in photos.splits.items()
+        name: DevicePixels(split.eval_pixels, device, resident=resident)
+        for name, split in cached.splits.items()
     }
-    labels = {name: torch.tensor(each.split.labels) for name, each in photos.splits.items()}
-    class_names = photos.dataset.class_names
-    run.write_table("photos.csv", ["split", "path", "label", "sha256"], photos.rows())
+    labels = {name: torch.tensor(split.split.labels) for name, split in cached.splits.items()}
+    class_names = cached.dataset.class_names
+    run.write_table("photos.csv", ["split", "path", "label", "sha256"], cached.rows())
 
     # the frozen backbone: what the head starts from, and the baselines
     backbone.model.to(device)
@@ -91,23 +88,21 @@ def adapt(
     encode_pixels = partial(encode, backbone, mean=mean, std=std, compute=compute)
     features = {}
     with console.progress():
-        for name in frozen.splits_to_encode(config, list(photos.splits)):
-            key = frozen.feature_key(
-                backbone, photos.splits[name], compute, settings.eval_batch_size
-            )
+        for name in splits_to_encode(config, list(cached.splits)):
+            key = feature_key(backbone, cached.splits[name], compute, settings.eval_batch_size)
             advance = partial(console.advance, f"frozen features of {name}")
             features[name] = frozen_features(pixels[name], encode_pixels, key, cache, advance)
     vectors, probe = None, None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
         vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
-    began = time.perf_counter()
+    start = time.perf_counter()
     if config.baselines or head_from_probe(config):
         probe = fit_linear_probe(
             features["train"], labels["train"], features.get("val"), labels.get("val"),
-            len(class_names), *linear_probe.probe_recipe(config.probe, config.seed),
+            len(class_names), *probe_settings(config.probe, config.seed),
         )  # fmt: skip
-    probe_seconds = time.perf_counter() - began
-    baselines = comparison.baselines(
+    probe_seconds = time.perf_counter() - start
+    baselines = evaluate_baselines(
         config.baselines, features, labels, vectors, backbone.logit_scale, probe
     )
 
@@ -131,45 +126,45 @@ def adapt(
 
     # training; the best epoch's weights are kept, or without a val split the last
     inferred: dict[str, Outputs | None] = {}  # what these weights made of a split already
-    training = None
+    loader = None
     if classifier.mode in FROZEN:  # the head is what it will be
-        models_serialization.save_weights(run.best, classifier.trainable_state())
+        serialization.save_weights(run.best, classifier.trainable_state())
         run.write_lines("metrics.jsonl", [])
         run.write_lines("timings.jsonl", [])
         seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
-        course = TrainResult(0, None, None, seconds, None)
+        result = TrainResult(0, None, None, seconds, None)
     else:
-        recipe = build_augmentation(
+        augment = build_augmentation(
             config.augmentation, backbone.preprocessing.size, settings.epochs
         )
-        training = build_train_loader(
-            photos.splits["train"], pixels["train"], len(class_names), recipe, mean, std,
+        loader = build_train_loader(
+            cached.splits["train"], pixels["train"], len(class_names), augment, mean, std,
             training_batches(config, labels["train"]), config.seed,
         )  # fmt: skip
-        course, inferred["val"] = train(
+        result, inferred["val"] = train(
             build_step(
                 classifier, build_criterion(config.loss), compute, config.optimizer, settings,
                 console.say,
             ),
-            training, settings, run,
+            loader, settings, run,
             (lambda: evaluate("val")) if "val" in labels else None, labels.get("val"),
-            console, stop, saved, track,
+            console, stop, resume_from, track,
         )  # fmt: skip
 
     # the kept weights' result, by the code that every later use goes through; the trained model
-    # meets the test photos here and nowhere else
-    classifier.load_trainable_state(models_serialization.load_weights(run.best))
-    measured, outputs = {}, {}
-    for name, each in photos.splits.items():
+    # meets the test images here and nowhere else
+    classifier.load_trainable_state(serialization.load_weights(run.best))
+    split_metrics, outputs = {}, {}
+    for name, split in cached.splits.items():
         outputs[name] = inferred.get(name) or evaluate(name)
         logits = outputs[name].logits
         metrics = measure(logits, labels[name])
         if not math.isfinite(metrics.loss):
             raise TrainingError(nonfinite_message(f"loss on {name}", compute.precision))
-        measured[name] = metrics.to_dict()
+        split_metrics[name] = metrics.to_dict()
         run.write_table(
             f"predictions-{name}.csv",
-            *prediction_table(photos.names(name), each.split.labels, logits, class_names),
+            *prediction_table(cached.names(name), split.split.labels, logits, class_names),
         )
     serialization.save_classifier(run.adapter, config, backbone, classifier, class_names)
 
@@ -183,28 +178,28 @@ def adapt(
         "backbone": backbone.name,
         "tag": backbone.tag,
         "weights_sha256": backbone.weights_sha256,
-        "data_fingerprint": photos.fingerprint,
-        "protocol": photos.dataset.protocol,
+        "data_fingerprint": cached.fingerprint,
+        "protocol": cached.dataset.protocol,
         "seed": config.seed,
         "device": compute.device_name,
         "precision": compute.precision,
         "trainable_parameters": classifier.trainable_parameters,
-        **asdict(course),
-        "splits": measured,
+        **asdict(result),
+        "splits": split_metrics,
         "baselines": baselines,
-        "notes": comparison.notes(
-            config.baselines, config.model.name, backbone.has_text, measured, baselines
+        "notes": notes(
+            config.baselines, config.model.name, backbone.has_text, split_metrics, baselines
         ),
     }
     reported_split = "test" if "test" in outputs else "val"
     is_frozen = classifier.mode in FROZEN
     return results, report_data.ReportInputs(
-        photos=photos,
+        cached=cached,
         reported_split=reported_split,
         outputs=outputs[reported_split],
-        trained=outputs["train"].embedding,
-        frozen=None if is_frozen else features.get(reported_split),
+        train_embedding=outputs["train"].embedding,
+        frozen_embedding=None if is_frozen else features.get(reported_split),
         pixels=pixels,
-        training=training,
+        loader=loader,
         seed=config.seed,
     )

@@ -1,4 +1,4 @@
-"""What a report shows of the photos, left in the run: made again, it needs neither photos nor GPU.
+"""Save the images and embeddings of a report, which needs neither dataset nor GPU to be rebuilt.
 
 RUN/report/photos.json holds small JPEG pictures (base64) with what there is to say of each;
 RUN/report/embeddings.safetensors what the map of the embeddings is drawn from. Paths and labels are
@@ -26,148 +26,148 @@ from flowertune.inference.logits import Outputs
 from flowertune.runs.directory import REPORT_DATA, Run
 
 SIDE = 112  # pixels of a small picture; JPEGs of about 4 kB
-SHOWN = 12  # mistakes, and as many hits
-AUGMENTED = 6  # photos
+SHOWN = 12  # mistakes, and as many correct ones
+AUGMENTED = 6  # images
 VARIANTS = 4  # of each
-MAPPED = 2000  # photos: 4 MB before and after, at 512 numbers
+MAPPED = 2000  # images: 4 MB before and after, at 512 numbers
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What a training knows when it ends.
+    """Data at the end of a training that its report needs.
 
-    judged: the split that mistakes are looked for in. outputs: of that split. trained: (N, E) the
-    train split's embeddings by the kept weights. frozen: (M, E) the judged split's by the backbone
-    as it was; None where nobody needed them, or where it still is. training: None without epochs.
+    reported_split: mistakes are looked for there; outputs: its own. train_embedding: (N, E) by the
+    kept weights. frozen_embedding: (M, E) of the reported split by the untrained backbone; None
+    where nobody needed it, or where the tower is untrained. loader: None without epochs.
     """
 
-    photos: CachedDataset
+    cached: CachedDataset
     reported_split: str
     outputs: Outputs
-    trained: Tensor
-    frozen: Tensor | None
+    train_embedding: Tensor
+    frozen_embedding: Tensor | None
     pixels: Mapping[str, DevicePixels]
-    training: TrainLoader | None
+    loader: TrainLoader | None
     seed: int
 
 
-def write_report_data(run: Run, ending: ReportInputs) -> None:
-    """Writes RUN/report/, whole or not at all.
+def write_report_data(run: Run, inputs: ReportInputs) -> None:
+    """Write RUN/report/, whole or not at all.
 
     Raises DiskFullError, or another OSError.
     """
-    photos = {
-        "split": ending.reported_split,
-        **_gallery(ending),
-        "augmented": [] if ending.training is None else _augmented(ending, ending.training),
+    content = {
+        "split": inputs.reported_split,
+        **_gallery(inputs),
+        "augmented": [] if inputs.loader is None else _augmented(inputs, inputs.loader),
     }
     contents = {
-        "photos.json": json.dumps(photos, ensure_ascii=False).encode(errors="backslashreplace"),
-        "embeddings.safetensors": _embeddings(ending),
+        "photos.json": json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace"),
+        "embeddings.safetensors": _embeddings(inputs),
     }
     files.write_folder(run.path / REPORT_DATA, contents)
 
 
-def _gallery(ending: ReportInputs) -> dict[str, list[dict[str, Any]]]:
-    """The surest mistakes and the least sure hits, each with the nearest training photo."""
-    labels = torch.tensor(ending.photos.splits[ending.reported_split].split.labels)
-    logits = ending.outputs.logits
+def _gallery(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
+    """Collect sure mistakes and unsure correct predictions, with their nearest training images."""
+    labels = torch.tensor(inputs.cached.splits[inputs.reported_split].split.labels)
+    logits = inputs.outputs.logits
     confidence = logits.float().softmax(1).amax(1)
     # of equal logits the first, as in the table of predictions
-    hit = logits.argsort(dim=1, descending=True, stable=True)[:, 0] == labels
+    correct = logits.argsort(dim=1, descending=True, stable=True)[:, 0] == labels
     order = confidence.argsort(descending=True, stable=True)
-    mistakes = order[~hit[order]][:SHOWN]
-    unsure = order[hit[order]].flip(0)[:SHOWN]
-    chosen = torch.cat([mistakes, unsure])
-    trained = F.normalize(ending.trained.float(), dim=1)
+    mistakes = order[~correct[order]][:SHOWN]
+    unsure = order[correct[order]].flip(0)[:SHOWN]
+    rows = torch.cat([mistakes, unsure])
+    trained = F.normalize(inputs.train_embedding.float(), dim=1)
     similarity, nearest = (
-        F.normalize(ending.outputs.embedding[chosen].float(), dim=1) @ trained.T
+        F.normalize(inputs.outputs.embedding[rows].float(), dim=1) @ trained.T
     ).max(1)
-    pictures = _small(_pixels(ending, ending.reported_split, chosen))
-    neighbors = _small(_pixels(ending, "train", nearest))
-    shown = [
+    pictures = _thumbnails(_pixels(inputs, inputs.reported_split, rows))
+    neighbors = _thumbnails(_pixels(inputs, "train", nearest))
+    entries = [
         {
-            **_named(ending, ending.reported_split, photo),
-            "row": photo,
+            **_path_and_label(inputs, inputs.reported_split, row),
+            "row": row,
             "picture": picture,
             "nearest": {
-                **_named(ending, "train", neighbor),
+                **_path_and_label(inputs, "train", nearest_row),
                 "similarity": cosine,
-                "picture": its_picture,
+                "picture": nearest_picture,
             },
         }
-        for photo, picture, neighbor, cosine, its_picture in zip(
-            chosen.tolist(), pictures, nearest.tolist(), similarity.tolist(), neighbors,
+        for row, picture, nearest_row, cosine, nearest_picture in zip(
+            rows.tolist(), pictures, nearest.tolist(), similarity.tolist(), neighbors,
             strict=True,
         )
     ]  # fmt: skip
-    return {"mistakes": shown[: len(mistakes)], "unsure": shown[len(mistakes) :]}
+    return {"mistakes": entries[: len(mistakes)], "unsure": entries[len(mistakes) :]}
 
 
-def _augmented(ending: ReportInputs, training: TrainLoader) -> list[dict[str, Any]]:
-    """Some training photos as they are and as a training's first epoch could have met them."""
-    if training.augmentation is None:
+def _augmented(inputs: ReportInputs, loader: TrainLoader) -> list[dict[str, Any]]:
+    """Show some training images as they are and as the first epoch could have augmented them."""
+    if loader.augmentation is None:
         return []
-    order = torch.randperm(len(training), generator=seeding.generator(ending.seed, "report photos"))
-    of_class: dict[int, int] = {}  # photos of different classes, as long as there are such
-    for photo in order.tolist():
-        of_class.setdefault(int(training.labels[photo]), photo)
-    others = [photo for photo in order.tolist() if photo not in of_class.values()]
-    chosen = torch.tensor([*of_class.values(), *others][:AUGMENTED])
-    mean, std = training.mean.view(3, 1, 1), training.std.view(3, 1, 1)
-    numbered = [(number, chosen) for number in range(VARIANTS)]
+    order = torch.randperm(len(loader), generator=seeding.generator(inputs.seed, "report photos"))
+    first_of_class: dict[int, int] = {}  # images of different classes, as long as there are such
+    for row in order.tolist():
+        first_of_class.setdefault(int(loader.labels[row]), row)
+    rest = [row for row in order.tolist() if row not in first_of_class.values()]
+    rows = torch.tensor([*first_of_class.values(), *rest][:AUGMENTED])
+    mean, std = loader.mean.view(3, 1, 1), loader.std.view(3, 1, 1)
+    batches = [(number, rows) for number in range(VARIANTS)]
     variants = [
-        _small(images.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().cpu())
-        for images, _ in training.load(numbered, epoch=1)
+        _thumbnails(images.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().cpu())
+        for images, _ in loader.load(batches, epoch=1)
     ]
-    originals = _small(_pixels(ending, "train", chosen))
+    originals = _thumbnails(_pixels(inputs, "train", rows))
     return [
         {
-            **_named(ending, "train", photo),
+            **_path_and_label(inputs, "train", row),
             "picture": picture,
-            "variants": [made[place] for made in variants],
+            "variants": [pictures[index] for pictures in variants],
         }
-        for place, (photo, picture) in enumerate(zip(chosen.tolist(), originals, strict=True))
+        for index, (row, picture) in enumerate(zip(rows.tolist(), originals, strict=True))
     ]
 
 
-def _embeddings(ending: ReportInputs) -> bytes:
-    """before (M, E) and after (M, E) float16 of photos drawn by seed, and their rows (M,)."""
-    generator = seeding.generator(ending.seed, "report map")
-    rows = torch.randperm(len(ending.outputs.logits), generator=generator)[:MAPPED].sort().values
-    kept = {"rows": rows, "after": ending.outputs.embedding[rows]}
-    if ending.frozen is not None:
-        kept["before"] = ending.frozen[rows]
+def _embeddings(inputs: ReportInputs) -> bytes:
+    """Serialize before (M, E) and after (M, E) float16 of images drawn by seed, and rows (M,)."""
+    generator = seeding.generator(inputs.seed, "report map")
+    rows = torch.randperm(len(inputs.outputs.logits), generator=generator)[:MAPPED].sort().values
+    tensors = {"rows": rows, "after": inputs.outputs.embedding[rows]}
+    if inputs.frozen_embedding is not None:
+        tensors["before"] = inputs.frozen_embedding[rows]
     # of length 1, as float16 has no room for large ones
     data: bytes = save(
         {
-            name: each if name == "rows" else F.normalize(each.float(), dim=1).half()
-            for name, each in kept.items()
+            name: tensor if name == "rows" else F.normalize(tensor.float(), dim=1).half()
+            for name, tensor in tensors.items()
         }
     )
     return data
 
 
-def _named(ending: ReportInputs, split: str, photo: int) -> dict[str, str]:
-    path = ending.photos.splits[split].split.paths[photo]
-    label = ending.photos.splits[split].split.labels[photo]
+def _path_and_label(inputs: ReportInputs, split: str, row: int) -> dict[str, str]:
+    path = inputs.cached.splits[split].split.paths[row]
+    label = inputs.cached.splits[split].split.labels[row]
     return {
-        "path": path.relative_to(ending.photos.dataset.root).as_posix(),
-        "label": ending.photos.dataset.class_names[label],
+        "path": path.relative_to(inputs.cached.dataset.root).as_posix(),
+        "label": inputs.cached.dataset.class_names[label],
     }
 
 
-def _pixels(ending: ReportInputs, split: str, photos: Tensor) -> Tensor:
+def _pixels(inputs: ReportInputs, split: str, rows: Tensor) -> Tensor:
     """Evaluation pixels (B, 3, H, W) uint8 on the CPU."""
-    (pixels,) = ending.pixels[split].batches([photos])
+    (pixels,) = inputs.pixels[split].batches([rows])
     return pixels.cpu()
 
 
-def _small(pixels: Tensor) -> Sequence[str]:
-    """Pixels (B, 3, H, W) uint8 as small JPEGs in base64."""
+def _thumbnails(pixels: Tensor) -> Sequence[str]:
+    """Encode pixels (B, 3, H, W) uint8 as small JPEGs in base64."""
     pictures = []
-    for each in pixels:
-        picture = Image.fromarray(each.permute(1, 2, 0).numpy())
+    for image in pixels:
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
         picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
         file = io.BytesIO()
         picture.save(file, format="JPEG", quality=80)

@@ -1,4 +1,4 @@
-"""All that a training goes on from, put into a checkpoint and taken out of it, bit for bit."""
+"""Put the whole state of a training into a checkpoint and restore it, bit for bit."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from flowertune.training.step import TrainStep
 
 @dataclass
 class LoopState:
-    """How far a training has come.
+    """Progress of the loop.
 
     `epoch`, from 1, is the one in work, `done` its steps so far, `applied` all steps that changed
     the weights (fp16's scaler skips some). `lines` are those of the epoch in work, one a step,
@@ -35,71 +35,71 @@ class LoopState:
 
 @dataclass
 class TrainState:
-    """Where a training stands: what is trained, what trains it, and what it has shown so far.
+    """State of a training: model, optimizer, progress and metrics so far.
 
-    `lines` and `timings` are those of the epochs that ended; `kept` the trained state of the best
+    `lines` and `timings` are those of the epochs that ended; `best_state` that of the best
     of them, or of the last where nothing is selected; None before the first ended.
     """
 
     step: TrainStep
-    best: EarlyStopping
-    average: EMA | None
+    early_stopping: EarlyStopping
+    ema: EMA | None
     progress: LoopState = field(default_factory=LoopState)
     lines: list[Metrics] = field(default_factory=list)
     timings: list[Metrics] = field(default_factory=list)
-    kept: dict[str, Tensor] | None = None
+    best_state: dict[str, Tensor] | None = None
 
     def state(self) -> State:
-        """For `checkpoint.save`; the device is waited for."""
+        """Return the state for `checkpoint.save`; the device is waited for."""
         values = {
             "progress": asdict(self.progress),
             "lines": self.lines,
             "timings": self.timings,
-            "best": self.best.state(),
+            "best": self.early_stopping.state(),
             "scaler": self.step.scaler.state_dict(),
-            "averaged": None if self.average is None else self.average.updates,
+            "averaged": None if self.ema is None else self.ema.updates,
         }
         tensors = {f"optimizer.{name}": t.cpu() for name, t in _optimizer_state(self.step)}
         for name, tensor in self.step.classifier.trainable_state().items():
             tensors[f"trained.{name}"] = tensor
-        for name, tensor in (self.kept or {}).items():
+        for name, tensor in (self.best_state or {}).items():
             tensors[f"kept.{name}"] = tensor
-        if self.average is not None:
-            for place, tensor in enumerate(self.average.averaged):
-                tensors[f"averaged.{place}"] = tensor.cpu()
+        if self.ema is not None:
+            for index, tensor in enumerate(self.ema.averaged):
+                tensors[f"averaged.{index}"] = tensor.cpu()
         return values, tensors
 
     def restore(self, state: State) -> None:
-        """Puts back what `state` gave, in place, before the first step of this process."""
+        """Load a state from `state`, in place, before the first step of this process."""
         values, tensors = state
         self.progress = LoopState(**values["progress"])
         self.lines, self.timings = values["lines"], values["timings"]
-        self.best.restore(values["best"])
+        self.early_stopping.restore(values["best"])
         self.step.scaler.load_state_dict(values["scaler"])
-        self.step.classifier.load_trainable_state(_part(tensors, "trained."))
-        self.kept = _part(tensors, "kept.") or None
+        self.step.classifier.load_trainable_state(_select(tensors, "trained."))
+        self.best_state = _select(tensors, "kept.") or None
         optimizer = self.step.optimizer
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimizer.").items():
-            place, _, key = name.partition(".")
-            moments.setdefault(int(place), {})[key] = tensor
+        for name, tensor in _select(tensors, "optimizer.").items():
+            number, _, key = name.partition(".")
+            moments.setdefault(int(number), {})[key] = tensor
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if self.average is not None:
-            self.average.updates = values["averaged"]
-            for number, own in enumerate(self.average.averaged):
-                own.copy_(tensors[f"averaged.{number}"])
+        if self.ema is not None:
+            self.ema.updates = values["averaged"]
+            for index, averaged in enumerate(self.ema.averaged):
+                averaged.copy_(tensors[f"averaged.{index}"])
 
 
 def _optimizer_state(step: TrainStep) -> Iterator[tuple[str, Tensor]]:
-    """What the optimizer keeps of each parameter: "0.exp_avg" and the like."""
-    for place, parameter in enumerate(step.trained):
+    """Yield the optimizer's state of each parameter: "0.exp_avg" and the like."""
+    for index, parameter in enumerate(step.parameters):
         for key, value in step.optimizer.state.get(parameter, {}).items():
             assert isinstance(value, torch.Tensor)  # all of a fused AdamW's are
-            yield f"{place}.{key}", value
+            yield f"{index}.{key}", value
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -108,44 +108,44 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 class Checkpointer:
-    """Puts into the run all that a training goes on from.
+    """Save the state of a training into its run.
 
-    `minutes` may pass between savings (None: any number), besides those that somebody asks for.
+    `minutes` may pass between checkpoints (None: any number), besides those that `stop` asks for.
     """
 
     def __init__(
-        self, run: Run, standing: TrainState, steps_per_epoch: int, minutes: float | None,
+        self, run: Run, state: TrainState, steps_per_epoch: int, minutes: float | None,
         stop: StopRequest, console: ConsoleReporter,
     ) -> None:  # fmt: skip
         self.run = run
-        self.standing = standing
+        self.state = state
         self.steps_per_epoch = steps_per_epoch
         self.minutes = minutes
         self.stop = stop
         self.console = console
-        self._at = time.monotonic()
+        self._saved_at = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time, or the training is to end."""
-        late = self.minutes is not None and time.monotonic() - self._at >= 60 * self.minutes
+        """Whether it is time to save, or the training is to end."""
+        late = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
         return late or self.stop.received is not None
 
     def save(self) -> None:
-        """Where nothing is half done: after a step, before a validation, after an epoch.
+        """Save a checkpoint: after a step, before a validation, after an epoch.
 
         Raises files.DiskFullError, or another OSError; what was saved before is there then.
         """
-        progress = self.standing.progress
+        progress = self.state.progress
         ended = progress.epoch - 1
         steps = ended * self.steps_per_epoch + progress.done
-        checkpoint.save(self.run, ended, steps, self.standing.state())
-        self._at = time.monotonic()
+        checkpoint.save(self.run, ended, steps, self.state.state())
+        self._saved_at = time.monotonic()
         if self.stop.received is not None:
-            self.console.say(f"saved after {self.place()}; the same command goes on")
+            self.console.say(f"saved after {self.describe_progress()}; the same command goes on")
 
-    def place(self) -> str:
-        """Where the training stands, for a person."""
-        progress = self.standing.progress
+    def describe_progress(self) -> str:
+        """Describe the progress of the training for a person."""
+        progress = self.state.progress
         if progress.done == 0:
             return f"epoch {progress.epoch - 1}"
         if progress.done == self.steps_per_epoch:

@@ -1,4 +1,4 @@
-"""One step of training: forward, loss, backward, guard, step."""
+"""Take one training step: forward, loss, backward, guard, step."""
 
 import math
 from collections.abc import Callable, Generator, Iterable
@@ -22,12 +22,12 @@ Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalized and targets (B, 
 
 
 class TrainStep:
-    """Takes steps with one optimizer, at the learning rates that it has; fp16's scaler is kept.
+    """Train with one optimizer, at the learning rates that it has, and keep fp16's loss scaler.
 
     `clip_norm`: the largest norm of the gradient, None: any. `deferred`: the host queues steps
     without waiting for one. What is not finite then stops the optimizer, which has to be a fused
     one, on the device, in that step and all later ones, and `check_finite` finds it when the host
-    has the terms. `replay` has such steps recorded once and replayed; None: each runs as it is.
+    has the terms. `graph_step` records such steps once and replays them; None: each runs as it is.
     """
 
     def __init__(
@@ -37,30 +37,30 @@ class TrainStep:
         optimizer: torch.optim.Optimizer,
         compute: Compute,
         clip_norm: float | None,
-        replay: CudaGraphStep | None,
+        graph_step: CudaGraphStep | None,
     ) -> None:
         self.classifier = classifier
         self.criterion = criterion
         self.optimizer = optimizer
         self.compute = compute
-        self.limit = float("inf") if clip_norm is None else clip_norm
-        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.max_norm = float("inf") if clip_norm is None else clip_norm
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         fp16 = compute.precision == "fp16"
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=fp16)
         self.deferred = compute.asynchronous and not fp16  # the scaler waits in any case
-        self.stopped = torch.zeros((), device=compute.device)  # 1 from the first that is not finite
+        self.found_inf = torch.zeros((), device=compute.device)  # 1 from the first such step on
         if self.deferred:
             assert optimizer.defaults.get("fused")  # no other looks at what stops it
-            optimizer.found_inf = self.stopped  # type: ignore[attr-defined]  # read by its kernel
-        self.replay = replay
-        assert self.deferred or replay is None
+            optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]  # read by its kernel
+        self.graph_step = graph_step
+        assert self.deferred or graph_step is None
 
-    def take(
-        self, batches: Iterable[Batch], photos: int, where: str
+    def run(
+        self, batches: Iterable[Batch], n_images: int, where: str
     ) -> tuple[dict[str, Tensor], bool]:
-        """Changes the weights once by the gradients of `batches`, which hold so many photos.
+        """Change the weights once by the gradients of `batches`, which hold `n_images` images.
 
-        Returns the criterion's terms as means over the photos with "gradient_norm", all on the
+        Returns the criterion's terms as means over the images with "gradient_norm", all on the
         device, and whether the weights were changed: fp16's scaler skips some steps. `where` names
         the step in an error.
 
@@ -70,8 +70,8 @@ class TrainStep:
         # forward, loss, backward
         terms: dict[str, Tensor] = {}
         for images, targets in batches:
-            part = len(images) / photos
-            for name, term in self._run(self._backward, images, targets, part=part).items():
+            weight = len(images) / n_images
+            for name, term in self._call(self._backward, images, targets, weight=weight).items():
                 terms[name] = terms.get(name, 0) + term
             del images, targets  # before the next are put together
 
@@ -79,43 +79,43 @@ class TrainStep:
         if self.scaler.is_enabled():
             return self._scaled_step(terms, where)
         if self.deferred:
-            return {**terms, **self._run(self._update, terms["loss"])}, True
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+            return {**terms, **self._call(self._update, terms["loss"])}, True
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         check_finite(terms["loss"], norm, where, self.compute.precision)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {**terms, "gradient_norm": norm}, True
 
-    def _run(
+    def _call(
         self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
     ) -> dict[str, Tensor]:
-        if self.replay is None:
+        if self.graph_step is None:
             return function(*tensors, **fixed)
-        return self.replay(function, *tensors, **fixed)
+        return self.graph_step(function, *tensors, **fixed)
 
-    def _backward(self, images: Tensor, targets: Tensor, part: float) -> dict[str, Tensor]:
-        """Adds the gradients of a batch, which is `part` of the step; returns that of its terms."""
+    def _backward(self, images: Tensor, targets: Tensor, weight: float) -> dict[str, Tensor]:
+        """Add a batch's gradients times its `weight` in the step; returns its terms likewise."""
         with self.compute.autocast():
             embedding, logits = self.classifier(images)
             terms = self.criterion(embedding, logits, targets)
-        self.scaler.scale(terms["loss"] * part).backward()
-        return {name: term.detach() * part for name, term in terms.items()}
+        self.scaler.scale(terms["loss"] * weight).backward()
+        return {name: term.detach() * weight for name, term in terms.items()}
 
     def _update(self, loss: Tensor) -> dict[str, Tensor]:
-        """Guard and step of what is queued: the device itself sees what is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+        """Guard and step where queued: the device itself sees what is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         finite = torch.isfinite(loss + norm)
-        torch.maximum(self.stopped, (~finite).float(), out=self.stopped)
+        torch.maximum(self.found_inf, (~finite).float(), out=self.found_inf)
         self.optimizer.step()
         # a replay adds to the very tensors that it was recorded with
-        self.optimizer.zero_grad(set_to_none=self.replay is None)
+        self.optimizer.zero_grad(set_to_none=self.graph_step is None)
         return {"gradient_norm": norm}
 
     def _scaled_step(self, terms: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], bool]:
         """Guard and step of fp16, whose scaler skips a step and scales less after an overflow."""
         scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         skips = scale > 1  # at the least scale, an overflow is the gradient's own
         loss = terms["loss"]
         check_finite(loss, torch.zeros_like(norm) if skips else norm, where, self.compute.precision)
@@ -134,20 +134,20 @@ def build_step(
     trainer: TrainerConfig,
     say: Callable[[str], None],
 ) -> TrainStep:
-    """A step that trains what the classifier trains; `say` is told where it cannot be recorded."""
-    replay = build_graph_step(trainer.compile, compute, say)
+    """Build a step for the trainable parameters; `say` is told where it cannot be recorded."""
+    graph_step = build_graph_step(trainer.compile, compute, say)
     adamw = build_optimizer(
-        classifier.parameter_groups(), optimizer, compute.device, replayed=replay is not None
+        classifier.parameter_groups(), optimizer, compute.device, recorded=graph_step is not None
     )
-    return TrainStep(classifier, criterion, adamw, compute, trainer.clip_norm, replay)
+    return TrainStep(classifier, criterion, adamw, compute, trainer.clip_norm, graph_step)
 
 
 class NonFiniteError(TrainingError):
-    """A step's loss or gradient is not; the weights are those that it began with."""
+    """The loss or gradient of a step is not finite; the weights are those before it."""
 
 
 def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:
-    """Raises NonFiniteError, naming the step `where`, unless its loss and gradient are finite."""
+    """Raise NonFiniteError, naming the step `where`, unless its loss and gradient are finite."""
     if not math.isfinite(loss + norm):
         what = "gradient" if math.isfinite(loss) else "loss"
         raise NonFiniteError(
@@ -157,21 +157,21 @@ def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precisi
 
 
 def load_batches(
-    photos: TrainLoader, batches: Iterable[tuple[int, Tensor]], epoch: int
+    loader: TrainLoader, batches: Iterable[tuple[int, Tensor]], epoch: int
 ) -> Generator[Batch, None, None]:
-    """The batches (their number in the epoch, photo indices (B,)), each put together when needed.
+    """Load batches (number in the epoch, image indices (B,)), each when it is needed.
 
     Each sets the global random state that dropout draws from, so a step's forward pass comes
     before the next one is asked for. To be closed where it is not read to its end.
     """
     numbered = list(batches)
-    with closing(photos.load(numbered, epoch)) as stream:
+    with closing(loader.load(numbered, epoch)) as stream:
         for batch, _ in numbered:
-            torch.manual_seed(derive_seed(photos.seed, "dropout", epoch, batch))
+            torch.manual_seed(derive_seed(loader.seed, "dropout", epoch, batch))
             yield next(stream)  # which draws nothing from that state
 
 
 def nonfinite_message(what: str, precision: str) -> str:
-    """What a person reads and may try when a training has run away."""
-    other = ", or trainer.precision=fp32" if precision == "fp16" else ""
-    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{other}"
+    """Explain the failure of a training and what a person may try."""
+    hint = ", or trainer.precision=fp32" if precision == "fp16" else ""
+    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{hint}"

@@ -1,4 +1,4 @@
-"""Between the untouched backbone and the trained one: WiSE-FT, its place chosen on val."""
+"""Interpolate between the pretrained and the trained model (WiSE-FT), the scale chosen on val."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,20 +13,20 @@ State = dict[str, Tensor]
 def interpolate(
     initial: Mapping[str, Tensor], trained: Mapping[str, Tensor], scale: float
 ) -> State:
-    """The trained state with its adapter at `scale`: 0 is the initial one, 1 the trained one.
+    """Scale the adapter of the trained state: 0 gives the initial one, 1 the trained one.
 
     Prompts and the tower's weights go from initial to trained in a straight line; LoRA's update
     B A goes so by its B, which begins at zero, with the trained A. The head stays the trained one.
     Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv:2109.01903.
     """
 
-    def moves(name: str) -> bool:
+    def is_interpolated(name: str) -> bool:
         return not name.startswith("head.") and ".lora_A." not in name and (
             trained[name].is_floating_point()
         )  # fmt: skip
 
     return {
-        name: initial[name].lerp(tensor, scale) if moves(name) else tensor
+        name: initial[name].lerp(tensor, scale) if is_interpolated(name) else tensor
         for name, tensor in trained.items()
     }
 
@@ -38,16 +38,16 @@ def choose_scale(
     scales: Sequence[float],
     score: Callable[[], float],
 ) -> tuple[float, State]:
-    """The scale with the highest score, and its state; the trained state (scale 1) competes too.
+    """Return the scale with the highest score, and its state; the trained state (1) competes too.
 
     `score()` measures the classifier on val; of equal scores the one nearest to 1 is taken.
     Leaves some state of those tried in the classifier.
     """
-    chosen, state, highest = 1.0, dict(trained), -math.inf
+    best_scale, best_state, best_score = 1.0, dict(trained), -math.inf
     for scale in sorted({*scales, 1.0}, key=lambda scale: abs(scale - 1)):
         candidate = interpolate(initial, trained, scale)
         classifier.load_trainable_state(candidate)
-        scored = score()
-        if scored > highest:
-            chosen, state, highest = scale, candidate, scored
-    return chosen, state
+        candidate_score = score()
+        if candidate_score > best_score:
+            best_scale, best_state, best_score = scale, candidate, candidate_score
+    return best_scale, best_state

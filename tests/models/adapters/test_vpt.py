@@ -32,7 +32,7 @@ def test_prompts_lie_after_the_class_token_or_at_the_end(small, position, order,
     own = torch.tensor([10.0, 20.0])[None, :, None].expand(2, 2, 64)
     inserted = prompts.insert(tokens, own)
     assert inserted[1, :, 7].tolist() == [values[name] for name in order]
-    assert torch.equal(prompts.remove(inserted), tokens)
+    assert torch.equal(prompts.strip(inserted), tokens)
 
 
 def classifier_with(folder, classes=7, **settings):

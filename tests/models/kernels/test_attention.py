@@ -13,7 +13,7 @@ from flowertune.models.kernels.attention import attend
 @pytest.fixture(params=["onednn", "torch"])
 def library(request, monkeypatch):
     """Each of the two, whatever this machine is."""
-    monkeypatch.setattr(attention, "by_onednn", lambda x: request.param == "onednn")
+    monkeypatch.setattr(attention, "uses_onednn", lambda x: request.param == "onednn")
     return request.param
 
 
@@ -69,9 +69,9 @@ def test_it_keeps_float32_where_it_is_used():
 
 def test_attention_that_is_large_is_torchs_own(monkeypatch):
     """Kept for its gradient, that of ViT-L on 336 pixels would take gigabytes."""
-    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
-    monkeypatch.setattr(attention, "LARGEST", 2 * 3 * 20 * 20 * 4)
+    monkeypatch.setattr(attention, "MAX_SAVED_BYTES", 2 * 3 * 20 * 20 * 4)
     used = []
     own = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: used.append(1) or own(*a))
@@ -85,7 +85,7 @@ def test_attention_that_is_large_is_torchs_own(monkeypatch):
 
 
 def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
-    monkeypatch.setattr(attention, "AT_ONCE", 2 * 3 * 20 * 25 * 4)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 3 * 20 * 25 * 4)
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(5, 3, n, 8, generator=generator) for n in (20, 25, 25))
     found = attend(q, k, v)
@@ -93,7 +93,7 @@ def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
 
 
 def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
-    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: False)
     monkeypatch.setattr(attention, "_attend", None)
     q = torch.randn(1, 1, 3, 8)
@@ -102,7 +102,7 @@ def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
 
 def test_threads_leave_the_switch_as_it_was(monkeypatch):
     """Left at "medium", products of others would be rounded from then on, on a GPU."""
-    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
     q = torch.randn(2, 3, 20, 8)
     with ThreadPoolExecutor(4) as pool:
@@ -116,7 +116,7 @@ def test_it_computes_where_torchs_newer_switches_are_set(monkeypatch):
     def raises(*given):
         raise RuntimeError("mix of the legacy and new APIs")
 
-    monkeypatch.setattr(attention, "by_onednn", lambda x: True)
+    monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", raises)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", raises)

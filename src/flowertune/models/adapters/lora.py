@@ -31,19 +31,19 @@ PEFT_PREFIX = "base_model.model."  # what `PeftModel` puts before the names of w
 
 
 def adapted_layers(backbone: Backbone, layers: Sequence[int] | None) -> list[int]:
-    """The blocks that LoRA is put into, in order: `layers` (from 0), or all of them for None.
+    """Resolve `layers` (block numbers from 0, None: all) to the blocks that LoRA adapts, in order.
 
-    Raises UsageError for towers without opened attention, and layers out of range.
+    Raises UsageError for towers without split attention, and layers out of range.
     """
-    blocks = len(_blocks(backbone))
-    chosen = list(range(blocks)) if layers is None else sorted(set(layers))
-    outside = [layer for layer in chosen if not 0 <= layer < blocks]
-    if outside:
+    n_blocks = len(_blocks(backbone))
+    selected = list(range(n_blocks)) if layers is None else sorted(set(layers))
+    out_of_range = [layer for layer in selected if not 0 <= layer < n_blocks]
+    if out_of_range:
         raise UsageError(
             f"model.layers={list(layers or ())}: {backbone.name} has the layers"
-            f" 0 to {blocks - 1}, not {outside[0]}"
+            f" 0 to {n_blocks - 1}, not {out_of_range[0]}"
         )
-    return chosen
+    return selected
 
 
 def add_lora(
@@ -62,14 +62,14 @@ def add_lora(
     The update of a layer is B A x times alpha / rank (alpha / sqrt(rank) where `rank_stabilized`,
     Kalajdzievski 2023, arXiv:2312.03732); A is drawn from (seed, "lora"), B is zero, so nothing
     changes until the first step. `targets` from q, k, v, out, mlp; `layers` counts blocks from 0,
-    None for all. Raises UsageError for towers without opened attention, and layers out of range.
+    None for all. Raises UsageError for towers without split attention, and layers out of range.
     """
-    chosen = adapted_layers(backbone, layers)
+    selected = adapted_layers(backbone, layers)
     unknown = [target for target in targets if target not in TARGETS]
-    if unknown or not targets or not chosen:
-        what = f"model.targets={list(targets)}" if unknown or not targets else "model.layers=[]"
-        raise UsageError(f"{what}: choose at least one; the targets are {', '.join(TARGETS)}")
-    parts = [part for target in TARGETS if target in targets for part in TARGETS[target]]
+    if unknown or not targets or not selected:
+        setting = f"model.targets={list(targets)}" if unknown or not targets else "model.layers=[]"
+        raise UsageError(f"{setting}: choose at least one; the targets are {', '.join(TARGETS)}")
+    suffixes = [suffix for target in TARGETS if target in targets for suffix in TARGETS[target]]
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -77,32 +77,32 @@ def add_lora(
         lora_dropout=dropout,
         # A pattern and not a list of ends: other parts of a tower have projections too.
         target_modules=(
-            rf"transformer\.resblocks\.({'|'.join(map(str, chosen))})"
-            rf"\.({'|'.join(map(re.escape, parts))})"
+            rf"transformer\.resblocks\.({'|'.join(map(str, selected))})"
+            rf"\.({'|'.join(map(re.escape, suffixes))})"
         ),
         bias="none",
     )
     with seeded(seed, "lora"):
         peft.get_peft_model(backbone.visual, config)
-    adapted = _adapted(backbone.visual)
-    assert len(adapted) == len(chosen) * len(parts)
-    fuse_lora(adapted)
-    return len(adapted)
+    lora_layers = _lora_layers(backbone.visual)
+    assert len(lora_layers) == len(selected) * len(suffixes)
+    fuse_lora(lora_layers)
+    return len(lora_layers)
 
 
 @contextmanager
 def merged_lora(visual: nn.Module) -> Iterator[None]:
-    """While it is open, LoRA's updates are part of the frozen weights and cost nothing.
+    """Merge LoRA's updates into the frozen weights inside the context, where they cost nothing.
 
     Afterwards the frozen weights are the tensors that they were: adding an update and taking it
     away again, as peft does, would leave rounding in them. A tower without LoRA stays as it is.
     """
     bases: list[tuple[LoraLayer, Tensor]] = []
     try:
-        for layer in _adapted(visual):
+        for layer in _lora_layers(visual):
             weight = layer.get_base_layer().weight
             bases.append((layer, weight.data))
-            weight.data = _updated(layer)
+            weight.data = _merged_weight(layer)
             layer.merged_adapters.extend(layer.active_adapters)
         yield
     finally:
@@ -112,14 +112,14 @@ def merged_lora(visual: nn.Module) -> Iterator[None]:
 
 
 def merge_lora(visual: nn.Module) -> None:
-    """Make LoRA's updates part of the frozen weights for good; its layers are Linear ones again.
+    """Merge LoRA's updates into the weights for good; its layers become Linear ones again.
 
-    The tower then computes the bits that it does while `merged_lora` is open.
+    The tower then computes the bits that it does inside `merged_lora`.
     """
     for name, layer in list(visual.named_modules()):
         if isinstance(layer, LoraLayer):
             base = layer.get_base_layer()
-            base.weight.data = _updated(layer)
+            base.weight.data = _merged_weight(layer)
             parent, _, last = name.rpartition(".")
             setattr(visual.get_submodule(parent), last, base)
 
@@ -127,7 +127,7 @@ def merge_lora(visual: nn.Module) -> None:
 def save_adapter(visual: nn.Module, folder: Path) -> None:
     """Write the LoRA of an image tower in PEFT format: two files, no more.
 
-    `peft.PeftModel.from_pretrained(<opened tower>, folder)` reads them. With the names
+    `peft.PeftModel.from_pretrained(<tower, attention split>, folder)` reads them. With the names
     `transformer.resblocks` -> `vision_model.encoder.layers`, `attn` -> `self_attn` (`mlp.c_fc`,
     `mlp.c_proj` -> `mlp.fc1`, `mlp.fc2`) the keys are those of transformers' CLIP.
     """
@@ -138,7 +138,7 @@ def save_adapter(visual: nn.Module, folder: Path) -> None:
 
 
 def load_adapter(backbone: Backbone, folder: Path) -> None:
-    """Put a saved LoRA into the image tower in place, frozen.
+    """Load a saved LoRA into the image tower in place, frozen.
 
     Raises UsageError where the folder has no adapter, or one for another backbone.
     """
@@ -156,17 +156,17 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
             f" {one_line(error)}"
         ) from error
     # peft only warns where the file lacks matrices of this tower, or has some of a deeper one.
-    stored = load_file(folder / ADAPTER_FILES[1]).keys()
-    if different := sorted(stored ^ _state(backbone.visual).keys()):
+    saved_keys = load_file(folder / ADAPTER_FILES[1]).keys()
+    if different := sorted(saved_keys ^ _state(backbone.visual).keys()):
         raise UsageError(
             f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}:"
             f" {different[0]} is in one of them only"
         )
-    fuse_lora(_adapted(backbone.visual))
+    fuse_lora(_lora_layers(backbone.visual))
 
 
 def _blocks(backbone: Backbone) -> Sequence[nn.Module]:
-    """The transformer blocks of the image tower, each with opened attention."""
+    """The transformer blocks of the image tower, each with split attention."""
     blocks = getattr(getattr(backbone.visual, "transformer", None), "resblocks", ())
     if len(blocks) == 0 or not all(is_unfused(block.attn) for block in blocks):
         raise UsageError(
@@ -183,11 +183,11 @@ def _state(visual: nn.Module) -> dict[str, Tensor]:
     return {PEFT_PREFIX + key: value.detach().cpu() for key, value in state.items()}
 
 
-def _updated(layer: LoraLayer) -> Tensor:
+def _merged_weight(layer: LoraLayer) -> Tensor:
     """The frozen weights with the update added: (D_out, D_in)."""
     (adapter,) = layer.active_adapters
     return layer.get_base_layer().weight.data + layer.get_delta_weight(adapter).detach()  # type: ignore[no-any-return]
 
 
-def _adapted(visual: nn.Module) -> list[LoraLayer]:
+def _lora_layers(visual: nn.Module) -> list[LoraLayer]:
     return [module for module in visual.modules() if isinstance(module, LoraLayer)]

@@ -22,24 +22,24 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As peft's, which computes what is merged, switched off, or drops inputs out."""
-        if self.merged or self.disable_adapters or self._drops_out():
+        """Compute x (..., D_in) -> (..., D_out), by peft where merged, disabled or with dropout."""
+        if self.merged or self.disable_adapters or self._uses_dropout():
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         (name,) = self.active_adapters
         base = self.get_base_layer()
         a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         if torch.is_autocast_enabled(x.device.type):
-            frozen, low = base(x), F.linear(x, a)
+            base_output, down = base(x), F.linear(x, a)
             flat = torch.addmm(
-                frozen.reshape(-1, frozen.shape[-1]),
-                low.reshape(-1, low.shape[-1]),
+                base_output.reshape(-1, base_output.shape[-1]),
+                down.reshape(-1, down.shape[-1]),
                 b.T,
                 alpha=scale,
             )
-            return flat.view_as(frozen)
+            return flat.view_as(base_output)
         return _updated_linear(x, base.weight, base.bias, a, b, scale)  # type: ignore[no-any-return]
 
-    def _drops_out(self) -> bool:
+    def _uses_dropout(self) -> bool:
         return any(
             isinstance(dropout, torch.nn.Dropout) and dropout.training
             for dropout in self.lora_dropout.values()
@@ -47,7 +47,7 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
 
 
 def fuse_lora(layers: Sequence[lora.LoraLayer]) -> None:
-    """Makes LoraLinears of peft's own, in place."""
+    """Turn peft's LoRA layers into LoraLinears, in place."""
     for layer in layers:
         assert type(layer) is lora.Linear, type(layer)
         assert not layer.lora_variant
@@ -72,17 +72,17 @@ class _UpdatedLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w, a, b = ctx.saved_tensors
-        flat_x, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-        for_x = None
+        flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        grad_x = None
         if ctx.needs_input_grad[0]:  # the sum anew: kept, it would be a second copy of the tower
-            for_x = product(flat, torch.addmm(w, b, a, alpha=ctx.scale).T).view_as(x)
-        for_a = ctx.scale * product(product(flat, b.T).T, flat_x.T)
+            grad_x = product(flat_grad, torch.addmm(w, b, a, alpha=ctx.scale).T).view_as(x)
+        grad_a = ctx.scale * product(product(flat_grad, b.T).T, flat_x.T)
         # transposed, and so several times as fast on a CPU as flat.T @ product(flat_x, a)
-        for_b = product(product(flat_x, a).T, flat.T).T
-        for_b = torch.mul(for_b, ctx.scale, out=torch.empty_like(b))
-        return for_x, None, None, for_a, for_b, None
+        grad_b = product(product(flat_x, a).T, flat_grad.T).T
+        grad_b = torch.mul(grad_b, ctx.scale, out=torch.empty_like(b))
+        return grad_x, None, None, grad_a, grad_b, None
 
 
 _updated_linear = _UpdatedLinear.apply

@@ -1,4 +1,4 @@
-"""Attention in float32 on a CPU whose MKL is slow (see `product`), in oneDNN's products.
+"""Compute float32 attention by oneDNN on a CPU whose MKL is slow (see `product`).
 
 torch's own has MKL inside. Batched products torch gives to oneDNN where bfloat16 would be allowed
 in them; oneDNN, on a CPU without matrix tiles, then computes in float32 all the same, which
@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from flowertune.models.kernels.linear import uses_onednn
 
-LARGEST = 32 * 2**20  # bytes of attention that one call keeps for its gradient; torch's keeps none
-AT_ONCE = 8 * 2**20  # bytes of attention that are worked on at once where none is kept
+MAX_SAVED_BYTES = 32 * 2**20  # of attention one call keeps for its gradient; torch's keeps none
+CHUNK_BYTES = 8 * 2**20  # of attention that are worked on at once where none is kept
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -29,90 +29,90 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if not uses_onednn(q) or not _keeps_float32():
         return F.scaled_dot_product_attention(q, k, v)
-    of_a_photo = q.shape[1:3].numel() * k.shape[2] * q.element_size()
-    if torch.is_grad_enabled() and any(each.requires_grad for each in (q, k, v)):
-        if len(q) * of_a_photo > LARGEST:
+    image_bytes = q.shape[1:3].numel() * k.shape[2] * q.element_size()
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, v)):
+        if len(q) * image_bytes > MAX_SAVED_BYTES:
             return F.scaled_dot_product_attention(q, k, v)
         return _attend(q, k, v)  # type: ignore[no-any-return]
-    photos = max(1, AT_ONCE // max(1, of_a_photo))
-    parts = zip(q.split(photos), k.split(photos), v.split(photos), strict=True)
-    return torch.cat([_attend(*part) for part in parts])
+    chunk = max(1, CHUNK_BYTES // max(1, image_bytes))
+    chunks = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
+    return torch.cat([_attend(*qkv) for qkv in chunks])
 
 
 _lock = threading.Lock()
-_open, _before = 0, ""  # how many threads are in `_onednn`, and how it was before the first came
+_users, _previous = 0, ""  # how many threads are in `_onednn`, and how it was before the first came
 
 
 @contextmanager
 def _onednn() -> Iterator[None]:
-    """While it is open, batched float32 products of the whole process are oneDNN's.
+    """Give batched float32 products of the whole process to oneDNN inside the context.
 
     Where somebody has set torch's newer switches, which this older one does not go with, they stay
     MKL's.
     """
-    global _open, _before
+    global _users, _previous
     with _lock:
-        if not _open:
+        if not _users:
             try:
-                _before = torch.get_float32_matmul_precision()
+                _previous = torch.get_float32_matmul_precision()
                 torch.set_float32_matmul_precision("medium")
             except RuntimeError:
-                _before = ""
-        _open += 1
+                _previous = ""
+        _users += 1
     try:
         yield
     finally:
         with _lock:
-            _open -= 1
-            if not _open and _before:
-                torch.set_float32_matmul_precision(_before)
+            _users -= 1
+            if not _users and _previous:
+                torch.set_float32_matmul_precision(_previous)
 
 
 @functools.cache
 def _keeps_float32() -> bool:
-    """Whether oneDNN, where it may round factors to bfloat16, leaves them as they are.
+    """Whether oneDNN leaves factors as they are where it may round them to bfloat16.
 
     Not asked where there is a GPU, whose products the switch would round as well.
     """
     if torch.cuda.is_available():
         return False
     fine = torch.full((1, 64, 64), 1 + 2.0**-12, dtype=torch.float32, device="cpu")  # 1 in bfloat16
-    one = torch.eye(64, dtype=torch.float32, device="cpu")[None]
+    identity = torch.eye(64, dtype=torch.float32, device="cpu")[None]
     with torch.autocast("cpu", enabled=False), _onednn():
-        return all(torch.equal(x @ one, fine) for x in (fine, fine.transpose(1, 2)))
+        return all(torch.equal(x @ identity, fine) for x in (fine, fine.transpose(1, 2)))
 
 
 class _Attend(torch.autograd.Function):
-    """Keeps the attention for its gradient: to work it out again takes longer."""
+    """Keep the attention for the backward pass: to compute it again takes longer."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads = q.shape[:2]
         scaled = torch.mul(q, q.shape[3] ** -0.5, out=q.new_empty(q.shape))
-        q, k, v = (each.contiguous().flatten(0, 1) for each in (scaled, k, v))
+        q, k, v = (tensor.contiguous().flatten(0, 1) for tensor in (scaled, k, v))
         with _onednn():
             scores = torch.bmm(q, k.transpose(1, 2))
             attention = torch.softmax(scores, 2, out=scores)
             attended = torch.bmm(attention, v)
         ctx.save_for_backward(q, k, v, attention)
-        found: Tensor = attended.unflatten(0, heads)
-        return found
+        output: Tensor = attended.unflatten(0, heads)
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         q, k, v, attention = ctx.saved_tensors
-        heads = gradient.shape[:2]
-        gradient = gradient.contiguous().flatten(0, 1)
+        heads = grad.shape[:2]
+        grad = grad.contiguous().flatten(0, 1)
         with torch.autocast("cpu", enabled=False), _onednn():
-            for_v = torch.bmm(attention.transpose(1, 2), gradient)
-            of_scores = torch.bmm(gradient, v.transpose(1, 2))
+            grad_v = torch.bmm(attention.transpose(1, 2), grad)
+            grad_scores = torch.bmm(grad, v.transpose(1, 2))
             torch.ops.aten._softmax_backward_data.out(
-                of_scores, attention, 2, torch.float32, grad_input=of_scores
+                grad_scores, attention, 2, torch.float32, grad_input=grad_scores
             )
-            for_q = torch.bmm(of_scores, k).mul_(k.shape[2] ** -0.5)
-            for_k = torch.bmm(of_scores.transpose(1, 2), q)
-        return tuple(each.unflatten(0, heads) for each in (for_q, for_k, for_v))
+            grad_q = torch.bmm(grad_scores, k).mul_(k.shape[2] ** -0.5)
+            grad_k = torch.bmm(grad_scores.transpose(1, 2), q)
+        return tuple(tensor.unflatten(0, heads) for tensor in (grad_q, grad_k, grad_v))
 
 
 _attend = _Attend.apply

@@ -1,4 +1,4 @@
-"""Products of Linear layers on a CPU, by the faster of the two libraries that torch brings.
+"""Compute products of Linear layers on a CPU by the faster of torch's two libraries.
 
 MKL computes float32 with half the width of AVX-512 on processors that are not Intel's; oneDNN uses
 all of it there, and is twice as fast on an AMD EPYC of the Zen 5 kind, the one that was measured
@@ -20,9 +20,9 @@ CPU_INFO = Path("/proc/cpuinfo")  # Linux's
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., K), weight (N, K), bias (N,) or None -> x weight^T + bias (..., N); no gradients.
+    """Compute x weight^T + bias (..., N) of x (..., K), weight (N, K), bias (N,) or None.
 
-    All of one type.
+    All of one type; no gradients.
     """
     if uses_onednn(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
@@ -30,7 +30,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether `product` of such a tensor is oneDNN's. What is traced is for other machines."""
+    """Whether `product` of such a tensor uses oneDNN. Never when traced, for other machines."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # it is public all the same
@@ -53,7 +53,7 @@ def mkl_lacks_avx512() -> bool:
 
 
 def _vendor() -> str:
-    """As the processor gives it; "" where the system does not tell."""
+    """Vendor of the processor; "" where the system does not tell."""
     if CPU_INFO.exists():
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")
@@ -61,23 +61,23 @@ def _vendor() -> str:
 
 
 class Linear(nn.Linear):
-    """nn.Linear whose products are `product`'s, forward and backward."""
+    """nn.Linear that computes with `product`, forward and backward."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., K) -> (..., N)."""
+        """Map x (..., K) -> (..., N)."""
         return linear(x, self.weight, self.bias)
 
 
 def use_onednn_linear(model: nn.Module) -> int:
-    """Makes Linears of a model's nn.Linears, in place; returns how many it has."""
-    found = [module for module in model.modules() if type(module) in (nn.Linear, Linear)]
-    for module in found:
-        module.__class__ = Linear
-    return len(found)
+    """Turn a model's nn.Linears into Linears, in place; returns their number."""
+    layers = [layer for layer in model.modules() if type(layer) in (nn.Linear, Linear)]
+    for layer in layers:
+        layer.__class__ = Linear
+    return len(layers)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `product`, with gradients by `product`."""
+    """Apply `product`, with gradients that use `product` too."""
     if uses_onednn(x):
         return _linear(x, weight, bias)  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
@@ -93,16 +93,16 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
-        flat = gradient.reshape(-1, gradient.shape[-1])
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        flat_grad = grad.reshape(-1, grad.shape[-1])
         return (
-            product(gradient, weight.T) if for_x else None,
+            product(grad, weight.T) if needs_x else None,
             # MKL's: oneDNN would copy both, as their sums run over the rows; that is worth it where
             # one of them has few columns, as LoRA's have
-            flat.T @ x.reshape(-1, x.shape[-1]) if for_weight else None,
-            flat.sum(0) if for_bias else None,
+            flat_grad.T @ x.reshape(-1, x.shape[-1]) if needs_weight else None,
+            flat_grad.sum(0) if needs_bias else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""QuickGELU, the activation of OpenAI's CLIP, in operations that a CPU and a GPU have ready."""
+"""QuickGELU, the activation of OpenAI's CLIP, in operations that torch has kernels for."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ SLOPE = 1.702  # OpenAI's; x sigmoid(1.702 x) is close to GELU
 
 
 class FusedQuickGELU(QuickGELU):  # type: ignore[misc]  # open_clip is not typed
-    """open_clip's by another road: x sigmoid(s x) = silu(s x) / s, of any shape.
+    """QuickGELU by another formula: x sigmoid(s x) = silu(s x) / s, of any shape.
 
     One kernel with a derivative of its own instead of sigmoid and product, so that one tensor is
     kept for the backward pass instead of two. In half precision the factors before and after would
@@ -17,15 +17,15 @@ class FusedQuickGELU(QuickGELU):  # type: ignore[misc]  # open_clip is not typed
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise; the last product is in place, as silu keeps its input alone."""
+        """Activate elementwise; the last product is in place, as silu keeps its input alone."""
         if x.dtype in (torch.bfloat16, torch.float16):
             return super().forward(x)  # type: ignore[no-any-return]
         return F.silu(x * SLOPE).mul_(1 / SLOPE)
 
 
 def fuse_quick_gelu(model: nn.Module) -> int:
-    """Makes FusedQuickGELUs of open_clip's own, in place; returns how many the model has."""
-    found = [module for module in model.modules() if isinstance(module, QuickGELU)]
-    for module in found:
-        module.__class__ = FusedQuickGELU
-    return len(found)
+    """Turn open_clip's QuickGELUs into FusedQuickGELUs, in place; returns their number."""
+    layers = [layer for layer in model.modules() if isinstance(layer, QuickGELU)]
+    for layer in layers:
+        layer.__class__ = FusedQuickGELU
+    return len(layers)

@@ -96,13 +96,13 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = tensors.folded
+    right = tensors.as_linear
 
     def wrong(head: Any) -> LinearForm:
         found = right(head)
         return LinearForm(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalizes)
 
-    monkeypatch.setattr(tensors, "folded", wrong)
+    monkeypatch.setattr(tensors, "as_linear", wrong)
     _, left = exported["open_clip lora"]
     words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
     with pytest.raises(ExportError, match="predictions differ on 5 val photos"):

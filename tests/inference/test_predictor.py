@@ -66,7 +66,7 @@ def test_a_frozen_model_is_open_clip_itself_and_its_head(
     clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{ASSETS / 'tiny'}")
     clip.eval()
     classes = json.loads((run / "adapter/model.json").read_text())["classes"]
-    head = serialization.checkpoint.load_weights(run / "adapter/head.safetensors")
+    head = serialization.load_weights(run / "adapter/head.safetensors")
     images = torch.stack([transform(Image.open(photo)) for photo in photos[:5]])
     standard = (clip.encode_image(images) - head["mean"]) / head["std"]
     logits = standard @ head["linear.weight"].T + head["linear.bias"]

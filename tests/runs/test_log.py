@@ -61,7 +61,7 @@ def test_an_unforeseen_error_is_one_line_for_people_and_a_traceback_in_the_log(r
     assert status(run) == {"state": "failed", "why": "ValueError: something odd"}
     log = run.log.read_text()
     assert "Traceback (most recent call last)" in log
-    assert "test_recording.py" in log
+    assert "test_log.py" in log
     assert "with details on" in log
 
 

@@ -70,7 +70,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     def begin(*_: object) -> None:
         raise Begun
 
-    monkeypatch.setattr(stored_pixels, "build", decode)
+    monkeypatch.setattr(stored_pixels, "build_store", decode)
     for each in list_entries(cache):
         os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from flowertune.data.samplers import class_batches
+from flowertune.data.samplers import pk_batches
 
 SIZES = {
     "even": [8] * 6,
@@ -37,7 +37,7 @@ def test_every_photo_is_visited_and_every_batch_is_made_of_groups_of_k(sizes, ga
     labels = labels_of(sizes, gap)
     groups = {gap * c: math.ceil(size / k) for c, size in enumerate(sizes)}
     for epoch in (1, 2, 3):
-        batches = listed(class_batches(labels, p, k, seed=42, epoch=epoch))
+        batches = listed(pk_batches(labels, p, k, seed=42, epoch=epoch))
         assert len(batches) == math.ceil(sum(groups.values()) / p)
 
         visits = Counter(photo for batch in batches for photo in batch)
@@ -63,17 +63,17 @@ def test_every_photo_is_visited_and_every_batch_is_made_of_groups_of_k(sizes, ga
 
 def test_where_it_comes_out_even_every_batch_has_p_classes_with_k_photos():
     labels = labels_of([8] * 6)
-    for batch in class_batches(labels, 3, 4, seed=1, epoch=1):
+    for batch in pk_batches(labels, 3, 4, seed=1, epoch=1):
         assert list(Counter(labels[batch].tolist()).values()) == [4, 4, 4]
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch():
     labels = labels_of([10, 7, 4, 9])
-    first = listed(class_batches(labels, 2, 4, seed=42, epoch=1))
+    first = listed(pk_batches(labels, 2, 4, seed=42, epoch=1))
     torch.manual_seed(1)
-    assert listed(class_batches(labels, 2, 4, seed=42, epoch=1)) == first
-    assert listed(class_batches(labels, 2, 4, seed=42, epoch=2)) != first
-    assert listed(class_batches(labels, 2, 4, seed=43, epoch=1)) != first
+    assert listed(pk_batches(labels, 2, 4, seed=42, epoch=1)) == first
+    assert listed(pk_batches(labels, 2, 4, seed=42, epoch=2)) != first
+    assert listed(pk_batches(labels, 2, 4, seed=43, epoch=1)) != first
 
 
 def test_over_the_epochs_photos_and_classes_meet_evenly():
@@ -82,7 +82,7 @@ def test_over_the_epochs_photos_and_classes_meet_evenly():
     extra, beside, in_batch, first = Counter(), Counter(), Counter(), Counter()
     epochs = 1000
     for epoch in range(epochs):
-        batches = listed(class_batches(labels, 3, 4, seed=42, epoch=epoch))
+        batches = listed(pk_batches(labels, 3, 4, seed=42, epoch=epoch))
         extra.update(photo for batch in batches for photo in batch)
         for batch in batches:
             classes = sorted(set(labels[batch].tolist()))
@@ -100,7 +100,7 @@ def test_the_groups_of_a_class_lie_scattered_over_the_epoch():
     labels = torch.arange(12).repeat_interleave(8)
     apart = []
     for epoch in range(50):
-        batches = [labels[batch] for batch in class_batches(labels, 2, 4, seed=42, epoch=epoch)]
+        batches = [labels[batch] for batch in pk_batches(labels, 2, 4, seed=42, epoch=epoch)]
         for c in range(12):
             first, second = (place for place, batch in enumerate(batches) if c in batch)
             apart.append(second - first)
@@ -110,7 +110,7 @@ def test_the_groups_of_a_class_lie_scattered_over_the_epoch():
 def test_a_class_meets_most_others_within_an_epoch():
     labels = torch.arange(17).repeat_interleave(40)
     met = set()
-    for batch in class_batches(labels, 4, 4, 42, 1):
+    for batch in pk_batches(labels, 4, 4, 42, 1):
         present = labels[batch].unique().tolist()
         met |= {(one, other) for one in present for other in present if one < other}
     assert len(met) > 0.7 * (17 * 16 / 2)

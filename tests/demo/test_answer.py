@@ -149,8 +149,8 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
     }  # fmt: skip
     made = (
         cards.lead(evil, results, 2)
-        + cards.card(evil, found, evil)
-        + cards.card(evil, UnreadableImage(picture, evil), evil)
+        + cards.render_card(evil, found, evil)
+        + cards.render_card(evil, UnreadableImage(picture, evil), evil)
     )
     assert "<img src=x" not in made
     assert "onerror=alert(1)&gt;&quot;&#x27;&amp;" in made

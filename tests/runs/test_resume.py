@@ -61,7 +61,7 @@ def resumable(root: Path, config: Config, state: str = "interrupted") -> Run:
     run.checkpoint(1, 5).parent.mkdir()
     files.write_folder(run.checkpoint(1, 5), {"state.json": b"{}"})
     (run.path / ".mine").write_text("a person's")
-    run.failed_batch.mkdir()
+    run.failed_batch_dir.mkdir()
     (run.path / ".metrics.jsonl.a1b2c3_4").write_text("half")
     (run.checkpoint(1, 5).parent / ".epoch-00001-step-000000006.k3_4d5e6").mkdir()
     return run
@@ -84,7 +84,7 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
         assert (run.path / "metrics.jsonl").read_text() == "old"
         assert run.status() == ("running", None)
     assert [path.name for path in run.path.rglob(".*")] == [".mine"]
-    assert not run.failed_batch.exists()
+    assert not run.failed_batch_dir.exists()
     assert run.environment() == {**ENVIRONMENT, "resumed": [{"cpu_threads": 8}]}
 
 

@@ -63,13 +63,13 @@ def test_the_very_batch_is_in_the_run_and_the_lines_before_it(
     run, message, seen, made = run_away(at, float("nan"), accumulation=accumulation)
     assert "loss of epoch 2, step 2 is not finite" in message
     assert "too high, with optimizer.lr=0.001 and optimizer.head_lr=0.005;" in message
-    assert message.endswith(f"its photos are in {run.failed_batch}")
-    batch = load_file(run.failed_batch / "batch.safetensors")
+    assert message.endswith(f"its photos are in {run.failed_batch_dir}")
+    batch = load_file(run.failed_batch_dir / "batch.safetensors")
     assert torch.equal(batch["images"], torch.cat(seen[at - 1 :][:accumulation]))
     photos = torch.cat(made.photos.batches(2)[accumulation : 2 * accumulation])
     assert torch.equal(batch["photos"], photos)
     assert batch["targets"].sum(1) == pytest.approx(1.0)
-    facts = json.loads((run.failed_batch / "facts.json").read_text())
+    facts = json.loads((run.failed_batch_dir / "facts.json").read_text())
     assert (facts["epoch"], facts["step"]) == (2, 2)
     assert facts["in_full_precision"]["loss"] is None
     steps = -(-5 // accumulation)
@@ -81,7 +81,7 @@ def test_what_is_finite_in_full_precision_is_laid_to_the_precision(run_away):
     run, message, *_ = run_away(3, float("inf"), always=False, precision="bf16")
     assert "likely cause: trainer.precision=bf16, as in fp32 the loss is 1." in message
     assert "learning rate" not in message.partition("likely cause")[2]
-    facts = json.loads((run.failed_batch / "facts.json").read_text())
+    facts = json.loads((run.failed_batch_dir / "facts.json").read_text())
     assert 1 < facts["in_full_precision"]["loss"] < 2
     assert facts["in_full_precision"]["gradient_norm"] > 0
 

@@ -60,7 +60,7 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
         nearest = int(np.argmax(found))
         assert is_of(each["nearest"]["picture"], made, "train", nearest)
         assert each["nearest"]["similarity"] == pytest.approx(max(found), abs=1e-5)
-        name = made.photos.names("train")[nearest]
+        name = made.photos.image_names("train")[nearest]
         assert each["nearest"]["path"] == name
 
 

@@ -112,7 +112,7 @@ class Comparison:
         return n
 
     @property
-    def protocol(self) -> str:
+    def protocol_text(self) -> str:
         """Backbone, weights and dataset, for display."""
         first = self.rows[0].runs[0].results
         return f"{first['backbone']} {first['tag']}; {first['protocol']}"

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowertune.errors import TrainingError
-from flowertune.models.kernels.linear import mkl_lacks_avx512, product
+from flowertune.models.kernels.linear import linear_forward, mkl_lacks_avx512
 from flowertune.runtime.device import Compute
 
 WARM_UP = 3  # calls that are not timed: memory is fetched, kernels are chosen and loaded
@@ -133,7 +133,7 @@ def matrix_rate(compute: Compute) -> float:
     left, right = (
         torch.randn(side, side, device=compute.device, dtype=compute.dtype) for _ in range(2)
     )
-    calls = timeit(lambda: product(left, right), compute.device)
+    calls = timeit(lambda: linear_forward(left, right), compute.device)
     return 2 * side**3 / min(calls.seconds)
 
 

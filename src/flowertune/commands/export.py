@@ -12,9 +12,10 @@ from safetensors import SafetensorError
 from flowertune import files
 from flowertune.commands.arguments import ArgumentParser
 from flowertune.errors import EXIT_DONE, ExportError, UsageError, one_line
-from flowertune.export import exportable, hub, model_card, parity
-from flowertune.export.exportable import Exportable
+from flowertune.export import hub, model_card, parity
+from flowertune.export import model as exportable
 from flowertune.export.formats import FORMATS, Format
+from flowertune.export.model import ExportModel
 from flowertune.report.console.run import ConsoleReporter
 
 BUNDLED = Path(parity.__file__).parent / "bundled"
@@ -39,7 +40,7 @@ def execute(arguments: Sequence[str]) -> int:
         )
     if args.push_to_hub is not None:
         hub.check(args.push_to_hub)
-    model = exportable.load(args.run)
+    model = exportable.load_export_model(args.run)
     reason = export_format.unsupported_reason(model)
     if reason is not None:
         raise UsageError(f"{args.run}: --format {args.format} cannot hold it: {reason}")
@@ -54,7 +55,7 @@ def execute(arguments: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _export(model: Exportable, export_format: Format, output: Path) -> parity.Parity:
+def _export(model: ExportModel, export_format: Format, output: Path) -> parity.Parity:
     """Write the folder atomically, after comparing its model with the run's."""
     results = model.run.results()
     sample = parity.draw_sample(model)
@@ -69,7 +70,7 @@ def _export(model: Exportable, export_format: Format, output: Path) -> parity.Pa
             )
             for name in export_format.BUNDLED:
                 shutil.copyfile(BUNDLED / name, folder / name)
-            text = model_card.card(
+            text = model_card.render_card(
                 model, results, export_format.LIBRARY, contents, export_format.code(model), result
             )  # fmt: skip
             (folder / "README.md").write_text(text, encoding="utf-8")

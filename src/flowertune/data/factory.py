@@ -22,7 +22,7 @@ from flowertune.data.cache.dataset import CachedSplit
 from flowertune.data.cache_dir import touch
 from flowertune.data.dataset import ImageDataset
 from flowertune.data.device_pixels import Residency, are_resident
-from flowertune.data.samplers import class_batches, epoch_batches
+from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
 from flowertune.data.sources.synthetic import dataset as synthetic
 from flowertune.data.transforms.augment import AugmentSettings
@@ -147,5 +147,5 @@ def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Ten
     loss, batch_size = config.loss, config.trainer.batch_size
     if isinstance(loss, TripletCrossEntropyConfig):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class
-        return partial(class_batches, labels, classes, loss.samples_per_class, config.seed)
+        return partial(pk_batches, labels, classes, loss.samples_per_class, config.seed)
     return partial(epoch_batches, len(labels), batch_size, config.seed)

@@ -65,7 +65,7 @@ class TrainLoader:
         images = augment.apply(pixels, params, self.augmentation, self.mean, self.std)
         if params.mixing is None:
             return images, targets
-        return mixup.mix(images, targets, params.mixing)
+        return mixup.mix_images(images, targets, params.mixing)
 
 
 def build_train_loader(

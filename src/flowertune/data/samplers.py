@@ -9,7 +9,7 @@ from torch import Tensor
 from flowertune import seeding
 
 
-def class_batches(
+def pk_batches(
     labels: Tensor, classes_per_batch: int, samples_per_class: int, seed: int, epoch: int
 ) -> list[Tensor]:
     """Draw the batches of an epoch: int64 image indices, P classes x K images, P * K at most.

@@ -36,7 +36,7 @@ class Explanation:
 def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation | UnreadableImage:
     """Predict and explain one image, whatever the file is."""
     try:
-        pixels = model.pixels(path)
+        pixels = model.load_pixels(path)
     except UnreadableImageError as error:
         return UnreadableImage(path, str(error))
     outputs = model.outputs(pixels[None])

@@ -40,7 +40,7 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
             updates.update(dict.fromkeys(slots, ""))
         yield {**updates, n_cards: n_used + len(chosen)}  # the place is free again
         for n_done, path in enumerate(chosen, start=1):
-            card = cards.card(path.name, explain(model, neighbors, path), neighbors.caption)
+            card = cards.render_card(path.name, explain(model, neighbors, path), neighbors.caption)
             yield {slots[n_used + n_done - 1]: card, status: cards.status(n_done, len(chosen))}
 
     with gr.Blocks(title="flowertune", analytics_enabled=False) as blocks:

@@ -35,7 +35,7 @@ def lead(run: str, results: dict[str, Any], classes: int) -> str:
     )
 
 
-def card(name: str, result: Explanation | UnreadableImage, caption: str) -> str:
+def render_card(name: str, result: Explanation | UnreadableImage, caption: str) -> str:
     """Render the card of one image; `caption` describes the training images."""
     if isinstance(result, UnreadableImage):
         return (

@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from flowertune.errors import ExportError, one_line
-from flowertune.export.exportable import Exportable
+from flowertune.export.model import ExportModel
 from flowertune.models.heads import as_linear
 from flowertune.models.vision_tower import embed
 
 INPUT, OUTPUT = "images", "logits"
 
 
-def trace(model: Exportable) -> ExportedProgram:
+def trace(model: ExportModel) -> ExportedProgram:
     """Trace `PortableClassifier`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
 
     Raises:
@@ -45,7 +45,7 @@ def trace(model: Exportable) -> ExportedProgram:
 class PortableClassifier(nn.Module):
     """Normalized images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts included."""
 
-    def __init__(self, model: Exportable) -> None:
+    def __init__(self, model: ExportModel) -> None:
         super().__init__()
         self.weight: Tensor
         self.bias: Tensor

@@ -11,7 +11,7 @@ from flowertune import __version__
 from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
-from flowertune.export.exportable import Exportable
+from flowertune.export.model import ExportModel
 from flowertune.export.parity import Parity
 from flowertune.models.backbone import Backbone
 
@@ -31,8 +31,8 @@ LICENSES = {
 }
 
 
-def card(
-    model: Exportable,
+def render_card(
+    model: ExportModel,
     results: Mapping[str, Any],
     library: str,
     files: Mapping[str, str],
@@ -91,7 +91,7 @@ This export beside the run's own model, both in float32 on a CPU: {parity.descri
 """
 
 
-def _base_model_line(model: Exportable) -> str:
+def _base_model_line(model: ExportModel) -> str:
     """Metadata line that links the base weights on the Hub, if they are there."""
     settings, backbone = model.config.backbone, model.backbone
     if settings.source != "open_clip" or settings.weights == "random":
@@ -142,7 +142,7 @@ def _table(results: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _license(model: Exportable) -> str:
+def _license(model: ExportModel) -> str:
     is_named_by_user = model.config.backbone.source == "directory"
     for prefix, license in LICENSES.items():
         if model.backbone.tag.startswith(prefix) and not is_named_by_user:
@@ -155,11 +155,11 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
 
 
-def labels_json(model: Exportable) -> str:
+def labels_json(model: ExportModel) -> str:
     """Serialize the class names as a list for labels.json."""
     return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
 
 
-def preprocessing_json(model: Exportable) -> str:
+def preprocessing_json(model: ExportModel) -> str:
     """Serialize preprocessing.json with the keys of open_clip's preprocess_cfg."""
     return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from flowertune import __version__
 from flowertune.errors import ExportError, one_line
-from flowertune.export.exportable import Exportable
 from flowertune.export.graph import INPUT, OUTPUT, trace
+from flowertune.export.model import ExportModel
 from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
@@ -27,12 +27,12 @@ LARGEST_FILE = (
 )  # bytes of weights; protobuf ends at 2^31, with all that is beside them
 
 
-def unsupported_reason(model: Exportable) -> str | None:
+def unsupported_reason(model: ExportModel) -> str | None:
     """Every model is supported."""
     return None
 
 
-def write(model: Exportable, folder: Path) -> None:
+def write(model: ExportModel, folder: Path) -> None:
     """Write model.onnx: normalized images (B, 3, H, W) to logits (B, C), B from 1.
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
@@ -60,14 +60,14 @@ def write(model: Exportable, folder: Path) -> None:
     onnx_program.save(str(folder / MODEL), external_data=_is_large(model))
 
 
-def _is_large(model: Exportable) -> bool:
+def _is_large(model: ExportModel) -> bool:
     """Whether the weights need a separate file."""
     tensors = model.classifier.state_dict().values()
     size: int = sum(tensor.nbytes for tensor in tensors)
     return size > LARGEST_FILE
 
 
-def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the exported folder in ONNX Runtime, on the CPU.
 
     Raises ExportError, now or of a batch, where it cannot.
@@ -96,7 +96,7 @@ def _runtime_errors() -> Iterator[None]:
         ) from error
 
 
-def files(model: Exportable) -> dict[str, str]:
+def files(model: ExportModel) -> dict[str, str]:
     """Exported files and their descriptions."""
     descriptions = {
         MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
@@ -107,7 +107,7 @@ def files(model: Exportable) -> dict[str, str]:
     return descriptions
 
 
-def code(model: Exportable) -> str:
+def code(model: ExportModel) -> str:
     """Usage example, run in the exported folder."""
     return f"""\
 import json, onnxruntime

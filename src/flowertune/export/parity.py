@@ -14,7 +14,7 @@ from flowertune import seeding
 from flowertune.data.image import Preprocessing, UnreadableImageError
 from flowertune.data.transforms.augment import normalize
 from flowertune.errors import ExportError, UsageError
-from flowertune.export.exportable import Exportable
+from flowertune.export.model import ExportModel
 from flowertune.inference import run_images
 from flowertune.runs.directory import RunImage, damaged_message
 
@@ -49,7 +49,7 @@ class Parity:
         )
 
 
-def draw_sample(model: Exportable) -> Sample:
+def draw_sample(model: ExportModel) -> Sample:
     """Sample unchanged images of the run, from val if possible, or else synthetic ones.
 
     Where none is, pictures that are drawn by seed.
@@ -63,7 +63,7 @@ def draw_sample(model: Exportable) -> Sample:
     return Sample(normalize(images, model.preprocessing.mean, model.preprocessing.std), description)
 
 
-def compare(model: Exportable, exported: Callable[[Tensor], Tensor], sample: Sample) -> Parity:
+def compare(model: ExportModel, exported: Callable[[Tensor], Tensor], sample: Sample) -> Parity:
     """Compare the exported model with the run's on the same images.
 
     One image alone, and then batches: a graph may have been made for one size of them.
@@ -87,7 +87,7 @@ def compare(model: Exportable, exported: Callable[[Tensor], Tensor], sample: Sam
     return Parity(sample.description, logits, probabilities)
 
 
-def _run_pixels(model: Exportable) -> tuple[str, list[NDArray[np.uint8]]]:
+def _run_pixels(model: ExportModel) -> tuple[str, list[NDArray[np.uint8]]]:
     """Choose a split and read pixels (3, H, W) of images spread over it."""
     by_split: dict[str, list[RunImage]] = {}
     for image in model.run.images():

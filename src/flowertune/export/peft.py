@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowertune.export import tensors
 from flowertune.export.bundled import transformers_clip
-from flowertune.export.exportable import Exportable
+from flowertune.export.model import ExportModel
 from flowertune.inference.predictor import load_run_backbone
 from flowertune.models.adapters.lora import ADAPTER_FILES, PEFT_PREFIX
 from flowertune.models.attention import fused_state_dict
@@ -21,7 +21,7 @@ LIBRARY = "peft"
 BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
-def unsupported_reason(model: Exportable) -> str | None:
+def unsupported_reason(model: ExportModel) -> str | None:
     """LoRA is supported, on towers that transformers' CLIP has."""
     model_name = model.config.model.name
     if model_name != "lora":
@@ -34,7 +34,7 @@ def unsupported_reason(model: Exportable) -> str | None:
     return None
 
 
-def write(model: Exportable, folder: Path) -> None:
+def write(model: ExportModel, folder: Path) -> None:
     """Write the run's adapter with transformers' names, and the head."""
     adapter = model.run.adapter
     settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def write(model: Exportable, folder: Path) -> None:
     tensors.write_head(model, folder)
 
 
-def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the backbone and the exported folder in transformers and peft."""
     import peft
 
@@ -68,7 +68,7 @@ def load(model: Exportable, folder: Path) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def files(model: Exportable) -> dict[str, str]:
+def files(model: ExportModel) -> dict[str, str]:
     """Exported files and their descriptions."""
     return {
         ADAPTER_FILES[0]: "peft's settings",
@@ -77,7 +77,7 @@ def files(model: Exportable) -> dict[str, str]:
     }
 
 
-def code(model: Exportable) -> str:
+def code(model: ExportModel) -> str:
     """Usage example, run in the exported folder."""
     settings = model.config.backbone
     base = f'"{model.backbone.name}", "{model.backbone.tag}"'

@@ -129,7 +129,9 @@ def evaluate(
             f" one that the run knows ({_join(class_names)})"
         )
     targets = torch.tensor(labels)[known]
-    header, rows = prediction_table(images.names(split), labels, logits, (*class_names, *names))
+    header, rows = prediction_table(
+        images.image_names(split), labels, logits, (*class_names, *names)
+    )
     present = set(targets.tolist())
     return Evaluation(
         metrics=measure(logits[known], targets),

@@ -132,7 +132,7 @@ class Predictor:
     ) -> Generator[Prediction | UnreadableImage, None, None]:
         def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImageError]:
             try:
-                return image, self.pixels(image)
+                return image, self.load_pixels(image)
             except UnreadableImageError as error:
                 return image, error
 
@@ -161,7 +161,7 @@ class Predictor:
         batch_size = self.config.trainer.eval_batch_size
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
-    def pixels(self, image: ImageLike) -> NDArray[np.uint8]:
+    def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         """Preprocess an image to uint8 pixels (3, H, W), as open_clip does before it normalizes.
 
         A photo that somebody has opened already stays as it is. Raises UnreadableImageError.

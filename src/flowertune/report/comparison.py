@@ -168,7 +168,7 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
     if len(groups) > 1:
         console.say(NOT_COMPARABLE)
     for group in groups:
-        console.say(group.protocol)
+        console.say(group.protocol_text)
         for split in group.splits:
             console.console.print(_console_table(group, split))
             console.say("")

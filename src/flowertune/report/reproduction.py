@@ -171,7 +171,7 @@ def _document(groups: Sequence[Comparison], jobs: Sequence[Job]) -> str:
     if len(groups) > 1:
         parts.append(f"{NOT_COMPARABLE.capitalize()}.\n")
     for group in groups:
-        parts.append(f"## {group.protocol}\n")
+        parts.append(f"## {group.protocol_text}\n")
         for split in reversed(group.splits):
             parts.append(f"### {split}, {group.n_images(split):,} photos\n")
             parts.append(markdown(*reference_table(group, split)))

@@ -69,7 +69,7 @@ class Run:
         return self.path / "checkpoints" / "last"
 
     @property
-    def failed_batch(self) -> Path:
+    def failed_batch_dir(self) -> Path:
         """Folder of the batch that gave a non-finite loss or gradient."""
         return self.path / "failed_batch"
 
@@ -139,7 +139,7 @@ class Run:
         for partial in list(self.path.rglob(".*")):  # half a file of a process that was killed
             if _HALF_WRITTEN.fullmatch(partial.name) and not partial.is_symlink():
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
-        shutil.rmtree(self.failed_batch, ignore_errors=True)
+        shutil.rmtree(self.failed_batch_dir, ignore_errors=True)
         self.write_status("running")
 
     def status(self) -> tuple[str, str | None]:

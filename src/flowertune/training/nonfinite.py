@@ -35,9 +35,9 @@ def dump_failed_batch(
     batches = list(load_batches(loader, numbered, progress.epoch))
     exact = _evaluate_in_float32(step, batches)
     cause = _cause(step, exact)
-    run.failed_batch.mkdir(exist_ok=True)
+    run.failed_batch_dir.mkdir(exist_ok=True)
     serialization.save_weights(
-        run.failed_batch / "batch.safetensors",
+        run.failed_batch_dir / "batch.safetensors",
         {
             "images": torch.cat([images for images, _ in batches]).cpu(),
             "targets": torch.cat([targets for _, targets in batches]).cpu(),
@@ -56,8 +56,8 @@ def dump_failed_batch(
             max(float(weight.detach().abs().max()) for weight in step.parameters)
         ),
     }
-    files.write_json(run.failed_batch / "facts.json", facts)
-    return f"{error}; likely cause: {cause}; its photos are in {run.failed_batch}"
+    files.write_json(run.failed_batch_dir / "facts.json", facts)
+    return f"{error}; likely cause: {cause}; its photos are in {run.failed_batch_dir}"
 
 
 def _finite_or_none(value: float) -> float | None:

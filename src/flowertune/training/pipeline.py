@@ -164,7 +164,7 @@ def adapt(
         split_metrics[name] = metrics.to_dict()
         run.write_table(
             f"predictions-{name}.csv",
-            *prediction_table(cached.names(name), split.split.labels, logits, class_names),
+            *prediction_table(cached.image_names(name), split.split.labels, logits, class_names),
         )
     serialization.save_classifier(run.adapter, config, backbone, classifier, class_names)
 

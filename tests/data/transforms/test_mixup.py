@@ -13,7 +13,7 @@ from flowertune.data.transforms.mixup import (
     draw_lam,
     draw_params,
     draw_permutation,
-    mix,
+    mix_images,
     share_outside,
     soft_targets,
 )
@@ -29,7 +29,7 @@ def images():
 
 def test_mixup_equals_a_naive_loop(images):
     before = images.clone(), TARGETS.clone()
-    mixed, mixed_targets = mix(images, TARGETS, MixParams(PARTNER, 0.3, None))
+    mixed, mixed_targets = mix_images(images, TARGETS, MixParams(PARTNER, 0.3, None))
     for i in range(7):
         j = int(PARTNER[i])
         torch.testing.assert_close(mixed[i], 0.3 * images[i] + 0.7 * images[j])
@@ -52,7 +52,7 @@ def test_cutmix_equals_a_naive_loop_with_labels_by_counted_pixels(images, box):
                 if inside:
                     expected[i, :, y, x] = images[int(PARTNER[i]), :, y, x]
     drawn = MixParams(PARTNER, share_outside(box, (4, 5)), torch.tensor(box))
-    mixed, mixed_targets = mix(images, TARGETS, drawn)
+    mixed, mixed_targets = mix_images(images, TARGETS, drawn)
     assert torch.equal(mixed, expected)
     for i in range(7):
         share = own / 20 * TARGETS[i] + (1 - own / 20) * TARGETS[int(PARTNER[i])]
@@ -78,7 +78,7 @@ def test_cutmix_equals_torchvision_for_the_same_draws(size):
         box = cut_box(lam, (row, column), size)
         clipped += share_outside(box, size) > lam + 0.1
         drawn = MixParams(torch.arange(4).roll(1), share_outside(box, size), torch.tensor(box))
-        mixed, targets = mix(images, soft_targets(labels, 4), drawn)
+        mixed, targets = mix_images(images, soft_targets(labels, 4), drawn)
         assert torch.equal(mixed, expected)
         torch.testing.assert_close(targets, expected_targets)
     assert clipped
@@ -87,7 +87,7 @@ def test_cutmix_equals_torchvision_for_the_same_draws(size):
 @pytest.mark.parametrize("box", [None, torch.tensor([0, 0, 2, 2])], ids=["mixup", "cutmix"])
 def test_a_batch_of_one_is_left_as_it_is(box):
     images, targets = torch.randn(1, 3, 4, 4), soft_targets(torch.tensor([2]), 3)
-    mixed, mixed_targets = mix(images, targets, MixParams(torch.tensor([0]), 0.37, box))
+    mixed, mixed_targets = mix_images(images, targets, MixParams(torch.tensor([0]), 0.37, box))
     assert torch.equal(mixed, images)
     assert torch.equal(mixed_targets, targets)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flowertune.models.kernels import linear as products
-from flowertune.models.kernels.linear import Linear, product, use_onednn_linear, uses_onednn
+from flowertune.models.kernels.linear import Linear, linear_forward, use_onednn_linear, uses_onednn
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
@@ -52,9 +52,11 @@ def test_values_and_gradients_are_those_of_nn_linear(bias, trained, shape):
 def test_views_count_as_what_they_show():
     """The class token of a batch, and a transposed weight, as the last block and gradients have."""
     tokens, weight = torch.randn(4, 9, 40), torch.randn(24, 40)
-    torch.testing.assert_close(product(tokens[:, :1], weight), F.linear(tokens[:, :1], weight))
+    torch.testing.assert_close(
+        linear_forward(tokens[:, :1], weight), F.linear(tokens[:, :1], weight)
+    )
     gradient = torch.randn(4, 9, 24)
-    torch.testing.assert_close(product(gradient, weight.T), gradient @ weight)
+    torch.testing.assert_close(linear_forward(gradient, weight.T), gradient @ weight)
 
 
 @pytest.mark.usefixtures("narrow")

@@ -97,6 +97,6 @@ def test_a_figures_colors_are_the_pages_and_its_text_is_text() -> None:
 
 
 def test_a_figure_is_saved_as_png_and_svg(tmp_path: Path) -> None:
-    style.Drawing("empty", style.new_figure(4, 3), "", "").save(tmp_path)
+    style.Figure("empty", style.new_figure(4, 3), "", "").save(tmp_path)
     assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "empty.svg").read_text().startswith("<?xml")

@@ -50,7 +50,7 @@ class CachedDataset:
     bad: tuple[BadFile, ...]
     fingerprint: str
 
-    def names(self, split: str) -> list[str]:
+    def image_names(self, split: str) -> list[str]:
         """Names of a split's images as a run's files print them: below the root, with slashes."""
         root = self.dataset.root
         return [path.relative_to(root).as_posix() for path in self.splits[split].split.paths]
@@ -62,7 +62,7 @@ class CachedDataset:
             [split, name, classes[label], sha256]
             for split, cached in self.splits.items()
             for name, label, sha256 in zip(
-                self.names(split), cached.split.labels, cached.sha256, strict=True
+                self.image_names(split), cached.split.labels, cached.sha256, strict=True
             )
         ]
 

@@ -47,7 +47,7 @@ class RowFacts:
 
 
 @dataclass(frozen=True)
-class Row:
+class DecodedImage:
     """Pixels of one image as they are stored: (3, H, W) and (3, *canvas) uint8."""
 
     facts: RowFacts
@@ -101,7 +101,7 @@ def decode_into(
     the training pixels in the top left corner, the rest zero. Each file is read once.
     """
 
-    def decode_row(path: Path) -> Row | UnreadableImageError:
+    def decode_row(path: Path) -> DecodedImage | UnreadableImageError:
         try:
             return read_row(path, preprocessing, canvas)
         except UnreadableImageError as error:
@@ -123,7 +123,9 @@ def decode_into(
     return result
 
 
-def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None) -> Row:
+def read_row(
+    path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None
+) -> DecodedImage:
     """Decode one file into the row that is stored of it. Raises UnreadableImageError."""
     data = image_bytes(path)
     image = decode_image(data)
@@ -131,7 +133,7 @@ def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] |
     eval_form = eval_pixels(image, preprocessing)
     eval_crc32 = zlib.crc32(eval_form.data)
     if canvas is None:
-        return Row(RowFacts(sha256, eval_crc32, 0, (0, 0)), eval_form, None)
+        return DecodedImage(RowFacts(sha256, eval_crc32, 0, (0, 0)), eval_form, None)
     train_form = train_pixels(image, preprocessing)
     height, width = train_form.shape[1:]
     if height > canvas[0] or width > canvas[1]:
@@ -139,7 +141,7 @@ def read_row(path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] |
     padded = np.zeros((3, *canvas), dtype=np.uint8)
     padded[:, :height, :width] = train_form
     facts = RowFacts(sha256, eval_crc32, zlib.crc32(padded.data), (height, width))
-    return Row(facts, eval_form, padded)
+    return DecodedImage(facts, eval_form, padded)
 
 
 def parallel_map(

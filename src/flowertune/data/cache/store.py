@@ -139,7 +139,7 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
                 )  # fmt: skip
                 shutil.rmtree(planned.directory)
             remove_orphans(folder, planned.key)
-            build(planned, other_bytes, progress)
+            build_store(planned, other_bytes, progress)
             return _open(planned)
     except OSError as error:
         subject = f"{unusable} and" if unusable else f"the photo cache in {folder}"
@@ -222,7 +222,7 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def build(planned: PlannedStore, other_bytes: int, progress: Progress) -> None:
+def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> None:
     """Build a store under another name, then rename it. Memory holds a few images per core."""
     name, paths, preprocessing = planned.name, planned.paths, planned.preprocessing
     progress(f"{name}: decoding photos", 0, len(paths))

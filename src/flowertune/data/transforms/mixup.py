@@ -95,7 +95,7 @@ def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).float()
 
 
-def mix(images: Tensor, targets: Tensor, params: MixParams) -> tuple[Tensor, Tensor]:
+def mix_images(images: Tensor, targets: Tensor, params: MixParams) -> tuple[Tensor, Tensor]:
     """Mix every image with its partner, and their targets in the same proportion.
 
     MixUp blends, lam * itself + (1 - lam) * partner; CutMix pastes one box of the partner, the same

@@ -9,7 +9,7 @@ from peft.tuners import lora
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowertune.models.kernels.linear import product
+from flowertune.models.kernels.linear import linear_forward
 
 
 class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
@@ -68,7 +68,7 @@ class _UpdatedLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, w, a, b)
         ctx.scale = scale
-        return product(x, torch.addmm(w, b, a, alpha=scale), bias)
+        return linear_forward(x, torch.addmm(w, b, a, alpha=scale), bias)
 
     @staticmethod
     @once_differentiable
@@ -77,10 +77,10 @@ class _UpdatedLinear(torch.autograd.Function):
         flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         grad_x = None
         if ctx.needs_input_grad[0]:  # the sum anew: kept, it would be a second copy of the tower
-            grad_x = product(flat_grad, torch.addmm(w, b, a, alpha=ctx.scale).T).view_as(x)
-        grad_a = ctx.scale * product(product(flat_grad, b.T).T, flat_x.T)
+            grad_x = linear_forward(flat_grad, torch.addmm(w, b, a, alpha=ctx.scale).T).view_as(x)
+        grad_a = ctx.scale * linear_forward(linear_forward(flat_grad, b.T).T, flat_x.T)
         # transposed, and so several times as fast on a CPU as flat.T @ product(flat_x, a)
-        grad_b = product(product(flat_x, a).T, flat_grad.T).T
+        grad_b = linear_forward(linear_forward(flat_x, a).T, flat_grad.T).T
         grad_b = torch.mul(grad_b, ctx.scale, out=torch.empty_like(b))
         return grad_x, None, None, grad_a, grad_b, None
 

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 CPU_INFO = Path("/proc/cpuinfo")  # Linux's
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x weight^T + bias (..., N) of x (..., K), weight (N, K), bias (N,) or None.
 
     All of one type; no gradients.
@@ -30,7 +30,10 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether `product` of such a tensor uses oneDNN. Never when traced, for other machines."""
+    """Whether `linear_forward` of such a tensor uses oneDNN.
+
+    Never when traced, for other machines.
+    """
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # it is public all the same
@@ -61,7 +64,7 @@ def _vendor() -> str:
 
 
 class Linear(nn.Linear):
-    """nn.Linear that computes with `product`, forward and backward."""
+    """nn.Linear that computes with `linear_forward`, forward and backward."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., K) -> (..., N)."""
@@ -77,7 +80,7 @@ def use_onednn_linear(model: nn.Module) -> int:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply `product`, with gradients that use `product` too."""
+    """Apply `linear_forward`, with gradients that use `linear_forward` too."""
     if uses_onednn(x):
         return _linear(x, weight, bias)  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
@@ -89,7 +92,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return product(x, weight, bias)
+        return linear_forward(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -98,7 +101,7 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         flat_grad = grad.reshape(-1, grad.shape[-1])
         return (
-            product(grad, weight.T) if needs_x else None,
+            linear_forward(grad, weight.T) if needs_x else None,
             # MKL's: oneDNN would copy both, as their sums run over the rows; that is worth it where
             # one of them has few columns, as LoRA's have
             flat_grad.T @ x.reshape(-1, x.shape[-1]) if needs_weight else None,

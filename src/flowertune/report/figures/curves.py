@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowertune.report.figures import style
-from flowertune.report.figures.style import Drawing
+from flowertune.report.figures.style import Figure
 from flowertune.runs.report_data import ReportedRun
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_
 _MARKERS = "osD"
 
 
-def curves(run: ReportedRun) -> list[Drawing]:
+def curves(run: ReportedRun) -> list[Figure]:
     """Plot loss, accuracy on val, loss terms and learning rates; empty without epochs."""
     if not run.steps:
         return []
@@ -39,7 +39,7 @@ def _loss_terms(run: ReportedRun) -> list[str]:
     return [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
 
 
-def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
+def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
     figure = style.new_figure(7, 3.4)
     (axes,) = figure.axes
     values = np.array([line["loss"] for line in run.steps])
@@ -68,10 +68,10 @@ def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
     )
     if _loss_terms(run):
         caption += " Train has all terms, which stand apart below; val is the cross-entropy alone."
-    return Drawing("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
+    return Figure("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
 
 
-def _accuracy(run: ReportedRun) -> Drawing:
+def _accuracy(run: ReportedRun) -> Figure:
     figure = style.new_figure(7, 3)
     (axes,) = figure.axes
     epochs = [line["epoch"] for line in run.validations]
@@ -85,10 +85,10 @@ def _accuracy(run: ReportedRun) -> Drawing:
     _over_epochs(axes, "accuracy on val, %")
     top1 = [100 * line["top1"] for line in run.validations]
     alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
-    return Drawing("accuracy", figure, "Accuracy on val after each epoch.", alternative)
+    return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
 
-def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Drawing:
+def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
     figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
     ranges = []
     for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
@@ -101,10 +101,10 @@ def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Draw
     style.whole_numbers(figure.axes[-1])
     figure.axes[-1].set_xlabel("epoch")
     caption = "What the loss is made of, step by step, and the length of its gradient."
-    return Drawing("loss_terms", figure, caption, "; ".join(ranges) + ".")
+    return Figure("loss_terms", figure, caption, "; ".join(ranges) + ".")
 
 
-def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
+def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
     figure = style.new_figure(7, 2.6)
     (axes,) = figure.axes
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
@@ -116,7 +116,7 @@ def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Drawing:
         )  # fmt: skip
         ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
-    return Drawing("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
+    return Figure("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
 
 
 def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

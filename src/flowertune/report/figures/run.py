@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from flowertune.metrics import wilson_interval
 from flowertune.report.figures import style
-from flowertune.report.figures.style import Drawing
+from flowertune.report.figures.style import Figure
 from flowertune.runs.finished import Prediction
 from flowertune.runs.report_data import Embeddings
 
@@ -24,7 +24,7 @@ def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, in
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
 
 
-def confusion(predictions: Sequence[Prediction]) -> Drawing:
+def confusion(predictions: Sequence[Prediction]) -> Figure:
     """Plot the confusion matrix, each row normalized by its class size."""
     classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
@@ -64,7 +64,7 @@ def confusion(predictions: Sequence[Prediction]) -> Drawing:
     worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
                       confused_pairs(predictions)[:5])  # fmt: skip
     text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
-    return Drawing("confusion", figure, caption, text)
+    return Figure("confusion", figure, caption, text)
 
 
 def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
@@ -75,7 +75,7 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
     return sorted(counts, key=lambda row: (row[1] / row[2], row[0]))
 
 
-def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
+def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     """Plot the accuracy of each class with its interval."""
     shown = accuracies[:BAR_CLASSES]
     figure = style.new_figure(7, 1 + 0.19 * len(shown))
@@ -98,10 +98,10 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Drawing:
     alternative = ", ".join(
         f"{name} {value:.0f}" for (name, _, _), value in zip(shown, values, strict=True)
     )
-    return Drawing("per_class", figure, caption, f"In per cent, the lowest first: {alternative}.")
+    return Figure("per_class", figure, caption, f"In per cent, the lowest first: {alternative}.")
 
 
-def calibration(predictions: Sequence[Prediction]) -> Drawing:
+def calibration(predictions: Sequence[Prediction]) -> Figure:
     """Plot accuracy against confidence, and the number of images in each bin."""
     confidence = np.array([p.probability for p in predictions])
     correct = np.array([p.is_correct for p in predictions])
@@ -128,10 +128,10 @@ def calibration(predictions: Sequence[Prediction]) -> Drawing:
         "Bars: the share that is right of the photos in each band of sureness. On the dashed line "
         "a model is as often right as it says; below it, it is too sure. Dots: the band's mean."
     )
-    return Drawing("calibration", figure, caption, f"In per cent: {'; '.join(bands)}.")
+    return Figure("calibration", figure, caption, f"In per cent: {'; '.join(bands)}.")
 
 
-def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> Drawing:
+def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> Figure:
     """Plot the embeddings' two principal components, before and after training."""
     labels = [predictions[row].label for row in embeddings.rows.tolist()]
     classes = _choose_classes(labels, predictions)
@@ -162,7 +162,7 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
     if len(set(labels)) > len(classes):
         caption += " In colour the classes of the pairs that are confused most."
     alternative = f"A map of {len(labels):,} photos; in colour: {', '.join(classes)}."
-    return Drawing("embeddings", figure, caption, alternative)
+    return Figure("embeddings", figure, caption, alternative)
 
 
 def _choose_classes(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:

@@ -15,7 +15,7 @@ from flowertune import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 INK = "#1d2329"  # of text and axes: the page's own, in light and in dark
 SERIES = ("#0b62b4", "#b3440b", "#17754a", "#7d3fa6", "#8a6a00", "#b0245f")
@@ -45,7 +45,7 @@ def settings() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "MatplotlibFigure":
     """Create a figure of so many inches with one empty `axes[0]`, without display or state.
 
     Text that is put into it later is to be given INK.
@@ -55,12 +55,12 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def new_figures(
     width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
-) -> "Figure":
+) -> "MatplotlibFigure":
     """Create a figure with axes in rows and columns. ratios: the heights of the rows."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
     with settings():
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
         figure.subplots(
             rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
         )
@@ -98,17 +98,17 @@ def logarithmic(axes: "Axes") -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,.9g}"))
 
 
-def themed_svg(figure: "Figure") -> str:
+def themed_svg(figure: "MatplotlibFigure") -> str:
     """Render the figure as SVG in the colors of its page."""
     return _use_page_colors(_svg(figure))
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Figure:
     """Figure with a file name, a caption and an alternative text."""
 
     name: str
-    figure: "Figure"
+    figure: "MatplotlibFigure"
     caption: str
     alternative: str
 
@@ -147,7 +147,7 @@ def _use_page_colors(svg: str) -> str:
     return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
 
 
-def _svg(figure: "Figure") -> str:
+def _svg(figure: "MatplotlibFigure") -> str:
     text = io.StringIO()
     with settings():
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

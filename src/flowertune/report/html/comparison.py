@@ -49,7 +49,7 @@ def _sections(
     split_table: SplitTable,
     more_notes: Callable[[Comparison], list[str]],
 ) -> list[Section]:
-    body = paragraph(group.protocol)
+    body = paragraph(group.protocol_text)
     for split in reversed(group.splits):
         header, rows = split_table(group, split)
         caption = f"{split}, {group.n_images(split):,} photos; in per cent"

@@ -10,7 +10,7 @@ from flowertune.analysis.compare import BASELINE_NAMES, METRICS
 from flowertune.report.comparison import percent
 from flowertune.report.figures import run as run_figures
 from flowertune.report.figures.curves import curves
-from flowertune.report.figures.style import Drawing
+from flowertune.report.figures.style import Figure
 from flowertune.report.html.gallery import augmented_images, gallery
 from flowertune.report.html.page import (
     Section,
@@ -62,7 +62,7 @@ def _lead(run: ReportedRun) -> str:
     )
 
 
-def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
+def _sections(run: ReportedRun) -> tuple[list[Section], list[Figure]]:
     curve_drawings = curves(run)
     confusion = run_figures.confusion(run.predictions)
     accuracies = run_figures.class_accuracies(run.predictions)
@@ -93,7 +93,7 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Drawing]]:
     return sections, drawings
 
 
-def _render(drawing: Drawing) -> str:
+def _render(drawing: Figure) -> str:
     return figure(drawing.themed_svg, drawing.caption, drawing.alternative)
 
 
@@ -134,7 +134,7 @@ def _result(run: ReportedRun) -> str:
     return body + bullets(notes, "note")
 
 
-def _confusion(run: ReportedRun, drawing: Drawing) -> str:
+def _confusion(run: ReportedRun, drawing: Figure) -> str:
     pairs = run_figures.confused_pairs(run.predictions)
     if not pairs:
         return paragraph(f"All photos of {run.reported_split} were taken for what they are.")

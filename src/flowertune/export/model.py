@@ -13,7 +13,7 @@ from flowertune.runs.directory import Run
 
 
 @dataclass(frozen=True)
-class Exportable:
+class ExportModel:
     """Model in eval mode, float32 on the CPU, with LoRA merged into the classifier's tower.
 
     That tower is the one of `backbone`, whose text tower is as it was. `class_names` are in the
@@ -37,10 +37,13 @@ class Exportable:
         return self.backbone.preprocessing
 
 
-def load(path: Path) -> Exportable:
-    """Load the model of the finished run at `path`. Raises UsageError as `flowertune.load` does."""
+def load_export_model(path: Path) -> ExportModel:
+    """Load the model of the finished run at `path`.
+
+    Raises UsageError as `flowertune.load_export_model` does.
+    """
     run, config = predictor.read_run(path)
     backbone = predictor.load_run_backbone(run, config)
     classifier, class_names = predictor.read_classifier(run, config, backbone)
     merge_lora(classifier.visual)
-    return Exportable(run, config, backbone, classifier, class_names)
+    return ExportModel(run, config, backbone, classifier, class_names)

@@ -27,6 +27,7 @@ import multiprocessing
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
-from flowertune.data.sources.synthetic.captions import caption, description
-from flowertune.data.sources.synthetic.conditions import GARDEN
+from flowertune.data.sources.synthetic.captions import PARTS, description, sentence
+from flowertune.data.sources.synthetic.conditions import Conditions
 from flowertune.data.sources.synthetic.dataset import picture
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, SIZE, draw_picture
 from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
@@ -77,6 +78,39 @@ CONFIG: dict[str, dict[str, Any]] = {
 }
 OUTPUT = Path(__file__).parents[1] / "src/flowertune/assets/tiny"
 SHIFT = 4  # pixels, each way
+
+# Pretraining: plants in a garden, by day.
+GARDEN = Conditions(
+    size=1.0,
+    spread=0.055,
+    strangers=0.25,
+    hidden=0.45,
+    brightness=(0.72, 1.18),
+    cast=(1.0, 1.0, 1.0),
+    blur=(0, 16),
+    noise=(0.005, 0.045),
+)
+
+
+_OPENINGS = ("", "", "a photo of ", "a picture of ", "a close view of ", "in the garden: ")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence, and the names of the attributes that it states."""
+
+    text: str
+    stated: frozenset[str]
+
+
+def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
+    """Sample a caption for pretraining: one in three states all, the rest leave parts out."""
+    parts = list(PARTS)
+    if rng.random() > 1 / 3:
+        parts = [part for part in parts if rng.random() < 0.7] or ["color"]
+    opening = _OPENINGS[int(rng.integers(len(_OPENINGS)))]
+    text = opening + sentence(attributes, frozenset(parts))
+    return Caption(text, frozenset(field for part in parts for field in PARTS[part]))
 
 
 def draw_one(seed_and_number: tuple[int, int]) -> tuple[np.ndarray, Attributes]:

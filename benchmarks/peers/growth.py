@@ -15,7 +15,7 @@ from flowertune.data.cache.dataset import cache_dataset
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.inference.logits import infer
-from flowertune.models import factory as build
+from flowertune.models import factory as model_factory
 from flowertune.report.console.run import ConsoleReporter
 from peers.memory import MemoryWatch
 
@@ -24,7 +24,7 @@ VAL_CALLS = 5
 
 def cache_building(config: Config) -> dict[str, Any]:
     """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
-    backbone, cache = build.load_backbone(config.backbone, config.seed), cache_root()
+    backbone, cache = model_factory.load_backbone(config.backbone, config.seed), cache_root()
     dataset = factory.list_images(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
     cache_dataset(

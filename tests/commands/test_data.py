@@ -13,7 +13,7 @@ from PIL import Image
 
 from flowertune import cli
 from flowertune.commands import train
-from flowertune.data.cache import store as stored_pixels
+from flowertune.data.cache import store
 from flowertune.data.cache.listing import list_entries
 from flowertune.runtime import memory
 
@@ -59,8 +59,8 @@ def test_a_training_decodes_nothing_that_was_prepared(
     first = capsys.readouterr().out
     stores = [each for each in list_entries(cache) if each.kind == "photos"]
     assert len(stores) == 3
-    for store in stores:
-        assert f"\n  {store.paths[0]}\n" in first
+    for entry in stores:
+        assert f"\n  {entry.paths[0]}\n" in first
     assert "train: 40 photos, " in first
     assert first.count("decoded now") == 3
 
@@ -70,7 +70,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     def begin(*_: object) -> None:
         raise Begun
 
-    monkeypatch.setattr(stored_pixels, "build_store", decode)
+    monkeypatch.setattr(store, "build_store", decode)
     for each in list_entries(cache):
         os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from flowertune import cli
 from flowertune.commands import train
 from flowertune.config import compose, saved
-from flowertune.config import compose as composition
+from flowertune.config import compose as config_compose
 from flowertune.config.fields import format_value
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
@@ -187,7 +187,7 @@ def typing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Typing:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "execute", lambda config: 0)
-    monkeypatch.setattr(composition, "to_named_config", keep)
+    monkeypatch.setattr(config_compose, "to_named_config", keep)
     monkeypatch.setattr(launch, "to_named_config", keep)
     monkeypatch.setattr(Hydra, "multirun", lambda *words: None)  # planned is enough
     return typing

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from flowertune.files import sha256_of
 from flowertune.models import backbone as backbone_module
 from flowertune.models import pretrained
-from flowertune.models import pretrained as weights
 from flowertune.models.backbone import NOT_TENSORS, load_directory, load_pretrained, load_random
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -168,7 +167,7 @@ def test_vit_b_32_openai_is_the_quickgelu_model(tmp_path, monkeypatch, roughen):
     roughen(reference)
     state = {name: tensor.half() for name, tensor in reference.state_dict().items()}
     save_file(state, tmp_path / WEIGHTS)
-    monkeypatch.setattr(weights, "fetch", lambda *_: tmp_path / WEIGHTS)
+    monkeypatch.setattr(pretrained, "fetch", lambda *_: tmp_path / WEIGHTS)
     backbone = load_pretrained("ViT-B-32", "openai")
     (tmp_path / WEIGHTS).unlink()
     assert (backbone.name, backbone.tag, backbone.activation) == ("ViT-B-32", "openai", "quickgelu")

@@ -18,7 +18,7 @@ import torch
 
 from flowertune.commands import compose
 from flowertune.errors import FlowertuneError, Interrupted, TrainingError, UsageError
-from flowertune.runs import log as recording
+from flowertune.runs import log as run_log
 from flowertune.runs.directory import Run
 from flowertune.signals import install_handlers
 
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
 
 @contextmanager
 def recorded(run: Run, out_of_memory: str) -> Iterator[None]:
-    with recording.log_to_file(run), recording.log_failures(run, out_of_memory):
+    with run_log.log_to_file(run), run_log.log_failures(run, out_of_memory):
         yield
 
 

@@ -13,7 +13,7 @@ import pytest
 from flowertune.config.logger import TensorBoardConfig
 from flowertune.errors import Interrupted, TrainingError
 from flowertune.runs.directory import Metrics, Run
-from flowertune.tracking import tracker as loggers
+from flowertune.tracking import tracker as tracker_module
 from flowertune.tracking import tracker as tracking
 from flowertune.tracking.tracker import Tracker, Tracking
 
@@ -63,7 +63,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]) -> 
 
     @contextmanager
     def opened(tracker: Remembering) -> Iterator[Tracking]:
-        monkeypatch.setattr(loggers, "start", tracker.begin)
+        monkeypatch.setattr(tracker_module, "start", tracker.begin)
         with tracking.track_run(TensorBoardConfig(), Run(tmp_path), {}, said.append) as handed:
             yield handed
 

@@ -21,7 +21,7 @@ from flowertune.losses import factory
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
-from flowertune.training import cuda_graph as replays
+from flowertune.training import cuda_graph
 from flowertune.training.cuda_graph import MAX_RECORDINGS, WARM_UP, CudaGraphStep, build_graph_step
 from flowertune.training.ema import EMA
 from flowertune.training.optimizer import build_optimizer
@@ -254,7 +254,7 @@ def test_a_result_is_the_callers_to_keep():
 
 
 def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
-    monkeypatch.setattr(replays, "CudaRecorder", StandIn)
+    monkeypatch.setattr(cuda_graph, "CudaRecorder", StandIn)
     said = []
     cuda = torch.device("cuda")
     assert build_graph_step("auto", Compute(torch.device("cpu"), "fp32", 1), said.append) is None

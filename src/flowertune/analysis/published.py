@@ -29,6 +29,6 @@ def applies(values: Mapping[str, Any]) -> bool:
     return all(values[key] == value for key, value in REFERENCE_VALUES.items())
 
 
-def published(method: str, split: str, values: Mapping[str, Any]) -> float | None:
+def published_top1(method: str, split: str, values: Mapping[str, Any]) -> float | None:
     """Reference top-1 of a method; None if there is none for such a run."""
     return TOP1.get(method, {}).get(split) if applies(values) else None

@@ -13,7 +13,7 @@ from flowertune import files
 from flowertune.commands.arguments import ArgumentParser
 from flowertune.errors import EXIT_DONE, ExportError, UsageError, one_line
 from flowertune.export import hub, model_card, parity
-from flowertune.export import model as exportable
+from flowertune.export import model as export_model
 from flowertune.export.formats import FORMATS, Format
 from flowertune.export.model import ExportModel
 from flowertune.report.console.run import ConsoleReporter
@@ -40,7 +40,7 @@ def execute(arguments: Sequence[str]) -> int:
         )
     if args.push_to_hub is not None:
         hub.check(args.push_to_hub)
-    model = exportable.load_export_model(args.run)
+    model = export_model.load_export_model(args.run)
     reason = export_format.unsupported_reason(model)
     if reason is not None:
         raise UsageError(f"{args.run}: --format {args.format} cannot hold it: {reason}")

@@ -2,19 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from flowertune.config.augmentation import (
-    AugmentationConfig,
-)
+from flowertune.config.augmentation import AugmentationConfig
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.data import DataConfig
 from flowertune.config.fields import MISSING, config_field
 from flowertune.config.head import HeadConfig, LinearHeadConfig
 from flowertune.config.logger import LoggerConfig
 from flowertune.config.loss import LossConfig
-from flowertune.config.model import (
-    LinearProbeConfig,
-    ModelConfig,
-)
+from flowertune.config.model import LinearProbeConfig, ModelConfig
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig

@@ -11,8 +11,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from flowertune import files
-from flowertune.analysis import published as reference
 from flowertune.analysis.compare import METRICS, SPLITS, Comparison, Setting, compare_runs
+from flowertune.analysis.published import DESCRIPTION, TOP1, applies, published_top1
 from flowertune.analysis.settings import Job
 from flowertune.analysis.statistics import (
     Difference,
@@ -76,7 +76,7 @@ def _groups(jobs: Sequence[Job]) -> list[Comparison]:
 def compare_to_reference(row: Setting, split: str) -> tuple[float, Difference] | None:
     """Published top-1 and our difference from it; None if there is none to compare."""
     first = row.runs[0]
-    published = reference.published(row.method, split, first.values)
+    published = published_top1(row.method, split, first.values)
     if published is None:
         return None
     n = first.results["splits"][split]["n"]
@@ -103,8 +103,8 @@ def reference_table(group: Comparison, split: str) -> tuple[list[str], list[list
 
 def reference_notes(group: Comparison) -> list[str]:
     """Notes on whether the reference applies, how it is compared, and the gap of VPT."""
-    if not reference.applies(group.rows[0].runs[0].values):
-        return [f"{reference.DESCRIPTION}: its columns are empty here", *_gap(group)]
+    if not applies(group.rows[0].runs[0].values):
+        return [f"{DESCRIPTION}: its columns are empty here", *_gap(group)]
     return [
         "reference: notebooks with ViT-B/32 openai, seed 42, one run; the interval of the "
         "difference has our spread over seeds and the reference's own sampling error in it, and "
@@ -122,8 +122,8 @@ def _gap(group: Comparison) -> list[str]:
             line = f"vpt, val minus test: {signed(mean(gaps))}"
             if len(gaps) > 1:
                 line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(t_half_width(gaps))}"
-            if reference.applies(row.runs[0].values):
-                published = reference.TOP1["vpt"]
+            if applies(row.runs[0].values):
+                published = TOP1["vpt"]
                 half = sum(
                     sampling_error(published[split], group.n_images(split)) ** 2 for split in SPLITS
                 )

@@ -25,13 +25,7 @@ from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.factory import build_augmentation, pixels_are_resident, training_batches
 from flowertune.data.loader import build_train_loader
 from flowertune.errors import TrainingError
-from flowertune.inference.logits import (
-    Outputs,
-    encode,
-    infer,
-    infer_features,
-    prediction_table,
-)
+from flowertune.inference.logits import Outputs, encode, infer, infer_features, prediction_table
 from flowertune.losses.factory import build_criterion
 from flowertune.metrics import measure
 from flowertune.models import serialization

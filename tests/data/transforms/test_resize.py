@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from flowertune.data.transforms import resize as resampling
+from flowertune.data.transforms import resize as resize_module
 from flowertune.data.transforms.resize import resize
 
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
@@ -111,5 +111,5 @@ def test_the_sum_without_embedding_bag_is_the_same():
     index = torch.randint(50, (30, 5), generator=generator)
     weight = torch.rand(30, 5, generator=generator)
     expected = torch.einsum("nkl,nk->nl", rows[index], weight)
-    torch.testing.assert_close(resampling._sum_by_tap(rows, index, weight), expected)
-    torch.testing.assert_close(resampling._sum_by_bag(rows, index, weight), expected)
+    torch.testing.assert_close(resize_module._sum_by_tap(rows, index, weight), expected)
+    torch.testing.assert_close(resize_module._sum_by_bag(rows, index, weight), expected)

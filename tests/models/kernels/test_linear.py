@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flowertune.models.kernels import linear as products
+from flowertune.models.kernels import linear as linear_kernel
 from flowertune.models.kernels.linear import Linear, linear_forward, use_onednn_linear, uses_onednn
 
 needs_onednn = pytest.mark.skipif(
@@ -19,7 +19,7 @@ needs_onednn = pytest.mark.skipif(
 def narrow(request, monkeypatch):
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: request.param)
+    monkeypatch.setattr(linear_kernel, "mkl_lacks_avx512", lambda: request.param)
     return request.param
 
 
@@ -71,7 +71,7 @@ def test_a_frozen_layer_keeps_no_activations():
 
 @needs_onednn
 def test_only_float32_on_a_cpu_is_onednns(monkeypatch):
-    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: True)
+    monkeypatch.setattr(linear_kernel, "mkl_lacks_avx512", lambda: True)
     x = torch.randn(2, 3)
     assert uses_onednn(x)
     assert not uses_onednn(x.double())
@@ -85,7 +85,7 @@ def test_only_float32_on_a_cpu_is_onednns(monkeypatch):
 @needs_onednn
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch, strict):
-    monkeypatch.setattr(products, "_vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(linear_kernel, "_vendor", lambda: "AuthenticAMD")
     layer, x = Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3)
     program = torch.export.export(layer, (x,), strict=strict)
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
@@ -95,7 +95,7 @@ def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch, str
 @needs_onednn
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_nor_what_is_traced(monkeypatch):
-    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: True)
+    monkeypatch.setattr(linear_kernel, "mkl_lacks_avx512", lambda: True)
     traced = torch.jit.trace(Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3))
     kinds = {node.kind() for node in traced.inlined_graph.nodes()}
     assert kinds - {"prim::GetAttr"} == {"aten::linear"}
@@ -105,9 +105,9 @@ def test_intels_processors_are_left_to_mkl(monkeypatch, tmp_path):
     def narrow(vendor, capability="AVX512"):
         told = tmp_path / "cpuinfo"
         told.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel\t\t: 1\n")
-        monkeypatch.setattr(products, "CPU_INFO", told)
+        monkeypatch.setattr(linear_kernel, "CPU_INFO", told)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-        return products.mkl_lacks_avx512.__wrapped__()
+        return linear_kernel.mkl_lacks_avx512.__wrapped__()
 
     assert not narrow("GenuineIntel")
     assert not narrow("AuthenticAMD", "AVX2")

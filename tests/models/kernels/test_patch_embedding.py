@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.kernels import linear as products
+from flowertune.models.kernels import linear as linear_kernel
 from flowertune.models.kernels.patch_embedding import PatchEmbedding, use_matmul_patches
 
 
@@ -14,7 +14,7 @@ from flowertune.models.kernels.patch_embedding import PatchEmbedding, use_matmul
 def narrow(request, monkeypatch):
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: request.param)
+    monkeypatch.setattr(linear_kernel, "mkl_lacks_avx512", lambda: request.param)
 
 
 @pytest.mark.parametrize("bias", [True, False])

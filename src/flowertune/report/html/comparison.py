@@ -14,15 +14,7 @@ from flowertune.report.comparison import (
     split_table,
 )
 from flowertune.report.figures.comparison import cost_figures, sweep_figure
-from flowertune.report.html.page import (
-    Section,
-    bullets,
-    document,
-    figure,
-    paragraph,
-    table,
-    toggle,
-)
+from flowertune.report.html.page import Section, bullets, document, figure, paragraph, table, toggle
 
 SplitTable = Callable[[Comparison, str], tuple[list[str], list[list[str]]]]
 

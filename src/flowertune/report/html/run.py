@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from flowertune import files
-from flowertune.analysis import published as reference
 from flowertune.analysis.compare import BASELINE_NAMES, METRICS
+from flowertune.analysis.published import DESCRIPTION, published_top1
 from flowertune.report.comparison import percent
 from flowertune.report.figures import run as run_figures
 from flowertune.report.figures.curves import curves
@@ -116,7 +116,7 @@ def _result(run: ReportedRun) -> str:
                     name, percent(metrics["top1"]), interval, percent(metrics["mean_per_class"]),
                     percent(metrics["top5"]), f"{model['trainable_parameters']:,}",
                 ])  # fmt: skip
-        top1 = reference.published(results["method"], split, values)
+        top1 = published_top1(results["method"], split, values)
         if top1 is not None:
             published = True
             rows.append(["reference", percent(top1), "", "", "", ""])
@@ -129,7 +129,7 @@ def _result(run: ReportedRun) -> str:
         "95 % Wilson intervals: the sampling error of the photos; the spread over seeds comes on "
         "top",
         *results["notes"],
-        f"{reference.DESCRIPTION}, seed 42" if published else reference.DESCRIPTION,
+        f"{DESCRIPTION}, seed 42" if published else DESCRIPTION,
     ]
     return body + bullets(notes, "note")
 

@@ -10,8 +10,7 @@ from torchvision.datasets import Flowers102
 
 from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources import flowers102
-from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
-from flowertune.data.sources.flowers102_classes import CLASS_NAMES
+from flowertune.data.sources.flowers102 import ARCHIVE, CLASS_NAMES, LABELS, SPLIT_IDS
 
 Get = Callable[..., ImageDataset]
 Names = Callable[[Path], set[str]]

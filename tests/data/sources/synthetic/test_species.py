@@ -7,10 +7,10 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from pretrain_tiny import GARDEN, caption
 
 from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
-from flowertune.data.sources.synthetic.captions import PARTS, caption, description, sentence
-from flowertune.data.sources.synthetic.conditions import GARDEN
+from flowertune.data.sources.synthetic.captions import PARTS, description, sentence
 from flowertune.data.sources.synthetic.scene import draw_picture
 from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
 

@@ -1,8 +1,4 @@
-"""Sentences about a flower's attributes: full descriptions, and captions that leave things out."""
-
-from dataclasses import dataclass
-
-import numpy as np
+"""Sentences about a flower's attributes."""
 
 from flowertune.data.sources.synthetic.attributes import PETALS, Attributes
 
@@ -16,7 +12,6 @@ PARTS = {
     "growth": ("growth",),
 }
 
-_OPENINGS = ("", "", "a photo of ", "a picture of ", "a close view of ", "in the garden: ")
 _PATTERN_WORDS = {
     "rimmed": "rimmed with",
     "spotted": "spotted with",
@@ -29,14 +24,6 @@ _GROWTH_WORDS = {
     "cluster": "growing in a cluster",
     "spike": "growing on a spike",
 }
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A sentence, and the names of the attributes that it states."""
-
-    text: str
-    stated: frozenset[str]
 
 
 def _with_article(phrase: str) -> str:
@@ -77,13 +64,3 @@ def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
 def description(attributes: Attributes) -> str:
     """Describe every attribute in one line, in the words of the captions."""
     return sentence(attributes, frozenset(PARTS))
-
-
-def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
-    """Sample a caption for pretraining: one in three states all, the rest leave parts out."""
-    parts = list(PARTS)
-    if rng.random() > 1 / 3:
-        parts = [part for part in parts if rng.random() < 0.7] or ["color"]
-    opening = _OPENINGS[int(rng.integers(len(_OPENINGS)))]
-    text = opening + sentence(attributes, frozenset(parts))
-    return Caption(text, frozenset(field for part in parts for field in PARTS[part]))

@@ -17,18 +17,6 @@ class Conditions:
     noise: tuple[float, float]  # standard deviation
 
 
-# Pretraining: plants in a garden, by day.
-GARDEN = Conditions(
-    size=1.0,
-    spread=0.055,
-    strangers=0.25,
-    hidden=0.45,
-    brightness=(0.72, 1.18),
-    cast=(1.0, 1.0, 1.0),
-    blur=(0, 16),
-    noise=(0.005, 0.045),
-)
-
 # The downstream task: in the wild, towards the evening, in low warm light and with more in front.
 # This gap is what is left to learn for adapters: without it the tiny CLIP's frozen features would
 # be nearly as good as they can become.

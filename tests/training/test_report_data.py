@@ -40,7 +40,7 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
 ) -> None:
     made = ending()
     photos = left(tmp_path, made)
-    labels = made.photos.dataset.splits["test"].labels
+    labels = made.cached.dataset.splits["test"].labels
     probabilities = made.outputs.logits.softmax(1)
     sure = {row: max(each) for row, each in enumerate(probabilities.tolist())}
     hit = {row: int(each.argmax()) == labels[row] for row, each in enumerate(probabilities)}
@@ -56,11 +56,11 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
     for each in photos["mistakes"] + photos["unsure"]:
         assert is_of(each["picture"], made, "test", each["row"])
         found = [float(cosine(made.outputs.embedding[each["row"]], other, dim=0))
-                 for other in made.trained]  # fmt: skip
+                 for other in made.train_embedding]  # fmt: skip
         nearest = int(np.argmax(found))
         assert is_of(each["nearest"]["picture"], made, "train", nearest)
         assert each["nearest"]["similarity"] == pytest.approx(max(found), abs=1e-5)
-        name = made.photos.image_names("train")[nearest]
+        name = made.cached.image_names("train")[nearest]
         assert each["nearest"]["path"] == name
 
 
@@ -90,7 +90,7 @@ def test_the_map_is_of_photos_drawn_by_seed_as_they_were_before_and_after(
     assert len(set(rows.tolist())) == 11
     assert torch.equal(rows, kept[1]["rows"])
     assert not torch.equal(rows, kept[2]["rows"])
-    assert made.frozen is not None
-    for name, whole in (("after", made.outputs.embedding), ("before", made.frozen)):
+    assert made.frozen_embedding is not None
+    for name, whole in (("after", made.outputs.embedding), ("before", made.frozen_embedding)):
         expected = torch.nn.functional.normalize(whole[rows], dim=1)
         assert torch.allclose(kept[0][name].float(), expected, atol=1e-3)

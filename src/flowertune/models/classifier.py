@@ -81,13 +81,13 @@ class Classifier(nn.Module):
 
         Raises ValueError where names or shapes differ.
         """
-        own = self._state_views()
-        if different := sorted(own.keys() ^ state.keys()):
+        current = self._state_views()
+        if different := sorted(current.keys() ^ state.keys()):
             raise ValueError(f"state of another classifier: {different[0]} is in one of them only")
-        for name, tensor in own.items():
+        for name, tensor in current.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"{name}: {tuple(tensor.shape)} is not {tuple(state[name].shape)}")
-        for name, tensor in own.items():
+        for name, tensor in current.items():
             tensor.copy_(state[name])
 
     def _adapter_parameters(self) -> dict[str, nn.Parameter]:

@@ -79,9 +79,9 @@ def _gallery(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
     mistakes = order[~correct[order]][:SHOWN]
     unsure = order[correct[order]].flip(0)[:SHOWN]
     rows = torch.cat([mistakes, unsure])
-    trained = F.normalize(inputs.train_embedding.float(), dim=1)
+    train_embedding = F.normalize(inputs.train_embedding.float(), dim=1)
     similarity, nearest = (
-        F.normalize(inputs.outputs.embedding[rows].float(), dim=1) @ trained.T
+        F.normalize(inputs.outputs.embedding[rows].float(), dim=1) @ train_embedding.T
     ).max(1)
     pictures = _thumbnails(_pixels(inputs, inputs.reported_split, rows))
     neighbors = _thumbnails(_pixels(inputs, "train", nearest))

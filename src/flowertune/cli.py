@@ -136,8 +136,8 @@ def _complete(argv: Sequence[str]) -> int:
     The shell asks with the whole line in COMP_LINE; Hydra must see it without the command.
     """
     if any(word.startswith("query=") for word in argv):
-        program, *typed = os.environ.get("COMP_LINE", "").split(" ")
-        previous, prefix = [word for word in typed[:-1] if word], typed[-1] if typed else ""
+        program, *tokens = os.environ.get("COMP_LINE", "").split(" ")
+        previous, prefix = [t for t in tokens[:-1] if t], tokens[-1] if tokens else ""
         name, rest = _split_command(previous)
         if name not in COMMANDS:
             choices = [] if rest else subcommands(name)

@@ -22,7 +22,6 @@ from omegaconf import DictConfig
 from flowertune import cli
 from flowertune.commands import train
 from flowertune.config import compose, saved
-from flowertune.config import compose as config_compose
 from flowertune.config.fields import format_value
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
@@ -178,16 +177,16 @@ class Typing:
 
 @pytest.fixture
 def typing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Typing:
-    typing = Typing()
+    typing, to_named_config = Typing(), compose.to_named_config
 
     def keep(node: DictConfig) -> Config:
-        config = compose.to_named_config(node)
+        config = to_named_config(node)
         typing.configs.append(config)
         return config
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "execute", lambda config: 0)
-    monkeypatch.setattr(config_compose, "to_named_config", keep)
+    monkeypatch.setattr(compose, "to_named_config", keep)
     monkeypatch.setattr(launch, "to_named_config", keep)
     monkeypatch.setattr(Hydra, "multirun", lambda *words: None)  # planned is enough
     return typing

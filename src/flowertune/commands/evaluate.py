@@ -82,8 +82,8 @@ def execute(arguments: Sequence[str]) -> int:
         try:
             files.write_text(args.output, text)
         except OSError as error:
-            why = f"{args.output}: cannot be written ({error.strerror})"
-            raise FlowertuneError(why) from error
+            reason = f"{args.output}: cannot be written ({error.strerror})"
+            raise FlowertuneError(reason) from error
         console.say(str(args.output))
     return EXIT_DONE
 

@@ -7,7 +7,7 @@ from flowertune.config.fields import MISSING, config_field
 
 @dataclass
 class BackboneConfig:
-    """The pretrained open_clip model."""
+    """Pretrained open_clip model."""
 
     source: str = config_field(
         MISSING, "where the weights are", choices=("open_clip", "builtin", "directory")

@@ -49,7 +49,7 @@ class Flowers102Config(DataConfig):
 
 @dataclass
 class SyntheticConfig(DataConfig):
-    """Flowers drawn by the program, for machines without network or photos."""
+    """Flowers drawn by the program, for machines without network or images."""
 
     name: str = option("synthetic")
     train_per_class: int = config_field(32, "pictures a species", at_least=1)

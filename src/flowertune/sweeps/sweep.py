@@ -92,7 +92,7 @@ class SweepTables:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The directory of one sweep. `swept`: the keys of several values; `total`: jobs, if known."""
+    """Directory of one sweep. `swept`: the keys of several values; `total`: jobs, if known."""
 
     path: Path
     swept: tuple[str, ...]

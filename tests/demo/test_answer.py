@@ -69,7 +69,7 @@ def test_the_nearest_are_those_whose_embeddings_have_the_largest_cosine(
     known, _ = read(model)
 
     def embedding(path: Path) -> torch.Tensor:
-        return model.outputs(model.pixels(path)[None]).embedding[0]
+        return model.outputs(model.load_pixels(path)[None]).embedding[0]
 
     itself = embedding(photos[5])
     cosines = torch.stack([F.cosine_similarity(itself, embedding(p), dim=0) for p in known.paths])

@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv first. `make help` lists the targets: the lines
+# Most targets install what they need into .venv first. `make help` lists the targets: the lines
 # that begin with ##, in at most 80 columns.
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,7 +34,7 @@ reproduce: $(INSTALLED)
 ## make test M=browser     run the tests with a marker: slow, faults, browser,
 ##                         trackers, export or demo
 MARKERS := slow faults browser trackers export demo
-IN_PARALLEL := faults export
+IN_PARALLEL := slow faults export
 EXTRAS_browser := dev,browser
 EXTRAS_trackers := dev,tensorboard,wandb,mlflow
 EXTRAS_export := dev,export

@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
-    """Measures a training on each set, and prints the table. Raises ChildFailed."""
+    """Measures a training on each set, and prints the table. Raises ChildError."""
     factors = sorted(set(options.factors))
     write_backbone(scratch / "backbone", options.model, seed=0)
     jobs, counts = {}, {}
@@ -125,7 +125,7 @@ def measure_all(
     rounds: int,
     scratch: Path,
 ) -> list[dict[str, Any]]:
-    """`rounds` runs of each set and residency, in turn. Raises ChildFailed."""
+    """`rounds` runs of each set and residency, in turn. Raises ChildError."""
     settings = [(factor, residency) for factor in jobs for residency in RESIDENCIES]
     runs = []
     for number, setting in child.in_turn(settings, rounds):

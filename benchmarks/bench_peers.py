@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
-    """Measures a training by each, and prints the table. Raises ChildFailed."""
+    """Measures a training by each, and prints the table. Raises ChildError."""
     names = []
     for name in ("flowertune", *options.peers):
         missing = [each for each in NEEDS[name] if importlib.util.find_spec(each) is None]
@@ -97,7 +97,7 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
 
 
 def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> list[dict[str, Any]]:
-    """`rounds` runs of each, in turn; each round begins with another one. Raises ChildFailed."""
+    """`rounds` runs of each, in turn; each round begins with another one. Raises ChildError."""
     runs = []
     for number, name in child.in_turn(names, rounds):
         run = child.measure(Path(__file__).resolve(), name, asdict(work), scratch)

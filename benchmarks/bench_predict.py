@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
-    """Trains the run, measures who answers, and prints the table. Raises ChildFailed."""
+    """Trains the run, measures who answers, and prints the table. Raises ChildError."""
     run = _trained(options, photos, scratch)
     runs = []
     for number, (name, copies) in child.in_turn(_settings(options), options.rounds):
@@ -90,7 +90,7 @@ def _trained(options: argparse.Namespace, photos: Path, scratch: Path) -> Path:
     program = [sys.executable, "-m", "flowertune", *words]
     process = subprocess.run(program, env=environment, capture_output=True, text=True)
     if process.returncode:
-        raise child.ChildFailed(process.stderr.strip())
+        raise child.ChildError(process.stderr.strip())
     return scratch / "trained"
 
 

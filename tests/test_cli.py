@@ -79,7 +79,7 @@ def test_help_names_a_commands_own_flags_and_no_sweep_where_there_is_none(
     assert "--json" not in text
 
 
-def test_neither_help_nor_listing_the_cache_loads_torch_or_hydra(tmp_path: Path) -> None:
+def test_neither_help_nor_the_cache_nor_reports_load_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom flowertune import cli\ncli.main(['--help'])\ncli.main(['train', '-h'])\n"
         "cli.main(['bench', '-h'])\n"
@@ -87,6 +87,8 @@ def test_neither_help_nor_listing_the_cache_loads_torch_or_hydra(tmp_path: Path)
         "loaded = heavy & sys.modules.keys()\n"
         "assert cli.main(['data', 'cache', 'list']) == 0\n"  # prints a table, of nothing here
         "loaded |= (heavy - {'numpy', 'rich'}) & sys.modules.keys()\n"
+        "import flowertune.commands.report\n"
+        "loaded |= {'torch', 'open_clip'} & sys.modules.keys()\n"
         "sys.exit(', '.join(loaded) or 0)"
     )
     process = subprocess.run(

@@ -104,7 +104,7 @@ FLAGS = {
 }
 
 
-class Parsing(Exception):
+class ParsingError(Exception):
     """A command is about to parse its words; its argument is the parser."""
 
 
@@ -153,10 +153,10 @@ def test_there_are_these_commands() -> None:
 
 @pytest.fixture
 def parsing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever parses words raises Parsing instead."""
+    """Whatever parses words raises ParsingError instead."""
 
     def stop(parser: argparse.ArgumentParser, *words: Any) -> None:
-        raise Parsing(parser)
+        raise ParsingError(parser)
 
     for name in ("parse_args", "parse_intermixed_args"):
         monkeypatch.setattr(argparse.ArgumentParser, name, stop)
@@ -166,7 +166,7 @@ def parsed_flags(command: str) -> str:
     """Those of the parser that the command gives its words to; none if it refuses any word."""
     try:
         assert cli.main([*command.split(), "--none"]) == 2
-    except Parsing as stopped:
+    except ParsingError as stopped:
         (parser,) = stopped.args
         return " ".join(
             f"{flag}={'|'.join(action.choices)}" if action.choices else flag

@@ -22,7 +22,7 @@ MEMORY = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
 Name = TypeVar("Name")
 
 
-class ChildFailed(Exception):
+class ChildError(Exception):
     """A run ended with another exit code than 0; the text is the end of what it said."""
 
 
@@ -40,7 +40,7 @@ def measure(
     """What `script --worker name` says of its `work`, with the whole process's numbers.
 
     Without `look` nobody looks at its memory from outside: a look at pss walks through all pages
-    that are mapped, and takes the longer the more they are. Raises ChildFailed.
+    that are mapped, and takes the longer the more they are. Raises ChildError.
     """
     command = [sys.executable, str(script), "--worker", name, json.dumps(work)]
     environment = {"GOMP_SPINCOUNT": SPIN_COUNT, **os.environ, "HF_HUB_OFFLINE": "1"}
@@ -60,7 +60,7 @@ def measure(
         said.seek(0)
         lines = said.read().splitlines()
     if process.returncode:
-        raise ChildFailed(f"{name} ended with {process.returncode}: " + "\n".join(lines[-15:]))
+        raise ChildError(f"{name} ended with {process.returncode}: " + "\n".join(lines[-15:]))
     # a library may say something at the very end
     result = next(line for line in reversed(lines) if line.startswith("{"))
     memory = {"memory_bytes": peak} if look else {}

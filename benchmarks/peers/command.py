@@ -38,7 +38,7 @@ def run(
     try:
         with tempfile.TemporaryDirectory(prefix=f"{name}-") as scratch:
             benchmark(asked, photos, Path(scratch))
-    except child.ChildFailed as failure:
+    except child.ChildError as failure:
         print(f"{name}: {failure}", file=sys.stderr)
         return 1
     return 0

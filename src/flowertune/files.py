@@ -167,25 +167,26 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def lock(
+    path: Path, waiting: Callable[[], None] | None = None, subject: Path | None = None
+) -> Iterator[None]:
     """Hold the lock file `path` while the body runs; it is released if the process ends.
 
-    Where another process holds it, `waiting()` is called and then it is waited for; without
-    `waiting` that raises Timeout. Raises UsageError where the file system has no locks.
+    If another process holds it, call `waiting()` and wait, or without `waiting` raise Timeout.
+    Raises UsageError where the file system has no locks; it names `subject`, else `path`.
     """
     file = FileLock(path)
     try:
-        try:
-            file.acquire(timeout=0)
-        except Timeout:
-            if waiting is None:
-                raise
-            waiting()
-            file.acquire()
+        file.acquire(timeout=0)
+    except Timeout:
+        if waiting is None:
+            raise
+        waiting()
+        file.acquire()
     except NotImplementedError as error:
         raise UsageError(
-            f"{path}: its file system has no locks (flock), which keep processes out of each "
-            "other's way"
+            f"{subject or path}: its file system has no locks (flock), which keep processes out of "
+            "each other's way"
         ) from error
     try:
         yield

@@ -3,11 +3,10 @@
 import math
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CALIBRATION_BINS = 15
 _Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
@@ -40,7 +39,7 @@ class SplitMetrics:
         }
 
 
-def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
+def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
     """Compute all metrics from logits (N, C) and integer labels (N,), N at least 1.
 
     Computed on the CPU in float32, so the same logits give the same numbers on every device.
@@ -48,6 +47,8 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
     `ece` is the expected calibration error of the top-1 confidence in 15 bins of equal width
     (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
+    import torch  # seconds, for which no table of finished runs waits
+
     logits, labels = logits.detach().float().cpu(), labels.cpu().long()
     n, n_classes = logits.shape
     # Counted by label: torchmetrics' macro accuracy gives 0 to a class that has no photo but was
@@ -65,7 +66,7 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
     n_top5 = (logits.topk(min(5, n_classes), dim=1).indices == labels[:, None]).any(1).sum().item()
     return SplitMetrics(
         n=n,
-        loss=F.cross_entropy(logits, labels).item(),
+        loss=torch.nn.functional.cross_entropy(logits, labels).item(),
         top1=n_correct / n,
         top1_interval=wilson_interval(n_correct, n),
         top5=n_top5 / n,
@@ -75,7 +76,9 @@ def measure(logits: Tensor, labels: Tensor) -> SplitMetrics:
     )
 
 
-def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+def _calibration_error(logits: "Tensor", labels: "Tensor") -> float:
+    import torch
+
     # a third of a second to import, for which no first step waits
     from torchmetrics.functional.classification import multiclass_calibration_error
 

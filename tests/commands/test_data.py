@@ -44,7 +44,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-class Begun(Exception):
+class BegunError(Exception):
     """A training would begin now."""
 
 
@@ -68,7 +68,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
         pytest.fail("photos are decoded once more")
 
     def begin(*_: object) -> None:
-        raise Begun
+        raise BegunError
 
     monkeypatch.setattr(store, "build_store", decode)
     for each in list_entries(cache):
@@ -81,7 +81,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     monkeypatch.setattr(train, "make_deterministic", lambda *_: None)
     monkeypatch.setattr(memory, "keep_freed", lambda: True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Begun):
+    with pytest.raises(BegunError):
         cli.main(["train", *words])
 
 

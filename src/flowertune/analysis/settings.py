@@ -22,7 +22,7 @@ _FACTS = [
 
 @dataclass(frozen=True)
 class Job:
-    """Job of a sweep. `words`: key -> value as typed; `state` takes the values in sweeps.py."""
+    """Job of a sweep. `words`: key -> value as typed; `state`: see sweeps/sweep.py."""
 
     number: int
     run: str

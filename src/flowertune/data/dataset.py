@@ -21,7 +21,7 @@ class Split:
 class ImageDataset:
     """A classification dataset as lists of files; no image is decoded.
 
-    `splits` holds "train" and "val", and "test" where the task has one; after `protocol.trainval`
+    `splits` holds "train" and "val", and "test" where the task has one; after `splits.trainval`
     "train" and "test". `descriptions` is one line for each class, for prompts that describe rather
     than name (None where there is none).
     `protocol` says in words which photos train, select and test.

@@ -38,10 +38,7 @@ class ExportModel:
 
 
 def load_export_model(path: Path) -> ExportModel:
-    """Load the model of the finished run at `path`.
-
-    Raises UsageError as `flowertune.load_export_model` does.
-    """
+    """Load the finished run at `path` for export. Raises UsageError as `flowertune.load` does."""
     run, config = predictor.read_run(path)
     backbone = predictor.load_run_backbone(run, config)
     classifier, class_names = predictor.read_classifier(run, config, backbone)

@@ -68,11 +68,13 @@ def find_run(
     try:
         # of a link, what it leads to is the run: two names of one directory are one run
         run = Run(path.resolve() if path.is_symlink() else path)
+        if run.path.is_symlink():  # Python 3.13 resolves links in a circle to one of them
+            raise RuntimeError
         if not run.path.exists():
             return run, False
     except OSError as error:
         raise UsageError(not_writable_message(path, error)) from error
-    except RuntimeError as error:  # before Python 3.13: links in a circle
+    except RuntimeError as error:
         raise UsageError(f"{path}: the directory cannot be made (links in a circle)") from error
     is_finished = run.status()[0] == "finished" and resume != "restart"
     _check_resumable(run, config, resume)
@@ -133,7 +135,7 @@ def lock_run(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             _locks(path).mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(_locks(path) / f"{path.name}.lock"))
+            stack.enter_context(lock(_locks(path) / f"{path.name}.lock", subject=path))
         except Timeout:
             raise UsageError(f"{path}: another process is at work on it") from None
         except OSError as error:
@@ -171,7 +173,7 @@ def _resume(
 
 
 def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
-    """Raise UsageError unless `path` is a run that this config and `resume` may continue."""
+    """Raise UsageError unless `run` is one that this config and `resume` may continue."""
     state, _ = run.status()
     if state not in _STATE_TEXTS and not run.looks_like_run():
         raise UsageError(exists_message(run.path))

@@ -101,13 +101,9 @@ def adapt(
     )
 
     # the model
+    linear_start = None if probe is None else probe.tensors
     classifier = build_classifier(
-        config,
-        backbone,
-        len(class_names),
-        features.get("train"),
-        vectors,
-        None if probe is None else probe.tensors,
+        config, backbone, len(class_names), features.get("train"), vectors, linear_start
     ).to(device)
 
     def evaluate(split: str) -> Outputs:

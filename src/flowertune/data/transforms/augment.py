@@ -48,7 +48,7 @@ class AugmentParams:
 
     boxes: (B, 4) int64 top, left, height, width in stored pixels. flips: (B,) bool.
     color: (B, 3) float32 brightness, contrast and saturation factors, or None.
-    mixing: for `mixup.mix`, or None: this batch is not mixed.
+    mixing: for `mixup.mix_images`, or None: this batch is not mixed.
     """
 
     boxes: Tensor
@@ -133,7 +133,7 @@ def apply(
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
 ) -> Tensor:
-    """Crop, resize, flip, jitter the colors and normalize; mixing comes after (`mixup.mix`).
+    """Crop, resize, flip, jitter the colors and normalize; mixing comes after (`mixup.mix_images`).
 
     pixels: (B, 3, Hc, Wc) uint8 on the device, the photo in the top left corner of its canvas.
     mean, std: (3,), of values in [0, 1]; as tensors on the device they cost no transfer.

@@ -79,7 +79,7 @@ class _UpdatedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:  # the sum anew: kept, it would be a second copy of the tower
             grad_x = linear_forward(flat_grad, torch.addmm(w, b, a, alpha=ctx.scale).T).view_as(x)
         grad_a = ctx.scale * linear_forward(linear_forward(flat_grad, b.T).T, flat_x.T)
-        # transposed, and so several times as fast on a CPU as flat.T @ product(flat_x, a)
+        # transposed, and so several times as fast on a CPU as flat.T @ linear_forward(flat_x, a)
         grad_b = linear_forward(linear_forward(flat_x, a).T, flat_grad.T).T
         grad_b = torch.mul(grad_b, ctx.scale, out=torch.empty_like(b))
         return grad_x, None, None, grad_a, grad_b, None

@@ -1,4 +1,4 @@
-"""Compute float32 attention by oneDNN on a CPU whose MKL is slow (see `product`).
+"""Compute float32 attention by oneDNN on a CPU whose MKL is slow (see linear.py).
 
 torch's own has MKL inside. Batched products torch gives to oneDNN where bfloat16 would be allowed
 in them; oneDNN, on a CPU without matrix tiles, then computes in float32 all the same, which

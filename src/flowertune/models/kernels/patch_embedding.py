@@ -8,7 +8,7 @@ from flowertune.models.kernels.linear import linear, uses_onednn
 class PatchEmbedding(nn.Conv2d):
     """nn.Conv2d with a kernel as large as its stride, so that no two patches share a pixel.
 
-    Where `product` has the faster library, the patches are laid out as rows and multiplied, in half
+    Where oneDNN is the faster library, the patches are laid out as rows and multiplied, in half
     to three quarters of the convolution's time (benchmarks/LOG.md); elsewhere it is a convolution.
     """
 

@@ -31,6 +31,14 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     )
 
 
+def test_flowers_that_were_drawn_before_are_found() -> None:
+    """Their folder's name is made of what is drawn, and not of how the code spells it."""
+    folder = dataset.dataset_folder(
+        Path("cache"), train_per_class=4, val_per_class=2, test_per_class=2, seed=0
+    )
+    assert folder.name == "29f2080bdbf0bcbb"
+
+
 def test_counts_labels_and_words(flowers: ImageDataset) -> None:
     assert {name: len(split) for name, split in flowers.splits.items()} == {
         "train": 40,

@@ -119,6 +119,8 @@ def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.
 
 def _key(counts: dict[str, int], seed: int) -> str:
     text = repr((DRAWING_VERSION, EVENING, sorted(counts.items()), seed, sorted(SPECIES.items())))
+    # as the fields were spelled when the first flowers were drawn, which are still found
+    text = text.replace("color", "colour").replace("center", "centre")
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

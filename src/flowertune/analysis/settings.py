@@ -170,6 +170,7 @@ def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
 def setting_stats(
     keys: Sequence[str], values: Sequence[str], jobs: int, results: list[dict[str, Any]]
 ) -> SettingStats:
+    """Aggregate the results of one setting over its seeds."""
     rows = [accuracies(run) for run in results]
     columns = {
         name: [row[name] for row in rows] for name in MEASURES if all(name in row for row in rows)

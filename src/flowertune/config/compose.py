@@ -46,6 +46,7 @@ def to_config(node: DictConfig) -> Config:
 
 
 def to_named_config(node: DictConfig) -> Config:
+    """Like `to_config`, with `run.name` derived from the overrides where it is null."""
     config = to_config(node)
     if config.run.name is None:
         config.run.name = run_name(config.method, HydraConfig.get().overrides.task)
@@ -60,6 +61,7 @@ def typed_overrides(node: DictConfig) -> list[str]:
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
+    """Copy the composed node without Hydra's own settings."""
     stripped = copy.deepcopy(node)
     with read_write(stripped), open_dict(stripped):
         del stripped["hydra"]
@@ -85,6 +87,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
 
 
 def print_config(composer: Hydra, name: str, options: Namespace) -> int:
+    """Print the composed config, as --cfg asks for it."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             composer.show_cfg(

@@ -53,11 +53,7 @@ class Evaluation:
 
 
 def list_images_to_evaluate(
-    config: Config,
-    split: str | None,
-    is_other_dataset: bool,
-    cache: Path,
-    progress: Progress,
+    config: Config, split: str | None, is_other_dataset: bool, cache: Path, progress: Progress
 ) -> ImageDataset:
     """List the images of the split, or of every split for "all".
 

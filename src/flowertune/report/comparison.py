@@ -230,12 +230,15 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(share: float) -> str:
+    """Format a fraction as a percentage with two decimals, without the sign."""
     return f"{100 * share:.2f}"
 
 
 def signed(share: float) -> str:
+    """Format a difference of fractions in percentage points, with its sign."""
     return f"{100 * share + 0.0:+.2f}"  # no -0.00
 
 
 def probability(p: float) -> str:
+    """Format a p value."""
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

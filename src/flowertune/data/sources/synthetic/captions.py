@@ -12,11 +12,7 @@ PARTS = {
     "growth": ("growth",),
 }
 
-_PATTERN_WORDS = {
-    "rimmed": "rimmed with",
-    "spotted": "spotted with",
-    "striped": "striped with",
-}
+_PATTERN_WORDS = {"rimmed": "rimmed with", "spotted": "spotted with", "striped": "striped with"}
 _CENTER_WORDS = {"disc": "a {} {} centre", "ring": "a {} {} ring", "stamens": "{} {} stamens"}
 _GROWTH_WORDS = {
     "alone": "growing alone",

@@ -5,7 +5,7 @@
 writes open_clip_config.json, open_clip_model.safetensors (float16) and training.json to
 src/flowertune/assets/tiny. The combinations of main attributes of the downstream species
 (flowertune.data.sources.synthetic.species.HELD_OUT) are never drawn here, and the pictures are
-taken in other conditions (GARDEN here, EVENING there).
+taken in other conditions (pretraining_data.GARDEN here, EVENING there).
 
 What makes so little compute go far:
 - The pictures are drawn once, into memory, and used several times: shifted, mirrored, and each
@@ -23,11 +23,9 @@ What makes so little compute go far:
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +33,17 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.model import CLIP
+from pretraining_data import caption, draw_pool
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
-from flowertune.data.sources.synthetic.captions import PARTS, description, sentence
-from flowertune.data.sources.synthetic.conditions import Conditions
+from flowertune.data.sources.synthetic.attributes import VALUES
+from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.dataset import picture
-from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, SIZE, draw_picture
-from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
+from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, SIZE
+from flowertune.data.sources.synthetic.species import SPECIES
 
 EMBED_DIM = 128
 CONTEXT_LENGTH = 40  # the longest description in the longest template has 35 tokens
@@ -78,59 +76,6 @@ CONFIG: dict[str, dict[str, Any]] = {
 }
 OUTPUT = Path(__file__).parents[1] / "src/flowertune/assets/tiny"
 SHIFT = 4  # pixels, each way
-
-# Pretraining: plants in a garden, by day.
-GARDEN = Conditions(
-    size=1.0,
-    spread=0.055,
-    strangers=0.25,
-    hidden=0.45,
-    brightness=(0.72, 1.18),
-    cast=(1.0, 1.0, 1.0),
-    blur=(0, 16),
-    noise=(0.005, 0.045),
-)
-
-
-_OPENINGS = ("", "", "a photo of ", "a picture of ", "a close view of ", "in the garden: ")
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A sentence, and the names of the attributes that it states."""
-
-    text: str
-    stated: frozenset[str]
-
-
-def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
-    """Sample a caption for pretraining: one in three states all, the rest leave parts out."""
-    parts = list(PARTS)
-    if rng.random() > 1 / 3:
-        parts = [part for part in parts if rng.random() < 0.7] or ["color"]
-    opening = _OPENINGS[int(rng.integers(len(_OPENINGS)))]
-    text = opening + sentence(attributes, frozenset(parts))
-    return Caption(text, frozenset(field for part in parts for field in PARTS[part]))
-
-
-def draw_one(seed_and_number: tuple[int, int]) -> tuple[np.ndarray, Attributes]:
-    """Picture `number` of the pool: its pixels and what it shows."""
-    rng = np.random.default_rng(seed_and_number)
-    attributes = sample_attributes(rng, HELD_OUT)
-    return draw_picture(attributes, GARDEN, rng), attributes
-
-
-def draw_pool(seed: int, count: int, processes: int) -> tuple[Tensor, list[Attributes]]:
-    """(count, 3, SIZE, SIZE) uint8 pixels, and the attributes of each picture."""
-    pixels = torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8)
-    attributes = []
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the processes started here: one core each
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        numbers = ((seed, number) for number in range(count))
-        for number, (picture, shown) in enumerate(pool.imap(draw_one, numbers, chunksize=250)):
-            pixels[number] = torch.from_numpy(picture).permute(2, 0, 1)
-            attributes.append(shown)
-    return pixels, attributes
 
 
 class AttributeHeads(nn.Module):

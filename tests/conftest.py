@@ -1,4 +1,4 @@
-"""A small open_clip model, runs without training, real photos, a full disk, a browser."""
+"""A small open_clip model, runs without training, real photos, a full disk."""
 
 import os
 
@@ -17,8 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one test a core: pytest -n auto
 import errno
 import json
 import logging
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from flowertune.runs import resume
 from flowertune.runs.directory import Run
 from flowertune.runtime import memory
 
-pytest_plugins = ["report_inputs", "trained_runs"]  # of tests/fixtures
+pytest_plugins = ["browser", "report_inputs", "trained_runs"]  # of tests/fixtures
 
 SMALL_VIT = {
     "embed_dim": 32,
@@ -57,10 +56,6 @@ SMALL_VIT = {
         "layers": 2,
     },
 }
-SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 
 
@@ -268,47 +263,3 @@ def _finish(
 def finish() -> Callable[..., int]:
     """`finish(config, val=..., test=..., probe=...)` in place of a training."""
     return _finish
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium; `browser.show(url, width, scheme)` opens a page and forgets the one before."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    places = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in places:
-        pytest.skip("there is no chromium or no chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = places[0]
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(places[1]))
-
-    def show(url: str, width: int, scheme: str) -> None:
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        for kind in ("browser", "performance"):
-            driver.get_log(kind)
-        driver.get(url)
-
-    driver.show = show
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def asked_for(browser: Any) -> Callable[[], list[str]]:
-    """`asked_for()`: the addresses that the page has asked for since it was shown."""
-
-    def asked_for() -> list[str]:
-        lines = browser.get_log("performance")
-        messages = [json.loads(each["message"])["message"] for each in lines]
-        return [
-            each["params"]["request"]["url"]
-            for each in messages
-            if each["method"] == "Network.requestWillBeSent"
-        ]
-
-    return asked_for

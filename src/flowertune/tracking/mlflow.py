@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from filelock import FileLock
-
 from flowertune.config import saved
+from flowertune.files import lock
 from flowertune.runs.directory import LOCKS, Metrics, Run
 from flowertune.tracking import metric_names
 from flowertune.tracking.run_ids import run_id
@@ -31,7 +30,7 @@ class Mlflow:
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables
         root = run.path.parent.absolute()
         uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        with FileLock(root / LOCKS / "mlflow.lock"):  # two jobs may be the first
+        with lock(root / LOCKS / "mlflow.lock", lambda: None):  # two jobs may be the first
             self._client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
             artifacts = None if uri else (root / "mlartifacts").as_uri()
             with _retrying(FIRST_RETRIES):

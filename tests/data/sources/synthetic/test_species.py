@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from pretrain_tiny import GARDEN, caption
+from pretraining_data import GARDEN, caption
 
 from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
 from flowertune.data.sources.synthetic.captions import PARTS, description, sentence
@@ -44,11 +44,10 @@ def test_pretraining_never_draws_a_species() -> None:
 
 
 def test_pretraining_draws_pictures_through_the_exclusion() -> None:
-    script = Path(__file__).parents[4] / "scripts" / "pretrain_tiny.py"
+    scripts = Path(__file__).parents[4] / "scripts"
     code = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('pretrain_tiny', {str(script)!r})\n"
-        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        f"import sys; sys.path.insert(0, {str(scripts)!r})\n"
+        "import pretraining_data as module\n"
         "first = module.sample_attributes\n"
         "def watched(rng, held_out):\n"
         "    assert held_out == module.HELD_OUT and len(held_out) == 20\n"

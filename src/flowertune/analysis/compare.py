@@ -22,6 +22,8 @@ from flowertune.runs.finished import FinishedRun
 SPLITS = ("val", "test")
 METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
+BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -221,6 +223,3 @@ def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
         for key in keys
         if not key.startswith(ignored) and len({repr(run.values.get(key)) for run in runs}) > 1
     ]
-
-
-BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}

@@ -23,6 +23,9 @@ from flowertune.runs.directory import to_csv
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 
+# of a trained model nothing else is for choosing
+SETTABLE = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
+
 
 def execute(arguments: Sequence[str]) -> int:
     """Evaluate the run on the given images, by default its own, and print the metrics.
@@ -108,10 +111,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if args.output is not None and not args.output.absolute().parent.is_dir():
         raise UsageError(f"{args.output}: there is no folder {args.output.absolute().parent}")
     return args
-
-
-# of a trained model nothing else is for choosing
-SETTABLE = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
 
 
 def compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:

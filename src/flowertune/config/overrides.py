@@ -25,6 +25,25 @@ from flowertune.errors import UsageError
 
 MAX_JOBS = 10_000  # all of a sweep are composed before the first starts
 
+# A config file may come from somebody else. Hydra would call what its callbacks, its logging and
+# any `_target_` name, so these are its own plugins here, or what conf/config.yaml has.
+_SETTABLE = ("mode", "launcher", "sweeper")
+_QUIET = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
+_FIXED = {
+    "callbacks": {},
+    "hydra_logging": _QUIET,
+    "job.env_copy": [],
+    "job.env_set": {},
+    "job_logging": _QUIET,
+    "searchpath": [],
+    "verbose": False,
+}
+_PLUGIN = re.compile(
+    r"hydra\._internal\.core_plugins\.\w+\.\w+"
+    r"|hydra_plugins\.\w+\.\w+\.\w+(Launcher|Sweeper)"
+    r"|optuna\.samplers\.\w+Sampler"
+)
+
 
 def check(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
     """Parse and check the overrides.
@@ -139,26 +158,6 @@ def _count_values(override: Override) -> float:
     if number < 1:
         raise UsageError(f"{format_value(override.input_line)}: there is no value in it")
     return number
-
-
-# A config file may come from somebody else. Hydra would call what its callbacks, its logging and
-# any `_target_` name, so these are its own plugins here, or what conf/config.yaml has.
-_SETTABLE = ("mode", "launcher", "sweeper")
-_QUIET = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
-_FIXED = {
-    "callbacks": {},
-    "hydra_logging": _QUIET,
-    "job.env_copy": [],
-    "job.env_set": {},
-    "job_logging": _QUIET,
-    "searchpath": [],
-    "verbose": False,
-}
-_PLUGIN = re.compile(
-    r"hydra\._internal\.core_plugins\.\w+\.\w+"
-    r"|hydra_plugins\.\w+\.\w+\.\w+(Launcher|Sweeper)"
-    r"|optuna\.samplers\.\w+Sampler"
-)
 
 
 def check_key(key: str, text: str) -> None:

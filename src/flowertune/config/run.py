@@ -33,7 +33,6 @@ class RunConfig:
     )
 
 
-_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
 # overrides that say nothing about the result
 _NEUTRAL = re.compile(rf"[+~]*({'|'.join(map(re.escape, RESULT_NEUTRAL_KEYS))}|hydra[./]|method=)")
 

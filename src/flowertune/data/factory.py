@@ -22,13 +22,12 @@ from flowertune.data.cache.dataset import CachedSplit
 from flowertune.data.cache_dir import touch
 from flowertune.data.dataset import ImageDataset
 from flowertune.data.device_pixels import Residency, are_resident
+from flowertune.data.download import Progress
 from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
 from flowertune.data.sources.synthetic import dataset as synthetic
 from flowertune.data.transforms.augment import AugmentSettings
 from flowertune.data.transforms.mixup import MixSettings
-
-Progress = Callable[[str, int, int | None], None]
 
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:

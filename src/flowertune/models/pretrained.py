@@ -24,6 +24,8 @@ ADVICE = "go on with backbone=tiny (built in), or backbone=local backbone.path=<
 
 T = TypeVar("T")
 
+QUICKGELU = "-quickgelu"
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -118,9 +120,6 @@ def _fetch_failure(what: str, repo: str, reason: str) -> str:
     from huggingface_hub import constants
 
     return f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {ADVICE}"
-
-
-QUICKGELU = "-quickgelu"
 
 
 def canonical_model_name(name: str) -> str:

@@ -6,6 +6,7 @@ It is the only thing that passes from training to everything else (see README, "
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any, NamedTuple
 
 from flowertune import files
 from flowertune.config import saved
-from flowertune.config.run import _HALF_WRITTEN
 from flowertune.errors import UsageError
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
@@ -22,6 +22,7 @@ FORMAT = 1  # of a run directory; to be raised when an older flowertune could mi
 REPORT_DATA = "report"  # in a run: what its page shows of the photos
 CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
 LOCKS = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
+_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
 
 
 class RunImage(NamedTuple):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from flowertune import files
 from flowertune.config import saved
 from flowertune.config.groups import RESULT_NEUTRAL_KEYS
 from flowertune.data.dataset import ImageDataset
+from flowertune.data.download import Progress
 from flowertune.errors import UsageError, printable
 from flowertune.files import lock
 from flowertune.runs.directory import (
@@ -34,6 +35,9 @@ _STATE_TEXTS = {
     "interrupted": "was interrupted before",
     "running": "was left by a process that died",
 }
+
+TASK = ("backbone", "tag", "weights_sha256", "activation", "preprocessing", "data_fingerprint")
+MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precision", "cpu_threads")
 
 
 @dataclass(frozen=True)
@@ -208,12 +212,6 @@ def _differing_keys(previous: Mapping[str, Any], current: Mapping[str, Any]) -> 
     keys = sorted(old.keys() | new.keys())
     relevant = (key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS))
     return [key for key in relevant if old.get(key) != new.get(key)]
-
-
-Progress = Callable[[str, int, int | None], None]
-
-TASK = ("backbone", "tag", "weights_sha256", "activation", "preprocessing", "data_fingerprint")
-MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precision", "cpu_threads")
 
 
 def check_version(run: Run, otherwise: str = "") -> None:

@@ -10,6 +10,10 @@ from flowertune.errors import UsageError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+# Images worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
+# that is mapped already. No result depends on it.
+GROUP_ON_CPU = 2
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -70,11 +74,6 @@ def choose_compute(device: str, precision: str) -> Compute:
     if precision == "fp16" and device != "cuda":
         raise UsageError(f"trainer.precision=fp16: needs cuda, not {device}; use fp32")
     return Compute(torch.device(device), precision, torch.get_num_threads())
-
-
-# Images worked on at once on a CPU: few, so that what comes between stays in cache, and in memory
-# that is mapped already. No result depends on it.
-GROUP_ON_CPU = 2
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

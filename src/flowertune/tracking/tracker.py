@@ -18,6 +18,11 @@ from flowertune.tracking.mlflow import Mlflow
 from flowertune.tracking.tensorboard import TensorBoard
 from flowertune.tracking.wandb import Wandb, check_login
 
+log = logging.getLogger(__name__)
+# Seconds that a tracker has for what is left to send; whoever interrupts wants an end soon.
+TIMEOUTS_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
+QUIET_WAIT_S = 2.0  # a wait that is longer is told of
+
 
 class Tracker(Protocol):
     """Run at an experiment tracker. Methods may raise anything and take any time.
@@ -71,13 +76,6 @@ def check(settings: LoggerConfig) -> None:
 def start(settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> Tracker:
     """Create the run at its tracker, or find it again, with its whole `config`."""
     return _TRACKERS[settings.name](settings, run, config)
-
-
-log = logging.getLogger(__name__)
-
-# Seconds that a tracker has for what is left to send; whoever interrupts wants an end soon.
-TIMEOUTS_S = {"finished": 60.0, "failed": 60.0, "interrupted": 10.0}
-QUIET_WAIT_S = 2.0  # a wait that is longer is told of
 
 
 class Tracking:

@@ -28,7 +28,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowertune.benchmark import setup
 from flowertune.commands import compose as commands_compose
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError
@@ -36,6 +35,7 @@ from flowertune.models.backbone import Backbone, load_directory
 from flowertune.runs import resume
 from flowertune.runs.directory import Run
 from flowertune.runtime import memory
+from flowertune.training import setup
 
 pytest_plugins = ["browser", "report_inputs", "trained_runs"]  # of tests/fixtures
 

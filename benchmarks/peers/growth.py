@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
+from flowertune.benchmark.setup import BenchTraining, prepare
 from flowertune.benchmark.timing import WARM_UP, synchronize
 from flowertune.config.schema import Config
 from flowertune.data import factory
@@ -49,16 +49,16 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
     watch = MemoryWatch()
     training = prepare(config, ConsoleReporter())
     preparing = watch.peaks()
-    device = training.compute.device
+    device = training.setup.compute.device
     touched = time.perf_counter()
-    for split in training.cached.splits.values():
+    for split in training.setup.cached.splits.values():
         for pixels in (split.train_pixels, split.eval_pixels):
             if pixels is not None:
                 pixels.verify_all()
     touched = time.perf_counter() - touched
 
     watch = MemoryWatch()
-    step_ms = _step_ms(training, config.trainer.accumulation, steps)
+    step_ms = _step_ms(training, steps)
     val_ms = _val_ms(training, config, val_photos)
     return {
         "step_ms": step_ms,
@@ -67,32 +67,32 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
         **watch.peaks(),
         "preparing": preparing,
         "gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
-        "device": training.compute.device_name,
-        "precision": training.compute.precision,
+        "device": training.setup.compute.device_name,
+        "precision": training.setup.compute.precision,
         "resident": training.loader.pixels.resident,
     }
 
 
-def _step_ms(training: BenchTraining, accumulation: int, steps: int) -> float:
+def _step_ms(training: BenchTraining, steps: int) -> float:
     """Of an image, from the first of `steps` steps to the last, with their data."""
-    in_step = step_batches(training.loader, accumulation, 1)[0][1]
+    in_step = training.step_size
     training.classifier.train()
-    with closing(endless_steps(training.loader, accumulation)) as stream:
+    with closing(training.steps()) as stream:
         for _ in range(WARM_UP):
             training.run_step(next(stream), in_step)
-        synchronize(training.compute.device)
+        synchronize(training.setup.compute.device)
         began = time.perf_counter()
         for _ in range(steps):
             training.run_step(next(stream), in_step)
-        synchronize(training.compute.device)
+        synchronize(training.setup.compute.device)
         seconds = time.perf_counter() - began
     return 1000 * seconds / (steps * in_step)
 
 
 def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
     """Of an image, over slices of `photos` photos each, from the first of val to the last."""
-    compute, settings = training.compute, config.trainer
-    stored = training.cached.splits["val"].eval_pixels
+    compute, settings = training.setup.compute, config.trainer
+    stored = training.setup.cached.splits["val"].eval_pixels
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
     slices = [
         DevicePixels(

@@ -34,7 +34,7 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
         "data.val_per_class=1", "data.test_per_class=3",
     )  # fmt: skip
     training = setup.prepare(config, ConsoleReporter())
-    train = training.cached.splits["train"]
+    train = training.setup.cached.splits["train"]
     total = 20 * (2 + 1 + 3) * 3 * 64 * 64
     if augmentation == "basic":
         assert train.train_pixels is not None

@@ -16,6 +16,7 @@ from flowertune.commands import train
 from flowertune.data.cache import store
 from flowertune.data.cache.listing import list_entries
 from flowertune.runtime import memory
+from flowertune.training import setup
 
 SMALL = (
     "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",
@@ -78,7 +79,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too
 
     monkeypatch.setattr(train, "open_run", begin)  # all photos are there by then
-    monkeypatch.setattr(train, "make_deterministic", lambda *_: None)
+    monkeypatch.setattr(setup, "make_deterministic", lambda *_: None)
     monkeypatch.setattr(memory, "keep_freed", lambda: True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BegunError):

@@ -9,6 +9,7 @@ import pytest
 from flowertune.commands import train
 from flowertune.config.schema import Config
 from flowertune.runs.directory import Run
+from flowertune.training import setup
 
 SMALL = (
     "method=zeroshot", "experiment=quickstart", "data.train_per_class=2", "data.val_per_class=1",
@@ -29,8 +30,8 @@ def test_a_report_that_the_disk_has_no_room_for_costs_no_result(
 
     written = Run.write_results
     monkeypatch.setattr(Run, "write_results", write_results)
-    monkeypatch.setattr(train, "make_deterministic", lambda enabled, device: None)
-    monkeypatch.setattr(train.memory, "keep_freed", lambda: True)
+    monkeypatch.setattr(setup, "make_deterministic", lambda enabled, device: None)
+    monkeypatch.setattr(setup.memory, "keep_freed", lambda: True)
     monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path / "cache"))
     assert train.execute(compose(*SMALL, f"run.root={tmp_path}")) == 0
     run = Run(tmp_path / "r")

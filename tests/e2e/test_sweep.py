@@ -14,16 +14,16 @@ SCARCE = """
 import sys
 from pathlib import Path
 from flowertune import cli
-from flowertune.training import pipeline
+from flowertune.training import setup
 
-build_classifier = pipeline.build_classifier
+build_classifier = setup.build_classifier
 
 def scarce(config, *others):
     if config.seed == 2 and Path("no-memory").exists():
         raise MemoryError
     return build_classifier(config, *others)
 
-pipeline.build_classifier = scarce
+setup.build_classifier = scarce
 sys.exit(cli.main())
 """
 

@@ -1,14 +1,16 @@
-"""A training of seconds: a small tower, random pixels, and all that `fit` needs."""
+"""A training of seconds: a small tower, random pixels, and all that `train` needs."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
@@ -17,20 +19,23 @@ from flowertune.data.loader import TrainLoader
 from flowertune.data.samplers import epoch_batches
 from flowertune.data.transforms.augment import AugmentSettings
 from flowertune.data.transforms.mixup import MixSettings
-from flowertune.inference.logits import infer
+from flowertune.inference.logits import Outputs, infer
 from flowertune.losses import factory
 from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.adapters.lora import add_lora
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
+from flowertune.report.console.run import ConsoleReporter
+from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
+from flowertune.signals import StopRequest
 from flowertune.training.cuda_graph import CudaGraphStep
 from flowertune.training.early_stopping import EarlyStopping
 from flowertune.training.ema import EMA
-from flowertune.training.loop import EpochRecord, fit
+from flowertune.training.loop import train
 from flowertune.training.optimizer import build_optimizer
-from flowertune.training.state import LoopState
+from flowertune.training.state import TrainState
 from flowertune.training.step import Criterion, TrainStep
 
 CLASSES = 4
@@ -49,9 +54,38 @@ MIXUP = AugmentSettings(
 )
 
 
+class RecordingReporter(ConsoleReporter):
+    """Keeps what the loop reports of steps and epochs."""
+
+    def __init__(self, on_step: Callable[[int, int, int], None], total: int) -> None:
+        super().__init__(Console(quiet=True))
+        self.on_step, self.total = on_step, total
+        self.epochs: list[EpochReport] = []
+
+    def step(self, epoch: int, done: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        self.on_step(epoch, done, self.total)
+
+    def epoch(
+        self,
+        epoch: int,
+        epochs: int,
+        train_loss: float,
+        val: Mapping[str, Any] | None,
+        is_best: bool,
+    ) -> None:
+        self.epochs.append(EpochReport(epoch, train_loss, val, is_best))
+
+
+class EpochReport(NamedTuple):
+    epoch: int
+    train_loss: float
+    val: Mapping[str, Any] | None
+    keep: bool
+
+
 @dataclass
 class Training:
-    """One training, ready to start; what it leaves is in `classifier` and `records`."""
+    """One training, ready to start; what it leaves is in `classifier`, `run_dir` and `records`."""
 
     backbone: Backbone
     classifier: Classifier
@@ -59,46 +93,60 @@ class Training:
     optimizer: torch.optim.Optimizer
     compute: Compute
     settings: TrainerConfig
-    best: EarlyStopping
-    average: EMA | None
-    replay: CudaGraphStep | None = None
-    progress: LoopState = field(default_factory=LoopState)
-    pause: Callable[[], bool] = lambda: False
-    records: list[EpochRecord] = field(default_factory=list)
+    run_dir: Run
+    state: TrainState
+    records: list[EpochReport] = field(default_factory=list)
+
+    def infer(self) -> Outputs:
+        p = self.photos
+        return infer(self.classifier, p.pixels, p.mean, p.std, 8, self.compute)
 
     def validate(self) -> SplitMetrics:
-        p = self.photos
-        outputs = infer(self.classifier, p.pixels, p.mean, p.std, 8, self.compute)
-        return measure(outputs.logits, p.labels)
+        return measure(self.infer().logits, self.photos.labels)
+
+    @property
+    def average(self) -> EMA | None:
+        return self.state.ema
+
+    @property
+    def best(self) -> EarlyStopping:
+        return self.state.early_stopping
 
     def run(
         self,
         criterion: Criterion | None = None,
-        validate: Callable[[], SplitMetrics] | None = None,
+        infer_val: Callable[[], Outputs] | None = None,
         on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None,
+        val: bool = True,
     ) -> "Training":
-        criterion = criterion or partial(factory.cross_entropy, label_smoothing=0.0)
-        step = TrainStep(
-            self.classifier, criterion, self.optimizer, self.compute, self.settings.clip_norm,
-            self.replay,
-        )  # fmt: skip
-        epochs = fit(
-            step,
-            self.photos,
-            self.settings,
-            self.best,
-            validate or self.validate,
-            on_step,
-            self.average,
-            self.progress,
-            self.pause,
-        )
-        self.records += [record for record in epochs if record is not None]
+        if criterion is not None:
+            self.state.step.criterion = criterion
+        reporter = RecordingReporter(on_step, self.state.steps_per_epoch)
+        try:
+            train(
+                self.state,
+                self.photos,
+                self.settings,
+                self.run_dir,
+                (infer_val or self.infer) if val else None,
+                self.photos.labels if val else None,
+                reporter,
+                StopRequest(),
+                None,
+            )
+        finally:
+            self.records += reporter.epochs
         return self
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        return [line for record in self.records for line in record.lines]
+        text = (self.run_dir.path / "metrics.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        text = (self.run_dir.path / "timings.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
 
     def split(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["split"] == name]
@@ -108,7 +156,7 @@ Prepare = Callable[..., Training]
 
 
 @pytest.fixture
-def prepare(small_dir: Path) -> Prepare:
+def prepare(small_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepare:
     """`prepare(count=16, model="lora", recipe=None, dropout=0.0, precision="fp32", **settings)`."""
 
     def make(
@@ -152,21 +200,24 @@ def prepare(small_dir: Path) -> Prepare:
             batches=partial(epoch_batches, count, trainer.batch_size, 42),
             seed=42,
         )
+        run_dir = Run(tmp_path_factory.mktemp("training"))
+        run_dir.best.parent.mkdir(parents=True)
         groups = classifier.parameter_groups()
-        trained = [parameter for group in groups.values() for parameter in group]
         optimizer = build_optimizer(
             groups, OptimizerConfig(lr=lr, head_lr=5e-3), CPU, recorded=replay is not None
         )
+        compute = Compute(CPU, precision, threads=1)
+        criterion = partial(factory.cross_entropy, label_smoothing=0.0)
+        step = TrainStep(classifier, criterion, optimizer, compute, trainer.clip_norm, replay)
         return Training(
             backbone=backbone,
             classifier=classifier,
             photos=photos,
             optimizer=optimizer,
-            compute=Compute(CPU, precision, threads=1),
+            compute=compute,
             settings=trainer,
-            best=EarlyStopping(trainer.monitor, trainer.patience, trainer.min_delta),
-            replay=replay,
-            average=None if trainer.ema is None else EMA(trained, trainer.ema),
+            run_dir=run_dir,
+            state=TrainState.new(step, photos, trainer),
         )
 
     return make

@@ -23,8 +23,9 @@ from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
 from flowertune.training import cuda_graph
 from flowertune.training.cuda_graph import MAX_RECORDINGS, WARM_UP, CudaGraphStep, build_graph_step
-from flowertune.training.ema import EMA
 from flowertune.training.optimizer import build_optimizer
+from flowertune.training.state import TrainState
+from flowertune.training.step import TrainStep
 
 TRIPLET = partial(
     factory.triplet_cross_entropy, label_smoothing=0.1, margin=0.3, weight=0.5,
@@ -277,15 +278,16 @@ def on_gpu(made, precision, replay):
         mean=made.photos.mean.to(device),
         std=made.photos.std.to(device),
     )
-    groups = made.classifier.parameter_groups()
-    return replace(
-        made,
-        photos=photos,
-        optimizer=build_optimizer(groups, OptimizerConfig(), device, recorded=True),
-        compute=Compute(device, precision, 1),
-        average=EMA([p for group in groups.values() for p in group], 0.9),
-        replay=replay,
+    compute = Compute(device, precision, 1)
+    optimizer = build_optimizer(
+        made.classifier.parameter_groups(), OptimizerConfig(), device, recorded=True
     )
+    step = TrainStep(
+        made.classifier, made.state.step.criterion, optimizer, compute,
+        made.settings.clip_norm, replay,
+    )  # fmt: skip
+    state = TrainState.new(step, photos, made.settings)
+    return replace(made, photos=photos, optimizer=optimizer, compute=compute, state=state)
 
 
 @needs_cuda

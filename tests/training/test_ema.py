@@ -49,18 +49,18 @@ def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights(p
     plain, averaging = prepare(epochs=3, lr=1e-2), prepare(epochs=3, lr=1e-2, ema=0.9)
     seen = []
 
-    def validate():
+    def infer_val():
         own = averaging.classifier.trainable_state()
         with averaging.average.average_parameters():
             seen.append(copies(averaging.average.weights))
-            metrics = averaging.validate()
+            outputs = averaging.infer()
         after = averaging.classifier.trainable_state()
         assert all(torch.equal(own[name], after[name]) for name in own)
         assert all(map(torch.equal, seen[-1], averaging.average.averaged))
-        return metrics
+        return outputs
 
     plain.run()
-    averaging.run(validate=validate)
+    averaging.run(infer_val=infer_val)
     assert plain.split("train") == averaging.split("train")
     weights, others = plain.classifier.state_dict(), averaging.classifier.state_dict()
     assert all(torch.equal(weights[name], others[name]) for name in weights)

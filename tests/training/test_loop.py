@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from flowertune.data.loader import TrainLoader
 from flowertune.errors import TrainingError
+from flowertune.inference.logits import Outputs
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.runtime.device import Compute
 
@@ -115,13 +116,13 @@ def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_vali
         given.extend(map(weakref.ref, (*parts, images, targets)))
         return images, targets
 
-    def validate():
+    def infer_val():
         assert gone()
         assert not reading_threads()
-        return training.validate()
+        return training.infer()
 
     monkeypatch.setattr(TrainLoader, "_build_batch", watched)
-    training.run(validate=validate)
+    training.run(infer_val=infer_val)
     assert len(given) == 2 * (5 * 2 + (18 if resident else 5))
 
 
@@ -174,24 +175,31 @@ def test_nothing_frozen_changes_and_everything_trained_does(prepare, model):
             "full": any("positional_embedding" in n for n in trained)}[model]  # fmt: skip
 
 
-def test_patience_ends_it(prepare, metrics):
+def outputs_with_top1(training, top1):
+    """Outputs that classify so many of the training's images correctly."""
+    labels, count = training.photos.labels, round(top1 * len(training.photos.labels))
+    classes = torch.where(torch.arange(len(labels)) < count, labels, (labels + 1) % 4)
+    return Outputs(torch.zeros(len(labels), 1), torch.nn.functional.one_hot(classes, 4).float())
+
+
+def test_patience_ends_it(prepare):
     accuracies = iter([0.5, 0.6, 0.6, 0.55, 0.9])
-    training = prepare(epochs=5, patience=2)
-    training.run(validate=lambda: metrics(top1=next(accuracies)))
+    training = prepare(count=20, epochs=5, patience=2)
+    training.run(infer_val=lambda: outputs_with_top1(training, next(accuracies)))
     assert [record.keep for record in training.records] == [True, True, False, False]
-    assert (training.best.epoch, training.best.value) == (2, 0.6)
+    assert (training.best.epoch, training.best.value) == (2, pytest.approx(0.6))
 
 
-def test_without_patience_it_goes_on_to_the_end(prepare, metrics):
-    training = prepare(epochs=3, warmup_epochs=1.0).run(validate=lambda: metrics(top1=0.5))
+def test_without_patience_it_goes_on_to_the_end(prepare):
+    training = prepare(epochs=3, warmup_epochs=1.0)
+    training.run(infer_val=lambda: outputs_with_top1(training, 0.5))
     assert [record.epoch for record in training.records] == [1, 2, 3]
     assert training.best.epoch == 1
 
 
 def test_without_a_val_split_every_epoch_is_run_and_the_last_weights_are_kept(prepare):
     training, validated = prepare(epochs=3, warmup_epochs=1.0), prepare(epochs=3, warmup_epochs=1.0)
-    training.validate = None
-    training.run()
+    training.run(val=False)
     validated.run()
     assert [record.keep for record in training.records] == [True, True, True]
     assert [record.val for record in training.records] == [None, None, None]
@@ -238,11 +246,12 @@ def test_lines_count_steps_through_and_are_json(prepare):
     final = training.validate()
     assert training.lines[-1]["loss"] == final.loss
     assert [record.val for record in training.records] == training.split("val")
-    for record in training.records:
-        train = [line["loss"] for line in record.lines if line["split"] == "train"]
+    assert [timing["epoch"] for timing in training.timings] == [1, 2]
+    for record, timing in zip(training.records, training.timings, strict=True):
+        train = [li["loss"] for li in training.split("train") if li["epoch"] == record.epoch]
         # steps of 4 + 4 and of 2 photos: the mean is over photos
         assert record.train_loss == pytest.approx((8 * train[0] + 2 * train[1]) / 10)
-        assert record.timing.keys() == {"epoch", "train_seconds", "val_seconds"}
+        assert timing.keys() == {"epoch", "train_seconds", "val_seconds"}
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])

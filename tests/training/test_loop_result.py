@@ -3,46 +3,32 @@
 import pytest
 import torch
 
-from flowertune.inference.logits import infer
-from flowertune.losses.factory import cross_entropy
 from flowertune.models import serialization
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.runs.directory import Run
 from flowertune.signals import StopRequest
 from flowertune.training.loop import train
-from flowertune.training.step import TrainStep
 
 
 @pytest.fixture
-def course(prepare, tmp_path):
+def course(prepare):
     """`course(**settings)`: how a training went, what its weights made of val, and make again."""
 
     def course(**settings):
         made = prepare(**settings)
-        run = Run(tmp_path)
-        run.best.parent.mkdir(parents=True)
-        photos = made.photos
-
-        def infer_val():
-            return infer(made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute)
-
-        def criterion(embedding, logits, targets):
-            return cross_entropy(embedding, logits, targets, label_smoothing=0.0)
-
-        step = TrainStep(made.classifier, criterion, made.optimizer, made.compute, 1.0, None)
+        run, photos = made.run_dir, made.photos
         found, outputs = train(
-            step,
+            made.state,
             photos,
             made.settings,
             run,
-            infer_val,
+            made.infer,
             photos.labels,
             ConsoleReporter(),
             StopRequest(),
             None,
         )
         made.classifier.load_trainable_state(serialization.load_weights(run.best))
-        return found, outputs, infer_val()
+        return found, outputs, made.infer()
 
     return course
 

@@ -17,7 +17,6 @@ from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
 from flowertune.signals import StopRequest, install_handlers
 from flowertune.training.loop import train
-from flowertune.training.step import TrainStep
 
 HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_norm": 1.0}
 
@@ -42,8 +41,8 @@ def life(prepare, mixup, tmp_path):
                 lambda done, total: stop.check(),
             )  # fmt: skip
 
-        step = TrainStep(made.classifier, partial(criterion, label_smoothing=0.0), made.optimizer,
-                    made.compute, made.settings.clip_norm, None)  # fmt: skip
+        step = made.state.step
+        step.criterion = partial(criterion, label_smoothing=0.0)
         run_step = step.run
 
         def counted(*args):
@@ -57,8 +56,9 @@ def life(prepare, mixup, tmp_path):
         saved, flaws = run.newest_checkpoint()
         assert not flaws
         course, _ = train(
-            step, photos, made.settings, run, infer_val, photos.labels, ConsoleReporter(),
-                          stop, saved, track)  # fmt: skip
+            made.state, photos, made.settings, run, infer_val, photos.labels, ConsoleReporter(),
+            stop, saved, track,
+        )  # fmt: skip
         return course, made.classifier.state_dict(), made.average
 
     return life

@@ -19,8 +19,9 @@ from flowertune.models.adapters.lora import add_lora
 from flowertune.models.backbone import load_directory
 from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
+from flowertune.training.batches import epoch_steps
 from flowertune.training.ema import EMA
-from flowertune.training.step import TrainStep, load_batches
+from flowertune.training.step import TrainStep
 
 META = torch.device("meta")  # has shapes and no values: to look at one is an error
 CROSS_ENTROPY = partial(factory.cross_entropy, label_smoothing=0.0)
@@ -62,8 +63,8 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
     step = TrainStep(classifier, criterion, optimizer, Compute(META, "fp32", 1), 1.0, None)
     average = EMA(step.parameters, 0.9)
     for _ in range(2):
-        step_batches = list(enumerate(photos.batches(1)))[:2]
-        terms, stepped = step.run(load_batches(photos, step_batches, 1), 8, "a step")
+        steps = epoch_steps(photos, 1, accumulation=2)
+        terms, stepped = step.run(next(steps), 8, "a step")
         average.update()
     assert stepped
     assert {term.device.type for term in terms.values()} == {"meta"}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from flowertune.benchmark import timing
-from flowertune.benchmark.setup import BenchTraining, endless_steps, prepare, step_batches
+from flowertune.benchmark.setup import BenchTraining, prepare
 from flowertune.benchmark.timing import Timing, timeit, timeit_in_turn
 from flowertune.config import saved
 from flowertune.config.schema import Config
@@ -27,7 +27,6 @@ from flowertune.report.console import bench as report
 from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runs import log
 from flowertune.runtime import memory
-from flowertune.training.step import load_batches
 
 MAX_IMAGES = 512  # of validation or of cache building
 CALLS = 3  # of what takes long: processes and cache building
@@ -74,9 +73,9 @@ def first_step(config: Config) -> int:
     """Set up a training and run its first step, in the process that is timed."""
     training = prepare(config, error_console())
     training.classifier.train()
-    batches, n_images = step_batches(training.loader, config.trainer.accumulation, 1)[0]
-    training.run_step(load_batches(training.loader, batches, 1), n_images)
-    timing.synchronize(training.compute.device)
+    with closing(training.steps()) as steps:
+        training.run_step(next(steps), training.step_size)
+    timing.synchronize(training.setup.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
     return EXIT_DONE
@@ -85,7 +84,7 @@ def first_step(config: Config) -> int:
 def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     settings = config.trainer
     training = prepare(config, console)
-    compute, loader = training.compute, training.loader
+    compute, loader = training.setup.compute, training.loader
     device = compute.device
 
     console.say(f"timing the start of {CALLS} processes")
@@ -94,8 +93,9 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     # training: on one step's batches that lie ready, then as the loop has it
     console.say("timing training steps")
     training.classifier.train()
-    batches, n_images = step_batches(loader, settings.accumulation, 1)[0]
-    resident = list(load_batches(loader, batches, 1))
+    n_images = training.step_size
+    with closing(training.steps()) as steps:
+        resident = list(next(steps))
     timing.reset_peak_memory(device)
 
     def step_with_data() -> None:
@@ -105,7 +105,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
         training.run_step(resident, n_images)
 
     operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
-    with closing(endless_steps(loader, settings.accumulation)) as steps:
+    with closing(training.steps()) as steps:
         bare, with_data = _time_steps(
             bare_step, step_with_data, device, n_images, streamed=not loader.pixels.resident
         )
@@ -113,7 +113,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     peak = timing.peak_memory(device)
 
     console.say("timing validation")
-    split = training.cached.splits.get("val", training.cached.splits["train"])
+    split = training.setup.cached.splits.get("val", training.setup.cached.splits["train"])
     pixels = DevicePixels(split.eval_pixels[:MAX_IMAGES], device, resident=loader.pixels.resident)
     labels = torch.tensor(split.split.labels[:MAX_IMAGES])
 
@@ -137,8 +137,8 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
         "head": config.head.name,
         "augmentation": config.augmentation.name,
         "loss": config.loss.name,
-        "backbone": training.backbone.name,
-        "tag": training.backbone.tag,
+        "backbone": training.setup.backbone.name,
+        "tag": training.setup.backbone.tag,
         "trainable_parameters": training.classifier.trainable_parameters,
         "batch_size": len(resident[0][0]),
         "accumulation": len(resident),
@@ -209,14 +209,14 @@ def _time_start_up(config: Config) -> tuple[Timing, Timing]:
 
 
 def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
-    paths = training.cached.splits["train"].split.paths[:MAX_IMAGES]
+    paths = training.setup.cached.splits["train"].split.paths[:MAX_IMAGES]
 
     def build_cache() -> float:
         with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as folder:
             start = time.perf_counter()
             open_or_build(
                 {"train": paths},
-                training.backbone.preprocessing,
+                training.setup.backbone.preprocessing,
                 train_form=[] if config.augmentation.name == "none" else ["train"],
                 folder=Path(folder),
                 progress=lambda description, done, total: None,

@@ -4,25 +4,21 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from flowertune.baselines import prompts
 from flowertune.config.schema import Config
-from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
+from flowertune.data.cache.dataset import bad_file_lines
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, with_type
-from flowertune.losses.factory import check_loss
-from flowertune.models.factory import check_adapter, load_backbone
+from flowertune.models.factory import load_backbone
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory, environment, log
 from flowertune.runs.resume import check_backbone, check_images, find_run, open_run
-from flowertune.runtime import memory
-from flowertune.runtime.determinism import make_deterministic
-from flowertune.runtime.device import choose_compute
 from flowertune.signals import StopRequest, install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
 from flowertune.tracking.tracker import track_run
 from flowertune.training import disk_space, report_data
 from flowertune.training.pipeline import adapt
+from flowertune.training.setup import prepare
 
 
 def execute(config: Config) -> int:
@@ -39,7 +35,7 @@ def execute(config: Config) -> int:
 def _execute(config: Config, stop: StopRequest) -> int:
     console = ConsoleReporter(mode=config.run.console)
     assert config.run.name is not None
-    cache, resume = cache_root(), config.run.resume
+    resume = config.run.resume
     # what is written down is for the next time, and restarts nothing then
     plain_config = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
     run, finished = find_run(Path(config.run.root), config.run.name, plain_config, resume)
@@ -48,7 +44,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
-                dataset = list_images(config.data, cache, console.advance)
+                dataset = list_images(config.data, cache_root(), console.advance)
                 check_images(run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
             facts = load_backbone(config.backbone, config.seed).facts()
@@ -59,27 +55,10 @@ def _execute(config: Config, stop: StopRequest) -> int:
 
     # what can be refused comes before the run directory, and what is quick to refuse comes first
     trackers.check(config.logger)
-    compute = choose_compute(config.trainer.device, config.trainer.precision)
-    make_deterministic(config.trainer.deterministic, compute.device)
-    memory.keep_freed()
-    with console.progress():
-        backbone = load_backbone(config.backbone, config.seed)
-        check_adapter(config.model, backbone)
-        dataset = list_images(config.data, cache, console.advance)
-        class_prompts = prompts.render(
-            config.data.templates, dataset.class_names, dataset.descriptions
-        )
-        cached = cache_dataset(
-            dataset,
-            backbone.preprocessing,
-            train_form=config.augmentation.name != "none",
-            folder=cache,
-            bad_files=config.data.bad_files,
-            progress=console.advance,
-        )
-    check_loss(config.loss, cached.dataset.splits["train"].labels)
+    setup = prepare(config, console)
+    backbone, cached = setup.backbone, setup.cached
     disk_space.check_disk_space(config, backbone, cached)
-    for line in bad_file_lines(dataset, cached.bad):
+    for line in bad_file_lines(setup.listed, cached.bad):
         console.warn(f"left out: {line}")
     console.start(
         str(run.path),
@@ -91,11 +70,11 @@ def _execute(config: Config, stop: StopRequest) -> int:
     )
 
     out_of_memory = log.OUT_OF_MEMORY.format(
-        device=compute.device_name,
+        device=setup.compute.device_name,
         batch_size=config.trainer.batch_size,
         accumulation=config.trainer.accumulation,
     )
-    run_environment = environment.describe(compute, backbone, cached)
+    run_environment = environment.describe(setup.compute, backbone, cached)
     opened = open_run(run, plain_config, run_environment, resume)
     tracking = track_run(config.logger, run, plain_config, console.say)
     with opened as previous, log.log_to_file(run), tracking as tracker:
@@ -107,9 +86,8 @@ def _execute(config: Config, stop: StopRequest) -> int:
                 console.say(f"{run.path} {previous.description}; {outcome}")
             checkpoint = None if previous is None else previous.checkpoint
             results, report_inputs = adapt(
-                config, run, compute, backbone, cached, class_prompts, cache, console, stop,
-                checkpoint, tracker.log_metrics,
-            )  # fmt: skip
+                setup, run, console, stop, checkpoint, tracker.log_metrics
+            )
             with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
                 run.write_results(results)
         tracker.log_results(results)

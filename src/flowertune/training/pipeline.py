@@ -1,4 +1,4 @@
-"""Turn decoded images into results: baselines, the model, its training, its evaluation.
+"""Turn decoded images into results: features, baselines, model, training, final metrics.
 
 Reads from top to bottom; commands/train.py is what stands around it.
 """
@@ -6,49 +6,58 @@ Reads from top to bottom; commands/train.py is what stands around it.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from flowertune.baselines.evaluate import evaluate_baselines, notes
 from flowertune.baselines.features import feature_key, frozen_features, splits_to_encode
-from flowertune.baselines.linear_probe import fit_linear_probe, probe_settings
+from flowertune.baselines.linear_probe import LinearProbe, fit_linear_probe, probe_settings
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
-from flowertune.config.schema import Config, head_from_probe
-from flowertune.data.cache.dataset import CachedDataset
-from flowertune.data.device_pixels import DevicePixels
-from flowertune.data.factory import build_augmentation, pixels_are_resident, training_batches
-from flowertune.data.loader import build_train_loader
+from flowertune.config.schema import head_from_probe
+from flowertune.data.cache_dir import cache_root
 from flowertune.errors import TrainingError
 from flowertune.inference.logits import Outputs, encode, infer, infer_features, prediction_table
-from flowertune.losses.factory import build_criterion
 from flowertune.metrics import measure
 from flowertune.models import serialization
-from flowertune.models.backbone import Backbone
-from flowertune.models.classifier import FROZEN
-from flowertune.models.factory import build_classifier
+from flowertune.models.classifier import FROZEN, Classifier
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory
-from flowertune.runtime.device import Compute
 from flowertune.signals import StopRequest
 from flowertune.training import report_data
 from flowertune.training.loop import TrainResult, train
-from flowertune.training.step import build_step, nonfinite_message
+from flowertune.training.nonfinite import nonfinite_message
+from flowertune.training.setup import (
+    DeviceImages,
+    Setup,
+    build_model,
+    build_trainer,
+    move_to_device,
+)
+from flowertune.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What the frozen backbone gives: class vectors (C, E) of the prompts, and a linear probe.
+
+    Each is None where nobody needs it. seconds: of fitting the probe. results: for results.json.
+    """
+
+    vectors: Tensor | None
+    probe: LinearProbe | None
+    seconds: float
+    results: dict[str, Any]
 
 
 def adapt(
-    config: Config,
+    setup: Setup,
     run: directory.Run,
-    compute: Compute,
-    backbone: Backbone,
-    cached: CachedDataset,
-    class_prompts: list[list[str]],
-    cache: Path,
     console: ConsoleReporter,
     stop: StopRequest,
     resume_from: Path | None,
@@ -63,102 +72,150 @@ def adapt(
     Raises:
         TrainingError, Interrupted, files.DiskFullError: as `loop.train` does.
     """
-    # pixels and labels
-    device, settings = compute.device, config.trainer
-    mean = torch.tensor(backbone.preprocessing.mean, device=device)
-    std = torch.tensor(backbone.preprocessing.std, device=device)
-    resident = pixels_are_resident(config.data, cached.dataset, cached.splits["train"], device)
-    pixels = {
-        name: DevicePixels(split.eval_pixels, device, resident=resident)
-        for name, split in cached.splits.items()
-    }
-    labels = {name: torch.tensor(split.split.labels) for name, split in cached.splits.items()}
-    class_names = cached.dataset.class_names
-    run.write_table("photos.csv", ["split", "path", "label", "sha256"], cached.rows())
+    images = move_to_device(setup)
+    run.write_table("photos.csv", ["split", "path", "label", "sha256"], setup.cached.rows())
 
-    # the frozen backbone: what the head starts from, and the baselines
-    backbone.model.to(device)
-
-    encode_pixels = partial(encode, backbone, mean=mean, std=std, compute=compute)
-    features = {}
-    with console.progress():
-        for name in splits_to_encode(config, list(cached.splits)):
-            key = feature_key(backbone, cached.splits[name], compute, settings.eval_batch_size)
-            advance = partial(console.advance, f"frozen features of {name}")
-            features[name] = frozen_features(pixels[name], encode_pixels, key, cache, advance)
-    vectors, probe = None, None
-    if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
-        vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
-    start = time.perf_counter()
-    if config.baselines or head_from_probe(config):
-        probe = fit_linear_probe(
-            features["train"], labels["train"], features.get("val"), labels.get("val"),
-            len(class_names), *probe_settings(config.probe, config.seed),
-        )  # fmt: skip
-    probe_seconds = time.perf_counter() - start
-    baselines = evaluate_baselines(
-        config.baselines, features, labels, vectors, backbone.logit_scale, probe
-    )
-
-    # the model
-    linear_start = None if probe is None else probe.tensors
-    classifier = build_classifier(
-        config, backbone, len(class_names), features.get("train"), vectors, linear_start
-    ).to(device)
-
-    def evaluate(split: str) -> Outputs:
-        if classifier.mode in FROZEN:
-            return infer_features(classifier, features[split], settings.eval_batch_size)
-        return infer(
-            classifier, pixels[split], mean, std, settings.eval_batch_size, compute,
-            lambda done, total: stop.check(),
-        )  # fmt: skip
-
-    # training; the best epoch's weights are kept, or without a val split the last
-    inferred: dict[str, Outputs | None] = {}  # what these weights made of a split already
-    loader = None
-    if classifier.mode in FROZEN:  # the head is what it will be
-        serialization.save_weights(run.best, classifier.trainable_state())
-        run.write_lines("metrics.jsonl", [])
-        run.write_lines("timings.jsonl", [])
-        seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
-        result = TrainResult(0, None, None, seconds, None)
+    features = encode_splits(setup, images, console)
+    baselines = fit_baselines(setup, images, features)
+    classifier = build_model(setup, features.get("train"), baselines.vectors, baselines.probe)
+    infer_split = partial(_infer, setup, images, features, classifier, stop)
+    loader, val_outputs = None, None
+    if classifier.mode in FROZEN:
+        result = keep_head(setup, baselines, classifier, run)
     else:
-        augment = build_augmentation(
-            config.augmentation, backbone.preprocessing.size, settings.epochs
-        )
-        loader = build_train_loader(
-            cached.splits["train"], pixels["train"], len(class_names), augment, mean, std,
-            training_batches(config, labels["train"]), config.seed,
-        )  # fmt: skip
-        result, inferred["val"] = train(
-            build_step(
-                classifier, build_criterion(config.loss), compute, config.optimizer, settings,
-                console.say,
-            ),
-            loader, settings, run,
-            (lambda: evaluate("val")) if "val" in labels else None, labels.get("val"),
-            console, stop, resume_from, track,
+        loader, step = build_trainer(setup, images, classifier, console.say)
+        result, val_outputs = train(
+            TrainState.new(step, loader, setup.config.trainer), loader, setup.config.trainer, run,
+            partial(infer_split, "val") if "val" in images.labels else None,
+            images.labels.get("val"), console, stop, resume_from, track,
         )  # fmt: skip
 
     # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test images here and nowhere else
     classifier.load_trainable_state(serialization.load_weights(run.best))
-    split_metrics, outputs = {}, {}
-    for name, split in cached.splits.items():
-        outputs[name] = inferred.get(name) or evaluate(name)
+    outputs, metrics = measure_splits(setup, images, infer_split, val_outputs, run)
+    serialization.save_classifier(
+        run.adapter, setup.config, setup.backbone, classifier, setup.cached.dataset.class_names
+    )
+    results = _results(setup, run, classifier, result, metrics, baselines.results)
+    split = "test" if "test" in outputs else "val"
+    frozen = None if classifier.mode in FROZEN else features.get(split)
+    return results, report_data.ReportInputs(
+        cached=setup.cached,
+        reported_split=split,
+        outputs=outputs[split],
+        train_embedding=outputs["train"].embedding,
+        frozen_embedding=frozen,
+        pixels=images.pixels,
+        loader=loader,
+        seed=setup.config.seed,
+    )
+
+
+def encode_splits(
+    setup: Setup, images: DeviceImages, console: ConsoleReporter
+) -> dict[str, Tensor]:
+    """Encode the splits that need it by the frozen backbone: split -> features (N, E)."""
+    backbone, compute, splits = setup.backbone, setup.compute, setup.cached.splits
+    encode_pixels = partial(encode, backbone, mean=images.mean, std=images.std, compute=compute)
+    features = {}
+    with console.progress():
+        for name in splits_to_encode(setup.config, list(splits)):
+            key = feature_key(backbone, splits[name], compute, setup.config.trainer.eval_batch_size)
+            advance = partial(console.advance, f"frozen features of {name}")
+            features[name] = frozen_features(
+                images.pixels[name], encode_pixels, key, cache_root(), advance
+            )
+    return features
+
+
+def fit_baselines(setup: Setup, images: DeviceImages, features: dict[str, Tensor]) -> Baselines:
+    """Fit and measure what stands beside the method, and what its head starts from."""
+    config, backbone, labels = setup.config, setup.backbone, images.labels
+    vectors, probe = None, None
+    if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
+        vectors = class_vectors(backbone.encode_text, setup.class_prompts).cpu()
+    start = time.perf_counter()
+    if config.baselines or head_from_probe(config):
+        probe = fit_linear_probe(
+            features["train"], labels["train"], features.get("val"), labels.get("val"),
+            len(setup.cached.dataset.class_names), *probe_settings(config.probe, config.seed),
+        )  # fmt: skip
+    seconds = time.perf_counter() - start
+    results = evaluate_baselines(
+        config.baselines, features, labels, vectors, backbone.logit_scale, probe
+    )
+    return Baselines(vectors, probe, seconds, results)
+
+
+def keep_head(
+    setup: Setup, baselines: Baselines, classifier: Classifier, run: directory.Run
+) -> TrainResult:
+    """Save a classifier that takes no training steps: its head is what it will be."""
+    serialization.save_weights(run.best, classifier.trainable_state())
+    run.write_lines("metrics.jsonl", [])
+    run.write_lines("timings.jsonl", [])
+    is_probe = isinstance(setup.config.model, LinearProbeConfig)
+    return TrainResult(0, None, None, baselines.seconds if is_probe else 0.0, None)
+
+
+def measure_splits(
+    setup: Setup,
+    images: DeviceImages,
+    infer_split: Callable[[str], Outputs],
+    val_outputs: Outputs | None,
+    run: directory.Run,
+) -> tuple[dict[str, Outputs], dict[str, Any]]:
+    """Measure every split and write its predictions: the outputs and the metrics of each.
+
+    val_outputs: what the same weights made of val already.
+    """
+    outputs, metrics = {}, {}
+    for name, split in setup.cached.splits.items():
+        known = val_outputs if name == "val" else None
+        outputs[name] = infer_split(name) if known is None else known
         logits = outputs[name].logits
-        metrics = measure(logits, labels[name])
-        if not math.isfinite(metrics.loss):
-            raise TrainingError(nonfinite_message(f"loss on {name}", compute.precision))
-        split_metrics[name] = metrics.to_dict()
+        measured = measure(logits, images.labels[name])
+        if not math.isfinite(measured.loss):
+            raise TrainingError(nonfinite_message(f"loss on {name}", setup.compute.precision))
+        metrics[name] = measured.to_dict()
+        names, class_names = setup.cached.image_names(name), setup.cached.dataset.class_names
         run.write_table(
             f"predictions-{name}.csv",
-            *prediction_table(cached.image_names(name), split.split.labels, logits, class_names),
+            *prediction_table(names, split.split.labels, logits, class_names),
         )
-    serialization.save_classifier(run.adapter, config, backbone, classifier, class_names)
+    return outputs, metrics
 
-    results = {
+
+def _infer(
+    setup: Setup,
+    images: DeviceImages,
+    features: dict[str, Tensor],
+    classifier: Classifier,
+    stop: StopRequest,
+    split: str,
+) -> Outputs:
+    """Compute what the classifier, as it is, makes of a split; a stop request ends it."""
+    batch_size = setup.config.trainer.eval_batch_size
+    if classifier.mode in FROZEN:
+        return infer_features(classifier, features[split], batch_size)
+    return infer(
+        classifier, images.pixels[split], images.mean, images.std, batch_size, setup.compute,
+        lambda done, total: stop.check(),
+    )  # fmt: skip
+
+
+def _results(
+    setup: Setup,
+    run: directory.Run,
+    classifier: Classifier,
+    result: TrainResult,
+    metrics: dict[str, Any],
+    baselines: dict[str, Any],
+) -> dict[str, Any]:
+    """Collect the content of results.json."""
+    config, backbone, cached = setup.config, setup.backbone, setup.cached
+    return {
         "run": run.path.name,
         "method": config.method,
         "model": config.model.name,
@@ -171,25 +228,11 @@ def adapt(
         "data_fingerprint": cached.fingerprint,
         "protocol": cached.dataset.protocol,
         "seed": config.seed,
-        "device": compute.device_name,
-        "precision": compute.precision,
+        "device": setup.compute.device_name,
+        "precision": setup.compute.precision,
         "trainable_parameters": classifier.trainable_parameters,
         **asdict(result),
-        "splits": split_metrics,
+        "splits": metrics,
         "baselines": baselines,
-        "notes": notes(
-            config.baselines, config.model.name, backbone.has_text, split_metrics, baselines
-        ),
+        "notes": notes(config.baselines, config.model.name, backbone.has_text, metrics, baselines),
     }
-    reported_split = "test" if "test" in outputs else "val"
-    is_frozen = classifier.mode in FROZEN
-    return results, report_data.ReportInputs(
-        cached=cached,
-        reported_split=reported_split,
-        outputs=outputs[reported_split],
-        train_embedding=outputs["train"].embedding,
-        frozen_embedding=None if is_frozen else features.get(reported_split),
-        pixels=pixels,
-        loader=loader,
-        seed=config.seed,
-    )

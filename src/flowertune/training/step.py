@@ -1,24 +1,20 @@
-"""Take one training step: forward, loss, backward, guard, step."""
+"""Take one training step: forward, loss, backward, guard, update."""
 
-import math
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
-from flowertune.data.loader import TrainLoader
-from flowertune.errors import TrainingError
 from flowertune.models.classifier import Classifier
 from flowertune.runtime.device import Compute
-from flowertune.seeding import derive_seed
+from flowertune.training.batches import Batch
 from flowertune.training.cuda_graph import CudaGraphStep, Scalars, build_graph_step
+from flowertune.training.nonfinite import check_finite
 from flowertune.training.optimizer import build_optimizer
 
 Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
-Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalized and targets (B, C), on the device
 
 
 class TrainStep:
@@ -75,7 +71,7 @@ class TrainStep:
                 terms[name] = terms.get(name, 0) + term
             del images, targets  # before the next are put together
 
-        # guard: nothing that is not finite reaches a weight; step
+        # guard: nothing that is not finite reaches a weight; update
         if self.scaler.is_enabled():
             return self._scaled_step(terms, where)
         if self.deferred:
@@ -140,38 +136,3 @@ def build_step(
         classifier.parameter_groups(), optimizer, compute.device, recorded=graph_step is not None
     )
     return TrainStep(classifier, criterion, adamw, compute, trainer.clip_norm, graph_step)
-
-
-class NonFiniteError(TrainingError):
-    """The loss or gradient of a step is not finite; the weights are those before it."""
-
-
-def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:
-    """Raise NonFiniteError, naming the step `where`, unless its loss and gradient are finite."""
-    if not math.isfinite(loss + norm):
-        what = "gradient" if math.isfinite(loss) else "loss"
-        raise NonFiniteError(
-            nonfinite_message(f"{what} of {where}", precision)
-            + "; the weights were left as they were before it"
-        )
-
-
-def load_batches(
-    loader: TrainLoader, batches: Iterable[tuple[int, Tensor]], epoch: int
-) -> Generator[Batch, None, None]:
-    """Load batches (number in the epoch, image indices (B,)), each when it is needed.
-
-    Each sets the global random state that dropout draws from, so a step's forward pass comes
-    before the next one is asked for. To be closed where it is not read to its end.
-    """
-    numbered = list(batches)
-    with closing(loader.load(numbered, epoch)) as stream:
-        for batch, _ in numbered:
-            torch.manual_seed(derive_seed(loader.seed, "dropout", epoch, batch))
-            yield next(stream)  # which draws nothing from that state
-
-
-def nonfinite_message(what: str, precision: str) -> str:
-    """Explain the failure of a training and what a person may try."""
-    hint = ", or trainer.precision=fp32" if precision == "fp16" else ""
-    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{hint}"

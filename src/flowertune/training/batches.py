@@ -1,0 +1,54 @@
+"""Group a training's batches into steps."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import chain, islice
+
+import torch
+from torch import Tensor
+
+from flowertune.data.loader import TrainLoader
+from flowertune.seeding import derive_seed
+
+Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalized and targets (B, C), on the device
+
+
+def step_indices(
+    loader: TrainLoader, epoch: int, accumulation: int
+) -> list[list[tuple[int, Tensor]]]:
+    """List the steps of an epoch: the number and the image indices (B,) of each of their batches.
+
+    The last step of an epoch may have fewer batches than `accumulation`.
+    """
+    numbered = list(enumerate(loader.batches(epoch)))
+    return [numbered[i : i + accumulation] for i in range(0, len(numbered), accumulation)]
+
+
+def step_sizes(loader: TrainLoader, epoch: int, accumulation: int) -> list[int]:
+    """Count the images of each step of an epoch."""
+    steps = step_indices(loader, epoch, accumulation)
+    return [sum(len(indices) for _, indices in step) for step in steps]
+
+
+def epoch_steps(
+    loader: TrainLoader, epoch: int, accumulation: int, start: int = 0
+) -> Generator[Iterator[Batch], None, None]:
+    """Yield the batches of each step of an epoch, from step `start` (0: the first).
+
+    A batch is loaded when it is asked for, and sets the global random state that dropout draws
+    from: run its forward pass before asking for the next. Close the generator if you do not read
+    it to its end.
+    """
+    steps = step_indices(loader, epoch, accumulation)[start:]
+    with closing(_load(loader, list(chain.from_iterable(steps)), epoch)) as stream:
+        for step in steps:
+            yield islice(stream, len(step))
+
+
+def _load(
+    loader: TrainLoader, numbered: list[tuple[int, Tensor]], epoch: int
+) -> Generator[Batch, None, None]:
+    with closing(loader.load(numbered, epoch)) as stream:
+        for batch, _ in numbered:
+            torch.manual_seed(derive_seed(loader.seed, "dropout", epoch, batch))
+            yield next(stream)  # which draws nothing from that state

@@ -1,0 +1,107 @@
+"""Keep the batch at which a training diverged, for inspection."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from flowertune import files
+from flowertune.data.loader import TrainLoader
+from flowertune.errors import TrainingError, with_type
+from flowertune.models import serialization
+from flowertune.runs.directory import Metrics, Run
+from flowertune.training.batches import Batch, epoch_steps, step_indices
+from flowertune.training.nonfinite import NonFiniteError
+from flowertune.training.state import TrainState
+from flowertune.training.step import TrainStep
+
+
+@contextmanager
+def keep_failed_batch(
+    state: TrainState,
+    loader: TrainLoader,
+    accumulation: int,
+    run: Run,
+    track: Callable[[Sequence[Metrics]], None],
+) -> Iterator[None]:
+    """Write the metrics so far where the body raises a TrainingError, and the batch it failed at.
+
+    Raises:
+        TrainingError: the body's; it says where the images of a step that is not finite are.
+    """
+    try:
+        yield
+    except TrainingError as error:
+        state.lines += state.epoch_lines
+        state.write_metrics(run)
+        track(state.lines)
+        if not isinstance(error, NonFiniteError):
+            raise
+        try:
+            dump_failed_batch(error, state, loader, accumulation, run)
+            message = f"{error}; its photos are in {run.failed_batch_dir}"
+        except (OSError, RuntimeError, MemoryError) as failure:  # no room; the reason counts
+            message = f"{error}; its photos could not be kept ({with_type(failure)})"
+        raise TrainingError(message) from error
+
+
+def dump_failed_batch(
+    error: NonFiniteError, state: TrainState, loader: TrainLoader, accumulation: int, run: Run
+) -> None:
+    """Write the images of a failed step and the facts about it into run.failed_batch_dir.
+
+    `state` has a line for each step of its epoch before the one that failed, and the weights of
+    then. batch.safetensors gets "images" (N, 3, H, W) as the model got them, "targets" (N, C) and
+    "photos" (N,), their rows among the train images of photos.csv; facts.json gets the rest.
+    """
+    step, index = state.step, len(state.epoch_lines)
+    numbered = step_indices(loader, state.epoch, accumulation)[index]
+    steps = epoch_steps(loader, state.epoch, accumulation, start=index)
+    batches = list(next(steps))
+    steps.close()
+    exact = _evaluate_in_float32(step, batches)
+    keys = {"adapter": "optimizer.lr", "head": "optimizer.head_lr"}
+    run.failed_batch_dir.mkdir(exist_ok=True)
+    serialization.save_weights(
+        run.failed_batch_dir / "batch.safetensors",
+        {
+            "images": torch.cat([images for images, _ in batches]).cpu(),
+            "targets": torch.cat([targets for _, targets in batches]).cpu(),
+            "photos": torch.cat([indices for _, indices in numbered]),
+        },
+    )
+    facts = {
+        "epoch": state.epoch,
+        "step": index + 1,
+        "error": str(error),
+        "precision": step.compute.precision,
+        "peak_learning_rates": {
+            keys[group["name"]]: group["peak_lr"] for group in step.optimizer.param_groups
+        },
+        "in_full_precision": {name: _finite_or_none(value) for name, value in exact.items()},
+        "largest_weight": _finite_or_none(
+            max(float(weight.detach().abs().max()) for weight in step.parameters)
+        ),
+    }
+    files.write_json(run.failed_batch_dir / "facts.json", facts)
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no such numbers
+
+
+def _evaluate_in_float32(step: TrainStep, batches: list[Batch]) -> dict[str, float]:
+    """Compute the mean loss and the norm of its gradient in float32, with the present weights."""
+    n_images = sum(len(images) for images, _ in batches)
+    loss, gradients = 0.0, [torch.zeros_like(weight) for weight in step.parameters]
+    for images, targets in batches:
+        embedding, logits = step.classifier(images)
+        part = step.criterion(embedding, logits, targets)["loss"] * (len(images) / n_images)
+        loss += float(part.detach())
+        parts = torch.autograd.grad(part, step.parameters, allow_unused=True)
+        for total, gradient in zip(gradients, parts, strict=True):
+            if gradient is not None:
+                total += gradient
+    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
+    return {"loss": loss, "gradient_norm": float(norm)}

@@ -19,7 +19,6 @@ from flowertune.models import serialization
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Metrics, Run
 from flowertune.signals import StopRequest
-from flowertune.training import checkpoint
 from flowertune.training.batches import epoch_steps, step_sizes
 from flowertune.training.failed_batch import keep_failed_batch
 from flowertune.training.nonfinite import nonfinite_message
@@ -77,7 +76,7 @@ def train(
     initial = step.classifier.trainable_state() if settings.adapter_scales else {}
     best_outputs: Outputs | None = None
     if resume_from is not None:
-        state.load(checkpoint.load(resume_from))
+        state.load(resume_from)
         if state.best_state is not None:  # an epoch that is to come again may have left others
             serialization.save_weights(run.best, state.best_state)
         state.write_metrics(run)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -153,9 +154,9 @@ class TrainState:
         checkpoint.save(run, self.epoch - 1, steps, (values, tensors))
         self.saved_at = time.monotonic()
 
-    def load(self, state: checkpoint.State) -> None:
-        """Load the state of a checkpoint, in place, before the first step of this process."""
-        values, tensors = state
+    def load(self, path: Path) -> None:
+        """Load a checkpoint, in place, before the first step of this process."""
+        values, tensors = checkpoint.load(path)
         self.epoch, self.done, self.updates, self.epoch_lines, self.train_seconds = (
             values["progress"][name] for name in PROGRESS
         )

@@ -20,6 +20,7 @@ from flowertune.inference import evaluate, predictor
 from flowertune.report.console import evaluation as report
 from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runs.directory import to_csv
+from flowertune.runs.finished import read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 
@@ -37,21 +38,18 @@ def execute(arguments: Sequence[str]) -> int:
     """
     args = _parse(arguments)
     console, cache = error_console() if args.json else ConsoleReporter(), cache_root()
-    run, _ = predictor.read_run(args.run)
+    run = read_finished_run(args.run)
     config, other_data = compose(run.path, args.overrides)
-    hashes, run_results = evaluate.training_hashes(run), run.results()
-    compute = predictor.compute_for(config, None, None)
+    run_results, hashes = run.results, {image.sha256 for image in run.images["train"]}
+    compute = predictor.compute_for(config)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    out_of_memory = (
-        f"out of memory on {compute.device_name}: lower "
-        f"trainer.eval_batch_size={config.trainer.eval_batch_size}, or take another trainer.device"
-    )
+    out_of_memory = memory.oom_message("evaluate", config.trainer, compute.device_name)
     with memory.explain_oom(out_of_memory), console.progress():
         dataset = evaluate.list_images_to_evaluate(
             config, args.split, other_data, cache, console.advance
         )
-        model = predictor.load_model(run, config, compute)
+        model = predictor.load_model(run, compute)
         cached = evaluate.decode_images(
             dataset, model.preprocessing, config.data.bad_files, cache, console.advance
         )
@@ -63,7 +61,8 @@ def execute(arguments: Sequence[str]) -> int:
         resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
         with memory.explain_oom(out_of_memory), console.progress():
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
-            logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
+            advance = partial(console.advance, f"evaluating {split}")
+            logits = model.logits(pixels, config.trainer.eval_batch_size, advance)
         metrics[split] = evaluate.evaluate(logits, cached, split, model.class_names, hashes)
 
     results = {
@@ -102,8 +101,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for item in list(args.overrides):
         key, _, value = item.partition("=")
         if key == "split":
-            if value not in evaluate.SPLITS:
-                raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.SPLITS)}")
+            if value not in evaluate.CHOICES:
+                raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.CHOICES)}")
             args.split = value
             args.overrides.remove(item)
     if args.output is not None and args.output.is_dir():

@@ -13,8 +13,9 @@ from flowertune.errors import EXIT_DONE, with_type
 from flowertune.losses.factory import check_loss
 from flowertune.models.factory import check_adapter, load_backbone
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.runs import directory, environment, log
-from flowertune.runs.resume import check_backbone, check_images, find_run, open_run
+from flowertune.runs import directory, log, provenance
+from flowertune.runs.finished import read_finished_run
+from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import choose_compute
@@ -44,15 +45,16 @@ def _execute(config: Config, stop: StopRequest) -> int:
     plain_config = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
     run, finished = find_run(Path(config.run.root), config.run.name, plain_config, resume)
     if finished:
-        results = run.results()
+        previous_run = read_finished_run(run.path)
+        results = previous_run.results
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 dataset = list_images(config.data, cache, console.advance)
-                check_images(run, dataset, console.advance)
+                provenance.check_images(previous_run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
-            facts = load_backbone(config.backbone, config.seed).facts()
-            check_backbone(run, facts)
+            backbone = load_backbone(config.backbone, config.seed)
+            provenance.check_backbone(previous_run, backbone)
         console.say(f"{run.path} is finished already; this is its result")
         console.results(results, str(run.path))
         return EXIT_DONE
@@ -90,12 +92,8 @@ def _execute(config: Config, stop: StopRequest) -> int:
         seed=config.seed,
     )
 
-    out_of_memory = log.OUT_OF_MEMORY.format(
-        device=compute.device_name,
-        batch_size=config.trainer.batch_size,
-        accumulation=config.trainer.accumulation,
-    )
-    run_environment = environment.describe(compute, backbone, cached)
+    out_of_memory = memory.oom_message("train", config.trainer, compute.device_name)
+    run_environment = provenance.describe(compute, backbone, cached)
     opened = open_run(run, plain_config, run_environment, resume)
     tracking = track_run(config.logger, run, plain_config, console.say)
     with opened as previous, log.log_to_file(run), tracking as tracker:

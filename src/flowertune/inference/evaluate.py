@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from flowertune.config.data import FolderConfig
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.store import store_key
-from flowertune.data.dataset import ImageDataset
+from flowertune.data.dataset import SPLITS, ImageDataset
 from flowertune.data.download import Progress
 from flowertune.data.factory import list_images
 from flowertune.data.image import Preprocessing
@@ -22,9 +22,8 @@ from flowertune.data.sources import folder
 from flowertune.errors import UsageError, printable
 from flowertune.inference.logits import prediction_table
 from flowertune.metrics import SplitMetrics, measure
-from flowertune.runs.directory import Run
 
-SPLITS = ("train", "val", "test", "all")
+CHOICES = (*SPLITS, "all")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def evaluate(
     images: CachedDataset,
     split: str,
     class_names: Sequence[str],
-    trained_on: frozenset[str],
+    trained_on: Collection[str],
 ) -> Evaluation:
     """Compute the metrics of a split from its logits (N, C), matching classes by name.
 
@@ -138,14 +137,6 @@ def evaluate(
         header=header,
         rows=rows,
     )
-
-
-def training_hashes(run: Run) -> frozenset[str]:
-    """SHA-256 hashes of the images that a run was trained on.
-
-    Raises UsageError where its photos.csv is missing or damaged.
-    """
-    return frozenset(image.sha256 for image in run.images() if image.split == "train")
 
 
 def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import seeding
-from flowertune.data.dataset import SPLITS
 from flowertune.data.image import Preprocessing, UnreadableImageError
 from flowertune.data.transforms.augment import normalize
 from flowertune.errors import ExportError
 from flowertune.inference import run_images
 from flowertune.inference.predictor import Predictor
+from flowertune.metrics import EVALUATED_SPLITS
 
 MAX_IMAGES = 200
 N_SYNTHETIC = 64
@@ -89,7 +89,7 @@ def compare(model: Predictor, exported: Callable[[Tensor], Tensor], sample: Samp
 
 def _run_pixels(model: Predictor) -> tuple[str, list[NDArray[np.uint8]]]:
     """Choose a split and read pixels (3, H, W) of images spread over it."""
-    split = next(name for name in (*SPLITS[1:], "train") if name in model.run.images)
+    split = next(name for name in (*EVALUATED_SPLITS, "train") if name in model.run.images)
     images = model.run.images[split]
     n = min(MAX_IMAGES, len(images))
     chosen = [images[index * len(images) // n] for index in range(n)]

@@ -35,7 +35,7 @@ def unsupported_reason(model: Predictor) -> str | None:
 
 def write(model: Predictor, folder: Path) -> None:
     """Write the run's adapter with transformers' names, and the head."""
-    adapter = model.run.run.adapter
+    adapter = model.run.adapter
     settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
     state = {
         PEFT_PREFIX + transformers_clip.rename(name.removeprefix(PEFT_PREFIX)): tensor

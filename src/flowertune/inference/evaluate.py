@@ -21,7 +21,7 @@ from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder
 from flowertune.errors import UsageError, printable
 from flowertune.inference.logits import prediction_table
-from flowertune.metrics import SplitMetrics, measure
+from flowertune.metrics import SplitMetrics, measure, reported_split
 
 CHOICES = (*SPLITS, "all")
 
@@ -72,7 +72,7 @@ def list_images_to_evaluate(
         dataset = list_images(data, cache, progress)
     splits = dataset.splits
     if split is None:
-        split = "all" if is_other_dataset else "test" if "test" in splits else "val"
+        split = "all" if is_other_dataset else reported_split(splits)
     if split == "all":
         return dataset
     if split not in splits:

@@ -249,7 +249,7 @@ def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = Fals
     """Load the run's model onto the device. Raises UsageError as `load` does."""
     backbone = load_run_backbone(run)
     try:
-        classifier, class_names = load_classifier(run.run.adapter, run.config, backbone)
+        classifier, class_names = load_classifier(run.adapter, run.config, backbone)
     except ValueError as error:
         raise UsageError(damaged_message(run.path, str(error))) from error
     classifier.to(compute.device)

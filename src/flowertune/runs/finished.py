@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError, printable
+from flowertune.metrics import reported_split
 from flowertune.runs.directory import REPORT_DATA, Metrics, Run, RunImage, damaged_message
 from flowertune.runs.report_data import ReportData, read_report_data
 
@@ -62,6 +63,11 @@ class FinishedRun:
         """Name of the run, even if its directory was given as "."."""
         return self.path.absolute().name
 
+    @property
+    def adapter(self) -> Path:
+        """Folder of the adapter, the head, the labels and the preprocessing."""
+        return self.run.adapter
+
     @cached_property
     def config(self) -> Config:
         """Config of the run, checked."""
@@ -92,7 +98,7 @@ class FinishedRun:
     @property
     def reported_split(self) -> str:
         """Split whose images are reported one by one."""
-        return "test" if "test" in self.results["splits"] else "val"
+        return reported_split(self.results["splits"])
 
     @cached_property
     def images(self) -> dict[str, list[RunImage]]:
@@ -190,4 +196,4 @@ def read_finished_run(path: Path) -> FinishedRun:
         )
     run.check_version()
     with run.reading("config.yaml") as file:
-        return FinishedRun(run, saved.flatten_with_defaults(saved.read_values(file)))
+        return FinishedRun(run, saved.read_flat(file))

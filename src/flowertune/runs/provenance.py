@@ -92,7 +92,7 @@ def changed_backbone_facts(run: FinishedRun, backbone: "Backbone") -> list[str]:
 def check_config(run: Run, config: Mapping[str, Any]) -> None:
     """Raise UsageError if the run had another config than this one, given as plain values."""
     with run.reading("config.yaml") as path:
-        recorded = saved.flatten_with_defaults(saved.read_values(path))
+        recorded = saved.read_flat(path)
     current = dict(saved.flatten(config))
     names = sorted(recorded.keys() | current.keys())
     relevant = [name for name in names if not name.startswith(RESULT_NEUTRAL_KEYS)]

@@ -13,23 +13,18 @@ from flowertune import files
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """Unit-length float32 embeddings `after` (M, E) and `before` (M, E) the training.
+class ReportData:
+    """Images and embeddings that a run keeps for its report.
 
-    `before` is None if unchanged or unknown. rows: (M,) into the reported split's predictions.
+    images: the content of photos.json. rows: (M,) into the reported split's predictions. after,
+    before: unit-length float32 embeddings (M, E) by the trained and by the frozen backbone;
+    `before` is None if unchanged or unknown.
     """
 
+    images: dict[str, Any]
     rows: NDArray[np.int64]
     after: NDArray[np.float32]
     before: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """Images and embeddings that `write_report_data` saved for the report."""
-
-    images: dict[str, Any]
-    embeddings: Embeddings
 
 
 def read_report_data(folder: Path) -> ReportData | str:
@@ -45,10 +40,8 @@ def read_report_data(folder: Path) -> ReportData | str:
     tensors = load_file(folder / "embeddings.safetensors")
     frozen = tensors.get("before")
     return ReportData(
-        json.loads((folder / "photos.json").read_text(encoding="utf-8")),
-        Embeddings(
-            tensors["rows"],
-            tensors["after"].astype(np.float32),
-            None if frozen is None else frozen.astype(np.float32),
-        ),
+        images=json.loads((folder / "photos.json").read_text(encoding="utf-8")),
+        rows=tensors["rows"],
+        after=tensors["after"].astype(np.float32),
+        before=None if frozen is None else frozen.astype(np.float32),
     )

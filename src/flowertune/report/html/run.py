@@ -86,9 +86,7 @@ def _sections(run: FinishedRun) -> tuple[list[Section], list[Figure]]:
     body = _render(calibration) + paragraph(f"Expected calibration error: {ece} points.")
     sections.append(Section("calibration", "Calibration", body))
     if not isinstance(run.report_data, str):
-        embedding_map = run_figures.embedding_map(
-            run.report_data.embeddings, run.reported_predictions
-        )
+        embedding_map = run_figures.embedding_map(run.report_data, run.reported_predictions)
         drawings.append(embedding_map)
         sections.append(Section("map", "Embeddings", _render(embedding_map)))
     sections.append(Section("settings", "Settings", _settings(run)))

@@ -101,8 +101,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for item in list(args.overrides):
         key, _, value = item.partition("=")
         if key == "split":
-            if value not in evaluate.CHOICES:
-                raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.CHOICES)}")
+            if value not in evaluate.SPLITS:
+                raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.SPLITS)}")
             args.split = value
             args.overrides.remove(item)
     if args.output is not None and args.output.is_dir():

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from flowertune.config.data import FolderConfig
 from flowertune.config.schema import Config
+from flowertune.data import dataset as datasets
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.store import store_key
-from flowertune.data.dataset import SPLITS, ImageDataset
+from flowertune.data.dataset import ImageDataset
 from flowertune.data.download import Progress
 from flowertune.data.factory import list_images
 from flowertune.data.image import Preprocessing
@@ -23,7 +24,7 @@ from flowertune.errors import UsageError, printable
 from flowertune.inference.logits import prediction_table
 from flowertune.metrics import SplitMetrics, measure, reported_split
 
-CHOICES = (*SPLITS, "all")
+SPLITS = (*datasets.SPLITS, "all")
 
 
 @dataclass(frozen=True)

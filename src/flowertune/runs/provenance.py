@@ -61,18 +61,14 @@ def _git_commit() -> str | None:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    git = ["git", "-C", str(root)]
+    words = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes")
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
+        process = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+changes" if changes else "")
+    return process.stdout.strip()
 
 
 def changed_facts(

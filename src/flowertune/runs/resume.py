@@ -153,9 +153,9 @@ def _resume(
     if resume == "restart":
         return PreviousRun(text, None, ())
     checkpoint, problems = run.newest_checkpoint()
-    skipped = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
+    notes = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
     if checkpoint is None:
-        return PreviousRun(text, None, tuple(skipped))
+        return PreviousRun(text, None, tuple(notes))
     recorded = run.environment()
     if changed := provenance.changed_facts(recorded, environment, provenance.TASK):
         raise UsageError(
@@ -164,12 +164,10 @@ def _resume(
         )
     changes = provenance.changed_facts(recorded, environment, provenance.MACHINE)
     run.mark_resumed({name: environment[name] for name in changes}, problems)
-    notes = (
-        [f"it had another {', another '.join(changes)}: its bits may differ from those of one run"]
-        if changes
-        else []
-    )
-    return PreviousRun(text, checkpoint, (*skipped, *notes))
+    if changes:
+        others = ", another ".join(changes)
+        notes.append(f"it had another {others}: its bits may differ from those of one run")
+    return PreviousRun(text, checkpoint, tuple(notes))
 
 
 def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:

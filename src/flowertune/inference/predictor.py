@@ -145,21 +145,21 @@ class Predictor:
     def _stream(
         self, images: Iterable[ImageLike], top_k: int, batch_size: int
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImageError]:
+        def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImage]:
             try:
                 return image, self.load_pixels(image)
             except UnreadableImageError as error:
-                return image, error
+                return image, UnreadableImage(image, str(error))
 
         with closing(parallel_map(decode, images)) as decoded:
             while batch := list(islice(decoded, batch_size)):
-                pixels = [item for _, item in batch if not isinstance(item, UnreadableImageError)]
-                predictions = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
+                pixels = [item for _, item in batch if not isinstance(item, UnreadableImage)]
+                ranked = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
                 for image, item in batch:
-                    if isinstance(item, UnreadableImageError):
-                        yield UnreadableImage(image, str(item))
+                    if isinstance(item, UnreadableImage):
+                        yield item
                     else:
-                        yield Prediction(image, *next(predictions))
+                        yield Prediction(image, *next(ranked))
 
     def logits(
         self,

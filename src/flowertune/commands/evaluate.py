@@ -56,14 +56,17 @@ def execute(arguments: Sequence[str]) -> int:
     for line in bad_file_lines(dataset, cached.bad):
         console.warn(f"left out: {line}")
 
-    metrics = {}
+    metrics, rows = {}, []
     for split, images in cached.splits.items():
         resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
         with memory.explain_oom(out_of_memory), console.progress():
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
             advance = partial(console.advance, f"evaluating {split}")
             logits = model.logits(pixels, config.trainer.eval_batch_size, advance)
-        metrics[split] = evaluate.evaluate(logits, cached, split, model.class_names, hashes)
+        metrics[split], (header, predictions) = evaluate.evaluate(
+            logits, cached, split, model.class_names, hashes
+        )
+        rows += predictions
 
     results = {
         "run": str(run.path),
@@ -72,17 +75,15 @@ def execute(arguments: Sequence[str]) -> int:
         "protocol": cached.dataset.protocol,
         "device": compute.device_name,
         "precision": compute.precision,
-        "splits": {split: each.to_dict() for split, each in metrics.items()},
+        "splits": metrics,
     }
     if args.json:
         print(json.dumps(results, indent=2, allow_nan=False))
     else:
         report.show(console, results)
     if args.output is not None:  # after the numbers, which do not depend on it
-        first, *_ = metrics.values()
-        text = to_csv(first.header, [row for each in metrics.values() for row in each.rows])
         try:
-            files.write_text(args.output, text)
+            files.write_text(args.output, to_csv(header, rows))
         except OSError as error:
             reason = f"{args.output}: cannot be written ({error.strerror})"
             raise FlowertuneError(reason) from error

@@ -44,29 +44,28 @@ def execute(arguments: Sequence[str]) -> int:
     compute = predictor.compute_for(config)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    out_of_memory = memory.oom_message("evaluate", config.trainer, compute.device_name)
-    with memory.explain_oom(out_of_memory), console.progress():
-        dataset = evaluate.list_images_to_evaluate(
-            config, args.split, other_data, cache, console.advance
-        )
-        model = predictor.load_model(run, compute)
-        cached = evaluate.decode_images(
-            dataset, model.preprocessing, config.data.bad_files, cache, console.advance
-        )
-    for line in bad_file_lines(dataset, cached.bad):
-        console.warn(f"left out: {line}")
-
     metrics, rows = {}, []
-    for split, images in cached.splits.items():
-        resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
-        with memory.explain_oom(out_of_memory), console.progress():
+    with memory.explain_oom(memory.oom_message("evaluate", config.trainer, compute.device_name)):
+        with console.progress():
+            dataset = evaluate.list_images_to_evaluate(
+                config, args.split, other_data, cache, console.advance
+            )
+            model = predictor.load_model(run, compute)
+            cached = evaluate.decode_images(
+                dataset, model.preprocessing, config.data.bad_files, cache, console.advance
+            )
+        for line in bad_file_lines(dataset, cached.bad):
+            console.warn(f"left out: {line}")
+        for split, images in cached.splits.items():
+            resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
-            advance = partial(console.advance, f"evaluating {split}")
-            logits = model.logits(pixels, config.trainer.eval_batch_size, advance)
-        metrics[split], (header, predictions) = evaluate.evaluate(
-            logits, cached, split, model.class_names, hashes
-        )
-        rows += predictions
+            with console.progress():
+                advance = partial(console.advance, f"evaluating {split}")
+                logits = model.logits(pixels, config.trainer.eval_batch_size, advance)
+            metrics[split], (header, predictions) = evaluate.evaluate(
+                logits, cached, split, model.class_names, hashes
+            )
+            rows += predictions
 
     results = {
         "run": str(run.path),

@@ -160,11 +160,11 @@ class FinishedRun:
 
 def _prediction(row: Sequence[str]) -> Prediction:
     path, label, predicted, *_ = row
-    pairs = [(name, float(p)) for name, p in zip(row[2::2], row[3::2], strict=True)]
-    if not all(0 <= p <= 1 for _, p in pairs):
+    pairs = zip(row[2::2], row[3::2], strict=True)
+    ranked = tuple((printable(name), float(probability)) for name, probability in pairs)
+    if not all(0 <= probability <= 1 for _, probability in ranked):
         raise ValueError(f"not probabilities: {row}")
-    named = tuple((printable(name), p) for name, p in pairs)
-    return Prediction(path, printable(label), named, label == predicted)
+    return Prediction(path, printable(label), ranked, label == predicted)
 
 
 def _is_whole(line: Any) -> bool:

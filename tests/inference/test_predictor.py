@@ -210,6 +210,16 @@ def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
     assert str(weights) in message
 
 
+def test_the_backbone_is_there_for_an_export_and_not_in_the_way_of_a_prediction(
+    lora: Path, model: flowertune.Predictor
+) -> None:
+    with pytest.raises(ValueError, match="keep_backbone=True"):
+        _ = model.backbone
+    kept = flowertune.load(lora, keep_backbone=True)
+    assert kept.backbone.visual is kept.classifier.visual
+    assert len(kept.backbone.model.transformer.resblocks) > 0  # the text tower
+
+
 def test_what_is_no_finished_run_is_refused(
     tmp_path: Path, lora: Path, refusal: Callable[..., str]
 ) -> None:

@@ -15,9 +15,10 @@ import pytest
 from flowertune import files
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError
-from flowertune.inference import predictor
 from flowertune.runs.directory import FORMAT, Run
-from flowertune.runs.resume import MACHINE, TASK, find_run, lock_run, open_run
+from flowertune.runs.finished import read_finished_run
+from flowertune.runs.provenance import MACHINE, TASK
+from flowertune.runs.resume import find_run, lock_run, open_run
 
 ENVIRONMENT = {"format": FORMAT, **dict.fromkeys((*TASK, *MACHINE), "same")}
 
@@ -169,7 +170,7 @@ def test_what_a_newer_flowertune_made_is_left_alone(
             find_run(tmp_path, "first", asdict(config))
         if run.status()[0] == "finished":
             with pytest.raises(UsageError, match=told + "$"):
-                predictor.read_run(run.path)
+                read_finished_run(run.path)
         shutil.rmtree(run.path)
 
 

@@ -25,7 +25,6 @@ from flowertune.metrics import measure
 from flowertune.models.classifier import FROZEN
 from flowertune.report.console import bench as report
 from flowertune.report.console.run import ConsoleReporter, error_console
-from flowertune.runs import log
 from flowertune.runtime import memory
 
 MAX_IMAGES = 512  # of validation or of cache building
@@ -56,11 +55,7 @@ def execute(config: Config, as_json: bool) -> int:
         )
     # JSON has stdout alone
     console = error_console() if as_json else ConsoleReporter()
-    out_of_memory = (
-        f"out of memory: lower trainer.batch_size={config.trainer.batch_size}, or "
-        f"trainer.eval_batch_size={config.trainer.eval_batch_size}; {log.MORE_MEMORY}"
-    )
-    with memory.explain_oom(out_of_memory):
+    with memory.explain_oom(memory.oom_message("bench", config.trainer)):
         results = _measure(config, console)
     if as_json:
         print(json.dumps(results, indent=2, allow_nan=False))

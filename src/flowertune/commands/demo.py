@@ -15,6 +15,7 @@ from flowertune.demo.environment import temporary_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, UsageError
 from flowertune.inference import predictor
 from flowertune.report.console.run import ConsoleReporter
+from flowertune.runs.finished import read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.signals import install_handlers
@@ -37,13 +38,13 @@ def execute(arguments: Sequence[str]) -> int:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
-    run, config = predictor.read_run(args.run)
-    results = run.results()
-    compute = predictor.compute_for(config, args.device, args.precision)
+    run = read_finished_run(args.run)
+    results = run.results
+    compute = predictor.compute_for(run.config, args.device, args.precision)
     with _open_socket(args.host, args.port) as listener:
-        make_deterministic(config.trainer.deterministic, compute.device)
+        make_deterministic(run.config.trainer.deterministic, compute.device)
         memory.keep_freed()
-        model = predictor.load_model(run, config, compute)
+        model = predictor.load_model(run, compute)
         console = ConsoleReporter()
         with console.progress():
             index = neighbors.load_neighbors(model, args.n_images, console.warn, console.advance)
@@ -53,7 +54,7 @@ def execute(arguments: Sequence[str]) -> int:
         with temporary_folder() as folder:
             from flowertune.demo import app as page  # Gradio takes seconds to import
 
-            lead = cards.lead(run.path.absolute().name, results, len(model.class_names))
+            lead = cards.lead(run.name, results, len(model.class_names))
             hosts = LOOPBACK if args.host in LOOPBACK else None
             app = page.build_app(page.build_page(model, index, lead), folder, hosts)
             with (

@@ -20,6 +20,7 @@ from flowertune.inference import evaluate, predictor
 from flowertune.report.console import evaluation as report
 from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runs.directory import to_csv
+from flowertune.runs.finished import read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 
@@ -37,34 +38,34 @@ def execute(arguments: Sequence[str]) -> int:
     """
     args = _parse(arguments)
     console, cache = error_console() if args.json else ConsoleReporter(), cache_root()
-    run, _ = predictor.read_run(args.run)
+    run = read_finished_run(args.run)
     config, other_data = compose(run.path, args.overrides)
-    hashes, run_results = evaluate.training_hashes(run), run.results()
-    compute = predictor.compute_for(config, None, None)
+    run_results, hashes = run.results, {image.sha256 for image in run.images["train"]}
+    compute = predictor.compute_for(config)
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    out_of_memory = (
-        f"out of memory on {compute.device_name}: lower "
-        f"trainer.eval_batch_size={config.trainer.eval_batch_size}, or take another trainer.device"
-    )
-    with memory.explain_oom(out_of_memory), console.progress():
-        dataset = evaluate.list_images_to_evaluate(
-            config, args.split, other_data, cache, console.advance
-        )
-        model = predictor.load_model(run, config, compute)
-        cached = evaluate.decode_images(
-            dataset, model.preprocessing, config.data.bad_files, cache, console.advance
-        )
-    for line in bad_file_lines(dataset, cached.bad):
-        console.warn(f"left out: {line}")
-
-    metrics = {}
-    for split, images in cached.splits.items():
-        resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
-        with memory.explain_oom(out_of_memory), console.progress():
+    metrics, rows = {}, []
+    with memory.explain_oom(memory.oom_message("evaluate", config.trainer, compute.device_name)):
+        with console.progress():
+            dataset = evaluate.list_images_to_evaluate(
+                config, args.split, other_data, cache, console.advance
+            )
+            model = predictor.load_model(run, compute)
+            cached = evaluate.decode_images(
+                dataset, model.preprocessing, config.data.bad_files, cache, console.advance
+            )
+        for line in bad_file_lines(dataset, cached.bad):
+            console.warn(f"left out: {line}")
+        for split, images in cached.splits.items():
+            resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
-            logits = model.logits(pixels, partial(console.advance, f"evaluating {split}"))
-        metrics[split] = evaluate.evaluate(logits, cached, split, model.class_names, hashes)
+            with console.progress():
+                advance = partial(console.advance, f"evaluating {split}")
+                logits = model.logits(pixels, config.trainer.eval_batch_size, advance)
+            metrics[split], (header, predictions) = evaluate.evaluate(
+                logits, cached, split, model.class_names, hashes
+            )
+            rows += predictions
 
     results = {
         "run": str(run.path),
@@ -73,17 +74,15 @@ def execute(arguments: Sequence[str]) -> int:
         "protocol": cached.dataset.protocol,
         "device": compute.device_name,
         "precision": compute.precision,
-        "splits": {split: each.to_dict() for split, each in metrics.items()},
+        "splits": metrics,
     }
     if args.json:
         print(json.dumps(results, indent=2, allow_nan=False))
     else:
         report.show(console, results)
     if args.output is not None:  # after the numbers, which do not depend on it
-        first, *_ = metrics.values()
-        text = to_csv(first.header, [row for each in metrics.values() for row in each.rows])
         try:
-            files.write_text(args.output, text)
+            files.write_text(args.output, to_csv(header, rows))
         except OSError as error:
             reason = f"{args.output}: cannot be written ({error.strerror})"
             raise FlowertuneError(reason) from error

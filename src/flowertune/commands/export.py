@@ -13,9 +13,9 @@ from flowertune import files
 from flowertune.commands.arguments import ArgumentParser
 from flowertune.errors import EXIT_DONE, ExportError, UsageError, one_line
 from flowertune.export import hub, model_card, parity
-from flowertune.export import model as export_model
 from flowertune.export.formats import FORMATS, Format
-from flowertune.export.model import ExportModel
+from flowertune.inference import predictor
+from flowertune.inference.predictor import Predictor
 from flowertune.report.console.run import ConsoleReporter
 
 BUNDLED = Path(parity.__file__).parent / "bundled"
@@ -40,7 +40,8 @@ def execute(arguments: Sequence[str]) -> int:
         )
     if args.push_to_hub is not None:
         hub.check(args.push_to_hub)
-    model = export_model.load_export_model(args.run)
+    # as other programs compute it; nothing shows that a GPU or another precision is exported
+    model = predictor.load(args.run, device="cpu", precision="fp32", keep_backbone=True)
     reason = export_format.unsupported_reason(model)
     if reason is not None:
         raise UsageError(f"{args.run}: --format {args.format} cannot hold it: {reason}")
@@ -55,9 +56,9 @@ def execute(arguments: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _export(model: ExportModel, export_format: Format, output: Path) -> parity.Parity:
+def _export(model: Predictor, export_format: Format, output: Path) -> parity.Parity:
     """Write the folder atomically, after comparing its model with the run's."""
-    results = model.run.results()
+    results = model.run.results
     sample = parity.draw_sample(model)
     contents = {**export_format.files(model), **_describe_files(export_format)}
     try:

@@ -16,6 +16,7 @@ from flowertune.inference import predictor
 from flowertune.inference.logits import top_classes_header
 from flowertune.report.console.predictions import FORMATS, PredictionLines
 from flowertune.report.console.run import error_console
+from flowertune.runs.finished import read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.streams import is_writable
@@ -34,13 +35,13 @@ def execute(arguments: Sequence[str]) -> int:
         FlowertuneError: out of memory.
     """
     args = _parse(arguments)
-    run, config = predictor.read_run(args.run)
+    run = read_finished_run(args.run)
     missing = [name for name in args.paths if name != STDIN and not os.path.lexists(name)]
     if missing:
         raise UsageError(f"{printable(missing[0])}: there is no such photo or folder")
     if STDIN in args.paths and sys.stdin is None:
         raise UsageError("-: stdin is closed, and names were to come from there")
-    compute = predictor.compute_for(config, args.device, args.precision)
+    compute = predictor.compute_for(run.config, args.device, args.precision)
 
     console = error_console()
     show_progress = console.console.is_terminal and not sys.stdout.isatty()
@@ -58,13 +59,11 @@ def execute(arguments: Sequence[str]) -> int:
             raise UsageError(f"{printable(args.paths[0])}: there are no files in it")
         paths = chain(first, paths)
 
-    make_deterministic(config.trainer.deterministic, compute.device)
+    make_deterministic(run.config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    out_of_memory = (
-        f"out of memory on {compute.device_name}: take another --device, or free some of it"
-    )
+    out_of_memory = memory.oom_message("predict", run.config.trainer, compute.device_name)
     with memory.explain_oom(out_of_memory):
-        model = predictor.load_model(run, config, compute)
+        model = predictor.load_model(run, compute)
     k = min(args.top_k, len(model.class_names))
     lines = PredictionLines(args.format, model.class_names, k, top_classes_header(k))
     predictions = model.stream(paths, top_k=k)

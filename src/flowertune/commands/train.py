@@ -11,8 +11,10 @@ from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.models.factory import load_backbone
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.runs import directory, environment, log
-from flowertune.runs.resume import check_backbone, check_images, find_run, open_run
+from flowertune.runs import directory, log, provenance
+from flowertune.runs.finished import read_finished_run
+from flowertune.runs.resume import find_run, open_run
+from flowertune.runtime import memory
 from flowertune.signals import StopRequest, install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
 from flowertune.tracking.tracker import track_run
@@ -40,15 +42,16 @@ def _execute(config: Config, stop: StopRequest) -> int:
     plain_config = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
     run, finished = find_run(Path(config.run.root), config.run.name, plain_config, resume)
     if finished:
-        results = run.results()
+        previous_run = read_finished_run(run.path)
+        results = previous_run.results
         run.remove_checkpoints()  # where it was killed just after it had finished
         if config.data.name == "folder":  # the other sources give the same photos always
             with console.progress():
                 dataset = list_images(config.data, cache_root(), console.advance)
-                check_images(run, dataset, console.advance)
+                provenance.check_images(previous_run, dataset, console.advance)
         if config.backbone.path is not None:  # the other weights stay what they are
-            facts = load_backbone(config.backbone, config.seed).facts()
-            check_backbone(run, facts)
+            backbone = load_backbone(config.backbone, config.seed)
+            provenance.check_backbone(previous_run, backbone)
         console.say(f"{run.path} is finished already; this is its result")
         console.results(results, str(run.path))
         return EXIT_DONE
@@ -69,12 +72,8 @@ def _execute(config: Config, stop: StopRequest) -> int:
         seed=config.seed,
     )
 
-    out_of_memory = log.OUT_OF_MEMORY.format(
-        device=setup.compute.device_name,
-        batch_size=config.trainer.batch_size,
-        accumulation=config.trainer.accumulation,
-    )
-    run_environment = environment.describe(setup.compute, backbone, cached)
+    out_of_memory = memory.oom_message("train", config.trainer, setup.compute.device_name)
+    run_environment = provenance.describe(setup.compute, backbone, cached)
     opened = open_run(run, plain_config, run_environment, resume)
     tracking = track_run(config.logger, run, plain_config, console.say)
     with opened as previous, log.log_to_file(run), tracking as tracker:

@@ -90,10 +90,14 @@ def _escape_interpolations(value: Any) -> Any:
     return value
 
 
-def flatten_with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Map full keys to values. A key that is younger than the file has its default."""
-    # as that is what was done without it
-    return dict(flatten(schema_defaults(config))) | dict(flatten(config))
+def read_flat(path: Path) -> dict[str, Any]:
+    """Read the config as values by full key. A key that is younger than the file has its default.
+
+    Raises OSError, or ValueError for a file that is no such config.
+    """
+    values = read_values(path)
+    # as that is what was done without the key
+    return dict(flatten(schema_defaults(values))) | dict(flatten(values))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -67,7 +67,7 @@ def load_neighbors(
     if not limit:
         return _without_neighbors("No training photos were asked for")
     root = run_images.run_image_root(model.config.data)
-    images = [image for image in model.run.images() if image.split == "train"]
+    images = model.run.images["train"]
     order = torch.randperm(
         len(images), generator=seeding.generator(model.config.seed, "demo photos")
     )

@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from flowertune.errors import ExportError, one_line
-from flowertune.export.model import ExportModel
+from flowertune.inference.predictor import Predictor
 from flowertune.models.heads import as_linear
 from flowertune.models.vision_tower import embed
 
 INPUT, OUTPUT = "images", "logits"
 
 
-def trace(model: ExportModel) -> ExportedProgram:
+def trace(model: Predictor) -> ExportedProgram:
     """Trace `PortableClassifier`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
 
     Raises:
@@ -45,7 +45,7 @@ def trace(model: ExportModel) -> ExportedProgram:
 class PortableClassifier(nn.Module):
     """Normalized images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts included."""
 
-    def __init__(self, model: ExportModel) -> None:
+    def __init__(self, model: Predictor) -> None:
         super().__init__()
         self.weight: Tensor
         self.bias: Tensor

@@ -11,8 +11,8 @@ from flowertune import __version__
 from flowertune.analysis.compare import BASELINE_NAMES
 from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
-from flowertune.export.model import ExportModel
 from flowertune.export.parity import Parity
+from flowertune.inference.predictor import Predictor
 from flowertune.models.backbone import Backbone
 
 PREPROCESSING = "preprocessing.json"
@@ -32,7 +32,7 @@ LICENSES = {
 
 
 def render_card(
-    model: ExportModel,
+    model: Predictor,
     results: Mapping[str, Any],
     library: str,
     files: Mapping[str, str],
@@ -53,7 +53,7 @@ tags: [flowertune, clip, fine-grained-image-classification]
 # {name}
 
 Names one of {len(model.class_names)} classes for a photo, whatever the photo shows. Trained by
-flowertune as the run `{_escape(model.name)}` (`method={_escape(results["method"])}`) and
+flowertune as the run `{_escape(model.run.name)}` (`method={_escape(results["method"])}`) and
 exported by flowertune {__version__}.
 
 ## Use
@@ -91,7 +91,7 @@ This export beside the run's own model, both in float32 on a CPU: {parity.descri
 """
 
 
-def _base_model_line(model: ExportModel) -> str:
+def _base_model_line(model: Predictor) -> str:
     """Metadata line that links the base weights on the Hub, if they are there."""
     settings, backbone = model.config.backbone, model.backbone
     if settings.source != "open_clip" or settings.weights == "random":
@@ -142,7 +142,7 @@ def _table(results: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _license(model: ExportModel) -> str:
+def _license(model: Predictor) -> str:
     is_named_by_user = model.config.backbone.source == "directory"
     for prefix, license in LICENSES.items():
         if model.backbone.tag.startswith(prefix) and not is_named_by_user:
@@ -155,11 +155,11 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
 
 
-def labels_json(model: ExportModel) -> str:
+def labels_json(model: Predictor) -> str:
     """Serialize the class names as a list for labels.json."""
     return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
 
 
-def preprocessing_json(model: ExportModel) -> str:
+def preprocessing_json(model: Predictor) -> str:
     """Serialize preprocessing.json with the keys of open_clip's preprocess_cfg."""
     return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

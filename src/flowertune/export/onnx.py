@@ -14,7 +14,7 @@ from torch import Tensor
 from flowertune import __version__
 from flowertune.errors import ExportError, one_line
 from flowertune.export.graph import INPUT, OUTPUT, trace
-from flowertune.export.model import ExportModel
+from flowertune.inference.predictor import Predictor
 from flowertune.models.pretrained import quiet
 
 PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
@@ -27,12 +27,12 @@ LARGEST_FILE = (
 )  # bytes of weights; protobuf ends at 2^31, with all that is beside them
 
 
-def unsupported_reason(model: ExportModel) -> str | None:
+def unsupported_reason(model: Predictor) -> str | None:
     """Every model is supported."""
     return None
 
 
-def write(model: ExportModel, folder: Path) -> None:
+def write(model: Predictor, folder: Path) -> None:
     """Write model.onnx: normalized images (B, 3, H, W) to logits (B, C), B from 1.
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
@@ -53,21 +53,21 @@ def write(model: ExportModel, folder: Path) -> None:
         labels=json.dumps(model.class_names, ensure_ascii=False),
         preprocessing=json.dumps(model.preprocessing.to_dict()),
         flowertune=__version__,
-        run=model.name,
+        run=model.run.name,
     )
     for node in onnx_program.model.graph:
         node.metadata_props.clear()  # where in this machine's files each operation stands
     onnx_program.save(str(folder / MODEL), external_data=_is_large(model))
 
 
-def _is_large(model: ExportModel) -> bool:
+def _is_large(model: Predictor) -> bool:
     """Whether the weights need a separate file."""
     tensors = model.classifier.state_dict().values()
     size: int = sum(tensor.nbytes for tensor in tensors)
     return size > LARGEST_FILE
 
 
-def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the exported folder in ONNX Runtime, on the CPU.
 
     Raises ExportError, now or of a batch, where it cannot.
@@ -96,7 +96,7 @@ def _runtime_errors() -> Iterator[None]:
         ) from error
 
 
-def files(model: ExportModel) -> dict[str, str]:
+def files(model: Predictor) -> dict[str, str]:
     """Exported files and their descriptions."""
     descriptions = {
         MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
@@ -107,7 +107,7 @@ def files(model: ExportModel) -> dict[str, str]:
     return descriptions
 
 
-def code(model: ExportModel) -> str:
+def code(model: Predictor) -> str:
     """Usage example, run in the exported folder."""
     return f"""\
 import json, onnxruntime

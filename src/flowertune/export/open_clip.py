@@ -9,7 +9,7 @@ import open_clip
 from torch import Tensor
 
 from flowertune.export import tensors
-from flowertune.export.model import ExportModel
+from flowertune.inference.predictor import Predictor
 from flowertune.models.attention import fused_state_dict
 from flowertune.models.backbone import CONFIG_FILE, WEIGHT_FILES
 from flowertune.models.pretrained import quiet
@@ -19,14 +19,14 @@ LIBRARY = "open_clip"
 BUNDLED: tuple[str, ...] = ()
 
 
-def unsupported_reason(model: ExportModel) -> str | None:
+def unsupported_reason(model: Predictor) -> str | None:
     """Every model without prompts is supported."""
     if model.classifier.prompts is not None:
         return "open_clip has no visual prompts; take onnx or torch"
     return None
 
 
-def write(model: ExportModel, folder: Path) -> None:
+def write(model: Predictor, folder: Path) -> None:
     """Write the whole model, LoRA merged into the image tower, and the head."""
     backbone = model.backbone
     settings: dict[str, Any] = {
@@ -39,7 +39,7 @@ def write(model: ExportModel, folder: Path) -> None:
     tensors.write_head(model, folder)
 
 
-def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the exported folder in open_clip."""
     with quiet():
         exported = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
@@ -47,7 +47,7 @@ def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: head(exported.encode_image(images, normalize=normalizes))
 
 
-def files(model: ExportModel) -> dict[str, str]:
+def files(model: Predictor) -> dict[str, str]:
     """Exported files and their descriptions."""
     return {
         CONFIG_FILE: "the architecture and the preprocessing, as open_clip writes them",
@@ -56,7 +56,7 @@ def files(model: ExportModel) -> dict[str, str]:
     }
 
 
-def code(model: ExportModel) -> str:
+def code(model: Predictor) -> str:
     """Usage example, run in the exported folder."""
     return f"""\
 import json, open_clip, torch

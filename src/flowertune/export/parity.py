@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from torch.nn import functional as F
 from flowertune import seeding
 from flowertune.data.image import Preprocessing, UnreadableImageError
 from flowertune.data.transforms.augment import normalize
-from flowertune.errors import ExportError, UsageError
-from flowertune.export.model import ExportModel
+from flowertune.errors import ExportError
 from flowertune.inference import run_images
-from flowertune.runs.directory import RunImage, damaged_message
+from flowertune.inference.predictor import Predictor
+from flowertune.metrics import EVALUATED_SPLITS
 
 MAX_IMAGES = 200
 N_SYNTHETIC = 64
@@ -25,8 +26,7 @@ BATCH_SIZE = 32
 MAX_DIFFERENCE = 1e-4  # difference of probabilities
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """Normalized images (N, 3, H, W) float32 with a description: "200 val photos"."""
 
     images: Tensor
@@ -49,7 +49,7 @@ class Parity:
         )
 
 
-def draw_sample(model: ExportModel) -> Sample:
+def draw_sample(model: Predictor) -> Sample:
     """Sample unchanged images of the run, from val if possible, or else synthetic ones.
 
     Where none is, pictures that are drawn by seed.
@@ -63,7 +63,7 @@ def draw_sample(model: ExportModel) -> Sample:
     return Sample(normalize(images, model.preprocessing.mean, model.preprocessing.std), description)
 
 
-def compare(model: ExportModel, exported: Callable[[Tensor], Tensor], sample: Sample) -> Parity:
+def compare(model: Predictor, exported: Callable[[Tensor], Tensor], sample: Sample) -> Parity:
     """Compare the exported model with the run's on the same images.
 
     One image alone, and then batches: a graph may have been made for one size of them.
@@ -87,15 +87,10 @@ def compare(model: ExportModel, exported: Callable[[Tensor], Tensor], sample: Sa
     return Parity(sample.description, logits, probabilities)
 
 
-def _run_pixels(model: ExportModel) -> tuple[str, list[NDArray[np.uint8]]]:
+def _run_pixels(model: Predictor) -> tuple[str, list[NDArray[np.uint8]]]:
     """Choose a split and read pixels (3, H, W) of images spread over it."""
-    by_split: dict[str, list[RunImage]] = {}
-    for image in model.run.images():
-        by_split.setdefault(image.split, []).append(image)
-    if "train" not in by_split:
-        raise UsageError(damaged_message(model.run.path, "photos.csv"))
-    split = next(name for name in ("val", "test", "train") if name in by_split)
-    images = by_split[split]
+    split = next(name for name in (*EVALUATED_SPLITS, "train") if name in model.run.images)
+    images = model.run.images[split]
     n = min(MAX_IMAGES, len(images))
     chosen = [images[index * len(images) // n] for index in range(n)]
     root = run_images.run_image_root(model.config.data)

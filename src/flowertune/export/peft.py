@@ -11,8 +11,7 @@ from torch import Tensor
 
 from flowertune.export import tensors
 from flowertune.export.bundled import transformers_clip
-from flowertune.export.model import ExportModel
-from flowertune.inference.predictor import load_run_backbone
+from flowertune.inference.predictor import Predictor, load_run_backbone
 from flowertune.models.adapters.lora import ADAPTER_FILES, PEFT_PREFIX
 from flowertune.models.attention import fused_state_dict
 
@@ -21,7 +20,7 @@ LIBRARY = "peft"
 BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
-def unsupported_reason(model: ExportModel) -> str | None:
+def unsupported_reason(model: Predictor) -> str | None:
     """LoRA is supported, on towers that transformers' CLIP has."""
     model_name = model.config.model.name
     if model_name != "lora":
@@ -34,7 +33,7 @@ def unsupported_reason(model: ExportModel) -> str | None:
     return None
 
 
-def write(model: ExportModel, folder: Path) -> None:
+def write(model: Predictor, folder: Path) -> None:
     """Write the run's adapter with transformers' names, and the head."""
     adapter = model.run.adapter
     settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
@@ -51,11 +50,11 @@ def write(model: ExportModel, folder: Path) -> None:
     tensors.write_head(model, folder)
 
 
-def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the backbone and the exported folder in transformers and peft."""
     import peft
 
-    frozen = load_run_backbone(model.run, model.config).visual  # the model's own has LoRA in it
+    frozen = load_run_backbone(model.run).visual  # the model's own has LoRA in it
     base = transformers_clip.convert(frozen, fused_state_dict(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
     head = tensors.read_head(folder)
@@ -68,7 +67,7 @@ def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def files(model: ExportModel) -> dict[str, str]:
+def files(model: Predictor) -> dict[str, str]:
     """Exported files and their descriptions."""
     return {
         ADAPTER_FILES[0]: "peft's settings",
@@ -77,7 +76,7 @@ def files(model: ExportModel) -> dict[str, str]:
     }
 
 
-def code(model: ExportModel) -> str:
+def code(model: Predictor) -> str:
     """Usage example, run in the exported folder."""
     settings = model.config.backbone
     base = f'"{model.backbone.name}", "{model.backbone.tag}"'

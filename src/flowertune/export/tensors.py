@@ -7,7 +7,7 @@ import safetensors.torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowertune.export.model import ExportModel
+from flowertune.inference.predictor import Predictor
 from flowertune.models.heads import as_linear
 
 HEAD = "head.safetensors"
@@ -18,12 +18,12 @@ def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
     path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
 
 
-def normalizes(model: ExportModel) -> bool:
+def normalizes(model: Predictor) -> bool:
     """Whether the head takes unit-length embeddings."""
     return as_linear(model.classifier.head).normalizes
 
 
-def write_head(model: ExportModel, folder: Path) -> None:
+def write_head(model: Predictor, folder: Path) -> None:
     """Write head.safetensors: weight (C, E) and bias (C,), for a possibly normalized embedding."""
     head = as_linear(model.classifier.head)
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
@@ -36,7 +36,7 @@ def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
     return lambda embedding: F.linear(embedding, head["weight"], head["bias"])
 
 
-def head_files(model: ExportModel) -> dict[str, str]:
+def head_files(model: Predictor) -> dict[str, str]:
     """File of the head and its description."""
     embedding = "embedding, made one of unit length" if normalizes(model) else "embedding"
     return {HEAD: f"the head: logits = {embedding} @ weight.T + bias"}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowertune.export.graph import trace
-from flowertune.export.model import ExportModel
+from flowertune.inference.predictor import Predictor
 
 PACKAGES: tuple[str, ...] = ()
 LIBRARY = "pytorch"
@@ -15,29 +15,29 @@ BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.pt2"
 
 
-def unsupported_reason(model: ExportModel) -> str | None:
+def unsupported_reason(model: Predictor) -> str | None:
     """Every model is supported."""
     return None
 
 
-def write(model: ExportModel, folder: Path) -> None:
+def write(model: Predictor, folder: Path) -> None:
     """Write model.pt2: normalized images (B, 3, H, W) to logits (B, C), B from 1."""
     torch.export.save(trace(model), folder / MODEL)
 
 
-def load(model: ExportModel, folder: Path) -> Callable[[Tensor], Tensor]:
+def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the exported program in torch."""
     program = torch.export.load(folder / MODEL)
     module: Callable[[Tensor], Tensor] = program.module()
     return module
 
 
-def files(model: ExportModel) -> dict[str, str]:
+def files(model: Predictor) -> dict[str, str]:
     """Exported files and their descriptions."""
     return {MODEL: "a torch.export program: normalised images to logits, any number at once"}
 
 
-def code(model: ExportModel) -> str:
+def code(model: Predictor) -> str:
     """Usage example, run in the exported folder."""
     return f"""\
 import json, torch

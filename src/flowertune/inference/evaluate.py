@@ -2,8 +2,8 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowertune.config.data import FolderConfig
 from flowertune.config.schema import Config
+from flowertune.data import dataset as datasets
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.store import store_key
 from flowertune.data.dataset import ImageDataset
@@ -21,36 +22,9 @@ from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder
 from flowertune.errors import UsageError, printable
 from flowertune.inference.logits import prediction_table
-from flowertune.metrics import SplitMetrics, measure
-from flowertune.runs.directory import Run
+from flowertune.metrics import measure, reported_split
 
-SPLITS = ("train", "val", "test", "all")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics of one split. Images of classes unknown to the model are in no metric.
-
-    unknown: these classes, with how many photos each has. missing: the model's classes that no
-    photo is of. trained_on: how many of the photos the model was trained on. header, rows: what
-    each photo was taken for, those of unknown classes too, as in a run's predictions.
-    """
-
-    metrics: SplitMetrics
-    unknown: dict[str, int]
-    missing: tuple[str, ...]
-    trained_on: int
-    header: list[str]
-    rows: list[list[str]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values for JSON, without the rows."""
-        return {
-            **self.metrics.to_dict(),
-            "unknown": self.unknown,
-            "missing": list(self.missing),
-            "trained_on": self.trained_on,
-        }
+SPLITS = (*datasets.SPLITS, "all")
 
 
 def list_images_to_evaluate(
@@ -73,7 +47,7 @@ def list_images_to_evaluate(
         dataset = list_images(data, cache, progress)
     splits = dataset.splits
     if split is None:
-        split = "all" if is_other_dataset else "test" if "test" in splits else "val"
+        split = "all" if is_other_dataset else reported_split(splits)
     if split == "all":
         return dataset
     if split not in splits:
@@ -107,12 +81,16 @@ def evaluate(
     images: CachedDataset,
     split: str,
     class_names: Sequence[str],
-    trained_on: frozenset[str],
-) -> Evaluation:
-    """Compute the metrics of a split from its logits (N, C), matching classes by name.
+    trained_on: Collection[str],
+) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
+    """Compute the metrics of a split from its logits (N, C), and its predictions as a table.
 
-    trained_on: hashes of the contents of the photos that it was trained on. Raises UsageError where
-    no photo is of a class that the model knows.
+    Classes are matched by name. Images of those that the model does not know are in no metric, but
+    in the table. The metrics are those of results.json and, besides, "unknown": these classes,
+    with how many images each has; "missing": the model's classes that no image is of;
+    "trained_on": how many of the images it was trained on, by the hashes in `trained_on`.
+
+    Raises UsageError where no image is of a class that the model knows.
     """
     cached, names = images.splits[split], images.dataset.class_names
     n = len(class_names)
@@ -126,26 +104,16 @@ def evaluate(
             f" one that the run knows ({_join(class_names)})"
         )
     targets = torch.tensor(labels)[known]
-    header, rows = prediction_table(
+    present = set(targets.tolist())
+    metrics = {
+        **measure(logits[known], targets).to_dict(),
+        "unknown": dict(unknown),
+        "missing": [name for label, name in enumerate(class_names) if label not in present],
+        "trained_on": sum(sha256 in trained_on for sha256 in cached.sha256),
+    }
+    return metrics, prediction_table(
         images.image_names(split), labels, logits, (*class_names, *names)
     )
-    present = set(targets.tolist())
-    return Evaluation(
-        metrics=measure(logits[known], targets),
-        unknown=dict(unknown),
-        missing=tuple(name for label, name in enumerate(class_names) if label not in present),
-        trained_on=sum(sha256 in trained_on for sha256 in cached.sha256),
-        header=header,
-        rows=rows,
-    )
-
-
-def training_hashes(run: Run) -> frozenset[str]:
-    """SHA-256 hashes of the images that a run was trained on.
-
-    Raises UsageError where its photos.csv is missing or damaged.
-    """
-    return frozenset(image.sha256 for image in run.images() if image.split == "train")
 
 
 def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:

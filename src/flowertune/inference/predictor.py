@@ -3,7 +3,7 @@
 `flowertune.load(RUN).predict(photos)`; the command line's evaluate and predict open a run here too.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from flowertune.config import saved
 from flowertune.config.schema import Config
 from flowertune.data.cache.decode import parallel_map, quiet_pil
 from flowertune.data.device_pixels import DevicePixels
@@ -31,14 +30,15 @@ from flowertune.data.image import (
 from flowertune.data.transforms.augment import normalize
 from flowertune.errors import UsageError
 from flowertune.inference.logits import Outputs, infer, top_classes
-from flowertune.models import serialization
 from flowertune.models.adapters.lora import merge_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_backbone
 from flowertune.models.pretrained import ADVICE
-from flowertune.runs import finished, resume
-from flowertune.runs.directory import Run, damaged_message
+from flowertune.models.serialization import load_classifier
+from flowertune.runs.directory import damaged_message
+from flowertune.runs.finished import FinishedRun, read_finished_run
+from flowertune.runs.provenance import changed_backbone_facts
 from flowertune.runtime.device import Compute, choose_compute, send
 
 ImageLike = str | Path | Image.Image
@@ -86,12 +86,27 @@ class Predictor:
     `class_names` are in the order of the logits.
     """
 
-    run: Run
-    config: Config
+    run: FinishedRun
     classifier: Classifier
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     compute: Compute
+    _backbone: Backbone | None
+
+    @property
+    def config(self) -> Config:
+        """Config of the run."""
+        return self.run.config
+
+    @property
+    def backbone(self) -> Backbone:
+        """Backbone with the classifier's image tower, and its text tower as it was.
+
+        Raises ValueError where the run was loaded without `keep_backbone`.
+        """
+        if self._backbone is None:
+            raise ValueError("no backbone was kept; load the run with keep_backbone=True")
+        return self._backbone
 
     def predict(self, images: _Images, *, top_k: int = TOP_K) -> list[Prediction]:
         """Predict the `top_k` likeliest classes of each image, in order.
@@ -130,35 +145,38 @@ class Predictor:
     def _stream(
         self, images: Iterable[ImageLike], top_k: int, batch_size: int
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImageError]:
+        def decode(image: ImageLike) -> tuple[ImageLike, NDArray[np.uint8] | UnreadableImage]:
             try:
                 return image, self.load_pixels(image)
             except UnreadableImageError as error:
-                return image, error
+                return image, UnreadableImage(image, str(error))
 
         with closing(parallel_map(decode, images)) as decoded:
             while batch := list(islice(decoded, batch_size)):
-                pixels = [item for _, item in batch if not isinstance(item, UnreadableImageError)]
-                predictions = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
+                pixels = [item for _, item in batch if not isinstance(item, UnreadableImage)]
+                ranked = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
                 for image, item in batch:
-                    if isinstance(item, UnreadableImageError):
-                        yield UnreadableImage(image, str(item))
+                    if isinstance(item, UnreadableImage):
+                        yield item
                     else:
-                        yield Prediction(image, *next(predictions))
+                        yield Prediction(image, *next(ranked))
 
     def logits(
-        self, pixels: DevicePixels, progress: Callable[[int, int], None] | None = None
+        self,
+        pixels: DevicePixels,
+        batch_size: int,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Compute logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
 
-        In batches of trainer.eval_batch_size: on the machine that trained, with the photos that
-        were measured then, the run's own numbers to the bit. `progress(done, total)` counts photos.
+        In batches of the run's trainer.eval_batch_size: on the machine that trained, with the
+        photos that were measured then, the run's own numbers to the bit. `progress(done, total)`
+        counts photos.
         """
         mean, std = (
             torch.tensor(values, device=self.compute.device)
             for values in (self.preprocessing.mean, self.preprocessing.std)
         )
-        batch_size = self.config.trainer.eval_batch_size
         return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
 
     def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
@@ -197,32 +215,28 @@ def _check_positive_integer(name: str, value: int) -> None:
         raise ValueError(f"{name}={value!r}: must be a whole number, 1 or more")
 
 
-def load(path: str | Path, *, device: str | None = None, precision: str | None = None) -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    keep_backbone: bool = False,
+) -> Predictor:
     """Load the model of the finished run at `path`.
 
     The weights of its backbone are read from where they were: built in, in Hugging Face's cache or
     fetched again, or in their folder. `device` (auto, cpu, cuda, mps) and `precision` (auto, fp32,
-    bf16, fp16) are by default as the run was set.
+    bf16, fp16) are by default as the run was set. `keep_backbone` keeps the text tower in memory.
 
     Raises:
         UsageError: it is no finished run, a file of it is damaged, the backbone's weights are gone
             or others than it was trained on, or there is no such device or precision here.
     """
-    run, config = read_run(Path(path))
-    return load_model(run, config, compute_for(config, device, precision))
+    run = read_finished_run(Path(path))
+    return load_model(run, compute_for(run.config, device, precision), keep_backbone=keep_backbone)
 
 
-def read_run(path: Path) -> tuple[Run, Config]:
-    """Read a finished run and its config without torch work. Raises UsageError as `load` does."""
-    run = finished.finished_run(path)
-    resume.check_version(run)
-    try:
-        return run, saved.read_config(run.path / "config.yaml")
-    except (OSError, ValueError) as error:
-        raise UsageError(damaged_message(run.path, "config.yaml")) from error
-
-
-def compute_for(config: Config, device: str | None, precision: str | None) -> Compute:
+def compute_for(config: Config, device: str | None = None, precision: str | None = None) -> Compute:
     """Choose the device and precision, by default those of the run's config.
 
     Raises UsageError as `choose_compute` does.
@@ -231,35 +245,31 @@ def compute_for(config: Config, device: str | None, precision: str | None) -> Co
     return choose_compute(device or settings.device, precision or settings.precision)
 
 
-def load_model(run: Run, config: Config, compute: Compute) -> Predictor:
+def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = False) -> Predictor:
     """Load the run's model onto the device. Raises UsageError as `load` does."""
-    backbone = load_run_backbone(run, config)
-    classifier, class_names = read_classifier(run, config, backbone)
-    classifier.to(compute.device)
-    merge_lora(classifier.visual)  # there, as the run's own numbers were made of that device's sums
-    return Predictor(run, config, classifier, class_names, backbone.preprocessing, compute)
-
-
-def read_classifier(
-    run: Run, config: Config, backbone: Backbone
-) -> tuple[Classifier, tuple[str, ...]]:
-    """Load the run's classifier on the CPU. Raises UsageError as `load` does."""
+    backbone = load_run_backbone(run)
     try:
-        return serialization.load_classifier(run.adapter, config, backbone)
+        classifier, class_names = load_classifier(run.adapter, run.config, backbone)
     except ValueError as error:
         raise UsageError(damaged_message(run.path, str(error))) from error
+    classifier.to(compute.device)
+    merge_lora(classifier.visual)  # there, as the run's own numbers were made of that device's sums
+    return Predictor(
+        run, classifier, class_names, backbone.preprocessing, compute,
+        backbone if keep_backbone else None,
+    )  # fmt: skip
 
 
-def load_run_backbone(run: Run, config: Config) -> Backbone:
-    """Load the run's frozen backbone without text tower. Raises UsageError if unavailable."""
+def load_run_backbone(run: FinishedRun) -> Backbone:
+    """Load the run's frozen backbone without tokenizer. Raises UsageError if unavailable."""
+    config = run.config
     try:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except UsageError as error:
         reason = str(error).removesuffix(f"; {ADVICE}")  # no other one will do
         message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
         raise UsageError(message) from error
-    changed: Sequence[str] = resume.changed_facts(run, backbone.facts())
-    if changed:
+    if changed := changed_backbone_facts(run, backbone):
         source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(
             f"{run.path}: was trained on another backbone than {source} is now"

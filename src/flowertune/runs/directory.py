@@ -8,7 +8,8 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,15 +125,9 @@ class Run:
         damaged checkpoints go.
         """
         previous = self.environment()
-        resumed = previous.get("resumed", [])
-        if not isinstance(resumed, list):
-            raise UsageError(damaged_message(self.path, "environment.json"))
-        try:
-            files.write_json(
-                self.path / "environment.json", {**previous, "resumed": [*resumed, changes]}
-            )
-        except ValueError as error:  # an infinity, which JSON does not have
-            raise UsageError(damaged_message(self.path, "environment.json")) from error
+        with self.reading("environment.json"):
+            resumed = [*previous.get("resumed", ()), changes]
+        files.write_json(self.path / "environment.json", {**previous, "resumed": resumed})
         for path in damaged_checkpoints:
             shutil.rmtree(path)
         for folder in (self.best.parent, self.adapter):
@@ -143,6 +138,18 @@ class Run:
         shutil.rmtree(self.failed_batch_dir, ignore_errors=True)
         self.write_status("running")
 
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        """Yield the path of a file of the run, for the body to read and check.
+
+        Raises:
+            UsageError: the body cannot: the file is missing or damaged.
+        """
+        try:
+            yield self.path / name
+        except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+            raise UsageError(damaged_message(self.path, name)) from error
+
     def status(self) -> tuple[str, str | None]:
         """Read (state, why) from status.json; ("unknown", None) without a valid file."""
         status = self._status()
@@ -150,7 +157,7 @@ class Run:
 
     def _status(self) -> dict[str, str | None]:
         try:
-            status = self._read("status.json")
+            status = self._read_json("status.json")
         except UsageError:
             return {}
         is_valid = all(value is None or isinstance(value, str) for value in status.values())
@@ -186,31 +193,37 @@ class Run:
 
     def environment(self) -> dict[str, Any]:
         """Read environment.json. Raises UsageError if it is missing or damaged."""
-        return self._read("environment.json")
+        return self._read_json("environment.json")
+
+    def check_version(self, otherwise: str = "") -> None:
+        """Raise UsageError if a newer flowertune wrote the run.
+
+        `otherwise`: what else a person may do than use that one, as the sentence goes on.
+        """
+        environment = self.environment()
+        version = environment.get("format", 0)  # the first ones had none
+        if not isinstance(version, int):
+            raise UsageError(damaged_message(self.path, "environment.json"))
+        if version > FORMAT:
+            raise UsageError(
+                f"{self.path}: was made by flowertune {environment.get('flowertune')}, which is "
+                f"newer than this one; use that{otherwise}"
+            )
 
     def results(self) -> dict[str, Any]:
         """Read results.json of a finished run. Raises UsageError if it is missing or damaged."""
-        values, sha256 = self._read("results.json"), self._status().get("results_sha256")
-        if sha256 not in (None, files.sha256_of(self.path / "results.json")):  # earlier runs: none
-            raise UsageError(damaged_message(self.path, "results.json"))
+        values, sha256 = self._read_json("results.json"), self._status().get("results_sha256")
+        with self.reading("results.json") as path:
+            if sha256 not in (None, files.sha256_of(path)):  # earlier runs: none
+                raise ValueError("other results than the run wrote")
         return values
 
-    def images(self) -> list[RunImage]:
-        """Read photos.csv. Raises UsageError if it is missing or damaged."""
-        try:
-            with (self.path / "photos.csv").open(encoding="utf-8", newline="") as file:
-                rows = csv.DictReader(file)
-                return [RunImage(*(row[name] for name in RunImage._fields)) for row in rows]
-        except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise UsageError(damaged_message(self.path, "photos.csv")) from error
-
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            values = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(damaged_message(self.path, name)) from error
-        if not isinstance(values, dict):
-            raise UsageError(damaged_message(self.path, name))
+    def _read_json(self, name: str) -> dict[str, Any]:
+        with self.reading(name) as path:
+            # int refuses what JSON does not have: infinities, and what is no number
+            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=int)
+            if not isinstance(values, dict):
+                raise ValueError("not an object")
         return values
 
 

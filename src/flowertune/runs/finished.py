@@ -1,14 +1,25 @@
-"""Read a finished run: its config, its results and its predictions."""
+"""Open a finished run: the one door to what it left."""
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowertune.config import saved
+from flowertune.config.schema import Config
 from flowertune.errors import UsageError, printable
-from flowertune.runs.directory import Run, damaged_message
+from flowertune.metrics import reported_split
+from flowertune.runs.directory import REPORT_DATA, Metrics, Run, RunImage, damaged_message
+from flowertune.runs.report_data import ReportData, read_report_data
+
+_LINE_KEYS = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
+    "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},
+    "val": {"epoch", "loss", "top1", "top5", "mean_per_class"},
+}
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,49 @@ class Prediction:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Run with its results and its config values by dotted key."""
+    """A finished run, whose files are each read when they are first asked for.
+
+    values: its config by dotted key. What is missing or damaged raises UsageError.
+    """
 
     run: Run
-    results: dict[str, Any]
     values: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, even if its directory was given as "."."""
+        return self.path.absolute().name
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the adapter, the head, the labels and the preprocessing."""
+        return self.run.adapter
+
+    @cached_property
+    def config(self) -> Config:
+        """Config of the run, checked."""
+        with self.run.reading("config.yaml") as path:
+            return saved.read_config(path)
+
+    @property
+    def config_text(self) -> str:
+        """Content of config.yaml."""
+        with self.run.reading("config.yaml") as path:
+            return path.read_text(encoding="utf-8")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Content of environment.json."""
+        return self.run.environment()
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """Content of results.json."""
+        return self.run.results()
 
     @property
     def depends_on_seed(self) -> bool:
@@ -49,34 +98,82 @@ class FinishedRun:
     @property
     def reported_split(self) -> str:
         """Split whose images are reported one by one."""
-        return "test" if "test" in self.results["splits"] else "val"
+        return reported_split(self.results["splits"])
+
+    @cached_property
+    def images(self) -> dict[str, list[RunImage]]:
+        """Images of each split, in the order of photos.csv; of "train" there are some."""
+        images: dict[str, list[RunImage]] = {}
+        for image in self._table("photos.csv", lambda row: RunImage(*row)):
+            images.setdefault(image.split, []).append(image)
+        if "train" not in images:
+            raise UsageError(damaged_message(self.path, "photos.csv"))
+        return images
 
     def predictions(self, split: str) -> tuple[Prediction, ...]:
         """Read the predictions of a split, in the order of its images.
 
         Raises:
-            UsageError: the file is missing or damaged, or is not of the photos that were measured.
+            UsageError: the file is missing or damaged, or is not of the images that were measured.
         """
-        name = f"predictions-{split}.csv"
-        try:
-            with (self.run.path / name).open(encoding="utf-8", newline="") as file:
-                _, *rows = csv.reader(file)
-            predictions = tuple(map(_prediction, rows))
-        except (OSError, ValueError, csv.Error) as error:
-            raise UsageError(damaged_message(self.run.path, name)) from error
-        n_images = self.results["splits"][split]["n"]
-        if len(predictions) != n_images or len({each.path for each in predictions}) != n_images:
-            raise UsageError(damaged_message(self.run.path, name))
+        name, n_images = f"predictions-{split}.csv", self.results["splits"][split]["n"]
+        predictions = tuple(self._table(name, _prediction))
+        if not len(predictions) == len({each.path for each in predictions}) == n_images:
+            raise UsageError(damaged_message(self.path, name))
         return predictions
+
+    @cached_property
+    def reported_predictions(self) -> tuple[Prediction, ...]:
+        """Predictions of the reported split."""
+        return self.predictions(self.reported_split)
+
+    @cached_property
+    def steps(self) -> list[Metrics]:
+        """Lines of metrics.jsonl of the training's steps; none of a run without epochs."""
+        return [line for line in self._lines if line["split"] == "train"]
+
+    @cached_property
+    def validations(self) -> list[Metrics]:
+        """Lines of metrics.jsonl of the validations."""
+        return [line for line in self._lines if line["split"] == "val"]
+
+    @cached_property
+    def _lines(self) -> list[Metrics]:
+        is_trained = self.results["epochs_run"] > 0
+        with self.run.reading("metrics.jsonl") as path:
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if bool(lines) != is_trained or not all(map(_is_whole, lines)):
+                raise ValueError("not the lines of this training")
+        return lines
+
+    def _table(self, name: str, parse: Callable[[list[str]], _Row]) -> list[_Row]:
+        """Parse each row of a .csv file but its header."""
+        with self.run.reading(name) as path, path.open(encoding="utf-8", newline="") as file:
+            _, *rows = csv.reader(file)
+            return [parse(row) for row in rows]
+
+    @cached_property
+    def report_data(self) -> ReportData | str:
+        """What the run keeps of its images, or why there is nothing."""
+        return read_report_data(self.path / REPORT_DATA)
 
 
 def _prediction(row: Sequence[str]) -> Prediction:
     path, label, predicted, *_ = row
-    pairs = [(name, float(p)) for name, p in zip(row[2::2], row[3::2], strict=True)]
-    if not all(0 <= p <= 1 for _, p in pairs):
+    pairs = zip(row[2::2], row[3::2], strict=True)
+    ranked = tuple((printable(name), float(probability)) for name, probability in pairs)
+    if not all(0 <= probability <= 1 for _, probability in ranked):
         raise ValueError(f"not probabilities: {row}")
-    named = tuple((printable(name), p) for name, p in pairs)
-    return Prediction(path, printable(label), named, label == predicted)
+    return Prediction(path, printable(label), ranked, label == predicted)
+
+
+def _is_whole(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and line.keys() >= _LINE_KEYS.get(str(line.get("split")), {"split"})
+        and line.get("split") in _LINE_KEYS
+        and all(isinstance(value, int | float) for key, value in line.items() if key != "split")
+    )
 
 
 def seed_matters(model: str, solver: str) -> bool:
@@ -84,8 +181,12 @@ def seed_matters(model: str, solver: str) -> bool:
     return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
 
 
-def finished_run(path: Path) -> Run:
-    """Open the run at `path`. Raises UsageError if it is not finished."""
+def read_finished_run(path: Path) -> FinishedRun:
+    """Open the run at `path`.
+
+    Raises:
+        UsageError: it is no finished run, a newer flowertune made it, or its config is damaged.
+    """
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
@@ -93,18 +194,6 @@ def finished_run(path: Path) -> Run:
         raise UsageError(
             f"{path}: is no finished run" + (hint if state == "unknown" else f": {state}")
         )
-    return run
-
-
-def read_finished_run(path: Path) -> FinishedRun:
-    """Read the results and config of the run at `path`.
-
-    Raises:
-        UsageError: it is no finished run, or a file of it is damaged.
-    """
-    run = finished_run(path)
-    try:
-        config = saved.read_values(path / "config.yaml")
-        return FinishedRun(run, run.results(), saved.flatten_with_defaults(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(damaged_message(path, "config.yaml")) from error
+    run.check_version()
+    with run.reading("config.yaml") as file:
+        return FinishedRun(run, saved.read_flat(file))

@@ -15,17 +15,6 @@ from flowertune.signals import on_signals
 
 log = logging.getLogger(__name__)
 
-MORE_MEMORY = (
-    "data.residency=stream keeps the photos out of a GPU's memory, and trainer.compile=never what "
-    "its recorded steps hold"
-)
-OUT_OF_MEMORY = (
-    "out of memory on {device}: lower trainer.batch_size={batch_size} and raise "
-    "trainer.accumulation={accumulation} by the same factor, which with loss=ce "
-    "gives the same steps; outside of training it is trainer.eval_batch_size that counts; "
-    + MORE_MEMORY
-)
-
 
 @contextmanager
 def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:

@@ -1,9 +1,7 @@
 """Decide whether a run directory is new, finished, resumable or in use."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +9,10 @@ from typing import Any
 
 from filelock import Timeout
 
-from flowertune import files
-from flowertune.config import saved
-from flowertune.config.groups import RESULT_NEUTRAL_KEYS
-from flowertune.data.dataset import ImageDataset
-from flowertune.data.download import Progress
-from flowertune.errors import UsageError, printable
+from flowertune.errors import UsageError
 from flowertune.files import lock
+from flowertune.runs import provenance
 from flowertune.runs.directory import (
-    FORMAT,
     LOCKS,
     Run,
     damaged_message,
@@ -35,9 +28,6 @@ _STATE_TEXTS = {
     "interrupted": "was interrupted before",
     "running": "was left by a process that died",
 }
-
-TASK = ("backbone", "tag", "weights_sha256", "activation", "preprocessing", "data_fingerprint")
-MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precision", "cpu_threads")
 
 
 @dataclass(frozen=True)
@@ -163,17 +153,21 @@ def _resume(
     if resume == "restart":
         return PreviousRun(text, None, ())
     checkpoint, problems = run.newest_checkpoint()
-    skipped = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
+    notes = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
     if checkpoint is None:
-        return PreviousRun(text, None, tuple(skipped))
-    changes = differences(run, environment)
-    run.mark_resumed(changes, problems)
-    notes = (
-        [f"it had another {', another '.join(changes)}: its bits may differ from those of one run"]
-        if changes
-        else []
-    )
-    return PreviousRun(text, checkpoint, (*skipped, *notes))
+        return PreviousRun(text, None, tuple(notes))
+    recorded = run.environment()
+    if changed := provenance.changed_facts(recorded, environment, provenance.TASK):
+        raise UsageError(
+            f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
+            "run.name, or run.resume=restart to replace it"
+        )
+    changes = provenance.changed_facts(recorded, environment, provenance.MACHINE)
+    run.mark_resumed({name: environment[name] for name in changes}, problems)
+    if changes:
+        others = ", another ".join(changes)
+        notes.append(f"it had another {others}: its bits may differ from those of one run")
+    return PreviousRun(text, checkpoint, tuple(notes))
 
 
 def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
@@ -190,121 +184,5 @@ def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
             f"{run.path}: {_STATE_TEXTS[state]}, and run.resume=never; choose another run.name, or "
             "run.resume=auto or restart"
         )
-    check_version(run, ", or choose another run.name")
-    _check_config(run, config)
-
-
-def _check_config(run: Run, config: Mapping[str, Any]) -> None:
-    try:
-        previous = saved.read_values(run.path / "config.yaml")
-    except (OSError, ValueError):
-        raise UsageError(damaged_message(run.path, "config.yaml")) from None
-    keys = _differing_keys(previous, config)
-    if keys:
-        raise UsageError(
-            f"{run.path}: is a run with another config ({', '.join(keys)}); "
-            "choose another run.name, or run.resume=restart to replace it"
-        )
-
-
-def _differing_keys(previous: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    old, new = saved.flatten_with_defaults(previous), dict(saved.flatten(current))
-    keys = sorted(old.keys() | new.keys())
-    relevant = (key for key in keys if not key.startswith(RESULT_NEUTRAL_KEYS))
-    return [key for key in relevant if old.get(key) != new.get(key)]
-
-
-def check_version(run: Run, otherwise: str = "") -> None:
-    """Raise UsageError if a newer flowertune wrote the run.
-
-    `otherwise`: what else a person may do than use that one, as the sentence goes on.
-    """
-    environment = run.environment()
-    version = environment.get("format", 0)  # the first ones had none
-    if not isinstance(version, int):
-        raise UsageError(damaged_message(run.path, "environment.json"))
-    if version > FORMAT:
-        raise UsageError(
-            f"{run.path}: was made by flowertune {environment.get('flowertune')}, which is newer "
-            f"than this one; use that{otherwise}"
-        )
-
-
-def differences(run: Run, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes of the environment since an unfinished run started, which may change bits.
-
-    Versions, device, threads, with the present ones. Raises UsageError where it cannot go on, as
-    the photos or the backbone are others.
-    """
-    previous, current = run.environment(), json.loads(json.dumps(environment))
-    changed = [name for name in TASK if previous.get(name) != current[name]]
-    if changed:
-        raise UsageError(
-            f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
-            "run.name, or run.resume=restart to replace it"
-        )
-    return {name: current[name] for name in MACHINE if previous.get(name) != current[name]}
-
-
-def changed_facts(run: Run, facts: Mapping[str, Any]) -> list[str]:
-    """Names of the backbone's facts that differ from those of a finished run."""
-    previous = run.environment()
-    current = json.loads(json.dumps(facts))  # whose lists were tuples
-    return [name for name, value in current.items() if previous.get(name) != value]
-
-
-def check_backbone(run: Run, facts: Mapping[str, Any]) -> None:
-    """Raise UsageError if the backbone differs from that of a finished run."""
-    changed = changed_facts(run, facts)
-    if changed:
-        raise UsageError(
-            f"{run.path}: is finished, but the backbone has changed since "
-            f"({', '.join(changed)}); choose another run.name"
-        )
-
-
-def check_images(run: Run, dataset: ImageDataset, progress: Progress) -> None:
-    """Raise UsageError if images were added, removed or changed since a finished run.
-
-    Every file is read: a folder that took another's place does not show in its files' times.
-    """
-    previous = {(image.split, image.path): image.sha256 for image in run.images()}
-    current = {
-        (name, path.relative_to(dataset.root).as_posix()): path
-        for name, split in dataset.splits.items()
-        for path in split.paths
-    }
-    left_out = {path for _, path in current.keys() - previous} & _left_out(run, dataset.root)
-    changed = {entry for entry in previous.keys() ^ current.keys() if entry[1] not in left_out}
-    entries = [entry for entry in previous if entry in current]
-    with ThreadPoolExecutor() as pool:
-        hashes = pool.map(_sha256_or_none, (current[entry] for entry in entries))
-        for done, (entry, sha256) in enumerate(zip(entries, hashes, strict=True), start=1):
-            progress("comparing photos", done, len(entries))
-            if sha256 != previous[entry]:
-                changed.add(entry)
-    if changed:
-        first = printable(min(changed)[1])
-        more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
-        raise UsageError(
-            f"{run.path}: is finished, but the photos have changed since ({first}{more}: came, "
-            "went or is another); choose another run.name, and if one was replaced with its size "
-            "and time kept, flowertune data cache clear first"
-        )
-
-
-def _left_out(run: Run, root: Path) -> set[str]:
-    left_out = run.environment().get("left_out", [])
-    try:
-        paths = [Path(path) for path, _ in left_out]
-    except (TypeError, ValueError) as error:
-        raise UsageError(damaged_message(run.path, "environment.json")) from error
-    return {path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)}
-
-
-def _sha256_or_none(path: Path) -> str | None:
-    """SHA-256 of a file; None if it cannot be read."""
-    try:
-        return files.sha256_of(path)
-    except OSError:
-        return None
+    run.check_version(", or choose another run.name")
+    provenance.check_config(run, config)

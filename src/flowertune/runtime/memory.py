@@ -4,9 +4,11 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
+from flowertune.config.trainer import TrainerConfig
 from flowertune.errors import FlowertuneError
 
 # glibc's malloc.h
@@ -28,6 +30,30 @@ def keep_freed() -> bool:
         return False
     accepted = any(mallopt(M_MMAP_THRESHOLD, largest) for largest in LARGEST_KEPT)
     return bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)) and accepted
+
+
+def oom_message(
+    command: Literal["train", "bench", "evaluate", "predict"],
+    settings: TrainerConfig,
+    device: str | None = None,
+) -> str:
+    """Say that `device` has no memory left, and which settings of the command need less."""
+    batch_size = f"lower trainer.batch_size={settings.batch_size}"
+    eval_batch_size = f"trainer.eval_batch_size={settings.eval_batch_size}"
+    residency = (
+        "data.residency=stream keeps the photos out of a GPU's memory, and trainer.compile=never "
+        "what its recorded steps hold"
+    )
+    advice = {
+        "train": f"{batch_size} and raise trainer.accumulation={settings.accumulation} by the same "
+        "factor, which with loss=ce gives the same steps; outside of training it is "
+        f"trainer.eval_batch_size that counts; {residency}",
+        "bench": f"{batch_size}, or {eval_batch_size}; {residency}",
+        "evaluate": f"lower {eval_batch_size}, or take another trainer.device",
+        "predict": "take another --device, or free some of it",
+    }
+    where = "" if device is None else f" on {device}"
+    return f"out of memory{where}: {advice[command]}"
 
 
 @contextmanager

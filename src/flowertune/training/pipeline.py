@@ -23,7 +23,7 @@ from flowertune.config.schema import head_from_probe
 from flowertune.data.cache_dir import cache_root
 from flowertune.errors import TrainingError
 from flowertune.inference.logits import Outputs, encode, infer, infer_features, prediction_table
-from flowertune.metrics import measure
+from flowertune.metrics import measure, reported_split
 from flowertune.models import serialization
 from flowertune.models.classifier import FROZEN, Classifier
 from flowertune.report.console.run import ConsoleReporter
@@ -98,7 +98,7 @@ def adapt(
         run.adapter, setup.config, setup.backbone, classifier, setup.cached.dataset.class_names
     )
     results = _results(setup, run, classifier, result, metrics, baselines.results)
-    split = "test" if "test" in outputs else "val"
+    split = reported_split(outputs)
     frozen = None if classifier.mode in FROZEN else features.get(split)
     return results, report_data.ReportInputs(
         cached=setup.cached,

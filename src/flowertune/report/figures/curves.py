@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
-from flowertune.runs.report_data import ReportedRun
+from flowertune.runs.finished import FinishedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_
 _MARKERS = "osD"
 
 
-def curves(run: ReportedRun) -> list[Figure]:
+def curves(run: FinishedRun) -> list[Figure]:
     """Plot loss, accuracy on val, loss terms and learning rates; empty without epochs."""
     if not run.steps:
         return []
@@ -35,11 +35,11 @@ def curves(run: ReportedRun) -> list[Figure]:
     return drawings
 
 
-def _loss_terms(run: ReportedRun) -> list[str]:
+def _loss_terms(run: FinishedRun) -> list[str]:
     return [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
 
 
-def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
+def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     figure = style.new_figure(7, 3.4)
     (axes,) = figure.axes
     values = np.array([line["loss"] for line in run.steps])
@@ -71,7 +71,7 @@ def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
     return Figure("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
 
 
-def _accuracy(run: ReportedRun) -> Figure:
+def _accuracy(run: FinishedRun) -> Figure:
     figure = style.new_figure(7, 3)
     (axes,) = figure.axes
     epochs = [line["epoch"] for line in run.validations]
@@ -88,7 +88,7 @@ def _accuracy(run: ReportedRun) -> Figure:
     return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
 
-def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
+def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
     figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
     ranges = []
     for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
@@ -104,7 +104,7 @@ def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
     return Figure("loss_terms", figure, caption, "; ".join(ranges) + ".")
 
 
-def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
+def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     figure = style.new_figure(7, 2.6)
     (axes,) = figure.axes
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
@@ -127,7 +127,7 @@ def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def _mark_best(axes: "Axes", run: ReportedRun) -> None:
+def _mark_best(axes: "Axes", run: FinishedRun) -> None:
     best = run.results["best_epoch"]
     if best is not None:
         axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="kept")

@@ -10,7 +10,7 @@ from flowertune.metrics import wilson_interval
 from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
 from flowertune.runs.finished import Prediction
-from flowertune.runs.report_data import Embeddings
+from flowertune.runs.report_data import ReportData
 
 MATRIX_CLASSES = 110  # with more, those that are confused most: names must stay apart
 BAR_CLASSES = 60  # with more, the lowest
@@ -131,7 +131,7 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
     return Figure("calibration", figure, caption, f"In per cent: {'; '.join(bands)}.")
 
 
-def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> Figure:
+def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> Figure:
     """Plot the embeddings' two principal components, before and after training."""
     labels = [predictions[row].label for row in embeddings.rows.tolist()]
     classes = _choose_classes(labels, predictions)

@@ -23,7 +23,7 @@ from flowertune.report.html.page import (
     table,
     toggle,
 )
-from flowertune.runs.report_data import ReportedRun, read_report
+from flowertune.runs.finished import FinishedRun, read_finished_run
 
 PAIRS_SHOWN = 15
 
@@ -38,7 +38,7 @@ def write(path: Path, output: Path | None = None) -> list[str]:
         UsageError: `path` is no finished run, or a file of it is missing or damaged.
         OSError: something cannot be written.
     """
-    run = read_report(path)
+    run = read_finished_run(path)
     sections, drawings = _sections(run)
     target = output or path / "report.html"
     files.write_text(target, document(run.path.name, _lead(run), sections))
@@ -50,7 +50,7 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     return [*missing, str(target)]
 
 
-def _lead(run: ReportedRun) -> str:
+def _lead(run: FinishedRun) -> str:
     results = run.results
     metrics = results["splits"][run.reported_split]
     low, high = metrics["top1_interval"]
@@ -62,12 +62,12 @@ def _lead(run: ReportedRun) -> str:
     )
 
 
-def _sections(run: ReportedRun) -> tuple[list[Section], list[Figure]]:
+def _sections(run: FinishedRun) -> tuple[list[Section], list[Figure]]:
     curve_drawings = curves(run)
-    confusion = run_figures.confusion(run.predictions)
-    accuracies = run_figures.class_accuracies(run.predictions)
+    confusion = run_figures.confusion(run.reported_predictions)
+    accuracies = run_figures.class_accuracies(run.reported_predictions)
     per_class = run_figures.per_class(accuracies)
-    calibration = run_figures.calibration(run.predictions)
+    calibration = run_figures.calibration(run.reported_predictions)
     drawings = [*curve_drawings, confusion, per_class, calibration]
 
     sections = [Section("result", "Result", _result(run))]
@@ -86,7 +86,7 @@ def _sections(run: ReportedRun) -> tuple[list[Section], list[Figure]]:
     body = _render(calibration) + paragraph(f"Expected calibration error: {ece} points.")
     sections.append(Section("calibration", "Calibration", body))
     if not isinstance(run.report_data, str):
-        embedding_map = run_figures.embedding_map(run.report_data.embeddings, run.predictions)
+        embedding_map = run_figures.embedding_map(run.report_data, run.reported_predictions)
         drawings.append(embedding_map)
         sections.append(Section("map", "Embeddings", _render(embedding_map)))
     sections.append(Section("settings", "Settings", _settings(run)))
@@ -97,8 +97,8 @@ def _render(drawing: Figure) -> str:
     return figure(drawing.themed_svg, drawing.caption, drawing.alternative)
 
 
-def _result(run: ReportedRun) -> str:
-    results, values = run.results, run.finished.values
+def _result(run: FinishedRun) -> str:
+    results, values = run.results, run.values
     header = ["", *METRICS.values()]
     header.insert(2, "95 % interval")
     body, published = "", False
@@ -134,11 +134,11 @@ def _result(run: ReportedRun) -> str:
     return body + bullets(notes, "note")
 
 
-def _confusion(run: ReportedRun, drawing: Figure) -> str:
-    pairs = run_figures.confused_pairs(run.predictions)
+def _confusion(run: FinishedRun, drawing: Figure) -> str:
+    pairs = run_figures.confused_pairs(run.reported_predictions)
     if not pairs:
         return paragraph(f"All photos of {run.reported_split} were taken for what they are.")
-    counts = {name: n for name, _, n in run_figures.class_accuracies(run.predictions)}
+    counts = {name: n for name, _, n in run_figures.class_accuracies(run.reported_predictions)}
     rows = [[label, predicted, f"{n} of {counts[label]}"] for label, predicted, n in pairs]
     header = ["is", "taken for", "photos"]
     tables = table(header, rows[:PAIRS_SHOWN], "the pairs that are confused most", [2])
@@ -147,7 +147,7 @@ def _confusion(run: ReportedRun, drawing: Figure) -> str:
     return tables + enlargeable("matrix", _render(drawing))
 
 
-def _photos(run: ReportedRun, images: dict[str, Any]) -> list[Section]:
+def _photos(run: FinishedRun, images: dict[str, Any]) -> list[Section]:
     sections = []
     for key, title, text in (
         ("mistakes", "Surest mistakes", "The photos of {} that it is surest about and wrong."),
@@ -156,7 +156,7 @@ def _photos(run: ReportedRun, images: dict[str, Any]) -> list[Section]:
         if images[key]:
             suffix = " Each opens: the five likeliest classes, and the nearest training photo."
             body = paragraph(text.format(run.reported_split) + suffix)
-            body += gallery(key, images[key], run.predictions)
+            body += gallery(key, images[key], run.reported_predictions)
             sections.append(Section(key, title, body))
     if images["augmented"]:
         text = "Training photos as they are, and as training meets them"
@@ -167,7 +167,7 @@ def _photos(run: ReportedRun, images: dict[str, Any]) -> list[Section]:
     return sections
 
 
-def _settings(run: ReportedRun) -> str:
+def _settings(run: FinishedRun) -> str:
     results = run.results
     best, epochs = results["best_epoch"], results["epochs_run"]
     epoch_kept = f"the last of {epochs}" if best is None else f"{best} of {epochs}"

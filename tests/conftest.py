@@ -14,6 +14,16 @@ for _name in [name for name in os.environ if name.startswith(SETTINGS)]:
         del os.environ[_name]
 os.environ["OMP_NUM_THREADS"] = "1"  # one test a core: pytest -n auto
 
+# Shapes in signatures are checked in tests, and in tests alone; before these modules are imported.
+from jaxtyping import install_import_hook
+
+SHAPED = (
+    "data.samplers", "data.transforms", "training.batches", "training.cuda_graph", "training.loop",
+    "training.nonfinite", "training.pipeline", "training.report_data", "training.setup",
+    "training.state", "training.step",
+)  # fmt: skip
+install_import_hook([f"flowertune.{name}" for name in SHAPED], "beartype.beartype")
+
 import errno
 import json
 import logging

@@ -109,9 +109,14 @@ class StandIn:
         return operations.again, filled
 
 
-def as_it_is(function, *tensors, **fixed):
-    """For what would replay, so that the optimizer is the same."""
-    return function(*tensors, **fixed)
+class AsItIs(CudaGraphStep):
+    """In the place of what would replay, so that the optimizer is the same."""
+
+    def __init__(self):
+        super().__init__(StandIn(), print)
+
+    def __call__(self, function, *tensors, **fixed):
+        return function(*tensors, **fixed)
 
 
 @pytest.fixture
@@ -126,7 +131,7 @@ def both(prepare, queued):
 
     def both(criterion=None, **settings):
         unexpected, recorder = [], StandIn()
-        plain = prepare(replay=as_it_is, **settings).run(criterion)
+        plain = prepare(replay=AsItIs(), **settings).run(criterion)
         replayed = prepare(replay=CudaGraphStep(recorder, unexpected.append), **settings).run(
             criterion
         )
@@ -200,7 +205,7 @@ def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(p
         return criterion
 
     states = []
-    alone = prepare(count=16, batch_size=2, epochs=1, replay=as_it_is)
+    alone = prepare(count=16, batch_size=2, epochs=1, replay=AsItIs())
     alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
     recorder = StandIn()
     training = prepare(count=16, batch_size=2, epochs=1, replay=CudaGraphStep(recorder, print))
@@ -220,7 +225,7 @@ def looks(embedding, logits, targets):
 @pytest.mark.usefixtures("queued")
 def test_what_cannot_be_recorded_goes_on_as_it_is_with_one_line(prepare):
     said = []
-    plain = prepare(epochs=3, replay=as_it_is).run(looks)
+    plain = prepare(epochs=3, replay=AsItIs()).run(looks)
     replayed = prepare(epochs=3, replay=CudaGraphStep(StandIn(), said.append))
     assert_same(plain, replayed.run(looks))
     assert said == [
@@ -299,7 +304,7 @@ def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, 
 
     said = []
     compute = Compute(torch.device("cuda"), precision, 1)
-    plain = trained(as_it_is)
+    plain = trained(AsItIs())
     replayed = trained(build_graph_step("auto", compute, said.append))
     assert not said
     state = replayed.classifier.trainable_state()
@@ -311,7 +316,7 @@ def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, 
 def test_a_cuda_graph_that_cannot_be_leaves_everything_as_it_was(prepare):
     said = []
     compute = Compute(torch.device("cuda"), "fp32", 1)
-    plain = on_gpu(prepare(epochs=3), "fp32", as_it_is).run(looks)
+    plain = on_gpu(prepare(epochs=3), "fp32", AsItIs()).run(looks)
     replay = build_graph_step("auto", compute, said.append)
     replayed = on_gpu(prepare(epochs=3), "fp32", replay).run(looks)
     assert len(said) == 1

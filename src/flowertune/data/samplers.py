@@ -4,17 +4,22 @@ import itertools
 import math
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from flowertune import seeding
 
 
 def pk_batches(
-    labels: Tensor, classes_per_batch: int, samples_per_class: int, seed: int, epoch: int
-) -> list[Tensor]:
-    """Draw the batches of an epoch: int64 image indices, P classes x K images, P * K at most.
+    labels: Int64[Tensor, "n"],
+    classes_per_batch: int,
+    samples_per_class: int,
+    seed: int,
+    epoch: int,
+) -> list[Int64[Tensor, "_"]]:
+    """Draw the batches of an epoch: image indices, P classes x K images, P * K at most.
 
-    labels: (N,) int64 on the CPU. Each class is shuffled and cut into groups of K, and what its
+    labels: on the CPU. Each class is shuffled and cut into groups of K, and what its
     last group lacks comes from its first: of n > K photos, -n mod K are visited twice, all others
     once. A class of fewer than K photos is one smaller group.
 
@@ -47,13 +52,13 @@ def pk_batches(
     return [torch.cat(batch) for batch in batches]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Draw the order in which an epoch visits `count` images: (count,) int64, a permutation."""
+def epoch_order(count: int, seed: int, epoch: int) -> Int64[Tensor, "{count}"]:
+    """Draw the order in which an epoch visits `count` images: a permutation."""
     return torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
 
 
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """Draw the batches of an epoch: (B,) int64 image indices each, every image exactly once.
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Int64[Tensor, "_"]]:
+    """Draw the batches of an epoch: image indices, every image exactly once.
 
     The last batch is smaller where `batch_size` does not divide `count`.
     """

@@ -5,18 +5,19 @@ from contextlib import closing
 from itertools import chain, islice
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flowertune.data.loader import TrainLoader
 from flowertune.seeding import derive_seed
 
-Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W) normalized and targets (B, C), on the device
+# normalized images and targets, on the device
+Batch = tuple[Float[Tensor, "_ 3 h w"], Float[Tensor, "_ c"]]
+Numbered = tuple[int, Int64[Tensor, "_"]]  # number of a batch in its epoch, and image indices
 
 
-def step_indices(
-    loader: TrainLoader, epoch: int, accumulation: int
-) -> list[list[tuple[int, Tensor]]]:
-    """List the steps of an epoch: the number and the image indices (B,) of each of their batches.
+def step_indices(loader: TrainLoader, epoch: int, accumulation: int) -> list[list[Numbered]]:
+    """List the steps of an epoch by their batches.
 
     The last step of an epoch may have fewer batches than `accumulation`.
     """
@@ -46,7 +47,7 @@ def epoch_steps(
 
 
 def _load(
-    loader: TrainLoader, numbered: list[tuple[int, Tensor]], epoch: int
+    loader: TrainLoader, numbered: list[Numbered], epoch: int
 ) -> Generator[Batch, None, None]:
     with closing(loader.load(numbered, epoch)) as stream:
         for batch, _ in numbered:

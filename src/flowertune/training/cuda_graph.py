@@ -9,20 +9,22 @@ https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.errors import first_line
 from flowertune.runtime.device import Compute
 
-Scalars = dict[str, Tensor]  # by name, () each
+Scalars = dict[str, Float[Tensor, ""]]  # by name
 
 WARM_UP = 2  # calls before the recording: kernels are loaded, gradients are made
 MAX_RECORDINGS = 5  # for each the device is waited for; rarer shapes run as they are
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Record the device work of a function."""
 
@@ -61,7 +63,7 @@ class _RecordedGraph:
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
     names: tuple[str, ...]
-    output: Tensor  # (len(names),)
+    output: Float[Tensor, "n"]  # by the names
 
     def __call__(self, tensors: tuple[Tensor, ...]) -> Scalars:
         for buffer, tensor in zip(self.inputs, tensors, strict=True):

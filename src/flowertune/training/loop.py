@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import Int64
 from torch import Tensor
 
 from flowertune.config.trainer import TrainerConfig
@@ -48,7 +49,7 @@ def train(
     settings: TrainerConfig,
     run: Run,
     infer_val: Callable[[], Outputs] | None,
-    val_labels: Tensor | None,
+    val_labels: Int64[Tensor, "n"] | None,
     console: ConsoleReporter,
     stop: StopRequest,
     resume_from: Path | None,
@@ -59,7 +60,7 @@ def train(
     The run's files are true after each epoch. A checkpoint is saved then, every
     `settings.checkpoint_minutes`, and where `stop` was asked for; the training continues from the
     checkpoint `resume_from`. `infer_val` gives what the classifier makes of val, whose labels
-    `val_labels` (N,) are; both None without a val split. `track` gets all lines of metrics.jsonl so
+    `val_labels` are; both None without a val split. `track` gets all lines of metrics.jsonl so
     far, whenever there are more. Returns the result, and the saved weights' outputs on val where
     they were computed.
 
@@ -172,7 +173,7 @@ def _choose_scale(
     settings: TrainerConfig,
     run: Run,
     infer_val: Callable[[], Outputs],
-    val_labels: Tensor | None,
+    val_labels: Int64[Tensor, "n"] | None,
     console: ConsoleReporter,
 ) -> float:
     """Find how much of the adapter is best on val, and save the weights so; returns the scale."""

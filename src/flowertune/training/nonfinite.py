@@ -2,6 +2,7 @@
 
 import math
 
+from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.errors import TrainingError
@@ -11,7 +12,9 @@ class NonFiniteError(TrainingError):
     """The loss or gradient of a step is not finite; the weights are those before it."""
 
 
-def check_finite(loss: Tensor | float, norm: Tensor | float, where: str, precision: str) -> None:
+def check_finite(
+    loss: Float[Tensor, ""] | float, norm: Float[Tensor, ""] | float, where: str, precision: str
+) -> None:
     """Raise NonFiniteError, naming the step `where`, unless its loss and gradient are finite."""
     if not math.isfinite(loss + norm):
         what = "gradient" if math.isfinite(loss) else "loss"

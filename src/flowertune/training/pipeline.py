@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.baselines.evaluate import evaluate_baselines, notes
@@ -41,15 +42,17 @@ from flowertune.training.setup import (
 )
 from flowertune.training.state import TrainState
 
+Features = dict[str, Float[Tensor, "_ e"]]  # of the frozen backbone, by split
+
 
 @dataclass(frozen=True)
 class Baselines:
-    """What the frozen backbone gives: class vectors (C, E) of the prompts, and a linear probe.
+    """What the frozen backbone gives: class vectors of the prompts, and a linear probe.
 
     Each is None where nobody needs it. seconds: of fitting the probe. results: for results.json.
     """
 
-    vectors: Tensor | None
+    vectors: Float[Tensor, "c e"] | None
     probe: LinearProbe | None
     seconds: float
     results: dict[str, Any]
@@ -112,10 +115,8 @@ def adapt(
     )
 
 
-def encode_splits(
-    setup: Setup, images: DeviceImages, console: ConsoleReporter
-) -> dict[str, Tensor]:
-    """Encode the splits that need it by the frozen backbone: split -> features (N, E)."""
+def encode_splits(setup: Setup, images: DeviceImages, console: ConsoleReporter) -> Features:
+    """Encode the splits that need it by the frozen backbone."""
     backbone, compute, splits = setup.backbone, setup.compute, setup.cached.splits
     encode_pixels = partial(encode, backbone, mean=images.mean, std=images.std, compute=compute)
     features = {}
@@ -129,7 +130,7 @@ def encode_splits(
     return features
 
 
-def fit_baselines(setup: Setup, images: DeviceImages, features: dict[str, Tensor]) -> Baselines:
+def fit_baselines(setup: Setup, images: DeviceImages, features: Features) -> Baselines:
     """Fit and measure what stands beside the method, and what its head starts from."""
     config, backbone, labels = setup.config, setup.backbone, images.labels
     vectors, probe = None, None
@@ -190,7 +191,7 @@ def measure_splits(
 def _infer(
     setup: Setup,
     images: DeviceImages,
-    features: dict[str, Tensor],
+    features: Features,
     classifier: Classifier,
     stop: StopRequest,
     split: str,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
@@ -36,16 +37,16 @@ MAPPED = 2000  # images: 4 MB before and after, at 512 numbers
 class ReportInputs:
     """Data at the end of a training that its report needs.
 
-    reported_split: mistakes are looked for there; outputs: its own. train_embedding: (N, E) by the
-    kept weights. frozen_embedding: (M, E) of the reported split by the untrained backbone; None
+    reported_split: mistakes are looked for there; outputs: its own. train_embedding: by the kept
+    weights. frozen_embedding: of the reported split by the untrained backbone; None
     where nobody needed it, or where the tower is untrained. loader: None without epochs.
     """
 
     cached: CachedDataset
     reported_split: str
     outputs: Outputs
-    train_embedding: Tensor
-    frozen_embedding: Tensor | None
+    train_embedding: Float[Tensor, "n e"]
+    frozen_embedding: Float[Tensor, "m e"] | None
     pixels: Mapping[str, DevicePixels]
     loader: TrainLoader | None
     seed: int
@@ -157,14 +158,14 @@ def _path_and_label(inputs: ReportInputs, split: str, row: int) -> dict[str, str
     }
 
 
-def _pixels(inputs: ReportInputs, split: str, rows: Tensor) -> Tensor:
-    """Evaluation pixels (B, 3, H, W) uint8 on the CPU."""
+def _pixels(inputs: ReportInputs, split: str, rows: Int64[Tensor, "b"]) -> UInt8[Tensor, "b 3 h w"]:
+    """Evaluation pixels on the CPU."""
     (pixels,) = inputs.pixels[split].batches([rows])
     return pixels.cpu()
 
 
-def _thumbnails(pixels: Tensor) -> Sequence[str]:
-    """Encode pixels (B, 3, H, W) uint8 as small JPEGs in base64."""
+def _thumbnails(pixels: UInt8[Tensor, "b 3 h w"]) -> Sequence[str]:
+    """Encode pixels as small JPEGs in base64."""
     pictures = []
     for image in pixels:
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flowertune.baselines import prompts
@@ -49,12 +50,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class DeviceImages:
-    """The decoded images on the device: pixels and labels (N,) by split; mean, std (3,)."""
+    """The decoded images on the device: pixels and labels by split."""
 
     pixels: dict[str, DevicePixels]
-    labels: dict[str, Tensor]
-    mean: Tensor
-    std: Tensor
+    labels: dict[str, Int64[Tensor, "_"]]
+    mean: Float[Tensor, "3"]
+    std: Float[Tensor, "3"]
 
 
 def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> Setup:
@@ -109,13 +110,13 @@ def move_to_device(setup: Setup) -> DeviceImages:
 
 def build_model(
     setup: Setup,
-    train_features: Tensor | None,
-    class_vectors: Tensor | None,
+    train_features: Float[Tensor, "n e"] | None,
+    class_vectors: Float[Tensor, "c e"] | None,
     probe: LinearProbe | None,
 ) -> Classifier:
     """Build backbone, adapter and head on the device, each starting from what it needs of these.
 
-    train_features (N, E) and class_vectors (C, E): of the frozen backbone; probe: fitted on them.
+    train_features and class_vectors: of the frozen backbone; probe: fitted on them.
     """
     return build_classifier(
         setup.config,

@@ -16,6 +16,7 @@ from flowertune.metrics import SplitMetrics
 from flowertune.runs.directory import Metrics, Run
 from flowertune.training import checkpoint
 from flowertune.training.batches import step_sizes
+from flowertune.training.cuda_graph import Scalars
 from flowertune.training.early_stopping import EarlyStopping
 from flowertune.training.ema import EMA
 from flowertune.training.nonfinite import check_finite
@@ -48,7 +49,7 @@ class TrainState:
     timings: list[Metrics] = field(default_factory=list)
     best_state: dict[str, Tensor] | None = None
     saved_at: float = field(default_factory=time.monotonic)
-    _queued: list[tuple[Metrics, dict[str, Tensor]]] = field(default_factory=list)
+    _queued: list[tuple[Metrics, Scalars]] = field(default_factory=list)
 
     @classmethod
     def new(cls, step: TrainStep, loader: TrainLoader, settings: TrainerConfig) -> "TrainState":
@@ -69,7 +70,7 @@ class TrainState:
         """Give the model the averaged weights inside, if there is an average."""
         return nullcontext() if self.ema is None else self.ema.average_parameters()
 
-    def end_step(self, rates: Mapping[str, float], terms: dict[str, Tensor], updated: bool) -> None:
+    def end_step(self, rates: Mapping[str, float], terms: Scalars, updated: bool) -> None:
         """Count a step, average its weights and log its learning rates and terms of the loss.
 
         Where the host does not wait for steps, the terms stay on the device until `fetch_terms`.

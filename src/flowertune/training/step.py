@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.config.optimizer import OptimizerConfig
@@ -14,7 +15,8 @@ from flowertune.training.cuda_graph import CudaGraphStep, Scalars, build_graph_s
 from flowertune.training.nonfinite import check_finite
 from flowertune.training.optimizer import build_optimizer
 
-Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+# embedding, logits and targets to the terms of the loss, "loss" among them
+Criterion = Callable[[Float[Tensor, "b e"], Float[Tensor, "b c"], Float[Tensor, "b c"]], Scalars]
 
 
 class TrainStep:
@@ -51,9 +53,7 @@ class TrainStep:
         self.graph_step = graph_step
         assert self.deferred or graph_step is None
 
-    def run(
-        self, batches: Iterable[Batch], n_images: int, where: str
-    ) -> tuple[dict[str, Tensor], bool]:
+    def run(self, batches: Iterable[Batch], n_images: int, where: str) -> tuple[Scalars, bool]:
         """Change the weights once by the gradients of `batches`, which hold `n_images` images.
 
         Returns the criterion's terms as means over the images with "gradient_norm", all on the
@@ -64,7 +64,7 @@ class TrainStep:
             NonFiniteError: a loss or gradient, before it touches a weight; not where `deferred`.
         """
         # forward, loss, backward
-        terms: dict[str, Tensor] = {}
+        terms: Scalars = {}
         for images, targets in batches:
             weight = len(images) / n_images
             for name, term in self._call(self._backward, images, targets, weight=weight).items():
@@ -82,14 +82,14 @@ class TrainStep:
         self.optimizer.zero_grad()
         return {**terms, "gradient_norm": norm}, True
 
-    def _call(
-        self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
-    ) -> dict[str, Tensor]:
+    def _call(self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float) -> Scalars:
         if self.graph_step is None:
             return function(*tensors, **fixed)
         return self.graph_step(function, *tensors, **fixed)
 
-    def _backward(self, images: Tensor, targets: Tensor, weight: float) -> dict[str, Tensor]:
+    def _backward(
+        self, images: Float[Tensor, "b 3 h w"], targets: Float[Tensor, "b c"], weight: float
+    ) -> Scalars:
         """Add a batch's gradients times its `weight` in the step; returns its terms likewise."""
         with self.compute.autocast():
             embedding, logits = self.classifier(images)
@@ -97,7 +97,7 @@ class TrainStep:
         self.scaler.scale(terms["loss"] * weight).backward()
         return {name: term.detach() * weight for name, term in terms.items()}
 
-    def _update(self, loss: Tensor) -> dict[str, Tensor]:
+    def _update(self, loss: Float[Tensor, ""]) -> Scalars:
         """Guard and step where queued: the device itself sees what is not finite."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         finite = torch.isfinite(loss + norm)
@@ -107,7 +107,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=self.graph_step is None)
         return {"gradient_norm": norm}
 
-    def _scaled_step(self, terms: dict[str, Tensor], where: str) -> tuple[dict[str, Tensor], bool]:
+    def _scaled_step(self, terms: Scalars, where: str) -> tuple[Scalars, bool]:
         """Guard and step of fp16, whose scaler skips a step and scales less after an overflow."""
         scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 from flowertune import seeding
@@ -46,23 +47,23 @@ class AugmentSettings:
 class AugmentParams:
     """Random parameters of one batch, on the CPU.
 
-    boxes: (B, 4) int64 top, left, height, width in stored pixels. flips: (B,) bool.
-    color: (B, 3) float32 brightness, contrast and saturation factors, or None.
+    boxes: top, left, height, width in stored pixels. color: brightness, contrast and saturation
+    factors, or None.
     mixing: for `mixup.mix_images`, or None: this batch is not mixed.
     """
 
-    boxes: Tensor
-    flips: Tensor
-    color: Tensor | None
+    boxes: Int64[Tensor, "b 4"]
+    flips: Bool[Tensor, "b"]
+    color: Float[Tensor, "b 3"] | None
     mixing: mixup.MixParams | None
 
 
 def draw_params(
-    settings: AugmentSettings, sizes: Tensor, seed: int, epoch: int, step: int
+    settings: AugmentSettings, sizes: Int[Tensor, "b 2"], seed: int, epoch: int, step: int
 ) -> AugmentParams:
     """Draw the augmentation parameters of one batch.
 
-    sizes: (B, 2) int, height and width of each stored photo, on the CPU.
+    sizes: height and width of each stored image, on the CPU.
     """
     count = len(sizes)
     generator = seeding.generator(seed, "crop", epoch, step)
@@ -84,14 +85,14 @@ def draw_params(
 
 
 def draw_boxes(
-    sizes: Tensor,
+    sizes: Int[Tensor, "b 2"],
     scale: tuple[float, float],
     ratio: tuple[float, float],
     generator: torch.Generator,
-) -> Tensor:
+) -> Int64[Tensor, "b 4"]:
     """Draw random crops like torchvision's RandomResizedCrop, for a whole batch.
 
-    sizes: (B, 2) int, height and width. Returns (B, 4) int64 top, left, height, width.
+    sizes: height and width. Returns top, left, height, width.
     The first of ten boxes that fits the photo is taken, else the largest box in the center whose
     ratio is allowed. What is drawn for a photo does not depend on its neighbors' sizes.
     """
@@ -130,14 +131,13 @@ def apply(
     pixels: PixelBatch,
     params: AugmentParams,
     settings: AugmentSettings,
-    mean: Tensor | Sequence[float],
-    std: Tensor | Sequence[float],
-) -> Tensor:
+    mean: Float[Tensor, "3"] | Sequence[float],
+    std: Float[Tensor, "3"] | Sequence[float],
+) -> Float[Tensor, "b 3 h w"]:
     """Crop, resize, flip, jitter the colors and normalize; mixing comes after (`mixup.mix_images`).
 
-    pixels: (B, 3, Hc, Wc) uint8 on the device, the photo in the top left corner of its canvas.
-    mean, std: (3,), of values in [0, 1]; as tensors on the device they cost no transfer.
-    Returns images (B, 3, H, W) float32 on the device.
+    pixels: on the device, each image in the top left corner of its canvas. mean, std: of values in
+    [0, 1]; as tensors on the device they cost no transfer. Returns images on the device.
     """
     out = torch.empty(len(pixels), 3, *settings.size, device=pixels[0].device)
     color = None if params.color is None else send(params.color, out.device)
@@ -151,15 +151,16 @@ def apply(
 
 
 def normalize(
-    pixels: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
-) -> Tensor:
-    """Normalize uint8 pixels: torchvision's ToTensor and Normalize.
-
-    pixels: (B, 3, H, W) uint8. Returns (B, 3, H, W) float32, bit for bit what those two yield.
-    """
+    pixels: UInt8[Tensor, "b 3 h w"],
+    mean: Float[Tensor, "3"] | Sequence[float],
+    std: Float[Tensor, "3"] | Sequence[float],
+) -> Float[Tensor, "b 3 h w"]:
+    """Normalize pixels, bit for bit as torchvision's ToTensor and Normalize do."""
     images = pixels.float().div_(255)
     return images.sub_(_per_channel(mean, images.device)).div_(_per_channel(std, images.device))
 
 
-def _per_channel(values: Tensor | Sequence[float], device: torch.device) -> Tensor:
+def _per_channel(
+    values: Float[Tensor, "3"] | Sequence[float], device: torch.device
+) -> Float[Tensor, "3 1 1"]:
     return torch.as_tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

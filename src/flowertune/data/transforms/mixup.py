@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flowertune import seeding
@@ -29,13 +30,13 @@ class MixSettings:
 class MixParams:
     """Random parameters of mixing one batch, on the CPU.
 
-    permutation: (B,) int64, each image's partner. lam: the share of the image itself. box: (4,)
-    int64 top, left, bottom, right of what CutMix takes from the partner; None for MixUp.
+    permutation: each image's partner. lam: the share of the image itself. box: top, left, bottom,
+    right of what CutMix takes from the partner; None for MixUp.
     """
 
-    permutation: Tensor
+    permutation: Int64[Tensor, "b"]
     lam: float
-    box: Tensor | None
+    box: Int64[Tensor, "4"] | None
 
 
 def draw_params(
@@ -50,8 +51,10 @@ def draw_params(
     return MixParams(permutation, share_outside(box, size), torch.tensor(box))
 
 
-def draw_permutation(kind: Kind, count: int, seed: int, epoch: int, step: int) -> Tensor:
-    """Draw each image's partner in the batch: (count,) int64, a random permutation.
+def draw_permutation(
+    kind: Kind, count: int, seed: int, epoch: int, step: int
+) -> Int64[Tensor, "{count}"]:
+    """Draw each image's partner in the batch: a random permutation.
 
     Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
     ordered by class.
@@ -90,17 +93,19 @@ def share_outside(box: tuple[int, int, int, int], size: Size) -> float:
     return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
-def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """One-hot class probabilities (B, C) float32 of labels (B,) int64."""
+def soft_targets(labels: Int64[Tensor, "b"], num_classes: int) -> Float[Tensor, "b c"]:
+    """One-hot class probabilities of labels."""
     return F.one_hot(labels, num_classes).float()
 
 
-def mix_images(images: Tensor, targets: Tensor, params: MixParams) -> tuple[Tensor, Tensor]:
+def mix_images(
+    images: Float[Tensor, "b 3 h w"], targets: Float[Tensor, "b c"], params: MixParams
+) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b c"]]:
     """Mix every image with its partner, and their targets in the same proportion.
 
     MixUp blends, lam * itself + (1 - lam) * partner; CutMix pastes one box of the partner, the same
-    box in the whole batch. images: (B, 3, H, W) float; targets: (B, C) class probabilities. Returns
-    new images and targets of the same shapes. A batch of one is left as it is.
+    box in the whole batch. targets: class probabilities. Returns new images and targets; a batch of
+    one is left as it is.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412.
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
@@ -116,7 +121,9 @@ def mix_images(images: Tensor, targets: Tensor, params: MixParams) -> tuple[Tens
     return mixed, _blend(targets, permutation, params.lam)
 
 
-def _blend(values: Tensor, permutation: Tensor, lam: float) -> Tensor:
+def _blend(
+    values: Float[Tensor, "b *rest"], permutation: Int64[Tensor, "b"], lam: float
+) -> Float[Tensor, "b *rest"]:
     mixed = values * lam
     group_size = GROUP_ON_CPU if values.device.type == "cpu" else len(values)
     for part, indices in zip(mixed.split(group_size), permutation.split(group_size), strict=True):
@@ -124,7 +131,9 @@ def _blend(values: Tensor, permutation: Tensor, lam: float) -> Tensor:
     return mixed
 
 
-def _paste(images: Tensor, permutation: Tensor, box: Tensor) -> Tensor:
+def _paste(
+    images: Float[Tensor, "b 3 h w"], permutation: Int64[Tensor, "b"], box: Int64[Tensor, "4"]
+) -> Float[Tensor, "b 3 h w"]:
     """Paste by a mask and not by slices: the shapes on the device do not depend on the box."""
     top, left, bottom, right = box.unbind()
     rows = torch.arange(images.shape[2], device=images.device)[:, None]

@@ -12,14 +12,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from flowertune.runtime.device import GROUP_ON_CPU, send
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-# (B, 3, Hc, Wc) uint8; as a list of images (3, Hc, Wc) they need not be copied to lie together.
-PixelBatch = Tensor | list[Tensor]
+# As a list of images they need not be copied to lie together.
+PixelBatch = UInt8[Tensor, "b 3 hc wc"] | list[UInt8[Tensor, "3 hc wc"]]
 
 # How far the kernel reaches to each side, in pixels of the coarser of the two grids.
 SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
@@ -31,16 +32,15 @@ GROUP_ON_ACCELERATOR = 64
 
 def resize(
     pixels: PixelBatch,
-    boxes: Tensor,
-    flips: Tensor,
+    boxes: Int64[Tensor, "b 4"],
+    flips: Bool[Tensor, "b"],
     size: tuple[int, int],
     interpolation: Interpolation,
-) -> Tensor:
+) -> Float[Tensor, "b 3 h w"]:
     """Crop each image to its own box, resize it, and mirror it where `flips` is true.
 
-    pixels: (B, 3, Hc, Wc) uint8, on the device. boxes: (B, 4) int64 top, left, height, width in
-    pixels, on the CPU. flips: (B,) bool, on the CPU. size: (H, W).
-    Returns (B, 3, H, W) float32 in [0, 1] on the device, contiguous.
+    pixels: on the device. boxes: top, left, height, width in pixels, on the CPU as `flips` are.
+    size: (H, W). Returns images in [0, 1] on the device, contiguous.
 
     Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
     the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
@@ -52,9 +52,13 @@ def resize(
 
 
 def resize_into(
-    out: Tensor, pixels: PixelBatch, boxes: Tensor, flips: Tensor, interpolation: Interpolation
+    out: Float[Tensor, "b 3 h w"],
+    pixels: PixelBatch,
+    boxes: Int64[Tensor, "b 4"],
+    flips: Bool[Tensor, "b"],
+    interpolation: Interpolation,
 ) -> Iterator[slice]:
-    """Resize into `out` (B, 3, H, W) float32, contiguous, and yield slices of finished images.
+    """Resize into `out`, which is contiguous, and yield slices of finished images.
 
     What comes next is done soonest to the few photos that are done: on a CPU they are in cache.
     """
@@ -82,8 +86,8 @@ def resize_into(
         yield group
 
 
-def _crop_batch(pixels: PixelBatch, rows: slice, columns: slice) -> Tensor:
-    """Crop all images to the same rows and columns: (B, 3, R, L) float32, contiguous."""
+def _crop_batch(pixels: PixelBatch, rows: slice, columns: slice) -> Float[Tensor, "b 3 r l"]:
+    """Crop all images to the same rows and columns; the result is contiguous."""
     if isinstance(pixels, Tensor):
         cropped = pixels[:, :, rows, columns]
     else:
@@ -92,13 +96,16 @@ def _crop_batch(pixels: PixelBatch, rows: slice, columns: slice) -> Tensor:
 
 
 def _taps(
-    start: Tensor, length: Tensor, longest: int, out: int, interpolation: Interpolation
-) -> tuple[Tensor, Tensor]:
+    start: Int64[Tensor, "b"],
+    length: Int64[Tensor, "b"],
+    longest: int,
+    out: int,
+    interpolation: Interpolation,
+) -> tuple[Int64[Tensor, "b {out} k"], Float[Tensor, "b {out} k"]]:
     """Compute the inputs of each output along one axis, and their weights.
 
-    start, length: (B,) int64, the box along this axis; longest: the largest of `length`.
-    Returns input indices (B, out, K) int64 and weights (B, out, K) float32 that sum to 1; taps
-    outside the box have weight 0 and the index of its last pixel.
+    start, length: the box along this axis; longest: the largest of `length`. Returns input indices
+    and weights that sum to 1; taps outside the box have weight 0 and the index of its last pixel.
 
     Output i is centered on (i + 1/2) * length / out. Everything before the kernel is done in whole
     numbers (all lengths times 2 * out), so that every device finds the same taps and weights.
@@ -120,7 +127,7 @@ def _taps(
     return start[:, None, None] + torch.minimum(tap, length[:, None, None] - 1), weight
 
 
-def _kernel(distance: Tensor, interpolation: Interpolation) -> Tensor:
+def _kernel(distance: Float[Tensor, "*b"], interpolation: Interpolation) -> Float[Tensor, "*b"]:
     """Evaluate the interpolation kernel at distances >= 0, in pixels of the coarser grid."""
     if interpolation == "bilinear":
         return (1 - distance).clamp(min=0)
@@ -130,12 +137,12 @@ def _kernel(distance: Tensor, interpolation: Interpolation) -> Tensor:
     return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
 
 
-def _weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Compute every output row as a weighted sum of input rows.
-
-    images: (B, 3, R, L) float32, contiguous; index, weight: (B, out, K).
-    Returns (B, 3, out, L).
-    """
+def _weighted_rows(
+    images: Float[Tensor, "b 3 r l"],
+    index: Int64[Tensor, "b out k"],
+    weight: Float[Tensor, "b out k"],
+) -> Float[Tensor, "b 3 out l"]:
+    """Compute every output row as a weighted sum of input rows; the images are contiguous."""
     batch, channels, rows, length = images.shape
     out, count = index.shape[1:]
     plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1, 1)
@@ -147,12 +154,16 @@ def _weighted_rows(images: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return weighted_sum(flat_rows, flat_index, flat_weight).view(batch, channels, out, length)
 
 
-def _sum_by_bag(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Sum weighted rows (R, L) by index and weight (N, K). Returns (N, L)."""
+def _sum_by_bag(
+    rows: Float[Tensor, "r l"], index: Int64[Tensor, "n k"], weight: Float[Tensor, "n k"]
+) -> Float[Tensor, "n l"]:
+    """Sum weighted rows."""
     return F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight)
 
 
-def _sum_by_tap(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def _sum_by_tap(
+    rows: Float[Tensor, "r l"], index: Int64[Tensor, "n k"], weight: Float[Tensor, "n k"]
+) -> Float[Tensor, "n l"]:
     """Do the same with plain operations, one pass per tap."""
     total = torch.zeros(len(index), rows.shape[1], device=rows.device)
     for tap in range(index.shape[1]):

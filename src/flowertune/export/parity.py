@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,7 @@ BATCH_SIZE = 32
 MAX_DIFFERENCE = 1e-4  # difference of probabilities
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """Normalized images (N, 3, H, W) float32 with a description: "200 val photos"."""
 
     images: Tensor
@@ -50,10 +50,7 @@ class Parity:
 
 
 def draw_sample(model: ExportModel) -> Sample:
-    """Sample unchanged images of the run, from val if possible, or else synthetic ones.
-
-    Where none is, pictures that are drawn by seed.
-    """
+    """Sample unchanged images of the run, from val if possible; if none is, pictures by seed."""
     split, pixels = _run_pixels(model)
     description = f"{len(pixels)} {split} photos"
     if not pixels:

@@ -26,7 +26,7 @@ def words(small: tuple[str, ...]) -> list[str]:
     given = [word for word in small if not word.startswith(("run.name", "trainer.epochs"))]
     return [
         "-m", *given, "method=lora", "seed=1,2", "trainer.epochs=5", "baselines=false",
-        "trainer.checkpoint_minutes=null", "hydra/launcher=joblib",
+        "trainer.checkpoint_minutes=null", "hydra/launcher=joblib", "hydra.launcher.n_jobs=4",
     ]  # fmt: skip
 
 
@@ -37,6 +37,7 @@ def start(folder: Path, words: list[str]) -> "subprocess.Popen[bytes]":
         env={**os.environ, "FLOWERTUNE_CACHE": str(folder / "cache")},
         stdout=(folder / "output").open("wb"),
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -79,17 +80,28 @@ def states(folder: Path) -> list[str]:
     return [json.loads(path.read_text())["state"] for path in records]
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("by", "send", "expected"),
+    [
+        (signal.SIGKILL, os.kill, -9),
+        (signal.SIGTERM, os.kill, 143),
+        (signal.SIGINT, os.killpg, 130),  # a terminal's Ctrl-C, which the workers get as well
+    ],
+    ids=["killed", "terminated", "Ctrl-C"],
+)
 def test_the_workers_save_and_end_and_the_same_command_goes_on(
-    words: list[str], tmp_path: Path, by: signal.Signals
+    words: list[str],
+    tmp_path: Path,
+    by: signal.Signals,
+    send: Callable[[int, int], None],
+    expected: int,
 ) -> None:
     sweep = start(tmp_path, words)
     until(lambda: len(begun(tmp_path)) == 2 or sweep.poll() is not None, START_S)
     workers = children(sweep.pid)
     assert len(workers) >= 2, (tmp_path / "output").read_text()
-    sweep.send_signal(by)
-    exit_code = sweep.wait(timeout=START_S)
-    assert exit_code == (-9 if by is signal.SIGKILL else 143)
+    send(sweep.pid, by)
+    assert sweep.wait(timeout=START_S) == expected
     until(lambda: not any(map(is_alive, workers)), END_S)
     runs = begun(tmp_path)
     assert [status(run)["state"] for run in runs] == ["interrupted"] * 2

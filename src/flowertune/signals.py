@@ -10,6 +10,7 @@ from types import FrameType
 
 from flowertune.errors import Interrupted
 
+WARNING = getattr(signal, "SIGUSR1", None)  # Slurm's, before its SIGTERM; Windows has none
 FINISHING = "what is begun is finished and saved first; once more ends it at once"
 
 
@@ -19,10 +20,6 @@ def write(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError):
             os.write(2, f"{text}\n".encode())
-
-
-# Of the whole process, as signal handlers are.
-_get_relayed_signal: Callable[[], signal.Signals | None] | None = None
 
 
 class StopRequest:
@@ -63,11 +60,9 @@ class StopRequest:
         if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
             os._exit(128 + number)
         first = self.received is None
-        warning = number == getattr(signal, "SIGUSR1", None)
+        warning = number == WARNING
         is_second, self._stopping = self._stopping and not warning, self._stopping or not warning
         received = signal.Signals(number)
-        if warning and _get_relayed_signal is not None:
-            received = _get_relayed_signal() or received
         if first or is_second:
             self.received = received
         if self._deferred and not is_second:
@@ -76,20 +71,6 @@ class StopRequest:
         elif first or not warning:
             self.forced = True
             raise Interrupted(received)
-
-
-@contextmanager
-def relay_signal(get_signal: Callable[[], signal.Signals | None]) -> Iterator[None]:
-    """Treat SIGUSR1 in the body as a signal that another process received and relays.
-
-    `get_signal` says which one it was, if any; whoever listens in this process has received that.
-    """
-    global _get_relayed_signal
-    previous, _get_relayed_signal = _get_relayed_signal, get_signal
-    try:
-        yield
-    finally:
-        _get_relayed_signal = previous
 
 
 @contextmanager

@@ -219,11 +219,12 @@ def test_a_photo_can_be_pasted_and_dropped_also_while_others_are_answered(
 def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora: Path) -> None:
     address = demo.url.removeprefix("http://")
 
-    def status(path: str, *, asked: Any = None, **headers: str) -> int:
+    def status(path: str, *, asked: Any = None, method: str | None = None, **headers: str) -> int:
         connection = http.client.HTTPConnection(address, timeout=SECONDS)
         body = None if asked is None else json.dumps(asked)
         headers = {"Host": address, "Content-Type": "application/json", **headers}
-        connection.request("GET" if body is None else "POST", path, body, headers)
+        method = method or ("GET" if body is None else "POST")
+        connection.request(method, path, body, headers)
         return connection.getresponse().status
 
     assert status("/") == 200
@@ -232,6 +233,8 @@ def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora:
     for origin in ("http://127.0.0.1:8888", "http://evil.example", "null", "http://["):
         assert status("/", Origin=origin) == 403
         assert status("/gradio_api/upload", asked={}, Origin=origin) == 403
+        preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        assert status("/gradio_api/upload", method="OPTIONS", **preflight) == 403
     for path in ("/etc/passwd", lora / "config.yaml"):
         assert status(f"/gradio_api/file={path}") == 404
     for path in ("run/predict", "call/respond", "process_recording", "vibe-edit", "stream/x"):

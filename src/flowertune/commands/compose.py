@@ -1,6 +1,6 @@
 """Compose the command line's config and run it as a job, a sweep or a reproduction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hydra.types import RunMode
 
@@ -12,13 +12,10 @@ from flowertune.config.compose import (
     print_config,
     show_info,
 )
-from flowertune.config.messages import translate_composition_errors
-from flowertune.config.schema import Config
+from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.errors import EXIT_DONE, UsageError
-from flowertune.sweeps.launch import run_sweep
-from flowertune.sweeps.reproduce import run_reproduction
-
-Execute = Callable[[Config], int]
+from flowertune.sweeps.launch import Execute, plan_sweep, run_sweep
+from flowertune.sweeps.reproduce import check_run, plan_reproduction
 
 
 def run(
@@ -54,11 +51,11 @@ def run(
             )
             is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
             overrides.check_hydra(node.hydra)
-        if reproduces:
-            return run_reproduction(composer, node, name, task_overrides, execute)
-        if not is_sweep:
+        if not (is_sweep or reproduces):
             overrides.check_one_job(parsed)
             return execute(compose_one(node))
-        if not sweeps:
+        if not (sweeps or reproduces):
             raise UsageError("no sweeps here, by -m or by an experiment: give each key one value")
-        return run_sweep(composer, node, name, task_overrides, execute)
+        with translate_errors():
+            sweep = plan_reproduction(composer, node) if reproduces else plan_sweep(composer, node)
+        return run_sweep(sweep, composer, node, check_run(execute) if reproduces else execute)

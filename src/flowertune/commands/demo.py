@@ -56,12 +56,12 @@ def execute(arguments: Sequence[str]) -> int:
 
             lead = cards.lead(run.name, results, len(model.class_names))
             hosts = LOOPBACK if args.host in LOOPBACK else None
-            app = page.build_app(page.build_page(model, index, lead), folder, hosts)
+            blocks = page.build_page(model, index, lead)
             with (
                 quiet_pil(),
                 install_handlers() as stop,
                 stop.deferred(lambda text: None),  # nothing is half done that would be told
-                page.serve(app, listener) as thread,
+                page.serve(blocks, folder, hosts, listener) as thread,
             ):
                 address, port = listener.getsockname()[:2]
                 if hosts is None:

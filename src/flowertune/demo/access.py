@@ -1,13 +1,12 @@
 """Restrict requests to the page's server: Gradio offers more routes than the page needs."""
 
+import json
 import re
-import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -39,7 +38,7 @@ def restrict_access(folder: Path) -> Callable[[Request, Respond], Awaitable[Resp
 
     async def pass_on(request: Request, respond: Respond) -> Response:
         refusal = await _refusal(request, folder)
-        response = refusal or await respond(request)
+        response = PlainTextResponse(*refusal) if refusal else await respond(request)
         response.headers["Content-Security-Policy"] = _NO_NETWORK
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
@@ -47,67 +46,57 @@ def restrict_access(folder: Path) -> Callable[[Request, Respond], Awaitable[Resp
     return pass_on
 
 
-async def _refusal(request: Request, folder: Path) -> Response | None:
-    path = request.scope["path"]
-    if not _is_own(request.headers.get("origin"), request.headers.get("host")):
-        return PlainTextResponse("from another page", 403)
+async def _refusal(request: Request, folder: Path) -> tuple[str, int] | None:
+    """Why a request is refused, with the status."""
+    path, origin = request.scope["path"], request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        return "from another page", 403
     if not (_PAGE.fullmatch(path) or _API.fullmatch(path)):
-        return PlainTextResponse("not here", 404)
+        return "not here", 404
     if request.method != "POST":
         return None
     length = request.headers.get("content-length", "")
     if not length.isdecimal():  # which the server holds a request to
-        return PlainTextResponse("how long?", 411)
+        return "how long?", 411
     if path.startswith("/gradio_api/upload"):
-        if int(length) > MAX_UPLOAD_BYTES - _upload_bytes(folder):
-            return PlainTextResponse("too many uploads within ten minutes", 507)
-        return None
+        full = int(length) > MAX_UPLOAD_BYTES - _upload_bytes(folder)
+        return ("too many uploads within ten minutes", 507) if full else None
     if int(length) > MAX_REQUEST_BYTES:
-        return PlainTextResponse("too long", 413)
+        return "too long", 413
     if path.startswith("/gradio_api/queue/join"):
         try:
-            files = list(_file_paths(await request.json()))
+            files = _file_paths(await request.body())
         except (ValueError, RecursionError):
-            return PlainTextResponse("no JSON of this page", 400)
+            return "no JSON of this page", 400
         if not all(_is_inside(folder, file) for file in files):
-            return PlainTextResponse("not an upload", 403)
+            return "not an upload", 403
     return None
 
 
-def _is_own(origin: str | None, host: str | None) -> bool:
-    """Whether a request comes from the page itself, or from no page."""
-    try:
-        return origin is None or urlsplit(origin).netloc == host
-    except ValueError:
-        return False
+def _file_paths(content: bytes) -> list[Any]:
+    """List all values of the key "path" in JSON."""
+    found: list[Any] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> None:
+        found.extend(value for key, value in pairs if key == "path")
+
+    json.loads(content, object_pairs_hook=keep)
+    return found
 
 
 def _upload_bytes(folder: Path) -> int:
     """Total size of uploads, after removing expired ones, whole or partial."""
-    total, now = 0, time.time()
+    total, oldest = 0, time.time() - UPLOAD_LIFETIME_S
     for file in folder.rglob("*"):
         with suppress(OSError):  # Gradio moves and removes them meanwhile
-            status = file.stat()
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            if now - status.st_mtime > UPLOAD_LIFETIME_S:
+            if file.is_file() and file.stat().st_mtime < oldest:
                 file.unlink()
-            else:
-                total += status.st_size
+            elif file.is_file():
+                total += file.stat().st_size
     return total
 
 
-def _file_paths(content: Any) -> Iterator[Any]:
-    """Yield all values of the key "path" in parsed JSON."""
-    if isinstance(content, dict):
-        yield from (value for key, value in content.items() if key == "path")
-    if isinstance(content, dict | list):
-        for child in content.values() if isinstance(content, dict) else content:
-            yield from _file_paths(child)
-
-
 def _is_inside(folder: Path, file: Any) -> bool:
-    try:
+    with suppress(OSError, ValueError):  # names that no file can have
         return isinstance(file, str) and Path(file).resolve().is_relative_to(folder)
-    except (OSError, ValueError):  # names that no file can have
-        return False
+    return False

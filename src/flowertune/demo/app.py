@@ -71,11 +71,15 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
     return blocks
 
 
-def build_app(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> FastAPI:
-    """Build the server's application with upload limits and no third-party content.
+@contextmanager
+def serve(
+    blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None, listener: socket.socket
+) -> Iterator[threading.Thread]:
+    """Serve the page in a thread while the body runs, and yield the thread.
 
     folder: where uploads lie. hosts: the names that a browser may know the server by; any, where
-    None.
+    None. Not by Blocks.launch(), which answers a preflight of any other page before our checks, and
+    binds the port itself.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(restrict_access(folder))
@@ -91,21 +95,11 @@ def build_app(blocks: gr.Blocks, folder: Path, hosts: Sequence[str] | None) -> F
         run_history=False,
         show_error=True,
         max_file_size=MAX_MEBIBYTES * 2**20,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
         theme=gr.themes.Default(**fonts),
         css_paths=_ASSETS / "page.css",
         head=f"<script>const MEBIBYTES = {MAX_MEBIBYTES};\n{script}</script>",
     )
     blocks.has_launched = True  # before, Gradio takes a file from anywhere
-    return app
-
-
-@contextmanager
-def serve(app: FastAPI, listener: socket.socket) -> Iterator[threading.Thread]:
-    """Serve the application in a thread while the body runs, and yield the thread."""
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     )

@@ -43,12 +43,13 @@ def render_card(name: str, result: Explanation | UnreadableImage, caption: str) 
             f"<p>This file gives no picture: {_text(result.reason)}.</p></article>\n"
         )
     first = result.classes[0]
-    html = _figure(result.pixels, "what the model was shown", f"{name}, as the model was shown it")
+    picture = Image.fromarray(np.ascontiguousarray(result.pixels.transpose(1, 2, 0)))
+    html = _figure(picture, "what the model was shown", f"{name}, as the model was shown it")
     if result.relevance is None:
         html += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
     else:
         note = f"brightest: the patches that, in this photo, speak most for {first}"
-        html += _figure(_overlay(result.pixels, result.relevance), note, f"The same, {note}")
+        html += _figure(_overlay(picture, result.relevance), note, f"The same, {note}")
     ranked = "".join(map(_bar, result.classes, result.probabilities))
     nearest = "".join(map(_neighbor, result.nearest))
     return (
@@ -101,26 +102,17 @@ def _neighbor(neighbor: Neighbor) -> str:
     )
 
 
-def _overlay(pixels: NDArray[np.uint8], relevance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Blend a relevance map (rows, columns) in [0, 1] over the picture (3, H, W) in gray.
+def _overlay(picture: Image.Image, relevance: NDArray[np.float32]) -> Image.Image:
+    """Blend a relevance map (rows, columns) in [0, 1] over the picture in gray.
 
     matplotlib's inferno: dark to bright, also for who does not see its colors.
     """
-    height, width = pixels.shape[1:]
-    gray = Image.fromarray(_channels_last(pixels)).convert("L")
-    smooth = Image.fromarray(relevance).resize((width, height), Image.Resampling.BILINEAR)
-    colors = colormaps["inferno"](np.asarray(smooth))[..., :3]
-    blended = (1 - MAP_WEIGHT) * np.asarray(gray)[..., None] + MAP_WEIGHT * 255 * colors
-    overlay: NDArray[np.uint8] = blended.round().astype(np.uint8).transpose(2, 0, 1)
-    return overlay
+    smooth = Image.fromarray(relevance).resize(picture.size, Image.Resampling.BILINEAR)
+    colors = Image.fromarray(colormaps["inferno"](np.asarray(smooth), bytes=True)[..., :3])
+    return Image.blend(picture.convert("L").convert("RGB"), colors, MAP_WEIGHT)
 
 
-def _channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-
-
-def _figure(pixels: NDArray[np.uint8], caption: str, alternative: str) -> str:
-    image = Image.fromarray(_channels_last(pixels))
+def _figure(image: Image.Image, caption: str, alternative: str) -> str:
     tag = _image_tag(image, alternative)
     return f"<figure>{tag}<figcaption>{_text(caption)}</figcaption></figure>"
 

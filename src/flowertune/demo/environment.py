@@ -20,11 +20,10 @@ def temporary_folder() -> Iterator[Path]:
     before, environment = tempfile.tempdir, dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="flowertune-demo-") as name:
         folder = Path(name).resolve()
-        tempfile.tempdir = str(folder)
         for key in environment:
             if key.upper().startswith(_NOT_FOR_THE_PAGE):
                 del os.environ[key]
-        os.environ["GRADIO_TEMP_DIR"] = os.environ["MPLCONFIGDIR"] = str(folder)
+        tempfile.tempdir = os.environ["GRADIO_TEMP_DIR"] = os.environ["MPLCONFIGDIR"] = str(folder)
         try:
             yield folder
         finally:

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +19,7 @@ from flowertune.inference import run_images
 from flowertune.inference.predictor import BATCH_SIZE, Predictor
 
 
-@dataclass(frozen=True)
-class Neighbor:
+class Neighbor(NamedTuple):
     """Training image and its cosine similarity to the query."""
 
     path: Path
@@ -76,9 +76,10 @@ def load_neighbors(
         return _without_neighbors(f"The training photos are not in {printable(root)} any more")
     readable, embeddings, n_done = [], [], 0
     with closing(run_images.read_unchanged(chosen, root, model.preprocessing)) as decoded:
-        while batch := list(islice(decoded, BATCH_SIZE)):
+        pairs = zip(chosen, decoded, strict=True)
+        while batch := list(islice(pairs, BATCH_SIZE)):
             pixels = []
-            for image, item in zip(chosen[n_done : n_done + len(batch)], batch, strict=True):
+            for image, item in batch:
                 if isinstance(item, UnreadableImageError):
                     left_out(f"{printable(image.path)}: {item}")
                 else:

@@ -50,10 +50,7 @@ class Parity:
 
 
 def draw_sample(model: Predictor) -> Sample:
-    """Sample unchanged images of the run, from val if possible, or else synthetic ones.
-
-    Where none is, pictures that are drawn by seed.
-    """
+    """Sample unchanged images of the run, from val if possible; if there are none, drawn ones."""
     split, pixels = _run_pixels(model)
     description = f"{len(pixels)} {split} photos"
     if not pixels:

@@ -3,13 +3,17 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowertune.analysis.settings import Job
@@ -21,59 +25,107 @@ from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, UsageError, first_line
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweeps.sweep import Sweep, SweepTables, check_distinct_runs
+from flowertune.sweeps.sweep import Sweep, SweepTables, Tables, check_distinct_runs
+
+Execute = Callable[[Config], int]
 
 
-def run_sweep(
-    composer: Hydra,
+def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
+    """Compose and check all jobs of the sweep whose master config is `node`.
+
+    Raises UsageError where a job's config is wrong, or two are the same run.
+    """
+    # what a sweeper goes by: hydra.sweeper.params, then the typed overrides
+    params = OmegaConf.select(node, "hydra.sweeper.params") or {}
+    param_overrides = [f"{key}={value}" for key, value in params.items()]
+    parsed = parse_overrides(composer, [*param_overrides, *typed_overrides(node)])
+    jobs: list[Job] = []
+    if is_search(node):
+        _check_search(node)
+    else:
+        jobs = [job for job, _ in compose_jobs(composer, node, expand_jobs(parsed))]
+    keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
+    methods = {job.method: None for job in jobs} or {node.method: None}
+    return create_sweep(node, SWEEPS, "_".join(methods), SweepTables(keys), keys, jobs)
+
+
+def create_sweep(
     node: DictConfig,
-    name: str,
-    task_overrides: Sequence[str],
-    execute: Callable[[Config], int],
-) -> int:
+    parent: str,
+    title: str,
+    tables: Tables,
+    swept: tuple[str, ...],
+    jobs: Sequence[Job],
+    batch: Sequence[Sequence[str]] | None = None,
+) -> Sweep:
+    """Create a sweep; its directory in `parent` is named by the title and what was typed.
+
+    Raises UsageError where two jobs are the same run.
+    """
+    check_distinct_runs(jobs)
+    return Sweep(
+        path=Path(node.run.root).expanduser() / parent / run_name(title, node.hydra.overrides.task),
+        swept=swept,
+        planned=jobs,
+        batch=batch,
+        total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
+        tables=tables,
+        uses_processes=node.hydra.launcher._target_ != BasicLauncherConf._target_,
+        console=node.run.console,
+    )
+
+
+def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute) -> int:
     """Run all jobs of the sweep whose master config is `node`. -> exit code.
 
-    Raises:
-        UsageError: a job's config is wrong, two are the same run, or the sweep's directory is in
-            use.
+    Raises UsageError where the sweep's directory is in use.
     """
-    with translate_errors():
-        # what a sweeper goes by: hydra.sweeper.params, then the typed overrides
-        params = OmegaConf.select(node, "hydra.sweeper.params") or {}
-        param_overrides = [f"{key}={value}" for key, value in params.items()]
-        parsed = parse_overrides(composer, [*param_overrides, *typed_overrides(node)])
-        jobs = _plan_jobs(composer, node, parsed)
-        sweep = _create_sweep(node, parsed, jobs)
 
-    def launch(job: Callable[[DictConfig], float | None]) -> None:
-        composer.multirun(name, job, [*task_overrides, *hydra_overrides(sweep)])
-
-    return run_jobs(sweep, jobs, execute, launch)
-
-
-def run_jobs(
-    sweep: Sweep,
-    jobs: list[Job],
-    execute: Callable[[Config], int],
-    launch: Callable[[Callable[[DictConfig], float | None]], None],
-) -> int:
-    """Run all jobs; `launch` calls its argument with each job's node. -> exit code."""
-
-    def run_job(node: DictConfig) -> float | None:
+    def run_job(job_node: DictConfig) -> float | None:
         """Run one job, in this process or by a launcher in another one or on another machine."""
-        job = _create_job(node, HydraConfig.get().job.num + 1)
-        return sweep.run_job(job, lambda: execute(_set_group(to_named_config(node), sweep)))
+        job = _create_job(job_node, HydraConfig.get().job.num + 1)
+        return sweep.run_job(job, lambda: execute(_set_group(to_named_config(job_node), sweep)))
 
-    with sweep.open(jobs):
+    with sweep.open():
         try:
             with translate_errors():
-                launch(run_job)
+                _launch(sweep, composer, node, run_job)
         except Exception as error:  # the launcher's or the sweeper's: jobs keep their own
             if not sweep.has_started():
                 raise
             print(f"the sweep ended early: {first_line(error)}", file=sys.stderr)
             return EXIT_FAILED
     return sweep.exit_code()
+
+
+def _launch(
+    sweep: Sweep, composer: Hydra, node: DictConfig, run_job: Callable[[DictConfig], float | None]
+) -> None:
+    """Call `run_job` with each job's node, in Hydra's way: by its sweeper, or the given batch."""
+    typed: Any = OmegaConf.to_container(node.hydra.overrides, resolve=False)
+    folder = str(sweep.path).replace('"', '\\"')
+    words = [*typed["hydra"], *typed["task"], "hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
+    if sweep.total and _joblib_processes(node) > sweep.total:
+        words.append(f"hydra.launcher.n_jobs={sweep.total}")  # none that waits for no job
+    name = node.hydra.job.config_name
+    if sweep.batch is None:
+        composer.multirun(name, run_job, words)
+        return
+    master = composer.compose_config(name, words, RunMode.MULTIRUN, validate_sweep_overrides=False)
+    context = HydraContext(config_loader=composer.config_loader, callbacks=Callbacks(master))
+    launcher = Plugins.instance().instantiate_launcher(context, run_job, master)
+    for job_return in launcher.launch(sweep.batch, initial_job_idx=0):
+        _ = job_return.return_value  # raises what a launcher kept to itself
+
+
+def _joblib_processes(node: DictConfig) -> int:
+    """How many processes joblib would start at once; 0 for another launcher."""
+    n_jobs = OmegaConf.select(node, "hydra.launcher.n_jobs")
+    if n_jobs is None:
+        return 0
+    import joblib  # comes with its launcher
+
+    return int(joblib.effective_n_jobs(n_jobs))
 
 
 def _set_group(config: Config, sweep: Sweep) -> Config:
@@ -84,12 +136,6 @@ def _set_group(config: Config, sweep: Sweep) -> Config:
     return config
 
 
-def hydra_overrides(sweep: Sweep) -> list[str]:
-    """Overrides that tell Hydra of the sweep."""
-    folder = str(sweep.path).replace('"', '\\"')
-    return ["hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
-
-
 def parse_overrides(composer: Hydra, arguments: Sequence[str]) -> list[Override]:
     """Parse the overrides; of those for the same key the last one counts."""
     parser = OverridesParser.create(config_loader=composer.config_loader)
@@ -97,24 +143,9 @@ def parse_overrides(composer: Hydra, arguments: Sequence[str]) -> list[Override]
     return list({override.get_key_element(): override for override in parsed}.values())
 
 
-def _plan_jobs(composer: Hydra, node: DictConfig, parsed: list[Override]) -> list[Job]:
-    """Compose and check all jobs; none if a sweeper decides them as it goes."""
-    if is_search(node):
-        _check_search(node)
-        return []
-    jobs = [job for job, _ in compose_jobs(composer, node, expand_jobs(parsed))]
-    check_distinct_runs(jobs)
-    return jobs
-
-
 def is_search(node: DictConfig) -> bool:
     """Whether a sweeper decides the jobs as it goes."""
     return bool(node.hydra.sweeper._target_ != BasicSweeperConf._target_)
-
-
-def uses_processes(node: DictConfig) -> bool:
-    """Whether a launcher starts the jobs in processes of their own."""
-    return bool(node.hydra.launcher._target_ != BasicLauncherConf._target_)
 
 
 def expand_jobs(parsed: list[Override]) -> list[list[str]]:
@@ -146,20 +177,6 @@ def _check_search(node: DictConfig) -> None:
         )
     if to_config(without_hydra(node)).data.protocol == "trainval":
         raise UsageError("data.protocol=trainval: has no val for a search to go by")
-
-
-def _create_sweep(node: DictConfig, parsed: list[Override], jobs: list[Job]) -> Sweep:
-    methods = {job.method: None for job in jobs} or {node.method: None}
-    name = run_name("_".join(methods), node.hydra.overrides.task)
-    keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
-    return Sweep(
-        path=Path(node.run.root).expanduser() / SWEEPS / name,
-        swept=keys,
-        total=len(jobs) or OmegaConf.select(node, "hydra.sweeper.n_trials"),
-        tables=SweepTables(keys),
-        uses_processes=uses_processes(node),
-        console=node.run.console,
-    )
 
 
 def _create_job(node: DictConfig, number: int) -> Job:

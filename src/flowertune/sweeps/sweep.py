@@ -16,7 +16,6 @@ import gc
 import json
 import os
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +38,6 @@ from flowertune.errors import (
     EXIT_FAILED,
     EXIT_REFUSED,
     FlowertuneError,
-    Interrupted,
     UsageError,
     with_type,
 )
@@ -47,8 +45,7 @@ from flowertune.report.console import sweep as report
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import not_writable_message, to_csv
 from flowertune.runs.resume import lock_run
-from flowertune.runtime.streams import resilient_output
-from flowertune.sweeps.workers import WorkerProcesses
+from flowertune.sweeps import workers
 
 
 def check_distinct_runs(jobs: Sequence[Job]) -> None:
@@ -92,10 +89,16 @@ class SweepTables:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Directory of one sweep. `swept`: the keys of several values; `total`: jobs, if known."""
+    """Checked jobs of a sweep, and its directory.
+
+    swept: the keys of several values. planned: the jobs, unless a sweeper decides them as it goes.
+    batch: the overrides of each; None where Hydra's sweeper expands them. total: jobs, if known.
+    """
 
     path: Path
     swept: tuple[str, ...]
+    planned: Sequence[Job]
+    batch: Sequence[Sequence[str]] | None
     total: int | None
     tables: Tables
     uses_processes: bool  # whether its jobs have processes of their own
@@ -103,56 +106,61 @@ class Sweep:
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
-    def open(self, jobs: Sequence[Job]) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """Lock the sweep while the body runs its jobs, then write the tables.
 
-        `jobs`: those known beforehand. However the body ends, the tables hold what there is.
+        However the body ends, the tables hold what there is.
 
         Raises:
             UsageError: another process has the sweep, or the directory cannot be made.
         """
         with lock_run(self.path):
+            workers.wait_for_orphans(self.folder)
             try:
-                shutil.rmtree(self.path / "jobs", ignore_errors=True)
-                (self.path / "jobs").mkdir(parents=True)
-                for job in jobs:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir(parents=True)
+                for job in self.planned:
                     self._write(job)
             except OSError as error:
                 raise UsageError(not_writable_message(self.path, error)) from error
-            final_state = "failed"  # the launcher came back without them: their process died
+            interruption = None
             try:
-                with self.workers.relay_signals() if self.uses_processes else nullcontext():
+                with workers.stop_together(self.folder) if self.uses_processes else nullcontext():
                     yield
-            except KeyboardInterrupt:
-                final_state = "interrupted"
+            except KeyboardInterrupt as raised:
+                interruption = raised
                 raise
             finally:
-                self._close(final_state)
+                self._close(interruption)
 
     def run_job(self, job: Job, action: Callable[[], int]) -> float | None:
         """Run one job and record its outcome. -> top-1 on val, for a search.
 
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
-        the sweep; in a process of its own it ends it by a sign that the other jobs see.
+        the sweep; in a process of its own it ends that job.
         """
         in_worker = os.getpid() != self.pid
-        with resilient_output() if in_worker else nullcontext():
+        with workers.keep_process() if in_worker else nullcontext():
             return self._run_job(job, action, in_worker)
 
     def _run_job(self, job: Job, action: Callable[[], int], in_worker: bool) -> float | None:
-        title, console = self._title(job), ConsoleReporter(mode=self.console)
+        title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
+        console = ConsoleReporter(mode=self.console)
+        register = workers.register(self.folder, job.number) if in_worker else nullcontext(True)
+        log = _redirect_output(self.folder / f"{job.number}.log") if in_worker else nullcontext()
         try:
-            with self._start(job, in_worker) as may_start:
+            with register as may_start:
                 if not may_start:
                     return None
-                state, why = _outcome(action)
+                console.say(f"{title}: {report.label(job, self.swept)}")
+                self._write(replace(job, state="running"))
+                with log:
+                    state, why = _outcome(action)
         except KeyboardInterrupt as interruption:
-            self._write(replace(job, state="interrupted", why=str(interruption) or None))
-            if not in_worker:
-                raise
-            sig = interruption.received if isinstance(interruption, Interrupted) else signal.SIGINT
-            self.workers.stop(sig)
-            return None
+            self._write(_interrupted(job, interruption))
+            if in_worker:
+                return None
+            raise
         job = replace(job, state=state, why=why)
         self._write(job)
         jobs = self.jobs()
@@ -181,58 +189,44 @@ class Sweep:
 
     def jobs(self) -> list[Job]:
         """List all known jobs, in order."""
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in self._job_files()]
+        paths = self.folder.glob("[0-9]*.json")
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         return sorted((Job(**record) for record in records), key=lambda job: job.number)
 
-    def _job_files(self) -> Iterator[Path]:
-        return (self.path / "jobs").glob("[0-9]*.json")
+    @property
+    def folder(self) -> Path:
+        """Folder of the jobs' records."""
+        return self.path / "jobs"
 
     def _write(self, job: Job) -> None:
-        files.write_json(self.path / "jobs" / f"{job.number}.json", asdict(job))
+        files.write_json(self.folder / f"{job.number}.json", asdict(job))
 
-    def _close(self, final_state: str) -> None:
+    def _close(self, interruption: KeyboardInterrupt | None) -> None:
         """Write the final states and tables; remove a sweep whose jobs never started."""
         if not self.has_started():
-            shutil.rmtree(self.path / "jobs")
+            shutil.rmtree(self.folder)
             with suppress(OSError):  # tables of an earlier time are there
                 self.path.rmdir()
             return
         for job in self.jobs():
-            if job.state == "running":
-                self._write(replace(job, state=final_state, why="its process ended"))
+            if interruption is not None and job.state in ("running", "interrupted"):
+                self._write(_interrupted(job, interruption))
+            elif job.state == "running":  # the launcher came back without it
+                self._write(replace(job, state="failed", why="its process ended"))
         jobs = self.jobs()
         self.tables.write(self.path, jobs)
         self.tables.show(ConsoleReporter(mode=self.console), self.path, jobs)
 
-    @property
-    def workers(self) -> WorkerProcesses:
-        """Processes of the jobs, if they have their own."""
-        return WorkerProcesses(self.path / "jobs")
 
-    @contextmanager
-    def _start(self, job: Job, in_worker: bool) -> Iterator[bool]:
-        """Announce the job, if it may start. In a worker process, it prints to its own log."""
-        if not in_worker:
-            self._announce(job)
-            yield True
-            return
-        with self.workers.register(job.number) as may_start:
-            if not may_start:
-                yield False
-                return
-            self._announce(job)
-            path = self.path / "jobs" / f"{job.number}.log"
-            log = path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
-            with log, redirect_stdout(log), redirect_stderr(log):
-                yield True
+@contextmanager
+def _redirect_output(path: Path) -> Iterator[None]:
+    log = path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    with log, redirect_stdout(log), redirect_stderr(log):
+        yield
 
-    def _announce(self, job: Job) -> None:
-        console = ConsoleReporter(mode=self.console)
-        console.say(f"{self._title(job)}: {report.label(job, self.swept)}")
-        self._write(replace(job, state="running"))
 
-    def _title(self, job: Job) -> str:
-        return f"job {job.number}" + (f" of {self.total}" if self.total else "")
+def _interrupted(job: Job, interruption: KeyboardInterrupt) -> Job:
+    return replace(job, state="interrupted", why=str(interruption) or None)
 
 
 def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:

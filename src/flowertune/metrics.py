@@ -1,6 +1,7 @@
 """Compute the metrics of a split."""
 
 import math
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -8,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+EVALUATED_SPLITS = ("val", "test")  # whose results are shown, in this order
 CALIBRATION_BINS = 15
 _Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
+
+
+def reported_split(splits: Container[str]) -> str:
+    """Split that a run is reported and compared on: test, or val without one."""
+    return "test" if "test" in splits else "val"
 
 
 @dataclass(frozen=True)

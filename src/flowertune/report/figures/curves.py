@@ -40,8 +40,7 @@ def _loss_terms(run: ReportedRun) -> list[str]:
 
 
 def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
-    figure = style.new_figure(7, 3.4)
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(7, 3.4)
     values = np.array([line["loss"] for line in run.steps])
     axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
     by_epoch: dict[int, list[float]] = {}
@@ -72,8 +71,7 @@ def _loss(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
 
 
 def _accuracy(run: ReportedRun) -> Figure:
-    figure = style.new_figure(7, 3)
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(7, 3)
     epochs = [line["epoch"] for line in run.validations]
     for number, (key, label) in enumerate((("top1", "top-1"), ("mean_per_class", "mean per class"),
                                            ("top5", "top-5"))):  # fmt: skip
@@ -105,8 +103,7 @@ def _terms(run: ReportedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
 
 
 def _rates(run: ReportedRun, epochs: NDArray[Any]) -> Figure:
-    figure = style.new_figure(7, 2.6)
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(7, 2.6)
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
     for number, (key, label) in enumerate((("lr", name), ("head_lr", "head"))):
         values = np.array([line[key] for line in run.steps])
@@ -137,7 +134,7 @@ def _over_epochs(axes: "Axes", title: str) -> None:
     style.whole_numbers(axes)
     axes.set_xlabel("epoch")
     axes.set_ylabel(title)
-    axes.legend(labelcolor=style.INK, frameon=False, fontsize=9)
+    style.add_legend(axes, fontsize=9)
 
 
 def _first_last(values: Sequence[float] | NDArray[Any]) -> str:

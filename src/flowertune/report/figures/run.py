@@ -42,8 +42,7 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     sizes = Counter(p.label for p in predictions)
     pairs = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
-    figure = style.new_figure(side, side)
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(side, side)
     squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
     for (label, predicted), n in pairs.items():
         if label in index and predicted in index:
@@ -78,8 +77,7 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     """Plot the accuracy of each class with its interval."""
     shown = accuracies[:BAR_CLASSES]
-    figure = style.new_figure(7, 1 + 0.19 * len(shown))
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(7, 1 + 0.19 * len(shown))
     values = np.array([100 * n_correct / n for _, n_correct, n in shown])
     ends = 100 * np.array([wilson_interval(n_correct, n) for _, n_correct, n in shown])
     axes.barh(

@@ -43,3 +43,4 @@ def test_the_wheel_trains_without_the_checkout(
     assert process.returncode == 0, process.stderr
     assert "linear probe" in process.stdout
     assert (tmp_path / "runs" / "r" / "results.json").is_file()
+    assert (tmp_path / "runs" / "r" / "report.html").is_file()

@@ -16,6 +16,7 @@ from flowertune.demo.answer import Explanation
 from flowertune.demo.neighbors import Neighbor
 from flowertune.errors import printable
 from flowertune.inference.predictor import UnreadableImage
+from flowertune.metrics import reported_split
 
 THUMBNAIL_SIDE = 112  # pixels of a training photo
 MAP_WEIGHT = 0.6  # of the map, over the picture in gray
@@ -23,7 +24,7 @@ MAP_WEIGHT = 0.6  # of the map, over the picture in gray
 
 def lead(run: str, results: dict[str, Any], classes: int) -> str:
     """Describe the model and its accuracy, above the upload box."""
-    split = "test" if "test" in results["splits"] else "val"
+    split = reported_split(results["splits"])
     metrics = results["splits"][split]
     low, high = (f"{100 * share:.1f}" for share in metrics["top1_interval"])
     return (

@@ -173,41 +173,39 @@ def _document(groups: Sequence[Comparison], jobs: Sequence[Job]) -> str:
     return "\n".join(parts)
 
 
+_FACTS = ("backbone", "tag", "protocol", "device", "precision")
+_OVER_SEEDS = ("mean", "std", "low", "high")
+_DIFFERENCE = (
+    "reference", "difference", "difference_low", "difference_high", "interval_holds_reference",
+)  # fmt: skip
+
+
 def _csv(groups: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows, one per method; accuracies in [0, 1]."""
+    estimates = [f"{metric}_{name}" for metric in METRICS for name in _OVER_SEEDS]
+    of_split = ["photos", *estimates, *_DIFFERENCE]
     header = ["method", "seeds", "seed_matters", "trainable_parameters", "minutes"]
-    for split in EVALUATED_SPLITS:
-        header.append(f"{split}_photos")
-        for metric in METRICS:
-            header += [f"{split}_{metric}_{name}" for name in ("mean", "std", "low", "high")]
-        difference = [f"difference_{name}" for name in ("", "low", "high")]
-        header += [f"{split}_{name}".rstrip("_") for name in ("reference", *difference)]
-        header.append(f"{split}_interval_holds_reference")
+    header += [f"{split}_{name}" for split in EVALUATED_SPLITS for name in of_split]
     rows = []
-    for group in groups:
-        for setting in group.settings:
-            seeds = " ".join(str(results["seed"]) for results in setting.results)
-            cells: list[Any] = [setting.label, seeds, setting.runs[0].depends_on_seed]
-            cells += [setting.trainable_parameters, setting.minutes]
-            for split in EVALUATED_SPLITS:
-                cells += _csv_cells(setting, split)
-            rows.append([*cells, *(setting.results[0][name] for name in _FACTS)])
+    for setting in (each for group in groups for each in group.settings):
+        seeds = " ".join(str(results["seed"]) for results in setting.results)
+        cells = [setting.label, seeds, setting.runs[0].depends_on_seed]
+        cells += [setting.trainable_parameters, setting.minutes]
+        for split in EVALUATED_SPLITS:
+            values = _csv_values(setting, split) if split in setting.splits else {}
+            cells += map(values.get, of_split)
+        rows.append([*cells, *(setting.results[0][name] for name in _FACTS)])
     return [*header, *_FACTS], rows
 
 
-_FACTS = ("backbone", "tag", "protocol", "device", "precision")
-
-
-def _csv_cells(setting: Setting, split: str) -> list[Any]:
-    if split not in setting.splits:
-        return [None] * (1 + 4 * len(METRICS) + 5)
-    cells: list[Any] = [setting.metrics(split)[0]["n"]]
+def _csv_values(setting: Setting, split: str) -> dict[str, Any]:
+    values = {"photos": setting.metrics(split)[0]["n"]}
     for metric in METRICS:
-        estimate = setting.estimate(split, metric)
-        cells += [estimate.mean, estimate.std, *(estimate.interval or (None, None))]
-    compared = compare_to_reference(setting, split)
-    if compared is None:
-        return [*cells, *[None] * 5]
-    published, difference = compared
-    values = [difference.value, difference.low, difference.high]
-    return [*cells, published, *values, difference.includes_zero]
+        each = setting.estimate(split, metric)
+        names = [f"{metric}_{name}" for name in _OVER_SEEDS]
+        values |= zip(names, (each.mean, each.std, *(each.interval or (None, None))), strict=True)
+    if compared := compare_to_reference(setting, split):
+        published, ours = compared
+        differences = (ours.value, ours.low, ours.high, ours.includes_zero)
+        values |= zip(_DIFFERENCE, (published, *differences), strict=True)
+    return values

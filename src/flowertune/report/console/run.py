@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -69,26 +69,20 @@ class ConsoleReporter:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Show progress bars (on a terminal) or lines for `advance` while the body runs."""
-        if not self._is_live:
-            try:
+        if self._is_live:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                **self._redrawing(),
+            )
+        try:
+            with self._progress or nullcontext():
                 yield
-            finally:
-                self._tasks.clear()
-            return
-        bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            **self._redrawing(),
-        )
-        with bar:
-            self._progress = bar
-            try:
-                yield
-            finally:
-                self._progress = None
-                self._tasks.clear()
+        finally:
+            self._progress = None
+            self._tasks.clear()
 
     def advance(self, description: str, done: int, total: int | None) -> None:
         """Update the progress of a task, which its description identifies."""
@@ -120,13 +114,12 @@ class ConsoleReporter:
         if not self._is_live:
             yield signals.write
             return
-        view = TrainingView(epochs, steps_per_epoch, lines)
-        with Live(view, **self._redrawing()):
-            self._view = view
-            try:
-                yield view.note
-            finally:
-                self._view = None
+        self._view = TrainingView(epochs, steps_per_epoch, lines)
+        try:
+            with Live(self._view, **self._redrawing()):
+                yield self._view.note
+        finally:
+            self._view = None
 
     def step(self, epoch: int, done: int, lines: Sequence[Mapping[str, Any]]) -> None:
         """Report the `done`th step of an epoch; `lines` are the metrics known of this epoch."""

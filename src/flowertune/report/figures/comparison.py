@@ -108,8 +108,7 @@ def _scatter(
             xytext=(0, 3 if is_below else -3), textcoords="offset points",
             ha="right", va="bottom" if is_below else "top", fontsize=8, color=style.INK,
         )  # fmt: skip
-    axes.set_xlabel(title)
-    axes.set_ylabel(f"top-1 on {group.reported_split}, %")
+    axes.set(xlabel=title, ylabel=f"top-1 on {group.reported_split}, %")
     return figure
 
 
@@ -178,8 +177,7 @@ def _curve(group: Comparison, key: str, positions: Sequence[float]) -> Figure:
         _error_bars(axes, sorted(positions), estimates, number, split)
     if min(positions) > 0 and max(positions) > 10 * min(positions):
         style.logarithmic(axes)
-    axes.set_xlabel(key)
-    axes.set_ylabel("top-1, %")
+    axes.set(xlabel=key, ylabel="top-1, %")
     style.add_legend(axes)
     text = "; ".join(
         f"{setting.label}: " + ", ".join(f"{s} {_top1(setting, s)}" for s in group.splits)
@@ -208,8 +206,7 @@ def _map(
             x_values.index(x), y_values.index(y), f"{value:.2f}", ha="center", va="center",
             color="#ffffff" if value < middle else "#101010",
         )  # fmt: skip
-    axes.set_ylabel(keys[0])
-    axes.set_xlabel(keys[1])
+    axes.set(ylabel=keys[0], xlabel=keys[1])
     figure.colorbar(image, label=f"top-1 on {split}, %")
     text = "; ".join(f"{setting.label}: {_top1(setting, split)}" for setting in group.settings)
     return Figure("sweep", figure, f"Mean top-1 on {split} for each pair of values.", text)

@@ -55,11 +55,8 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
         axes.set_yticks(range(len(classes)), classes, fontsize=size)
     axes.grid(color=style.INK, linewidth=0.4, alpha=0.25)  # leads from a square to its names
     axes.set_axisbelow(True)
-    axes.set_xlim(-0.5, len(classes) - 0.5)
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.set_aspect("equal")
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("is")
+    last = len(classes) - 0.5
+    axes.set(xlim=(-0.5, last), ylim=(last, -0.5), aspect="equal", xlabel="taken for", ylabel="is")
     worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
                       confused_pairs(predictions)[:5])  # fmt: skip
     text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
@@ -87,9 +84,7 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     )  # fmt: skip
     with style.settings():
         axes.set_yticks(range(len(shown)), [name for name, _, _ in shown], fontsize=8)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("right, %")
+    axes.set(xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6), xlabel="right, %")
     caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
     if len(shown) < len(accuracies):
         caption += f" The lowest {len(shown)} of {len(accuracies)}."
@@ -116,12 +111,8 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
         shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
         counts.bar(center, int(in_bin.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
         bands.append(f"{sure:.0f} sure, {right:.0f} right, {int(in_bin.sum())} photos")
-    for axes in (shares, counts):
-        axes.set_xlim(0, 100)
-    shares.set_ylabel("right, %")
-    shares.set_ylim(0, 100)
-    counts.set_ylabel("photos")
-    counts.set_xlabel("how sure the model is, %")
+    shares.set(xlim=(0, 100), ylim=(0, 100), ylabel="right, %")
+    counts.set(xlim=(0, 100), ylabel="photos", xlabel="how sure the model is, %")
     caption = (
         "Bars: the share that is right of the photos in each band of sureness. On the dashed line "
         "a model is as often right as it says; below it, it is too sure. Dots: the band's mean."
@@ -148,9 +139,7 @@ def embedding_map(embeddings: Embeddings, predictions: Sequence[Prediction]) -> 
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
             axes.set_title(title, fontsize=11, color=style.INK)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlabel(f"{100 * share:.0f} % of the variance")
+        axes.set(xticks=[], yticks=[], xlabel=f"{100 * share:.0f} % of the variance")
     with style.settings():
         figure.legend(
             *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,

@@ -33,7 +33,7 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     run = read_report(path)
     results, split, data = run.results, run.reported_split, run.report_data
     top1 = estimate([results["splits"][split]], "top1")
-    tables, notes = _tables(run)
+    tables, has_reference = _tables(run)
     curve_figures, figures = curves(run), _figures(run)
     accuracies = run_figures.class_accuracies(run.predictions)
     sizes = {name: n for name, _, n in accuracies}
@@ -47,13 +47,12 @@ def write(path: Path, output: Path | None = None) -> list[str]:
         interval=format_interval(top1),
         protocol=protocol_text(results),
         tables=tables,
-        notes=notes,
+        reference=f"{DESCRIPTION}, seed 42" if has_reference else DESCRIPTION,
         missing=data if isinstance(data, str) else None,
         images=_NO_IMAGES if isinstance(data, str) else data.images,
         predictions=run.predictions,
         pairs=[[label, other, f"{n} of {sizes[label]}"] for label, other, n in confused],
         classes=[[name, percent(right / n), f"{right} of {n}"] for name, right, n in accuracies],
-        settings=_settings(run),
         config=run.config_text,
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False),
         curves=curve_figures,
@@ -79,9 +78,9 @@ def _figures(run: ReportedRun) -> dict[str, Figure]:
     return {figure.name: figure for figure in figures}
 
 
-def _tables(run: ReportedRun) -> tuple[list[tuple[Any, ...]], list[str]]:
-    """Header, rows and caption of the table of each split, and the notes below them."""
-    results, tables, published = run.results, [], False
+def _tables(run: ReportedRun) -> tuple[list[tuple[Any, ...]], bool]:
+    """Header, rows and caption of the table of each split, and whether the reference is in it."""
+    results, tables, has_reference = run.results, [], False
     for split in reversed(EVALUATED_SPLITS):
         rows = without_repeats(result_rows(results, split))
         if not rows:
@@ -92,30 +91,8 @@ def _tables(run: ReportedRun) -> tuple[list[tuple[Any, ...]], list[str]]:
             line += [percent(row.estimate("top5").mean), f"{row.trainable_parameters:,}"]
         top1 = published_top1(results["method"], split, run.finished.values)
         if top1 is not None:
-            published = True
+            has_reference = True
             lines.append(["reference", percent(top1), *[""] * (len(header) - 2)])
         n_images = results["splits"][split]["n"]
         tables.append((header, lines, f"{split}, {n_images:,} photos; in per cent"))
-    notes = [
-        "95 % Wilson intervals: the sampling error of the photos; the spread over seeds comes on "
-        "top",
-        *results["notes"],
-        f"{DESCRIPTION}, seed 42" if published else DESCRIPTION,
-    ]
-    return tables, notes
-
-
-def _settings(run: ReportedRun) -> list[list[str]]:
-    results = run.results
-    best, epochs = results["best_epoch"], results["epochs_run"]
-    epoch_kept = f"the last of {epochs}" if best is None else f"{best} of {epochs}"
-    return [
-        ["model, head", f"{results['model']}, {results['head']}"],
-        ["augmentation, loss", f"{results['augmentation']}, {results['loss']}"],
-        ["seed", str(results["seed"])],
-        ["epoch kept", epoch_kept if epochs else "no epochs: on frozen features"],
-        ["seconds of training and validation", f"{results['seconds']:,.1f}"],
-        ["device, precision", f"{results['device']}, {results['precision']}"],
-        ["weights (SHA-256)", results["weights_sha256"]],
-        ["photos (SHA-256)", results["data_fingerprint"]],
-    ]
+    return tables, has_reference

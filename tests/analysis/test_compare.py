@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flowertune.analysis.compare import best_first, compare_runs
+from flowertune.analysis.compare import compare_runs
 from flowertune.analysis.statistics import t_interval
 from flowertune.commands import compose
-from flowertune.report.comparison import lines
 from flowertune.runs.directory import Run
 from flowertune.runs.finished import FinishedRun, read_finished_run
 
@@ -31,7 +30,7 @@ def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
 
 def test_runs_that_differ_by_their_seed_are_one_row(done: Done) -> None:
     runs = [done("method=mixup", f"seed={seed}", val=seed / 100) for seed in (70, 72, 74)]
-    ((row,),) = (group.rows for group in compare_runs(runs))
+    ((row,),) = (group.settings for group in compare_runs(runs))
     assert (row.label, row.seeds_label) == ("mixup", "3 seeds")
     estimate = row.estimate("val", "top1")
     assert estimate.mean == pytest.approx(0.72)
@@ -47,23 +46,22 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
     ]
     (group,) = compare_runs(runs)
     assert group.keys == ("method", "augmentation.alpha")
-    assert [row.label for row in group.rows] == [
+    assert [row.label for row in group.settings] == [
         "mixup augmentation.alpha=0.1", "mixup augmentation.alpha=0.4",
         "vpt augmentation.alpha=null",
     ]  # fmt: skip
-    probes = [line for line in lines(group) if line.row is None]  # one has another
-    assert [(line.label, line.estimates["test", "top1"].mean) for line in probes] == [
+    probes = [row for row in group.rows("test") if row.setting is None]  # one has another
+    assert [(row.name, row.estimate("top1").mean) for row in probes] == [
         ("linear probe beside mixup augmentation.alpha=0.1", 0.4),
         ("linear probe beside vpt augmentation.alpha=null", 0.3),
     ]
-    best = best_first(group)
-    assert best.rows[0].label == "mixup augmentation.alpha=0.4"
+    assert group.best_first().settings[0].label == "mixup augmentation.alpha=0.4"
 
 
 def test_other_photos_or_another_backbone_are_another_table(done: Done) -> None:
     runs = [done("seed=1"), done("seed=2", "data.seed=5"), done("seed=1", "backbone=tiny")]
     found = compare_runs([*runs, done("seed=3")])
-    assert [[row.seeds_label for row in group.rows] for group in found] == [
+    assert [[row.seeds_label for row in group.settings] for group in found] == [
         ["2 seeds"], ["1 seed"], ["1 seed"],
     ]  # fmt: skip
 
@@ -80,7 +78,7 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
     done: Done, words: tuple[str, ...]
 ) -> None:
     runs = [done(*words, f"seed={seed}", test=0.4) for seed in (1, 2)]
-    ((row,),) = (group.rows for group in compare_runs(runs))
+    ((row,),) = (group.settings for group in compare_runs(runs))
     estimate = row.estimate("test", "top1")
     assert (row.seeds_label, estimate.mean, estimate.std) == ("1, any seed", 0.4, None)
     assert estimate.interval == tuple(runs[0].results["splits"]["test"]["top1_interval"])
@@ -90,7 +88,7 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
 def test_a_probe_that_is_trained_by_steps_has_seeds(done: Done) -> None:
     words = ("method=linear_probe", "probe.solver=adamw")
     runs = [done(*words, f"seed={seed}", test=seed / 10) for seed in (1, 2)]
-    ((row,),) = (group.rows for group in compare_runs(runs))
+    ((row,),) = (group.settings for group in compare_runs(runs))
     assert row.seeds_label == "2 seeds"
     assert row.estimate("test", "top1").std == pytest.approx(0.1 / 2**0.5)
 

@@ -48,10 +48,12 @@ def test_mean_and_deviation_over_seeds_best_on_val_first(trained: Callable[..., 
     assert best.values == {"method": "mixup", "augmentation.alpha": "0.4"}
     assert [results["seed"] for results in best.results] == [0, 1, 2]
     for setting, alpha in ((best, "0.4"), (second, "0.1")):
-        for measure, values in (("val_top1", val[alpha]), ("test_top1", test[alpha])):
-            assert setting.mean[measure] == pytest.approx(np.mean(values))
-            assert setting.std[measure] == pytest.approx(np.std(values, ddof=1))
-        assert setting.mean["val_mean_per_class"] == pytest.approx(np.mean(val[alpha]) / 2)
+        for split, values in (("val", val[alpha]), ("test", test[alpha])):
+            top1 = setting.estimate(split, "top1")
+            assert top1.mean == pytest.approx(np.mean(values))
+            assert top1.std == pytest.approx(np.std(values, ddof=1))
+        per_class = setting.estimate("val", "mean_per_class")
+        assert per_class.mean == pytest.approx(np.mean(val[alpha]) / 2)
 
     header, rows = setting_rows([[best, second]], SWEPT)
     summary = [dict(zip(header, row, strict=True)) for row in rows]
@@ -69,7 +71,9 @@ def test_without_val_nothing_is_put_in_order(trained: Callable[..., Job]) -> Non
 
 def test_one_seed_has_no_deviation(trained: Callable[..., Job]) -> None:
     ((setting,),) = group_settings([trained(1, "0.1", 1)], SWEPT)
-    assert setting.std == {}
+    assert setting.estimate("val", "top1").std is None
+    header, rows = setting_rows([[setting]], SWEPT)
+    assert dict(zip(header, rows[0], strict=True))["val_top1_std"] is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,8 @@ def test_jobs_without_a_result_count_and_are_in_no_mean(
         job(3, tmp_path, "0.2", 1, "refused"),
     ]
     ((setting,),) = group_settings(jobs, SWEPT)
-    assert (setting.jobs, len(setting.results), setting.mean["val_top1"]) == (2, 1, 0.5)
+    assert (setting.n_jobs, len(setting.results)) == (2, 1)
+    assert setting.estimate("val", "top1").mean == 0.5
     header, rows = job_rows(jobs, SWEPT)
     table = [dict(zip(header, row, strict=True)) for row in rows]
     assert [row["state"] for row in table] == ["finished", "failed", "refused"]

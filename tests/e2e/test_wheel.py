@@ -26,6 +26,7 @@ def test_the_wheel_trains_without_the_checkout(
     unpacked: Path, tmp_path: Path, small: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     assert (unpacked / "flowertune/assets/tiny/open_clip_model.safetensors").is_file()
+    assert (unpacked / "flowertune/report/html/templates/run.html.jinja").is_file()
     shipped = {p.relative_to(unpacked / "flowertune/conf") for p in unpacked.rglob("*.yaml")}
     assert shipped == {p.relative_to(TOP / "conf") for p in (TOP / "conf").rglob("*.yaml")}
     code = (

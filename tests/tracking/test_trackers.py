@@ -35,7 +35,8 @@ MEASURED = {"n": 8, "loss": 0.75, "top1": 0.625, "top1_interval": [0.25, 0.875],
             "mean_per_class": 0.5, "per_class": [0.5]}  # fmt: skip
 PROBE = {**MEASURED, "top1": 0.375}
 RESULTS = {
-    "method": "mixup", "backbone": "tiny", "tag": "builtin", "protocol": "8 photos",
+    "method": "mixup", "model": "lora", "backbone": "tiny", "tag": "builtin",
+    "protocol": "8 photos",
     "trainable_parameters": 1234, "epochs_run": 2, "best_epoch": None, "seconds": 1.5,
     "splits": {"val": MEASURED},
     "baselines": {

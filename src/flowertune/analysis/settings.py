@@ -1,23 +1,28 @@
-"""Tabulate a sweep: one row per job, and one row per setting over its seeds."""
+"""Aggregate finished runs over their seeds, and tabulate the jobs of a sweep.
 
-from collections.abc import Sequence
+Accuracies are fractions in [0, 1].
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
+from typing import Any, TypeVar
 
+from flowertune.analysis.statistics import Estimate, estimate
+from flowertune.metrics import EVALUATED_SPLITS, reported_split
 from flowertune.runs.directory import Run
+from flowertune.runs.finished import FinishedRun
 
-_MODELS = ("", "linear_probe_", "zeroshot_")
-MEASURES = [
-    f"{model}{split}_{metric}"
-    for model in _MODELS
-    for split in ("val", "test")
-    for metric in ("top1", "mean_per_class")
-]
+TOP1 = "top1"  # has an interval, for one run as well
+METRICS = {TOP1: "top-1", "mean_per_class": "mean per class"}  # the columns of every table
+BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
+_MODELS = (None, "linear_probe", "zeroshot")  # the run itself and its baselines, as in the CSVs
 _FACTS = [
     "trainable_parameters", "best_epoch", "epochs_run", "seconds", "backbone", "tag", "protocol",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,45 +43,138 @@ class Job:
 
 
 @dataclass(frozen=True)
-class SettingStats:
-    """Results of the jobs that differ only by seed, on the same backbone and images.
+class Setting:
+    """Results that differ only by seed, on the same backbone and images.
 
-    `values`: column -> value as typed. `mean` and `std` (n - 1 in the denominator; absent
-    for one seed) are over the finished runs, accuracies in [0, 1]. `results`: of those runs.
+    `values`: key -> value, as text. `n_jobs`: with those that are not finished. `runs`: those of
+    the results, sorted by seed; none in a sweep, whose tables need no config.
     """
 
     values: dict[str, str]
-    jobs: int
-    results: list[dict[str, Any]]
-    mean: dict[str, float]
-    std: dict[str, float]
+    results: Sequence[Mapping[str, Any]]
+    n_jobs: int = 1
+    runs: tuple[FinishedRun, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """Name of the preset."""
+        return self.values["method"]
+
+    @property
+    def label(self) -> str:
+        """Method, and the values that distinguish the setting within its group."""
+        others = [f"{key}={value}" for key, value in self.values.items() if key != "method"]
+        return " ".join([self.method, *others])
+
+    @property
+    def seed_runs(self) -> tuple[FinishedRun, ...]:
+        """Its runs; a single one if the seed does not matter."""
+        return tuple(run for run in self.runs if run is self.runs[0] or run.depends_on_seed)
+
+    @property
+    def seeds_label(self) -> str:
+        """Number of seeds, for display."""
+        if not self.runs[0].depends_on_seed:
+            return "1, any seed"
+        return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
+
+    @property
+    def splits(self) -> list[str]:
+        """Evaluated splits, without train."""
+        return [split for split in EVALUATED_SPLITS if split in self.results[0]["splits"]]
 
     @property
     def reported_split(self) -> str:
-        """Split on which the setting is compared with its baselines."""
-        return "test" if "test_top1" in self.mean else "val"
+        """Split on which the setting is compared with others."""
+        return reported_split(self.splits)
+
+    @property
+    def trainable_parameters(self) -> int:
+        n_parameters: int = self.results[0]["trainable_parameters"]
+        return n_parameters
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of training and validation per run."""
+        seconds: list[float] = [results["seconds"] for results in self.results]
+        return mean(seconds)
+
+    @property
+    def minutes(self) -> float:
+        return self.seconds / 60
 
     @property
     def is_below_probe(self) -> bool:
         """Whether its mean is below its linear probe's, on test if there is one."""
-        if all(results["model"] in ("zeroshot", "linear_probe") for results in self.results):
+        if all(results["model"] in BASELINE_NAMES for results in self.results):
             return False
-        measure = f"{self.reported_split}_top1"
-        probe = self.mean.get(f"linear_probe_{measure}")
-        return probe is not None and self.mean[measure] < probe
+        probe = self.metrics(self.reported_split, "linear_probe")
+        top1 = self.estimate(self.reported_split, "top1").mean
+        return bool(probe) and top1 < estimate(probe, "top1").mean
+
+    def metrics(self, split: str, baseline: str | None = None) -> list[Mapping[str, Any]]:
+        """Metrics of a split, one mapping per seed; none unless every run was measured on it.
+
+        `baseline`: in place of the runs' own, those of their baseline.
+        """
+        results = [run.results for run in self.seed_runs] or self.results
+        metrics = [split_metrics(each, split, baseline) for each in results]
+        return [each for each in metrics if each is not None] if None not in metrics else []
+
+    def estimate(self, split: str, metric: str) -> Estimate:
+        """Estimate a metric of a split that its runs have."""
+        return estimate(self.metrics(split), metric)
 
 
-def accuracies(results: dict[str, Any]) -> dict[str, float]:
-    """Accuracies of one results.json by the names in MEASURES, if measured."""
-    models = {"": results, **{f"{name}_": each for name, each in results["baselines"].items()}}
-    return {
-        f"{prefix}{split}_{metric}": model["splits"][split][metric]
-        for prefix, model in models.items()
-        if model is not None
-        for split in ("val", "test")
-        if split in model["splits"]
-        for metric in ("top1", "mean_per_class")
-    }
+def split_metrics(
+    results: Mapping[str, Any], split: str, baseline: str | None = None
+) -> Mapping[str, Any] | None:
+    """Metrics of a split in results.json, or those of its baseline; None if not measured."""
+    model = results if baseline is None else results["baselines"].get(baseline)
+    return None if model is None else model["splits"].get(split)
+
+
+def protocol_text(results: Mapping[str, Any]) -> str:
+    """Backbone, weights and dataset, for display."""
+    return f"{results['backbone']} {results['tag']}; {results['protocol']}"
+
+
+def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Group items with an equal key, in the order given."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def comparability_key(results: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Facts that must be equal for two results to be comparable."""
+    names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
+    return tuple(results[name] for name in names)
+
+
+def best_first(settings: Sequence[Setting]) -> list[Setting]:
+    """Sort by mean top-1 on val. Without a val split nothing may select: keep the order."""
+    if "val" not in settings[0].splits:
+        return list(settings)
+    return sorted(settings, key=lambda setting: -setting.estimate("val", "top1").mean)
+
+
+def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
+    """Group the finished jobs by backbone and protocol, then by setting, the best first."""
+    keys = _keys(swept)
+    planned = [_values(job, keys) for job in jobs]
+    finished = [(job, results) for job in jobs if (results := job.results()) is not None]
+    groups = []
+    for group in group_by(finished, lambda pair: comparability_key(pair[1])):
+        settings = []
+        for pairs in group_by(group, lambda pair: _values(pair[0], keys)):
+            values = _values(pairs[0][0], keys)
+            by_key = dict(zip(keys, values, strict=True))
+            of_seeds = [results for _, results in pairs]
+            settings.append(Setting(by_key, of_seeds, planned.count(values)))
+        groups.append(best_first(settings))
+    return groups
 
 
 def seconds_left(jobs: Sequence[Job]) -> float:
@@ -98,58 +196,48 @@ def seconds_left(jobs: Sequence[Job]) -> float:
 
 def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of sweep.csv."""
-    columns = [*MEASURES, *_FACTS]
-    header = ["job", "run", "seed", *_keys(swept), "state", "why", *columns, "notes"]
+    header = ["job", "run", "seed", *_keys(swept), "state", "why", *_measures(), *_FACTS, "notes"]
     rows = []
     for job in jobs:
         results = job.results()
-        values = {} if results is None else {**results, **accuracies(results)}
         row = [job.number, job.run, job.seed, *_values(job, _keys(swept)), job.state, job.why]
-        notes = "; ".join(values.get("notes", ()))
-        rows.append([*row, *(values.get(name) for name in columns), notes])
+        for baseline, split, metric in _measures().values():
+            metrics = results and split_metrics(results, split, baseline)
+            row.append(metrics[metric] if metrics else None)
+        facts = results or {}
+        rows.append([*row, *map(facts.get, _FACTS), "; ".join(facts.get("notes", ()))])
     return header, rows
 
 
-def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[SettingStats]]:
-    """Group comparable settings: one backbone, one protocol. Best mean top-1 on val first.
-
-    Where the protocol has no val, nothing may select: they stand as they were typed.
-    """
-    keys = _keys(swept)
-    comparable: dict[tuple[Any, ...], dict[tuple[str, ...], list[dict[str, Any]]]] = {}
-    for job in jobs:
-        results = job.results()
-        if results is not None:
-            group = comparable.setdefault(comparability_key(results), {})
-            group.setdefault(_values(job, keys), []).append(results)
-    planned = [_values(job, keys) for job in jobs]
-    groups = []
-    for group in comparable.values():
-        rows = [setting_stats(keys, v, planned.count(v), results) for v, results in group.items()]
-        if "val_top1" in rows[0].mean:
-            rows.sort(key=lambda setting: -setting.mean["val_top1"])
-        groups.append(rows)
-    return groups
-
-
 def setting_rows(
-    groups: Sequence[Sequence[SettingStats]], swept: Sequence[str]
+    groups: Sequence[Sequence[Setting]], swept: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of summary.csv."""
-    std_columns = [f"{name}_{statistic}" for name in MEASURES for statistic in ("mean", "std")]
-    header = [*_keys(swept), "jobs", "finished", "seeds", *std_columns, "below_linear_probe"]
+    columns = [f"{name}_{statistic}" for name in _measures() for statistic in ("mean", "std")]
+    header = [*_keys(swept), "jobs", "finished", "seeds", *columns, "below_linear_probe"]
     header += ["trainable_parameters", "seconds_mean", "backbone", "tag", "protocol"]
     rows = []
     for setting in (each for group in groups for each in group):
         first = setting.results[0]
         seeds = " ".join(str(results["seed"]) for results in setting.results)
-        row = [*setting.values.values(), setting.jobs, len(setting.results), seeds]
-        for name in MEASURES:
-            row += [setting.mean.get(name), setting.std.get(name)]
-        row += [setting.is_below_probe, first["trainable_parameters"]]
-        row += [mean(results["seconds"] for results in setting.results)]
+        row = [*setting.values.values(), setting.n_jobs, len(setting.results), seeds]
+        for baseline, split, metric in _measures().values():
+            metrics = setting.metrics(split, baseline)
+            over_seeds = estimate(metrics, metric) if metrics else None
+            row += [over_seeds and over_seeds.mean, over_seeds and over_seeds.std]
+        row += [setting.is_below_probe, setting.trainable_parameters, setting.seconds]
         rows.append([*row, first["backbone"], first["tag"], first["protocol"]])
     return header, rows
+
+
+def _measures() -> dict[str, tuple[str | None, str, str]]:
+    """Baseline or None, split and metric of each accuracy in the CSVs, by its name there."""
+    return {
+        "_".join(filter(None, (model, split, metric))): (model, split, metric)
+        for model in _MODELS
+        for split in EVALUATED_SPLITS
+        for metric in METRICS
+    }
 
 
 def _keys(swept: Sequence[str]) -> list[str]:
@@ -159,26 +247,3 @@ def _keys(swept: Sequence[str]) -> list[str]:
 
 def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(job.method if key == "method" else job.words[key] for key in keys)
-
-
-def comparability_key(results: dict[str, Any]) -> tuple[Any, ...]:
-    """Facts that must be equal for two results to be comparable."""
-    names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
-    return tuple(results[name] for name in names)
-
-
-def setting_stats(
-    keys: Sequence[str], values: Sequence[str], jobs: int, results: list[dict[str, Any]]
-) -> SettingStats:
-    """Aggregate the results of one setting over its seeds."""
-    rows = [accuracies(run) for run in results]
-    columns = {
-        name: [row[name] for row in rows] for name in MEASURES if all(name in row for row in rows)
-    }
-    return SettingStats(
-        values=dict(zip(keys, values, strict=True)),
-        jobs=jobs,
-        results=results,
-        mean={name: mean(values) for name, values in columns.items()},
-        std={name: stdev(values) for name, values in columns.items() if len(values) > 1},
-    )

@@ -4,12 +4,26 @@ Accuracies are fractions in [0, 1]; intervals are of 95 %.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
+from typing import Any
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy over seeds. `std` (n - 1 in the denominator) is None for a single one.
+
+    The interval of several seeds is Student's t; of a single one Wilson's where its results have
+    one, as they have for top-1, else None.
+    """
+
+    mean: float
+    std: float | None
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,15 @@ class PairedTest:
     only_second: int
     difference: Difference
     p: float
+
+
+def estimate(metrics: Sequence[Mapping[str, Any]], name: str) -> Estimate:
+    """Estimate the metric `name` from the metrics of a split, one mapping per seed."""
+    values = [each[name] for each in metrics]
+    if len(values) > 1:
+        return Estimate(mean(values), stdev(values), t_interval(values))
+    low_high = metrics[0].get(f"{name}_interval")
+    return Estimate(values[0], None, low_high and tuple(low_high))
 
 
 def t_half_width(values: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.baselines.zero_shot import zero_shot_logits
-from flowertune.metrics import measure
+from flowertune.metrics import measure, reported_split
 
 
 def evaluate_baselines(
@@ -79,7 +79,7 @@ def notes(
     lines = [] if has_text else ["no zero-shot: backbone.text=false"]
     if model == "linear_probe":  # it is that probe: float32 may yet rank a tie otherwise
         return lines
-    split = "test" if "test" in metrics else "val"
+    split = reported_split(metrics)
     probe = baselines["linear_probe"]["splits"][split]["top1"]
     if metrics[split]["top1"] < probe:
         lines.append(f"below the linear probe of the same backbone on {split} ({probe:.2%})")

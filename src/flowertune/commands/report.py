@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flowertune import files
-from flowertune.analysis.compare import best_first, compare_runs
+from flowertune.analysis.compare import compare_runs
 from flowertune.commands.arguments import ArgumentParser
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.report import comparison
@@ -37,7 +37,7 @@ def execute(arguments: Sequence[str]) -> int:
         for line in _write(output, lambda: run_page.write(paths[0], args.output)):
             console.say(line)
         return EXIT_DONE
-    groups = [best_first(group) for group in compare_runs(map(read_finished_run, paths))]
+    groups = [group.best_first() for group in compare_runs(map(read_finished_run, paths))]
     page = comparison_page.page("Runs beside each other", groups)
     output = args.output or Path("report.html")
     _write(output, lambda: files.write_text(output, page))

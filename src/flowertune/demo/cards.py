@@ -2,6 +2,7 @@
 
 import base64
 import io
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flowertune.demo.answer import Explanation
 from flowertune.demo.neighbors import Neighbor
 from flowertune.errors import printable
 from flowertune.inference.predictor import UnreadableImage
-from flowertune.report.html import page
+from flowertune.metrics import reported_split
 
 THUMBNAIL_SIDE = 112  # pixels of a training photo
 MAP_WEIGHT = 0.6  # of the map, over the picture in gray
@@ -23,7 +24,7 @@ MAP_WEIGHT = 0.6  # of the map, over the picture in gray
 
 def lead(run: str, results: dict[str, Any], classes: int) -> str:
     """Describe the model and its accuracy, above the upload box."""
-    split = "test" if "test" in results["splits"] else "val"
+    split = reported_split(results["splits"])
     metrics = results["splits"][split]
     low, high = (f"{100 * share:.1f}" for share in metrics["top1_interval"])
     return (
@@ -121,8 +122,8 @@ def _image_tag(image: Image.Image, alternative: str) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85)
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return page.image(content, alternative)
+    return f'<img src="data:image/jpeg;base64,{content}" alt="{_text(alternative)}">\n'
 
 
 def _text(text: str | Path) -> str:
-    return page.escape(printable(text))
+    return escape(printable(text))

@@ -8,12 +8,14 @@ from typing import Any
 import open_clip
 
 from flowertune import __version__
-from flowertune.analysis.compare import BASELINE_NAMES
+from flowertune.analysis.results_table import result_rows
 from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
 from flowertune.export.parity import Parity
 from flowertune.inference.predictor import Predictor
+from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.models.backbone import Backbone
+from flowertune.report.results_table import single_run_table
 
 PREPROCESSING = "preprocessing.json"
 LABELS = "labels.json"
@@ -126,20 +128,13 @@ def _base_note(code: str, backbone: Backbone) -> str:
 
 
 def _table(results: Mapping[str, Any]) -> str:
-    rows = ["| | photos | top-1 | 95 % interval | mean per class |", "|---|---|---|---|---|"]
-    baselines = {BASELINE_NAMES[name]: each for name, each in results["baselines"].items() if each}
-    methods = {**baselines, results["method"]: results}
-    for split in ("val", "test"):
-        for name, model in methods.items():
-            metrics = model["splits"].get(split)
-            if metrics:
-                low, high = metrics["top1_interval"]
-                rows.append(
-                    f"| {split}, {_escape(name)} | {metrics['n']:,} | {100 * metrics['top1']:.2f} "
-                    f"| {100 * low:.1f} to {100 * high:.1f} "
-                    f"| {100 * metrics['mean_per_class']:.2f} |"
-                )
-    return "\n".join(rows)
+    rows = [(split, row) for split in EVALUATED_SPLITS for row in result_rows(results, split)]
+    (_, *titles), cells = single_run_table([row for _, row in rows], decimals=1)
+    lines = [f"| | photos | {' | '.join(titles)} |", "|---" * (2 + len(titles)) + "|"]
+    for (split, row), (name, *numbers) in zip(rows, cells, strict=True):
+        line = [f"{split}, {_escape(name)}", f"{row.metrics[0]['n']:,}", *numbers]
+        lines.append(f"| {' | '.join(line)} |")
+    return "\n".join(lines)
 
 
 def _license(model: Predictor) -> str:

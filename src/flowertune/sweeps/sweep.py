@@ -27,7 +27,6 @@ from typing import Protocol
 from flowertune import files
 from flowertune.analysis.settings import (
     Job,
-    accuracies,
     group_settings,
     job_rows,
     seconds_left,
@@ -167,7 +166,7 @@ class Sweep:
         self.tables.write(self.path, jobs)
         gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
         results = job.results()
-        top1 = None if results is None else accuracies(results).get("val_top1")
+        top1 = None if results is None else results["splits"].get("val", {}).get("top1")
         if results is None:
             print(f"{title}: {state}: {why}", file=sys.stderr)
         elif in_worker:

@@ -1,12 +1,11 @@
-"""Name a run's metrics for a tracker, and format them as a table."""
+"""Name a run's metrics for a tracker, and tabulate its results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from flowertune.analysis.compare import BASELINE_NAMES
+from flowertune.analysis.results_table import result_rows
+from flowertune.analysis.settings import METRICS, TOP1, protocol_text
 from flowertune.runs.directory import Metrics
-
-COLUMNS = ("split", "", "top-1", "from", "to", "mean per class", "trained parameters")
 
 
 def line_metrics(line: Metrics) -> dict[str, float]:
@@ -36,21 +35,25 @@ def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def table_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of the final table (see COLUMNS): for each split, baselines and method."""
-    baselines = [(name, results["baselines"].get(key)) for key, name in BASELINE_NAMES.items()]
+def results_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the final table, in fractions: for each split, baselines and method."""
+    header = ["split", ""]
+    for metric, title in METRICS.items():
+        header += [title, "from", "to"] if metric == TOP1 else [title]
+    lines = []
     for split in results["splits"]:
-        for name, model in [*baselines, (results["method"], results)]:
-            if model is not None and split in model["splits"]:
-                metrics = model["splits"][split]
-                yield (
-                    split, name, metrics["top1"], *metrics["top1_interval"],
-                    metrics["mean_per_class"], model["trainable_parameters"],
-                )  # fmt: skip
+        for row in result_rows(results, split):
+            line: list[Any] = [split, row.name]
+            for metric in METRICS:
+                estimate = row.estimate(metric)
+                line += [estimate.mean, *(estimate.interval or ())]
+            lines.append([*line, row.trainable_parameters])
+    return [*header, "trained parameters"], lines
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Format the final table as Markdown, below the protocol."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *table_rows(results)]
+    header, rows = results_table(results)
+    lines = [header, ["---"] * len(header), *rows]
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    return f"{results['backbone']} {results['tag']}; {results['protocol']}\n\n{table}"
+    return f"{protocol_text(results)}\n\n{table}"

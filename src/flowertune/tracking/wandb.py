@@ -60,8 +60,7 @@ class Wandb:
             self._run.log({"step": line["step"], **metric_names.line_metrics(line)})
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        data = [list(row) for row in metric_names.table_rows(results)]
-        self._run.log({"results": self._wandb.Table(list(metric_names.COLUMNS), data)})
+        self._run.log({"results": self._wandb.Table(*metric_names.results_table(results))})
         self._run.summary.update(metric_names.result_metrics(results))
 
     def close(self, state: str) -> None:

@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from flowertune.report.figures import style
-from flowertune.report.html.page import (
-    Section,
-    bullets,
-    document,
-    figure,
-    paragraph,
-    table,
-    toggle,
-)
+from flowertune.report.figures.style import Figure
+from flowertune.report.html.page import render
 
 ODD = "<script>alert(1)</script>\"'&"
 
@@ -49,21 +42,22 @@ class Read(HTMLParser):
         self.text += data
 
 
-def drawing(height: float = 3) -> str:
-    drawn = style.new_figure(4, 3)
-    (axes,) = drawn.axes
+def drawing(height: float = 3) -> Figure:
+    figure, axes = style.new_figure(4, 3)
     axes.plot([1, 2], [1, height], color=style.SERIES[0], label="first")
-    axes.legend(labelcolor=style.INK, frameon=False)
-    return style.themed_svg(drawn)
+    style.add_legend(axes)
+    return Figure("drawing", figure, ODD, ODD)
 
 
 @pytest.fixture(scope="module")
 def page() -> Read:
-    body = (
-        paragraph(ODD) + bullets([ODD], "note") + table([ODD, "n"], [[ODD, "1"]], ODD, [1])
-        + figure(drawing(), ODD, ODD) + figure(drawing(4), ODD, ODD) + toggle(ODD, paragraph(ODD))
-    )  # fmt: skip
-    return Read(document(ODD, paragraph(ODD), [Section("part", ODD, body)]))
+    table = ([ODD, "n"], [[ODD, "1"]])
+    group = {
+        "protocol": ODD, "tables": [(*table, ODD)], "notes": [ODD], "cost_figures": [drawing()],
+        "sweep_figure": drawing(4), "pairs": table, "pair_lines": [ODD], "pairs_note": ODD,
+        "runs": table, "differing": table,
+    }  # fmt: skip
+    return Read(render("comparison.html.jinja", ODD, lead=[ODD], groups=[group]))
 
 
 def test_names_never_become_markup(page: Read) -> None:
@@ -87,16 +81,16 @@ def test_it_asks_for_nothing_and_its_links_lead_somewhere(page: Read) -> None:
 
 
 def test_a_figures_colors_are_the_pages_and_its_text_is_text() -> None:
-    svg = drawing()
+    svg = drawing().themed_svg
     assert style.INK not in svg
     assert "currentColor" in svg
     assert "var(--series-1)" in svg
     assert "#ffffff" not in svg
     assert re.search(r"<text[^>]*>first</text>", svg)
-    assert svg == drawing()
+    assert svg == drawing().themed_svg
 
 
 def test_a_figure_is_saved_as_png_and_svg(tmp_path: Path) -> None:
-    style.Figure("empty", style.new_figure(4, 3), "", "").save(tmp_path)
+    Figure("empty", style.new_figure(4, 3)[0], "", "").save(tmp_path)
     assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "empty.svg").read_text().startswith("<?xml")

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from flowertune.report.console.run import ConsoleReporter
+from flowertune.report.console.table import new_table
 
 TIMINGS = {
     "train_step": "training step",
@@ -30,10 +29,7 @@ def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
         f"{results['device']} {results['precision']}, {results['threads']} threads, "
         f"torch {results['torch']}"
     )
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for heading in ("median", "least", "most", "calls", "photos/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("", numbers=["median", "least", "most", "calls", "photos/s"])
     for name, title in TIMINGS.items():
         timing = results[name]
         seconds = [_seconds(timing["seconds"][key]) for key in ("median", "least", "most")]

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from flowertune.errors import printable
-from flowertune.report.console.run import ConsoleReporter, accuracy_cells
+from flowertune.report.console.run import ConsoleReporter
+from flowertune.report.console.table import accuracy_cells, accuracy_titles, new_table
 
 SHOWN = 5  # classes of a list; --json has all
 
@@ -17,10 +16,7 @@ def show(console: ConsoleReporter, results: Mapping[str, Any]) -> None:
     """Print a row for each split, then the images that the metrics leave out."""
     console.say(f"{results['method']}: {results['backbone']} {results['tag']}")
     console.say(printable(results["protocol"]))
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("photos", min_width=12)
-    for title in ("top-1\n[dim]95 % interval[/dim]", "mean\nper class", "top-5", "loss", "ECE"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = new_table("photos", numbers=[*accuracy_titles(), "top-5", "loss", "ECE"])
     for split, metrics in results["splits"].items():
         other_cells = [f"{metrics['top5']:.2%}", f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}"]
         name = Text(f"{split} {metrics['n']:,}", "bold")

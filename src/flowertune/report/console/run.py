@@ -3,10 +3,9 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flowertune import signals
-from flowertune.analysis.compare import BASELINE_NAMES
+from flowertune.analysis.results_table import result_rows
+from flowertune.analysis.settings import protocol_text
+from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report.console.live import TrainingView
+from flowertune.report.console.table import accuracy_cells, accuracy_titles, new_table
 
 
 class ConsoleReporter:
@@ -50,6 +52,15 @@ class ConsoleReporter:
         can_redraw = self.console.is_terminal and not self.console.is_dumb_terminal
         return self.mode in ("auto", "json") and can_redraw
 
+    def _redrawing(self) -> dict[str, Any]:
+        """Options of what is redrawn, and is gone at the end."""
+        return {
+            "console": self.console,
+            "transient": True,
+            "redirect_stdout": sys.stdout.isatty(),  # to a file it goes as ever
+            "redirect_stderr": sys.stderr.isatty(),
+        }
+
     def _emit(self, event: str, **content: Any) -> None:
         """Print an event as one line of JSON in json mode."""
         if self.mode == "json":
@@ -58,29 +69,20 @@ class ConsoleReporter:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Show progress bars (on a terminal) or lines for `advance` while the body runs."""
-        if not self._is_live:
-            try:
+        if self._is_live:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                **self._redrawing(),
+            )
+        try:
+            with self._progress or nullcontext():
                 yield
-            finally:
-                self._tasks.clear()
-            return
-        bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # to a file it goes as ever
-            redirect_stderr=sys.stderr.isatty(),
-        )
-        with bar:
-            self._progress = bar
-            try:
-                yield
-            finally:
-                self._progress = None
-                self._tasks.clear()
+        finally:
+            self._progress = None
+            self._tasks.clear()
 
     def advance(self, description: str, done: int, total: int | None) -> None:
         """Update the progress of a task, which its description identifies."""
@@ -98,7 +100,7 @@ class ConsoleReporter:
     def start(self, directory: str, **run_facts: Any) -> None:
         """Announce a run: its method, backbone, tag, protocol and seed."""
         self._emit("start", run=directory, **run_facts)
-        self.say("{method}: {backbone} {tag}; {protocol}".format(**run_facts))
+        self.say(f"{run_facts['method']}: {protocol_text(run_facts)}")
 
     @contextmanager
     def training(
@@ -112,20 +114,12 @@ class ConsoleReporter:
         if not self._is_live:
             yield signals.write
             return
-        view = TrainingView(epochs, steps_per_epoch, lines)
-        live = Live(
-            view,
-            console=self.console,
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),  # to a file it goes as ever
-            redirect_stderr=sys.stderr.isatty(),
-        )
-        with live:
-            self._view = view
-            try:
-                yield view.note
-            finally:
-                self._view = None
+        self._view = TrainingView(epochs, steps_per_epoch, lines)
+        try:
+            with Live(self._view, **self._redrawing()):
+                yield self._view.note
+        finally:
+            self._view = None
 
     def step(self, epoch: int, done: int, lines: Sequence[Mapping[str, Any]]) -> None:
         """Report the `done`th step of an epoch; `lines` are the metrics known of this epoch."""
@@ -157,8 +151,8 @@ class ConsoleReporter:
         self._emit("result", directory=directory, **results)
         if self.mode == "quiet":
             print(directory, flush=True)
-        self.say(f"{results['backbone']} {results['tag']}; {results['protocol']}")
-        for split in ("val", "test"):
+        self.say(protocol_text(results))
+        for split in EVALUATED_SPLITS:
             if split in results["splits"]:
                 self.console.print(_table(results, split))
                 self.say("")
@@ -194,30 +188,11 @@ def _training_summary(results: Mapping[str, Any]) -> str:
 
 def _table(results: Mapping[str, Any], split: str) -> Table:
     """Table of one split: baselines and method; fits into 60 columns."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     n_images = results["splits"][split]["n"]
-    table.add_column(f"{split}\n{n_images:,} photos", min_width=12, overflow="fold")
-    for title, width in (
-        ("top-1\n[dim]95 % interval[/dim]", 19),  # 91.23% [90.1, 92.3]: the splits line up
-        ("mean\nper class", 9),
-        ("trained\nparameters", 10),
-    ):
-        table.add_column(title, justify="right", no_wrap=True, min_width=width)
-    rows = [(name, "", results["baselines"].get(key)) for key, name in BASELINE_NAMES.items()]
-    for name, style, row in [*rows, (results["method"], "bold", results)]:
-        if row is not None:
-            table.add_row(
-                Text(name, style),
-                *accuracy_cells(row["splits"][split]),
-                f"{row['trainable_parameters']:,}",
-            )
+    titles = [*accuracy_titles(), "trained\nparameters"]
+    table = new_table(f"{split}\n{n_images:,} photos", numbers=titles)
+    table.columns[1].min_width = len("91.23% [90.1, 92.3]")  # the splits line up
+    for row in result_rows(results, split):
+        name = Text(row.name, "bold" if row.setting else "")
+        table.add_row(name, *accuracy_cells(row.metrics[0]), f"{row.trainable_parameters:,}")
     return table
-
-
-def accuracy_cells(metrics: Mapping[str, Any]) -> list[str]:
-    """Format top-1 with its interval, and mean per class, of a split."""
-    low, high = metrics["top1_interval"]
-    return [
-        f"{metrics['top1']:.2%} [dim]\\[{100 * low:.1f}, {100 * high:.1f}][/dim]",
-        f"{metrics['mean_per_class']:.2%}",
-    ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
+from flowertune.runs.directory import Metrics
 from flowertune.runs.finished import FinishedRun
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def curves(run: FinishedRun) -> list[Figure]:
         return []
     last_step = {line["epoch"]: line["step"] for line in run.steps}
     per_epoch = last_step[min(last_step)]
-    epochs = np.array([line["step"] for line in run.steps]) / per_epoch
+    epochs = _values(run.steps, "step") / per_epoch
     drawings = [_loss(run, epochs)]
     if run.validations:
         drawings.append(_accuracy(run))
@@ -40,9 +41,8 @@ def _loss_terms(run: FinishedRun) -> list[str]:
 
 
 def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
-    figure = style.new_figure(7, 3.4)
-    (axes,) = figure.axes
-    values = np.array([line["loss"] for line in run.steps])
+    figure, axes = style.new_figure(7, 3.4)
+    values = _values(run.steps, "loss")
     axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
     by_epoch: dict[int, list[float]] = {}
     for line in run.steps:
@@ -54,11 +54,10 @@ def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     )  # fmt: skip
     alternative = f"Train loss from {_first_last(list(means.values()))}"
     if run.validations:
-        val = [line["loss"] for line in run.validations]
+        epoch, val = (_values(run.validations, name) for name in ("epoch", "loss"))
         axes.plot(
-            [line["epoch"] for line in run.validations], val, color=style.SERIES[1], marker="s",
-            markersize=4, linestyle="--", label="val",
-        )  # fmt: skip
+            epoch, val, color=style.SERIES[1], marker="s", markersize=4, linestyle="--", label="val"
+        )
         alternative += f", val loss from {_first_last(val)}"
     _mark_best(axes, run)
     _over_epochs(axes, "loss")
@@ -72,18 +71,17 @@ def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
 
 
 def _accuracy(run: FinishedRun) -> Figure:
-    figure = style.new_figure(7, 3)
-    (axes,) = figure.axes
-    epochs = [line["epoch"] for line in run.validations]
+    figure, axes = style.new_figure(7, 3)
+    epochs = _values(run.validations, "epoch")
     for number, (key, label) in enumerate((("top1", "top-1"), ("mean_per_class", "mean per class"),
                                            ("top5", "top-5"))):  # fmt: skip
         axes.plot(
-            epochs, [100 * line[key] for line in run.validations], label=label, markersize=4,
+            epochs, 100 * _values(run.validations, key), label=label, markersize=4,
             color=style.SERIES[number], marker=_MARKERS[number], linestyle=("-", "--", ":")[number],
         )  # fmt: skip
     _mark_best(axes, run)
     _over_epochs(axes, "accuracy on val, %")
-    top1 = [100 * line["top1"] for line in run.validations]
+    top1 = 100 * _values(run.validations, "top1")
     alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
     return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
@@ -92,7 +90,7 @@ def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
     figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
     ranges = []
     for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
-        values = np.array([line[name] for line in run.steps])
+        values = _values(run.steps, name)
         color = style.SERIES[number % len(style.SERIES)]
         axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
         title = name.replace("_", " ")
@@ -105,11 +103,10 @@ def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
 
 
 def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
-    figure = style.new_figure(7, 2.6)
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(7, 2.6)
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
     for number, (key, label) in enumerate((("lr", name), ("head_lr", "head"))):
-        values = np.array([line[key] for line in run.steps])
+        values = _values(run.steps, key)
         axes.plot(
             *_downsample(epochs, values), color=style.SERIES[number], linestyle=("-", "--")[number],
             label=label,
@@ -117,6 +114,10 @@ def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
         ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
     return Figure("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
+
+
+def _values(lines: Sequence[Metrics], name: str) -> NDArray[Any]:
+    return np.array([line[name] for line in lines])
 
 
 def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -135,9 +136,8 @@ def _mark_best(axes: "Axes", run: FinishedRun) -> None:
 
 def _over_epochs(axes: "Axes", title: str) -> None:
     style.whole_numbers(axes)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(title)
-    axes.legend(labelcolor=style.INK, frameon=False, fontsize=9)
+    axes.set(xlabel="epoch", ylabel=title)
+    style.add_legend(axes, fontsize=9)
 
 
 def _first_last(values: Sequence[float] | NDArray[Any]) -> str:

@@ -42,8 +42,7 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     sizes = Counter(p.label for p in predictions)
     pairs = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
-    figure = style.new_figure(side, side)
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(side, side)
     squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
     for (label, predicted), n in pairs.items():
         if label in index and predicted in index:
@@ -56,11 +55,8 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
         axes.set_yticks(range(len(classes)), classes, fontsize=size)
     axes.grid(color=style.INK, linewidth=0.4, alpha=0.25)  # leads from a square to its names
     axes.set_axisbelow(True)
-    axes.set_xlim(-0.5, len(classes) - 0.5)
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.set_aspect("equal")
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("is")
+    last = len(classes) - 0.5
+    axes.set(xlim=(-0.5, last), ylim=(last, -0.5), aspect="equal", xlabel="taken for", ylabel="is")
     worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
                       confused_pairs(predictions)[:5])  # fmt: skip
     text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
@@ -78,8 +74,7 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     """Plot the accuracy of each class with its interval."""
     shown = accuracies[:BAR_CLASSES]
-    figure = style.new_figure(7, 1 + 0.19 * len(shown))
-    (axes,) = figure.axes
+    figure, axes = style.new_figure(7, 1 + 0.19 * len(shown))
     values = np.array([100 * n_correct / n for _, n_correct, n in shown])
     ends = 100 * np.array([wilson_interval(n_correct, n) for _, n_correct, n in shown])
     axes.barh(
@@ -89,9 +84,7 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     )  # fmt: skip
     with style.settings():
         axes.set_yticks(range(len(shown)), [name for name, _, _ in shown], fontsize=8)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("right, %")
+    axes.set(xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6), xlabel="right, %")
     caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
     if len(shown) < len(accuracies):
         caption += f" The lowest {len(shown)} of {len(accuracies)}."
@@ -118,12 +111,8 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
         shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
         counts.bar(center, int(in_bin.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
         bands.append(f"{sure:.0f} sure, {right:.0f} right, {int(in_bin.sum())} photos")
-    for axes in (shares, counts):
-        axes.set_xlim(0, 100)
-    shares.set_ylabel("right, %")
-    shares.set_ylim(0, 100)
-    counts.set_ylabel("photos")
-    counts.set_xlabel("how sure the model is, %")
+    shares.set(xlim=(0, 100), ylim=(0, 100), ylabel="right, %")
+    counts.set(xlim=(0, 100), ylabel="photos", xlabel="how sure the model is, %")
     caption = (
         "Bars: the share that is right of the photos in each band of sureness. On the dashed line "
         "a model is as often right as it says; below it, it is too sure. Dots: the band's mean."
@@ -150,9 +139,7 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
             axes.set_title(title, fontsize=11, color=style.INK)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlabel(f"{100 * share:.0f} % of the variance")
+        axes.set(xticks=[], yticks=[], xlabel=f"{100 * share:.0f} % of the variance")
     with style.settings():
         figure.legend(
             *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,

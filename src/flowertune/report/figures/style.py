@@ -45,12 +45,13 @@ def settings() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> "MatplotlibFigure":
-    """Create a figure of so many inches with one empty `axes[0]`, without display or state.
+def new_figure(width: float, height: float) -> "tuple[MatplotlibFigure, Axes]":
+    """Create a figure of so many inches with one empty axes, without display or state.
 
     Text that is put into it later is to be given INK.
     """
-    return new_figures(width, height)
+    figure = new_figures(width, height)
+    return figure, figure.axes[0]
 
 
 def new_figures(
@@ -65,6 +66,11 @@ def new_figures(
             rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
         )
     return figure
+
+
+def add_legend(axes: "Axes", **options: Any) -> None:
+    """Add a legend without a frame. options: of matplotlib's."""
+    axes.legend(labelcolor=INK, frameon=False, **options)
 
 
 def whole_numbers(axes: "Axes") -> None:
@@ -96,11 +102,6 @@ def logarithmic(axes: "Axes") -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,.9g}"))
-
-
-def themed_svg(figure: "MatplotlibFigure") -> str:
-    """Render the figure as SVG in the colors of its page."""
-    return _use_page_colors(_svg(figure))
 
 
 @dataclass(frozen=True)

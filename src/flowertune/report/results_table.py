@@ -1,0 +1,79 @@
+"""Format the rows of a results table as text: in per cent, the same wherever they are shown."""
+
+from collections.abc import Sequence
+
+from flowertune.analysis.results_table import Row
+from flowertune.analysis.settings import METRICS, Setting
+from flowertune.analysis.statistics import Estimate
+
+TextTable = tuple[list[str], list[list[str]]]  # header and rows; an empty cell says nothing
+
+MARK = " *"  # below the linear probe
+BELOW_PROBE = f"{MARK.strip()} below the linear probe of the same backbone on {{}}"
+NOT_COMPARABLE = "not the same backbone or photos: numbers of different tables do not compare"
+
+
+def single_run_table(rows: Sequence[Row], decimals: int = 2) -> TextTable:
+    """Each metric of one run and its baselines, with the interval of those that have one."""
+    header, cells = [""], [[row.name] for row in rows]
+    for metric, title in METRICS.items():
+        estimates = [row.estimate(metric) for row in rows]
+        for line, each in zip(cells, estimates, strict=True):
+            line.append(percent(each.mean))
+        header.append(title)
+        if any(each.interval for each in estimates):
+            header.append("95 % interval")
+            for line, each in zip(cells, estimates, strict=True):
+                line.append(format_interval(each, decimals))
+    return header, cells
+
+
+def estimate_cells(estimate: Estimate) -> list[str]:
+    """Format mean, standard deviation and interval as cells."""
+    std = "" if estimate.std is None else percent(estimate.std)
+    return [percent(estimate.mean), std, format_interval(estimate)]
+
+
+def format_interval(estimate: Estimate, decimals: int = 2) -> str:
+    """Format an interval: 90.46 to 92.00; empty without one."""
+    return " to ".join(f"{100 * end:.{decimals}f}" for end in estimate.interval or ())
+
+
+def format_estimate(estimate: Estimate) -> str:
+    """Format an estimate: 91.23 ± 0.31 [90.46, 92.00]"""
+    std, interval = estimate.std, estimate.interval
+    return (
+        percent(estimate.mean)
+        + ("" if std is None else f" ± {percent(std)}")
+        + ("" if interval is None else f" [{percent(interval[0])}, {percent(interval[1])}]")
+    )
+
+
+def sampling_error(setting: Setting) -> str:
+    """Format the half-width of top-1's interval on each split."""
+    intervals = [(s, setting.results[0]["splits"][s]["top1_interval"]) for s in setting.splits]
+    return " and ".join(
+        f"{50 * (high - low):.1f} points on {split}" for split, (low, high) in intervals
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table; only its first column is text."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (escaped[0], rule, *escaped[1:]))
+
+
+def percent(share: float) -> str:
+    """Format a fraction as a percentage with two decimals, without the sign."""
+    return f"{100 * share:.2f}"
+
+
+def signed(share: float) -> str:
+    """Format a difference of fractions in percentage points, with its sign."""
+    return f"{100 * share + 0.0:+.2f}"  # no -0.00
+
+
+def probability(p: float) -> str:
+    """Format a p value."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import shutil
-import sys
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from flowertune.errors import UsageError
 from flowertune.files import format_bytes
@@ -13,18 +14,17 @@ MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 
 
 def cache_root() -> Path:
-    """Return FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform."""
+    """Return FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform.
+
+    Raises UsageError where the user has no home folder for it to be in.
+    """
     if override := os.environ.get("FLOWERTUNE_CACHE"):
         return Path(override).expanduser().absolute()
-    if sys.platform == "win32":
-        local_app_data = os.environ.get("LOCALAPPDATA")
-        parent = Path(local_app_data) if local_app_data else Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        parent = Path.home() / "Library" / "Caches"
-    else:
-        xdg = os.environ.get("XDG_CACHE_HOME")
-        parent = Path(xdg) if xdg else Path.home() / ".cache"
-    return parent / "flowertune"
+    try:
+        # "~" is left in the path where there is no home folder
+        return user_cache_path("flowertune", appauthor=False, opinion=False).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"there is no home folder for the cache; {MOVE_HINT}") from error
 
 
 def check_space(name: str, needed: int, folder: Path) -> None:

@@ -1,16 +1,26 @@
-"""The cache folder of decoded images, frozen features and drawn flowers."""
+"""The cache folder: where it is, and its entries, each a folder that is whole or absent.
+
+Entries lie at `<root>/<kind>/<key>`, with the lock of who builds one beside it. Each has a
+meta.json, which describes it to people and holds what its reader needs. A half made one has the
+suffix `.building`.
+"""
 
 import contextlib
+import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from filelock import Timeout
 from platformdirs import user_cache_path
 
 from flowertune.errors import UsageError
-from flowertune.files import format_bytes
+from flowertune.files import flush_folder, format_bytes, lock, write_text
 
 MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
+META, BUILDING, LOCK = "meta.json", ".building", ".lock"
 
 
 def cache_root() -> Path:
@@ -25,6 +35,44 @@ def cache_root() -> Path:
         return user_cache_path("flowertune", appauthor=False, opinion=False).expanduser()
     except RuntimeError as error:
         raise UsageError(f"there is no home folder for the cache; {MOVE_HINT}") from error
+
+
+@contextlib.contextmanager
+def build_entry(entry: Path) -> Iterator[Path]:
+    """Create a folder for the body to fill; it replaces `entry` if the body succeeds.
+
+    Called under the entry's lock. What killed builders left of any entry beside it is removed.
+    """
+    for leftover in entry.parent.glob(f"*{BUILDING}"):
+        if leftover.stem == entry.name:
+            shutil.rmtree(leftover)
+        else:
+            with contextlib.suppress(Timeout), lock(leftover.with_suffix(LOCK)):
+                shutil.rmtree(leftover, ignore_errors=True)
+    partial = entry.with_name(entry.name + BUILDING)
+    partial.mkdir()
+    try:
+        yield partial
+        flush_folder(partial)
+        if entry.exists():
+            shutil.rmtree(entry)
+        partial.rename(entry)
+        flush_folder(entry.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_meta(entry: Path, description: str, **facts: Any) -> None:
+    """Write an entry's meta.json: one line for people, and `facts` for its reader."""
+    write_text(entry / META, json.dumps({"description": description, **facts}))
+
+
+def read_meta(entry: Path) -> dict[str, Any]:
+    """Read an entry's meta.json. Raises OSError, or ValueError where it is damaged."""
+    meta = json.loads((entry / META).read_text(encoding="utf-8"))
+    if not isinstance(meta, dict) or not isinstance(meta.get("description"), str):
+        raise ValueError(f"{META} is damaged")
+    return meta
 
 
 def check_space(name: str, needed: int, folder: Path) -> None:

@@ -151,7 +151,7 @@ def _cached_split(split: Split, store: PixelStore) -> CachedSplit:
         eval_pixels=store.eval_pixels,
         train_pixels=store.train_pixels,
         train_sizes=store.train_sizes(),
-        sha256=store.index.sha256,
+        sha256=tuple(store.index.sha256),
         key=store.key,
     )
 

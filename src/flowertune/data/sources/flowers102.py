@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import files
+from flowertune.data.cache_dir import BUILDING, LOCK, write_meta
 from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.download import Progress, fetch, file_md5, unpack
 from flowertune.errors import UsageError
@@ -16,7 +17,7 @@ from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 IMAGES = "jpg"  # the folder inside the archive
-PARTIAL, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
+PARTIAL = IMAGES + BUILDING  # where it is unpacked
 # The data set's files number the classes and do not name them. These are the names that CLIP's
 # zero-shot results were measured with (openai/CLIP, data/prompts.md), in the order of the labels.
 # torchvision's list, which follows the data set's home page, spells three of them otherwise:
@@ -143,6 +144,9 @@ def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -
         progress("waiting for another process that fetches the same files", 0, None)
 
     with lock(root / LOCK, report_waiting):
+        published = (ARCHIVE, LABELS, SPLIT_IDS)
+        names = (IMAGES, PARTIAL, *published, *(f".{name}.part" for name in published))
+        write_meta(root, "Flowers-102, as published", names=names)
         missing = _missing_files(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:

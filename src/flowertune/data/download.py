@@ -105,15 +105,6 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
         os.sync()
 
 
-def file_md5(path: Path) -> str:
-    """Return the md5 of a file in hex; against damage and mix-ups, not against attackers."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _DownloadError(Exception):
     """A network error, as opposed to one of the disk: both raise OSError."""
 

@@ -36,18 +36,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Pixels of one image as they are stored, (3, H, W) and (3, *canvas) uint8, with checksums.
+    """Pixels of one image as they are stored, with a checksum each, and its file's hash.
 
-    Also the hash of its file's content, and the true (height, width) of the training pixels.
-    Without a training form those are None, 0 and (0, 0).
+    `forms` are (3, H, W) and with a training form (3, *canvas) uint8. `train_size` is the true
+    (height, width) of the training pixels, (0, 0) where there are none.
     """
 
     sha256: str
-    eval_pixels: NDArray[np.uint8]
-    eval_crc32: int
-    train_pixels: NDArray[np.uint8] | None = None
-    train_crc32: int = 0
-    train_size: tuple[int, int] = (0, 0)
+    forms: tuple[NDArray[np.uint8], ...]
+    crc32: tuple[int, ...]
+    train_size: tuple[int, int]
 
 
 def train_canvas(
@@ -70,8 +68,7 @@ def train_canvas(
 
 
 def decode_into(
-    eval_file: BinaryIO,
-    train_file: BinaryIO | None,
+    files: Sequence[BinaryIO],
     paths: Sequence[Path],
     preprocessing: Preprocessing,
     canvas: tuple[int, int] | None,
@@ -80,8 +77,8 @@ def decode_into(
 ) -> StoreIndex:
     """Write one row for each image that decodes, in the order of `paths`; return their index.
 
-    A row is (3, H, W) uint8 in `eval_file`, and (3, *canvas) in `train_file` where there is one:
-    the training pixels in the top left corner, the rest zero. Each file is read once.
+    A row is (3, H, W) uint8 in the first file and, where there is a `canvas`, (3, *canvas) in the
+    second: the training pixels in the top left corner, the rest zero. Each image is read once.
     """
 
     def decode_row(path: Path) -> DecodedImage | UnreadableImageError:
@@ -90,7 +87,7 @@ def decode_into(
         except UnreadableImageError as error:
             return error
 
-    index = StoreIndex(canvas)
+    index = StoreIndex(canvas, crc32=[[] for _ in files])
     # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
     with quiet_pil(), closing(parallel_map(decode_row, paths)) as rows:
         for number, row in enumerate(rows):
@@ -99,12 +96,12 @@ def decode_into(
             else:
                 index.kept.append(number)
                 index.sha256.append(row.sha256)
-                index.eval_crc32.append(row.eval_crc32)
-                eval_file.write(row.eval_pixels.data)
-                if train_file is not None and row.train_pixels is not None:
-                    index.train_sizes.append(row.train_size)
-                    index.train_crc32.append(row.train_crc32)
-                    train_file.write(row.train_pixels.data)
+                index.train_sizes.append(row.train_size)
+                for file, pixels, sums, crc32 in zip(
+                    files, row.forms, index.crc32, row.crc32, strict=True
+                ):
+                    file.write(pixels.data)
+                    sums.append(crc32)
             progress(f"{name}: decoding photos", number + 1, len(paths))
     return index
 
@@ -114,19 +111,17 @@ def _decode_row(
 ) -> DecodedImage:
     data = image_bytes(path)
     image = decode_image(data)
-    sha256 = hashlib.sha256(data).hexdigest()
-    eval_form = eval_pixels(image, preprocessing)
-    eval_crc32 = zlib.crc32(eval_form.data)
-    if canvas is None:
-        return DecodedImage(sha256, eval_form, eval_crc32)
-    train_form = train_pixels(image, preprocessing)
-    height, width = train_form.shape[1:]
-    if height > canvas[0] or width > canvas[1]:
-        raise UnreadableImageError("changed while it was read")
-    padded = np.zeros((3, *canvas), dtype=np.uint8)
-    padded[:, :height, :width] = train_form
-    crc32 = zlib.crc32(padded.data)
-    return DecodedImage(sha256, eval_form, eval_crc32, padded, crc32, (height, width))
+    forms, size = [eval_pixels(image, preprocessing)], (0, 0)
+    if canvas is not None:
+        train_form = train_pixels(image, preprocessing)
+        height, width = size = train_form.shape[1:]
+        if height > canvas[0] or width > canvas[1]:
+            raise UnreadableImageError("changed while it was read")
+        padded = np.zeros((3, *canvas), dtype=np.uint8)
+        padded[:, :height, :width] = train_form
+        forms.append(padded)
+    crc32 = tuple(zlib.crc32(form.data) for form in forms)
+    return DecodedImage(hashlib.sha256(data).hexdigest(), tuple(forms), crc32, size)
 
 
 def parallel_map(

@@ -37,7 +37,7 @@ from flowertune.errors import UsageError, printable
 from flowertune.files import format_bytes, lock
 
 FORMAT = 2
-EVAL_FILE, TRAIN_FILE = "eval.u8", "train.u8"
+FILES = ("eval.u8", "train.u8")  # the evaluation form, and the training form where there is one
 
 
 @dataclass(frozen=True)
@@ -168,18 +168,14 @@ def _open(planned: PlannedStore) -> PixelStore:
     if meta.get("key") != directory.name:
         raise ValueError("its index is another cache's")
     index = StoreIndex.from_meta(meta)
-
-    def open_file(name: str, size: tuple[int, int], crc32: Sequence[int]) -> ChecksummedMemmap:
-        if (directory / name).stat().st_size != len(index.kept) * 3 * size[0] * size[1]:
+    sizes = [planned.preprocessing.size, *([index.canvas] if index.canvas else [])]
+    forms = []
+    for name, (height, width), crc32 in zip(FILES, sizes, index.crc32, strict=False):
+        if (directory / name).stat().st_size != len(crc32) * 3 * height * width:
             raise ValueError(f"{name} has the wrong length")
-        return ChecksummedMemmap(directory / name, (3, *size), crc32)
-
-    eval_pixels = open_file(EVAL_FILE, planned.preprocessing.size, index.eval_crc32)
-    train_pixels = None
-    if index.canvas is not None:
-        train_pixels = open_file(TRAIN_FILE, index.canvas, index.train_crc32)
+        forms.append(ChecksummedMemmap(directory / name, (3, height, width), crc32))
     touch(directory)
-    return PixelStore(directory.name, index, eval_pixels, train_pixels)
+    return PixelStore(directory.name, index, forms[0], forms[1] if index.canvas else None)
 
 
 def _is_readable(path: Path) -> bool:
@@ -204,13 +200,10 @@ def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> 
     try:
         with build_entry(directory) as partial_dir:
             with ExitStack() as stack:
-                names = [EVAL_FILE] if canvas is None else [EVAL_FILE, TRAIN_FILE]
-                written = [stack.enter_context((partial_dir / each).open("wb")) for each in names]
-                eval_file, train_file = written[0], written[1] if canvas else None
-                index = decode_into(
-                    eval_file, train_file, paths, preprocessing, canvas, name, progress
-                )
-                for file in written:
+                names = FILES if canvas else FILES[:1]
+                pixels = [stack.enter_context((partial_dir / each).open("wb")) for each in names]
+                index = decode_into(pixels, paths, preprocessing, canvas, name, progress)
+                for file in pixels:
                     file.flush()
                     os.fsync(file.fileno())
             root = os.path.commonpath([path.parent for path in paths])

@@ -29,34 +29,18 @@ SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 GROUP_ON_ACCELERATOR = 64
 
 
-def resize(
-    pixels: PixelBatch,
-    boxes: Tensor,
-    flips: Tensor,
-    size: tuple[int, int],
-    interpolation: Interpolation,
-) -> Tensor:
-    """Crop each image to its own box, resize it, and mirror it where `flips` is true.
-
-    pixels: (B, 3, Hc, Wc) uint8, on the device. boxes: (B, 4) int64 top, left, height, width in
-    pixels, on the CPU. flips: (B,) bool, on the CPU. size: (H, W).
-    Returns (B, 3, H, W) float32 in [0, 1] on the device, contiguous.
-
-    Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
-    the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
-    """
-    out = torch.empty(len(pixels), 3, *size, dtype=torch.float32, device=pixels[0].device)
-    for _ in resize_into(out, pixels, boxes, flips, interpolation):
-        pass
-    return out
-
-
 def resize_into(
     out: Tensor, pixels: PixelBatch, boxes: Tensor, flips: Tensor, interpolation: Interpolation
 ) -> Iterator[slice]:
-    """Resize into `out` (B, 3, H, W) float32, contiguous, and yield slices of finished images.
+    """Crop each image to its own box, resize it into `out`, and mirror it where `flips` is true.
 
-    What comes next is done soonest to the few photos that are done: on a CPU they are in cache.
+    out: (B, 3, H, W) float32, contiguous; it gets values in [0, 1]. pixels: (B, 3, Hc, Wc) uint8,
+    on the same device. boxes: (B, 4) int64 top, left, height, width in pixels, on the CPU.
+    flips: (B,) bool, on the CPU. Yields slices of finished images: what comes next is done soonest
+    to the few photos that are done, which on a CPU are in cache.
+
+    Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
+    the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
     """
     device, (height, width) = out.device, out.shape[2:]
     top, left, box_height, box_width = send(boxes, device).unbind(1)

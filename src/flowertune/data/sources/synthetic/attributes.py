@@ -1,6 +1,6 @@
 """Attributes of a drawn flower, their values, and how they are sampled."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,21 +47,8 @@ class Attributes:
         Coarser than the whole on purpose: a flower that differs from a species only in its second
         color or in the kind and size of its center counts as that species and is left out too.
         """
-        return (
-            self.petals,
-            self.shape,
-            self.color,
-            self.pattern,
-            self.center_color,
-            self.growth,
-        )
-
-    def codes(self) -> tuple[int, ...]:
-        """Index of each value in VALUES, in that order."""
-        return tuple(
-            values.index(value)
-            for values, value in zip(VALUES.values(), astuple(self), strict=True)
-        )
+        looks = (self.petals, self.shape, self.color, self.pattern)
+        return (*looks, self.center_color, self.growth)
 
 
 def _pick(values: tuple[str, ...], rng: np.random.Generator) -> str:

@@ -147,11 +147,12 @@ def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:
     """Read the bytes that have arrived, without waiting for a full chunk; empty at the end."""
     try:
         return response.read1(CHUNK_BYTES)
+    except TimeoutError:
+        raise _DownloadError(
+            f"nothing more came for {READ_TIMEOUT_S:.0f} s after {done:,} bytes"
+        ) from None
     except (OSError, http.client.HTTPException) as error:
-        reason = (
-            f"nothing more for {READ_TIMEOUT_S:.0f} s" if isinstance(error, TimeoutError) else error
-        )
-        raise _DownloadError(f"the connection broke after {done:,} bytes ({reason})") from None
+        raise _DownloadError(f"the connection broke after {done:,} bytes ({error})") from None
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:

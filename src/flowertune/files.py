@@ -55,18 +55,20 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Create a folder for the body to fill; it appears at `path` only if the body succeeds.
 
-    Raises OSError, also where something is at `path` by then.
+    Until then it is `temporary`, else a name of its own. Its files are flushed, those of folders in
+    it are not. Raises OSError, also where something is at `path` by then.
     """
-    temporary = _temporary_path(path)
+    temporary = temporary or _temporary_path(path)
     try:
         temporary.mkdir()
         yield temporary
         for file in temporary.iterdir():
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
+            if file.is_file():
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
         flush_folder(temporary)
         temporary.rename(path)
         flush_folder(path.parent)

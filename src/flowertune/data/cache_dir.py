@@ -17,7 +17,7 @@ from filelock import Timeout
 from platformdirs import user_cache_path
 
 from flowertune.errors import UsageError
-from flowertune.files import flush_folder, format_bytes, lock, write_text
+from flowertune.files import format_bytes, lock, new_folder, write_text
 
 MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
 META, BUILDING, LOCK = "meta.json", ".building", ".lock"
@@ -39,9 +39,10 @@ def cache_root() -> Path:
 
 @contextlib.contextmanager
 def build_entry(entry: Path) -> Iterator[Path]:
-    """Create a folder for the body to fill; it replaces `entry` if the body succeeds.
+    """Create a folder for the body to fill; it appears at `entry` if the body succeeds.
 
-    Called under the entry's lock. What killed builders left of any entry beside it is removed.
+    Called under the entry's lock. A damaged one that is there is removed before, and so is what
+    killed builders left of any entry beside it.
     """
     for leftover in entry.parent.glob(f"*{BUILDING}"):
         if leftover.stem == entry.name:
@@ -49,17 +50,10 @@ def build_entry(entry: Path) -> Iterator[Path]:
         else:
             with contextlib.suppress(Timeout), lock(leftover.with_suffix(LOCK)):
                 shutil.rmtree(leftover, ignore_errors=True)
-    partial = entry.with_name(entry.name + BUILDING)
-    partial.mkdir()
-    try:
-        yield partial
-        flush_folder(partial)
-        if entry.exists():
-            shutil.rmtree(entry)
-        partial.rename(entry)
-        flush_folder(entry.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if entry.exists():
+        shutil.rmtree(entry)
+    with new_folder(entry, entry.with_suffix(BUILDING)) as folder:
+        yield folder
 
 
 def write_meta(entry: Path, description: str, **facts: Any) -> None:

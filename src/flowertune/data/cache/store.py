@@ -121,7 +121,7 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
             if again is not None:
                 message = f"{planned.name}: the cache has to be made anew ({again})"
                 progress(message, 0, len(planned.paths))
-                shutil.rmtree(directory)
+                shutil.rmtree(directory)  # its space counts as free
             build_store(planned, other_bytes, progress)
             return _open(planned)
     except OSError as error:
@@ -203,9 +203,6 @@ def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> 
                 names = FILES if canvas else FILES[:1]
                 pixels = [stack.enter_context((partial_dir / each).open("wb")) for each in names]
                 index = decode_into(pixels, paths, preprocessing, canvas, name, progress)
-                for file in pixels:
-                    file.flush()
-                    os.fsync(file.fileno())
             root = os.path.commonpath([path.parent for path in paths])
             description = f"{name} of {root}: {len(index.kept):,} photos"
             write_meta(partial_dir, description, key=directory.name, **asdict(index))

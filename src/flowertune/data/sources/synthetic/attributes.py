@@ -55,15 +55,19 @@ def sample_attributes(
 ) -> Attributes:
     """Sample attributes uniformly, except for the `main` combinations in `held_out`."""
     while True:
-        # the order is that in which the built-in CLIP's pictures were drawn
-        color, pattern, petals, shape = (
-            _pick(VALUES[field], rng) for field in ("color", "pattern", "petals", "shape")
-        )
-        others = tuple(other for other in COLORS if other != color)
-        second_color = None if pattern == "plain" else _pick(others, rng)
-        center = (_pick(VALUES[field], rng) for field in ("center", "center_size", "center_color"))
+        color = _pick(COLORS, rng)
+        pattern = _pick(VALUES["pattern"], rng)
+        other_colors = tuple(other for other in COLORS if other != color)
         attributes = Attributes(
-            petals, shape, color, pattern, second_color, *center, _pick(VALUES["growth"], rng)
+            petals=_pick(VALUES["petals"], rng),
+            shape=_pick(VALUES["shape"], rng),
+            color=color,
+            pattern=pattern,
+            second_color=None if pattern == "plain" else _pick(other_colors, rng),
+            center=_pick(VALUES["center"], rng),
+            center_size=_pick(VALUES["center_size"], rng),
+            center_color=_pick(VALUES["center_color"], rng),
+            growth=_pick(VALUES["growth"], rng),
         )
         if attributes.main not in held_out:
             return attributes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import files
-from flowertune.data.cache_dir import BUILDING, LOCK, write_meta
+from flowertune.data.cache_dir import BUILDING, LOCK, META, write_meta
 from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.download import Progress, fetch, unpack
 from flowertune.errors import UsageError
@@ -152,7 +152,8 @@ def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -
     with lock(root / LOCK, report_waiting):
         published = (ARCHIVE, LABELS, SPLIT_IDS)
         names = (IMAGES, PARTIAL, *published, *(f".{name}.part" for name in published))
-        write_meta(root, "Flowers-102, as published", names=names)
+        if not (root / META).exists():  # `root` may be a person's own, with a file of this name
+            write_meta(root, "Flowers-102, as published", names=names)
         missing = _missing_files(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:

@@ -121,7 +121,9 @@ def shifted_and_mirrored(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
 def train(arguments: argparse.Namespace, started: float) -> CLIP:
     pixels, shown = draw_pool(arguments.seed, arguments.pictures, arguments.processes)
-    codes = torch.tensor([attributes.codes() for attributes in shown])
+    codes = torch.tensor(
+        [[values.index(getattr(each, name)) for name, values in VALUES.items()] for each in shown]
+    )
     print(f"{len(shown)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
 
     torch.manual_seed(arguments.seed)

@@ -46,25 +46,29 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
     Raises DiskFullError, or another OSError.
     """
-    sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in contents.items())
+    sums = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()
+    )
     with _explain_full_disk(path, sum(map(len, contents.values()))), new_folder(path) as folder:
         for name, data in {**contents, SUMS: sums.encode()}.items():
             (folder / name).write_bytes(data)
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Create a folder for the body to fill; it appears at `path` only if the body succeeds.
 
-    Raises OSError, also where something is at `path` by then.
+    Until then it is `temporary`, else a name of its own. Its files are flushed, those of folders in
+    it are not. Raises OSError, also where something is at `path` by then.
     """
-    temporary = _temporary_path(path)
+    temporary = temporary or _temporary_path(path)
     try:
         temporary.mkdir()
         yield temporary
         for file in temporary.iterdir():
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
+            if file.is_file():
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
         flush_folder(temporary)
         temporary.rename(path)
         flush_folder(path.parent)
@@ -144,16 +148,17 @@ def flush_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file in hex."""
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """Digest of a file in hex, read in chunks; "md5" is no help against attackers."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -133,11 +133,11 @@ def test_photos_that_are_not_there_are_refused(
 
 @pytest.fixture
 def filled(cache: Path) -> Path:
-    """Three feature files, of 100 days ago, 10 days ago, and now; nothing reads them."""
-    (cache / "features").mkdir(parents=True)
+    """Features of 100 days ago, 10 days ago, and now; nothing reads them."""
     for number, days in enumerate((0, 10, 100)):
-        path = cache / "features" / f"{number:032x}.safetensors"
-        path.write_bytes(bytes(1_500_000))
+        path = cache / "features" / f"{number:032x}"
+        path.mkdir(parents=True)
+        (path / "features.safetensors").write_bytes(bytes(1_500_000))
         moment = time.time() - days * 86_400 - 60
         os.utime(path, (moment, moment))
     return cache
@@ -199,14 +199,14 @@ def test_nothing_is_removed_that_was_not_agreed_to(
 def test_what_has_to_stay_is_said_and_is_exit_code_1(
     filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unlink = Path.unlink
+    rename = Path.rename
 
-    def refuse_the_second(path: Path, missing_ok: bool = False) -> None:
+    def refuse_the_second(path: Path, target: Path) -> None:
         if path.stem.endswith("1"):
             raise PermissionError(13, "Permission denied")
-        unlink(path, missing_ok)
+        rename(path, target)
 
-    monkeypatch.setattr(Path, "unlink", refuse_the_second)
+    monkeypatch.setattr(Path, "rename", refuse_the_second)
     assert cli.main(["data", "cache", "clear", "--yes"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [

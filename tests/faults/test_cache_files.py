@@ -1,4 +1,4 @@
-"""Damaged files of the photo cache: the pixels that are read are those that were stored."""
+"""Damaged files of the photo cache: what is read is what was stored, or nothing, and made anew."""
 
 import io
 import os
@@ -16,10 +16,10 @@ from flowertune.data.cache.dataset import CachedDataset, CachedSplit, cache_data
 from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.image import Preprocessing, UnreadableImageError
-from flowertune.errors import FlowertuneError
+from flowertune.errors import FlowertuneError, TrainingError
 
 SMALL = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "squash", 0)
-FILES = ("eval.u8", "train.u8", "index.json")
+FILES = ("eval.u8", "train.u8", "meta.json")
 
 Damage = Callable[[Path, Path, np.random.Generator], None]
 
@@ -58,6 +58,7 @@ def empty(file: Path, other: Path, rng: np.random.Generator) -> None:
 
 
 DAMAGES: list[Damage] = [cut, flip, flip, zero, swap, lose, empty]
+OF_META = [cut, zero, swap, lose, empty]  # it has no checksum: it is written at once, or not
 
 
 @pytest.fixture(scope="module")
@@ -112,20 +113,26 @@ def test_what_is_read_is_what_was_stored(name, rounds, photos, tmp_path, no_hang
         for split, each in whole.splits.items()
     }
     rng = np.random.default_rng(FILES.index(name))
-    for number in range(rounds * len(DAMAGES)):
-        damage = DAMAGES[number % len(DAMAGES)]
+    damages = OF_META if name == "meta.json" else DAMAGES
+    for number in range(rounds * len(damages)):
+        damage = damages[number % len(damages)]
         copy = tmp_path / str(number)
         shutil.copytree(folder, copy)
         stores = {split: copy / "pixels" / each.key for split, each in whole.splits.items()}
         damage(stores["train"] / name, stores["val"] / name, rng)
-        for _ in range(2):  # the damage itself, and what was made of it
+        for start in range(2):  # the damage itself, and what was made of it
             with no_hang():
                 again = opened(dataset, copy)
                 assert again.fingerprint == whole.fingerprint
                 for split, each in again.splits.items():
                     assert np.array_equal(each.train_sizes, whole.splits[split].train_sizes)
                     order = rng.permutation(len(each.split)).tolist()
-                    pixels = read(each, order, resident=number % 2 == 0)
+                    try:
+                        pixels = read(each, order, resident=number % 2 == 0)
+                    except TrainingError:
+                        if start == 1:
+                            raise
+                        break
                     for one, other in zip(pixels, expected[split], strict=True):
                         assert np.array_equal(one, other), damage.__name__
 
@@ -153,7 +160,10 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
         DAMAGES[number % len(DAMAGES)](stores["train"] / name, stores["val"] / name, rng)
         with no_hang():
             try:
-                pixels = read(opened(dataset, copy).splits["train"], range(24), resident=True)
+                try:
+                    pixels = read(opened(dataset, copy).splits["train"], range(24), resident=True)
+                except TrainingError:  # the damage is seen, and the next start makes it anew
+                    pixels = read(opened(dataset, copy).splits["train"], range(24), resident=True)
             except FlowertuneError as error:
                 said.append(str(error))
                 continue

@@ -37,7 +37,7 @@ def check(live: Any, results: Any, whole: Any, tmp_path: Path) -> Check:
 
 
 def test_killed_in_a_checkpoint_and_in_validation(check: Check) -> None:
-    check("mixup", [("flush", 48, OFTEN), ("validation", 2, SELDOM)])
+    check("mixup", [("flush", 75, OFTEN), ("validation", 2, SELDOM)])
 
 
 def drawn(seed: int) -> list[Kill]:

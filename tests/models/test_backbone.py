@@ -270,6 +270,18 @@ def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(
     assert not caplog.records
 
 
+def test_a_name_server_that_does_not_answer_is_given_up_too(
+    hub, small_pretrained, refusal, monkeypatch
+):
+    silence = threading.Event()
+    monkeypatch.setattr(pretrained, "REACH_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: silence.wait(20))
+    hub("http://hub.invalid")
+    message = refusal(lambda: load_pretrained("small-vit", "quick"))
+    silence.set()
+    assert "no answer within" in message
+
+
 def test_a_hub_that_is_not_there_is_given_up_at_once(hub, small_pretrained, refusal):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

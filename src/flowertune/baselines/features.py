@@ -13,14 +13,14 @@ from typing import Protocol
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from flowertune.config.head import LinearHeadConfig
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.data.cache.dataset import CachedSplit
 from flowertune.data.cache.store import FORMAT
-from flowertune.data.cache_dir import touch
+from flowertune.data.cache_dir import LOCK, build_entry, read_meta, touch, write_meta
 from flowertune.errors import TrainingError
 from flowertune.files import lock, write_bytes
 from flowertune.models.backbone import Backbone
@@ -29,6 +29,7 @@ from flowertune.runtime.device import Compute
 
 # Raise it when this package comes to compute other features from the same inputs.
 FEATURES_VERSION = 3
+FEATURES_FILE = "features.safetensors"
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def frozen_features(
     """
     description = key.describe()
     name = hashlib.sha256(description.encode()).hexdigest()[:32]
-    path = folder / "features" / f"{name}.safetensors"
+    path = folder / "features" / name
     cached = _read(path, description, len(pixels))
     if cached is not None:
         return cached
@@ -113,7 +114,7 @@ def frozen_features(
                 f"the frozen backbone gives embeddings that are not finite in precision "
                 f"{key.precision}: try trainer.precision=fp32"
             )
-        _write(path, description, features)
+        _write(path, key, features)
     return features
 
 
@@ -124,7 +125,7 @@ def _lock_features(path: Path) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             waiting = partial(log.warning, "waiting for another process that computes %s", path)
-            stack.enter_context(lock(path.with_suffix(".lock"), waiting))
+            stack.enter_context(lock(path.with_suffix(LOCK), waiting))
         except OSError as error:  # nothing can be kept there, so nobody waits for it either
             log.info("%s cannot be locked: %s", path, error)
         yield
@@ -149,19 +150,18 @@ def _compute(
 
 
 def _read(path: Path, description: str, total: int) -> Tensor | None:
-    """Read cached features; None where there are none, or where the file is damaged."""
+    """Read cached features; None where there are none, or where a file is damaged."""
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            features: Tensor = file.get_tensor("features")
-    except (SafetensorError, OSError) as error:
+        meta = read_meta(path)
+        features: Tensor = safetensors.torch.load_file(path / FEATURES_FILE)["features"]
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read (%s): the features are computed again", path, error)
         return None
     intact = (
-        metadata.get("key") == description
-        and metadata.get("sha256") == _checksum(features)
+        meta.get("key") == description
+        and meta.get("sha256") == _checksum(features)
         and len(features) == total
     )
     if not intact:
@@ -171,12 +171,16 @@ def _read(path: Path, description: str, total: int) -> Tensor | None:
     return features
 
 
-def _write(path: Path, description: str, features: Tensor) -> None:
-    metadata = {"key": description, "sha256": _checksum(features)}
-    content = safetensors.torch.save({"features": features}, metadata)
+def _write(path: Path, key: FeatureKey, features: Tensor) -> None:
+    n_images, width = features.shape
+    compute = f"{key.precision} on {key.device}"
+    description = f"{n_images:,} x {width}, {compute}, weights {key.weights_sha256[:8]}"
+    content = safetensors.torch.save({"features": features})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
+        with build_entry(path) as folder:
+            write_bytes(folder / FEATURES_FILE, content)
+            write_meta(folder, description, key=key.describe(), sha256=_checksum(features))
     except OSError as error:
         # The features are here, only the next run has to compute them again.
         log.warning("the frozen features could not be kept in %s: %s", path.parent, error)

@@ -1,6 +1,5 @@
 """Download files and unpack archives, each completely or not at all."""
 
-import concurrent.futures
 import gzip
 import hashlib
 import http.client
@@ -11,7 +10,11 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from flowertune import files
 from flowertune.errors import UsageError
@@ -19,11 +22,33 @@ from flowertune.errors import UsageError
 # progress(description, done, total); total is None where it is not known
 Progress = Callable[[str, int, int | None], None]
 
-# Seconds. Everything before the first byte of the answer (a name server that does not answer is
-# not covered by the socket's own timeout), and one silence of the network after it.
+# Seconds: everything before the first byte of the answer, and one silence of the network after it.
 CONNECT_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 8.0
 CHUNK_BYTES = 1 << 18
+
+T = TypeVar("T")
+
+
+def call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
+    """Call `function`; TimeoutError after `seconds`, whatever it is then waiting for.
+
+    A thread, which is left behind, because the timeouts of HTTP libraries start anew with each
+    address and each read, and looking up a name has none at all.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:  # handed to the caller, whatever it is
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result(timeout=seconds)
+    except FutureTimeoutError:  # another class than TimeoutError before Python 3.11
+        raise TimeoutError from None
 
 
 def fetch(url: str, target: Path, *, md5: str, progress: Progress, hint: str) -> None:
@@ -80,15 +105,6 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
         os.sync()
 
 
-def file_md5(path: Path) -> str:
-    """Return the md5 of a file in hex; against damage and mix-ups, not against attackers."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _DownloadError(Exception):
     """A network error, as opposed to one of the disk: both raise OSError."""
 
@@ -114,26 +130,17 @@ def _download(url: str, part: Path, description: str, progress: Progress) -> str
 
 
 def _connect(url: str) -> http.client.HTTPResponse:
-    """Connect and read the headers, in a thread that is abandoned after CONNECT_TIMEOUT_S."""
-    future: concurrent.futures.Future[http.client.HTTPResponse] = concurrent.futures.Future()
-
-    def connect() -> None:
-        try:
-            future.set_result(urllib.request.urlopen(url, timeout=READ_TIMEOUT_S))
-        except Exception as error:  # handed to the caller, whatever it is
-            future.set_exception(error)
-
-    threading.Thread(target=connect, daemon=True, name="flowertune-connect").start()
+    """Connect and read the headers."""
+    connect = partial(urllib.request.urlopen, url, timeout=READ_TIMEOUT_S)
     try:
-        return future.result(timeout=CONNECT_TIMEOUT_S)
-    except concurrent.futures.TimeoutError:
+        response: http.client.HTTPResponse = call_with_timeout(CONNECT_TIMEOUT_S, connect)
+    except TimeoutError:
         raise _DownloadError(f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
     except urllib.error.HTTPError as error:
         raise _DownloadError(f"the server says {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise _DownloadError(f"no connection ({error.reason})") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _DownloadError(f"no connection ({error})") from None
+        raise _DownloadError(f"no connection ({getattr(error, 'reason', error)})") from None
+    return response
 
 
 def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:

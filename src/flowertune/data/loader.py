@@ -86,14 +86,5 @@ def build_train_loader(
     if cached.train_pixels is not None and cached.train_sizes is not None:
         pixels = DevicePixels(cached.train_pixels, fallback.device, resident=fallback.resident)
         sizes = torch.from_numpy(cached.train_sizes)
-    return TrainLoader(
-        pixels=pixels,
-        labels=torch.tensor(cached.split.labels),
-        num_classes=num_classes,
-        sizes=sizes,
-        augmentation=augmentation,
-        mean=mean,
-        std=std,
-        batches=batches,
-        seed=seed,
-    )
+    labels = torch.tensor(cached.split.labels)
+    return TrainLoader(pixels, labels, num_classes, sizes, augmentation, mean, std, batches, seed)

@@ -5,16 +5,17 @@ is asked first, within `REACH_SECONDS` in all, so that a machine without network
 the download itself may then take as long as it takes.
 """
 
+import contextlib
 import difflib
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import open_clip
 
+from flowertune.data.download import call_with_timeout
 from flowertune.errors import UsageError, one_line
 
 # To look up, connect to and hear from the host. People are promised a line within ten seconds, and
@@ -22,12 +23,10 @@ from flowertune.errors import UsageError, one_line
 REACH_SECONDS = 3.0
 ADVICE = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
 
-T = TypeVar("T")
-
 QUICKGELU = "-quickgelu"
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the log lines of open_clip and huggingface_hub.
 
@@ -50,76 +49,36 @@ def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
 
     `what` names the thing in messages. Raises UsageError where it cannot be had.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     for filename in filenames:
         cached = try_to_load_from_cache(repo, filename)
         if isinstance(cached, str):
             return Path(cached)
     with quiet():
-        filename = _first_on_hub(repo, filenames, what)
         try:
-            return Path(hf_hub_download(repo, filename))
+            found = call_with_timeout(REACH_SECONDS, partial(_first_on_hub, repo, filenames))
+            if found is not None:
+                return Path(hf_hub_download(repo, found))
+            reason = f"there is no {' or '.join(filenames)}"
+        except TimeoutError:
+            reason = f"no answer within {REACH_SECONDS:.0f} s"
         # huggingface_hub raises what its HTTP library raises, and that has changed with its
         # versions (requests, httpx, xet); whatever it is, the file could not be had.
         except Exception as error:
-            raise UsageError(_fetch_failure(what, repo, one_line(error))) from error
+            reason = one_line(error)
+    raise UsageError(f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {ADVICE}")
 
 
-def _first_on_hub(repo: str, filenames: Sequence[str], what: str) -> str:
+def _first_on_hub(repo: str, filenames: Sequence[str]) -> str | None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
-    def find() -> str | None:
-        for filename in filenames:
-            try:
-                get_hf_file_metadata(hf_hub_url(repo, filename), timeout=REACH_SECONDS)
-            except EntryNotFoundError:
-                continue
+    for filename in filenames:
+        with contextlib.suppress(EntryNotFoundError):
+            get_hf_file_metadata(hf_hub_url(repo, filename), timeout=REACH_SECONDS)
             return filename
-        return None
-
-    try:
-        filename = _call_with_timeout(REACH_SECONDS, find)
-    except TimeoutError as error:
-        reason = f"no answer within {REACH_SECONDS:.0f} s"
-        raise UsageError(_fetch_failure(what, repo, reason)) from error
-    except Exception as error:  # see fetch: the types depend on huggingface_hub's HTTP library
-        raise UsageError(_fetch_failure(what, repo, one_line(error))) from error
-    if filename is None:
-        raise UsageError(_fetch_failure(what, repo, f"there is no {' or '.join(filenames)}"))
-    return filename
-
-
-def _call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
-    """Call `function`; TimeoutError after `seconds`, whatever it is then waiting for.
-
-    A thread, because the timeouts of HTTP libraries start anew with each address and each read,
-    and looking up a name has none at all.
-    """
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError
-    return results[0]
-
-
-def _fetch_failure(what: str, repo: str, reason: str) -> str:
-    from huggingface_hub import constants
-
-    return f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {ADVICE}"
+    return None
 
 
 def canonical_model_name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""A cache whose files were damaged after they were written: made anew, in whole or row by row."""
+"""A cache whose files were damaged after they were written: seen before use, and made anew."""
 
 import errno
-import logging
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import TrainingError, UsageError
@@ -37,15 +36,18 @@ def lose_a_form(store: Path, other: Path) -> None:
     (store / "train.u8").unlink()
 
 
-def flip_in_index(store: Path, other: Path) -> None:
-    """A digit of a picture's size, which the pixels themselves do not tell."""
-    text = (store / "index.json").read_text()
-    flip(store / "index.json", text.index("[37, ") + 1)
+def cut_the_index(store: Path, other: Path) -> None:
+    os.truncate(store / "meta.json", 400)
+
+
+def lose_part_of_the_index(store: Path, other: Path) -> None:
+    """What an earlier version would write."""
+    (store / "meta.json").write_text(json.dumps({"description": "", "key": store.name}))
 
 
 def take_anothers_index(store: Path, other: Path) -> None:
     """Of a store of the same photos, so that no length tells."""
-    shutil.copy(other / "index.json", store / "index.json")
+    shutil.copy(other / "meta.json", store / "meta.json")
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def store_of(folder: Path, photos) -> Path:
 
 
 @pytest.mark.parametrize(
-    "damage", [shorten, lose_a_form, flip_in_index, take_anothers_index], ids=lambda d: d.__name__
+    "damage",
+    [shorten, lose_a_form, cut_the_index, lose_part_of_the_index, take_anothers_index],
+    ids=lambda d: d.__name__,
 )
 def test_a_damaged_store_is_said_and_made_anew(
     damage, photos, root, tmp_path, cached, decoded, assert_same_pixels
@@ -114,13 +118,12 @@ def test_a_photo_that_can_be_read_again_comes_back(
 
 @pytest.mark.parametrize("how", ["resident", "streamed", "in part"])
 @pytest.mark.parametrize("form", ["eval", "train"])
-def test_a_damaged_row_is_decoded_anew_when_it_is_first_read(
-    form, how, photos, root, tmp_path, cached, decoded, caplog
+def test_a_damaged_row_ends_in_one_line_and_the_next_start_makes_the_store_anew(
+    form, how, photos, root, tmp_path, cached, decoded, assert_same_pixels
 ):
     expected = np.array(getattr(photos.splits["train"], f"{form}_pixels"))
-    file = store_of(tmp_path / "cache", photos) / f"{form}.u8"
-    intact = file.read_bytes()
-    flip(file, 7 * expected[0].nbytes + 20)
+    directory = store_of(tmp_path / "cache", photos)
+    flip(directory / f"{form}.u8", 7 * expected[0].nbytes + 20)
     again = cached(root, tmp_path / "cache").splits["train"]
     assert decoded == []
     store = DevicePixels(getattr(again, f"{form}_pixels"), CPU, resident=how != "streamed")
@@ -130,15 +133,17 @@ def test_a_damaged_row_is_decoded_anew_when_it_is_first_read(
         (batch,) = gather([torch.tensor(rows)])
         return [photo.numpy() for photo in batch]
 
-    read(0, 1)
-    assert decoded == []
+    for photo, row in zip(read(0, 1), (0, 1), strict=True):
+        assert np.array_equal(photo, expected[row])
     for _ in range(2):
-        for photo, row in zip(read(2, 7, 9), (2, 7, 9), strict=True):
-            assert np.array_equal(photo, expected[row])
-    assert len(decoded) == 1
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert str(again.split.paths[7]) in caplog.text
-    assert file.read_bytes() == intact  # so that the next process finds it whole
+        with pytest.raises(TrainingError, match="stored pixels are damaged; start again") as failed:
+            read(2, 7, 9)
+    assert "\n" not in str(failed.value)
+    assert str(directory / f"{form}.u8") in str(failed.value)
+    assert decoded == []
+    mended = cached(root, tmp_path / "cache")
+    assert len(decoded) == 10  # train, and not val
+    assert_same_pixels(mended, cached(root, tmp_path / "other"))
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -154,51 +159,23 @@ def test_no_row_is_looked_at_twice(resident, photos, monkeypatch):
 
 def test_pixels_that_go_to_another_device_are_all_looked_at_before(photos, root, tmp_path, cached):
     """On torch's "meta" device, which has shapes and no memory."""
-    file = store_of(tmp_path / "cache", photos) / "eval.u8"
-    intact = file.read_bytes()
-    flip(file, 9 * 3 * 32 * 32)
+    flip(store_of(tmp_path / "cache", photos) / "eval.u8", 9 * 3 * 32 * 32)
     rows = cached(root, tmp_path / "cache").splits["train"].eval_pixels
-    DevicePixels(rows, torch.device("meta"), resident=True)
-    assert file.read_bytes() == intact
+    with pytest.raises(TrainingError, match="stored pixels are damaged"):
+        DevicePixels(rows, torch.device("meta"), resident=True)
 
 
-def lose(photo: Path, file: Path) -> None:
-    photo.unlink()
-
-
-def replace(photo: Path, file: Path) -> None:
-    """By another one of the same length, with the same time."""
-    status = photo.stat()
-    Image.new("RGB", (50, 50), "red").save(photo)
-    os.truncate(photo, status.st_size)
-    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def forbid_writing(photo: Path, file: Path) -> None:
-    """As on a disk for reading only; root may write everywhere else."""
-    kept = file.with_suffix(".map")
-    file.rename(kept)
-    file.mkdir()
-
-
-@pytest.mark.parametrize(
-    ("happens", "why"),
-    [
-        (lose, r"cannot be decoded anew \(no such file\)"),
-        (replace, "the photo is another one now"),
-        (forbid_writing, "the file cannot be written"),
-    ],
-)
-def test_a_damaged_row_that_cannot_be_mended_ends_in_one_line(
-    happens, why, photos, root, tmp_path, cached
+def test_a_damaged_store_that_cannot_be_given_up_is_to_be_removed(
+    photos, root, tmp_path, cached, monkeypatch
 ):
+    """As on a disk for reading only; root may write everywhere else."""
+
+    def forbidden(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
     store = store_of(tmp_path / "cache", photos)
     flip(store / "eval.u8", 7 * 3 * 32 * 32)
     train = cached(root, tmp_path / "cache").splits["train"]
-    happens(train.split.paths[7], store / "eval.u8")
-    with pytest.raises(TrainingError, match=why) as failed:
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    with pytest.raises(TrainingError, match=f"remove {store} and start again"):
         train.eval_pixels.verify([6, 7])
-    message = str(failed.value)
-    assert "\n" not in message
-    assert str(train.split.paths[7]) in message
-    assert f"remove {store} and start again" in message

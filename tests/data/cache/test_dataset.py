@@ -2,12 +2,14 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 from PIL import Image
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
 from flowertune.data.cache.listing import delete, list_entries
 from flowertune.data.cache_dir import cache_root
@@ -181,14 +183,24 @@ def test_the_cache_root_is_the_users_choice_or_the_platforms(monkeypatch, tmp_pa
     monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path / "mine"))
     assert cache_root() == tmp_path / "mine"
     monkeypatch.delenv("FLOWERTUNE_CACHE")
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", Unix)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_root() == tmp_path / "xdg" / "flowertune"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_root() == tmp_path / ".cache" / "flowertune"
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", MacOS)
     assert cache_root() == tmp_path / "Library" / "Caches" / "flowertune"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows finds the folder otherwise")
+def test_a_user_without_a_home_folder_hears_how_to_go_on(monkeypatch):
+    """As in a container that is run by any number of a user."""
+    for name in ("FLOWERTUNE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(UsageError, match=r"no home folder .*FLOWERTUNE_CACHE"):
+        cache_root()
 
 
 def test_what_is_removed_while_the_next_split_is_decoded_stays_open(

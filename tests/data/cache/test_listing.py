@@ -13,6 +13,7 @@ import torch
 from flowertune.baselines.features import FeatureKey, frozen_features
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.data.cache.listing import CacheEntry, delete, list_entries
+from flowertune.data.cache_dir import write_meta
 from flowertune.data.sources.synthetic import dataset
 from flowertune.files import bytes_in
 
@@ -54,6 +55,8 @@ def filled(
     (folder / "flowers102" / "jpg").mkdir(parents=True)
     (folder / "flowers102" / "jpg" / "image_00001.jpg").write_bytes(b"123")
     (folder / "flowers102" / "setid.mat").write_bytes(b"4567")
+    names = ["jpg", "jpg.building", "setid.mat", "../escaped"]
+    write_meta(folder / "flowers102", "Flowers-102, as published", names=names)
     return folder
 
 
@@ -83,7 +86,8 @@ def test_everything_is_listed_with_what_it_is_of_and_its_size(filled: Path, root
     (kept,) = kinds["drawn flowers"]
     assert kept.description == "train 2, val 2"
     (kept,) = kinds["download"]
-    assert (kept.description, kept.bytes) == ("Flowers-102, as published", 7)
+    assert kept.description == "Flowers-102, as published"
+    assert {path.name for path in kept.paths} == {"jpg", "setid.mat", "meta.json"}
     sizes = [(filled / name).stat().st_size for name in files_in(filled)]
     assert sum(each.bytes for each in list_entries(filled)) == sum(sizes)
     assert list_entries(filled / "nowhere") == []
@@ -151,16 +155,13 @@ def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", cut_short)
         for each in list_entries(filled):
-            if each.kind != "features":
-                with pytest.raises(KeyboardInterrupt):
-                    delete(each)
+            with pytest.raises(KeyboardInterrupt):
+                delete(each)
     assert not (filled / "flowers102" / "jpg").exists()
-    assert {each.description for each in by_kind(filled)["drawn flowers"]} == {
-        "half made, or being made now"
-    }
-    assert {each.description for each in by_kind(filled)["photos"]} == {
-        "half made, or being made now"
-    }
+    for kind in ("photos", "features", "drawn flowers"):
+        assert {each.description for each in by_kind(filled)[kind]} == {
+            "half made, or being made now"
+        }
     cached(root, filled)
     flowers(filled)
     assert len(decoded) == 12
@@ -169,10 +170,9 @@ def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
 
 def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
     for name in files_in(filled):
-        if name.endswith(("index.json", ".safetensors")):
+        if name.endswith("meta.json"):
             (filled / name).write_bytes(b"{")
-    kinds = by_kind(filled)
-    assert [each.description for each in kinds["photos"] + kinds["features"]] == ["damaged"] * 3
+    assert [each.description for each in list_entries(filled)] == ["damaged"] * 5
     assert [delete(each) for each in list_entries(filled)] == [None] * 5
 
 

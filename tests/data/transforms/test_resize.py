@@ -9,11 +9,19 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from flowertune.data.transforms import resize as resize_module
-from flowertune.data.transforms.resize import resize
+from flowertune.data.transforms.resize import resize_into
 
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 PIL_MODES = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 CANVAS = (61, 97)
+
+
+def resize(pixels, boxes, flips, size, interpolation):
+    """All images at once, in a new tensor."""
+    out = torch.empty(len(pixels), 3, *size)
+    for _ in resize_into(out, pixels, boxes, flips, interpolation):
+        pass
+    return out
 
 
 def random_boxes(count: int) -> Tensor:

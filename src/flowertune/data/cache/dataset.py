@@ -95,21 +95,30 @@ def cache_dataset(
         for name, split in dataset.splits.items()
         for index, reason in sorted(stores[name].index.bad.items())
     )
+    lines = "".join(f"  {line}\n" for line in bad_file_lines(dataset, bad))
     if bad and bad_files == "stop":
-        raise UsageError(_bad_files_message(dataset, bad))
-    decoded_splits = {
-        name: _select(split, stores[name].index.kept) for name, split in dataset.splits.items()
-    }
+        total = sum(len(split) for split in dataset.splits.values())
+        raise UsageError(
+            f"{len(bad):,} of {total:,} files in {printable(dataset.root)} give no picture:\n"
+            f"{lines}Repair or remove them, or go on without them: data.bad_files=skip"
+        )
+    splits = {}
     for name, split in dataset.splits.items():
-        missing = sorted(set(split.labels) - set(decoded_splits[name].labels))
+        splits[name] = _cached_split(split, stores[name])
+        missing = sorted(set(split.labels) - set(splits[name].split.labels))
         if missing:
-            raise UsageError(_missing_classes_message(dataset, name, missing, bad))
+            classes = ", ".join(repr(dataset.class_names[label]) for label in missing)
+            raise UsageError(
+                f"without the files that give no picture, {name} has no photo left of {classes}:\n"
+                f"{lines}Repair or replace them."
+            )
     note = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
+    decoded = {name: cached.split for name, cached in splits.items()}
     return CachedDataset(
-        dataset=replace(dataset, splits=decoded_splits, protocol=dataset.protocol + note),
-        splits={name: _cached_split(decoded_splits[name], store) for name, store in stores.items()},
+        dataset=replace(dataset, splits=decoded, protocol=dataset.protocol + note),
+        splits=splits,
         bad=bad,
-        fingerprint=_fingerprint(dataset, decoded_splits, stores),
+        fingerprint=_fingerprint(dataset, splits),
     )
 
 
@@ -119,54 +128,30 @@ def bad_file_lines(dataset: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
     return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
 
 
-def _bad_files_message(dataset: ImageDataset, bad: Sequence[BadFile]) -> str:
-    total = sum(len(split) for split in dataset.splits.values())
-    first = f"{len(bad):,} of {total:,} files in {printable(dataset.root)} give no picture:"
-    last = "Repair or remove them, or go on without them: data.bad_files=skip"
-    return _message(first, bad_file_lines(dataset, bad), last)
-
-
-def _missing_classes_message(
-    dataset: ImageDataset, name: str, missing: Sequence[int], bad: Sequence[BadFile]
-) -> str:
-    classes = ", ".join(repr(dataset.class_names[label]) for label in missing)
-    first = f"without the files that give no picture, {name} has no photo left of {classes}:"
-    return _message(first, bad_file_lines(dataset, bad), "Repair or replace them.")
-
-
-def _message(first: str, lines: Sequence[str], last: str) -> str:
-    return "\n".join([first, *(f"  {line}" for line in lines), last])
-
-
-def _select(split: Split, indices: Sequence[int]) -> Split:
-    return Split(
-        paths=tuple(split.paths[index] for index in indices),
-        labels=tuple(split.labels[index] for index in indices),
-    )
-
-
 def _cached_split(split: Split, store: PixelStore) -> CachedSplit:
+    kept = store.index.kept
     return CachedSplit(
-        split=split,
+        split=Split(
+            paths=tuple(split.paths[index] for index in kept),
+            labels=tuple(split.labels[index] for index in kept),
+        ),
         eval_pixels=store.eval_pixels,
         train_pixels=store.train_pixels,
         train_sizes=store.train_sizes(),
-        sha256=store.index.sha256,
+        sha256=tuple(store.index.sha256),
         key=store.key,
     )
 
 
-def _fingerprint(
-    dataset: ImageDataset, splits: dict[str, Split], stores: dict[str, PixelStore]
-) -> str:
+def _fingerprint(dataset: ImageDataset, splits: dict[str, CachedSplit]) -> str:
     entries = {
         name: [
             (path.relative_to(dataset.root).as_posix(), label, sha256)
             for path, label, sha256 in zip(
-                split.paths, split.labels, stores[name].index.sha256, strict=True
+                cached.split.paths, cached.split.labels, cached.sha256, strict=True
             )
         ]
-        for name, split in splits.items()
+        for name, cached in splits.items()
     }
     text = json.dumps([dataset.class_names, entries], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from flowertune.data.cache.index import StoreIndex
 from flowertune.data.image import (
     Preprocessing,
     UnreadableImageError,
@@ -34,37 +35,17 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class RowFacts:
-    """Hash of an image's content and checksum of its pixels in each form.
+class DecodedImage:
+    """Pixels of one image as they are stored, with a checksum each, and its file's hash.
 
-    Also the true (height, width) of the training pixels; (0, 0) without a training form.
+    `forms` are (3, H, W) and with a training form (3, *canvas) uint8. `train_size` is the true
+    (height, width) of the training pixels, (0, 0) where there are none.
     """
 
     sha256: str
-    eval_crc32: int
-    train_crc32: int
+    forms: tuple[NDArray[np.uint8], ...]
+    crc32: tuple[int, ...]
     train_size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """Pixels of one image as they are stored: (3, H, W) and (3, *canvas) uint8."""
-
-    facts: RowFacts
-    eval_pixels: NDArray[np.uint8]
-    train_pixels: NDArray[np.uint8] | None
-
-
-@dataclass(frozen=True)
-class DecodeResult:
-    """Result of decoding a list of images. `indices` are those in the list that gave a row.
-
-    `rows` go with `indices`; `bad` maps the other indices to the reason.
-    """
-
-    indices: list[int]
-    rows: list[RowFacts]
-    bad: dict[int, str]
 
 
 def train_canvas(
@@ -87,61 +68,60 @@ def train_canvas(
 
 
 def decode_into(
-    eval_file: BinaryIO,
-    train_file: BinaryIO | None,
+    files: Sequence[BinaryIO],
     paths: Sequence[Path],
     preprocessing: Preprocessing,
     canvas: tuple[int, int] | None,
     name: str,
     progress: Progress,
-) -> DecodeResult:
-    """Write one row for each image that decodes, in the order of `paths`.
+) -> StoreIndex:
+    """Write one row for each image that decodes, in the order of `paths`; return their index.
 
-    A row is (3, H, W) uint8 in `eval_file`, and (3, *canvas) in `train_file` where there is one:
-    the training pixels in the top left corner, the rest zero. Each file is read once.
+    A row is (3, H, W) uint8 in the first file and, where there is a `canvas`, (3, *canvas) in the
+    second: the training pixels in the top left corner, the rest zero. Each image is read once.
     """
 
     def decode_row(path: Path) -> DecodedImage | UnreadableImageError:
         try:
-            return read_row(path, preprocessing, canvas)
+            return _decode_row(path, preprocessing, canvas)
         except UnreadableImageError as error:
             return error
 
-    result = DecodeResult([], [], {})
+    index = StoreIndex(canvas, crc32=[[] for _ in files])
     # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
     with quiet_pil(), closing(parallel_map(decode_row, paths)) as rows:
-        for index, row in enumerate(rows):
+        for number, row in enumerate(rows):
             if isinstance(row, UnreadableImageError):
-                result.bad[index] = str(row)
+                index.bad[number] = str(row)
             else:
-                result.indices.append(index)
-                result.rows.append(row.facts)
-                eval_file.write(row.eval_pixels.data)
-                if train_file is not None and row.train_pixels is not None:
-                    train_file.write(row.train_pixels.data)
-            progress(f"{name}: decoding photos", index + 1, len(paths))
-    return result
+                index.kept.append(number)
+                index.sha256.append(row.sha256)
+                index.train_sizes.append(row.train_size)
+                for file, pixels, sums, crc32 in zip(
+                    files, row.forms, index.crc32, row.crc32, strict=True
+                ):
+                    file.write(pixels.data)
+                    sums.append(crc32)
+            progress(f"{name}: decoding photos", number + 1, len(paths))
+    return index
 
 
-def read_row(
+def _decode_row(
     path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None
 ) -> DecodedImage:
-    """Decode one file into the row that is stored of it. Raises UnreadableImageError."""
     data = image_bytes(path)
     image = decode_image(data)
-    sha256 = hashlib.sha256(data).hexdigest()
-    eval_form = eval_pixels(image, preprocessing)
-    eval_crc32 = zlib.crc32(eval_form.data)
-    if canvas is None:
-        return DecodedImage(RowFacts(sha256, eval_crc32, 0, (0, 0)), eval_form, None)
-    train_form = train_pixels(image, preprocessing)
-    height, width = train_form.shape[1:]
-    if height > canvas[0] or width > canvas[1]:
-        raise UnreadableImageError("changed while it was read")
-    padded = np.zeros((3, *canvas), dtype=np.uint8)
-    padded[:, :height, :width] = train_form
-    facts = RowFacts(sha256, eval_crc32, zlib.crc32(padded.data), (height, width))
-    return DecodedImage(facts, eval_form, padded)
+    forms, size = [eval_pixels(image, preprocessing)], (0, 0)
+    if canvas is not None:
+        train_form = train_pixels(image, preprocessing)
+        height, width = size = train_form.shape[1:]
+        if height > canvas[0] or width > canvas[1]:
+            raise UnreadableImageError("changed while it was read")
+        padded = np.zeros((3, *canvas), dtype=np.uint8)
+        padded[:, :height, :width] = train_form
+        forms.append(padded)
+    crc32 = tuple(zlib.crc32(form.data) for form in forms)
+    return DecodedImage(hashlib.sha256(data).hexdigest(), tuple(forms), crc32, size)
 
 
 def parallel_map(

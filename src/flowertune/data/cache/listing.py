@@ -4,30 +4,30 @@ Only names that flowertune gives are listed, so only such are removed. The empty
 taken from under a process that waits for one, it would let two build at the same time.
 """
 
-import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
+from filelock import Timeout
 
-from flowertune.data.sources import flowers102
-from flowertune.files import bytes_in
+from flowertune.data.cache_dir import BUILDING, LOCK, META, read_meta
+from flowertune.files import bytes_in, lock
 
 INCOMPLETE = "half made, or being made now"
+KEY = re.compile(rf"[0-9a-f]{{16,32}}({re.escape(BUILDING)})?")
+# what people call the entries of a folder that is named otherwise
+KINDS = {"pixels": "photos", "synthetic": "drawn flowers", "flowers102": "download"}
 
 
 @dataclass(frozen=True)
 class CacheEntry:
     """An entry of the cache folder.
 
-    `paths` are the files and folders it consists of. A folder is first renamed to `trash`, the
-    name that its next builder takes for a leftover, so that a half removed one is never taken for
-    a whole one. `lock` is held by who builds it. `last_used` is in seconds since 1970.
+    `paths` are the files and folders it consists of. `lock` is held by who builds it. `last_used`
+    is in seconds since 1970.
     """
 
     kind: str
@@ -36,28 +36,37 @@ class CacheEntry:
     bytes: int
     last_used: float
     lock: Path
-    trash: Path | None
 
 
 def list_entries(root: Path) -> list[CacheEntry]:
     """List the cache folder, longest unused first. Raises OSError where it cannot be read."""
-    entries = [*_pixels(root), *_features(root), *_synthetic(root), *_downloads(root)]
+    entries = []
+    for folder in _folders(root):
+        if (folder / META).is_file():  # one entry, in a folder where people put files, too
+            names = _read_meta(folder).get("names", [])
+            paths = [path for path in _entries(folder) if path.name in names]
+            entries.append(_describe(folder, folder, [*paths, folder / META], folder / LOCK))
+            continue
+        for path in _folders(folder):
+            if KEY.fullmatch(path.name):
+                entries.append(_describe(folder, path, [path], path.with_suffix(LOCK)))
     return sorted(entries, key=lambda entry: entry.last_used)
 
 
 def delete(entry: CacheEntry) -> str | None:
     """Delete an entry; return None, or the reason why it cannot be deleted now."""
     try:
-        with FileLock(entry.lock, timeout=0):
+        with lock(entry.lock):
             for path in entry.paths:
                 if not path.is_dir():
                     path.unlink(missing_ok=True)
                     continue
-                assert entry.trash is not None
-                if path != entry.trash:
-                    shutil.rmtree(entry.trash, ignore_errors=True)
-                    path.rename(entry.trash)
-                shutil.rmtree(entry.trash)
+                # renamed first: what is half removed is never taken for whole
+                incomplete = path.with_suffix(BUILDING)
+                if path != incomplete:
+                    shutil.rmtree(incomplete, ignore_errors=True)
+                    path.rename(incomplete)
+                shutil.rmtree(incomplete)
     except Timeout:
         return "another process is building it"
     except OSError as error:
@@ -65,104 +74,31 @@ def delete(entry: CacheEntry) -> str | None:
     return None
 
 
-def _match_paths(folder: Path, pattern: str) -> Iterator[tuple[Path, str]]:
-    """Yield the paths in a folder whose names match, and the first group of the match.
-
-    Links are not ours: flowertune makes none.
-    """
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            match = re.fullmatch(pattern, path.name)
-            if match and not path.is_symlink():
-                yield path, match[1]
+def _entries(folder: Path) -> list[Path]:
+    """List what is in a folder, if it exists. Links are not ours: flowertune makes none."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in entries if not path.is_symlink()]
 
 
-def _pixels(root: Path) -> Iterator[CacheEntry]:
-    folder = root / "pixels"
-    for path, key in _match_paths(folder, r"([0-9a-f]{32})(?:\.building)?"):
-        is_incomplete = path.suffix == ".building"
-        yield CacheEntry(
-            kind="photos",
-            description=INCOMPLETE if is_incomplete else _describe_pixels(path / "index.json"),
-            paths=(path,),
-            bytes=bytes_in(path),
-            last_used=path.stat().st_mtime,
-            lock=folder / f"{key}.lock",
-            trash=folder / f"{key}.building",
-        )
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir()]
 
 
-def _describe_pixels(index_file: Path) -> str:
-    try:
-        index = json.loads(index_file.read_text(encoding="utf-8"))
-        count = f"{len(index['kept']):,} photos"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "damaged"
-    if "folder" not in index:
-        return f"{count}, by an earlier version"
-    return f"{index['split']} of {index['folder']}: {count}"
-
-
-def _features(root: Path) -> Iterator[CacheEntry]:
-    for path, _ in _match_paths(root / "features", r"([0-9a-f]{32})\.safetensors"):
-        yield CacheEntry(
-            kind="features",
-            description=_describe_features(path),
-            paths=(path,),
-            bytes=bytes_in(path),
-            last_used=path.stat().st_mtime,
-            lock=path.with_suffix(".lock"),
-            trash=None,
-        )
-
-
-def _describe_features(path: Path) -> str:
-    try:
-        with safe_open(path, framework="np") as file:
-            n_images, width = file.get_slice("features").get_shape()
-            key = json.loads(file.metadata()["key"])
-            compute = f"{key['precision']} on {key['device']}"
-            return f"{n_images:,} x {width}, {compute}, weights {key['weights_sha256'][:8]}"
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return "damaged"
-
-
-def _synthetic(root: Path) -> Iterator[CacheEntry]:
-    folder = root / "synthetic"
-    for path, key in _match_paths(folder, r"([0-9a-f]{16})(?:\.part)?"):
-        splits = sorted(split for split in path.iterdir() if split.is_dir())
-        counts = [f"{split.name} {_count_files(split):,}" for split in splits]
-        yield CacheEntry(
-            kind="drawn flowers",
-            description=INCOMPLETE if path.suffix == ".part" else ", ".join(counts),
-            paths=(path,),
-            bytes=bytes_in(path),
-            last_used=path.stat().st_mtime,
-            lock=folder / f"{key}.lock",
-            trash=folder / f"{key}.part",
-        )
-
-
-def _count_files(folder: Path) -> int:
-    return sum(len(names) for _, _, names in os.walk(folder))
-
-
-def _downloads(root: Path) -> Iterator[CacheEntry]:
-    folder = root / "flowers102"
-    published = (flowers102.ARCHIVE, flowers102.LABELS, flowers102.SPLIT_IDS)
-    names = (flowers102.IMAGES, flowers102.PARTIAL, *published, *(f".{n}.part" for n in published))
-    paths = tuple(
-        folder / name
-        for name in names
-        if (folder / name).exists() and not (folder / name).is_symlink()
+def _describe(folder: Path, entry: Path, paths: Sequence[Path], lock: Path) -> CacheEntry:
+    """Describe an entry of the kind that `folder` holds."""
+    incomplete = entry.suffix == BUILDING
+    return CacheEntry(
+        kind=KINDS.get(folder.name, folder.name),
+        description=INCOMPLETE if incomplete else _read_meta(entry)["description"],
+        paths=tuple(paths),
+        bytes=sum(map(bytes_in, paths)),
+        last_used=entry.stat().st_mtime,
+        lock=lock,
     )
-    if paths:
-        yield CacheEntry(
-            kind="download",
-            description="Flowers-102, as published",
-            paths=paths,
-            bytes=sum(map(bytes_in, paths)),
-            last_used=folder.stat().st_mtime,
-            lock=folder / flowers102.LOCK,
-            trash=folder / flowers102.PARTIAL,
-        )
+
+
+def _read_meta(entry: Path) -> dict[str, Any]:
+    try:
+        return read_meta(entry)
+    except (OSError, ValueError):
+        return {"description": "damaged"}

@@ -22,7 +22,10 @@ MAX_IMBALANCE = 10  # times as many photos as the smallest class of train
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image file: its name below the root, with slashes, its class and its split."""
+    """An image file of a split.
+
+    `name` is its path below the root, with slashes.
+    """
 
     split: str
     name: str

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowertune import files
+from flowertune.data.cache_dir import BUILDING, LOCK, META, write_meta
 from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.download import Progress, fetch, file_md5, unpack
+from flowertune.data.download import Progress, fetch, unpack
 from flowertune.errors import UsageError
 from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 IMAGES = "jpg"  # the folder inside the archive
-PARTIAL, LOCK = ".unpacking", ".lock"  # where it is unpacked, and what keeps others out
+PARTIAL = IMAGES + BUILDING  # where it is unpacked
 # The data set's files number the classes and do not name them. These are the names that CLIP's
 # zero-shot results were measured with (openai/CLIP, data/prompts.md), in the order of the labels.
 # torchvision's list, which follows the data set's home page, spells three of them otherwise:
@@ -123,7 +124,7 @@ def _count_images(folder: Path, release: Release) -> int:
 
 
 def _check_md5(path: Path, release: Release) -> None:
-    actual_md5 = file_md5(path)
+    actual_md5 = files.digest_of(path, "md5")
     if actual_md5 != release.md5[path.name]:
         raise UsageError(
             f"{path} is not the official file: its md5 is {actual_md5}, expected"
@@ -142,24 +143,27 @@ def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -
     def report_waiting() -> None:
         progress("waiting for another process that fetches the same files", 0, None)
 
+    def fetch_file(name: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"data.url={url}: must start with http:// or https://")
+        address = f"{url.rstrip('/')}/{name}"
+        fetch(address, root / name, md5=release.md5[name], progress=progress, hint=hint)
+
     with lock(root / LOCK, report_waiting):
+        published = (ARCHIVE, LABELS, SPLIT_IDS)
+        names = (IMAGES, PARTIAL, *published, *(f".{name}.part" for name in published))
+        if not (root / META).exists():  # `root` may be a person's own, with a file of this name
+            write_meta(root, "Flowers-102, as published", names=names)
         missing = _missing_files(root, release)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:
-                _fetch(root / name, url, progress, release, hint)
+                fetch_file(name)
         if IMAGES in missing:
             if (root / ARCHIVE).exists():
                 _check_md5(root / ARCHIVE, release)
             else:
-                _fetch(root / ARCHIVE, url, progress, release, hint)
+                fetch_file(ARCHIVE)
             _unpack_images(root, progress, release)
-
-
-def _fetch(target: Path, url: str, progress: Progress, release: Release, hint: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"data.url={url}: must start with http:// or https://")
-    address = f"{url.rstrip('/')}/{target.name}"
-    fetch(address, target, md5=release.md5[target.name], progress=progress, hint=hint)
 
 
 def _unpack_images(root: Path, progress: Progress, release: Release) -> None:

@@ -49,15 +49,7 @@ def list_images(root: Path, *, seed: int) -> ImageDataset:
     else:
         splits = _split_classes(root, _list_classes(root), seed)
         layout = f"folder split 60/20/20 by data.seed={seed}"
-    sizes = {split: sum(map(len, classes.values())) for split, classes in splits.items()}
-    return ImageDataset(
-        name=os.path.basename(os.path.abspath(root)),
-        root=root,
-        protocol=f"{layout}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}",
-        class_names=tuple(splits["train"]),
-        descriptions=None,
-        splits={split: _label_files(classes) for split, classes in splits.items()},
-    )
+    return _dataset(root, layout, tuple(splits["train"]), splits)
 
 
 def list_evaluation_images(root: Path) -> ImageDataset:
@@ -79,13 +71,23 @@ def list_evaluation_images(root: Path) -> ImageDataset:
         if not class_files[split]:
             raise _error(f"{split_root} holds no class folders with photos")
     names = sorted({name for classes in class_files.values() for name in classes})
-    splits = {
-        split: _label_files({name: classes.get(name, []) for name in names})
-        for split, classes in class_files.items()
-    }
-    layout = f"folder {'/'.join(splits)}" if split_folders else "folder"
-    sizes = ", ".join(f"{split} {len(split_files):,}" for split, split_files in splits.items())
-    return ImageDataset(root.name, root, f"{layout}: {sizes}", tuple(names), None, splits)
+    layout = f"folder {'/'.join(class_files)}" if split_folders else "folder"
+    return _dataset(root, layout, tuple(names), class_files)
+
+
+def _dataset(
+    root: Path, layout: str, class_names: tuple[str, ...], splits: dict[str, ClassFiles]
+) -> ImageDataset:
+    """Label the files of each split by the place of their class in `class_names`."""
+    labeled = {}
+    for split, classes in splits.items():
+        pairs = [
+            (p, label) for label, name in enumerate(class_names) for p in classes.get(name, [])
+        ]
+        labeled[split] = Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+    sizes = ", ".join(f"{split} {len(files):,}" for split, files in labeled.items())
+    name = os.path.basename(os.path.abspath(root))  # also of one that ends in ".."
+    return ImageDataset(name, root, f"{layout}: {sizes}", class_names, None, labeled)
 
 
 def _find_split_folders(root: Path) -> dict[str, Path]:
@@ -218,28 +220,16 @@ def _list_entries(folder: Path) -> dict[str, Path]:
         raise _error(f"data.root: cannot list {folder}: {error.strerror}") from None
     names = sorted(name for name in entries if not is_system_file(name))
     for name in names:
-        # Results name classes and photos, in JSON and CSV, which are UTF-8.
-        if not _is_text(name):
-            raise _error(f"{folder}: the name {name!a} is not valid UTF-8: rename it")
+        try:
+            name.encode()  # results name classes and photos, in JSON and CSV, which are UTF-8
+        except UnicodeEncodeError:
+            raise _error(f"{folder}: the name {name!a} is not valid UTF-8: rename it") from None
     return {name: folder / name for name in names}
 
 
 def is_system_file(name: str) -> bool:
     """Whether a folder's entry is hidden or a file that operating systems leave there."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _label_files(classes: ClassFiles) -> Split:
-    pairs = [(path, label) for label, files in enumerate(classes.values()) for path in files]
-    return Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
 
 
 def _error(message: str) -> UsageError:
@@ -264,27 +254,26 @@ def walk_files(folder: Path, on_error: Callable[[Path, str], None]) -> Iterator[
     `on_error(folder, reason)` is told of a folder that cannot be listed. Memory is that of the
     names in the folders that are open at once.
     """
-    yield from _walk(folder, on_error, set())
+    seen: set[tuple[int, int]] = set()
 
-
-def _walk(
-    folder: Path, on_error: Callable[[Path, str], None], seen: set[tuple[int, int]]
-) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
+    def walk(folder: Path) -> Iterator[Path]:
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                return
+            seen.add((status.st_dev, status.st_ino))
+            names = sorted(name for name in os.listdir(folder) if not is_system_file(name))
+        except OSError as error:
+            on_error(folder, f"cannot be listed: {error.strerror or error}")
             return
-        seen.add((status.st_dev, status.st_ino))
-        names = sorted(name for name in os.listdir(folder) if not is_system_file(name))
-    except OSError as error:
-        on_error(folder, f"cannot be listed: {error.strerror or error}")
-        return
-    folders = []
-    for name in names:
-        path = folder / name
-        if os.path.isdir(path):
-            folders.append(path)
-        else:
-            yield path
-    for subfolder in folders:
-        yield from _walk(subfolder, on_error, seen)
+        folders = []
+        for name in names:
+            path = folder / name
+            if os.path.isdir(path):
+                folders.append(path)
+            else:
+                yield path
+        for subfolder in folders:
+            yield from walk(subfolder)
+
+    yield from walk(folder)

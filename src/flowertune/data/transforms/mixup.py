@@ -19,7 +19,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class MixSettings:
-    """MixUp or CutMix, alpha of Beta(alpha, alpha), and the last epoch (from 1) that mixes."""
+    """MixUp or CutMix, and alpha of Beta(alpha, alpha).
+
+    last_epoch: the last one that mixes, from 1.
+    """
 
     kind: Kind
     alpha: float

@@ -30,27 +30,6 @@ SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 GROUP_ON_ACCELERATOR = 64
 
 
-def resize(
-    pixels: PixelBatch,
-    boxes: Int64[Tensor, "b 4"],
-    flips: Bool[Tensor, "b"],
-    size: tuple[int, int],
-    interpolation: Interpolation,
-) -> Float[Tensor, "b 3 h w"]:
-    """Crop each image to its own box, resize it, and mirror it where `flips` is true.
-
-    pixels: on the device. boxes: top, left, height, width in pixels, on the CPU as `flips` are.
-    size: (H, W). Returns images in [0, 1] on the device, contiguous.
-
-    Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
-    the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
-    """
-    out = torch.empty(len(pixels), 3, *size, dtype=torch.float32, device=pixels[0].device)
-    for _ in resize_into(out, pixels, boxes, flips, interpolation):
-        pass
-    return out
-
-
 def resize_into(
     out: Float[Tensor, "b 3 h w"],
     pixels: PixelBatch,
@@ -58,9 +37,14 @@ def resize_into(
     flips: Bool[Tensor, "b"],
     interpolation: Interpolation,
 ) -> Iterator[slice]:
-    """Resize into `out`, which is contiguous, and yield slices of finished images.
+    """Crop each image to its own box, resize it into `out`, and mirror it where `flips` is true.
 
-    What comes next is done soonest to the few photos that are done: on a CPU they are in cache.
+    out: contiguous; it gets values in [0, 1]. pixels: on the same device. boxes: top, left, height,
+    width in pixels, on the CPU as `flips` are. Yields slices of finished images: what comes next is
+    done soonest to the few images that are done, which on a CPU are in cache.
+
+    Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
+    the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
     """
     device, (height, width) = out.device, out.shape[2:]
     top, left, box_height, box_width = send(boxes, device).unbind(1)

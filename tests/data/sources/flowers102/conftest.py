@@ -133,5 +133,5 @@ def get(server: LoopbackServer) -> Callable[..., ImageDataset]:
 
 @pytest.fixture(scope="session")
 def names() -> Callable[[Path], set[str]]:
-    """`names(root)`: what lies there but for the lock."""
-    return lambda root: {path.name for path in root.iterdir()} - {".lock"}
+    """`names(root)`: what lies there but for the lock and what the cache's list says of it."""
+    return lambda root: {path.name for path in root.iterdir()} - {".lock", "meta.json"}

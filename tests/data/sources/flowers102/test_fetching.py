@@ -34,8 +34,8 @@ def test_what_a_killed_process_left_is_not_taken_for_done(
     tmp_path: Path, server: Any, get: Get, names: Names
 ) -> None:
     (tmp_path / f".{ARCHIVE}.part").write_bytes(server.files[ARCHIVE][:50])
-    (tmp_path / ".unpacking" / "jpg").mkdir(parents=True)
-    (tmp_path / ".unpacking" / "jpg" / "image_00001.jpg").write_bytes(b"ph")
+    (tmp_path / "jpg.building" / "jpg").mkdir(parents=True)
+    (tmp_path / "jpg.building" / "jpg" / "image_00001.jpg").write_bytes(b"ph")
     photos = get(tmp_path)
     assert names(tmp_path) == {ARCHIVE, LABELS, SPLIT_IDS, "jpg"}
     assert (tmp_path / "jpg" / "image_00001.jpg").read_bytes() == b"photo 1"

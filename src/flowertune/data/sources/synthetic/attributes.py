@@ -1,28 +1,23 @@
 """Attributes of a drawn flower, their values, and how they are sampled."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 PETALS = {3: "three", 4: "four", 5: "five", 6: "six", 8: "eight", 12: "twelve"}
-SHAPES = ("round", "oval", "pointed", "notched", "narrow", "frilled")
 COLORS = ("white", "yellow", "orange", "red", "pink", "purple", "blue")
-PATTERNS = ("plain", "rimmed", "spotted", "striped", "throat")
-CENTERS = ("disc", "ring", "stamens")
-CENTER_SIZES = ("small", "large")
-CENTER_COLORS = ("yellow", "brown", "green", "white", "black")
-GROWTHS = ("alone", "pair", "cluster", "spike")
 
-VALUES: dict[str, tuple[object, ...]] = {
+VALUES: dict[str, tuple[Any, ...]] = {
     "petals": tuple(PETALS),
-    "shape": SHAPES,
+    "shape": ("round", "oval", "pointed", "notched", "narrow", "frilled"),
     "color": COLORS,
-    "pattern": PATTERNS,
+    "pattern": ("plain", "rimmed", "spotted", "striped", "throat"),
     "second_color": (None, *COLORS),
-    "center": CENTERS,
-    "center_size": CENTER_SIZES,
-    "center_color": CENTER_COLORS,
-    "growth": GROWTHS,
+    "center": ("disc", "ring", "stamens"),
+    "center_size": ("small", "large"),
+    "center_color": ("yellow", "brown", "green", "white", "black"),
+    "growth": ("alone", "pair", "cluster", "spike"),
 }
 
 
@@ -47,24 +42,11 @@ class Attributes:
         Coarser than the whole on purpose: a flower that differs from a species only in its second
         color or in the kind and size of its center counts as that species and is left out too.
         """
-        return (
-            self.petals,
-            self.shape,
-            self.color,
-            self.pattern,
-            self.center_color,
-            self.growth,
-        )
-
-    def codes(self) -> tuple[int, ...]:
-        """Index of each value in VALUES, in that order."""
-        return tuple(
-            values.index(value)
-            for values, value in zip(VALUES.values(), astuple(self), strict=True)
-        )
+        looks = (self.petals, self.shape, self.color, self.pattern)
+        return (*looks, self.center_color, self.growth)
 
 
-def _pick(values: tuple[str, ...], rng: np.random.Generator) -> str:
+def _pick(values: tuple[Any, ...], rng: np.random.Generator) -> Any:
     return values[int(rng.integers(len(values)))]
 
 
@@ -74,18 +56,18 @@ def sample_attributes(
     """Sample attributes uniformly, except for the `main` combinations in `held_out`."""
     while True:
         color = _pick(COLORS, rng)
-        pattern = _pick(PATTERNS, rng)
+        pattern = _pick(VALUES["pattern"], rng)
         other_colors = tuple(other for other in COLORS if other != color)
         attributes = Attributes(
-            petals=tuple(PETALS)[int(rng.integers(len(PETALS)))],
-            shape=_pick(SHAPES, rng),
+            petals=_pick(VALUES["petals"], rng),
+            shape=_pick(VALUES["shape"], rng),
             color=color,
             pattern=pattern,
             second_color=None if pattern == "plain" else _pick(other_colors, rng),
-            center=_pick(CENTERS, rng),
-            center_size=_pick(CENTER_SIZES, rng),
-            center_color=_pick(CENTER_COLORS, rng),
-            growth=_pick(GROWTHS, rng),
+            center=_pick(VALUES["center"], rng),
+            center_size=_pick(VALUES["center_size"], rng),
+            center_color=_pick(VALUES["center_color"], rng),
+            growth=_pick(VALUES["growth"], rng),
         )
         if attributes.main not in held_out:
             return attributes

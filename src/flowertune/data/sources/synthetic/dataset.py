@@ -2,19 +2,21 @@
 
 import hashlib
 import io
-import json
-import os
-import shutil
 import zlib
-from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowertune import files
-from flowertune.data.cache_dir import MOVE_HINT, check_space
+from flowertune.data.cache_dir import (
+    LOCK,
+    MOVE_HINT,
+    build_entry,
+    check_space,
+    read_meta,
+    write_meta,
+)
 from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.download import Progress
 from flowertune.data.sources.synthetic.captions import description
@@ -25,7 +27,6 @@ from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock
 
 NAME = "synthetic"
-CHECKSUMS = "crc32.json"
 PICTURE_BYTES = 12_288  # of a disk, in whole blocks; no picture takes more
 
 
@@ -38,7 +39,7 @@ def list_images(
     seed: int,
     progress: Progress,
 ) -> ImageDataset:
-    """Draw the flowers below `root` that are not there yet or are damaged, and list them.
+    """Draw the flowers below `root` if they are not there yet or one is damaged, and list them.
 
     The pictures are 64 x 64 PNG files, `root/<key>/<split>/<species>/0000.png`; the key stands for
     the drawing's version, the counts and the seed. They appear all at once or not at all, and two
@@ -50,39 +51,29 @@ def list_images(
         UsageError: the folder cannot be written, or lacks the space.
     """
     counts = _counts(train_per_class, val_per_class, test_per_class)
-    pictures = {
-        f"{split}/{species}/{number:04d}.png": (label, split, species, number)
-        for split, count in counts.items()
-        for label, species in enumerate(SPECIES)
-        for number in range(count)
-    }
     folder = root / _key(counts, seed)
+    names = [
+        f"{split}/{species}/{number:04d}.png"
+        for split, count in counts.items()
+        for species in SPECIES
+        for number in range(count)
+    ]
 
     def report_waiting() -> None:
         progress("waiting for another process that draws the flowers", 0, None)
 
-    def draw(name: str) -> bytes:
-        _, split, species, number = pictures[name]
-        return _encode_png(picture(seed, split, species, number))
-
     try:
-        if _find_damaged(folder, pictures):
+        if not _is_intact(folder, names):
             root.mkdir(parents=True, exist_ok=True)
-            with lock(root / f"{folder.name}.lock", report_waiting):
-                damaged = _find_damaged(folder, pictures)
-                if len(damaged) == len(pictures):
-                    _draw_all(folder, damaged, draw, progress)
-                elif damaged:
-                    _redraw(folder, damaged, draw, progress)
+            with lock(folder.with_suffix(LOCK), report_waiting):
+                if not _is_intact(folder, names):
+                    _draw(folder, names, seed, counts, progress)
     except OSError as error:
         reason = error.strerror or error
-        needed = format_bytes(PICTURE_BYTES * len(pictures))
+        needed = format_bytes(PICTURE_BYTES * len(names))
         raise UsageError(
             f"cannot draw the flowers in {root}, {needed} of them: {reason}; {MOVE_HINT}"
         ) from error
-    splits: dict[str, list[tuple[Path, int]]] = {split: [] for split in counts}
-    for name, (label, split, _, _) in pictures.items():
-        splits[split].append((folder / name, label))
     return ImageDataset(
         name=NAME,
         root=folder,
@@ -91,8 +82,11 @@ def list_images(
         class_names=tuple(SPECIES),
         descriptions=tuple(description(attributes) for attributes in SPECIES.values()),
         splits={
-            split: Split(tuple(path for path, _ in listed), tuple(label for _, label in listed))
-            for split, listed in splits.items()
+            split: Split(
+                paths=tuple(folder / name for name in names if name.startswith(f"{split}/")),
+                labels=tuple(label for label in range(len(SPECIES)) for _ in range(count)),
+            )
+            for split, count in counts.items()
         },
     )
 
@@ -130,60 +124,30 @@ def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _find_damaged(folder: Path, names: Collection[str]) -> list[str]:
-    """List the pictures whose checksums are wrong; all where the checksums are lost.
+def _is_intact(folder: Path, names: list[str]) -> bool:
+    """Whether all pictures are those that were drawn, by their checksums.
 
     PIL would not see it everywhere: it leaves a PNG's own checksums of its pixels unread.
     """
     try:
-        crc32 = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return list(names)
-    return [name for name in names if _crc32_or_none(folder / name) != crc32.get(name)]
+        crc32 = read_meta(folder)["crc32"]
+        return all(zlib.crc32((folder / name).read_bytes()) == crc32[name] for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def _crc32_or_none(path: Path) -> int | None:
-    try:
-        return zlib.crc32(path.read_bytes())
-    except OSError:
-        return None
-
-
-def _draw_all(
-    folder: Path, names: Sequence[str], draw: Callable[[str], bytes], progress: Progress
+def _draw(
+    folder: Path, names: list[str], seed: int, counts: dict[str, int], progress: Progress
 ) -> None:
-    """Draw into a partial folder and rename it: `folder` is complete or absent.
-
-    Called under the lock, so a partial folder that is there already is what a killed process left.
-    """
     check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
-    partial = folder.with_suffix(".part")
-    shutil.rmtree(partial, ignore_errors=True)
     crc32 = {}
-    try:
+    with build_entry(folder) as partial:
         for done, name in enumerate(names, start=1):
-            content = draw(name)
+            split, species, file_name = name.split("/")
+            content = _encode_png(picture(seed, split, species, int(Path(file_name).stem)))
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(content)
             crc32[name] = zlib.crc32(content)
             progress("drawing flowers", done, len(names))
-        files.write_json(partial / CHECKSUMS, crc32)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # gone already when all went well
-
-
-def _redraw(
-    folder: Path, names: Sequence[str], draw: Callable[[str], bytes], progress: Progress
-) -> None:
-    """Redraw damaged pictures in place, with their checksums, which may be the damaged part."""
-    crc32 = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    for done, name in enumerate(names, start=1):
-        content = draw(name)
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(folder / name, content)
-        crc32[name] = zlib.crc32(content)
-        progress("drawing damaged flowers anew", done, len(names))
-    files.write_json(folder / CHECKSUMS, crc32)
+        sizes = ", ".join(f"{split} {n * len(SPECIES):,}" for split, n in counts.items())
+        write_meta(partial, sizes, crc32=crc32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowertune.data.sources.synthetic.attributes import Attributes
+from flowertune.data.sources.synthetic.attributes import VALUES, Attributes
 
 Floats = npt.NDArray[np.float32]
 
@@ -83,8 +83,8 @@ def _outline(shape: str, petals: int) -> tuple[Floats, Floats]:
 
 _OUTLINES = {
     (shape, petals): _outline(shape, petals)
-    for shape in ("round", "oval", "pointed", "notched", "narrow", "frilled")
-    for petals in (3, 4, 5, 6, 8, 12)
+    for shape in VALUES["shape"]
+    for petals in VALUES["petals"]
 }
 
 

@@ -32,24 +32,19 @@ _LEAF = (0.24, 0.44, 0.17)
 _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 
-def _smooth_upsampling(cells: int) -> Floats:
-    """(SIZE, cells): each pixel row as a smooth mixture of `cells` coarse rows."""
+def _smoothing(cells: int, sigma: float) -> Floats:
+    """(SIZE, cells): each pixel row as a Gaussian mixture of `cells` rows; edges are renormalized.
+
+    sigma: in rows.
+    """
     position = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
-    weights = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / 0.55) ** 2)
+    weights = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / sigma) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     return rows
 
 
-def _blur(sigma: float) -> Floats:
-    """(SIZE, SIZE): a Gaussian blur along one axis as a matrix; edges are renormalized."""
-    position = np.arange(SIZE)
-    weights = np.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
-    rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-    return rows
-
-
-_COARSE = _smooth_upsampling(6)
-_BLURS = [_blur(sigma) for sigma in np.linspace(0.25, 1.5, 16)]
+_COARSE = _smoothing(6, 0.55)
+_BLURS = [_smoothing(SIZE, sigma) for sigma in np.linspace(0.25, 1.5, 16)]
 
 
 def draw_picture(
@@ -69,12 +64,7 @@ def draw_picture(
         _leaf(canvas, rng.uniform(0, SIZE, 2), rng.uniform(8, 20), green, rng)
     if rng.random() < conditions.strangers:
         _stranger(canvas, light, rng)
-    second = attributes.second_color or attributes.color
-    colors = (
-        vary_color(PETAL_RGB[attributes.color], rng, conditions.spread),
-        vary_color(PETAL_RGB[second], rng, conditions.spread),
-        vary_color(CENTER_RGB[attributes.center_color], rng, conditions.spread),
-    )
+    colors = _plant_colors(attributes, conditions.spread, rng)
     for pose in poses:
         draw_flower(canvas, attributes, colors, pose, light, rng)
     if rng.random() < conditions.hidden:
@@ -98,6 +88,18 @@ def _background(rng: np.random.Generator) -> Floats:
         color = last if rng.random() < 0.6 else vary_color(_any_petal(rng), rng, 0.1)
         paint(canvas, color, disc * rng.uniform(0.2, 0.5))
     return canvas
+
+
+def _plant_colors(
+    attributes: Attributes, spread: float, rng: np.random.Generator
+) -> tuple[Floats, Floats, Floats]:
+    """Draw the colors of a plant's petals, of their pattern and of the center."""
+    second = attributes.second_color or attributes.color
+    return (
+        vary_color(PETAL_RGB[attributes.color], rng, spread),
+        vary_color(PETAL_RGB[second], rng, spread),
+        vary_color(CENTER_RGB[attributes.center_color], rng, spread),
+    )
 
 
 def _any_petal(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -191,11 +193,7 @@ def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:
     side = rng.uniform(0, 2 * math.pi)
     radius = rng.uniform(8, 15)
     x, y = 31.5 + (34 + 0.4 * radius) * math.cos(side), 31.5 + (34 + 0.4 * radius) * math.sin(side)
-    colors = (
-        vary_color(PETAL_RGB[other.color], rng, 0.055),
-        vary_color(PETAL_RGB[other.second_color or other.color], rng, 0.055),
-        vary_color(CENTER_RGB[other.center_color], rng, 0.055),
-    )
+    colors = _plant_colors(other, 0.055, rng)
     pose = Pose(x, y, radius, rng.uniform(0, 6), rng.uniform(0.6, 1), rng.uniform(0, 6))
     draw_flower(canvas, other, colors, pose, light, rng)
 

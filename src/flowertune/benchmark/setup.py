@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowertune import seeding
+from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache_dir import cache_root
@@ -75,7 +76,7 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
         cached = cache_dataset(
             replace(dataset, splits=splits),
             backbone.preprocessing,
-            train_form=config.augmentation.name != "none",
+            train_form=reads_train_pixels(config.augmentation),
             folder=cache,
             bad_files=config.data.bad_files,
             progress=console.advance,

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from flowertune.baselines import prompts
+from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
 from flowertune.data.cache_dir import cache_root
@@ -72,7 +73,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
         cached = cache_dataset(
             dataset,
             backbone.preprocessing,
-            train_form=config.augmentation.name != "none",
+            train_form=reads_train_pixels(config.augmentation),
             folder=cache,
             bad_files=config.data.bad_files,
             progress=console.advance,

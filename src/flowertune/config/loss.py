@@ -1,6 +1,7 @@
 """Configs of the losses."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flowertune.config.fields import MISSING, config_field, option
 
@@ -12,6 +13,14 @@ class LossConfig:
     name: str = config_field(MISSING, "loss")
 
 
+@runtime_checkable
+class ClassBatches(Protocol):
+    """Keys by which a loss asks for batches of P classes with K unmixed images each."""
+
+    samples_per_class: int
+    classes_per_batch: int | None
+
+
 @dataclass
 class CrossEntropyConfig(LossConfig):
     """Cross-entropy, with soft targets where images are mixed."""
@@ -20,6 +29,14 @@ class CrossEntropyConfig(LossConfig):
     label_smoothing: float = config_field(
         0.0, "share of the target spread evenly", at_least=0, below=1
     )
+
+
+@dataclass
+class FocalConfig(CrossEntropyConfig):
+    """Cross-entropy that counts an image less the surer its class is (Lin et al. 2017)."""
+
+    name: str = option("focal")
+    gamma: float = config_field(2.0, "how much less; 0: cross-entropy", at_least=0)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -8,14 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flowertune.config.augmentation import (
-    AugmentationConfig,
-    BasicAugmentationConfig,
-    CutMixConfig,
-    MixUpConfig,
-)
+from flowertune.config.augmentation import AugmentationConfig
 from flowertune.config.data import DataConfig
-from flowertune.config.loss import TripletCrossEntropyConfig
+from flowertune.config.loss import ClassBatches
 from flowertune.config.schema import Config
 from flowertune.data import splits
 from flowertune.data.cache.dataset import CachedSplit
@@ -113,29 +109,38 @@ def build_augmentation(
     settings: AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> AugmentSettings | None:
     """Build the augmentation of a training of `epochs` epochs; None where there is none."""
-    if not isinstance(settings, BasicAugmentationConfig):
-        return None
+    return _AUGMENTATIONS[settings.name](settings, size, epochs)
+
+
+def _basic(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
     return AugmentSettings(
         size=size,
-        interpolation=settings.interpolation,  # type: ignore[arg-type]  # its choices are checked
+        interpolation=settings.interpolation,
         scale=(settings.scale[0], settings.scale[1]),
         ratio=(settings.ratio[0], settings.ratio[1]),
         flip=settings.flip,
         brightness=settings.brightness,
         contrast=settings.contrast,
         saturation=settings.saturation,
-        mixing=_mix_settings(settings, epochs),
+        mixing=None,
     )
 
 
-def _mix_settings(settings: BasicAugmentationConfig, epochs: int) -> MixSettings | None:
-    if not isinstance(settings, (MixUpConfig, CutMixConfig)):
-        return None
-    return MixSettings(
-        kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
+def _mixed(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
+    mixing = MixSettings(
+        kind=settings.name,
         alpha=settings.alpha,
         last_epoch=epochs - settings.mix_off_epochs,
     )
+    return replace(_basic(settings, size, epochs), mixing=mixing)
+
+
+_AUGMENTATIONS: dict[str, Callable[[Any, tuple[int, int], int], AugmentSettings | None]] = {
+    "none": lambda settings, size, epochs: None,
+    "basic": _basic,
+    "mixup": _mixed,
+    "cutmix": _mixed,
+}
 
 
 def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
@@ -144,7 +149,7 @@ def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Ten
     labels: (N,) int64, of the training images.
     """
     loss, batch_size = config.loss, config.trainer.batch_size
-    if isinstance(loss, TripletCrossEntropyConfig):
+    if isinstance(loss, ClassBatches):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class
         return partial(pk_batches, labels, classes, loss.samples_per_class, config.seed)
     return partial(epoch_batches, len(labels), batch_size, config.seed)

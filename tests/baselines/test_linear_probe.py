@@ -36,7 +36,9 @@ def fit_linear_probe(
     weight_decay: float | None,
     solve: Solve,
 ) -> LinearProbe:
-    inputs = ProbeInputs(features, labels, val, val_labels, classes, None, 0)
+    splits = {"train": (features, labels), "val": (val, val_labels)}
+    features_of, labels_of = ({name: pair[i] for name, pair in splits.items()} for i in (0, 1))
+    inputs = ProbeInputs(features_of, labels_of, classes, None, 0)
     return linear_probe.fit_linear_probe(inputs, weight_decay, solve)
 
 

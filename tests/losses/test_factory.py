@@ -6,7 +6,7 @@ import torch
 from flowertune.config.loss import CrossEntropyConfig, FocalConfig, TripletCrossEntropyConfig
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.losses.factory import build_criterion
-from flowertune.losses.focal import soft_focal_loss
+from flowertune.losses.focal import focal
 from flowertune.losses.triplet import batch_hard_triplet_loss
 
 LABELS = torch.tensor([0, 2, 2, 0, 1, 1])
@@ -38,7 +38,10 @@ def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
 def test_the_others_have_no_terms_apart(outputs):
     cases = [
         (CrossEntropyConfig(label_smoothing=0.1), soft_cross_entropy(*outputs[1:], 0.1)),
-        (FocalConfig(gamma=3.0, label_smoothing=0.1), soft_focal_loss(*outputs[1:], 3.0, 0.1)),
+        (
+            FocalConfig(gamma=3.0, label_smoothing=0.1),
+            focal(*outputs, gamma=3.0, label_smoothing=0.1)["loss"],
+        ),
     ]
     for settings, expected in cases:
         terms = build_criterion(settings)(*outputs)

@@ -1,8 +1,7 @@
 """Fit a linear probe: multinomial logistic regression on frozen features."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,16 +26,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """What a probe is fitted on: features (N, E), labels (N,) integers below `classes`.
+    """What a probe is fitted on: by split ("train", perhaps "val"), frozen features and labels.
 
-    The val split may be missing. class_vectors: (C, E), unit vectors from prompts, or None where
-    there are none.
+    features: (N, E); labels: (N,), integers below `classes`; class_vectors: (C, E), from prompts,
+    or None where there are none.
     """
 
-    train_features: Tensor
-    train_labels: Tensor
-    val_features: Tensor | None
-    val_labels: Tensor | None
+    features: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
     classes: int
     class_vectors: Tensor | None
     seed: int
@@ -75,13 +72,27 @@ def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Sol
     from the strongest down, each solution being where the next search begins. All is computed where
     the features lie (CPU or CUDA).
     """
-    weight_decays = WEIGHT_DECAYS if weight_decay is None else (weight_decay,)
+    features, classes = inputs.features["train"].double(), inputs.classes
+    mean = features.mean(0)
+    std = features.std(0, correction=0)
+    # A feature that is the same on every image says nothing: its standard deviation is rounding.
+    std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
+    standardized = (features - mean) / std
+    labels = inputs.labels["train"].to(features.device).long()
+    solution = standardized.new_zeros(classes * (standardized.shape[1] + 1))
+    probes, threads = [], torch.get_num_threads()
+    if standardized.numel() * classes < MIN_PARALLEL_WORK:
+        torch.set_num_threads(1)
+    try:
+        for decay in WEIGHT_DECAYS if weight_decay is None else (weight_decay,):
+            solution, failure = solve(standardized, labels, classes, decay, solution)
+            probes.append(LinearProbe(*unpack(solution, classes), mean, std, decay, failure))
+    finally:
+        torch.set_num_threads(threads)
 
     def score(probe: LinearProbe) -> tuple[float, float]:
-        assert inputs.val_features is not None
-        assert inputs.val_labels is not None
-        logits = probe.logits(inputs.val_features)
-        labels = inputs.val_labels.to(logits.device).long()
+        logits = probe.logits(inputs.features["val"])
+        labels = inputs.labels["val"].to(logits.device).long()
         top1 = (logits.argmax(1) == labels).double().mean().item()
         loss = F.cross_entropy(logits, labels).item()
         log.debug(
@@ -89,7 +100,6 @@ def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Sol
         )
         return top1, -loss
 
-    probes = _fit_all(inputs, weight_decays, solve)
     best = probes[0] if len(probes) == 1 else max(probes, key=score)
     if best.failure is not None:
         log.warning(
@@ -100,39 +110,6 @@ def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Sol
     return best
 
 
-def _fit_all(
-    inputs: ProbeInputs, weight_decays: Sequence[float], solve: Solve
-) -> list[LinearProbe]:
-    """Fit a probe with each weight decay, the strongest first."""
-    features, classes = inputs.train_features.double(), inputs.classes
-    mean = features.mean(0)
-    std = features.std(0, correction=0)
-    # A feature that is the same on every image says nothing: its standard deviation is rounding.
-    std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
-    standardized = (features - mean) / std
-    labels = inputs.train_labels.to(features.device).long()
-    probes = []
-    solution = standardized.new_zeros(classes * (standardized.shape[1] + 1))
-    with limit_threads(standardized.shape[0] * standardized.shape[1] * classes):
-        for weight_decay in weight_decays:
-            solution, failure = solve(standardized, labels, classes, weight_decay, solution)
-            weight, bias = unpack(solution, classes)
-            probes.append(LinearProbe(weight, bias, mean, std, weight_decay, failure))
-    return probes
-
-
 def unpack(solution: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Split a solution vector into weight (C, E) and bias (C,)."""
     return solution[:-classes].view(classes, -1), solution[-classes:]
-
-
-@contextmanager
-def limit_threads(work: int) -> Iterator[None]:
-    """Use one thread inside where `work` multiply-adds a pass are too few to share."""
-    threads = torch.get_num_threads()
-    if work < MIN_PARALLEL_WORK:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -89,7 +89,9 @@ keys (key=value), with their defaults; a method or an option may set others:
 
 def _groups() -> dict[str, list[str]]:
     return {
-        folder.name: sorted([*_option_names(folder), *_plugin_names(folder.name)])
+        folder.name: sorted(
+            [*_option_names(folder), *(name for group, name in plugins() if group == folder.name)]
+        )
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir()
     }
@@ -97,10 +99,6 @@ def _groups() -> dict[str, list[str]]:
 
 def _option_names(folder: Path) -> list[str]:
     return [str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")]
-
-
-def _plugin_names(group: str) -> list[str]:
-    return [name for each, name in plugins() if each == group]
 
 
 def _keys() -> str:

@@ -11,8 +11,6 @@ from flowertune.config.plugins import bind, plugins
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.errors import UsageError
 
-UNUSED = "has no use for it; leave it out"
-
 
 def check(config: Config) -> None:
     """Check every value against its range, then the combination of values.
@@ -106,14 +104,14 @@ def _check_frozen(config: Config) -> None:
             f"trainer.ema={config.trainer.ema:g}: model={method} takes no steps; leave it out"
         )
     assert isinstance(config.loss, CrossEntropyConfig)
-    if config.loss.label_smoothing:
-        raise UsageError(
-            f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {UNUSED}"
-        )
-    if isinstance(config.head, LinearHeadConfig) and not config.head.standardize:
-        raise UsageError(f"head.standardize=false: model={method} {UNUSED}")
-    if isinstance(config.head, TextHeadConfig) and config.head.learn_scale:
-        raise UsageError(f"head.learn_scale=true: model={method} {UNUSED}")
+    unused = {
+        f"loss.label_smoothing={config.loss.label_smoothing:g}": config.loss.label_smoothing,
+        "head.standardize=false": not getattr(config.head, "standardize", True),
+        "head.learn_scale=true": getattr(config.head, "learn_scale", False),
+    }
+    for text, is_set in unused.items():
+        if is_set:
+            raise UsageError(f"{text}: model={method} has no use for it; leave it out")
 
 
 def _check_trainval(config: Config) -> None:

@@ -1,7 +1,7 @@
 """Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,8 @@ from flowertune.data.transforms.mixup import MixSettings
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
     """List the source's images under `data.protocol`, for training `data.shots` of each class."""
-    dataset = _SOURCES[data.name](data, cache, progress)
+    list_source, _ = _SOURCES[data.name]
+    dataset = list_source(data, cache, progress)
     if data.protocol == "trainval":
         dataset = splits.trainval(dataset)
     return dataset if data.shots is None else splits.k_shot(dataset, data.shots, data.seed)
@@ -39,7 +40,8 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 
     It is what the paths in photos.csv of a run begin at.
     """
-    return _ROOTS[data.name](data, cache)
+    _, root = _SOURCES[data.name]
+    return root(data, cache)
 
 
 def _folder(data: Any, cache: Path, progress: Progress) -> ImageDataset:
@@ -78,15 +80,13 @@ def _synthetic_args(data: Any) -> dict[str, int]:
     return {name: getattr(data, name) for name in names}
 
 
-_SOURCES: dict[str, Callable[[Any, Path, Progress], ImageDataset]] = {
-    "folder": _folder,
-    "flowers102": _flowers102,
-    "synthetic": _synthetic,
-}
-_ROOTS: dict[str, Callable[[Any, Path], Path]] = {
-    "folder": _folder_root,
-    "flowers102": _flowers102_root,
-    "synthetic": _synthetic_root,
+# By name: what lists the images, and the folder that their paths begin at.
+_SOURCES: dict[
+    str, tuple[Callable[[Any, Path, Progress], ImageDataset], Callable[[Any, Path], Path]]
+] = {
+    "folder": (_folder, _folder_root),
+    "flowers102": (_flowers102, _flowers102_root),
+    "synthetic": (_synthetic, _synthetic_root),
 }
 
 
@@ -113,17 +113,9 @@ def build_augmentation(
 
 
 def _basic(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
-    return AugmentSettings(
-        size=size,
-        interpolation=settings.interpolation,
-        scale=(settings.scale[0], settings.scale[1]),
-        ratio=(settings.ratio[0], settings.ratio[1]),
-        flip=settings.flip,
-        brightness=settings.brightness,
-        contrast=settings.contrast,
-        saturation=settings.saturation,
-        mixing=None,
-    )
+    keys = {each.name for each in fields(AugmentSettings)} - {"size", "mixing"}
+    values = {key: getattr(settings, key) for key in keys}
+    return AugmentSettings(size=size, mixing=None, **values)
 
 
 def _mixed(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:

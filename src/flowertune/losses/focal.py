@@ -7,10 +7,10 @@ from torch import Tensor
 EPS = torch.finfo(torch.float32).tiny
 
 
-def soft_focal_loss(
-    logits: Tensor, targets: Tensor, gamma: float, label_smoothing: float
-) -> Tensor:
-    """Mean over the batch of -sum(targets * (1 - p) ** gamma * log p), in float32: a scalar.
+def focal(
+    embedding: Tensor, logits: Tensor, targets: Tensor, *, gamma: float, label_smoothing: float
+) -> dict[str, Tensor]:
+    """Compute the mean over the batch of -sum(targets * (1 - p) ** gamma * log p), in float32.
 
     logits: (B, C), p their softmax; targets: (B, C), each row a distribution, smoothed as by
     `soft_cross_entropy`, which this is with gamma 0. Classes are weighted alike (alpha is 1).
@@ -20,11 +20,4 @@ def soft_focal_loss(
     log_p = logits.float().log_softmax(1)
     targets = torch.lerp(targets.float(), targets.new_tensor(1 / targets.shape[1]), label_smoothing)
     weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # of 1 - p, without cancellation
-    return -(targets * weights * log_p).sum(1).mean()
-
-
-def focal(
-    embedding: Tensor, logits: Tensor, targets: Tensor, *, gamma: float, label_smoothing: float
-) -> dict[str, Tensor]:
-    """Compute the focal loss alone."""
-    return {"loss": soft_focal_loss(logits, targets, gamma, label_smoothing)}
+    return {"loss": -(targets * weights * log_p).sum(1).mean()}

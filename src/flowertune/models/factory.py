@@ -54,19 +54,11 @@ def build_classifier(
     prompts, for a text head. linear_start: weight, bias, mean and std of a linear probe, for a
     linear head that is one, or starts as one.
     """
-    start = linear_start if head_from_probe(config) else None
-    head = _build_head(
-        config.head,
-        HeadInputs(
-            backbone.embedding_dim,
-            classes,
-            backbone.logit_scale,
-            config.seed,
-            train_features,
-            class_vectors,
-            start,
-        ),
-    )
+    inputs = HeadInputs(
+        backbone.embedding_dim, classes, backbone.logit_scale, config.seed,
+        train_features, class_vectors, linear_start if head_from_probe(config) else None,
+    )  # fmt: skip
+    head = bind("head", config.head.name, HEADS, config.head)(inputs)
     if isinstance(config.model, LoraConfig):
         add_lora(
             backbone,
@@ -94,11 +86,6 @@ def build_classifier(
     return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
 
 
-def _build_head(settings: HeadConfig, inputs: HeadInputs) -> Head:
-    head: Head = bind("head", settings.name, HEADS, settings)(inputs)
-    return head
-
-
 def load_head(
     settings: HeadConfig, backbone: Backbone, classes: int, state: Mapping[str, Tensor]
 ) -> Head:
@@ -107,6 +94,6 @@ def load_head(
     # of the right shapes; what they make is replaced
     features, vectors = torch.eye(2, width), torch.ones(classes, width)
     inputs = HeadInputs(width, classes, 1.0, 0, features, vectors, None)
-    head = _build_head(settings, inputs)
+    head: Head = bind("head", settings.name, HEADS, settings)(inputs)
     head.load_state_dict(dict(state))
     return head

@@ -16,6 +16,7 @@ import torch
 from flowertune.baselines.evaluate import evaluate_baselines, notes
 from flowertune.baselines.factory import fit_probe
 from flowertune.baselines.features import feature_key, frozen_features, splits_to_encode
+from flowertune.baselines.linear_probe import ProbeInputs
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
@@ -91,7 +92,8 @@ def adapt(
         vectors = class_vectors(backbone.encode_text, class_prompts).cpu()
     start = time.perf_counter()
     if config.baselines or head_from_probe(config):
-        probe = fit_probe(config.probe, features, labels, len(class_names), vectors, config.seed)
+        inputs = ProbeInputs(features, labels, len(class_names), vectors, config.seed)
+        probe = fit_probe(config.probe, inputs)
     probe_seconds = time.perf_counter() - start
     baselines = evaluate_baselines(
         config.baselines, features, labels, vectors, backbone.logit_scale, probe

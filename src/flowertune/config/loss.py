@@ -32,14 +32,6 @@ class CrossEntropyConfig(LossConfig):
 
 
 @dataclass
-class FocalConfig(CrossEntropyConfig):
-    """Cross-entropy that counts an image less the surer its class is (Lin et al. 2017)."""
-
-    name: str = option("focal")
-    gamma: float = config_field(2.0, "how much less; 0: cross-entropy", at_least=0)
-
-
-@dataclass
 class TripletCrossEntropyConfig(CrossEntropyConfig):
     """Cross-entropy plus a batch-hard triplet loss (Hermans et al. 2017) on the embedding."""
 
@@ -63,3 +55,11 @@ class TripletCrossEntropyConfig(CrossEntropyConfig):
     classes_per_batch: int | None = config_field(
         None, "P; null: as many as trainer.batch_size has room for", at_least=2
     )
+
+
+@dataclass
+class FocalConfig(CrossEntropyConfig):
+    """Cross-entropy that counts an image less the surer its class is (Lin et al. 2017)."""
+
+    name: str = option("focal")
+    gamma: float = config_field(2.0, "how much less; 0: cross-entropy", at_least=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flowertune.config.fields import config_field
 
 SOLVERS = ["lbfgs", "adamw", "ridge"]  # by name; plug-ins add theirs
-DETERMINISTIC_SOLVERS = ("lbfgs", "ridge")  # the others draw random numbers, or may
+SEEDLESS_SOLVERS = ("lbfgs", "ridge")  # the others draw random numbers, or may
 
 
 @dataclass

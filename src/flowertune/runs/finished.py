@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.config import saved
-from flowertune.config.probe import DETERMINISTIC_SOLVERS
+from flowertune.config.probe import SEEDLESS_SOLVERS
 from flowertune.errors import UsageError, printable
 from flowertune.runs.directory import Run, damaged_message
 
@@ -82,7 +82,7 @@ def _prediction(row: Sequence[str]) -> Prediction:
 
 def seed_matters(model: str, solver: str) -> bool:
     """Whether the seed changes the result; not for zero-shot or a probe without draws."""
-    return model != "zeroshot" and (model != "linear_probe" or solver not in DETERMINISTIC_SOLVERS)
+    return model != "zeroshot" and (model != "linear_probe" or solver not in SEEDLESS_SOLVERS)
 
 
 def finished_run(path: Path) -> Run:

@@ -119,11 +119,8 @@ def _basic(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings
 
 
 def _mixed(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
-    mixing = MixSettings(
-        kind=settings.name,
-        alpha=settings.alpha,
-        last_epoch=epochs - settings.mix_off_epochs,
-    )
+    last_epoch = epochs - settings.mix_off_epochs
+    mixing = MixSettings(kind=settings.name, alpha=settings.alpha, last_epoch=last_epoch)
     return replace(_basic(settings, size, epochs), mixing=mixing)
 
 

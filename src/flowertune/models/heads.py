@@ -60,6 +60,8 @@ class LinearHead(Head):
         if mean is None or std is None:
             mean, std = torch.zeros(embedding_dim), torch.ones(embedding_dim)
         mean, std = mean.detach().float(), std.detach().float()
+        if mean.shape != (embedding_dim,) or std.shape != (embedding_dim,):
+            raise ValueError(f"mean and std must have the shape ({embedding_dim},)")
         if not (mean.isfinite().all() and std.isfinite().all() and std.mean() > 0):
             raise ValueError("mean and std must be finite, and std not zero everywhere")
         self.register_buffer("mean", mean.clone())

@@ -25,11 +25,11 @@ BASES: dict[str, type | None] = {"loss": LossConfig, "head": HeadConfig, "solver
 class Plugin:
     """What an entry point names. Its own name is that of the option, or of the solver.
 
-    function: "module:name", imported when a run uses it. options: the option's config.
+    implementation: "module:name", imported when a run uses it. options: the option's config.
     """
 
     group: str
-    function: str
+    implementation: str
     options: type | None = None
 
 
@@ -81,30 +81,37 @@ def check_installed(group: str, name: object) -> None:
         )
 
 
+def find(group: str, name: str, built_in: Mapping[str, Any]) -> Any:
+    """Look up what a literal name stands for: one of flowertune's own, or a plug-in's.
+
+    Raises:
+        UsageError: the plug-in's cannot be imported.
+    """
+    if name in built_in:
+        return built_in[name]
+    plugin, title = plugins()[group, name]
+    try:
+        return resolve_name(plugin.implementation)
+    except Exception as error:  # as above
+        raise UsageError(
+            f"{title}: {plugin.implementation} cannot be imported ({with_type(error)})"
+        ) from error
+
+
 def bind(
     group: str, name: str, built_in: Mapping[str, Callable[..., Any]], settings: Any
 ) -> Callable[..., Any]:
-    """Pick a function by its literal name, and give its keyword-only parameters their settings.
-
-    `built_in` are flowertune's own functions by name; the other names are of plug-ins.
+    """Find a function by its name, and give its keyword-only parameters their settings.
 
     Raises:
-        UsageError: a plug-in's function cannot be imported, or has a parameter of no key's name.
+        UsageError: as `find`, or a parameter of the plug-in's is no key.
     """
-    if name in built_in:
-        function, title = built_in[name], name
-    else:
-        plugin, title = plugins()[group, name]
-        try:
-            function = resolve_name(plugin.function)
-        except Exception as error:  # as above
-            raise UsageError(
-                f"{title}: {plugin.function} cannot be imported ({with_type(error)})"
-            ) from error
+    function = find(group, name, built_in)
     parameters = signature(function).parameters.values()
     keys = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     unknown = sorted(set(keys) - vars(settings).keys())
     if unknown:
+        _, title = plugins()[group, name]
         raise UsageError(f"{title}: {_key(group)} has no key {', '.join(unknown)}")
     return partial(function, **{key: getattr(settings, key) for key in keys})
 

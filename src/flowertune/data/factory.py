@@ -115,6 +115,7 @@ def build_augmentation(
 def _basic(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
     keys = {each.name for each in fields(AugmentSettings)} - {"size", "mixing"}
     values = {key: getattr(settings, key) for key in keys}
+    values |= {"scale": tuple(settings.scale), "ratio": tuple(settings.ratio)}
     return AugmentSettings(size=size, mixing=None, **values)
 
 

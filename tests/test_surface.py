@@ -39,6 +39,7 @@ KEYS = {
         "name scale ratio interpolation flip brightness contrast saturation mix_off_epochs alpha"
     ),
     "loss=ce": "name label_smoothing",
+    "loss=focal": "name label_smoothing gamma",
     "loss=triplet_ce": (
         "name label_smoothing weight margin distance normalize reduction samples_per_class "
         "classes_per_batch"
@@ -71,7 +72,7 @@ OPTIONS = {
     "experiment": "quickstart search/rates sweep/alpha sweep/margin sweep/prompt_size",
     "head": "cosine linear text",
     "logger": "mlflow none tensorboard wandb",
-    "loss": "ce triplet_ce",
+    "loss": "ce focal triplet_ce",
     "method": "best cutmix full linear_probe lora mixup triplet vpt vpt_deep vpt_shallow zeroshot",
     "model": "full linear_probe lora vpt zeroshot",
     "optimizer": "adamw",

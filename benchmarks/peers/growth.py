@@ -9,6 +9,7 @@ import torch
 
 from flowertune.benchmark.setup import BenchTraining, prepare
 from flowertune.benchmark.timing import WARM_UP, synchronize
+from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data import factory
 from flowertune.data.cache.dataset import cache_dataset
@@ -30,7 +31,7 @@ def cache_building(config: Config) -> dict[str, Any]:
     cache_dataset(
         dataset,
         backbone.preprocessing,
-        train_form=config.augmentation.name != "none",
+        train_form=reads_train_pixels(config.augmentation),
         folder=cache,
         bad_files="stop",
         progress=_unseen,

@@ -32,7 +32,11 @@ COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (0 done, 1 failed, 2 refused, 130 interrupted)."""
     with resilient_output() as lost:
-        exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        try:
+            exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        except FlowertuneError as error:  # of help and completion, which list what there is
+            print(f"flowertune: {error}", file=sys.stderr)
+            exit_code = error.exit_code
     if not lost:
         return exit_code
     print(f"flowertune: not all of the output could be written: {lost[0].strerror}",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowertune.baselines.prompts import check_templates, render
+from flowertune.baselines.prompts import render
 from flowertune.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def test_a_template_that_cannot_be_filled_in_is_refused_in_one_line(
     templates: list[str], says: str
 ) -> None:
     with pytest.raises(UsageError) as refusal:
-        check_templates(templates, has_descriptions=False)
+        render(templates, ["rose"], None)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -52,4 +52,4 @@ def test_render_refuses_a_description_that_the_data_does_not_have() -> None:
 
 def test_an_unbalanced_brace_is_explained_with_the_way_to_write_one() -> None:
     with pytest.raises(UsageError, match=r"\{name\}.*\{\{ or \}\}"):
-        check_templates(["a {name}}"], has_descriptions=False)
+        render(["a {name}}"], ["rose"], None)

@@ -14,8 +14,7 @@ from PIL import Image, ImageOps
 from flowertune import cli
 from flowertune.commands import export
 from flowertune.errors import ExportError
-from flowertune.export import tensors
-from flowertune.models.heads import LinearForm
+from flowertune.models.heads import LinearForm, LinearHead
 
 LORA = ("method=lora", "model.rank=4", "model.targets=[q,v,mlp]", "model.dropout=0.2")
 KINDS = {
@@ -96,13 +95,13 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = tensors.as_linear
+    right = LinearHead.as_linear
 
-    def wrong(head: Any) -> LinearForm:
+    def wrong(head: LinearHead) -> LinearForm:
         found = right(head)
         return LinearForm(found.weight, found.bias + torch.tensor([1e-3, 0, 0]), found.normalizes)
 
-    monkeypatch.setattr(tensors, "as_linear", wrong)
+    monkeypatch.setattr(LinearHead, "as_linear", wrong)
     _, left = exported["open_clip lora"]
     words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
     with pytest.raises(ExportError, match="predictions differ on 5 val photos"):

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from flowertune.losses import factory
+from flowertune.config.loss import CrossEntropyConfig, FocalConfig, TripletCrossEntropyConfig
 from flowertune.losses.cross_entropy import soft_cross_entropy
+from flowertune.losses.factory import build_criterion
+from flowertune.losses.focal import focal
 from flowertune.losses.triplet import batch_hard_triplet_loss
 
 LABELS = torch.tensor([0, 2, 2, 0, 1, 1])
@@ -21,7 +23,8 @@ def outputs():
 def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
     embedding, logits, targets = outputs
     mining = {"margin": 0.5, "distance": "cosine", "normalize": True, "reduction": "nonzero_mean"}
-    terms = factory.triplet_cross_entropy(*outputs, label_smoothing=0.1, weight=0.3, **mining)
+    settings = TripletCrossEntropyConfig(label_smoothing=0.1, weight=0.3, **mining)
+    terms = build_criterion(settings)(*outputs)
     triplet, active = batch_hard_triplet_loss(embedding, LABELS, **mining)
     expected = {"ce": soft_cross_entropy(logits, targets, 0.1), "triplet": triplet}
     expected["loss"] = expected["ce"] + 0.3 * triplet
@@ -32,7 +35,15 @@ def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
     assert logits.grad.any()
 
 
-def test_cross_entropy_has_no_terms_apart(outputs):
-    terms = factory.cross_entropy(*outputs, label_smoothing=0.0)
-    assert terms.keys() == {"loss"}
-    assert torch.equal(terms["loss"], soft_cross_entropy(*outputs[1:], 0.0))
+def test_the_others_have_no_terms_apart(outputs):
+    cases = [
+        (CrossEntropyConfig(label_smoothing=0.1), soft_cross_entropy(*outputs[1:], 0.1)),
+        (
+            FocalConfig(gamma=3.0, label_smoothing=0.1),
+            focal(*outputs, gamma=3.0, label_smoothing=0.1)["loss"],
+        ),
+    ]
+    for settings, expected in cases:
+        terms = build_criterion(settings)(*outputs)
+        assert terms.keys() == {"loss"}
+        assert torch.equal(terms["loss"], expected)

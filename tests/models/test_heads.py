@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flowertune.models.heads import CosineHead, LinearHead, TextHead, as_linear
+from flowertune.models.heads import CosineHead, HeadInputs, LinearHead, text_head
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_scale_is_learnt_only_where_asked(embedding, learn_scale):
 
 def test_text_head_starts_as_zero_shot_classification(embedding):
     vectors = torch.randn(5, 8)
-    head = TextHead(vectors, 100.0, learn_scale=False)
+    head = text_head(HeadInputs(8, 5, 100.0, 42, None, vectors, None), learn_scale=False)
     expected = 100 * F.normalize(embedding, dim=1) @ F.normalize(vectors, dim=1).T
     torch.testing.assert_close(head(embedding), expected)
 
@@ -99,7 +99,7 @@ def test_every_head_is_one_matrix_and_one_vector(embedding, kind):
             head.weight.mul_(torch.arange(1, 6)[:, None])  # as training leaves it: of any length
     else:
         head = LinearHead(8, 5, *statistics, seed=42)
-    one = as_linear(head)
+    one = head.as_linear()
     assert one.normalizes == (kind == "cosine")
     given = F.normalize(embedding, dim=1) if one.normalizes else embedding
     torch.testing.assert_close(

@@ -25,45 +25,25 @@ def evaluate_baselines(
     """
     results: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if enabled and vectors is not None:
-        results["zeroshot"] = zero_shot_results(features, labels, vectors, logit_scale)
+        logits = {
+            split: zero_shot_logits(each, vectors, logit_scale)
+            for split, each in features.items()
+            if split != "train"
+        }
+        results["zeroshot"] = {
+            "trainable_parameters": 0,
+            "splits": {s: measure(each, labels[s]).to_dict() for s, each in logits.items()},
+        }
     if enabled and probe is not None:
-        results["linear_probe"] = linear_probe_results(probe, features, labels)
+        results["linear_probe"] = {
+            "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
+            "weight_decay": probe.weight_decay,
+            "splits": {
+                split: measure(probe.logits(each), labels[split]).to_dict()
+                for split, each in features.items()
+            },
+        }
     return results
-
-
-def zero_shot_results(
-    features: Mapping[str, Tensor],
-    labels: Mapping[str, Tensor],
-    vectors: Tensor,
-    logit_scale: float,
-) -> dict[str, Any]:
-    """Evaluate zero-shot on every split but train, in the form of results.json.
-
-    features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts.
-    """
-    by_split = {
-        split: measure(zero_shot_logits(features[split], vectors, logit_scale), labels[split])
-        for split in features
-        if split != "train"
-    }
-    return {
-        "trainable_parameters": 0,
-        "splits": {split: metrics.to_dict() for split, metrics in by_split.items()},
-    }
-
-
-def linear_probe_results(
-    probe: LinearProbe, features: Mapping[str, Tensor], labels: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    """Evaluate a fitted probe, in the form of results.json."""
-    return {
-        "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
-        "weight_decay": probe.weight_decay,
-        "splits": {
-            split: measure(probe.logits(features[split]), labels[split]).to_dict()
-            for split in features
-        },
-    }
 
 
 def notes(

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import safetensors.torch
 import torch
@@ -21,6 +20,7 @@ from flowertune.config.schema import Config, head_from_probe
 from flowertune.data.cache.dataset import CachedSplit
 from flowertune.data.cache.store import FORMAT
 from flowertune.data.cache_dir import LOCK, build_entry, read_meta, touch, write_meta
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import TrainingError
 from flowertune.files import lock, write_bytes
 from flowertune.models.backbone import Backbone
@@ -32,16 +32,6 @@ FEATURES_VERSION = 3
 FEATURES_FILE = "features.safetensors"
 
 log = logging.getLogger(__name__)
-
-
-class Pixels(Protocol):
-    """Eval pixels of one split, in its order."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield pixels (B, 3, H, W) uint8 of the images at each indices (B,) int64, on device."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class FeatureKey:
 
 
 def frozen_features(
-    pixels: Pixels,
+    pixels: DevicePixels,
     encode: Callable[[Tensor], Tensor],
     key: FeatureKey,
     folder: Path,
@@ -90,9 +80,10 @@ def frozen_features(
 ) -> Tensor:
     """Load or compute the embeddings (N, E), float32 on the CPU, of all images of a split.
 
-    `encode` maps uint8 pixels (B, 3, H, W) to embeddings (B, E): it normalizes, and runs the
-    backbone in eval mode at the precision that `key` names. `folder` is the cache
-    folder; the entries under its `features/` are exactly what would have been computed.
+    `pixels`: eval pixels of the split. `encode` maps uint8 pixels (B, 3, H, W) to embeddings
+    (B, E): it normalizes, and runs the backbone in eval mode at the precision that `key` names.
+    `folder` is the cache folder; the entries under its `features/` are exactly what would have been
+    computed.
     `progress(done, total)` counts images, and is not called for features from the cache.
 
     Raises:
@@ -132,7 +123,7 @@ def _lock_features(path: Path) -> Iterator[None]:
 
 
 def _compute(
-    pixels: Pixels,
+    pixels: DevicePixels,
     encode: Callable[[Tensor], Tensor],
     batch_size: int,
     progress: Callable[[int, int], None],

@@ -1,22 +1,42 @@
 """Fit a linear probe: multinomial logistic regression on frozen features."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowertune.baselines import solvers
-from flowertune.baselines.solvers import Solver, limit_threads, unpack
-from flowertune.config.probe import ProbeConfig
+# Standardized features (N, E) float64, labels (N,) int64, the number of classes, a weight decay and
+# a solution to begin from -> a solution: weight (C, E) and bias (C,) in one vector, as `unpack`
+# takes it, and why the solution was not reached, else None.
+Solve = Callable[[Tensor, Tensor, int, float, Tensor], tuple[Tensor, str | None]]
 
 # The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
 # where the search for the next begins. Seen: 1e-2 is best for DeiT-Tiny on Flowers-17, 40 a class.
 WEIGHT_DECAYS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
+# Multiply-adds of one pass, N * E * C, below which a second thread costs more than it gives
+# (and much more than that on a machine that others use too).
+MIN_PARALLEL_WORK = 100_000_000
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProbeInputs:
+    """What a probe is fitted on: by split ("train", perhaps "val"), frozen features and labels.
+
+    features: (N, E); labels: (N,), integers below `classes`; class_vectors: (C, E), from prompts,
+    or None where there are none.
+    """
+
+    features: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    classes: int
+    class_vectors: Tensor | None
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -45,28 +65,34 @@ class LinearProbe:
         return torch.addmm(self.bias, standardized, self.weight.T).float()
 
 
-def fit_linear_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    val_features: Tensor | None,
-    val_labels: Tensor | None,
-    classes: int,
-    weight_decays: Sequence[float],
-    solve: Solver,
-) -> LinearProbe:
-    """Fit probes and choose the weight decay by val top-1; of equals, by the lowest val loss.
+def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Solve) -> LinearProbe:
+    """Fit a probe; without a weight decay, choose it by val top-1, of equals by the val loss.
 
-    Features are (N, E), labels (N,) integers below `classes`. Features are standardized by their
-    mean and standard deviation on train. Weight decays are tried from the strongest down, each
-    solution being where the next search begins. Without val there is one weight decay, and nothing
-    to choose. All is computed where the features lie (CPU or CUDA).
+    Features are standardized by their mean and standard deviation on train. Weight decays are tried
+    from the strongest down, each solution being where the next search begins. All is computed where
+    the features lie (CPU or CUDA).
     """
+    features, classes = inputs.features["train"].double(), inputs.classes
+    mean = features.mean(0)
+    std = features.std(0, correction=0)
+    # A feature that is the same on every image says nothing: its standard deviation is rounding.
+    std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
+    standardized = (features - mean) / std
+    labels = inputs.labels["train"].to(features.device).long()
+    solution = standardized.new_zeros(classes * (standardized.shape[1] + 1))
+    probes, threads = [], torch.get_num_threads()
+    if standardized.numel() * classes < MIN_PARALLEL_WORK:
+        torch.set_num_threads(1)
+    try:
+        for decay in WEIGHT_DECAYS if weight_decay is None else (weight_decay,):
+            solution, failure = solve(standardized, labels, classes, decay, solution)
+            probes.append(LinearProbe(*unpack(solution, classes), mean, std, decay, failure))
+    finally:
+        torch.set_num_threads(threads)
 
     def score(probe: LinearProbe) -> tuple[float, float]:
-        assert val_features is not None
-        assert val_labels is not None
-        logits = probe.logits(val_features)
-        labels = val_labels.to(logits.device).long()
+        logits = probe.logits(inputs.features["val"])
+        labels = inputs.labels["val"].to(logits.device).long()
         top1 = (logits.argmax(1) == labels).double().mean().item()
         loss = F.cross_entropy(logits, labels).item()
         log.debug(
@@ -74,7 +100,6 @@ def fit_linear_probe(
         )
         return top1, -loss
 
-    probes = _fit_all(train_features, train_labels, classes, weight_decays, solve)
     best = probes[0] if len(probes) == 1 else max(probes, key=score)
     if best.failure is not None:
         log.warning(
@@ -85,34 +110,6 @@ def fit_linear_probe(
     return best
 
 
-def _fit_all(
-    train_features: Tensor,
-    train_labels: Tensor,
-    classes: int,
-    weight_decays: Sequence[float],
-    solve: Solver,
-) -> list[LinearProbe]:
-    """Fit a probe with each weight decay, the strongest first."""
-    features = train_features.double()
-    mean = features.mean(0)
-    std = features.std(0, correction=0)
-    # A feature that is the same on every image says nothing: its standard deviation is rounding.
-    std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
-    standardized = (features - mean) / std
-    labels = train_labels.to(features.device).long()
-    probes = []
-    solution = standardized.new_zeros(classes * (standardized.shape[1] + 1))
-    with limit_threads(standardized.shape[0] * standardized.shape[1] * classes):
-        for weight_decay in sorted(weight_decays, reverse=True):
-            solution, failure = solve(standardized, labels, classes, weight_decay, solution)
-            weight, bias = unpack(solution, classes)
-            probes.append(LinearProbe(weight, bias, mean, std, weight_decay, failure))
-    return probes
-
-
-def probe_settings(settings: ProbeConfig, seed: int) -> tuple[Sequence[float], solvers.Solver]:
-    """Return the weight decays to choose from and the solver, from the config."""
-    weight_decays = WEIGHT_DECAYS if settings.weight_decay is None else (settings.weight_decay,)
-    if settings.solver == "lbfgs":
-        return weight_decays, solvers.lbfgs
-    return weight_decays, solvers.adamw(settings.epochs, settings.lr, settings.batch_size, seed)
+def unpack(solution: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Split a solution vector into weight (C, E) and bias (C,)."""
+    return solution[:-classes].view(classes, -1), solution[-classes:]

@@ -5,13 +5,14 @@ from string import Formatter
 
 from flowertune.errors import UsageError
 
-PLACEHOLDERS = ("name", "description")
 
+def render(
+    templates: Sequence[str], class_names: Sequence[str], descriptions: Sequence[str] | None
+) -> list[list[str]]:
+    """Render one list of prompts for each class, one prompt for each template.
 
-def check_templates(templates: Sequence[str], has_descriptions: bool) -> None:
-    """Refuse templates that cannot be filled in, or that would give every class the same prompt.
-
-    `has_descriptions` says whether the source describes its classes.
+    `descriptions` has one line for each class, or is None where the source does not describe them.
+    Underscores in class names, which are often folder names, become spaces.
 
     Raises:
         UsageError: no template; a template with unbalanced braces, without a placeholder, with one
@@ -20,37 +21,7 @@ def check_templates(templates: Sequence[str], has_descriptions: bool) -> None:
     if not templates:
         raise UsageError('no prompt template: give at least one, such as "a photo of a {name}."')
     for template in templates:
-        placeholders = _placeholders(template)
-        if not placeholders:
-            raise UsageError(
-                f"prompt template {template!r} has no placeholder, so every class would get the "
-                "same prompt: write {name} where the class name belongs"
-            )
-        for placeholder in placeholders:
-            if placeholder not in PLACEHOLDERS:
-                raise UsageError(
-                    f"prompt template {template!r} has the unknown placeholder "
-                    f"{{{placeholder}}}: only {{name}} and {{description}} are filled in"
-                )
-        if "description" in placeholders and not has_descriptions:
-            raise UsageError(
-                f"prompt template {template!r} asks for {{description}}, but this data has no "
-                "descriptions of its classes: use {name}"
-            )
-
-
-def render(
-    templates: Sequence[str], class_names: Sequence[str], descriptions: Sequence[str] | None
-) -> list[list[str]]:
-    """Render one list of prompts for each class, one prompt for each template.
-
-    `descriptions` has one line for each class, or is None. Underscores in class names, which are
-    often folder names, become spaces.
-
-    Raises:
-        UsageError: as `check_templates`.
-    """
-    check_templates(templates, has_descriptions=descriptions is not None)
+        _check(template, has_descriptions=descriptions is not None)
     class_descriptions = [""] * len(class_names) if descriptions is None else descriptions
     return [
         [
@@ -61,17 +32,33 @@ def render(
     ]
 
 
-def _placeholders(template: str) -> list[str]:
-    """List the placeholders with any conversion or format spec, so `{name!r}` is refused."""
-    placeholders = []
+def _check(template: str, has_descriptions: bool) -> None:
+    """Refuse a template that cannot be filled in, or would give every class the same prompt."""
     try:
-        for _, field, spec, conversion in Formatter().parse(template):
-            if field is not None:
-                suffix = (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-                placeholders.append(field + suffix)
+        fields = [parts[1:] for parts in Formatter().parse(template) if parts[1] is not None]
     except ValueError as error:
         raise UsageError(
             f"prompt template {template!r} cannot be read ({error}): write {{name}} where the "
             "class name belongs, and {{ or }} for a brace that is meant literally"
         ) from error
-    return placeholders
+    # with any conversion or format, so that {name!r} is refused
+    placeholders = [
+        f"{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}"
+        for name, spec, conversion in fields
+    ]
+    if not placeholders:
+        raise UsageError(
+            f"prompt template {template!r} has no placeholder, so every class would get the "
+            "same prompt: write {name} where the class name belongs"
+        )
+    for placeholder in placeholders:
+        if placeholder not in ("name", "description"):
+            raise UsageError(
+                f"prompt template {template!r} has the unknown placeholder "
+                f"{{{placeholder}}}: only {{name}} and {{description}} are filled in"
+            )
+    if "description" in placeholders and not has_descriptions:
+        raise UsageError(
+            f"prompt template {template!r} asks for {{description}}, but this data has no "
+            "descriptions of its classes: use {name}"
+        )

@@ -1,21 +1,13 @@
-"""Solve for a linear probe's weights: L-BFGS to convergence, or AdamW for some epochs.
-
-A solver takes standardized features (N, E) float64, labels (N,) int64, the number of classes, a
-weight decay and a solution to begin from, and gives a solution: weight (C, E) and bias (C,) in
-one vector, as `unpack` takes it, and why the solution was not reached, else None.
-"""
+"""Solve for a linear probe's weights: L-BFGS to convergence, or AdamW for some epochs."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import seeding
-
-Solver = Callable[[Tensor, Tensor, int, float, Tensor], tuple[Tensor, str | None]]
+from flowertune.baselines.linear_probe import Solve, unpack
 
 # The largest entry of the gradient of the mean loss at which a solution counts as reached.
 GRADIENT_TOLERANCE = 1e-5
@@ -24,10 +16,6 @@ MAX_ITERATIONS = 500
 
 # Steps that L-BFGS remembers; each costs two vectors of the size of the weights.
 HISTORY = 10
-
-# Multiply-adds of one pass, N * E * C, below which a second thread costs more than it gives
-# (and much more than that on a machine that others use too).
-MIN_PARALLEL_WORK = 100_000_000
 
 
 def lbfgs(
@@ -66,7 +54,7 @@ def lbfgs(
     return solution, f"did not converge in {MAX_ITERATIONS} iterations (gradient {largest:.1e})"
 
 
-def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solver:
+def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
     """Train in minibatches with AdamW (Loshchilov & Hutter 2019); a cosine lowers the rate to 0.
 
     From zero, whatever there is to begin from; weight decay is AdamW's own, decoupled one. The
@@ -98,23 +86,6 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solver:
         return torch.cat([weight.detach().flatten(), bias.detach()]).double(), None
 
     return solve
-
-
-def unpack(solution: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Split a solution vector into weight (C, E) and bias (C,)."""
-    return solution[:-classes].view(classes, -1), solution[-classes:]
-
-
-@contextmanager
-def limit_threads(work: int) -> Iterator[None]:
-    """Use one thread inside where `work` multiply-adds a pass are too few to share."""
-    threads = torch.get_num_threads()
-    if work < MIN_PARALLEL_WORK:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _loss_and_gradient(

@@ -16,6 +16,7 @@ from flowertune.benchmark import timing
 from flowertune.benchmark.setup import BenchTraining, prepare
 from flowertune.benchmark.timing import Timing, timeit, timeit_in_turn
 from flowertune.config import saved
+from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
 from flowertune.data.device_pixels import DevicePixels
@@ -212,7 +213,7 @@ def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
             open_or_build(
                 {"train": paths},
                 training.setup.backbone.preprocessing,
-                train_form=[] if config.augmentation.name == "none" else ["train"],
+                train_form=["train"] if reads_train_pixels(config.augmentation) else [],
                 folder=Path(folder),
                 progress=lambda description, done, total: None,
             )

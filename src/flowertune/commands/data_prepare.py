@@ -1,5 +1,6 @@
 """`flowertune data prepare`: fetch and decode what a training needs, without training."""
 
+from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
 from flowertune.data.cache.store import store_key
@@ -22,7 +23,7 @@ def execute(config: Config) -> int:
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
         dataset = list_images(config.data, cache, console.advance)
-        train_form = config.augmentation.name != "none"
+        train_form = reads_train_pixels(config.augmentation)
         keys = {
             name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")
             for name, split in dataset.splits.items()

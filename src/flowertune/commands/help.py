@@ -9,7 +9,8 @@ from typing import Any
 from flowertune import __version__
 from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
 from flowertune.config.fields import MISSING, describe_range
-from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.groups import conf_dir
+from flowertune.config.plugins import plugins, schemas
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
@@ -88,7 +89,9 @@ keys (key=value), with their defaults; a method or an option may set others:
 
 def _groups() -> dict[str, list[str]]:
     return {
-        folder.name: sorted(_option_names(folder))
+        folder.name: sorted(
+            [*_option_names(folder), *(name for group, name in plugins() if group == folder.name)]
+        )
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir()
     }
@@ -100,7 +103,7 @@ def _option_names(folder: Path) -> list[str]:
 
 def _keys() -> str:
     rows = [*_rows(Config, ""), *_rows(ProbeConfig, "probe."), *_rows(RunConfig, "run.")]
-    for group, options in SCHEMAS.items():
+    for group, options in schemas().items():
         owners: dict[tuple[str, str], list[str]] = {}  # the options of the group that have a row
         for option, schema in options.items():
             for row in _rows(schema, f"{group}."):

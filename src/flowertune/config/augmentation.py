@@ -12,6 +12,11 @@ class AugmentationConfig:
     name: str = config_field(MISSING, "augmentation")
 
 
+def reads_train_pixels(settings: AugmentationConfig) -> bool:
+    """Whether training reads images larger than evaluation's, to crop from."""
+    return settings.name != "none"
+
+
 @dataclass
 class NoAugmentationConfig(AugmentationConfig):
     """No augmentation: the evaluation pixels."""

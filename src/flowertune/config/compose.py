@@ -25,6 +25,7 @@ from flowertune.config import yaml_source
 from flowertune.config.fields import escape_unprintable
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.messages import translate_composition_errors, translate_errors
+from flowertune.config.plugins import schemas
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.config.validate import check
@@ -156,6 +157,8 @@ def _register_schemas() -> None:
     yaml_source.register()
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
-    for group, options in SCHEMAS.items():
+    for group, options in schemas().items():
         for name, schema in options.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
+            if name not in SCHEMAS[group]:  # a plug-in's, which has no YAML file
+                store.store(group=group, name=name, node=schema)

@@ -17,7 +17,7 @@ def config_field(
     default: Any,
     meaning: str,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: Sequence[str] | None = None,
     above: float | None = None,
     below: float | None = None,
     at_least: float | None = None,

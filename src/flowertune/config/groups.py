@@ -12,7 +12,7 @@ from flowertune.config.backbone import BackboneConfig
 from flowertune.config.data import Flowers102Config, FolderConfig, SyntheticConfig
 from flowertune.config.head import CosineHeadConfig, LinearHeadConfig, TextHeadConfig
 from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
-from flowertune.config.loss import CrossEntropyConfig, TripletCrossEntropyConfig
+from flowertune.config.loss import CrossEntropyConfig, FocalConfig, TripletCrossEntropyConfig
 from flowertune.config.model import (
     FullConfig,
     LinearProbeConfig,
@@ -43,7 +43,11 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "mixup": MixUpConfig,
         "cutmix": CutMixConfig,
     },
-    "loss": {"ce": CrossEntropyConfig, "triplet_ce": TripletCrossEntropyConfig},
+    "loss": {
+        "ce": CrossEntropyConfig,
+        "focal": FocalConfig,
+        "triplet_ce": TripletCrossEntropyConfig,
+    },
     "optimizer": {"adamw": OptimizerConfig},
     "trainer": {"default": TrainerConfig},
     "data": {

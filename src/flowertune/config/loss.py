@@ -1,6 +1,7 @@
 """Configs of the losses."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flowertune.config.fields import MISSING, config_field, option
 
@@ -10,6 +11,14 @@ class LossConfig:
     """Training loss."""
 
     name: str = config_field(MISSING, "loss")
+
+
+@runtime_checkable
+class ClassBatches(Protocol):
+    """Keys by which a loss asks for batches of P classes with K unmixed images each."""
+
+    samples_per_class: int
+    classes_per_batch: int | None
 
 
 @dataclass
@@ -46,3 +55,11 @@ class TripletCrossEntropyConfig(CrossEntropyConfig):
     classes_per_batch: int | None = config_field(
         None, "P; null: as many as trainer.batch_size has room for", at_least=2
     )
+
+
+@dataclass
+class FocalConfig(CrossEntropyConfig):
+    """Cross-entropy that counts an image less the surer its class is (Lin et al. 2017)."""
+
+    name: str = option("focal")
+    gamma: float = config_field(2.0, "how much less; 0: cross-entropy", at_least=0)

@@ -18,7 +18,7 @@ from omegaconf.errors import (
 )
 
 from flowertune.config.fields import describe_type, format_value
-from flowertune.config.groups import SCHEMAS
+from flowertune.config.plugins import schemas
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError, first_line, with_type
 
@@ -129,7 +129,7 @@ def _wrong_key_or_value_message(error: OmegaConfBaseException, override: str) ->
         listing = f"; {parent or 'the config'} has {', '.join(known_keys)}" if known_keys else ""
         owners = [
             f"{parent}={option}"
-            for option, schema in SCHEMAS.get(parent, {}).items()
+            for option, schema in schemas().get(parent, {}).items()
             if name in {field.name for field in _fields(schema)}
         ]
         hint = f"; it goes with {' or '.join(owners)}" if owners else _suggest(name, known_keys)
@@ -169,7 +169,7 @@ def _base_key(key: str) -> str:
 def _find_declaration(error: OmegaConfBaseException, key: str) -> "Field[Any] | None":
     """Look up the key's declaration in the schemas of the config and of Hydra."""
     *groups, name = _base_key(key).split(".")
-    schemas = [error.object_type, *SCHEMAS.get("".join(groups[:1]), {}).values()]
+    known = [error.object_type, *schemas().get("".join(groups[:1]), {}).values()]
     if not groups:
-        schemas.append(Config)
-    return next((f for schema in schemas for f in _fields(schema) if f.name == name), None)
+        known.append(Config)
+    return next((f for schema in known for f in _fields(schema) if f.name == name), None)

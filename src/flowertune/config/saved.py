@@ -12,6 +12,7 @@ from typing import Any
 
 from flowertune.config.fields import validate
 from flowertune.config.groups import SCHEMAS
+from flowertune.config.plugins import check_installed, schemas
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
@@ -59,21 +60,18 @@ def read_values(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> Config:
     """Read the config as dataclasses.
 
-    A key that is younger than the file has its default. Raises OSError, or ValueError for a file
-    that is no such config, or has values that no run can have.
+    A key that is younger than the file has its default. Raises OSError, ValueError for a file
+    that is no such config, or has values that no run can have, or UsageError for an option of a
+    plug-in that is not installed.
     """
     values = read_values(path)
-    schemas: dict[str, Any] = {
-        group: options[_option_name(group, values[group])]
-        for group, options in SCHEMAS.items()
-        if isinstance(values.get(group), Mapping)
-    }
-    schemas |= {"probe": ProbeConfig, "run": RunConfig}
+    chosen: dict[str, Any] = {**_chosen_schemas(values), "probe": ProbeConfig, "run": RunConfig}
     try:
-        groups = {name: schema(**values.get(name, {})) for name, schema in schemas.items()}
+        groups = {name: schema(**values.get(name, {})) for name, schema in chosen.items()}
         config = Config(**{**values, **groups})
     except TypeError as error:
         raise ValueError(f"{path}: is not a config") from error
+    check_installed("solver", config.probe.solver)
     if violation := validate(config):
         raise ValueError(f"{path}: {violation}")
     return config
@@ -111,16 +109,22 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def schema_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Default values of the schema under the options that a config chose."""
-    groups = {
-        group: options[_option_name(group, config[group])]()
-        for group, options in SCHEMAS.items()
-        if isinstance(config.get(group), Mapping)
-    }
+    groups = {group: schema() for group, schema in _chosen_schemas(config).items()}
     return asdict(Config(**groups))
 
 
+def _chosen_schemas(config: Mapping[str, Any]) -> dict[str, type]:
+    """Map each group of a config to the schema of its option."""
+    return {
+        group: options[_option_name(group, config[group])]
+        for group, options in schemas().items()
+        if isinstance(config.get(group), Mapping)
+    }
+
+
 def _option_name(group: str, values: Mapping[str, Any]) -> str:
-    name, options = values.get("name"), SCHEMAS[group]
+    name, options = values.get("name"), schemas()[group]
+    check_installed(group, name)
     # the others are groups of one schema
     return name if isinstance(name, str) and name in options else next(iter(options))
 

@@ -1,14 +1,15 @@
 """Validate a config: each value's range, and the combination of values."""
 
+from typing import Any
+
 from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
 from flowertune.config.fields import format_value, validate
 from flowertune.config.head import LinearHeadConfig, TextHeadConfig
-from flowertune.config.loss import CrossEntropyConfig, TripletCrossEntropyConfig
+from flowertune.config.loss import ClassBatches, CrossEntropyConfig
 from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfig
+from flowertune.config.plugins import bind, plugins
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.errors import UsageError
-
-UNUSED = "has no use for it; leave it out"
 
 
 def check(config: Config) -> None:
@@ -21,6 +22,10 @@ def check(config: Config) -> None:
     if violation is not None:
         raise UsageError(violation)
     _check_combination(config)
+    for group, name in plugins():
+        settings: Any = config.probe if group == "solver" else getattr(config, group)
+        if name == (settings.solver if group == "solver" else settings.name):
+            bind(group, name, {}, settings)  # a broken one is refused here
 
 
 def _check_combination(config: Config) -> None:
@@ -62,14 +67,14 @@ def _check_combination(config: Config) -> None:
             span = getattr(config.augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
                 raise UsageError(f"augmentation.{name}={format_value(span)}: must be [least,most]")
-    if isinstance(config.loss, TripletCrossEntropyConfig):
-        _check_triplets(config, config.loss)
+    if isinstance(config.loss, ClassBatches):
+        _check_class_batches(config, config.loss)
 
 
-def _check_triplets(config: Config, loss: TripletCrossEntropyConfig) -> None:
+def _check_class_batches(config: Config, loss: ClassBatches) -> None:
     if isinstance(config.augmentation, MixingConfig):
         raise UsageError(
-            "loss=triplet_ce: needs photos of one class each, and "
+            f"loss={config.loss.name}: needs photos of one class each, and "
             f"augmentation={config.augmentation.name} mixes them; take augmentation=basic"
         )
     classes, samples = loss.classes_per_batch or 2, loss.samples_per_class
@@ -99,14 +104,14 @@ def _check_frozen(config: Config) -> None:
             f"trainer.ema={config.trainer.ema:g}: model={method} takes no steps; leave it out"
         )
     assert isinstance(config.loss, CrossEntropyConfig)
-    if config.loss.label_smoothing:
-        raise UsageError(
-            f"loss.label_smoothing={config.loss.label_smoothing:g}: model={method} {UNUSED}"
-        )
-    if isinstance(config.head, LinearHeadConfig) and not config.head.standardize:
-        raise UsageError(f"head.standardize=false: model={method} {UNUSED}")
-    if isinstance(config.head, TextHeadConfig) and config.head.learn_scale:
-        raise UsageError(f"head.learn_scale=true: model={method} {UNUSED}")
+    unused = {
+        f"loss.label_smoothing={config.loss.label_smoothing:g}": config.loss.label_smoothing,
+        "head.standardize=false": not getattr(config.head, "standardize", True),
+        "head.learn_scale=true": getattr(config.head, "learn_scale", False),
+    }
+    for text, is_set in unused.items():
+        if is_set:
+            raise UsageError(f"{text}: model={method} has no use for it; leave it out")
 
 
 def _check_trainval(config: Config) -> None:

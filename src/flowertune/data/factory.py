@@ -1,6 +1,7 @@
 """Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -8,14 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flowertune.config.augmentation import (
-    AugmentationConfig,
-    BasicAugmentationConfig,
-    CutMixConfig,
-    MixUpConfig,
-)
+from flowertune.config.augmentation import AugmentationConfig
 from flowertune.config.data import DataConfig
-from flowertune.config.loss import TripletCrossEntropyConfig
+from flowertune.config.loss import ClassBatches
 from flowertune.config.schema import Config
 from flowertune.data import splits
 from flowertune.data.cache.dataset import CachedSplit
@@ -32,7 +28,8 @@ from flowertune.data.transforms.mixup import MixSettings
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
     """List the source's images under `data.protocol`, for training `data.shots` of each class."""
-    dataset = _SOURCES[data.name](data, cache, progress)
+    list_source, _ = _SOURCES[data.name]
+    dataset = list_source(data, cache, progress)
     if data.protocol == "trainval":
         dataset = splits.trainval(dataset)
     return dataset if data.shots is None else splits.k_shot(dataset, data.shots, data.seed)
@@ -43,7 +40,8 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 
     It is what the paths in photos.csv of a run begin at.
     """
-    return _ROOTS[data.name](data, cache)
+    _, root = _SOURCES[data.name]
+    return root(data, cache)
 
 
 def _folder(data: Any, cache: Path, progress: Progress) -> ImageDataset:
@@ -82,15 +80,13 @@ def _synthetic_args(data: Any) -> dict[str, int]:
     return {name: getattr(data, name) for name in names}
 
 
-_SOURCES: dict[str, Callable[[Any, Path, Progress], ImageDataset]] = {
-    "folder": _folder,
-    "flowers102": _flowers102,
-    "synthetic": _synthetic,
-}
-_ROOTS: dict[str, Callable[[Any, Path], Path]] = {
-    "folder": _folder_root,
-    "flowers102": _flowers102_root,
-    "synthetic": _synthetic_root,
+# By name: what lists the images, and the folder that their paths begin at.
+_SOURCES: dict[
+    str, tuple[Callable[[Any, Path, Progress], ImageDataset], Callable[[Any, Path], Path]]
+] = {
+    "folder": (_folder, _folder_root),
+    "flowers102": (_flowers102, _flowers102_root),
+    "synthetic": (_synthetic, _synthetic_root),
 }
 
 
@@ -113,29 +109,28 @@ def build_augmentation(
     settings: AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> AugmentSettings | None:
     """Build the augmentation of a training of `epochs` epochs; None where there is none."""
-    if not isinstance(settings, BasicAugmentationConfig):
-        return None
-    return AugmentSettings(
-        size=size,
-        interpolation=settings.interpolation,  # type: ignore[arg-type]  # its choices are checked
-        scale=(settings.scale[0], settings.scale[1]),
-        ratio=(settings.ratio[0], settings.ratio[1]),
-        flip=settings.flip,
-        brightness=settings.brightness,
-        contrast=settings.contrast,
-        saturation=settings.saturation,
-        mixing=_mix_settings(settings, epochs),
-    )
+    return _AUGMENTATIONS[settings.name](settings, size, epochs)
 
 
-def _mix_settings(settings: BasicAugmentationConfig, epochs: int) -> MixSettings | None:
-    if not isinstance(settings, (MixUpConfig, CutMixConfig)):
-        return None
-    return MixSettings(
-        kind=settings.name,  # type: ignore[arg-type]  # its choices are checked
-        alpha=settings.alpha,
-        last_epoch=epochs - settings.mix_off_epochs,
-    )
+def _basic(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
+    keys = {each.name for each in fields(AugmentSettings)} - {"size", "mixing"}
+    values = {key: getattr(settings, key) for key in keys}
+    values |= {"scale": tuple(settings.scale), "ratio": tuple(settings.ratio)}
+    return AugmentSettings(size=size, mixing=None, **values)
+
+
+def _mixed(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
+    last_epoch = epochs - settings.mix_off_epochs
+    mixing = MixSettings(kind=settings.name, alpha=settings.alpha, last_epoch=last_epoch)
+    return replace(_basic(settings, size, epochs), mixing=mixing)
+
+
+_AUGMENTATIONS: dict[str, Callable[[Any, tuple[int, int], int], AugmentSettings | None]] = {
+    "none": lambda settings, size, epochs: None,
+    "basic": _basic,
+    "mixup": _mixed,
+    "cutmix": _mixed,
+}
 
 
 def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
@@ -144,7 +139,7 @@ def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Ten
     labels: (N,) int64, of the training images.
     """
     loss, batch_size = config.loss, config.trainer.batch_size
-    if isinstance(loss, TripletCrossEntropyConfig):
+    if isinstance(loss, ClassBatches):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class
         return partial(pk_batches, labels, classes, loss.samples_per_class, config.seed)
     return partial(epoch_batches, len(labels), batch_size, config.seed)

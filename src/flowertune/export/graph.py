@@ -7,7 +7,6 @@ from torch.export import Dim, ExportedProgram
 
 from flowertune.errors import ExportError, one_line
 from flowertune.inference.predictor import Predictor
-from flowertune.models.heads import as_linear
 from flowertune.models.vision_tower import embed
 
 INPUT, OUTPUT = "images", "logits"
@@ -19,10 +18,11 @@ def trace(model: Predictor) -> ExportedProgram:
     Raises:
         ExportError: torch.export cannot follow this image tower.
     """
+    classifier = PortableClassifier(model)
     example = torch.zeros(2, 3, *model.preprocessing.size)
     try:
         program = torch.export.export(
-            PortableClassifier(model),
+            classifier,
             (example,),
             dynamic_shapes={INPUT: {0: Dim("batch")}},
             strict=False,
@@ -49,7 +49,7 @@ class PortableClassifier(nn.Module):
         super().__init__()
         self.weight: Tensor
         self.bias: Tensor
-        head = as_linear(model.classifier.head)
+        head = model.classifier.head.as_linear()
         self.visual = model.classifier.visual
         self.prompts = model.classifier.prompts
         self.normalizes = head.normalizes

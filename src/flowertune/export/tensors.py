@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowertune.inference.predictor import Predictor
-from flowertune.models.heads import as_linear
 
 HEAD = "head.safetensors"
 
@@ -20,12 +19,12 @@ def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
 
 def normalizes(model: Predictor) -> bool:
     """Whether the head takes unit-length embeddings."""
-    return as_linear(model.classifier.head).normalizes
+    return model.classifier.head.as_linear().normalizes
 
 
 def write_head(model: Predictor, folder: Path) -> None:
     """Write head.safetensors: weight (C, E) and bias (C,), for a possibly normalized embedding."""
-    head = as_linear(model.classifier.head)
+    head = model.classifier.head.as_linear()
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     write(folder / HEAD, state, normalize=str(head.normalizes).lower())
 

@@ -12,3 +12,10 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) 
     ordinary cross-entropy.
     """
     return F.cross_entropy(logits.float(), targets.float(), label_smoothing=label_smoothing)
+
+
+def cross_entropy(
+    embedding: Tensor, logits: Tensor, targets: Tensor, *, label_smoothing: float
+) -> dict[str, Tensor]:
+    """Compute the cross-entropy alone."""
+    return {"loss": soft_cross_entropy(logits, targets, label_smoothing)}

@@ -7,10 +7,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowertune.losses.cross_entropy import soft_cross_entropy
+
 Distance = Literal["euclidean", "squared_euclidean", "cosine"]
 Reduction = Literal["mean", "nonzero_mean"]
 
 EPS = 1e-12  # under the root, whose slope at 0 is infinite
+
+
+def triplet_cross_entropy(
+    embedding: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float,
+    margin: float | Literal["soft"],
+    weight: float,
+    distance: Distance,
+    normalize: bool,
+    reduction: Reduction,
+) -> dict[str, Tensor]:
+    """Compute "ce" + weight * "triplet", and the share "active_triplets"; targets: one-hot."""
+    ce = soft_cross_entropy(logits, targets, label_smoothing)
+    triplet, active = batch_hard_triplet_loss(
+        embedding, targets.argmax(1), margin, distance, normalize, reduction
+    )
+    return {"loss": ce + weight * triplet, "ce": ce, "triplet": triplet, "active_triplets": active}
 
 
 def batch_hard_triplet_loss(

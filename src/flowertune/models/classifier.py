@@ -8,6 +8,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from flowertune.models.backbone import Backbone
+from flowertune.models.heads import Head
 from flowertune.models.vision_tower import embed
 from flowertune.models.visual_prompts import VisualPrompts
 
@@ -24,7 +25,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, mode: Mode, prompts: VisualPrompts | None = None
+        self, backbone: Backbone, head: Head, mode: Mode, prompts: VisualPrompts | None = None
     ) -> None:
         super().__init__()
         self.visual = backbone.visual

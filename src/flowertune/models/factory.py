@@ -1,20 +1,21 @@
 """Build backbone, adapter, head and classifier from a config, each picked by its literal name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowertune.config.backbone import BackboneConfig
-from flowertune.config.head import CosineHeadConfig, HeadConfig, LinearHeadConfig, TextHeadConfig
+from flowertune.config.head import HeadConfig
 from flowertune.config.model import LoraConfig, ModelConfig, VptConfig
+from flowertune.config.plugins import bind
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.models import backbone as backbones
 from flowertune.models.adapters.lora import adapted_layers, add_lora
 from flowertune.models.adapters.vpt import make_prompts, prompted_blocks
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import CosineHead, LinearHead, TextHead
+from flowertune.models.heads import HEADS, Head, HeadInputs
 
 
 def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
@@ -53,11 +54,11 @@ def build_classifier(
     prompts, for a text head. linear_start: weight, bias, mean and std of a linear probe, for a
     linear head that is one, or starts as one.
     """
-    head = _head(config.head, backbone, classes, train_features, class_vectors, config.seed)
-    if head_from_probe(config):
-        assert isinstance(head, LinearHead)
-        assert linear_start is not None
-        head.start_from(*linear_start)
+    inputs = HeadInputs(
+        backbone.embedding_dim, classes, backbone.logit_scale, config.seed,
+        train_features, class_vectors, linear_start if head_from_probe(config) else None,
+    )  # fmt: skip
+    head = bind("head", config.head.name, HEADS, config.head)(inputs)
     if isinstance(config.model, LoraConfig):
         add_lora(
             backbone,
@@ -85,27 +86,14 @@ def build_classifier(
     return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
 
 
-def _head(
-    settings: HeadConfig,
-    backbone: Backbone,
-    classes: int,
-    train_features: Tensor | None,
-    class_vectors: Tensor | None,
-    seed: int,
-) -> nn.Module:
+def load_head(
+    settings: HeadConfig, backbone: Backbone, classes: int, state: Mapping[str, Tensor]
+) -> Head:
+    """Build a trained head from its state dict. Raises RuntimeError where they do not fit."""
     width = backbone.embedding_dim
-    if isinstance(settings, LinearHeadConfig):
-        if not settings.standardize:
-            return LinearHead(width, classes, None, None, seed=seed)
-        assert train_features is not None
-        return LinearHead(width, classes, *_mean_and_std(train_features), seed=seed)
-    if isinstance(settings, CosineHeadConfig):
-        return CosineHead(width, classes, settings.scale, settings.learn_scale, seed=seed)
-    assert isinstance(settings, TextHeadConfig)
-    assert class_vectors is not None
-    return TextHead(class_vectors, backbone.logit_scale, settings.learn_scale)
-
-
-def _mean_and_std(features: Tensor) -> tuple[Tensor, Tensor]:
-    std, mean = torch.std_mean(features.double(), dim=0, correction=0)
-    return mean.float(), std.float()
+    # of the right shapes; what they make is replaced
+    features, vectors = torch.eye(2, width), torch.ones(classes, width)
+    inputs = HeadInputs(width, classes, 1.0, 0, features, vectors, None)
+    head: Head = bind("head", settings.name, HEADS, settings)(inputs)
+    head.load_state_dict(dict(state))
+    return head

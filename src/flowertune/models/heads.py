@@ -1,19 +1,44 @@
 """Classification heads: embedding (B, E) to logits (B, C), in float32 under autocast too."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowertune.errors import ExportError
 from flowertune.seeding import seeded
 
 SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimension is noise
 
 
-class LinearHead(nn.Module):
+@dataclass(frozen=True)
+class LinearForm:
+    """A head as logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
+
+    `normalizes`: the embedding is scaled to unit length first.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    normalizes: bool
+
+
+class Head(nn.Module):
+    """`forward(embedding) -> logits`."""
+
+    def as_linear(self) -> LinearForm:
+        """Fold all that the head does into one matrix and one vector, for exports.
+
+        Raises:
+            ExportError: it is no such function.
+        """
+        raise ExportError(f"{type(self).__name__} is no linear head, which every format needs")
+
+
+class LinearHead(Head):
     """Standardize the embedding by fixed statistics, then apply a Linear layer.
 
     `mean`, `std` (E,): of the frozen backbone's embeddings of the training images; both None to
@@ -55,12 +80,18 @@ class LinearHead(nn.Module):
         self.linear.weight.copy_(weight * (own_std / std))
         self.linear.bias.copy_(bias + weight @ ((own_mean - mean) / std))
 
+    def as_linear(self) -> LinearForm:
+        # in double precision, as a small std makes large weights
+        weight = self.linear.weight.detach().double() / self.std.double()
+        bias = self.linear.bias.detach().double() - weight @ self.mean.double()
+        return LinearForm(weight.float(), bias.float(), normalizes=False)
+
     def forward(self, embedding: Tensor) -> Tensor:
         with torch.autocast(embedding.device.type, enabled=False):
             return self.linear((embedding.float() - self.mean) / self.std)  # type: ignore[no-any-return]
 
 
-class CosineHead(nn.Module):
+class CosineHead(Head):
     """Scale the cosine between the embedding and one vector for each class.
 
     Initial class vectors (C, E) are of unit length and drawn from (seed, "head").
@@ -76,61 +107,64 @@ class CosineHead(nn.Module):
         # The logarithm, as CLIP learns it: a step changes the scale by a part of itself.
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
+    def as_linear(self) -> LinearForm:
+        vectors = F.normalize(self.weight.detach().double(), dim=1)
+        weight = (vectors * self.log_scale.detach().double().exp()).float()
+        return LinearForm(weight, weight.new_zeros(len(weight)), normalizes=True)
+
     def forward(self, embedding: Tensor) -> Tensor:
         with torch.autocast(embedding.device.type, enabled=False):
             cosine = F.normalize(embedding.float(), dim=1) @ F.normalize(self.weight, dim=1).T
             return cosine * self.log_scale.exp()
 
 
-class TextHead(CosineHead):
-    """A cosine head that starts as CLIP's zero-shot classifier.
+@dataclass(frozen=True)
+class HeadInputs:
+    """What a head is made of, besides its own settings.
 
-    `class_vectors` (C, E): the text embedding of each class; `scale`: CLIP's logit scale.
+    train_features: (N, E), frozen, of the training images, where the head standardizes.
+    class_vectors: (C, E), unit vectors from prompts, for a text head. linear_start: weight, bias,
+    mean and std of a linear probe, where the head is one or starts as one.
     """
 
-    def __init__(self, class_vectors: Tensor, scale: float, learn_scale: bool) -> None:
-        classes, embedding_dim = class_vectors.shape
-        super().__init__(embedding_dim, classes, scale, learn_scale, seed=0)
-        with torch.no_grad():
-            self.weight.copy_(F.normalize(class_vectors.float(), dim=1))
+    embedding_dim: int
+    classes: int
+    logit_scale: float
+    seed: int
+    train_features: Tensor | None
+    class_vectors: Tensor | None
+    linear_start: Sequence[Tensor] | None
 
 
-def head_from_state(state: Mapping[str, Tensor]) -> nn.Module:
-    """Build the head from its state dict. A text head is a cosine head by then.
-
-    Raises KeyError, ValueError or RuntimeError for any other state.
-    """
-    head: nn.Module
-    if "linear.weight" in state:
-        classes, width = state["linear.weight"].shape
-        head = LinearHead(width, classes, None, None, seed=0)
-    else:
-        classes, width = state["weight"].shape
-        head = CosineHead(width, classes, scale=1.0, learn_scale=False, seed=0)
-    head.load_state_dict(dict(state))
+def linear_head(inputs: HeadInputs, *, standardize: bool) -> LinearHead:
+    """Build a linear head, standardized by the training features, with the start that there is."""
+    mean, std = None, None
+    if standardize:
+        assert inputs.train_features is not None
+        std, mean = torch.std_mean(inputs.train_features.double(), dim=0, correction=0)
+    head = LinearHead(inputs.embedding_dim, inputs.classes, mean, std, seed=inputs.seed)
+    if inputs.linear_start is not None:
+        head.start_from(*inputs.linear_start)
     return head
 
 
-@dataclass(frozen=True)
-class LinearForm:
-    """A head as logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
-
-    `normalizes`: the embedding is scaled to unit length first.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    normalizes: bool
+def cosine_head(inputs: HeadInputs, *, scale: float, learn_scale: bool) -> CosineHead:
+    """Build a cosine head with random class vectors."""
+    return CosineHead(inputs.embedding_dim, inputs.classes, scale, learn_scale, seed=inputs.seed)
 
 
-def as_linear(head: nn.Module) -> LinearForm:
-    """Fold standardization, or the scale of a cosine, into the weights of the same function."""
-    if isinstance(head, LinearHead):
-        # in double precision, as a small std makes large weights
-        weight = head.linear.weight.detach().double() / head.std.double()
-        bias = head.linear.bias.detach().double() - weight @ head.mean.double()
-        return LinearForm(weight.float(), bias.float(), normalizes=False)
-    assert isinstance(head, CosineHead)
-    vectors = F.normalize(head.weight.detach().double(), dim=1)
-    weight = (vectors * head.log_scale.detach().double().exp()).float()
-    return LinearForm(weight, weight.new_zeros(len(weight)), normalizes=True)
+def text_head(inputs: HeadInputs, *, learn_scale: bool) -> CosineHead:
+    """Build a cosine head that starts as CLIP's zero-shot classifier, with its logit scale."""
+    assert inputs.class_vectors is not None
+    head = cosine_head(inputs, scale=inputs.logit_scale, learn_scale=learn_scale)
+    with torch.no_grad():
+        head.weight.copy_(F.normalize(inputs.class_vectors.float(), dim=1))
+    return head
+
+
+# By the option's name; keyword-only parameters are keys of its config.
+HEADS: dict[str, Callable[..., Head]] = {
+    "linear": linear_head,
+    "cosine": cosine_head,
+    "text": text_head,
+}

@@ -22,7 +22,7 @@ from flowertune.config.schema import Config
 from flowertune.models.adapters import lora, vpt
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import head_from_state
+from flowertune.models.factory import load_head
 
 
 def save_classifier(
@@ -78,14 +78,12 @@ def load_classifier(
         prompts = vpt.load_prompts(backbone, folder)
     try:
         state = load_weights(folder / name)
-        head = head_from_state(state)
         if config.model.name == "full":
             name = "visual.safetensors"
             backbone.visual.load_state_dict(load_weights(folder / name))
         name = "model.json"
         classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
-        if len(classes) != len(state["linear.weight" if "linear.weight" in state else "weight"]):
-            raise ValueError("names for another number of classes than the head has")
+        head = load_head(config.head, backbone, len(classes), state)  # as many as it has
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder.name}/{name}") from error
     classifier = Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowertune.config import saved
+from flowertune.config.probe import SEEDLESS_SOLVERS
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError, printable
 from flowertune.metrics import reported_split
@@ -177,8 +178,8 @@ def _is_whole(line: Any) -> bool:
 
 
 def seed_matters(model: str, solver: str) -> bool:
-    """Whether the seed changes the result; not for zero-shot or an L-BFGS probe."""
-    return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
+    """Whether the seed changes the result; not for zero-shot or a probe without draws."""
+    return model != "zeroshot" and (model != "linear_probe" or solver not in SEEDLESS_SOLVERS)
 
 
 def read_finished_run(path: Path) -> FinishedRun:

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.baselines.evaluate import evaluate_baselines, notes
+from flowertune.baselines.factory import fit_probe
 from flowertune.baselines.features import feature_key, frozen_features, splits_to_encode
-from flowertune.baselines.linear_probe import LinearProbe, fit_linear_probe, probe_settings
+from flowertune.baselines.linear_probe import LinearProbe, ProbeInputs
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.model import LinearProbeConfig
@@ -138,10 +139,9 @@ def fit_baselines(setup: Setup, images: DeviceImages, features: Features) -> Bas
         vectors = class_vectors(backbone.encode_text, setup.class_prompts).cpu()
     start = time.perf_counter()
     if config.baselines or head_from_probe(config):
-        probe = fit_linear_probe(
-            features["train"], labels["train"], features.get("val"), labels.get("val"),
-            len(setup.cached.dataset.class_names), *probe_settings(config.probe, config.seed),
-        )  # fmt: skip
+        classes = len(setup.cached.dataset.class_names)
+        inputs = ProbeInputs(features, labels, classes, vectors, config.seed)
+        probe = fit_probe(config.probe, inputs)
     seconds = time.perf_counter() - start
     results = evaluate_baselines(
         config.baselines, features, labels, vectors, backbone.logit_scale, probe

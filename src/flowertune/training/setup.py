@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flowertune.baselines import prompts
 from flowertune.baselines.linear_probe import LinearProbe
+from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache_dir import cache_root
@@ -81,7 +82,7 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
         cached = cache_dataset(
             replace(listed, splits=splits),
             backbone.preprocessing,
-            train_form=config.augmentation.name != "none",
+            train_form=reads_train_pixels(config.augmentation),
             folder=cache,
             bad_files=config.data.bad_files,
             progress=console.advance,

@@ -1,0 +1,23 @@
+"""The focal loss, for several classes and soft targets."""
+
+import torch
+from torch import Tensor
+
+# Under the power, whose slope at 0 is infinite for a gamma below 1.
+EPS = torch.finfo(torch.float32).tiny
+
+
+def focal(
+    embedding: Tensor, logits: Tensor, targets: Tensor, *, gamma: float, label_smoothing: float
+) -> dict[str, Tensor]:
+    """Compute the mean over the batch of -sum(targets * (1 - p) ** gamma * log p), in float32.
+
+    logits: (B, C), p their softmax; targets: (B, C), each row a distribution, smoothed as by
+    `soft_cross_entropy`, which this is with gamma 0. Classes are weighted alike (alpha is 1).
+
+    Lin et al., Focal Loss for Dense Object Detection, 2017, https://arxiv.org/abs/1708.02002
+    """
+    log_p = logits.float().log_softmax(1)
+    targets = torch.lerp(targets.float(), targets.new_tensor(1 / targets.shape[1]), label_smoothing)
+    weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # of 1 - p, without cancellation
+    return {"loss": -(targets * weights * log_p).sum(1).mean()}

@@ -1,4 +1,4 @@
-"""Help texts of the program and of each command. Imports nothing heavy."""
+"""Help texts of the program and of each command, with groups and keys. Imports nothing heavy."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING as NO_DEFAULT
@@ -14,76 +14,72 @@ from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
 
-_SWEEP = """
+_SWEEP = """\
   -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
                      (experiment=sweep/... are ready ones, and need no -m)"""
 
 
-def program_help() -> str:
-    """Help text of the program."""
-    return f"""\
+_OWN_YAML = """
+  --cfg job          print the whole config instead of running it
+  --config-dir DIR   add a folder of your own YAML files, laid out like conf/"""
+
+
+def help_text(name: str) -> str:
+    """Help text of a command, of a family of commands, or, without a name, of the program."""
+    if name in COMMANDS:
+        return _command_help(name)
+    title = f"""\
 flowertune {__version__}: adapts CLIP to fine-grained image classification from a few photos a class
 
-usage: flowertune COMMAND [group=option ...] [key=value ...]
-
-commands:
-{_summaries("")}
-
-flowertune COMMAND --help    what a command does, its options, keys and examples
+usage: flowertune COMMAND [group=option ...] [key=value ...]"""
+    if name:
+        title = (
+            f"usage: flowertune {name} {{{','.join(subcommands(name))}}} ...\n\n{FAMILIES[name]}"
+        )
+    summaries = [
+        f"  {command:<16}  {each.summary}"
+        for command, each in COMMANDS.items()
+        if command.startswith(name)
+    ]
+    end = "flowertune COMMAND --help    what a command does, its options, keys and examples"
+    if not name:
+        end += """
 flowertune --version
 eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fish)"""
+    return "\n".join([title, "\ncommands:", *summaries, "", end])
 
 
-def family_help(family: str) -> str:
-    """Help text of a family of commands."""
-    return f"""\
-usage: flowertune {family} {{{",".join(subcommands(family))}}} ...
-
-{FAMILIES[family]}
-
-commands:
-{_summaries(family)}
-
-flowertune COMMAND --help    what a command does, its options, keys and examples"""
-
-
-def _summaries(family: str) -> str:
-    summaries = {name: each.summary for name, each in COMMANDS.items() if name.startswith(family)}
-    return "\n".join(f"  {name:<16}  {summary}" for name, summary in summaries.items())
-
-
-def command_help(name: str) -> str:
-    """Help text of a command: description, config groups, keys with range, examples."""
+def _command_help(name: str) -> str:
+    """Describe a command: its usage, examples, flags and, if it composes, groups and keys."""
     command = COMMANDS[name]
-    width = max(len(line) for line, _ in command.examples)
-    examples = "\n".join(f"  {line:<{width}}  {comment}" for line, comment in command.examples)
-    flags = "".join(f"\n  {flag:<18} {meaning}" for flag, meaning in command.flags.items())
-    flags += _SWEEP if command.sweeps else ""
-    options = "".join(f" [{flag}]" for flag in (*command.flags, *(["-m"] * command.sweeps)))
-    arguments = " [group=option ...] [key=value ...]" if command.composes else command.operands
-    head = f"""\
-usage: flowertune {name}{options}{arguments}
-
-{command.description}
-
-examples:
-{examples}"""
-    if not command.composes:
-        return f"{head}\n{flags}".rstrip()
-    groups = "\n".join(
-        f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()
+    flags = [each for each in command.arguments if each.is_flag]
+    usage = [f"[{flag.usage}]" for flag in flags] + ["[-m]"] * command.sweeps
+    usage += [each.usage for each in command.arguments if not each.is_flag]
+    if command.composes:
+        usage.append("[group=option ...] [key=value ...]")
+    width = max(map(len, command.examples))
+    return "\n".join(
+        [
+            " ".join([f"usage: flowertune {name}", *usage]),
+            f"\n{command.description}\n\nexamples:",
+            *(f"  {line:<{width}}  {meaning}" for line, meaning in command.examples.items()),
+            *([f"\n{_groups_and_keys()}", _OWN_YAML] if command.composes else [""] * bool(flags)),
+            *(f"  {flag.usage:<18} {flag.meaning}" for flag in flags),
+            *[_SWEEP] * command.sweeps,
+        ]
     )
-    return f"""\
-{head}
 
-groups (group=option):
-{groups}
 
-keys (key=value), with their defaults; a method or an option may set others:
-{_keys()}
-
-  --cfg job          print the whole config instead of running it
-  --config-dir DIR   add a folder of your own YAML files, laid out like conf/{flags}"""
+def _groups_and_keys() -> str:
+    groups = [f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()]
+    return "\n".join(
+        [
+            "groups (group=option):",
+            *groups,
+            "\nkeys (key=value), with their defaults; a method or an option may set others:",
+            _keys(),
+        ]
+    )
 
 
 def _groups() -> dict[str, list[str]]:

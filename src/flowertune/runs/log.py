@@ -19,6 +19,7 @@ MORE_MEMORY = (
     "data.residency=stream keeps the photos out of a GPU's memory, and trainer.compile=never what "
     "its recorded steps hold"
 )
+UNREAD = "nobody reads its output any more"
 OUT_OF_MEMORY = (
     "out of memory on {device}: lower trainer.batch_size={batch_size} and raise "
     "trainer.accumulation={accumulation} by the same factor, which with loss=ce "
@@ -46,13 +47,18 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
     except FlowertuneError as error:
         _write_status(run, "failed", str(error))
         raise
+    except BrokenPipeError:
+        _write_status(run, "interrupted", UNREAD)
+        raise
     except Exception as error:
         message, is_actionable = _describe(error, out_of_memory)
         log.debug("%s\n%s", message, traceback.format_exc())
         _write_status(run, "failed", message)
         raise TrainingError(message if is_actionable else f"{message} (see {run.log})") from error
-    except BaseException as error:  # SystemExit, say, from a library
-        _write_status(run, "failed", with_type(error))
+    except BaseException as error:  # SystemExit, say, as rich makes of a BrokenPipeError
+        is_unread = isinstance(error.__context__, BrokenPipeError)
+        state, why = ("interrupted", UNREAD) if is_unread else ("failed", with_type(error))
+        _write_status(run, state, why)
         raise
 
 

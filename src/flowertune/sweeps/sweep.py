@@ -47,7 +47,6 @@ from flowertune.report.console import sweep as report
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import not_writable_message, to_csv
 from flowertune.runs.resume import lock_run
-from flowertune.runtime.streams import resilient_output
 from flowertune.sweeps.workers import WorkerProcesses
 
 
@@ -136,10 +135,6 @@ class Sweep:
         the sweep; in a process of its own it ends it by a sign that the other jobs see.
         """
         in_worker = os.getpid() != self.pid
-        with resilient_output() if in_worker else nullcontext():
-            return self._run_job(job, action, in_worker)
-
-    def _run_job(self, job: Job, action: Callable[[], int], in_worker: bool) -> float | None:
         title, console = self._title(job), ConsoleReporter(mode=self.console)
         try:
             with self._start(job, in_worker) as may_start:
@@ -243,6 +238,8 @@ def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
         return "refused", str(refusal)
     except FlowertuneError as error:
         return "failed", str(error)
+    except BrokenPipeError:  # nobody reads what the jobs print
+        raise
     except Exception as error:  # a fault of ours: the others go on, and it is not hidden
         traceback.print_exc()
         return "failed", with_type(error)

@@ -65,8 +65,6 @@ def explain(error: BaseException) -> str:
             return f"{link.full_key}: missing; give it a value ({_base_key(link.full_key)}=...)"
         if isinstance(link, OmegaConfBaseException) and link.full_key:
             return _wrong_key_or_value_message(link, override) + file_hint
-    if "does not support sweep type" in first_line(error):
-        return "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
     absent = re.match(r"Could not override '([^']*)'", first_line(error))
     if absent:
         return f"{absent[1]}: no defaults list has it; +{absent[1]}=OPTION adds it"

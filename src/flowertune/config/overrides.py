@@ -15,15 +15,9 @@ from hydra._internal.config_repository import IConfigRepository
 from hydra.conf import HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser import types
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    Glob,
-    IntervalSweep,
-    Override,
-    QuotedString,
-    RangeSweep,
-)
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
 from flowertune.config.fields import format_value, is_text
@@ -48,17 +42,9 @@ HYDRA.defaults = [
 ]
 _SETTABLE = ("mode", "launcher", "sweeper")
 _FIXED = (
-    "callbacks",
-    "job.chdir",
-    "job.env_copy",
-    "job.env_set",
-    "job.name",
-    "output_subdir",
-    "run.dir",
-    "searchpath",
-    "sweep.subdir",
-    "verbose",
-)
+    "callbacks", "hydra_logging", "job.chdir", "job.env_copy", "job.env_set", "job.name",
+    "job_logging", "output_subdir", "run.dir", "searchpath", "sweep.subdir", "verbose",
+)  # fmt: skip
 _QUIET = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
 _PLUGIN = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.\w+"
@@ -179,7 +165,7 @@ def _count_values(override: Override) -> float:
     elif isinstance(value, Glob):
         names = override.config_loader.get_group_options(override.key_or_group)
         number = len(value.filter(names))
-    elif isinstance(value, IntervalSweep):
+    elif isinstance(value, types.IntervalSweep):
         raise UsageError(
             "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
         )
@@ -195,9 +181,8 @@ def check_hydra(hydra: DictConfig) -> None:
         UsageError: a setting is not what it always is, or names code that is no plugin of Hydra's.
     """
     plain: Any = OmegaConf.to_container(hydra)
-    fixed: Any = asdict(HYDRA)
-    fixed |= {"hydra_logging": _QUIET, "job_logging": _QUIET}
-    for path in (*_FIXED, "hydra_logging", "job_logging"):
+    fixed: Any = asdict(HYDRA) | {"hydra_logging": _QUIET, "job_logging": _QUIET}
+    for path in _FIXED:
         if _get(plain, path) != _get(fixed, path):
             raise UsageError(_not_settable_message(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from flowertune import __version__
 from flowertune.commands.arguments import make_parser
-from flowertune.commands.help import help_text
 from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
+from flowertune.commands.usage import help_text
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,

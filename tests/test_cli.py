@@ -115,7 +115,7 @@ def test_neither_help_nor_the_cache_nor_reports_load_torch(tmp_path: Path) -> No
         (["data", "cache", "qqq"], "the commands are: list, clear\n"),
         (["data", "data=folder"], "for example: flowertune data prepare data=folder"),
         (["data", "cache", "a=1"], "'a=1' is not a command; the commands are: list, clear\n"),
-        (["data", "cache", "list", "a=1"], "'a=1' is not understood"),
+        (["data", "cache", "list", "a=1"], "unrecognized arguments: a=1"),
     ],
 )
 def test_what_is_no_command_says_what_is(
@@ -175,6 +175,9 @@ def test_completion_works_behind_the_command(line: str, expected: set[str], shel
         ("flowertune data  c", ["check", "cache"]),
         ("flowertune data cache ", ["list", "clear"]),
         ("flowertune data cache list ", []),
+        ("flowertune predict --d", ["--device"]),
+        ("flowertune predict runs/A --format json --p", ["--precision"]),
+        ("flowertune bench method=lora -", ["--json"]),
         ("flowertune data chek ", []),
     ],
 )

@@ -2,14 +2,15 @@
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from flowertune import __version__
-from flowertune.commands.help import command_help, family_help, program_help
+from flowertune.commands.arguments import make_parser
 from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
+from flowertune.commands.usage import help_text
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -18,7 +19,6 @@ from flowertune.errors import (
     FlowertuneError,
     Interrupted,
 )
-from flowertune.runtime.streams import resilient_output
 from flowertune.signals import install_handlers
 
 # How often an idle OpenMP thread looks for work before it sleeps. The library's own choice, some
@@ -31,42 +31,36 @@ COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (0 done, 1 failed, 2 refused, 130 interrupted)."""
-    with resilient_output() as lost:
-        try:
-            exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-        except FlowertuneError as error:  # of help and completion, which list what there is
-            print(f"flowertune: {error}", file=sys.stderr)
-            exit_code = error.exit_code
-    if not lost:
-        return exit_code
-    print(f"flowertune: not all of the output could be written: {lost[0].strerror}",
-          file=sys.stderr)  # fmt: skip
-    return exit_code or EXIT_FAILED
+    for stream in (sys.stdout, sys.stderr):
+        if type(stream) is io.TextIOWrapper:
+            stream.reconfigure(errors="backslashreplace")  # any class name on any terminal
+    try:
+        exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        print(end="", flush=True)  # here, where it can be said what of it is lost
+    except FlowertuneError as error:  # of help and completion, which list what there is
+        print(f"flowertune: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `| head` has seen enough; what is still to be written goes nowhere
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        os.dup2(devnull, 2)
+        return EXIT_FAILED
+    return exit_code
 
 
 def _dispatch(argv: Sequence[str]) -> int:
-    if not argv:
-        print(program_help())
-        return EXIT_REFUSED
-    first = argv[0]
-    if first in ("-h", "--help"):
-        print(program_help())
-        return EXIT_DONE
+    name, rest = _split_command(argv)
+    first = rest[0] if rest else ""
+    if not name and first in COMPLETION:
+        return _complete(argv)
+    wants_help = first in ("-h", "--help") or (name in COMMANDS and {"-h", "--help"} & set(rest))
+    if wants_help or not (rest or name in COMMANDS):
+        print(help_text(name))
+        return EXIT_DONE if wants_help else EXIT_REFUSED
     if "--version" in argv:
         print(f"flowertune {__version__}")
         return EXIT_DONE
-    if first in COMPLETION:
-        return _complete(argv)
-    name, rest = _split_command(argv)
-    if name in COMMANDS:
-        if {"-h", "--help"} & set(rest):
-            print(command_help(name))
-            return EXIT_DONE
-        return _run(name, rest)
-    if rest and rest[0] not in ("-h", "--help"):
-        return _refuse_unknown(name, rest[0])
-    print(family_help(name))
-    return EXIT_DONE if rest else EXIT_REFUSED
+    return _run(name, rest) if name in COMMANDS else _refuse_unknown(name, first)
 
 
 def _split_command(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -85,10 +79,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         with install_handlers():
-            if COMMANDS[command].composes:
-                return _compose_and_execute(command, arguments)
-            exit_code: int = _import_command(command).execute(arguments)
-            return exit_code
+            return _execute(command, arguments)
     except FlowertuneError as error:
         print(f"flowertune {command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -97,25 +88,28 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         return interruption.exit_code if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED
 
 
-def _compose_and_execute(command: str, arguments: Sequence[str]) -> int:
+def _execute(name: str, arguments: Sequence[str]) -> int:
+    command, parser = COMMANDS[name], make_parser(COMMANDS[name].arguments)
+    if not command.composes:
+        return _call(name, parser.parse_intermixed_args(arguments))
     from flowertune.commands import compose
-    from flowertune.config.schema import Config
 
-    spec = COMMANDS[command]
-    flags = [word for word in arguments if word in spec.flags]
-    options = {f"as_{flag.lstrip('-')}": flag in flags for flag in spec.flags}
-    module = "train" if spec.reproduces else command  # what is reproduced are trainings
-
-    def execute(config: Config) -> int:
-        exit_code: int = _import_command(module).execute(config, **options)
-        return exit_code
-
-    overrides = [word for word in arguments if word not in flags]
-    return compose.run(overrides, execute, sweeps=spec.sweeps, reproduces=spec.reproduces)
+    flags, overrides = parser.parse_known_args(arguments)
+    return compose.run(
+        overrides,
+        lambda config: _call(name, config, **vars(flags)),
+        sweeps=command.sweeps,
+        reproduces=command.reproduces,
+    )
 
 
-def _import_command(command: str) -> Any:
-    return importlib.import_module(f"flowertune.commands.{command.replace(' ', '_')}")
+def _call(name: str, *arguments: object, **flags: object) -> int:
+    """Call the command's function; its module is imported now, as that may take seconds."""
+    place = COMMANDS[name].function or f"{name.replace(' ', '_')}.execute"
+    module, _, function = place.partition(".")
+    imported = importlib.import_module(f"flowertune.commands.{module}")
+    exit_code: int = getattr(imported, function)(*arguments, **flags)
+    return exit_code
 
 
 def _refuse_unknown(family: str, word: str) -> int:
@@ -135,7 +129,7 @@ def _refuse_unknown(family: str, word: str) -> int:
 
 
 def _complete(argv: Sequence[str]) -> int:
-    """Complete the command itself, and leave the words after it to Hydra.
+    """Complete the command itself and its flags, and leave the other words to Hydra.
 
     The shell asks with the whole line in COMP_LINE; Hydra must see it without the command.
     """
@@ -143,16 +137,17 @@ def _complete(argv: Sequence[str]) -> int:
         program, *tokens = os.environ.get("COMP_LINE", "").split(" ")
         previous, prefix = [t for t in tokens[:-1] if t], tokens[-1] if tokens else ""
         name, rest = _split_command(previous)
-        if name not in COMMANDS:
+        command = COMMANDS.get(name)
+        if command is None:
             choices = [] if rest else subcommands(name)
+        else:
+            choices = [each.name for each in command.arguments if each.is_flag]
+        if command is None or not command.composes or prefix.startswith("-"):
             print("\n".join(word for word in choices if word.startswith(prefix)))
             return EXIT_DONE
-        command = COMMANDS[name]
-        if not command.composes:
-            return EXIT_DONE
-        overrides = [word for word in rest if word not in command.flags]
+        overrides = [word for word in rest if word not in choices]
         os.environ["COMP_LINE"] = " ".join([program, *overrides, prefix])
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    from flowertune.commands import compose  # as above
+    from flowertune.commands import compose
 
     return compose.run(argv, lambda config: EXIT_DONE)

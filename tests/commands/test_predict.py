@@ -18,6 +18,8 @@ import torch
 
 from flowertune import cli
 from flowertune.commands import predict as command
+from flowertune.commands.arguments import make_parser
+from flowertune.commands.registry import COMMANDS
 from flowertune.data.cache.decode import _available_cores
 
 pytestmark = pytest.mark.usefixtures("quiet_commands")
@@ -160,10 +162,20 @@ def test_names_that_end_with_nul_are_not_taken_for_one_name(
 def test_nothing_is_worked_out_for_a_reader_who_has_left(
     lora: Path, drawn: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "is_writable", lambda stream: False)
-    exit_code, out, _ = predict(lora, drawn / "test", "--format", "json")
-    assert exit_code == 0
-    assert len(out.splitlines()) == 1
+    class Left(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    left = Left()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", left)
+        with pytest.raises(BrokenPipeError):
+            command.execute(
+                make_parser(COMMANDS["predict"].arguments).parse_args(
+                    [str(lora), str(drawn / "test"), "--format", "json"]
+                )
+            )
+    assert len(left.getvalue().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_config_shows_every_key_that_is_in_no_group() -> None:
     values = _read(conf_dir() / "config.yaml")
     for name, schema in (("probe", ProbeConfig), ("run", RunConfig)):
         assert _differing(schema, values.pop(name)) == set()
-    del values["defaults"], values["hydra"]
+    del values["defaults"]
     plain = {each.name: _default(each) for each in fields(Config) if each.metadata}
     assert plain.pop("method") == "???"
     assert values == plain

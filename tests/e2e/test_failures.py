@@ -1,6 +1,7 @@
 """How `flowertune train` ends when it does not go well: what it says, and what it leaves."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -61,12 +62,33 @@ def test_a_termination_signal_leaves_a_run_that_says_so(
     load_file(tmp_path / "runs/r/checkpoints/best/model.safetensors")
 
 
-def test_a_reader_that_goes_away_does_not_cost_the_run(
+def test_a_run_that_nobody_reads_is_interrupted_and_can_go_on(
     small: tuple[str, ...], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    command = f"{sys.executable} -m flowertune train {' '.join(small)} run.name=r | head -n 1"
+    command = f"{sys.executable} -m flowertune train {' '.join(small)} run.name=r"
+    process = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command} | head -n 1"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr == ""
+    status = status_of(tmp_path / "runs/r")
+    assert (status["state"], status["why"]) == (
+        "interrupted", "nobody reads its output any more",
+    )  # fmt: skip
     subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True)
     assert status_of(tmp_path / "runs/r")["state"] == "finished"
+
+
+def test_help_that_nobody_reads_ends_quietly(environment: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, "-m", "flowertune", "--help"],
+        stdout=writer, stderr=subprocess.PIPE, env=environment, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 
 from flowertune import cli
 from flowertune.commands import export
+from flowertune.commands.arguments import make_parser
+from flowertune.commands.registry import COMMANDS
 from flowertune.errors import ExportError
 from flowertune.models.heads import LinearForm, LinearHead
 
@@ -26,6 +28,10 @@ KINDS = {
 }
 
 Leave = Callable[..., Any]
+
+
+def execute(words: list[str]) -> int:
+    return export.execute(make_parser(COMMANDS["export"].arguments).parse_args(words))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     _, left = exported["open_clip lora"]
     words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
     with pytest.raises(ExportError, match="predictions differ on 5 val photos"):
-        export.execute(words)
+        execute(words)
     assert list(tmp_path.iterdir()) == []
     assert cli.main(["export", *words]) == 1
     assert capsys.readouterr().err.count("\n") == 1
@@ -149,7 +155,7 @@ def test_what_a_format_cannot_hold_is_refused_with_those_that_can(
 ) -> None:  # fmt: skip
     def refused(left: Any, form: str) -> str:
         words = [str(left.run), "--format", form, "--output", str(tmp_path / "new")]
-        return refusal(lambda: export.execute(words))
+        return refusal(lambda: execute(words))
 
     (_, vpt), (_, full) = exported["torch vpt"], exported["open_clip full"]
     assert "take onnx or torch" in refused(vpt, "open_clip")
@@ -170,7 +176,7 @@ def test_what_cannot_begin_is_refused(
     def refused(**changes: str) -> str:
         asked = {"run": str(left.run), "form": "onnx", "output": str(tmp_path / "new"), **changes}
         words = [asked["run"], "--format", asked["form"], "--output", asked["output"]]
-        return refusal(lambda: export.execute(words))
+        return refusal(lambda: execute(words))
 
     assert "is there already" in refused(output=str(folder))
     assert "there is no folder" in refused(output=str(tmp_path / "no" / "new"))

@@ -183,17 +183,6 @@ def test_running_again_leaves_nothing_of_hydras(
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_the_hydra_part_is_that_of_the_shipped_config() -> None:
-    from omegaconf import OmegaConf
-
-    from flowertune.config import saved
-    from flowertune.config.groups import conf_dir
-
-    shipped = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
-    assert isinstance(shipped, dict)
-    assert shipped["hydra"] == saved.HYDRA
-
-
 def test_results_are_read_as_written(tmp_path: Path) -> None:
     run = directory.Run(tmp_path)
     run.write_results({"method": "lora", "top1": 0.1 + 0.2, "class": "é"})

@@ -1,20 +1,40 @@
-"""Argument parsing of commands that compose no config."""
+"""Arguments of the commands: declared once, for parser, help and completion."""
 
 import argparse
-from collections.abc import Callable
-from typing import NoReturn
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
 
 from flowertune.errors import UsageError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parser without abbreviations that raises UsageError instead of exiting."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False, allow_abbrev=False)
+    """Parser that raises UsageError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+class Argument:
+    """An argument of a command: `typed` as in "--top-k K" or "run RUN", and argparse's settings."""
+
+    def __init__(self, typed: str, meaning: str = "", **settings: Any) -> None:
+        self.name, _, metavar = typed.partition(" ")
+        self.meaning, self.settings = meaning, settings
+        if metavar:
+            settings["metavar"] = metavar
+        self.is_flag = typed.startswith("-")
+        more = " ..." if settings.get("nargs") == "+" else ""
+        self.usage = typed if self.is_flag else f"{metavar}{more}"
+
+
+def make_parser(arguments: Iterable[Argument]) -> ArgumentParser:
+    """Create the parser of a command, without abbreviations."""
+    parser = ArgumentParser(usage="", add_help=False, allow_abbrev=False)
+    for each in arguments:
+        parser.add_argument(each.name, **each.settings)
+    return parser
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -29,7 +49,38 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def add_compute(parser: ArgumentParser) -> None:
-    """Add --device and --precision, which override what the run was set to."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+def days(text: str) -> float:
+    """Parse a number of days."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of days, 0 or more")
+    return number
+
+
+def address(text: str) -> str:
+    """Parse the address of a host; refuse the empty one, which would be every one there is."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be an address of this machine; 0.0.0.0 is all")
+    return text
+
+
+RUN = Argument("run RUN", type=Path)
+DEVICE = Argument(
+    "--device DEVICE",
+    "auto, cpu, cuda or mps; else as the run was set",
+    choices=("auto", "cpu", "cuda", "mps"),
+)
+PRECISION = Argument(
+    "--precision P",
+    "auto, fp32, bf16 or fp16; else as the run was set",
+    choices=("auto", "fp32", "bf16", "fp16"),
+)
+
+
+def as_json(what: str) -> Argument:
+    """Declare --json, which prints `what`."""
+    meaning = f"the {what} as JSON on stdout, everything else on stderr"
+    return Argument("--json", meaning, dest="as_json", action="store_true")

@@ -36,16 +36,17 @@ def run(
         raise UsageError("--experimental-rerun: is not supported; --config-path RUN runs again")
     if (options.package or options.resolve) and not options.cfg:
         raise UsageError("--package and --resolve go with --cfg")
-    if options.info or options.shell_completion or options.hydra_help:
-        show_info(arguments, options.overrides)
-        return EXIT_DONE
     with open_composer(options) as composer:
         name, task_overrides = options.config_name or "config", options.overrides
+        if options.info or options.shell_completion or options.hydra_help:
+            show_info(composer, name, options)
+            return EXIT_DONE
         with translate_composition_errors(task_overrides):
             parsed = overrides.check(task_overrides, composer.config_loader)
             if options.cfg:
                 overrides.check_one_job(parsed)
-                return print_config(composer, name, options)
+                print_config(composer, name, options)
+                return EXIT_DONE
             node = composer.compose_config(
                 name, task_overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
             )

@@ -1,14 +1,11 @@
 """`flowertune demo`: serve a page to try a finished run."""
 
-import argparse
 import errno
 import importlib.util
 import os
 import socket
-from collections.abc import Sequence
-from pathlib import Path
+from argparse import Namespace
 
-from flowertune.commands.arguments import ArgumentParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.demo import cards, neighbors
 from flowertune.demo.environment import temporary_folder
@@ -23,18 +20,16 @@ from flowertune.signals import install_handlers
 HOST = "127.0.0.1"
 PORT = 7860  # Gradio's
 LOOPBACK = (HOST, "localhost")
-DEFAULT_IMAGES = 5000  # of the training's
 PACKAGES = ("gradio", "uvicorn")
 
 
-def execute(arguments: Sequence[str]) -> int:
+def execute(args: Namespace) -> int:
     """Serve the page until a signal ends it, then return 0.
 
     Raises:
-        UsageError: wrong arguments, no finished run, weights that are gone, packages
+        UsageError: no finished run, weights that are gone, packages
             that are missing, or a port that is taken.
     """
-    args = _parse(arguments)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
@@ -86,21 +81,3 @@ def _open_socket(host: str, port: int | None) -> socket.socket:
         code = error.errno or 0
         reason = os.strerror(code) if code in errno.errorcode else error.strerror
         raise UsageError(f"{flags}: {reason}") from error
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = ArgumentParser()
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--host", type=_address, default=HOST, metavar="ADDRESS")
-    parser.add_argument("--port", type=whole_number(1, 65535), metavar="PORT")
-    parser.add_argument(
-        "--photos", dest="n_images", type=whole_number(0), default=DEFAULT_IMAGES, metavar="N"
-    )
-    add_compute(parser)
-    return parser.parse_intermixed_args(arguments)
-
-
-def _address(text: str) -> str:
-    if not text:  # which would be every one there is
-        raise argparse.ArgumentTypeError("must be an address of this machine; 0.0.0.0 is all")
-    return text

@@ -1,14 +1,13 @@
 """`flowertune evaluate`: evaluate a finished run on any labeled images."""
 
-import argparse
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from flowertune import files
-from flowertune.commands.arguments import ArgumentParser
 from flowertune.commands.compose import run as run_composed
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
@@ -28,16 +27,18 @@ from flowertune.runtime.determinism import make_deterministic
 SETTABLE = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
 
 
-def execute(arguments: Sequence[str]) -> int:
+def execute(args: Namespace) -> int:
     """Evaluate the run on the given images, by default its own, and print the metrics.
 
     Raises:
-        UsageError: wrong arguments, no finished run, weights that are gone, no images, bad ones,
+        UsageError: no finished run, weights that are gone, no images, bad ones,
             or none of a class that the run knows.
         FlowertuneError: out of memory, or a file that cannot be written.
     """
-    args = _parse(arguments)
-    console, cache = error_console() if args.json else ConsoleReporter(), cache_root()
+    selected = _take_split(args.overrides)
+    if args.output is not None:
+        _check_output(args.output)
+    console, cache = error_console() if args.as_json else ConsoleReporter(), cache_root()
     run = read_finished_run(args.run)
     config, other_data = compose(run.path, args.overrides)
     run_results, hashes = run.results, {image.sha256 for image in run.images["train"]}
@@ -48,7 +49,7 @@ def execute(arguments: Sequence[str]) -> int:
     with memory.explain_oom(memory.oom_message("evaluate", config.trainer, compute.device_name)):
         with console.progress():
             dataset = evaluate.list_images_to_evaluate(
-                config, args.split, other_data, cache, console.advance
+                config, selected, other_data, cache, console.advance
             )
             model = predictor.load_model(run, compute)
             cached = evaluate.decode_images(
@@ -76,7 +77,7 @@ def execute(arguments: Sequence[str]) -> int:
         "precision": compute.precision,
         "splits": metrics,
     }
-    if args.json:
+    if args.as_json:
         print(json.dumps(results, indent=2, allow_nan=False))
     else:
         report.show(console, results)
@@ -90,26 +91,22 @@ def execute(arguments: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = ArgumentParser()
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--output", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_intermixed_args(arguments)
-    args.split = None
-    for item in list(args.overrides):
-        key, _, value = item.partition("=")
-        if key == "split":
-            if value not in evaluate.SPLITS:
-                raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.SPLITS)}")
-            args.split = value
-            args.overrides.remove(item)
-    if args.output is not None and args.output.is_dir():
-        raise UsageError(f"{args.output}: is a folder; --output takes a file")
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise UsageError(f"{args.output}: there is no folder {args.output.absolute().parent}")
-    return args
+def _take_split(overrides: list[str]) -> str | None:
+    """Take split=... out of the overrides."""
+    split = None
+    for item in [item for item in overrides if item.partition("=")[0] == "split"]:
+        split = item.partition("=")[2]
+        if split not in evaluate.SPLITS:
+            raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.SPLITS)}")
+        overrides.remove(item)
+    return split
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder; --output takes a file")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {output.absolute().parent}")
 
 
 def compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:

@@ -1,16 +1,14 @@
 """`flowertune export`: export a finished run's model for other programs."""
 
-import argparse
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from flowertune import files
-from flowertune.commands.arguments import ArgumentParser
 from flowertune.errors import EXIT_DONE, ExportError, UsageError, one_line
 from flowertune.export import hub, model_card, parity
 from flowertune.export.formats import FORMATS, Format
@@ -21,15 +19,14 @@ from flowertune.report.console.run import ConsoleReporter
 BUNDLED = Path(parity.__file__).parent / "bundled"
 
 
-def execute(arguments: Sequence[str]) -> int:
+def execute(args: Namespace) -> int:
     """Export one run and return the exit code.
 
     Raises:
-        UsageError: wrong arguments, a directory that is no finished run, a model that the format
+        UsageError: a directory that is no finished run, a model that the format
             cannot hold, packages that are missing, or a place that is taken.
         ExportError: what came out is not the run's model, or could not be written or pushed.
     """
-    args = _parse(arguments)
     _check_output(args.output)
     export_format = FORMATS[args.format]
     missing = [name for name in export_format.PACKAGES if importlib.util.find_spec(name) is None]
@@ -91,12 +88,3 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"--output {output}: is there already; choose another place")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = ArgumentParser()
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--format", choices=FORMATS, required=True)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--push-to-hub", metavar="REPO")
-    return parser.parse_intermixed_args(arguments)

@@ -1,4 +1,4 @@
-"""Help texts of the program and of each command. Imports nothing heavy."""
+"""The config groups and keys, as `--help` lists them."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING as NO_DEFAULT
@@ -6,8 +6,6 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from flowertune import __version__
-from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
 from flowertune.config.fields import MISSING, describe_range
 from flowertune.config.groups import conf_dir
 from flowertune.config.plugins import plugins, schemas
@@ -15,76 +13,18 @@ from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
 
-_SWEEP = """
-  -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
-                     (experiment=sweep/... are ready ones, and need no -m)"""
 
-
-def program_help() -> str:
-    """Help text of the program."""
-    return f"""\
-flowertune {__version__}: adapts CLIP to fine-grained image classification from a few photos a class
-
-usage: flowertune COMMAND [group=option ...] [key=value ...]
-
-commands:
-{_summaries("")}
-
-flowertune COMMAND --help    what a command does, its options, keys and examples
-flowertune --version
-eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fish)"""
-
-
-def family_help(family: str) -> str:
-    """Help text of a family of commands."""
-    return f"""\
-usage: flowertune {family} {{{",".join(subcommands(family))}}} ...
-
-{FAMILIES[family]}
-
-commands:
-{_summaries(family)}
-
-flowertune COMMAND --help    what a command does, its options, keys and examples"""
-
-
-def _summaries(family: str) -> str:
-    summaries = {name: each.summary for name, each in COMMANDS.items() if name.startswith(family)}
-    return "\n".join(f"  {name:<16}  {summary}" for name, summary in summaries.items())
-
-
-def command_help(name: str) -> str:
-    """Help text of a command: description, config groups, keys with range, examples."""
-    command = COMMANDS[name]
-    width = max(len(line) for line, _ in command.examples)
-    examples = "\n".join(f"  {line:<{width}}  {comment}" for line, comment in command.examples)
-    flags = "".join(f"\n  {flag:<18} {meaning}" for flag, meaning in command.flags.items())
-    flags += _SWEEP if command.sweeps else ""
-    options = "".join(f" [{flag}]" for flag in (*command.flags, *(["-m"] * command.sweeps)))
-    arguments = " [group=option ...] [key=value ...]" if command.composes else command.operands
-    head = f"""\
-usage: flowertune {name}{options}{arguments}
-
-{command.description}
-
-examples:
-{examples}"""
-    if not command.composes:
-        return f"{head}\n{flags}".rstrip()
-    groups = "\n".join(
-        f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()
+def groups_and_keys() -> str:
+    """List the groups with their options, and the keys with default, meaning and range."""
+    groups = [f"  {group:<13} {', '.join(options)}" for group, options in _groups().items()]
+    return "\n".join(
+        [
+            "groups (group=option):",
+            *groups,
+            "\nkeys (key=value), with their defaults; a method or an option may set others:",
+            _keys(),
+        ]
     )
-    return f"""\
-{head}
-
-groups (group=option):
-{groups}
-
-keys (key=value), with their defaults; a method or an option may set others:
-{_keys()}
-
-  --cfg job          print the whole config instead of running it
-  --config-dir DIR   add a folder of your own YAML files, laid out like conf/{flags}"""
 
 
 def _groups() -> dict[str, list[str]]:

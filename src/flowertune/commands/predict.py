@@ -1,40 +1,37 @@
 """`flowertune predict`: classify images with a finished run."""
 
-import argparse
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 
-from flowertune.commands.arguments import ArgumentParser, add_compute, whole_number
 from flowertune.data.cache.decode import quiet_pil
 from flowertune.data.sources.folder import walk_files
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.inference import predictor
 from flowertune.inference.logits import top_classes_header
-from flowertune.report.console.predictions import FORMATS, PredictionLines
+from flowertune.report.console.predictions import PredictionLines
 from flowertune.report.console.run import error_console
 from flowertune.runs.finished import read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
-from flowertune.runtime.streams import is_writable
 from flowertune.signals import install_handlers
 
 STDIN = "-"
 READ_AT_ONCE = 2**16  # bytes of stdin
 
 
-def execute(arguments: Sequence[str]) -> int:
+def execute(args: Namespace) -> int:
     """Print the likeliest classes of each image; return 1 if any could not be decoded.
 
     Raises:
-        UsageError: wrong arguments, no finished run, an image that is not there, or
+        UsageError: no finished run, an image that is not there, or
             weights that are gone.
         FlowertuneError: out of memory.
     """
-    args = _parse(arguments)
     run = read_finished_run(args.run)
     missing = [name for name in args.paths if name != STDIN and not os.path.lexists(name)]
     if missing:
@@ -86,8 +83,6 @@ def execute(arguments: Sequence[str]) -> int:
                 print(line, flush=True)
             done += 1
             stop.check()
-            if not is_writable(sys.stdout):  # `| head` has seen enough
-                break
             if show_progress:
                 console.advance("photos", done, None)
     if skipped:
@@ -118,14 +113,3 @@ def _read_names(descriptor: int, separator: bytes) -> Iterator[Path]:
         yield from (Path(os.fsdecode(name)) for name in names if name)
     if rest:
         yield Path(os.fsdecode(rest))
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = ArgumentParser()
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("paths", nargs="+", metavar="PHOTO")
-    parser.add_argument("--top-k", type=whole_number(1), default=predictor.TOP_K, metavar="K")
-    parser.add_argument("--format", choices=FORMATS, default="table")
-    parser.add_argument("--null", action="store_true")
-    add_compute(parser)
-    return parser.parse_intermixed_args(arguments)

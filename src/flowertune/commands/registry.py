@@ -1,37 +1,33 @@
-"""Registry of the commands with their help texts. Imports nothing heavy."""
+"""Registry of the commands with their arguments and help texts. Imports nothing heavy."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowertune.commands import arguments
+from flowertune.commands.arguments import DEVICE, PRECISION, RUN, Argument, as_json, whole_number
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command: summary, description and examples.
+    """One command: what carries it out, its help and its arguments.
 
-    `flags`: words of its own, such as --json, with their meaning. `operands`: what else it takes,
-    where it composes nothing. `composes`: whether a config is
-    made of the other words; then each flag is an argument of the command's `execute`, which else
-    gets the words as they are. `sweeps`: whether -m makes several of it. `reproduces`: whether it
-    makes several by itself.
+    `examples`: lines with their meaning. `function`: what carries it out, else `execute` of the
+    module of its name. `composes`: whether the words that are no `arguments` make a config; the
+    function then takes that and each argument by name, else the parsed arguments. `sweeps`: whether
+    -m makes several of it. `reproduces`: whether it makes several by itself.
     """
 
     summary: str
     description: str
-    examples: tuple[tuple[str, str], ...]
-    flags: Mapping[str, str] = field(default_factory=dict)
-    operands: str = ""
-    composes: bool = True
+    examples: dict[str, str]
+    arguments: tuple[Argument, ...] = ()
+    function: str | None = None
+    composes: bool = False
     sweeps: bool = False
     reproduces: bool = False
 
 
-# Flags of the commands that use a finished run.
-_COMPUTE_FLAGS = {
-    "--device DEVICE": "auto, cpu, cuda or mps; else as the run was set",
-    "--precision P": "auto, fp32, bf16 or fp16; else as the run was set",
-}
-
-# By the words that name them; the module is commands/<words joined by _>.py.
+# By the words that name them.
 COMMANDS = {
     "train": Command(
         summary="train one model, or with -m several, and test it",
@@ -39,17 +35,18 @@ COMMANDS = {
 Trains a CLIP image encoder on photos sorted into classes and leaves a run directory with
 the weights, the settings and the results. Zero-shot classification and a linear probe of
 the same backbone stand beside the result. The default is method=lora on Flowers-102.""",
-        examples=(
-            ("flowertune train experiment=quickstart method=mixup", "no network, no photos needed"),
-            ("flowertune train method=mixup data=folder data.root=PHOTOS", "your own photos"),
-            (
-                "flowertune train -m method=mixup augmentation.alpha=0.1,0.2,0.4 seed=42,43",
-                "six runs",
+        examples={
+            "flowertune train experiment=quickstart method=mixup": "no network, no photos needed",
+            "flowertune train method=mixup data=folder data.root=PHOTOS": "your own photos",
+            "flowertune train -m method=mixup augmentation.alpha=0.1,0.2,0.4 seed=42,43": (
+                "six runs"
             ),
-        ),
+        },
+        composes=True,
         sweeps=True,
     ),
     "reproduce": Command(
+        function="train.execute",  # what is reproduced are trainings
         summary="train all methods with three seeds and compare them",
         description="""\
 Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
@@ -57,11 +54,12 @@ on Flowers-102 with ViT-B/32, or on what the words say, and compares them: mean,
 interval on val and test, and beside them the numbers of the notebooks that flowertune grew out of.
 Finished runs are kept, so it can be stopped and started. method=A,B and seed=1,2 choose among
 them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, reproduce.html.""",
-        examples=(
-            ("flowertune reproduce", "Flowers-102; hours without a GPU"),
-            ("flowertune reproduce experiment=quickstart", "no network, no photos needed"),
-            ("flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS", "your photos"),
-        ),
+        examples={
+            "flowertune reproduce": "Flowers-102; hours without a GPU",
+            "flowertune reproduce experiment=quickstart": "no network, no photos needed",
+            "flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS": "your photos",
+        },
+        composes=True,
         reproduces=True,
     ),
     "evaluate": Command(
@@ -72,17 +70,21 @@ on others: data=... and data.KEY=... are as `flowertune train` has them. Of anot
 folders count, however few photos they hold. Classes are matched by name; photos of classes that the
 run does not know are counted apart. On the machine that trained, its own photos give its own
 numbers to the bit. trainer.device, precision and eval_batch_size may be set, too.""",
-        examples=(
-            ("flowertune evaluate runs/A", "its own test photos, else val"),
-            ("flowertune evaluate runs/A data=folder data.root=PHOTOS", "class folders of yours"),
-            ("flowertune evaluate runs/A split=all --output answers.csv", "and what each was"),
-        ),
-        flags={
-            "--output FILE": "label and five likeliest classes of each photo, as CSV",
-            "--json": "the numbers as JSON on stdout, everything else on stderr",
+        examples={
+            "flowertune evaluate runs/A": "its own test photos, else val",
+            "flowertune evaluate runs/A data=folder data.root=PHOTOS": "class folders of yours",
+            "flowertune evaluate runs/A split=all --output answers.csv": "and what each was",
         },
-        operands=" RUN [split=train|val|test|all] [data=OPTION] [key=value ...]",
-        composes=False,
+        arguments=(
+            Argument(
+                "--output FILE", "label and five likeliest classes of each photo, as CSV", type=Path
+            ),
+            as_json("numbers"),
+            RUN,
+            Argument(
+                "overrides [split=train|val|test|all] [data=OPTION] [key=value ...]", nargs="*"
+            ),
+        ),
     ),
     "predict": Command(
         summary="say what photos are, by a finished run",
@@ -91,20 +93,26 @@ Takes a run directory and photos, folders (with all that lies below them), or - 
 a line each, and prints the likeliest classes of each photo with their probabilities. Photos are
 read as they are needed, however many there are. A file that gives no picture is named on stderr
 and left out, and the exit code is then 1. stdout has the answers alone.""",
-        examples=(
-            ("flowertune predict runs/A photo.jpg", "one photo"),
-            ("flowertune predict runs/A PHOTOS --top-k 1 --format csv", "a folder, for a table"),
-            ("flowertune predict runs/A PHOTOS --format json", "an object a line, for a program"),
-            ("find PHOTOS -name '*.jpg' -print0 | flowertune predict runs/A - --null", "names"),
-        ),
-        flags={
-            "--top-k K": "how many classes; else 3",
-            "--format FORMAT": "table (default), json or csv",
-            "--null": "names on stdin end with NUL, not with a line",
-            **_COMPUTE_FLAGS,
+        examples={
+            "flowertune predict runs/A photo.jpg": "one photo",
+            "flowertune predict runs/A PHOTOS --top-k 1 --format csv": "a folder, for a table",
+            "flowertune predict runs/A PHOTOS --format json": "an object a line, for a program",
+            "find PHOTOS -name '*.jpg' -print0 | flowertune predict runs/A - --null": "names",
         },
-        operands=" RUN PHOTO|FOLDER|- ...",
-        composes=False,
+        arguments=(
+            Argument("--top-k K", "how many classes; else 3", type=whole_number(1), default=3),
+            Argument(
+                "--format FORMAT",
+                "table (default), json or csv",
+                choices=("table", "json", "csv"),
+                default="table",
+            ),
+            Argument("--null", "names on stdin end with NUL, not with a line", action="store_true"),
+            DEVICE,
+            PRECISION,
+            RUN,
+            Argument("paths PHOTO|FOLDER|-", nargs="+"),
+        ),
     ),
     "demo": Command(
         summary="open a page to try a finished run on",
@@ -113,19 +121,32 @@ Serves a page on this machine where photos can be dropped, pasted or chosen, 24 
 each it shows the five likeliest classes, which patches of the photo speak for the first (after
 Chefer et al., 2021), and the training photos that it is most like. Uploads are kept in a temporary
 folder that goes with the page; nothing is sent anywhere. Needs pip install 'flowertune[demo]'.""",
-        examples=(
-            ("flowertune demo runs/A", "then open the address that it prints"),
-            ("flowertune demo runs/A --port 8000", "and on yours: ssh -L 8000:127.0.0.1:8000 HOST"),
-            ("flowertune demo runs/A --photos 0", "without training photos, quicker to start"),
-        ),
-        flags={
-            "--port PORT": "where; else 7860, or one that is free",
-            "--host ADDRESS": "who may reach it; else 127.0.0.1, this machine alone",
-            "--photos N": "how many training photos to compare with; else 5000",
-            **_COMPUTE_FLAGS,
+        examples={
+            "flowertune demo runs/A": "then open the address that it prints",
+            "flowertune demo runs/A --port 8000": "and on yours: ssh -L 8000:127.0.0.1:8000 HOST",
+            "flowertune demo runs/A --photos 0": "without training photos, quicker to start",
         },
-        operands=" RUN",
-        composes=False,
+        arguments=(
+            Argument(
+                "--port PORT", "where; else 7860, or one that is free", type=whole_number(1, 65535)
+            ),
+            Argument(
+                "--host ADDRESS",
+                "who may reach it; else 127.0.0.1, this machine alone",
+                type=arguments.address,
+                default="127.0.0.1",
+            ),
+            Argument(
+                "--photos N",
+                "how many training photos to compare with; else 5000",
+                dest="n_images",
+                type=whole_number(0),
+                default=5000,
+            ),
+            DEVICE,
+            PRECISION,
+            RUN,
+        ),
     ),
     "report": Command(
         summary="show a finished run as a page, or compare several",
@@ -135,17 +156,20 @@ with the photos, classes, calibration, embeddings. Several runs it puts beside e
 deviation and 95 % interval over seeds, accuracy against trained parameters and against time,
 McNemar's test on the same photos, and of a sweep its curve or map. Runs on different photos or
 backbones are never in one table. Only run directories are read; the photos need not be there.""",
-        examples=(
-            ("flowertune report runs/A", "runs/A/report.html, as train makes it"),
-            ("flowertune report runs/lora-* runs/mixup-*", "two methods, with all their seeds"),
-            ("flowertune report runs/sweeps/NAME", "what a sweep has finished"),
-            ("flowertune report runs/A runs/B --output ab.html", "somewhere else"),
-        ),
-        flags={
-            "--output FILE": "where the page goes; else RUN/report.html, of several report.html"
+        examples={
+            "flowertune report runs/A": "runs/A/report.html, as train makes it",
+            "flowertune report runs/lora-* runs/mixup-*": "two methods, with all their seeds",
+            "flowertune report runs/sweeps/NAME": "what a sweep has finished",
+            "flowertune report runs/A runs/B --output ab.html": "somewhere else",
         },
-        operands=" RUN ...",
-        composes=False,
+        arguments=(
+            Argument(
+                "--output FILE",
+                "where the page goes; else RUN/report.html, of several report.html",
+                type=Path,
+            ),
+            Argument("runs RUN", nargs="+", type=Path),
+        ),
     ),
     "export": Command(
         summary="make a finished run's model ready for other programs",
@@ -154,19 +178,26 @@ Writes the model of a run into a new folder, with labels, preprocessing and a mo
 compares what the other program makes of it with the run's own model, on the run's val photos where
 they still are. What differs is not kept. VPT goes into onnx and torch, LoRA into all four, what
 else is trained into all but peft. onnx and peft take pip install 'flowertune[export]'.""",
-        examples=(
-            ("flowertune export runs/A --format open_clip --output A", "LoRA merged, head beside"),
-            ("flowertune export runs/A --format onnx --output A.onnx", "for ONNX Runtime"),
-            ("flowertune export runs/A --format torch --output A.pt2", "a torch.export program"),
-            ("flowertune export runs/A --format peft --output A.peft", "the LoRA, transformers'"),
-        ),
-        flags={
-            "--format FORMAT": "open_clip, peft, onnx or torch",
-            "--output DIR": "the folder to make",
-            "--push-to-hub REPO": "put it on the Hugging Face Hub, too, privately where it is new",
+        examples={
+            "flowertune export runs/A --format open_clip --output A": "LoRA merged, head beside",
+            "flowertune export runs/A --format onnx --output A.onnx": "for ONNX Runtime",
+            "flowertune export runs/A --format torch --output A.pt2": "a torch.export program",
+            "flowertune export runs/A --format peft --output A.peft": "the LoRA, transformers'",
         },
-        operands=" RUN",
-        composes=False,
+        arguments=(
+            Argument(
+                "--format FORMAT",
+                "open_clip, peft, onnx or torch",
+                choices=("open_clip", "peft", "onnx", "torch"),
+                required=True,
+            ),
+            Argument("--output DIR", "the folder to make", type=Path, required=True),
+            Argument(
+                "--push-to-hub REPO",
+                "put it on the Hugging Face Hub, too, privately where it is new",
+            ),
+            RUN,
+        ),
     ),
     "bench": Command(
         summary="time the steps of a training on this machine",
@@ -175,15 +206,15 @@ Times what a training is made of, for the same words as `flowertune train`: the 
 alone and with its data, validation, cache building, and the start; with its peak memory, its
 floating-point operations, and its share of what a large matrix product reaches here. Trains on
 the photos of `data`, and leaves no run directory. Random weights take as long as real ones.""",
-        examples=(
-            ("flowertune bench experiment=quickstart method=mixup", "no network, no photos needed"),
-            (
-                "flowertune bench data=synthetic backbone.weights=random trainer.batch_size=64",
-                "ViT-B/32 without its weights",
+        examples={
+            "flowertune bench experiment=quickstart method=mixup": "no network, no photos needed",
+            "flowertune bench data=synthetic backbone.weights=random trainer.batch_size=64": (
+                "ViT-B/32 without its weights"
             ),
-            ("flowertune bench --json data=folder data.root=PHOTOS", "for a program to read"),
-        ),
-        flags={"--json": "the numbers as JSON on stdout, everything else on stderr"},
+            "flowertune bench --json data=folder data.root=PHOTOS": "for a program to read",
+        },
+        arguments=(as_json("numbers"),),
+        composes=True,
     ),
     "data prepare": Command(
         summary="fetch and decode the photos and weights of a training beforehand",
@@ -191,11 +222,12 @@ the photos of `data`, and leaves no run directory. Random weights take as long a
 Takes the words that `flowertune train` takes, and does what comes before the training: photos are
 downloaded or drawn where they are missing, weights are fetched, and every photo is decoded into
 the cache. The same words behind `flowertune train` then start at once and need no network.""",
-        examples=(
-            ("flowertune data prepare", "Flowers-102 and ViT-B/32, as train has them"),
-            ("flowertune data prepare data=folder data.root=PHOTOS", "your own photos"),
-            ("flowertune data prepare experiment=quickstart", "no network, no photos needed"),
-        ),
+        examples={
+            "flowertune data prepare": "Flowers-102 and ViT-B/32, as train has them",
+            "flowertune data prepare data=folder data.root=PHOTOS": "your own photos",
+            "flowertune data prepare experiment=quickstart": "no network, no photos needed",
+        },
+        composes=True,
     ),
     "data check": Command(
         summary="find what is wrong with the photos",
@@ -204,37 +236,40 @@ Reads every photo of `data` and reports: the same picture in two classes, in two
 than once in a split, also where it was resized, recompressed, cropped a little or mirrored; files
 that give no picture; classes with few photos, or of very different sizes; endings that name
 another format. Needs no weights and changes nothing. Exit code 0: nothing found, 1: something.""",
-        examples=(
-            ("flowertune data check data=folder data.root=PHOTOS", "your own photos"),
-            ("flowertune data check --json data=folder data.root=PHOTOS", "for a program to read"),
-            ("flowertune data check", "Flowers-102"),
-        ),
-        flags={"--json": "the findings as JSON on stdout, everything else on stderr"},
+        examples={
+            "flowertune data check data=folder data.root=PHOTOS": "your own photos",
+            "flowertune data check --json data=folder data.root=PHOTOS": "for a program to read",
+            "flowertune data check": "Flowers-102",
+        },
+        arguments=(as_json("findings"),),
+        composes=True,
     ),
     "data cache list": Command(
+        function="data_cache.show",
         summary="list what is kept between runs, with size and last use",
         description="""\
 Lists decoded photos, frozen features, drawn flowers and downloads in the cache folder
 (FLOWERTUNE_CACHE names another one), those longest unused first. The weights that open_clip
 fetches are in Hugging Face's own cache, and not listed.""",
-        examples=(("flowertune data cache list", "everything, and the total"),),
-        composes=False,
+        examples={"flowertune data cache list": "everything, and the total"},
     ),
     "data cache clear": Command(
+        function="data_cache.clear",
         summary="remove what is kept between runs",
         description="""\
 Removes what `flowertune data cache list` lists, after asking. It is made or fetched again when it
 is wanted. What another process is building is left, and so is what flowertune did not make.""",
-        examples=(
-            ("flowertune data cache clear", "everything, if you say yes"),
-            ("flowertune data cache clear --older-than 30", "what no run used for 30 days"),
-            ("flowertune data cache clear --older-than 30 --yes", "without asking, for scripts"),
-        ),
-        flags={
-            "--older-than DAYS": "only what was not used for so many days",
-            "--yes": "without asking",
+        examples={
+            "flowertune data cache clear": "everything, if you say yes",
+            "flowertune data cache clear --older-than 30": "what no run used for 30 days",
+            "flowertune data cache clear --older-than 30 --yes": "without asking, for scripts",
         },
-        composes=False,
+        arguments=(
+            Argument(
+                "--older-than DAYS", "only what was not used for so many days", type=arguments.days
+            ),
+            Argument("--yes", "without asking", action="store_true"),
+        ),
     ),
 }
 

@@ -1,14 +1,13 @@
 """`flowertune report`: write an HTML report of a finished run, or compare several."""
 
-import argparse
 import json
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from flowertune import files
 from flowertune.analysis.compare import compare_runs
-from flowertune.commands.arguments import ArgumentParser
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.report import comparison
 from flowertune.report.console.run import ConsoleReporter
@@ -19,15 +18,14 @@ from flowertune.runs.finished import read_finished_run
 _T = TypeVar("_T")
 
 
-def execute(arguments: Sequence[str]) -> int:
+def execute(args: Namespace) -> int:
     """Write the page of a run, or of several.
 
     The directory of a sweep or of a reproduction stands for its runs.
 
     Raises:
-        UsageError: wrong arguments, no finished run, or a file that cannot be written.
+        UsageError: no finished run, or a file that cannot be written.
     """
-    args = _parse(arguments)
     paths = [run for path in args.runs for run in _list_runs(path)]
     if not paths:
         raise UsageError(f"{args.runs[0]}: has no finished run yet")
@@ -68,10 +66,3 @@ def _list_runs(path: Path) -> list[Path]:
         if state == "finished":
             finished.append((number, path.absolute().parents[1] / name))
     return [run for _, run in sorted(finished)]
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = ArgumentParser()
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--output", type=Path, metavar="FILE")
-    return parser.parse_intermixed_args(arguments)

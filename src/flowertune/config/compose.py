@@ -4,13 +4,10 @@ import contextlib
 import copy
 import io
 import logging
-import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import hydra
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
@@ -21,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from flowertune.config import yaml_source
+from flowertune.config import overrides, yaml_source
 from flowertune.config.fields import escape_unprintable
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.messages import translate_composition_errors, translate_errors
@@ -29,7 +26,7 @@ from flowertune.config.plugins import schemas
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.config.validate import check
-from flowertune.errors import EXIT_DONE, UsageError
+from flowertune.errors import UsageError
 
 
 def to_config(node: DictConfig) -> Config:
@@ -56,9 +53,9 @@ def to_named_config(node: DictConfig) -> Config:
 
 def typed_overrides(node: DictConfig) -> list[str]:
     """List the overrides as typed: each ${...} is resolved when the config is composed."""
-    overrides = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
-    assert isinstance(overrides, list)
-    return [str(override) for override in overrides]
+    typed = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    return [str(override) for override in typed]
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
@@ -87,7 +84,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
         raise UsageError(stderr.getvalue().strip().rpartition("error: ")[2]) from None
 
 
-def print_config(composer: Hydra, name: str, options: Namespace) -> int:
+def print_config(composer: Hydra, name: str, options: Namespace) -> None:
     """Print the composed config, as --cfg asks for it."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -96,24 +93,17 @@ def print_config(composer: Hydra, name: str, options: Namespace) -> int:
             )
     except SystemExit:
         raise UsageError(f"--package {options.package}: the config has no such part") from None
-    return EXIT_DONE
 
 
-def show_info(arguments: Sequence[str], overrides: Sequence[str]) -> None:
+def show_info(composer: Hydra, name: str, options: Namespace) -> None:
     """Let Hydra answer --info, --hydra-help and completion; no job is run."""
-    options = list(arguments)
-    for override in overrides:
-        options.remove(override)
-    _register_schemas()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a traceback
-    argv = sys.argv
-    sys.argv = [argv[0], *overrides, *options]
-    show = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    try:
-        with translate_errors():
-            show(lambda node: None)()
-    finally:
-        sys.argv = argv
+    with translate_errors():
+        if options.hydra_help:
+            composer.hydra_help(name, get_args_parser(), options)
+        elif options.shell_completion:
+            composer.shell_completion(name, options.overrides)
+        else:
+            composer.show_info(options.info, name, options.overrides)
 
 
 @contextlib.contextmanager
@@ -156,6 +146,7 @@ def compose_one(node: DictConfig) -> Config:
 def _register_schemas() -> None:
     yaml_source.register()
     store = ConfigStore.instance()
+    store.store(group="hydra", name="config", node=overrides.HYDRA, provider="hydra")
     store.store(group="schema", name="config", node=Config)
     for group, options in schemas().items():
         for name, schema in options.items():

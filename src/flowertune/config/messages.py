@@ -52,7 +52,9 @@ def translate_composition_errors(overrides: Sequence[str] = ()) -> Iterator[None
 def explain(error: BaseException) -> str:
     """Describe an error of Hydra or OmegaConf in one line."""
     chain = _error_chain(error)
-    override, file_hint = _failed_override(chain), next(filter(None, map(_file_hint, chain)), "")
+    override = _named_in(chain, r"Error merging override (.*)")
+    file = _named_in(chain, r"In '([^']+)': ")
+    file_hint = f"; {file}.yaml sets it" if file else ""
     for link in chain:
         if isinstance(link, UsageError):
             return str(link)
@@ -65,11 +67,8 @@ def explain(error: BaseException) -> str:
             return f"{link.full_key}: missing; give it a value ({_base_key(link.full_key)}=...)"
         if isinstance(link, OmegaConfBaseException) and link.full_key:
             return _wrong_key_or_value_message(link, override) + file_hint
-    if "does not support sweep type" in first_line(error):
-        return "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
-    absent = re.match(r"Could not override '([^']*)'", first_line(error))
-    if absent:
-        return f"{absent[1]}: no defaults list has it; +{absent[1]}=OPTION adds it"
+    if absent := _named_in([error], r"Could not override '([^']*)'"):
+        return f"{absent}: no defaults list has it; +{absent}=OPTION adds it"
     if override:
         # the last only names the override
         return f"{format_value(override)}: {format_value(first_line(chain[-2]))}"
@@ -109,15 +108,9 @@ def _error_chain(error: BaseException | None) -> list[BaseException]:
     return links[::-1]
 
 
-def _file_hint(link: BaseException) -> str:
-    """Name the config file that caused the error, if no typed override did."""
-    match = re.match(r"In '([^']+)': ", str(link))
-    return f"; {match[1]}.yaml sets it" if match else ""
-
-
-def _failed_override(chain: Sequence[BaseException]) -> str:
-    """Find the typed override that caused the error; empty if none did."""
-    matches = (re.fullmatch(r"Error merging override (.*)", str(link), re.S) for link in chain)
+def _named_in(chain: Sequence[BaseException], pattern: str) -> str:
+    """Find the override, file or group that Hydra names in a message; empty if it names none."""
+    matches = (re.match(pattern, str(link), re.S) for link in chain)
     return next((match[1] for match in matches if match), "")
 
 

@@ -7,12 +7,15 @@ something else with, or refuse without saying what to type instead.
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
+from hydra.conf import HydraConf, JobConf, RunDir, SweepDir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser import types
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 from omegaconf import DictConfig, OmegaConf
@@ -20,24 +23,29 @@ from omegaconf import DictConfig, OmegaConf
 from flowertune.config.fields import format_value, is_text
 from flowertune.config.groups import conf_dir
 from flowertune.config.messages import no_such_option_message, unparsable_message
-from flowertune.config.saved import HYDRA
 from flowertune.errors import UsageError
 
 MAX_JOBS = 10_000  # all of a sweep are composed before the first starts
 
-# A config file may come from somebody else. Hydra would call what its callbacks, its logging and
-# any `_target_` name, so these are its own plugins here, or what conf/config.yaml has.
+# Hydra's own settings, in place of those that it comes with: the directories of runs and sweeps are
+# flowertune's own, and Hydra makes none. A config file may come from somebody else, and Hydra would
+# call what its callbacks, its logging and any `_target_` name, so all but _SETTABLE stay like this.
+HYDRA = HydraConf(
+    output_subdir=None,
+    run=RunDir(dir="."),
+    sweep=SweepDir(subdir="."),
+    job=JobConf(name="flowertune", chdir=False),
+)
+_PARTS = {"output": None, "hydra_logging": "disabled", "job_logging": "disabled"}
+HYDRA.defaults = [
+    {name: _PARTS.get(name, part)} for each in HYDRA.defaults for name, part in each.items()
+]
 _SETTABLE = ("mode", "launcher", "sweeper")
+_FIXED = (
+    "callbacks", "hydra_logging", "job.chdir", "job.env_copy", "job.env_set", "job.name",
+    "job_logging", "output_subdir", "run.dir", "searchpath", "sweep.subdir", "verbose",
+)  # fmt: skip
 _QUIET = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
-_FIXED = {
-    "callbacks": {},
-    "hydra_logging": _QUIET,
-    "job.env_copy": [],
-    "job.env_set": {},
-    "job_logging": _QUIET,
-    "searchpath": [],
-    "verbose": False,
-}
 _PLUGIN = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.\w+"
     r"|hydra_plugins\.\w+\.\w+\.\w+(Launcher|Sweeper)"
@@ -70,7 +78,9 @@ def _check(override: Override, repository: IConfigRepository) -> None:
         raise UsageError(
             f"{format_value(text)}: has an @, which is for defaults lists; give key=value"
         )
-    check_key(key, text)
+    names = re.split(r"[./]", key)
+    if names[0] == "hydra" and (len(names) == 1 or names[1] not in _SETTABLE):
+        raise UsageError(_not_settable_message(format_value(text)))
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
         raise UsageError(f"{format_value(text)}: has one value for a whole sweep")
@@ -155,20 +165,13 @@ def _count_values(override: Override) -> float:
     elif isinstance(value, Glob):
         names = override.config_loader.get_group_options(override.key_or_group)
         number = len(value.filter(names))
+    elif isinstance(value, types.IntervalSweep):
+        raise UsageError(
+            "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
+        )
     if number < 1:
         raise UsageError(f"{format_value(override.input_line)}: there is no value in it")
     return number
-
-
-def check_key(key: str, text: str) -> None:
-    """Check a typed override of `hydra`; other keys pass.
-
-    Raises:
-        UsageError: it sets a key or a group of `hydra` that is not for setting.
-    """
-    names = re.split(r"[./]", key)
-    if names[0] == "hydra" and names[1:2] not in [[name] for name in _SETTABLE]:
-        raise UsageError(_not_settable_message(format_value(text)))
 
 
 def check_hydra(hydra: DictConfig) -> None:
@@ -178,8 +181,9 @@ def check_hydra(hydra: DictConfig) -> None:
         UsageError: a setting is not what it always is, or names code that is no plugin of Hydra's.
     """
     plain: Any = OmegaConf.to_container(hydra)
-    for path, value in [*_leaves("", HYDRA), *_FIXED.items()]:
-        if _get(plain, path) != value:
+    fixed: Any = asdict(HYDRA) | {"hydra_logging": _QUIET, "job_logging": _QUIET}
+    for path in _FIXED:
+        if _get(plain, path) != _get(fixed, path):
             raise UsageError(_not_settable_message(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):
         if not isinstance(plain[name], dict):
@@ -206,7 +210,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield each value that is no container, with its path."""
     children: Any = ()
     if isinstance(value, dict):
-        children = ((f"{path}.{key}".lstrip("."), child) for key, child in value.items())
+        children = ((f"{path}.{key}", child) for key, child in value.items())
     elif isinstance(value, list):
         children = ((f"{path}[{index}]", child) for index, child in enumerate(value))
     else:

@@ -21,21 +21,14 @@ _HEADER = """\
 # Everything this run was set to. To run it again:
 #   flowertune train --config-path "$(realpath THIS_FOLDER)" run.name=AGAIN
 """
-# As in conf/config.yaml, whose place this file takes: Hydra leaves nothing of its own.
-HYDRA = {
-    "output_subdir": None,
-    "run": {"dir": "."},
-    "sweep": {"subdir": "."},
-    "job": {"name": "flowertune", "chdir": False},
-}
-_HYDRA_KEYS = ("defaults", "hydra")
+_HYDRA_KEYS = ("defaults", "hydra")  # older files have the second, too
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
     """Render a whole config, given as plain values, as the text of config.yaml."""
     from omegaconf import OmegaConf
 
-    node = {"defaults": _defaults_list(config), "hydra": HYDRA, **_escape_interpolations(config)}
+    node = {"defaults": _defaults_list(config), **_escape_interpolations(config)}
     return _HEADER + OmegaConf.to_yaml(OmegaConf.create(node))
 
 
@@ -132,5 +125,4 @@ def _option_name(group: str, values: Mapping[str, Any]) -> str:
 def _defaults_list(config: Mapping[str, Any]) -> list[Any]:
     """List the schemas of the values, so that a repeated run checks types and ranges."""
     schemas = [f"schema/{group}/{_option_name(group, config[group])}@{group}" for group in SCHEMAS]
-    quiet = [{f"override hydra/{name}": "disabled"} for name in ("job_logging", "hydra_logging")]
-    return ["schema/config@_global_", *schemas, "_self_", *quiet]
+    return ["schema/config@_global_", *schemas, "_self_"]

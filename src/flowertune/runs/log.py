@@ -15,6 +15,8 @@ from flowertune.signals import on_signals
 
 log = logging.getLogger(__name__)
 
+UNREAD = "nobody reads its output any more"
+
 
 @contextmanager
 def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
@@ -35,13 +37,18 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
     except FlowertuneError as error:
         _write_status(run, "failed", str(error))
         raise
+    except BrokenPipeError:
+        _write_status(run, "interrupted", UNREAD)
+        raise
     except Exception as error:
         message, is_actionable = _describe(error, out_of_memory)
         log.debug("%s\n%s", message, traceback.format_exc())
         _write_status(run, "failed", message)
         raise TrainingError(message if is_actionable else f"{message} (see {run.log})") from error
-    except BaseException as error:  # SystemExit, say, from a library
-        _write_status(run, "failed", with_type(error))
+    except BaseException as error:  # SystemExit, say, as rich makes of a BrokenPipeError
+        is_unread = isinstance(error.__context__, BrokenPipeError)
+        state, why = ("interrupted", UNREAD) if is_unread else ("failed", with_type(error))
+        _write_status(run, state, why)
         raise
 
 

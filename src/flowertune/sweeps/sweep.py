@@ -236,6 +236,8 @@ def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
         return "refused", str(refusal)
     except FlowertuneError as error:
         return "failed", str(error)
+    except BrokenPipeError:  # nobody reads what the jobs print
+        raise
     except Exception as error:  # a fault of ours: the others go on, and it is not hidden
         traceback.print_exc()
         return "failed", with_type(error)

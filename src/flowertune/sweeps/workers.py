@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 
 from flowertune.errors import EXIT_FAILED
-from flowertune.runtime.streams import resilient_output
 from flowertune.signals import WARNING, install_handlers, write
 
 INTERVAL_S = 1  # between two looks at whether the sweep's process is still there
@@ -74,7 +73,7 @@ def keep_process() -> Iterator[None]:
         if hasattr(signal, name):  # between two jobs the launcher needs it alive
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _start_watching()
-    with resilient_output(), _job_lock:
+    with _job_lock:
         yield
 
 

@@ -1,13 +1,12 @@
-"""`flowertune data cache clear`: remove cache entries."""
+"""`flowertune data cache`: list or remove the cache entries."""
 
-import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from pathlib import Path
 
-from flowertune.commands.arguments import ArgumentParser
-from flowertune.data.cache.listing import delete, list_entries
+from flowertune.data.cache.listing import CacheEntry, delete, list_entries
 from flowertune.data.cache_dir import cache_root
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.report.console import cache as report
@@ -15,19 +14,22 @@ from flowertune.report.console.cache import DAY
 from flowertune.report.console.run import ConsoleReporter
 
 
-def execute(arguments: Sequence[str]) -> int:
+def show(args: Namespace) -> int:
+    """Print all entries, longest unused first. Raises UsageError for an unreadable cache."""
+    root = cache_root()
+    report.show(ConsoleReporter(), _list(root), root)
+    return EXIT_DONE
+
+
+def clear(args: Namespace) -> int:
     """Remove the old entries, after asking; return 1 if any could not be removed.
 
     Raises:
-        UsageError: wrong arguments, an unreadable cache, or nobody there to ask.
+        UsageError: an unreadable cache, or nobody there to ask.
     """
-    args = _parse(arguments)
     console, root = ConsoleReporter(), cache_root()
     cutoff = math.inf if args.older_than is None else time.time() - args.older_than * DAY
-    try:
-        entries = [entry for entry in list_entries(root) if entry.last_used < cutoff]
-    except OSError as error:
-        raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
+    entries = [entry for entry in _list(root) if entry.last_used < cutoff]
     if not entries:
         console.say(f"nothing to remove in {printable(str(root))}")
         return EXIT_DONE
@@ -51,25 +53,15 @@ def execute(arguments: Sequence[str]) -> int:
     return EXIT_DONE if len(removed) == len(entries) else EXIT_FAILED
 
 
+def _list(root: Path) -> list[CacheEntry]:
+    try:
+        return list_entries(root)
+    except OSError as error:
+        raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
+
+
 def _confirm() -> bool:
     try:
         return input("Remove all of these? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = ArgumentParser()
-    parser.add_argument("--older-than", type=_days, metavar="DAYS")
-    parser.add_argument("--yes", action="store_true")
-    return parser.parse_args(arguments)
-
-
-def _days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of days, 0 or more")
-    return days

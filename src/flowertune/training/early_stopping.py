@@ -1,11 +1,12 @@
 """Track the best epoch, and stop when validation no longer improves."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flowertune.metrics import SplitMetrics
+
+STATE = ("epoch", "value", "waited", "best", "milestone")
 
 
 @dataclass
@@ -24,19 +25,19 @@ class EarlyStopping:
     epoch: int = 0
     value: float | None = None
     waited: int = 0
-    _best: float = -math.inf
-    _milestone: float = -math.inf  # the score of the last improvement that counted
+    best: float | None = None  # the score of `epoch`
+    milestone: float | None = None  # the score of the last improvement that counted
 
     def update(self, epoch: int, metrics: SplitMetrics) -> bool:
         """Record an epoch's metrics; true where it is the best so far."""
         score = self.score(metrics)
-        if score > self._milestone + self.min_delta:
-            self._milestone, self.waited = score, 0
+        if self.milestone is None or score > self.milestone + self.min_delta:
+            self.milestone, self.waited = score, 0
         else:
             self.waited += 1
-        is_best = score > self._best
+        is_best = self.best is None or score > self.best
         if is_best:
-            self.epoch, self._best = epoch, score
+            self.epoch, self.best = epoch, score
             self.value = float(getattr(metrics, self.monitor))
         return is_best
 
@@ -47,23 +48,12 @@ class EarlyStopping:
 
     def state(self) -> dict[str, Any]:
         """Return the state, in JSON's values."""
-        best, milestone = (
-            score if math.isfinite(score) else None for score in (self._best, self._milestone)
-        )
-        return {
-            "epoch": self.epoch,
-            "value": self.value,
-            "waited": self.waited,
-            "best": best,
-            "milestone": milestone,
-        }
+        return {name: getattr(self, name) for name in STATE}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load a state from `state`."""
-        self.epoch, self.value, self.waited = (state[key] for key in ("epoch", "value", "waited"))
-        self._best, self._milestone = (
-            -math.inf if state[key] is None else state[key] for key in ("best", "milestone")
-        )
+        for name in STATE:
+            setattr(self, name, state[name])
 
     @property
     def should_stop(self) -> bool:

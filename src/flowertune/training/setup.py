@@ -30,7 +30,9 @@ from flowertune.report.console.run import ConsoleReporter
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import Compute, choose_compute
-from flowertune.training.step import TrainStep, build_step
+from flowertune.training.cuda_graph import build_graph_step
+from flowertune.training.optimizer import build_optimizer
+from flowertune.training.step import TrainStep
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,12 @@ def build_trainer(
         training_batches(config, images.labels["train"]),
         config.seed,
     )
-    criterion = build_criterion(config.loss)
-    step = build_step(classifier, criterion, setup.compute, config.optimizer, config.trainer, say)
-    return loader, step
+    graph_step = build_graph_step(config.trainer.compile, setup.compute, say)
+    optimizer = build_optimizer(
+        classifier.parameter_groups(),
+        config.optimizer,
+        setup.compute.device,
+        recorded=graph_step is not None,
+    )
+    criterion, clip_norm = build_criterion(config.loss), config.trainer.clip_norm
+    return loader, TrainStep(classifier, criterion, optimizer, setup.compute, clip_norm, graph_step)

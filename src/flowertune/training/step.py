@@ -6,14 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowertune.config.optimizer import OptimizerConfig
-from flowertune.config.trainer import TrainerConfig
 from flowertune.models.classifier import Classifier
 from flowertune.runtime.device import Compute
 from flowertune.training.batches import Batch
-from flowertune.training.cuda_graph import CudaGraphStep, Scalars, build_graph_step
+from flowertune.training.cuda_graph import CudaGraphStep, Scalars
 from flowertune.training.nonfinite import check_finite
-from flowertune.training.optimizer import build_optimizer
 
 # embedding, logits and targets to the terms of the loss, "loss" among them
 Criterion = Callable[[Float[Tensor, "b e"], Float[Tensor, "b c"], Float[Tensor, "b c"]], Scalars]
@@ -120,19 +117,3 @@ class TrainStep:
         self.scaler.update()
         self.optimizer.zero_grad()
         return {**terms, "gradient_norm": norm}, self.scaler.get_scale() >= scale
-
-
-def build_step(
-    classifier: Classifier,
-    criterion: Criterion,
-    compute: Compute,
-    optimizer: OptimizerConfig,
-    trainer: TrainerConfig,
-    say: Callable[[str], None],
-) -> TrainStep:
-    """Build a step for the trainable parameters; `say` is told where it cannot be recorded."""
-    graph_step = build_graph_step(trainer.compile, compute, say)
-    adamw = build_optimizer(
-        classifier.parameter_groups(), optimizer, compute.device, recorded=graph_step is not None
-    )
-    return TrainStep(classifier, criterion, adamw, compute, trainer.clip_norm, graph_step)

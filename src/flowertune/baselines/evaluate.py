@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flowertune.baselines.linear_probe import LinearProbe
@@ -12,16 +13,16 @@ from flowertune.metrics import measure, reported_split
 
 def evaluate_baselines(
     enabled: bool,
-    features: Mapping[str, Tensor],
-    labels: Mapping[str, Tensor],
-    vectors: Tensor | None,
+    features: Mapping[str, Float[Tensor, "_ e"]],
+    labels: Mapping[str, Int64[Tensor, "_"]],
+    vectors: Float[Tensor, "c e"] | None,
     logit_scale: float,
     probe: LinearProbe | None,
 ) -> dict[str, Any]:
     """Evaluate the baselines; the results of each by its name in results.json, or None.
 
-    features: split -> (N, E); labels: split -> (N,); vectors (C, E): from the prompts, None where
-    the backbone's text means nothing.
+    features and labels: by split; vectors: from the prompts, None where the backbone's text means
+    nothing.
     """
     results: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if enabled and vectors is not None:

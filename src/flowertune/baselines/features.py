@@ -12,6 +12,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -73,15 +74,15 @@ class FeatureKey:
 
 def frozen_features(
     pixels: DevicePixels,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b e"]],
     key: FeatureKey,
     folder: Path,
     progress: Callable[[int, int], None],
-) -> Tensor:
-    """Load or compute the embeddings (N, E), float32 on the CPU, of all images of a split.
+) -> Float[Tensor, "n e"]:
+    """Load or compute the embeddings, float32 on the CPU, of all images of a split.
 
-    `pixels`: eval pixels of the split. `encode` maps uint8 pixels (B, 3, H, W) to embeddings
-    (B, E): it normalizes, and runs the backbone in eval mode at the precision that `key` names.
+    `pixels`: eval pixels of the split. `encode` maps pixels to embeddings:
+    it normalizes, and runs the backbone in eval mode at the precision that `key` names.
     `folder` is the cache folder; the entries under its `features/` are exactly what would have been
     computed.
     `progress(done, total)` counts images, and is not called for features from the cache.
@@ -124,7 +125,7 @@ def _lock_features(path: Path) -> Iterator[None]:
 
 def _compute(
     pixels: DevicePixels,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b e"]],
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> Tensor:

@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-# Standardized features (N, E) float64, labels (N,) int64, the number of classes, a weight decay and
-# a solution to begin from -> a solution: weight (C, E) and bias (C,) in one vector, as `unpack`
-# takes it, and why the solution was not reached, else None.
-Solve = Callable[[Tensor, Tensor, int, float, Tensor], tuple[Tensor, str | None]]
+# Standardized features, labels, the number of classes, a weight decay and a solution to begin from
+# to a solution, weight and bias in one vector as `unpack` takes it, and why it was not reached.
+Vector = Float[Tensor, "w"]
+Solve = Callable[
+    [Float[Tensor, "n e"], Int64[Tensor, "n"], int, float, Vector], tuple[Vector, str | None]
+]
 
 # The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
 # where the search for the next begins. Seen: 1e-2 is best for DeiT-Tiny on Flowers-17, 40 a class.
@@ -28,29 +31,28 @@ log = logging.getLogger(__name__)
 class ProbeInputs:
     """What a probe is fitted on: by split ("train", perhaps "val"), frozen features and labels.
 
-    features: (N, E); labels: (N,), integers below `classes`; class_vectors: (C, E), from prompts,
-    or None where there are none.
+    labels: integers below `classes`; class_vectors: from prompts, None where there are none.
     """
 
-    features: Mapping[str, Tensor]
-    labels: Mapping[str, Tensor]
+    features: Mapping[str, Float[Tensor, "_ e"]]
+    labels: Mapping[str, Int64[Tensor, "_"]]
     classes: int
-    class_vectors: Tensor | None
+    class_vectors: Float[Tensor, "c e"] | None
     seed: int
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """weight (C, E), bias (C,) on features standardized by mean (E,) and std (E,); float64.
+    """Weight and bias on features standardized by mean and std, in float64.
 
     `weight_decay` is the one that was chosen or given; `failure` says what kept the solver from
     its solution, else None.
     """
 
-    weight: Tensor
-    bias: Tensor
-    mean: Tensor
-    std: Tensor
+    weight: Float[Tensor, "c e"]
+    bias: Float[Tensor, "c"]
+    mean: Float[Tensor, "e"]
+    std: Float[Tensor, "e"]
     weight_decay: float
     failure: str | None
 
@@ -59,8 +61,8 @@ class LinearProbe:
         """Weight, bias, mean and std, for the initialization of a linear head."""
         return self.weight, self.bias, self.mean, self.std
 
-    def logits(self, features: Tensor) -> Tensor:
-        """Compute logits (N, C), float32, of features (N, E)."""
+    def logits(self, features: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
+        """Compute logits, in float32."""
         standardized = (features.to(self.mean) - self.mean) / self.std
         return torch.addmm(self.bias, standardized, self.weight.T).float()
 
@@ -110,6 +112,6 @@ def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Sol
     return best
 
 
-def unpack(solution: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Split a solution vector into weight (C, E) and bias (C,)."""
+def unpack(solution: Vector, classes: int) -> tuple[Float[Tensor, "c e"], Float[Tensor, "c"]]:
+    """Split a solution vector into weight and bias."""
     return solution[:-classes].view(classes, -1), solution[-classes:]

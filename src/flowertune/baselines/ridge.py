@@ -2,12 +2,17 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
 def ridge(
-    features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: Tensor
-) -> tuple[Tensor, None]:
+    features: Float[Tensor, "n e"],
+    labels: Int64[Tensor, "n"],
+    classes: int,
+    weight_decay: float,
+    start: Float[Tensor, "w"],
+) -> tuple[Float[Tensor, "w"], None]:
     """Minimize the mean of |features @ weight.T + bias - onehot|^2, + weight_decay * |weight|^2.
 
     The bias is not decayed. The sums are no log-odds: their order means something, the

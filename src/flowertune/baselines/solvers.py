@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,8 +20,12 @@ HISTORY = 10
 
 
 def lbfgs(
-    features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: Tensor
-) -> tuple[Tensor, str | None]:
+    features: Float[Tensor, "n e"],
+    labels: Int64[Tensor, "n"],
+    classes: int,
+    weight_decay: float,
+    start: Float[Tensor, "w"],
+) -> tuple[Float[Tensor, "w"], str | None]:
     """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed.
 
     L-BFGS: Liu and Nocedal 1989. No random number.
@@ -38,7 +43,7 @@ def lbfgs(
         line_search_fn="strong_wolfe",
     )
 
-    def closure() -> Tensor:
+    def closure() -> Float[Tensor, ""]:
         loss, vector.grad = _loss_and_gradient(
             vector.detach(), features, label_positions, classes, weight_decay
         )
@@ -62,8 +67,12 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
     """
 
     def solve(
-        features: Tensor, labels: Tensor, classes: int, weight_decay: float, start: Tensor
-    ) -> tuple[Tensor, str | None]:
+        features: Float[Tensor, "n e"],
+        labels: Int64[Tensor, "n"],
+        classes: int,
+        weight_decay: float,
+        start: Float[Tensor, "w"],
+    ) -> tuple[Float[Tensor, "w"], str | None]:
         features = features.float()
         weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
         bias = features.new_zeros(classes).requires_grad_()
@@ -89,11 +98,15 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
 
 
 def _loss_and_gradient(
-    vector: Tensor, features: Tensor, label_positions: Tensor, classes: int, weight_decay: float
-) -> tuple[Tensor, Tensor]:
+    vector: Float[Tensor, "w"],
+    features: Float[Tensor, "n e"],
+    label_positions: Int64[Tensor, "n"],
+    classes: int,
+    weight_decay: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "w"]]:
     """Compute both by hand rather than autograd: no graph, no second copy of the logits.
 
-    `label_positions` (N,) is the position of each image's label in the flattened logits (N * C,).
+    `label_positions` is the position of each image's label in the flattened logits (N * C,).
     """
     weight, bias = unpack(vector, classes)
     log_probabilities = torch.addmm(bias, features, weight.T).log_softmax(1)

@@ -7,16 +7,17 @@ open_clip's `build_zero_shot_classifier`.
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def class_vectors(
-    encode_text: Callable[[list[str]], Tensor], prompts: Sequence[Sequence[str]]
-) -> Tensor:
-    """Unit vectors (C, E), float32: the normalized mean of the normalized prompt embeddings.
+    encode_text: Callable[[list[str]], Float[Tensor, "n e"]], prompts: Sequence[Sequence[str]]
+) -> Float[Tensor, "c e"]:
+    """Unit vectors, float32: the normalized mean of the normalized prompt embeddings.
 
-    `encode_text` maps n prompts to embeddings (n, E) of any length; `prompts` has one list for
+    `encode_text` maps prompts to embeddings of any length; `prompts` has one list for
     each class (see `prompts.render`).
     """
     flat = [prompt for class_prompts in prompts for prompt in class_prompts]
@@ -27,8 +28,10 @@ def class_vectors(
     return F.normalize(torch.stack([vectors.mean(0) for vectors in by_class]), dim=1)
 
 
-def zero_shot_logits(features: Tensor, vectors: Tensor, logit_scale: float) -> Tensor:
-    """Scaled cosines of image embeddings (N, E) and class vectors (C, E) -> logits (N, C).
+def zero_shot_logits(
+    features: Float[Tensor, "n e"], vectors: Float[Tensor, "c e"], logit_scale: float
+) -> Float[Tensor, "n c"]:
+    """Scaled cosines of image embeddings and class vectors.
 
     `logit_scale` multiplies, as CLIP's `logit_scale.exp()` does (about 100 after training).
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.config.data import FolderConfig
@@ -77,13 +78,13 @@ def decode_images(
 
 
 def evaluate(
-    logits: Tensor,
+    logits: Float[Tensor, "n c"],
     images: CachedDataset,
     split: str,
     class_names: Sequence[str],
     trained_on: Collection[str],
 ) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
-    """Compute the metrics of a split from its logits (N, C), and its predictions as a table.
+    """Compute the metrics of a split from its logits, and its predictions as a table.
 
     Classes are matched by name. Images of those that the model does not know are in no metric, but
     in the table. The metrics are those of results.json and, besides, "unknown": these classes,

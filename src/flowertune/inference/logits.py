@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from flowertune.data.device_pixels import DevicePixels
@@ -17,24 +18,24 @@ from flowertune.runtime.device import Compute
 
 @dataclass(frozen=True)
 class Outputs:
-    """Embeddings (N, E) and logits (N, C), float32 on the CPU, in the order of the images."""
+    """Embeddings and logits, float32 on the CPU, in the order of the images."""
 
-    embedding: Tensor
-    logits: Tensor
+    embedding: Float[Tensor, "n e"]
+    logits: Float[Tensor, "n c"]
 
 
 def infer(
     classifier: Classifier,
     pixels: DevicePixels,
-    mean: Tensor,
-    std: Tensor,
+    mean: Float[Tensor, "3"],
+    std: Float[Tensor, "3"],
     batch_size: int,
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
-    """Run evaluation pixels (N, 3, H, W) through the classifier in eval mode, LoRA merged.
+    """Run evaluation pixels through the classifier in eval mode, LoRA merged.
 
-    mean, std: (3,) on the device. `progress(done, total)` counts photos.
+    mean, std: on the device. `progress(done, total)` counts photos.
     """
     classifier.eval()
     embeddings, logits = [], []
@@ -53,11 +54,15 @@ def infer(
 
 
 def encode(
-    backbone: Backbone, pixels: Tensor, mean: Tensor, std: Tensor, compute: Compute
-) -> Tensor:
-    """Encode pixels (B, 3, H, W) on the device to embeddings (B, E), as `infer` does.
+    backbone: Backbone,
+    pixels: UInt8[Tensor, "b 3 h w"],
+    mean: Float[Tensor, "3"],
+    std: Float[Tensor, "3"],
+    compute: Compute,
+) -> Float[Tensor, "b e"]:
+    """Encode pixels to embeddings, as `infer` does.
 
-    mean, std: (3,) on the device. The backbone is in eval mode, and nothing of it is trained.
+    pixels, mean, std: on the device. The backbone is in eval mode, and nothing of it is trained.
     """
     with compute.autocast():
         parts = split_for_cpu(backbone.visual, pixels)
@@ -65,8 +70,10 @@ def encode(
 
 
 @torch.inference_mode()
-def infer_features(classifier: Classifier, features: Tensor, batch_size: int) -> Outputs:
-    """Compute from a frozen tower's features (N, E) the same bits as `infer`."""
+def infer_features(
+    classifier: Classifier, features: Float[Tensor, "n e"], batch_size: int
+) -> Outputs:
+    """Compute from a frozen tower's features the same bits as `infer`."""
     classifier.eval()
     device = next(classifier.parameters()).device
     logits = [
@@ -83,22 +90,24 @@ def top_classes_header(k: int) -> list[str]:
     return first + [f"{name}_{rank}" for rank in range(2, k + 1) for name in first]
 
 
-def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rank classes by logits (N, C): indices and probabilities of the k likeliest.
-
-    Both (N, k), or (N, C) where there are fewer classes.
-    """
+def top_classes(
+    logits: Float[Tensor, "n c"], k: int
+) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Rank classes by logits: indices and probabilities of the k likeliest, or of all if fewer."""
     # Ranked by the logits, as the metrics are: probabilities round to equal ones near 1.
     top = logits.argsort(dim=1, descending=True, stable=True)[:, :k]
     return top, logits.float().softmax(dim=1).gather(1, top)
 
 
 def prediction_table(
-    names: Sequence[str], labels: Sequence[int], logits: Tensor, class_names: Sequence[str]
+    names: Sequence[str],
+    labels: Sequence[int],
+    logits: Float[Tensor, "n c"],
+    class_names: Sequence[str],
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a predictions file: label and five likeliest classes per image.
 
-    names: N paths to print; labels: N; logits (N, C).
+    names: paths to print.
     """
     top, probabilities = top_classes(logits, 5)
     header = ["path", "label", *top_classes_header(top.shape[1])]

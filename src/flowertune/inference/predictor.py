@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -167,7 +168,7 @@ class Predictor:
         batch_size: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Compute logits (N, C) of evaluation pixels (N, 3, H, W), float32 on the CPU.
+        """Compute logits of evaluation pixels, float32 on the CPU.
 
         In batches of the run's trainer.eval_batch_size: on the machine that trained, with the
         photos that were measured then, the run's own numbers to the bit. `progress(done, total)`
@@ -190,8 +191,8 @@ class Predictor:
             rgb = decode_image(image_bytes(Path(image)))
         return eval_pixels(rgb, self.preprocessing)
 
-    def images(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Normalize pixels (B, 3, H, W) to the classifier's input, float32 on the device."""
+    def images(self, pixels: UInt8[np.ndarray, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalize pixels to the classifier's input, on the device."""
         batch = send(torch.from_numpy(pixels), self.compute.device)
         return normalize(batch, self.preprocessing.mean, self.preprocessing.std)
 

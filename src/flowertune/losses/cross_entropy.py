@@ -1,21 +1,27 @@
 """Cross-entropy against class probabilities."""
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Mean over the batch of -sum(targets * log softmax(logits)), in float32: a scalar.
+def soft_cross_entropy(
+    logits: Float[Tensor, "b c"], targets: Float[Tensor, "b c"], label_smoothing: float
+) -> Float[Tensor, ""]:
+    """Mean over the batch of -sum(targets * log softmax(logits)), in float32.
 
-    logits: (B, C); targets: (B, C), each row a distribution. Label smoothing s mixes the targets
-    with the uniform distribution: (1 - s) * targets + s / C. With one-hot targets this is the
-    ordinary cross-entropy.
+    targets: each row a distribution. Label smoothing s mixes them with the uniform distribution:
+    (1 - s) * targets + s / C. With one-hot targets this is the ordinary cross-entropy.
     """
     return F.cross_entropy(logits.float(), targets.float(), label_smoothing=label_smoothing)
 
 
 def cross_entropy(
-    embedding: Tensor, logits: Tensor, targets: Tensor, *, label_smoothing: float
-) -> dict[str, Tensor]:
+    embedding: Float[Tensor, "b e"],
+    logits: Float[Tensor, "b c"],
+    targets: Float[Tensor, "b c"],
+    *,
+    label_smoothing: float,
+) -> dict[str, Float[Tensor, ""]]:
     """Compute the cross-entropy alone."""
     return {"loss": soft_cross_entropy(logits, targets, label_smoothing)}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from flowertune.config.loss import ClassBatches, LossConfig
@@ -12,8 +13,10 @@ from flowertune.losses.cross_entropy import cross_entropy
 from flowertune.losses.focal import focal
 from flowertune.losses.triplet import triplet_cross_entropy
 
-# embedding (B, E), logits (B, C), targets (B, C) -> "loss" and its terms, all scalars
-Criterion = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+# embedding, logits and targets to "loss" and its terms
+Criterion = Callable[
+    [Float[Tensor, "b e"], Float[Tensor, "b c"], Float[Tensor, "b c"]], dict[str, Float[Tensor, ""]]
+]
 
 # By the option's name; keyword-only parameters are keys of its config.
 LOSSES: dict[str, Callable[..., Any]] = {

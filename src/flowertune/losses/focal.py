@@ -1,6 +1,7 @@
 """The focal loss, for several classes and soft targets."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 # Under the power, whose slope at 0 is infinite for a gamma below 1.
@@ -8,11 +9,16 @@ EPS = torch.finfo(torch.float32).tiny
 
 
 def focal(
-    embedding: Tensor, logits: Tensor, targets: Tensor, *, gamma: float, label_smoothing: float
-) -> dict[str, Tensor]:
+    embedding: Float[Tensor, "b e"],
+    logits: Float[Tensor, "b c"],
+    targets: Float[Tensor, "b c"],
+    *,
+    gamma: float,
+    label_smoothing: float,
+) -> dict[str, Float[Tensor, ""]]:
     """Compute the mean over the batch of -sum(targets * (1 - p) ** gamma * log p), in float32.
 
-    logits: (B, C), p their softmax; targets: (B, C), each row a distribution, smoothed as by
+    p is the softmax of the logits; targets: each row a distribution, smoothed as by
     `soft_cross_entropy`, which this is with gamma 0. Classes are weighted alike (alpha is 1).
 
     Lin et al., Focal Loss for Dense Object Detection, 2017, https://arxiv.org/abs/1708.02002

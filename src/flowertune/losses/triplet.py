@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from flowertune.losses.cross_entropy import soft_cross_entropy
@@ -16,9 +17,9 @@ EPS = 1e-12  # under the root, whose slope at 0 is infinite
 
 
 def triplet_cross_entropy(
-    embedding: Tensor,
-    logits: Tensor,
-    targets: Tensor,
+    embedding: Float[Tensor, "b e"],
+    logits: Float[Tensor, "b c"],
+    targets: Float[Tensor, "b c"],
     *,
     label_smoothing: float,
     margin: float | Literal["soft"],
@@ -26,7 +27,7 @@ def triplet_cross_entropy(
     distance: Distance,
     normalize: bool,
     reduction: Reduction,
-) -> dict[str, Tensor]:
+) -> dict[str, Float[Tensor, ""]]:
     """Compute "ce" + weight * "triplet", and the share "active_triplets"; targets: one-hot."""
     ce = soft_cross_entropy(logits, targets, label_smoothing)
     triplet, active = batch_hard_triplet_loss(
@@ -36,21 +37,21 @@ def triplet_cross_entropy(
 
 
 def batch_hard_triplet_loss(
-    embedding: Tensor,
-    labels: Tensor,
+    embedding: Float[Tensor, "b e"],
+    labels: Int64[Tensor, "b"],
     margin: float | Literal["soft"],
     distance: Distance,
     normalize: bool,
     reduction: Reduction,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Pair each anchor with its farthest positive and nearest negative -> loss, active share.
 
-    embedding (B, E), of any float type and computed in float32; labels (B,) int64. An anchor a
-    with positive p and negative n costs max(0, d(a, p) - d(a, n) + margin), or with margin "soft"
-    log(1 + exp(d(a, p) - d(a, n))). `normalize` puts the embedding on the unit sphere first;
-    "cosine", 1 - cos, always does. "mean" is over the anchors that have a positive and a negative
-    in the batch, "nonzero_mean" over those of them whose cost is not 0. A triplet is active where
-    d(a, p) + margin > d(a, n), without margin for "soft". Both results are float32 scalars, and 0
+    The embedding may be of any float type, and is computed in float32. An anchor a with positive p
+    and negative n costs max(0, d(a, p) - d(a, n) + margin), or with margin "soft" log(1 +
+    exp(d(a, p) - d(a, n))). `normalize` puts the embedding on the unit sphere first; "cosine",
+    1 - cos, always does. "mean" is over the anchors that have a positive and a negative in the
+    batch, "nonzero_mean" over those of them whose cost is not 0. A triplet is active where d(a,
+    p) + margin > d(a, n), without margin for "soft". Both results are float32 scalars, and 0
     where no anchor has both.
 
     Hermans et al., In Defense of the Triplet Loss, 2017, https://arxiv.org/abs/1703.07737
@@ -72,11 +73,13 @@ def batch_hard_triplet_loss(
 
 
 @torch.no_grad()
-def mine_batch_hard(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each point (B, E), find the farthest of its label and the nearest of another.
+def mine_batch_hard(
+    points: Float[Tensor, "b e"], labels: Int64[Tensor, "b"]
+) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "b"], Bool[Tensor, "b"]]:
+    """For each point, find the farthest of its label and the nearest of another.
 
-    Two indices (B,) int64 and whether both exist (B,) bool; where one does not, its index means
-    nothing. The shapes depend on B alone, so that nothing waits for the device.
+    Returns both and whether both exist; where one does not, its index means nothing. The shapes
+    depend on B alone, so that nothing waits for the device.
     """
     # Differences, not |a|^2 + |b|^2 - 2ab: CLIP's embeddings lie in a narrow cone far from the
     # origin, where that cancels.

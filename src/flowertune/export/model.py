@@ -6,7 +6,6 @@ from pathlib import Path
 from flowertune.config.schema import Config
 from flowertune.data.image import Preprocessing
 from flowertune.inference import predictor
-from flowertune.models.adapters.lora import merge_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.runs.directory import Run
@@ -14,7 +13,7 @@ from flowertune.runs.directory import Run
 
 @dataclass(frozen=True)
 class ExportModel:
-    """Model in eval mode, float32 on the CPU, with LoRA merged into the classifier's tower.
+    """Model in eval mode, float32 on the CPU, with the adapter merged into the classifier's tower.
 
     That tower is the one of `backbone`, whose text tower is as it was. `class_names` are in the
     order of the logits.
@@ -42,5 +41,5 @@ def load_export_model(path: Path) -> ExportModel:
     run, config = predictor.read_run(path)
     backbone = predictor.load_run_backbone(run, config)
     classifier, class_names = predictor.read_classifier(run, config, backbone)
-    merge_lora(classifier.visual)
+    classifier.merge()
     return ExportModel(run, config, backbone, classifier, class_names)

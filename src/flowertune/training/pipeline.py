@@ -18,7 +18,6 @@ from flowertune.baselines.features import feature_key, frozen_features, splits_t
 from flowertune.baselines.linear_probe import fit_linear_probe, probe_settings
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
-from flowertune.config.model import LinearProbeConfig
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.data.device_pixels import DevicePixels
@@ -30,7 +29,6 @@ from flowertune.losses.factory import build_criterion
 from flowertune.metrics import measure
 from flowertune.models import serialization
 from flowertune.models.backbone import Backbone
-from flowertune.models.classifier import FROZEN
 from flowertune.models.factory import build_classifier
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory
@@ -107,7 +105,7 @@ def adapt(
     ).to(device)
 
     def evaluate(split: str) -> Outputs:
-        if classifier.mode in FROZEN:
+        if not config.model.trains_backbone:
             return infer_features(classifier, features[split], settings.eval_batch_size)
         return infer(
             classifier, pixels[split], mean, std, settings.eval_batch_size, compute,
@@ -117,11 +115,11 @@ def adapt(
     # training; the best epoch's weights are kept, or without a val split the last
     inferred: dict[str, Outputs | None] = {}  # what these weights made of a split already
     loader = None
-    if classifier.mode in FROZEN:  # the head is what it will be
+    if not config.model.trains_backbone:  # the head is what it will be
         serialization.save_weights(run.best, classifier.trainable_state())
         run.write_lines("metrics.jsonl", [])
         run.write_lines("timings.jsonl", [])
-        seconds = probe_seconds if isinstance(config.model, LinearProbeConfig) else 0.0
+        seconds = probe_seconds if config.model.is_probe else 0.0
         result = TrainResult(0, None, None, seconds, None)
     else:
         augment = build_augmentation(
@@ -182,13 +180,12 @@ def adapt(
         ),
     }
     reported_split = "test" if "test" in outputs else "val"
-    is_frozen = classifier.mode in FROZEN
     return results, report_data.ReportInputs(
         cached=cached,
         reported_split=reported_split,
         outputs=outputs[reported_split],
         train_embedding=outputs["train"].embedding,
-        frozen_embedding=None if is_frozen else features.get(reported_split),
+        frozen_embedding=features.get(reported_split) if config.model.trains_backbone else None,
         pixels=pixels,
         loader=loader,
         seed=config.seed,

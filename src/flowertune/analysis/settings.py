@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from flowertune.config.model import model_config
 from flowertune.runs.directory import Run
 
 _MODELS = ("", "linear_probe_", "zeroshot_")
@@ -59,7 +60,7 @@ class SettingStats:
     @property
     def is_below_probe(self) -> bool:
         """Whether its mean is below its linear probe's, on test if there is one."""
-        if all(results["model"] in ("zeroshot", "linear_probe") for results in self.results):
+        if not any(model_config(each["model"]).trains_backbone for each in self.results):
             return False
         measure = f"{self.reported_split}_top1"
         probe = self.mean.get(f"linear_probe_{measure}")

@@ -132,3 +132,8 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
         ZeroShotConfig, LinearProbeConfig,
     )
 }  # fmt: skip
+
+
+def model_config(name: str) -> type[ModelConfig]:
+    """Look up what a run's `model.name` says of it, by a package that may not be here any more."""
+    return MODEL_CONFIGS.get(name, ModelConfig)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowertune.config import saved
+from flowertune.config.model import model_config
 from flowertune.errors import UsageError, printable
 from flowertune.runs.directory import Run, damaged_message
 
@@ -81,7 +82,8 @@ def _prediction(row: Sequence[str]) -> Prediction:
 
 def seed_matters(model: str, solver: str) -> bool:
     """Whether the seed changes the result; not for zero-shot or an L-BFGS probe."""
-    return model != "zeroshot" and (model != "linear_probe" or solver != "lbfgs")
+    config = model_config(model)
+    return config.trains_backbone or (config.is_probe and solver != "lbfgs")
 
 
 def finished_run(path: Path) -> Run:

@@ -48,33 +48,27 @@ class PeftAdapter:
 
     def count(self, settings: LoraConfig, backbone: Backbone) -> int:
         """Count the numbers; raises UsageError for other towers, and layers out of range."""
-        layers = [
-            backbone.visual.get_submodule(name) for name in self._target_names(settings, backbone)
-        ]
-        return sum(
-            settings.rank * (layer.in_features + layer.out_features)
-            + self.use_dora * layer.out_features
-            for layer in layers
-            if isinstance(layer, nn.Linear)
-        )
+        _, layers = _targets(settings, backbone)
+        inputs = sum(layer.in_features for layer in layers)
+        outputs = sum(layer.out_features for layer in layers)
+        return settings.rank * (inputs + outputs) + self.use_dora * outputs
 
     def attach(self, settings: LoraConfig, backbone: Backbone, seed: int) -> None:
         """Put LoRA into the image tower in place; raises UsageError as `count` does."""
-        names = self._target_names(settings, backbone)
+        pattern, targets = _targets(settings, backbone)
         config = peft.LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
             use_rslora=settings.rank_stabilized,
             use_dora=self.use_dora,
             lora_dropout=settings.dropout,
-            # A pattern and not a list of ends: other parts of a tower have projections too.
-            target_modules=_pattern(settings, len(_blocks(backbone, settings.name))),
+            target_modules=pattern,
             bias="none",
         )
         with seeded(seed, "lora"):
             peft.get_peft_model(backbone.visual, config)
         layers = _lora_layers(backbone.visual)
-        assert len(layers) == len(names)
+        assert len(layers) == len(targets)
         self._fuse(layers)
 
     def training_modules(self, visual: nn.Module) -> list[nn.Module]:
@@ -145,21 +139,6 @@ class PeftAdapter:
         """The update B A goes in a straight line by its B, which begins at zero."""
         return ".lora_A." not in name
 
-    def _target_names(self, settings: LoraConfig, backbone: Backbone) -> list[str]:
-        """Name the layers that are adapted.
-
-        Raises UsageError for towers without split attention, and layers out of range.
-        """
-        n_blocks = len(_blocks(backbone, settings.name))
-        for layer in settings.layers or ():
-            if not 0 <= layer < n_blocks:
-                raise UsageError(
-                    f"model.layers={settings.layers}: {backbone.name} has the layers"
-                    f" 0 to {n_blocks - 1}, not {layer}"
-                )
-        pattern = re.compile(_pattern(settings, n_blocks))
-        return [name for name, _ in backbone.visual.named_modules() if pattern.fullmatch(name)]
-
     def _fuse(self, layers: Sequence[LoraLayer]) -> None:
         if not self.use_dora:  # whose norms are of the sum of both
             fuse_lora(layers)
@@ -168,14 +147,28 @@ class PeftAdapter:
 LORA = PeftAdapter(LoraConfig)
 
 
-def _pattern(settings: LoraConfig, n_blocks: int) -> str:
-    """Match the names of the layers that are adapted."""
-    blocks = range(n_blocks) if settings.layers is None else sorted(set(settings.layers))
+def _targets(settings: LoraConfig, backbone: Backbone) -> tuple[str, list[nn.Linear]]:
+    """Find the layers that are adapted: a pattern of their names, and themselves.
+
+    Not the ends of names alone: other parts of a tower have projections too. Raises UsageError for
+    towers without split attention, and layers out of range.
+    """
+    n_blocks = len(_blocks(backbone, settings.name))
+    chosen = range(n_blocks) if settings.layers is None else sorted(set(settings.layers))
+    for layer in chosen:
+        if not 0 <= layer < n_blocks:
+            raise UsageError(
+                f"model.layers={settings.layers}: {backbone.name} has the layers"
+                f" 0 to {n_blocks - 1}, not {layer}"
+            )
     suffixes = [s for target in TARGETS if target in settings.targets for s in TARGETS[target]]
-    return (
-        rf"transformer\.resblocks\.({'|'.join(map(str, blocks))})"
+    pattern = (
+        rf"transformer\.resblocks\.({'|'.join(map(str, chosen))})"
         rf"\.({'|'.join(map(re.escape, suffixes))})"
     )
+    modules = backbone.visual.named_modules()
+    linears = [(name, module) for name, module in modules if isinstance(module, nn.Linear)]
+    return pattern, [module for name, module in linears if re.fullmatch(pattern, name)]
 
 
 def _blocks(backbone: Backbone, model: str) -> Sequence[nn.Module]:

@@ -1,4 +1,4 @@
-"""Train parameters that the image tower has already, all of them or some."""
+"""Train parameters that the image tower has already: all, some or none."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class TowerParameters:
     def count(self, settings: ModelConfig, backbone: Backbone) -> int:
         """Count the numbers; raises UsageError where the tower has none of these parameters."""
         selected = self._state(backbone.visual)
-        if not selected:
+        if self.config.trains_backbone and not selected:
             raise UsageError(
                 f"model={settings.name}: the image tower of {backbone.name} is a"
                 f" {type(backbone.visual).__name__} that has none of what it trains: use"
@@ -51,12 +51,15 @@ class TowerParameters:
         return [visual] if self.trains_mode else []
 
     def save(self, visual: nn.Module, prompts: object, folder: Path) -> None:
-        """Write the tensors under the names that they have in the tower."""
+        """Write the tensors under the names that they have in the tower; no file for none."""
         state = {name: tensor.contiguous() for name, tensor in self._state(visual).items()}
-        files.write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(state))
+        if state:
+            files.write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(state))
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """Put the tensors in the place of the tower's own."""
+        if not self.config.trains_backbone:
+            return
         try:
             state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
             if different := sorted(state.keys() ^ self._state(backbone.visual).keys()):

@@ -10,7 +10,7 @@ from flowertune.config.head import CosineHeadConfig, HeadConfig, LinearHeadConfi
 from flowertune.config.model import ModelConfig
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.models import backbone as backbones
-from flowertune.models.adapters.registry import ADAPTERS
+from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import CosineHead, LinearHead, TextHead
@@ -32,7 +32,7 @@ _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {
 
 def check_adapter(settings: ModelConfig, backbone: Backbone) -> None:
     """Refuse an adapter that this backbone does not support, before any work."""
-    ADAPTERS[settings.name].count(settings, backbone)
+    find_adapter(settings).count(settings, backbone)
 
 
 def build_classifier(
@@ -54,7 +54,7 @@ def build_classifier(
         assert isinstance(head, LinearHead)
         assert linear_start is not None
         head.start_from(*linear_start)
-    adapter = ADAPTERS[config.model.name]
+    adapter = find_adapter(config.model)
     prompts = adapter.attach(config.model, backbone, config.seed)
     return Classifier(backbone, head, adapter, prompts)
 

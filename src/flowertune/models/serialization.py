@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flowertune import files
 from flowertune.config.schema import Config
-from flowertune.models.adapters.registry import ADAPTERS
+from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import head_from_state
@@ -61,7 +61,7 @@ def load_classifier(
         UsageError: the adapter is missing or damaged, or does not fit the backbone.
         ValueError: another file is missing or damaged; it names the file.
     """
-    adapter, name = ADAPTERS[config.model.name], "head.safetensors"
+    adapter, name = find_adapter(config.model), "head.safetensors"
     prompts = adapter.load(backbone, folder)
     try:
         state = load_weights(folder / name)

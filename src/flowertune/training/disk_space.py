@@ -7,7 +7,7 @@ from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.errors import UsageError
 from flowertune.files import bytes_in, format_bytes
-from flowertune.models.adapters.registry import ADAPTERS
+from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.runs.directory import CHECKPOINTS_KEPT, not_writable_message
 
@@ -49,4 +49,4 @@ def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) 
 def saved_parameters(config: Config, backbone: Backbone, classes: int) -> int:
     """Count the numbers in a saved classifier: the adapter, and the head or more."""
     head = (classes + 2) * (backbone.embedding_dim + 1)
-    return head + ADAPTERS[config.model.name].count(config.model, backbone)
+    return head + find_adapter(config.model).count(config.model, backbone)

@@ -1,5 +1,6 @@
 """The adapters by their literal names in a config."""
 
+from flowertune.config.model import ModelConfig
 from flowertune.models.adapters.bitfit import BITFIT
 from flowertune.models.adapters.dora import DORA
 from flowertune.models.adapters.full import FULL
@@ -19,3 +20,8 @@ ADAPTERS: dict[str, Adapter] = {
     "linear_probe": LINEAR_PROBE,
     "zeroshot": ZEROSHOT,
 }
+
+
+def find_adapter(settings: ModelConfig) -> Adapter:
+    """Look up the adapter that these settings are for."""
+    return ADAPTERS[settings.name]

@@ -86,7 +86,8 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
         run.write_results(
             {
                 "method": config.method, "protocol": "made for a | test", "seed": 42,
-                "device": "cpu", "precision": "fp32", "notes": [], "splits": {"val": measured},
+                "model": config.model.name, "device": "cpu", "precision": "fp32", "notes": [],
+                "splits": {"val": measured},
                 "baselines": {"zeroshot": None, "linear_probe": None},
             }
         )  # fmt: skip

@@ -87,6 +87,7 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
             {
                 "method": config.method, "protocol": "made for a | test", "seed": 42,
                 "model": config.model.name, "device": "cpu", "precision": "fp32", "notes": [],
+                "trainable_parameters": classifier.trainable_parameters,
                 "splits": {"val": measured},
                 "baselines": {"zeroshot": None, "linear_probe": None},
             }

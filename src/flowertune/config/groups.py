@@ -13,13 +13,7 @@ from flowertune.config.data import Flowers102Config, FolderConfig, SyntheticConf
 from flowertune.config.head import CosineHeadConfig, LinearHeadConfig, TextHeadConfig
 from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
 from flowertune.config.loss import CrossEntropyConfig, FocalConfig, TripletCrossEntropyConfig
-from flowertune.config.model import (
-    FullConfig,
-    LinearProbeConfig,
-    LoraConfig,
-    VptConfig,
-    ZeroShotConfig,
-)
+from flowertune.config.model import MODEL_CONFIGS
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
 
@@ -29,13 +23,7 @@ RESULT_NEUTRAL_KEYS = ("run.", "logger", "data.residency", "trainer.checkpoint_m
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},
-    "model": {
-        "lora": LoraConfig,
-        "vpt": VptConfig,
-        "full": FullConfig,
-        "zeroshot": ZeroShotConfig,
-        "linear_probe": LinearProbeConfig,
-    },
+    "model": MODEL_CONFIGS,
     "head": {"linear": LinearHeadConfig, "cosine": CosineHeadConfig, "text": TextHeadConfig},
     "augmentation": {
         "none": NoAugmentationConfig,

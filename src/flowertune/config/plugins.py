@@ -14,11 +14,17 @@ from typing import Any
 from flowertune.config.groups import SCHEMAS
 from flowertune.config.head import HeadConfig
 from flowertune.config.loss import LossConfig
+from flowertune.config.model import ModelConfig
 from flowertune.config.probe import SOLVERS
 from flowertune.errors import UsageError, with_type
 
 # What plug-ins may add, and what the config of each is derived from; a solver has probe's keys.
-BASES: dict[str, type | None] = {"loss": LossConfig, "head": HeadConfig, "solver": None}
+BASES: dict[str, type | None] = {
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "head": HeadConfig,
+    "solver": None,
+}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
 from flowertune.config.fields import format_value, validate
 from flowertune.config.head import LinearHeadConfig, TextHeadConfig
 from flowertune.config.loss import ClassBatches, CrossEntropyConfig
-from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfig
-from flowertune.config.plugins import bind, plugins
+from flowertune.config.plugins import bind, find, plugins
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.errors import UsageError
 
@@ -25,7 +24,8 @@ def check(config: Config) -> None:
     for group, name in plugins():
         settings: Any = config.probe if group == "solver" else getattr(config, group)
         if name == (settings.solver if group == "solver" else settings.name):
-            bind(group, name, {}, settings)  # a broken one is refused here
+            # a broken one is refused here; an adapter takes its config whole
+            find(group, name, {}) if group == "model" else bind(group, name, {}, settings)
 
 
 def _check_combination(config: Config) -> None:
@@ -49,7 +49,7 @@ def _check_combination(config: Config) -> None:
             f"trainer.warmup_epochs={config.trainer.warmup_epochs:g}: "
             f"at most trainer.epochs, which is {config.trainer.epochs}"
         )
-    if isinstance(config.model, ZeroShotConfig | LinearProbeConfig):
+    if not config.model.trains_backbone:
         _check_frozen(config)
     if isinstance(config.augmentation, MixingConfig):
         off = config.augmentation.mix_off_epochs
@@ -58,10 +58,8 @@ def _check_combination(config: Config) -> None:
                 f"augmentation.mix_off_epochs={off}: "
                 f"at most trainer.epochs, which is {config.trainer.epochs}"
             )
-    if isinstance(config.model, LoraConfig) and not config.model.targets:
-        raise UsageError("model.targets=[]: LoRA needs at least one of q, k, v, out, mlp")
-    if isinstance(config.model, LoraConfig) and config.model.layers == []:
-        raise UsageError("model.layers=[]: LoRA needs at least one layer; null means all")
+    if violation := config.model.violation():
+        raise UsageError(violation)
     if isinstance(config.augmentation, BasicAugmentationConfig):
         for name in ("scale", "ratio"):
             span = getattr(config.augmentation, name)
@@ -89,7 +87,7 @@ def _check_class_batches(config: Config, loss: ClassBatches) -> None:
 def _check_frozen(config: Config) -> None:
     """Check a model with a frozen backbone: it has one head and no augmentation."""
     method = config.model.name
-    head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
+    head = "linear" if config.model.is_probe else "text"
     if (config.head.name, config.augmentation.name, config.loss.name) != (head, "none", "ce"):
         raise UsageError(
             f"model={method}: needs head={head}, augmentation=none and loss=ce, "

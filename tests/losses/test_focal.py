@@ -11,7 +11,8 @@ from flowertune.losses.focal import focal
 
 
 def soft_focal_loss(logits, targets, gamma, smoothing):
-    terms = focal(torch.empty(0), logits, targets, gamma=gamma, label_smoothing=smoothing)
+    embedding = torch.empty(len(logits), 3)
+    terms = focal(embedding, logits, targets, gamma=gamma, label_smoothing=smoothing)
     assert terms.keys() == {"loss"}
     return terms["loss"]
 

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from flowertune.config.groups import SCHEMAS
 from flowertune.config.loss import CrossEntropyConfig, FocalConfig, TripletCrossEntropyConfig
 from flowertune.losses.cross_entropy import soft_cross_entropy
-from flowertune.losses.factory import build_criterion
+from flowertune.losses.factory import LOSSES, build_criterion
 from flowertune.losses.focal import focal
 from flowertune.losses.triplet import batch_hard_triplet_loss
 
@@ -47,3 +49,18 @@ def test_the_others_have_no_terms_apart(outputs):
         terms = build_criterion(settings)(*outputs)
         assert terms.keys() == {"loss"}
         assert torch.equal(terms["loss"], expected)
+
+
+class NoConstants(TorchDispatchMode):
+    """Refuses tensors of the host's numbers, which a step recorded for a GPU cannot copy."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten.lift_fresh.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_makes_no_tensor_of_the_hosts_numbers(outputs, name):
+    criterion = build_criterion(SCHEMAS["loss"][name](label_smoothing=0.1))
+    with NoConstants():
+        assert criterion(*outputs)["loss"].isfinite()

@@ -24,6 +24,8 @@ def focal(
     Lin et al., Focal Loss for Dense Object Detection, 2017, https://arxiv.org/abs/1708.02002
     """
     log_p = logits.float().log_softmax(1)
-    targets = torch.lerp(targets.float(), targets.new_tensor(1 / targets.shape[1]), label_smoothing)
+    targets = torch.lerp(
+        targets.float(), targets.new_full((), 1 / targets.shape[1]), label_smoothing
+    )
     weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # of 1 - p, without cancellation
     return {"loss": -(targets * weights * log_p).sum(1).mean()}

@@ -24,8 +24,9 @@ from flowertune.config.messages import translate_composition_errors, translate_e
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, UsageError, first_line
+from flowertune.report import sweep as sweep_tables
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweeps.sweep import Sweep, SweepTables, Tables, check_distinct_runs
+from flowertune.sweeps.sweep import Sweep, Tables, check_distinct_runs
 
 Execute = Callable[[Config], int]
 
@@ -46,7 +47,7 @@ def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
         jobs = [job for job, _ in compose_jobs(composer, node, expand_jobs(parsed))]
     keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
     methods = {job.method: None for job in jobs} or {node.method: None}
-    return create_sweep(node, SWEEPS, "_".join(methods), SweepTables(keys), keys, jobs)
+    return create_sweep(node, SWEEPS, "_".join(methods), sweep_tables, keys, jobs)
 
 
 def create_sweep(

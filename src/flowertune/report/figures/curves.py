@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 800  # points of a line; of more steps, means
 _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
-_MARKERS = "osD"
 
 
 def curves(run: FinishedRun) -> list[Figure]:
@@ -47,12 +47,12 @@ def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     by_epoch: dict[int, list[float]] = {}
     for line in run.steps:
         by_epoch.setdefault(line["epoch"], []).append(line["loss"])
-    means = {epoch: float(np.mean(losses)) for epoch, losses in by_epoch.items()}
+    means = [float(np.mean(losses)) for losses in by_epoch.values()]
     axes.plot(
-        list(means), list(means.values()), color=style.SERIES[0], marker="o", markersize=4,
+        list(by_epoch), means, color=style.SERIES[0], marker="o", markersize=4,
         label="train, mean of the epoch",
     )  # fmt: skip
-    alternative = f"Train loss from {_first_last(list(means.values()))}"
+    alternative = f"Train loss from {_first_last(means)}"
     if run.validations:
         epoch, val = (_values(run.validations, name) for name in ("epoch", "loss"))
         axes.plot(
@@ -73,12 +73,15 @@ def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
 def _accuracy(run: FinishedRun) -> Figure:
     figure, axes = style.new_figure(7, 3)
     epochs = _values(run.validations, "epoch")
-    for number, (key, label) in enumerate((("top1", "top-1"), ("mean_per_class", "mean per class"),
-                                           ("top5", "top-5"))):  # fmt: skip
+    for key, label, color, marker, line in (
+        ("top1", "top-1", style.SERIES[0], "o", "-"),
+        ("mean_per_class", "mean per class", style.SERIES[1], "s", "--"),
+        ("top5", "top-5", style.SERIES[2], "D", ":"),
+    ):
+        values = 100 * _values(run.validations, key)
         axes.plot(
-            epochs, 100 * _values(run.validations, key), label=label, markersize=4,
-            color=style.SERIES[number], marker=_MARKERS[number], linestyle=("-", "--", ":")[number],
-        )  # fmt: skip
+            epochs, values, label=label, markersize=4, color=color, marker=marker, linestyle=line
+        )
     _mark_best(axes, run)
     _over_epochs(axes, "accuracy on val, %")
     top1 = 100 * _values(run.validations, "top1")
@@ -89,9 +92,8 @@ def _accuracy(run: FinishedRun) -> Figure:
 def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
     figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
     ranges = []
-    for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
+    for axes, name, color in zip(figure.axes, names, cycle(style.SERIES), strict=False):
         values = _values(run.steps, name)
-        color = style.SERIES[number % len(style.SERIES)]
         axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
         title = name.replace("_", " ")
         axes.set_ylabel(title)
@@ -105,12 +107,12 @@ def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
 def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     figure, axes = style.new_figure(7, 2.6)
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
-    for number, (key, label) in enumerate((("lr", name), ("head_lr", "head"))):
+    for key, label, color, line in (
+        ("lr", name, style.SERIES[0], "-"),
+        ("head_lr", "head", style.SERIES[1], "--"),
+    ):
         values = _values(run.steps, key)
-        axes.plot(
-            *_downsample(epochs, values), color=style.SERIES[number], linestyle=("-", "--")[number],
-            label=label,
-        )  # fmt: skip
+        axes.plot(*_downsample(epochs, values), color=color, linestyle=line, label=label)
         ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
     return Figure("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")

@@ -43,12 +43,13 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     pairs = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
     figure, axes = style.new_figure(side, side)
-    squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
-    for (label, predicted), n in pairs.items():
-        if label in index and predicted in index:
-            squares[label == predicted].append((index[predicted], index[label], n / sizes[label]))
-    for is_correct, series in ((True, 0), (False, 1)):
-        style.squares(axes, squares[is_correct], style.SERIES[series])
+    for is_correct, color in ((True, style.SERIES[0]), (False, style.SERIES[1])):
+        squares = [
+            (index[predicted], index[label], n / sizes[label])
+            for (label, predicted), n in pairs.items()
+            if (label == predicted) is is_correct and label in index and predicted in index
+        ]
+        style.squares(axes, squares, color)
     with style.settings():
         size = 9 if len(classes) <= 30 else 7
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)

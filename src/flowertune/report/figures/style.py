@@ -116,14 +116,24 @@ class Figure:
     @cached_property
     def svg(self) -> str:
         """Render for a file, once: it takes a tenth of a second, half of it for the layout."""
-        svg = _svg(self.figure)
+        text = io.StringIO()
+        with settings():
+            self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         self.figure.set_layout_engine("none")  # the PNG has the same
-        return svg
+        return text.getvalue()
 
     @property
     def themed_svg(self) -> str:
         """Render in the colors of its page."""
-        return _use_page_colors(self.svg)
+        svg = self.svg[self.svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = svg.replace(INK, "currentColor")
+        for number, color in enumerate(SERIES, start=1):
+            svg = svg.replace(color, f"var(--series-{number})")
+        # several stand in one page, and matplotlib gives all the same names
+        prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
+        svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
+        return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
 
     def save(self, folder: Path) -> None:
         """Save as name.png and name.svg."""
@@ -134,22 +144,3 @@ class Figure:
             )
         files.write_bytes(folder / f"{self.name}.png", png.getvalue())
         files.write_text(folder / f"{self.name}.svg", svg)
-
-
-def _use_page_colors(svg: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = svg.replace(INK, "currentColor")
-    for number, color in enumerate(SERIES, start=1):
-        svg = svg.replace(color, f"var(--series-{number})")
-    # several stand in one page, and matplotlib gives all the same names
-    prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
-    return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
-
-
-def _svg(figure: "MatplotlibFigure") -> str:
-    text = io.StringIO()
-    with settings():
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return text.getvalue()

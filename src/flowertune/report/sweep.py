@@ -1,4 +1,4 @@
-"""Print the table of a sweep: settings, best on val first, and unfinished jobs."""
+"""Tabulate a sweep: a CSV of its jobs and one of its settings, and a table in the console."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from flowertune import files
 from flowertune.analysis.settings import (
     BASELINE_NAMES,
     METRICS,
@@ -14,7 +15,9 @@ from flowertune.analysis.settings import (
     Job,
     Setting,
     group_settings,
+    job_rows,
     protocol_text,
+    setting_rows,
 )
 from flowertune.analysis.statistics import estimate
 from flowertune.report.console.run import ConsoleReporter
@@ -26,6 +29,14 @@ from flowertune.report.results_table import (
     percent,
     sampling_error,
 )
+from flowertune.runs.directory import to_csv
+
+
+def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+    """Write sweep.csv and summary.csv."""
+    files.write_text(folder / "sweep.csv", to_csv(*job_rows(jobs, swept)))
+    groups = group_settings(jobs, swept)
+    files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, swept)))
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:

@@ -115,9 +115,7 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
         for split in group.splits:
             console.console.print(_console_table(group, split))
             console.say("")
-        for note in notes(group):
-            console.say(note)
-        for line in pair_lines(group):
+        for line in (*notes(group), *pair_lines(group)):
             console.say(line)
 
 

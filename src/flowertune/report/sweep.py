@@ -46,7 +46,15 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
     if len(groups) > 1:
         console.say(NOT_COMPARABLE)
     for group in groups:
-        _show_group(console, group, "method" in swept)
+        first = group[0]
+        console.say(protocol_text(first.results[0]))
+        order = "best top-1 on val first" if "val" in first.splits else "no val: in no order"
+        several = any(len(setting.results) > 1 for setting in group)
+        console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
+        console.console.print(_table(group, "method" in swept))
+        if any(setting.is_below_probe for setting in group):
+            console.say(BELOW_PROBE.format(first.reported_split))
+        console.say(f"sampling error (95 %) comes on top: about ± {sampling_error(first)}")
     for line in unfinished(jobs, swept):
         console.say(line)
     console.say(str(folder / "sweep.csv"))
@@ -78,18 +86,6 @@ def format_duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} minute" + ("s" if minutes > 1 else "")
     return f"{minutes / 60:.1f} hours"
-
-
-def _show_group(console: ConsoleReporter, group: Sequence[Setting], with_method: bool) -> None:
-    first = group[0]
-    console.say(protocol_text(first.results[0]))
-    order = "best top-1 on val first" if "val" in first.splits else "no val: in no order"
-    several = any(len(setting.results) > 1 for setting in group)
-    console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
-    console.console.print(_table(group, with_method))
-    if any(setting.is_below_probe for setting in group):
-        console.say(BELOW_PROBE.format(first.reported_split))
-    console.say(f"sampling error (95 %) comes on top: about ± {sampling_error(first)}")
 
 
 def _table(group: Sequence[Setting], with_method: bool) -> Table:

@@ -106,8 +106,12 @@ def _launch(
     typed: Any = OmegaConf.to_container(node.hydra.overrides, resolve=False)
     folder = str(sweep.path).replace('"', '\\"')
     words = [*typed["hydra"], *typed["task"], "hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
-    if sweep.total and _joblib_processes(node) > sweep.total:
-        words.append(f"hydra.launcher.n_jobs={sweep.total}")  # none that waits for no job
+    n_jobs = OmegaConf.select(node, "hydra.launcher.n_jobs")
+    if sweep.total and n_jobs is not None:
+        import joblib  # comes with the launcher that has this key
+
+        if joblib.effective_n_jobs(n_jobs) > sweep.total:
+            words.append(f"hydra.launcher.n_jobs={sweep.total}")  # none that waits for no job
     name = node.hydra.job.config_name
     if sweep.batch is None:
         composer.multirun(name, run_job, words)
@@ -117,16 +121,6 @@ def _launch(
     launcher = Plugins.instance().instantiate_launcher(context, run_job, master)
     for job_return in launcher.launch(sweep.batch, initial_job_idx=0):
         _ = job_return.return_value  # raises what a launcher kept to itself
-
-
-def _joblib_processes(node: DictConfig) -> int:
-    """How many processes joblib would start at once; 0 for another launcher."""
-    n_jobs = OmegaConf.select(node, "hydra.launcher.n_jobs")
-    if n_jobs is None:
-        return 0
-    import joblib  # comes with its launcher
-
-    return int(joblib.effective_n_jobs(n_jobs))
 
 
 def _set_group(config: Config, sweep: Sweep) -> Config:

@@ -42,7 +42,7 @@ from flowertune.sweeps import workers
 
 
 def check_distinct_runs(jobs: Sequence[Job]) -> None:
-    """Refuse jobs that would share a run directory, or that spread over several roots."""
+    """Raise UsageError for jobs that share a run directory, or spread over several roots."""
     seen: dict[str, Job] = {}
     for job in jobs:
         if Path(job.run).parent != Path(jobs[0].run).parent:
@@ -91,8 +91,7 @@ class Sweep:
 
         However the body ends, the tables hold what there is.
 
-        Raises:
-            UsageError: another process has the sweep, or the directory cannot be made.
+        Raises UsageError where another process has the sweep, or the directory cannot be made.
         """
         with lock_run(self.path):
             workers.wait_for_orphans(self.folder)

@@ -80,7 +80,7 @@ def _split_rows(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 def _scatter(
     group: Comparison, rows: Sequence[Row], cost: Callable[[Setting], float]
 ) -> "MatplotlibFigure":
-    figure, axes = style.new_figure(7, 4.2)
+    figure, (axes,) = style.new_figure(7, 4.2)
     costs = {row.name: cost(row.setting) for row in rows if row.setting is not None}
     positions = {name: position for name, position in costs.items() if position > 0}
     span = 10.0
@@ -142,7 +142,7 @@ def sweep_figure(group: Comparison) -> Figure | None:
 
 
 def _curve(group: Comparison, positions: Sequence[Sequence[float]]) -> Figure:
-    figure, axes = style.new_figure(7, 4)
+    figure, (axes,) = style.new_figure(7, 4)
     key = group.keys[1]
     pairs = sorted(zip(positions, group.settings, strict=True), key=lambda pair: pair[0][0])
     values = [value for (value,), _ in pairs]
@@ -167,7 +167,7 @@ def _map(group: Comparison, positions: Sequence[Sequence[float]]) -> Figure:
         (y, x): 100 * setting.estimate(split, "top1").mean
         for (y, x), setting in zip(positions, group.settings, strict=True)
     }
-    figure, axes = style.new_figure(7, 1.5 + 0.6 * len(y_values))
+    figure, (axes,) = style.new_figure(7, 1.5 + 0.6 * len(y_values))
     values = [[top1.get((y, x), math.nan) for x in x_values] for y in y_values]
     image = axes.imshow(values, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(x_values)), [f"{x:g}" for x in x_values])

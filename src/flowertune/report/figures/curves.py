@@ -41,7 +41,7 @@ def _loss_terms(run: FinishedRun) -> list[str]:
 
 
 def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
-    figure, axes = style.new_figure(7, 3.4)
+    figure, (axes,) = style.new_figure(7, 3.4)
     values = _values(run.steps, "loss")
     axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
     by_epoch: dict[int, list[float]] = {}
@@ -71,7 +71,7 @@ def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
 
 
 def _accuracy(run: FinishedRun) -> Figure:
-    figure, axes = style.new_figure(7, 3)
+    figure, (axes,) = style.new_figure(7, 3)
     epochs = _values(run.validations, "epoch")
     for key, label, color, marker, line in (
         ("top1", "top-1", style.SERIES[0], "o", "-"),
@@ -90,22 +90,22 @@ def _accuracy(run: FinishedRun) -> Figure:
 
 
 def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
-    figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
+    figure, all_axes = style.new_figure(7, 1.7 * len(names), rows=len(names))
     ranges = []
-    for axes, name, color in zip(figure.axes, names, cycle(style.SERIES), strict=False):
+    for axes, name, color in zip(all_axes, names, cycle(style.SERIES), strict=False):
         values = _values(run.steps, name)
         axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
         title = name.replace("_", " ")
         axes.set_ylabel(title)
         ranges.append(f"{title} from {_first_last(values)}")
-    style.whole_numbers(figure.axes[-1])
-    figure.axes[-1].set_xlabel("epoch")
+    style.whole_numbers(all_axes[-1])
+    all_axes[-1].set_xlabel("epoch")
     caption = "What the loss is made of, step by step, and the length of its gradient."
     return Figure("loss_terms", figure, caption, "; ".join(ranges) + ".")
 
 
 def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
-    figure, axes = style.new_figure(7, 2.6)
+    figure, (axes,) = style.new_figure(7, 2.6)
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
     for key, label, color, line in (
         ("lr", name, style.SERIES[0], "-"),

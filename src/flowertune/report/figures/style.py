@@ -45,19 +45,13 @@ def settings() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> "tuple[MatplotlibFigure, Axes]":
-    """Create a figure of so many inches with one empty axes, without display or state.
-
-    Text that is put into it later is to be given INK.
-    """
-    figure = new_figures(width, height)
-    return figure, figure.axes[0]
-
-
-def new_figures(
+def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
-) -> "MatplotlibFigure":
-    """Create a figure with axes in rows and columns. ratios: the heights of the rows."""
+) -> "tuple[MatplotlibFigure, list[Axes]]":
+    """Create a figure of so many inches with empty axes, without display or state.
+
+    ratios: the heights of the rows. Text that is put into it later is to be given INK.
+    """
     from matplotlib.figure import Figure as MatplotlibFigure
 
     with settings():
@@ -65,7 +59,7 @@ def new_figures(
         figure.subplots(
             rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
         )
-    return figure
+    return figure, figure.axes
 
 
 def add_legend(axes: "Axes", **options: Any) -> None:

@@ -6,6 +6,7 @@ reproduce.html                  at the end
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -123,16 +124,15 @@ def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
     """Describe each published number beside ours, for the console."""
     result = []
     for group in groups:
-        for setting in group.settings:
-            for split in setting.splits:
-                if compared := compare_to_reference(setting, split):
-                    published, difference = compared
-                    verdict = "within" if difference.includes_zero else "outside"
-                    result.append(
-                        f"{setting.label} on {split}: reference {percent(published)}, ours "
-                        f"{signed(difference.value)} [{signed(difference.low)}, "
-                        f"{signed(difference.high)}]: {verdict} what chance explains"
-                    )
+        for setting, split in product(group.settings, group.splits):
+            if compared := compare_to_reference(setting, split):
+                published, difference = compared
+                verdict = "within" if difference.includes_zero else "outside"
+                result.append(
+                    f"{setting.label} on {split}: reference {percent(published)}, ours "
+                    f"{signed(difference.value)} [{signed(difference.low)}, "
+                    f"{signed(difference.high)}]: {verdict} what chance explains"
+                )
         result += reference_notes(group)
     return result
 

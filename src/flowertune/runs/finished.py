@@ -190,11 +190,10 @@ def read_finished_run(path: Path) -> FinishedRun:
     """
     run = Run(path)
     state, _ = run.status()
-    if state == "unknown":
-        hint = "" if path.is_dir() else "; there is no such directory"
-        raise UsageError(f"{path}: is no finished run{hint}")
     if state != "finished":
-        raise UsageError(f"{path}: is no finished run: {state}")
+        hint = "" if path.is_dir() else "; there is no such directory"
+        detail = hint if state == "unknown" else f": {state}"
+        raise UsageError(f"{path}: is no finished run{detail}")
     run.check_version()
     with run.reading("config.yaml") as file:
         return FinishedRun(run, saved.read_flat(file))

@@ -18,6 +18,7 @@ from flowertune.analysis.settings import protocol_text
 from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report.console.live import TrainingView
 from flowertune.report.console.table import accuracy_cells, accuracy_titles, new_table
+from flowertune.runs.directory import Metrics
 
 
 class ConsoleReporter:
@@ -127,12 +128,7 @@ class ConsoleReporter:
             self._view.step(epoch, done, lines[-1] if lines else None)
 
     def epoch(
-        self,
-        epoch: int,
-        epochs: int,
-        train_loss: float,
-        val: Mapping[str, Any] | None,
-        is_best: bool,
+        self, epoch: int, epochs: int, train_loss: float, val: Metrics | None, is_best: bool
     ) -> None:
         """Report the end of an epoch on one line; `val` is None without a val split."""
         self._emit(

@@ -27,20 +27,16 @@ def curves(run: FinishedRun) -> list[Figure]:
     last_step = {line["epoch"]: line["step"] for line in run.steps}
     per_epoch = last_step[min(last_step)]
     epochs = _values(run.steps, "step") / per_epoch
-    drawings = [_loss(run, epochs)]
+    terms = [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
+    figures = [_loss(run, epochs, has_terms=bool(terms))]
     if run.validations:
-        drawings.append(_accuracy(run))
-    if terms := _loss_terms(run):
-        drawings.append(_terms(run, epochs, [*terms, "gradient_norm"]))
-    drawings.append(_rates(run, epochs))
-    return drawings
+        figures.append(_accuracy(run))
+    if terms:
+        figures.append(_terms(run, epochs, [*terms, "gradient_norm"]))
+    return [*figures, _rates(run, epochs)]
 
 
-def _loss_terms(run: FinishedRun) -> list[str]:
-    return [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
-
-
-def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
+def _loss(run: FinishedRun, epochs: NDArray[Any], has_terms: bool) -> Figure:
     figure, (axes,) = style.new_figure(7, 3.4)
     values = _values(run.steps, "loss")
     axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
@@ -59,13 +55,12 @@ def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
             epoch, val, color=style.SERIES[1], marker="s", markersize=4, linestyle="--", label="val"
         )
         alternative += f", val loss from {_first_last(val)}"
-    _mark_best(axes, run)
-    _over_epochs(axes, "loss")
+    _over_epochs(axes, "loss", run.results["best_epoch"])
     caption = (
         "Loss. The thin line is each step's. Train photos are augmented, and mixed where the "
         "method mixes; val photos are not."
     )
-    if _loss_terms(run):
+    if has_terms:
         caption += " Train has all terms, which stand apart below; val is the cross-entropy alone."
     return Figure("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
 
@@ -82,8 +77,7 @@ def _accuracy(run: FinishedRun) -> Figure:
         axes.plot(
             epochs, values, label=label, markersize=4, color=color, marker=marker, linestyle=line
         )
-    _mark_best(axes, run)
-    _over_epochs(axes, "accuracy on val, %")
+    _over_epochs(axes, "accuracy on val, %", run.results["best_epoch"])
     top1 = 100 * _values(run.validations, "top1")
     alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
     return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
@@ -130,13 +124,9 @@ def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def _mark_best(axes: "Axes", run: FinishedRun) -> None:
-    best = run.results["best_epoch"]
+def _over_epochs(axes: "Axes", title: str, best: int | None = None) -> None:
     if best is not None:
         axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="kept")
-
-
-def _over_epochs(axes: "Axes", title: str) -> None:
     style.whole_numbers(axes)
     axes.set(xlabel="epoch", ylabel=title)
     style.add_legend(axes, fontsize=9)

@@ -26,6 +26,7 @@ def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, in
 
 def confusion(predictions: Sequence[Prediction]) -> Figure:
     """Plot the confusion matrix, each row normalized by its class size."""
+    confused = confused_pairs(predictions)
     classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
         "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
@@ -33,20 +34,20 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     )
     if len(classes) > MATRIX_CLASSES:
         involved: Counter[str] = Counter()
-        for label, predicted, n in confused_pairs(predictions):
+        for label, predicted, n in confused:
             involved.update({label: n, predicted: n})
         frequent = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
         classes = [name for name in classes if name in frequent]
         caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
     index = {name: number for number, name in enumerate(classes)}
     sizes = Counter(p.label for p in predictions)
-    pairs = Counter((p.label, p.predicted) for p in predictions)
+    counts = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
     figure, (axes,) = style.new_figure(side, side)
     for is_correct, color in ((True, style.SERIES[0]), (False, style.SERIES[1])):
         squares = [
             (index[predicted], index[label], n / sizes[label])
-            for (label, predicted), n in pairs.items()
+            for (label, predicted), n in counts.items()
             if (label == predicted) is is_correct and label in index and predicted in index
         ]
         style.squares(axes, squares, color)
@@ -58,8 +59,7 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     axes.set_axisbelow(True)
     last = len(classes) - 0.5
     axes.set(xlim=(-0.5, last), ylim=(last, -0.5), aspect="equal", xlabel="taken for", ylabel="is")
-    worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
-                      confused_pairs(predictions)[:5])  # fmt: skip
+    worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in confused[:5])
     text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
     return Figure("confusion", figure, caption, text)
 

@@ -55,7 +55,6 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
 
 
 def _groups(jobs: Sequence[Job]) -> list[Comparison]:
-    """Group finished runs by method, in the order listed."""
     finished = [job for job in jobs if job.state == "finished"]
     methods = list(dict.fromkeys(job.method for job in jobs))
     finished.sort(key=lambda job: methods.index(job.method))
@@ -121,7 +120,6 @@ def _gap(group: Comparison) -> list[str]:
 
 
 def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
-    """Describe each published number beside ours, for the console."""
     result = []
     for group in groups:
         for setting, split in product(group.settings, group.splits):

@@ -126,7 +126,6 @@ def _table(group: Sequence[Setting], with_method: bool) -> Table:
 
 
 def _format_range(accuracies: Sequence[float]) -> str:
-    """Format one number if all settings share it, else the range."""
     least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
     return most if least == most else f"{least}\nto {most}"
 

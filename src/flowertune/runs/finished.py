@@ -148,7 +148,6 @@ class FinishedRun:
         return lines
 
     def _table(self, name: str, parse: Callable[[list[str]], _Row]) -> list[_Row]:
-        """Parse each row of a .csv file but its header."""
         with self.run.reading(name) as path, path.open(encoding="utf-8", newline="") as file:
             _, *rows = csv.reader(file)
             return [parse(row) for row in rows]

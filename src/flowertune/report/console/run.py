@@ -54,7 +54,6 @@ class ConsoleReporter:
         return self.mode in ("auto", "json") and can_redraw
 
     def _redrawing(self) -> dict[str, Any]:
-        """Options of what is redrawn, and is gone at the end."""
         return {
             "console": self.console,
             "transient": True,
@@ -63,7 +62,6 @@ class ConsoleReporter:
         }
 
     def _emit(self, event: str, **content: Any) -> None:
-        """Print an event as one line of JSON in json mode."""
         if self.mode == "json":
             print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
 
@@ -169,7 +167,6 @@ def error_console() -> ConsoleReporter:
 
 
 def _training_summary(results: Mapping[str, Any]) -> str:
-    """Summarize epochs, kept weights and seconds."""
     best, epochs, scale = (results[key] for key in ("best_epoch", "epochs_run", "adapter_scale"))
     if epochs == 0:
         return f"no epochs: on frozen features, {results['seconds']:.1f} s"

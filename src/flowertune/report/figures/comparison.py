@@ -114,7 +114,6 @@ def _scatter(
 def _error_bars(
     axes: "Axes", x: Sequence[float], estimates: Sequence[Estimate], number: int, label: str
 ) -> None:
-    """Plot estimates with their intervals, in the style of a number."""
     below = [100 * (each.mean - _interval(each)[0]) for each in estimates]
     above = [100 * (_interval(each)[1] - each.mean) for each in estimates]
     axes.errorbar(

@@ -26,7 +26,7 @@ from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, UsageError, first_line
 from flowertune.report import sweep as sweep_tables
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweeps.sweep import Sweep, Tables, check_distinct_runs
+from flowertune.sweeps.sweep import Sweep, Tables
 
 Execute = Callable[[Config], int]
 
@@ -61,9 +61,18 @@ def create_sweep(
 ) -> Sweep:
     """Create a sweep; its directory in `parent` is named by the title and what was typed.
 
-    Raises UsageError where two jobs are the same run.
+    Raises UsageError where two jobs are the same run, or they spread over several roots.
     """
-    check_distinct_runs(jobs)
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        if Path(job.run).parent != Path(jobs[0].run).parent:
+            raise UsageError("run.root: must be the same for all jobs of a sweep")
+        other = seen.setdefault(job.run, job)
+        if other is not job:
+            raise UsageError(
+                f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
+                "give each value once, and no run.name"
+            )
     return Sweep(
         path=Path(node.run.root).expanduser() / parent / run_name(title, node.hydra.overrides.task),
         swept=swept,

@@ -41,20 +41,6 @@ from flowertune.runs.resume import lock_run
 from flowertune.sweeps import workers
 
 
-def check_distinct_runs(jobs: Sequence[Job]) -> None:
-    """Raise UsageError for jobs that share a run directory, or spread over several roots."""
-    seen: dict[str, Job] = {}
-    for job in jobs:
-        if Path(job.run).parent != Path(jobs[0].run).parent:
-            raise UsageError("run.root: must be the same for all jobs of a sweep")
-        other = seen.setdefault(job.run, job)
-        if other is not job:
-            raise UsageError(
-                f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
-                "give each value once, and no run.name"
-            )
-
-
 class Tables(Protocol):
     """Tables of the jobs, in the directory of the sweep: report/sweep.py, report/reproduction.py"""
 

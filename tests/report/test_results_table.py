@@ -11,10 +11,9 @@ from rich.console import Console
 
 from flowertune.analysis.settings import METRICS, Job, group_settings, setting_rows
 from flowertune.export import model_card
-from flowertune.report.console import sweep
+from flowertune.report import reproduction, sweep
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.report.html import run as run_page
-from flowertune.report.reproduction import ReproductionTables
 from flowertune.runs.directory import Run
 from flowertune.tracking import metric_names
 
@@ -41,10 +40,11 @@ def tables(job: Job) -> dict[str, str]:
 
     console.results(results, str(run))
     shown["console"] = said()
-    sweep.show(console, run.parent, [job], ("method", "seed"))
+    swept = ("method", "seed")
+    sweep.show(console, run.parent, [job], swept)
     shown["sweep"] = said()
-    ReproductionTables().write(run.parent, [job])
-    ReproductionTables().show(console, run.parent, [job])
+    reproduction.write(run.parent, [job], swept)
+    reproduction.show(console, run.parent, [job], swept)
     shown["comparison"] = said()
     for name in ("reproduce.md", "reproduce.csv", "reproduce.html"):
         shown[name] = (run.parent / name).read_text()

@@ -4,10 +4,10 @@ A comparison holds the settings of one backbone, one protocol and the same photo
 setting differ by their seed alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from statistics import mean
 
 from flowertune.analysis.results_table import Row, table_rows, without_repeats
@@ -42,8 +42,7 @@ class Comparison:
 
     def n_images(self, split: str) -> int:
         """Number of images of a split."""
-        n: int = self.settings[0].results[0]["splits"][split]["n"]
-        return n
+        return int(self.settings[0].results[0]["splits"][split]["n"])
 
     def rows(self, split: str) -> list[Row]:
         """Rows of the table of a split."""
@@ -56,20 +55,23 @@ class Comparison:
     @cached_property
     def pairs(self) -> "list[PairComparison]":
         """Pairwise comparisons of all settings on `reported_split`."""
+        split = self.reported_split
         correct = {
-            run.run.path: {p.path: p.is_correct for p in run.predictions(self.reported_split)}
+            run.path: {p.path: p.is_correct for p in run.predictions(split)}
             for setting in self.settings
             for run in setting.seed_runs
         }
         pairs = []
         for first, second in combinations(self.settings, 2):
             tests = {}
-            for seed, run, other in _compare_pair(first, second):
-                ours, theirs = correct[run.run.path], correct[other.run.path]
+            for run, other in product(first.seed_runs, second.seed_runs):
+                seeds = {each.results["seed"] for each in (run, other) if each.depends_on_seed}
+                if len(seeds) > 1:  # a run without seed pairs with every run
+                    continue
+                ours, theirs = correct[run.path], correct[other.path]
                 if ours.keys() != theirs.keys():
-                    raise UsageError(
-                        damaged_message(other.run.path, f"predictions-{self.reported_split}.csv")
-                    )
+                    raise UsageError(damaged_message(other.path, f"predictions-{split}.csv"))
+                seed = next(iter(seeds), run.results["seed"])
                 tests[seed] = mcnemar(list(ours.values()), [theirs[path] for path in ours])
             if tests:
                 pairs.append(PairComparison(first, second, tests))
@@ -90,23 +92,8 @@ class PairComparison:
         return mean(test.difference.value for test in self.tests.values())
 
 
-def _compare_pair(
-    first: Setting, second: Setting
-) -> Iterator[tuple[int, FinishedRun, FinishedRun]]:
-    """Yield pairs of runs with the same seed; a run without seed pairs with every run."""
-    for run in first.seed_runs:
-        for other in second.seed_runs:
-            seeds = {each.results["seed"] for each in (run, other) if each.depends_on_seed}
-            if len(seeds) < 2:
-                yield next(iter(seeds), run.results["seed"]), run, other
-
-
 def compare_runs(runs: Iterable[FinishedRun]) -> list[Comparison]:
-    """Group comparable runs by setting, in the order given.
-
-    Raises:
-        UsageError: two runs are the same training.
-    """
+    """Group comparable runs by setting. Raises UsageError if two are the same training."""
     return [_compare(group) for group in group_by(runs, lambda run: comparability_key(run.results))]
 
 
@@ -118,9 +105,7 @@ def _compare(runs: Sequence[FinishedRun]) -> Comparison:
         group.sort(key=lambda run: run.results["seed"])
         for run, other in pairwise(group):
             if run.results["seed"] == other.results["seed"]:
-                raise UsageError(
-                    f"{run.run.path} and {other.run.path}: are the same training; give one"
-                )
+                raise UsageError(f"{run.path} and {other.path}: are the same training; give one")
         values = {key: format_value(group[0].values.get(key)) for key in keys}
         results = [run.results for run in group]
         settings.append(Setting(values, results, len(group), tuple(group)))
@@ -129,10 +114,9 @@ def _compare(runs: Sequence[FinishedRun]) -> Comparison:
 
 def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """Keys whose values differ between runs, except the seed and neutral keys."""
-    keys = dict.fromkeys(key for run in runs for key in run.values)
     ignored = ("seed", *RESULT_NEUTRAL_KEYS)
     return [
         key
-        for key in keys
+        for key in dict.fromkeys(key for run in runs for key in run.values)
         if not key.startswith(ignored) and len({repr(run.values.get(key)) for run in runs}) > 1
     ]

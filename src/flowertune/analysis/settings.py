@@ -91,14 +91,12 @@ class Setting:
 
     @property
     def trainable_parameters(self) -> int:
-        n_parameters: int = self.results[0]["trainable_parameters"]
-        return n_parameters
+        return int(self.results[0]["trainable_parameters"])
 
     @property
     def seconds(self) -> float:
         """Mean seconds of training and validation per run."""
-        seconds: list[float] = [results["seconds"] for results in self.results]
-        return mean(seconds)
+        return float(mean(results["seconds"] for results in self.results))
 
     @property
     def minutes(self) -> float:
@@ -169,11 +167,10 @@ def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setti
     groups = []
     for group in group_by(finished, lambda pair: comparability_key(pair[1])):
         settings = []
-        for pairs in group_by(group, lambda pair: _values(pair[0], keys)):
+        for pairs in group_by(group, lambda pair: tuple(_values(pair[0], keys).values())):
             values = _values(pairs[0][0], keys)
-            by_key = dict(zip(keys, values, strict=True))
             of_seeds = [results for _, results in pairs]
-            settings.append(Setting(by_key, of_seeds, planned.count(values)))
+            settings.append(Setting(values, of_seeds, planned.count(values)))
         groups.append(best_first(settings))
     return groups
 
@@ -201,7 +198,8 @@ def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list
     rows = []
     for job in jobs:
         results = job.results()
-        row = [job.number, job.run, job.seed, *_values(job, _keys(swept)), job.state, job.why]
+        values = _values(job, _keys(swept)).values()
+        row = [job.number, job.run, job.seed, *values, job.state, job.why]
         for baseline, split, metric in _measures().values():
             metrics = results and split_metrics(results, split, baseline)
             row.append(metrics[metric] if metrics else None)
@@ -246,5 +244,5 @@ def _keys(swept: Sequence[str]) -> list[str]:
     return ["method", *(key for key in swept if key not in ("method", "seed"))]
 
 
-def _values(job: Job, keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(job.method if key == "method" else job.words[key] for key in keys)
+def _values(job: Job, keys: Sequence[str]) -> dict[str, str]:
+    return {key: job.method if key == "method" else job.words[key] for key in keys}

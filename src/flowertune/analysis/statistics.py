@@ -104,6 +104,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     with probability 1/2 (McNemar 1947, https://doi.org/10.1007/BF02295996). The interval of the
     difference is Bonett and Price's (2012, https://doi.org/10.3102/1076998611411915).
     """
+    from scipy.special import bdtr
+
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     n, discordant = len(first), only_first + only_second
@@ -113,12 +115,5 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
         only_first,
         only_second,
         Difference((only_second - only_first) / n, p2 - p1 - half, p2 - p1 + half),
-        _two_sided(min(only_first, only_second), discordant),
+        min(2 * float(bdtr(min(only_first, only_second), discordant, 0.5)), 1.0),
     )
-
-
-def _two_sided(fewer: int, n: int) -> float:
-    """Probability that n fair coins split at least as unevenly as into `fewer` and the rest."""
-    from scipy.special import bdtr
-
-    return min(2 * float(bdtr(fewer, n, 0.5)), 1.0)

@@ -5,6 +5,7 @@ Numbers are in per cent; a cell is text, and empty where there is nothing to say
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -115,9 +116,7 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
         for split in group.splits:
             console.console.print(_console_table(group, split))
             console.say("")
-        for note in notes(group):
-            console.say(note)
-        for line in pair_lines(group):
+        for line in (*notes(group), *pair_lines(group)):
             console.say(line)
 
 
@@ -141,14 +140,8 @@ def _console_table(group: Comparison, split: str) -> Table:
     table = new_table(f"{split}\n{group.n_images(split):,} photos", numbers=titles)
     for row in group.rows(split):
         name, seeds = name_cells(row)
-        estimates = {metric: row.estimate(metric) for metric in METRICS}
-        table.add_row(
-            Text(name, "bold" if row.setting else ""),
-            *(
-                Text(format_estimate(each)) if metric == TOP1 else percent(each.mean)
-                for metric, each in estimates.items()
-            ),
-            seeds,
-            *cost_cells(row),
-        )
+        accuracies = {metric: percent(row.estimate(metric).mean) for metric in METRICS}
+        accuracies[TOP1] = escape(format_estimate(row.estimate(TOP1)))
+        title = Text(name, "bold" if row.setting else "")
+        table.add_row(title, *accuracies.values(), seeds, *cost_cells(row))
     return table

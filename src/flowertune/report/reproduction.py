@@ -6,7 +6,7 @@ reproduce.html                  at the end
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -22,49 +22,39 @@ from flowertune.analysis.statistics import (
     t_half_width,
 )
 from flowertune.metrics import EVALUATED_SPLITS
-from flowertune.report.comparison import (
-    notes,
-    pair_table,
-    pairs_note,
-    pairs_of_best,
-    show,
-    split_table,
-)
+from flowertune.report import comparison
+from flowertune.report.comparison import notes, pair_table, pairs_note, pairs_of_best, split_table
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.report.console.sweep import progress_text, unfinished
-from flowertune.report.html import comparison
+from flowertune.report.html.comparison import page as html_page
 from flowertune.report.results_table import NOT_COMPARABLE, TextTable, markdown, percent, signed
+from flowertune.report.sweep import progress_text, unfinished
 from flowertune.runs.directory import to_csv
 from flowertune.runs.finished import read_finished_run
 
 TITLE = "What every method reaches"
 
 
-@dataclass(frozen=True)
-class ReproductionTables:
-    """Tables of a reproduction, made from its jobs."""
+def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+    """Write reproduce.md and reproduce.csv."""
+    groups = _groups(jobs)
+    document = _document(groups, progress_text(jobs), unfinished(jobs, swept))
+    files.write_text(folder / "reproduce.md", document)
+    files.write_text(folder / "reproduce.csv", to_csv(*_csv(groups)))
 
-    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
-        groups = _groups(jobs)
-        files.write_text(folder / "reproduce.md", _document(groups, jobs))
-        files.write_text(folder / "reproduce.csv", to_csv(*_csv(groups)))
 
-    def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
-        groups = _groups(jobs)
-        console.say(f"\nreproduce: {progress_text(jobs)}")
-        show(console, groups)
-        for line in (*_reference_lines(groups), *_unfinished(jobs)):
-            console.say(line)
-        page = comparison.page(
-            TITLE, groups, reference_table, reference_notes,
-            [progress_text(jobs), *_unfinished(jobs)],
-        )  # fmt: skip
-        files.write_text(folder / "reproduce.html", page)
-        console.say(f"{folder / 'reproduce.md'}, reproduce.csv, reproduce.html")
+def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+    """Print the tables, and write reproduce.html."""
+    groups, progress, missing = _groups(jobs), progress_text(jobs), unfinished(jobs, swept)
+    console.say(f"\nreproduce: {progress}")
+    comparison.show(console, groups)
+    for line in (*_reference_lines(groups), *missing):
+        console.say(line)
+    page = html_page(TITLE, groups, reference_table, reference_notes, [progress, *missing])
+    files.write_text(folder / "reproduce.html", page)
+    console.say(f"{folder / 'reproduce.md'}, reproduce.csv, reproduce.html")
 
 
 def _groups(jobs: Sequence[Job]) -> list[Comparison]:
-    """Group finished runs by method, in the order listed."""
     finished = [job for job in jobs if job.state == "finished"]
     methods = list(dict.fromkeys(job.method for job in jobs))
     finished.sort(key=lambda job: methods.index(job.method))
@@ -130,29 +120,23 @@ def _gap(group: Comparison) -> list[str]:
 
 
 def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
-    """Describe each published number beside ours, for the console."""
     result = []
     for group in groups:
-        for setting in group.settings:
-            for split in setting.splits:
-                if compared := compare_to_reference(setting, split):
-                    published, difference = compared
-                    verdict = "within" if difference.includes_zero else "outside"
-                    result.append(
-                        f"{setting.label} on {split}: reference {percent(published)}, ours "
-                        f"{signed(difference.value)} [{signed(difference.low)}, "
-                        f"{signed(difference.high)}]: {verdict} what chance explains"
-                    )
+        for setting, split in product(group.settings, group.splits):
+            if compared := compare_to_reference(setting, split):
+                published, difference = compared
+                verdict = "within" if difference.includes_zero else "outside"
+                result.append(
+                    f"{setting.label} on {split}: reference {percent(published)}, ours "
+                    f"{signed(difference.value)} [{signed(difference.low)}, "
+                    f"{signed(difference.high)}]: {verdict} what chance explains"
+                )
         result += reference_notes(group)
     return result
 
 
-def _unfinished(jobs: Sequence[Job]) -> list[str]:
-    return unfinished(jobs, ("method", "seed"))
-
-
-def _document(groups: Sequence[Comparison], jobs: Sequence[Job]) -> str:
-    parts = [f"# {TITLE}\n", f"{progress_text(jobs)}; accuracies in per cent.\n"]
+def _document(groups: Sequence[Comparison], progress: str, missing: Sequence[str]) -> str:
+    parts = [f"# {TITLE}\n", f"{progress}; accuracies in per cent.\n"]
     if len(groups) > 1:
         parts.append(f"{NOT_COMPARABLE.capitalize()}.\n")
     for group in groups:
@@ -161,15 +145,13 @@ def _document(groups: Sequence[Comparison], jobs: Sequence[Job]) -> str:
             parts.append(f"### {split}, {group.n_images(split):,} photos\n")
             parts.append(markdown(*reference_table(group, split)))
         parts.append("".join(f"- {note}\n" for note in (*notes(group), *reference_notes(group))))
-        pairs = pairs_of_best(group)
-        if pairs:
+        if pairs := pairs_of_best(group):
             parts.append(f"### The best on val against the others, on {group.reported_split}\n")
             parts.append(markdown(*pair_table(pairs)))
             parts.append(f"{pairs_note(group)}\n")
-    unfinished = _unfinished(jobs)
-    if unfinished:
+    if missing:
         parts.append("## Not finished\n")
-        parts.append("".join(f"- {line}\n" for line in unfinished))
+        parts.append("".join(f"- {line}\n" for line in missing))
     return "\n".join(parts)
 
 

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,8 +88,7 @@ class Run:
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Create the directory atomically; it must not exist yet.
 
-        Raises:
-            UsageError: somebody else made it in the meantime, or it cannot be made.
+        Raises UsageError where somebody else made it in the meantime, or it cannot be made.
         """
         if self.path.exists():
             raise UsageError(exists_message(self.path))
@@ -142,8 +141,7 @@ class Run:
     def reading(self, name: str) -> Iterator[Path]:
         """Yield the path of a file of the run, for the body to read and check.
 
-        Raises:
-            UsageError: the body cannot: the file is missing or damaged.
+        Raises UsageError where the file is missing or damaged.
         """
         try:
             yield self.path / name
@@ -156,12 +154,12 @@ class Run:
         return status.get("state") or "unknown", status.get("why")
 
     def _status(self) -> dict[str, str | None]:
-        try:
+        with suppress(UsageError):
             status = self._read_json("status.json")
-        except UsageError:
-            return {}
-        is_valid = all(value is None or isinstance(value, str) for value in status.values())
-        return status if is_valid and isinstance(status.get("state"), str) else {}
+            is_valid = all(isinstance(value, str | None) for value in status.values())
+            if is_valid and status.get("state") is not None:
+                return status
+        return {}
 
     def write_status(self, state: str, why: str | None = None, **extra: str) -> None:
         """Write status.json. `state`: running, finished, failed or interrupted."""

@@ -115,8 +115,8 @@ class FinishedRun:
     def predictions(self, split: str) -> tuple[Prediction, ...]:
         """Read the predictions of a split, in the order of its images.
 
-        Raises:
-            UsageError: the file is missing or damaged, or is not of the images that were measured.
+        Raises UsageError where the file is missing, damaged or not of the images that were
+        measured.
         """
         name, n_images = f"predictions-{split}.csv", self.results["splits"][split]["n"]
         predictions = tuple(self._table(name, _prediction))
@@ -149,7 +149,6 @@ class FinishedRun:
         return lines
 
     def _table(self, name: str, parse: Callable[[list[str]], _Row]) -> list[_Row]:
-        """Parse each row of a .csv file but its header."""
         with self.run.reading(name) as path, path.open(encoding="utf-8", newline="") as file:
             _, *rows = csv.reader(file)
             return [parse(row) for row in rows]
@@ -187,16 +186,15 @@ def seed_matters(model: str, solver: str) -> bool:
 def read_finished_run(path: Path) -> FinishedRun:
     """Open the run at `path`.
 
-    Raises:
-        UsageError: it is no finished run, a newer flowertune made it, or its config is damaged.
+    Raises UsageError where it is not finished, a newer flowertune made it, or its config is
+    damaged.
     """
     run = Run(path)
     state, _ = run.status()
     if state != "finished":
         hint = "" if path.is_dir() else "; there is no such directory"
-        raise UsageError(
-            f"{path}: is no finished run" + (hint if state == "unknown" else f": {state}")
-        )
+        detail = hint if state == "unknown" else f": {state}"
+        raise UsageError(f"{path}: is no finished run{detail}")
     run.check_version()
     with run.reading("config.yaml") as file:
         return FinishedRun(run, saved.read_flat(file))

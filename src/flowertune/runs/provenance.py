@@ -62,13 +62,11 @@ def _git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     words = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes")
+    command = ["git", "-C", str(root), *words]
     try:
-        process = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-        )
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return process.stdout.strip()
 
 
 def changed_facts(
@@ -132,8 +130,7 @@ def check_images(run: FinishedRun, dataset: ImageDataset, progress: Progress) ->
             progress("comparing photos", done, len(paths))
             if entry in recorded or paths[entry] not in left_out:
                 current[entry] = sha256
-    changed = changed_facts(recorded, current, sorted(recorded.keys() | current.keys()))
-    if changed:
+    if changed := changed_facts(recorded, current, sorted(recorded.keys() | current.keys())):
         first = printable(changed[0][1])
         more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise UsageError(

@@ -50,9 +50,8 @@ def find_run(
     One that failed, was interrupted or died is there for `open_run` to go on with or to replace;
     with `resume` "restart" a finished one is, too, whatever its config.
 
-    Raises:
-        UsageError: another process is at it, it had another config, it is no run, or `resume` is
-            "never" and it is one.
+    Raises UsageError where another process is at it, it had another config, it is no run, or
+    `resume` is "never" and it is one.
     """
     if not name.strip(". ") or Path(name).name != name:
         raise UsageError(f"run.name={name}: must be the name of one directory")
@@ -87,9 +86,8 @@ def open_run(
     A run that left a checkpoint keeps its directory. What another left is kept until the new
     directory is there, and then gone. Yields what had become of that run, or None.
 
-    Raises:
-        UsageError: another process is at it or was faster, it cannot be made, or the photos or the
-            backbone have changed since it was left.
+    Raises UsageError where another process is at it or was faster, it cannot be made, or the photos
+    or the backbone have changed since it was left.
     """
     with lock_run(run.path):
         replaced = _locks(run.path) / f"{run.path.name}.replaced"
@@ -123,8 +121,7 @@ def open_run(
 def lock_run(path: Path) -> Iterator[None]:
     """Lock the run directory while the body runs or until the process ends.
 
-    Raises:
-        UsageError: another process has it, or nothing can be written there.
+    Raises UsageError where another process has it, or nothing can be written there.
     """
     with ExitStack() as stack:
         try:

@@ -24,8 +24,9 @@ from flowertune.config.messages import translate_composition_errors, translate_e
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, UsageError, first_line
+from flowertune.report import sweep as sweep_tables
 from flowertune.runs.resume import SWEEPS
-from flowertune.sweeps.sweep import Sweep, SweepTables, Tables, check_distinct_runs
+from flowertune.sweeps.sweep import Sweep, Tables
 
 Execute = Callable[[Config], int]
 
@@ -46,7 +47,7 @@ def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
         jobs = [job for job, _ in compose_jobs(composer, node, expand_jobs(parsed))]
     keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
     methods = {job.method: None for job in jobs} or {node.method: None}
-    return create_sweep(node, SWEEPS, "_".join(methods), SweepTables(keys), keys, jobs)
+    return create_sweep(node, SWEEPS, "_".join(methods), sweep_tables, keys, jobs)
 
 
 def create_sweep(
@@ -60,9 +61,18 @@ def create_sweep(
 ) -> Sweep:
     """Create a sweep; its directory in `parent` is named by the title and what was typed.
 
-    Raises UsageError where two jobs are the same run.
+    Raises UsageError where two jobs are the same run, or they spread over several roots.
     """
-    check_distinct_runs(jobs)
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        if Path(job.run).parent != Path(jobs[0].run).parent:
+            raise UsageError("run.root: must be the same for all jobs of a sweep")
+        other = seen.setdefault(job.run, job)
+        if other is not job:
+            raise UsageError(
+                f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
+                "give each value once, and no run.name"
+            )
     return Sweep(
         path=Path(node.run.root).expanduser() / parent / run_name(title, node.hydra.overrides.task),
         swept=swept,
@@ -105,8 +115,12 @@ def _launch(
     typed: Any = OmegaConf.to_container(node.hydra.overrides, resolve=False)
     folder = str(sweep.path).replace('"', '\\"')
     words = [*typed["hydra"], *typed["task"], "hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
-    if sweep.total and _joblib_processes(node) > sweep.total:
-        words.append(f"hydra.launcher.n_jobs={sweep.total}")  # none that waits for no job
+    n_jobs = OmegaConf.select(node, "hydra.launcher.n_jobs")
+    if sweep.total and n_jobs is not None:
+        import joblib  # comes with the launcher that has this key
+
+        if joblib.effective_n_jobs(n_jobs) > sweep.total:
+            words.append(f"hydra.launcher.n_jobs={sweep.total}")  # none that waits for no job
     name = node.hydra.job.config_name
     if sweep.batch is None:
         composer.multirun(name, run_job, words)
@@ -116,16 +130,6 @@ def _launch(
     launcher = Plugins.instance().instantiate_launcher(context, run_job, master)
     for job_return in launcher.launch(sweep.batch, initial_job_idx=0):
         _ = job_return.return_value  # raises what a launcher kept to itself
-
-
-def _joblib_processes(node: DictConfig) -> int:
-    """How many processes joblib would start at once; 0 for another launcher."""
-    n_jobs = OmegaConf.select(node, "hydra.launcher.n_jobs")
-    if n_jobs is None:
-        return 0
-    import joblib  # comes with its launcher
-
-    return int(joblib.effective_n_jobs(n_jobs))
 
 
 def _set_group(config: Config, sweep: Sweep) -> Config:

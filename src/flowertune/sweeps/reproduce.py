@@ -13,7 +13,7 @@ from flowertune.config.compose import typed_overrides
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, UsageError
-from flowertune.report.reproduction import ReproductionTables
+from flowertune.report import reproduction
 from flowertune.runs.finished import read_finished_run, seed_matters
 from flowertune.runs.resume import REPRODUCTIONS
 from flowertune.sweeps.launch import (
@@ -58,7 +58,7 @@ def plan_reproduction(composer: Hydra, node: DictConfig) -> Sweep:
             seen[job.method] = None
     chosen = seen if any(each.get_key_element() == "method" for each in typed) else ()
     title = "_".join([node.data.name, *chosen])
-    return create_sweep(node, REPRODUCTIONS, title, ReproductionTables(), _SWEPT_KEYS, jobs, batch)
+    return create_sweep(node, REPRODUCTIONS, title, reproduction, _SWEPT_KEYS, jobs, batch)
 
 
 def check_run(execute: Execute) -> Execute:

@@ -25,13 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowertune import files
-from flowertune.analysis.settings import (
-    Job,
-    group_settings,
-    job_rows,
-    seconds_left,
-    setting_rows,
-)
+from flowertune.analysis.settings import Job, seconds_left
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -40,50 +34,23 @@ from flowertune.errors import (
     UsageError,
     with_type,
 )
-from flowertune.report.console import sweep as report
+from flowertune.report import sweep as report
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.runs.directory import not_writable_message, to_csv
+from flowertune.runs.directory import not_writable_message
 from flowertune.runs.resume import lock_run
 from flowertune.sweeps import workers
 
 
-def check_distinct_runs(jobs: Sequence[Job]) -> None:
-    """Refuse jobs that would share a run directory, or that spread over several roots."""
-    seen: dict[str, Job] = {}
-    for job in jobs:
-        if Path(job.run).parent != Path(jobs[0].run).parent:
-            raise UsageError("run.root: must be the same for all jobs of a sweep")
-        other = seen.setdefault(job.run, job)
-        if other is not job:
-            raise UsageError(
-                f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
-                "give each value once, and no run.name"
-            )
-
-
 class Tables(Protocol):
-    """Tables of the jobs, in the directory of the sweep."""
+    """Tables of the jobs, in the directory of the sweep: report/sweep.py, report/reproduction.py"""
 
-    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
+    def write(self, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
         """Write the tables, after each job."""
 
-    def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
+    def show(
+        self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]
+    ) -> None:
         """Print the results at the end."""
-
-
-@dataclass(frozen=True)
-class SweepTables:
-    """Tables of a sweep: sweep.csv and summary.csv."""
-
-    swept: tuple[str, ...]
-
-    def write(self, folder: Path, jobs: Sequence[Job]) -> None:
-        files.write_text(folder / "sweep.csv", to_csv(*job_rows(jobs, self.swept)))
-        groups = group_settings(jobs, self.swept)
-        files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, self.swept)))
-
-    def show(self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job]) -> None:
-        report.show(console, folder, jobs, self.swept)
 
 
 @dataclass(frozen=True)
@@ -110,8 +77,7 @@ class Sweep:
 
         However the body ends, the tables hold what there is.
 
-        Raises:
-            UsageError: another process has the sweep, or the directory cannot be made.
+        Raises UsageError where another process has the sweep, or the directory cannot be made.
         """
         with lock_run(self.path):
             workers.wait_for_orphans(self.folder)
@@ -163,7 +129,7 @@ class Sweep:
         job = replace(job, state=state, why=why)
         self._write(job)
         jobs = self.jobs()
-        self.tables.write(self.path, jobs)
+        self.tables.write(self.path, jobs, self.swept)
         gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
         results = job.results()
         top1 = None if results is None else results["splits"].get("val", {}).get("top1")
@@ -213,8 +179,8 @@ class Sweep:
             elif job.state == "running":  # the launcher came back without it
                 self._write(replace(job, state="failed", why="its process ended"))
         jobs = self.jobs()
-        self.tables.write(self.path, jobs)
-        self.tables.show(ConsoleReporter(mode=self.console), self.path, jobs)
+        self.tables.write(self.path, jobs, self.swept)
+        self.tables.show(ConsoleReporter(mode=self.console), self.path, jobs, self.swept)
 
 
 @contextmanager

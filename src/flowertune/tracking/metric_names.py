@@ -29,10 +29,10 @@ def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
         for name, value in split_metrics.items()
         if isinstance(value, (int, float))
     }
-    for name in ("trainable_parameters", "epochs_run", "best_epoch", "seconds"):
-        if results[name] is not None:
-            metrics[f"final/{name}"] = results[name]
-    return metrics
+    totals = ("trainable_parameters", "epochs_run", "best_epoch", "seconds")
+    return metrics | {
+        f"final/{name}": results[name] for name in totals if results[name] is not None
+    }
 
 
 def results_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

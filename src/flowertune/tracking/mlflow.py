@@ -4,8 +4,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from flowertune.config import saved
@@ -16,7 +16,7 @@ from flowertune.tracking.run_ids import run_id
 
 METRICS, PARAMS = 1000, 100  # of one request, at most, as its servers have it
 # Its own number, 7, takes four minutes: good for a server that is started anew in the middle, too
-# long to hear that there is none.
+# long to hear that there is none. The environment's goes before this.
 FIRST_RETRIES = 2
 
 
@@ -26,6 +26,7 @@ class Mlflow:
     def __init__(self, settings: Any, run: Run, config: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
+        from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables
         root = run.path.parent.absolute()
@@ -33,7 +34,10 @@ class Mlflow:
         with lock(root / LOCKS / "mlflow.lock", lambda: None):  # two jobs may be the first
             self._client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
             artifacts = None if uri else (root / "mlartifacts").as_uri()
-            with _retrying(FIRST_RETRIES):
+            with ExitStack() as stack:
+                if not RETRIES.is_set():
+                    stack.callback(RETRIES.unset)
+                    RETRIES.set(FIRST_RETRIES)
                 experiment = self._experiment(settings.experiment, artifacts)
         self.location = f"run {run.path.name} of experiment {settings.experiment}" + (
             "" if uri else f"; mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
@@ -93,18 +97,3 @@ class Mlflow:
     def close(self, state: str) -> None:
         states = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
         self._client.set_terminated(self._id, states[state])
-
-
-@contextmanager
-def _retrying(times: int) -> Iterator[None]:
-    """Set how often MLflow retries, unless the environment does."""
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
-
-    if RETRIES.is_set():
-        yield
-        return
-    RETRIES.set(times)
-    try:
-        yield
-    finally:
-        RETRIES.unset()

@@ -53,9 +53,8 @@ _TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
 def check(settings: LoggerConfig) -> None:
     """Check before training that the tracker can be used.
 
-    Raises:
-        UsageError: the package is not installed, wandb would ask who you are, or config.yaml would
-            keep a password.
+    Raises UsageError where the package is not installed, wandb would ask who you are, or
+    config.yaml would keep a password.
     """
     if settings.name == "none":
         return

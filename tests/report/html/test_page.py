@@ -43,7 +43,7 @@ class Read(HTMLParser):
 
 
 def drawing(height: float = 3) -> Figure:
-    figure, axes = style.new_figure(4, 3)
+    figure, (axes,) = style.new_figure(4, 3)
     axes.plot([1, 2], [1, height], color=style.SERIES[0], label="first")
     style.add_legend(axes)
     return Figure("drawing", figure, ODD, ODD)

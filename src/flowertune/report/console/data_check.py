@@ -52,15 +52,14 @@ def show(console: ConsoleReporter, findings: Findings) -> None:
 def _group_lines(
     groups: Iterable[DuplicateGroup], locate: Callable[[NamedImage], str]
 ) -> list[list[str]]:
-    """List each group's images below each other, with their split or class."""
+    """List each group's images below each other, with a split or class not in their names."""
     result = []
     for group in groups:
-        sign = "=" if group.identical else "~"
-        first, *rest = (_with_location(image.name, locate(image)) for image in group.photos)
-        result.append([f"{sign} {first}", *(f"  {line}" for line in rest)])
+        lines: list[str] = []
+        for image in group.photos:
+            sign = " " if lines else "=" if group.identical else "~"
+            location = locate(image)
+            suffix = "" if location in image.name.split("/") else f"  ({location})"
+            lines.append(f"{sign} {image.name}{suffix}")
+        result.append(lines)
     return result
-
-
-def _with_location(name: str, location: str) -> str:
-    """Append the split or class to a name that does not contain it."""
-    return name if location in name.split("/") else f"{name}  ({location})"

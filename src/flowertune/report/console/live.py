@@ -97,12 +97,10 @@ class TrainingView:
         blocks = PLAIN_BLOCKS if options.ascii_only else BLOCKS
         if room < 8:
             return []
+        series = (("train loss", self._losses, ".4f"), ("val top-1", self._top1, ".2%"))
         return [
             f"{name:<10}  {curve(values, room, blocks)}  {values[0]:{form}} to {values[-1]:{form}}"
-            for name, values, form in (
-                ("train loss", self._losses, ".4f"),
-                ("val top-1", self._top1, ".2%"),
-            )
+            for name, values, form in series
             if len(values) > 1
         ]
 

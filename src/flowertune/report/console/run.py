@@ -18,6 +18,7 @@ from flowertune.analysis.settings import protocol_text
 from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report.console.live import TrainingView
 from flowertune.report.console.table import accuracy_cells, accuracy_titles, new_table
+from flowertune.runs.directory import Metrics
 
 
 class ConsoleReporter:
@@ -53,7 +54,6 @@ class ConsoleReporter:
         return self.mode in ("auto", "json") and can_redraw
 
     def _redrawing(self) -> dict[str, Any]:
-        """Options of what is redrawn, and is gone at the end."""
         return {
             "console": self.console,
             "transient": True,
@@ -62,7 +62,6 @@ class ConsoleReporter:
         }
 
     def _emit(self, event: str, **content: Any) -> None:
-        """Print an event as one line of JSON in json mode."""
         if self.mode == "json":
             print(json.dumps({"event": event, **content}, allow_nan=False), flush=True)
 
@@ -127,12 +126,7 @@ class ConsoleReporter:
             self._view.step(epoch, done, lines[-1] if lines else None)
 
     def epoch(
-        self,
-        epoch: int,
-        epochs: int,
-        train_loss: float,
-        val: Mapping[str, Any] | None,
-        is_best: bool,
+        self, epoch: int, epochs: int, train_loss: float, val: Metrics | None, is_best: bool
     ) -> None:
         """Report the end of an epoch on one line; `val` is None without a val split."""
         self._emit(
@@ -173,7 +167,6 @@ def error_console() -> ConsoleReporter:
 
 
 def _training_summary(results: Mapping[str, Any]) -> str:
-    """Summarize epochs, kept weights and seconds."""
     best, epochs, scale = (results[key] for key in ("best_epoch", "epochs_run", "adapter_scale"))
     if epochs == 0:
         return f"no epochs: on frozen features, {results['seconds']:.1f} s"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 800  # points of a line; of more steps, means
 _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
-_MARKERS = "osD"
 
 
 def curves(run: FinishedRun) -> list[Figure]:
@@ -27,90 +27,86 @@ def curves(run: FinishedRun) -> list[Figure]:
     last_step = {line["epoch"]: line["step"] for line in run.steps}
     per_epoch = last_step[min(last_step)]
     epochs = _values(run.steps, "step") / per_epoch
-    drawings = [_loss(run, epochs)]
+    terms = [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
+    figures = [_loss(run, epochs, has_terms=bool(terms))]
     if run.validations:
-        drawings.append(_accuracy(run))
-    if terms := _loss_terms(run):
-        drawings.append(_terms(run, epochs, [*terms, "gradient_norm"]))
-    drawings.append(_rates(run, epochs))
-    return drawings
+        figures.append(_accuracy(run))
+    if terms:
+        figures.append(_terms(run, epochs, [*terms, "gradient_norm"]))
+    return [*figures, _rates(run, epochs)]
 
 
-def _loss_terms(run: FinishedRun) -> list[str]:
-    return [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
-
-
-def _loss(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
-    figure, axes = style.new_figure(7, 3.4)
+def _loss(run: FinishedRun, epochs: NDArray[Any], has_terms: bool) -> Figure:
+    figure, (axes,) = style.new_figure(7, 3.4)
     values = _values(run.steps, "loss")
     axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
     by_epoch: dict[int, list[float]] = {}
     for line in run.steps:
         by_epoch.setdefault(line["epoch"], []).append(line["loss"])
-    means = {epoch: float(np.mean(losses)) for epoch, losses in by_epoch.items()}
+    means = [float(np.mean(losses)) for losses in by_epoch.values()]
     axes.plot(
-        list(means), list(means.values()), color=style.SERIES[0], marker="o", markersize=4,
+        list(by_epoch), means, color=style.SERIES[0], marker="o", markersize=4,
         label="train, mean of the epoch",
     )  # fmt: skip
-    alternative = f"Train loss from {_first_last(list(means.values()))}"
+    alternative = f"Train loss from {_first_last(means)}"
     if run.validations:
         epoch, val = (_values(run.validations, name) for name in ("epoch", "loss"))
         axes.plot(
             epoch, val, color=style.SERIES[1], marker="s", markersize=4, linestyle="--", label="val"
         )
         alternative += f", val loss from {_first_last(val)}"
-    _mark_best(axes, run)
-    _over_epochs(axes, "loss")
+    _over_epochs(axes, "loss", run.results["best_epoch"])
     caption = (
         "Loss. The thin line is each step's. Train photos are augmented, and mixed where the "
         "method mixes; val photos are not."
     )
-    if _loss_terms(run):
+    if has_terms:
         caption += " Train has all terms, which stand apart below; val is the cross-entropy alone."
     return Figure("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
 
 
 def _accuracy(run: FinishedRun) -> Figure:
-    figure, axes = style.new_figure(7, 3)
+    figure, (axes,) = style.new_figure(7, 3)
     epochs = _values(run.validations, "epoch")
-    for number, (key, label) in enumerate((("top1", "top-1"), ("mean_per_class", "mean per class"),
-                                           ("top5", "top-5"))):  # fmt: skip
+    for key, label, color, marker, line in (
+        ("top1", "top-1", style.SERIES[0], "o", "-"),
+        ("mean_per_class", "mean per class", style.SERIES[1], "s", "--"),
+        ("top5", "top-5", style.SERIES[2], "D", ":"),
+    ):
+        values = 100 * _values(run.validations, key)
         axes.plot(
-            epochs, 100 * _values(run.validations, key), label=label, markersize=4,
-            color=style.SERIES[number], marker=_MARKERS[number], linestyle=("-", "--", ":")[number],
-        )  # fmt: skip
-    _mark_best(axes, run)
-    _over_epochs(axes, "accuracy on val, %")
+            epochs, values, label=label, markersize=4, color=color, marker=marker, linestyle=line
+        )
+    _over_epochs(axes, "accuracy on val, %", run.results["best_epoch"])
     top1 = 100 * _values(run.validations, "top1")
     alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
     return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
 
 def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
-    figure = style.new_figures(7, 1.7 * len(names), rows=len(names))
+    figure, all_axes = style.new_figure(7, 1.7 * len(names), rows=len(names))
     ranges = []
-    for number, (axes, name) in enumerate(zip(figure.axes, names, strict=True)):
+    for axes, name, color in zip(all_axes, names, cycle(style.SERIES), strict=False):
         values = _values(run.steps, name)
-        color = style.SERIES[number % len(style.SERIES)]
         axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
         title = name.replace("_", " ")
         axes.set_ylabel(title)
         ranges.append(f"{title} from {_first_last(values)}")
-    style.whole_numbers(figure.axes[-1])
-    figure.axes[-1].set_xlabel("epoch")
+    style.whole_numbers(all_axes[-1])
+    all_axes[-1].set_xlabel("epoch")
     caption = "What the loss is made of, step by step, and the length of its gradient."
     return Figure("loss_terms", figure, caption, "; ".join(ranges) + ".")
 
 
 def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
-    figure, axes = style.new_figure(7, 2.6)
+    figure, (axes,) = style.new_figure(7, 2.6)
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
-    for number, (key, label) in enumerate((("lr", name), ("head_lr", "head"))):
+    for key, label, color, line in (
+        ("lr", name, style.SERIES[0], "-"),
+        ("head_lr", "head", style.SERIES[1], "--"),
+    ):
         values = _values(run.steps, key)
-        axes.plot(
-            *_downsample(epochs, values), color=style.SERIES[number], linestyle=("-", "--")[number],
-            label=label,
-        )  # fmt: skip
+        axes.plot(*_downsample(epochs, values), color=color, linestyle=line, label=label)
         ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
     return Figure("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
@@ -128,13 +124,9 @@ def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def _mark_best(axes: "Axes", run: FinishedRun) -> None:
-    best = run.results["best_epoch"]
+def _over_epochs(axes: "Axes", title: str, best: int | None = None) -> None:
     if best is not None:
         axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="kept")
-
-
-def _over_epochs(axes: "Axes", title: str) -> None:
     style.whole_numbers(axes)
     axes.set(xlabel="epoch", ylabel=title)
     style.add_legend(axes, fontsize=9)

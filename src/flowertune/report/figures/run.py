@@ -26,6 +26,7 @@ def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, in
 
 def confusion(predictions: Sequence[Prediction]) -> Figure:
     """Plot the confusion matrix, each row normalized by its class size."""
+    confused = confused_pairs(predictions)
     classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
         "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
@@ -33,22 +34,23 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     )
     if len(classes) > MATRIX_CLASSES:
         involved: Counter[str] = Counter()
-        for label, predicted, n in confused_pairs(predictions):
+        for label, predicted, n in confused:
             involved.update({label: n, predicted: n})
         frequent = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
         classes = [name for name in classes if name in frequent]
         caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
     index = {name: number for number, name in enumerate(classes)}
     sizes = Counter(p.label for p in predictions)
-    pairs = Counter((p.label, p.predicted) for p in predictions)
+    counts = Counter((p.label, p.predicted) for p in predictions)
     side = max(7.0, 2.2 + 0.16 * len(classes))
-    figure, axes = style.new_figure(side, side)
-    squares: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
-    for (label, predicted), n in pairs.items():
-        if label in index and predicted in index:
-            squares[label == predicted].append((index[predicted], index[label], n / sizes[label]))
-    for is_correct, series in ((True, 0), (False, 1)):
-        style.squares(axes, squares[is_correct], style.SERIES[series])
+    figure, (axes,) = style.new_figure(side, side)
+    for is_correct, color in ((True, style.SERIES[0]), (False, style.SERIES[1])):
+        squares = [
+            (index[predicted], index[label], n / sizes[label])
+            for (label, predicted), n in counts.items()
+            if (label == predicted) is is_correct and label in index and predicted in index
+        ]
+        style.squares(axes, squares, color)
     with style.settings():
         size = 9 if len(classes) <= 30 else 7
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
@@ -57,8 +59,7 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     axes.set_axisbelow(True)
     last = len(classes) - 0.5
     axes.set(xlim=(-0.5, last), ylim=(last, -0.5), aspect="equal", xlabel="taken for", ylabel="is")
-    worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in
-                      confused_pairs(predictions)[:5])  # fmt: skip
+    worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in confused[:5])
     text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
     return Figure("confusion", figure, caption, text)
 
@@ -74,7 +75,7 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     """Plot the accuracy of each class with its interval."""
     shown = accuracies[:BAR_CLASSES]
-    figure, axes = style.new_figure(7, 1 + 0.19 * len(shown))
+    figure, (axes,) = style.new_figure(7, 1 + 0.19 * len(shown))
     values = np.array([100 * n_correct / n for _, n_correct, n in shown])
     ends = 100 * np.array([wilson_interval(n_correct, n) for _, n_correct, n in shown])
     axes.barh(
@@ -99,8 +100,7 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
     confidence = np.array([p.probability for p in predictions])
     correct = np.array([p.is_correct for p in predictions])
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    figure = style.new_figures(7, 5.5, rows=2, ratios=(3, 1))
-    shares, counts = figure.axes
+    figure, (shares, counts) = style.new_figure(7, 5.5, rows=2, ratios=(3, 1))
     shares.plot([0, 100], [0, 100], color=style.INK, linewidth=0.8, linestyle="--")
     bands = []
     for number in sorted(set(bins.tolist())):
@@ -127,8 +127,8 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
     panels = [("after training", embeddings.after)]
     if embeddings.before is not None:
         panels.insert(0, ("before training", embeddings.before))
-    figure = style.new_figures(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
-    for axes, (title, points) in zip(figure.axes, panels, strict=True):
+    figure, all_axes = style.new_figure(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
+    for axes, (title, points) in zip(all_axes, panels, strict=True):
         projected, share = _principal_components(points)
         indices = np.array([classes.index(label) if label in classes else -1 for label in labels])
         others = projected[indices < 0]
@@ -142,7 +142,7 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
         axes.set(xticks=[], yticks=[], xlabel=f"{100 * share:.0f} % of the variance")
     with style.settings():
         figure.legend(
-            *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+            *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
             fontsize=9, labelcolor=style.INK, frameon=False,
         )  # fmt: skip
     caption = f"{len(labels):,} photos on the two principal components of their embeddings."

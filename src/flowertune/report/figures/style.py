@@ -45,19 +45,13 @@ def settings() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> "tuple[MatplotlibFigure, Axes]":
-    """Create a figure of so many inches with one empty axes, without display or state.
-
-    Text that is put into it later is to be given INK.
-    """
-    figure = new_figures(width, height)
-    return figure, figure.axes[0]
-
-
-def new_figures(
+def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
-) -> "MatplotlibFigure":
-    """Create a figure with axes in rows and columns. ratios: the heights of the rows."""
+) -> "tuple[MatplotlibFigure, list[Axes]]":
+    """Create a figure of so many inches with empty axes, without display or state.
+
+    ratios: the heights of the rows. Text that is put into it later is to be given INK.
+    """
     from matplotlib.figure import Figure as MatplotlibFigure
 
     with settings():
@@ -65,7 +59,7 @@ def new_figures(
         figure.subplots(
             rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
         )
-    return figure
+    return figure, figure.axes
 
 
 def add_legend(axes: "Axes", **options: Any) -> None:
@@ -116,14 +110,24 @@ class Figure:
     @cached_property
     def svg(self) -> str:
         """Render for a file, once: it takes a tenth of a second, half of it for the layout."""
-        svg = _svg(self.figure)
+        text = io.StringIO()
+        with settings():
+            self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         self.figure.set_layout_engine("none")  # the PNG has the same
-        return svg
+        return text.getvalue()
 
     @property
     def themed_svg(self) -> str:
         """Render in the colors of its page."""
-        return _use_page_colors(self.svg)
+        svg = self.svg[self.svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = svg.replace(INK, "currentColor")
+        for number, color in enumerate(SERIES, start=1):
+            svg = svg.replace(color, f"var(--series-{number})")
+        # several stand in one page, and matplotlib gives all the same names
+        prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
+        svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
+        return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
 
     def save(self, folder: Path) -> None:
         """Save as name.png and name.svg."""
@@ -134,22 +138,3 @@ class Figure:
             )
         files.write_bytes(folder / f"{self.name}.png", png.getvalue())
         files.write_text(folder / f"{self.name}.svg", svg)
-
-
-def _use_page_colors(svg: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = svg.replace(INK, "currentColor")
-    for number, color in enumerate(SERIES, start=1):
-        svg = svg.replace(color, f"var(--series-{number})")
-    # several stand in one page, and matplotlib gives all the same names
-    prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
-    return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)
-
-
-def _svg(figure: "MatplotlibFigure") -> str:
-    text = io.StringIO()
-    with settings():
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return text.getvalue()

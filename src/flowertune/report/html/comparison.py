@@ -1,18 +1,11 @@
 """Render a comparison of runs as a page: tables, accuracy against cost, sweep."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from flowertune.analysis.compare import Comparison, differing_keys
 from flowertune.analysis.settings import protocol_text
 from flowertune.config.fields import format_value
-from flowertune.report.comparison import (
-    notes,
-    pair_lines,
-    pair_table,
-    pairs_note,
-    split_table,
-)
+from flowertune.report.comparison import notes, pair_lines, pair_table, pairs_note, split_table
 from flowertune.report.figures.comparison import cost_figures, sweep_figure
 from flowertune.report.html.page import render
 from flowertune.report.results_table import NOT_COMPARABLE, TextTable, percent
@@ -27,39 +20,35 @@ def page(
 ) -> str:
     """Render the page. `more_notes` returns additional notes for a group."""
     lead = [*lead, *([f"{NOT_COMPARABLE.capitalize()}."] if len(groups) > 1 else [])]
-    contents = [_content(group, split_table, more_notes(group)) for group in groups]
+    contents = [
+        {
+            "protocol": protocol_text(group.settings[0].results[0]),
+            "tables": [
+                (*split_table(group, s), f"{s}, {group.n_images(s):,} photos; in per cent")
+                for s in reversed(group.splits)
+            ],
+            "notes": [*notes(group), *more_notes(group)],
+            "cost_figures": cost_figures(group) if len(group.settings) > 1 else [],
+            "sweep_figure": sweep_figure(group),
+            "pairs": pair_table(group.pairs) if group.pairs else None,
+            "pair_lines": pair_lines(group),
+            "pairs_note": pairs_note(group),
+            "runs": _run_table(group),
+            "differing": _differing_table(group),
+        }
+        for group in groups
+    ]
     return render("comparison.html.jinja", title, lead=lead, groups=contents)
 
 
-def _content(
-    group: Comparison,
-    split_table: Callable[[Comparison, str], TextTable],
-    more_notes: Sequence[str],
-) -> dict[str, Any]:
-    captions = {s: f"{s}, {group.n_images(s):,} photos; in per cent" for s in group.splits}
-    keys = differing_keys(group.runs)
-    return {
-        "protocol": protocol_text(group.settings[0].results[0]),
-        "tables": [(*split_table(group, s), captions[s]) for s in reversed(group.splits)],
-        "notes": [*notes(group), *more_notes],
-        "cost_figures": cost_figures(group) if len(group.settings) > 1 else [],
-        "sweep_figure": sweep_figure(group),
-        "pairs": pair_table(group.pairs) if group.pairs else None,
-        "pair_lines": pair_lines(group),
-        "pairs_note": pairs_note(group),
-        "runs": _run_table(group),
-        "differing": (
-            ["key", *(setting.label for setting in group.settings)],
-            [
-                [key, *(format_value(s.runs[0].values.get(key)) for s in group.settings)]
-                for key in keys
-            ],
-        ),
-    }
+def _differing_table(group: Comparison) -> TextTable:
+    rows = []
+    for key in differing_keys(group.runs):
+        rows.append([key, *(format_value(s.runs[0].values.get(key)) for s in group.settings)])
+    return ["key", *(setting.label for setting in group.settings)], rows
 
 
 def _run_table(group: Comparison) -> TextTable:
-    """Table of all runs."""
     top1 = [f"{split} top-1" for split in group.splits]
     header = ["run", "method", "seed", *top1, "best epoch", "minutes", "device"]
     rows = []

@@ -12,7 +12,6 @@ from flowertune.analysis.statistics import estimate
 from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report.figures import run as run_figures
 from flowertune.report.figures.curves import curves
-from flowertune.report.figures.style import Figure
 from flowertune.report.html import page
 from flowertune.report.results_table import format_interval, percent, single_run_table
 from flowertune.runs.finished import FinishedRun, read_finished_run
@@ -32,12 +31,20 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     """
     run = read_finished_run(path)
     results, split, data = run.results, run.reported_split, run.report_data
+    predictions = run.reported_predictions
     top1 = estimate([results["splits"][split]], "top1")
-    tables, has_reference = _tables(run)
-    curve_figures, figures = curves(run), _figures(run)
-    accuracies = run_figures.class_accuracies(run.reported_predictions)
+    accuracies = run_figures.class_accuracies(predictions)
     sizes = {name: n for name, _, n in accuracies}
-    confused = run_figures.confused_pairs(run.reported_predictions)
+    confused = run_figures.confused_pairs(predictions)
+    curve_figures = curves(run)
+    run_plots = [
+        run_figures.confusion(predictions),
+        run_figures.per_class(accuracies),
+        run_figures.calibration(predictions),
+    ]
+    if not isinstance(data, str):
+        run_plots.append(run_figures.embedding_map(data, predictions))
+    has_reference = published_top1(results["method"], split, run.values) is not None
     html = page.render(
         "run.html.jinja",
         run.path.name,
@@ -46,41 +53,30 @@ def write(path: Path, output: Path | None = None) -> list[str]:
         top1=top1,
         interval=format_interval(top1),
         protocol=protocol_text(results),
-        tables=tables,
+        tables=_tables(run),
         reference=f"{DESCRIPTION}, seed 42" if has_reference else DESCRIPTION,
         missing=data if isinstance(data, str) else None,
         images=_NO_IMAGES if isinstance(data, str) else data.images,
-        predictions=run.reported_predictions,
+        predictions=predictions,
         pairs=[[label, other, f"{n} of {sizes[label]}"] for label, other, n in confused],
         classes=[[name, percent(right / n), f"{right} of {n}"] for name, right, n in accuracies],
         config=run.config_text,
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False),
         curves=curve_figures,
-        figures=figures,
+        figures={figure.name: figure for figure in run_plots},
     )
     files.write_text(output or path / "report.html", html)
     if output is None:
         (path / "figures").mkdir(exist_ok=True)
-        for figure in (*curve_figures, *figures.values()):
+        for figure in (*curve_figures, *run_plots):
             figure.save(path / "figures")
     missing = [data] if isinstance(data, str) else []
     return [*missing, str(output or path / "report.html")]
 
 
-def _figures(run: FinishedRun) -> dict[str, Figure]:
-    figures = [
-        run_figures.confusion(run.reported_predictions),
-        run_figures.per_class(run_figures.class_accuracies(run.reported_predictions)),
-        run_figures.calibration(run.reported_predictions),
-    ]
-    if not isinstance(run.report_data, str):
-        figures.append(run_figures.embedding_map(run.report_data, run.reported_predictions))
-    return {figure.name: figure for figure in figures}
-
-
-def _tables(run: FinishedRun) -> tuple[list[tuple[Any, ...]], bool]:
-    """Header, rows and caption of the table of each split, and whether the reference is in it."""
-    results, tables, has_reference = run.results, [], False
+def _tables(run: FinishedRun) -> list[tuple[Any, ...]]:
+    """Header, rows and caption of the table of each split."""
+    results, tables = run.results, []
     for split in reversed(EVALUATED_SPLITS):
         rows = without_repeats(result_rows(results, split))
         if not rows:
@@ -91,8 +87,7 @@ def _tables(run: FinishedRun) -> tuple[list[tuple[Any, ...]], bool]:
             line += [percent(row.estimate("top5").mean), f"{row.trainable_parameters:,}"]
         top1 = published_top1(results["method"], split, run.values)
         if top1 is not None:
-            has_reference = True
             lines.append(["reference", percent(top1), *[""] * (len(header) - 2)])
         n_images = results["splits"][split]["n"]
         tables.append((header, lines, f"{split}, {n_images:,} photos; in per cent"))
-    return tables, has_reference
+    return tables

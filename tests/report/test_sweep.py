@@ -12,7 +12,7 @@ from flowertune.analysis.settings import Job
 from flowertune.commands import compose
 from flowertune.config.schema import Config
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.report.console.sweep import show
+from flowertune.report.sweep import show
 
 SWEPT = ("model.rank", "optimizer.lr", "seed")
 

@@ -1,4 +1,4 @@
-"""Print the table of a sweep: settings, best on val first, and unfinished jobs."""
+"""Tabulate a sweep: a CSV of its jobs and one of its settings, and a table in the console."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from flowertune import files
 from flowertune.analysis.settings import (
     BASELINE_NAMES,
     METRICS,
@@ -14,7 +15,9 @@ from flowertune.analysis.settings import (
     Job,
     Setting,
     group_settings,
+    job_rows,
     protocol_text,
+    setting_rows,
 )
 from flowertune.analysis.statistics import estimate
 from flowertune.report.console.run import ConsoleReporter
@@ -26,6 +29,14 @@ from flowertune.report.results_table import (
     percent,
     sampling_error,
 )
+from flowertune.runs.directory import to_csv
+
+
+def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+    """Write sweep.csv and summary.csv."""
+    files.write_text(folder / "sweep.csv", to_csv(*job_rows(jobs, swept)))
+    groups = group_settings(jobs, swept)
+    files.write_text(folder / "summary.csv", to_csv(*setting_rows(groups, swept)))
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
@@ -35,7 +46,15 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
     if len(groups) > 1:
         console.say(NOT_COMPARABLE)
     for group in groups:
-        _show_group(console, group, "method" in swept)
+        first = group[0]
+        console.say(protocol_text(first.results[0]))
+        order = "best top-1 on val first" if "val" in first.splits else "no val: in no order"
+        several = any(len(setting.results) > 1 for setting in group)
+        console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
+        console.console.print(_table(group, "method" in swept))
+        if any(setting.is_below_probe for setting in group):
+            console.say(BELOW_PROBE.format(first.reported_split))
+        console.say(f"sampling error (95 %) comes on top: about ± {sampling_error(first)}")
     for line in unfinished(jobs, swept):
         console.say(line)
     console.say(str(folder / "sweep.csv"))
@@ -67,18 +86,6 @@ def format_duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} minute" + ("s" if minutes > 1 else "")
     return f"{minutes / 60:.1f} hours"
-
-
-def _show_group(console: ConsoleReporter, group: Sequence[Setting], with_method: bool) -> None:
-    first = group[0]
-    console.say(protocol_text(first.results[0]))
-    order = "best top-1 on val first" if "val" in first.splits else "no val: in no order"
-    several = any(len(setting.results) > 1 for setting in group)
-    console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
-    console.console.print(_table(group, with_method))
-    if any(setting.is_below_probe for setting in group):
-        console.say(BELOW_PROBE.format(first.reported_split))
-    console.say(f"sampling error (95 %) comes on top: about ± {sampling_error(first)}")
 
 
 def _table(group: Sequence[Setting], with_method: bool) -> Table:
@@ -119,7 +126,6 @@ def _table(group: Sequence[Setting], with_method: bool) -> Table:
 
 
 def _format_range(accuracies: Sequence[float]) -> str:
-    """Format one number if all settings share it, else the range."""
     least, most = f"{min(accuracies):.2%}", f"{max(accuracies):.2%}"
     return most if least == most else f"{least}\nto {most}"
 

@@ -1,16 +1,19 @@
 """Compose the command line's config and run it as a job, a sweep or a reproduction."""
 
+import logging
 from collections.abc import Sequence
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
 from hydra.types import RunMode
 
 from flowertune.config import overrides
 from flowertune.config.compose import (
-    compose_one,
     open_composer,
     parse_arguments,
     print_config,
     show_info,
+    to_config,
 )
 from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.errors import EXIT_DONE, UsageError
@@ -52,9 +55,12 @@ def run(
             )
             is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
             overrides.check_hydra(node.hydra)
+        HydraConfig.instance().set_config(node)
         if not (is_sweep or reproduces):
             overrides.check_one_job(parsed)
-            return execute(compose_one(node))
+            configure_log(node.hydra.job_logging)
+            logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has quietened
+            return execute(to_config(node))  # Hydra's own run would compose it once more
         if not (sweeps or reproduces):
             raise UsageError("no sweeps here, by -m or by an experiment: give each key one value")
         with translate_errors():

@@ -97,10 +97,7 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
 
     flags, overrides = parser.parse_known_args(arguments)
     return compose.run(
-        overrides,
-        lambda config: _call(name, config, **vars(flags)),
-        sweeps=command.sweeps,
-        reproduces=command.reproduces,
+        overrides, lambda config: _call(name, config, **vars(flags)), command.composes
     )
 
 

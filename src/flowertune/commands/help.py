@@ -49,10 +49,9 @@ eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fis
 
 
 def _command_help(name: str) -> str:
-    """Describe a command: its usage, examples, flags and, if it composes, groups and keys."""
-    command = COMMANDS[name]
+    command, sweeps = COMMANDS[name], COMMANDS[name].composes == "sweep"
     flags = [each for each in command.arguments if each.is_flag]
-    usage = [f"[{flag.usage}]" for flag in flags] + ["[-m]"] * command.sweeps
+    usage = [f"[{flag.usage}]" for flag in flags] + ["[-m]"] * sweeps
     usage += [each.usage for each in command.arguments if not each.is_flag]
     if command.composes:
         usage.append("[group=option ...] [key=value ...]")
@@ -71,7 +70,7 @@ def _command_help(name: str) -> str:
             *(f"  {line:<{width}}  {meaning}" for line, meaning in command.examples.items()),
             *config,
             *(f"  {flag.usage:<18} {flag.meaning}" for flag in flags),
-            *[_SWEEP] * command.sweeps,
+            *[_SWEEP] * sweeps,
         ]
     )
 
@@ -99,7 +98,6 @@ def _keys() -> list[str]:
 
 
 def _rows(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield each key=default with its meaning and range."""
     for field in fields(schema):
         if not field.metadata or (field.name == "name" and field.metadata["choices"]):
             continue

@@ -29,14 +29,8 @@ def config_field(
 
     `choices` are the words it may be, the bounds are for numbers; a key may take both.
     """
-    metadata = {
-        "meaning": meaning,
-        "choices": choices,
-        "above": above,
-        "below": below,
-        "at_least": at_least,
-        "at_most": at_most,
-    }
+    bounds = {"above": above, "below": below, "at_least": at_least, "at_most": at_most}
+    metadata = {"meaning": meaning, "choices": choices, **bounds}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -84,7 +78,6 @@ def _has_type(annotation: Any, value: Any) -> bool:
 
 
 def _unmet_requirement(declaration: "Field[Any]", value: Any) -> str | None:
-    """Describe the requirement that a value of the right type does not meet, if any."""
     limits = declaration.metadata
     if isinstance(value, str):
         if not is_text(value):

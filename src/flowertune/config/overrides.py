@@ -98,7 +98,6 @@ def _check(override: Override, repository: IConfigRepository) -> None:
 
 
 def _check_options(override: Override, repository: IConfigRepository) -> None:
-    """Check that the group has the chosen option; experiments may be a list."""
     group, value = override.key_or_group, override.value()
     text = str(override.input_line).partition("=")[2]
     options = _list_options(group, repository)
@@ -198,7 +197,6 @@ def _not_settable_message(subject: str) -> str:
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each value that is no container, with its path."""
     children: Any = ()
     if isinstance(value, dict):
         children = ((f"{path}.{key}", child) for key, child in value.items())

@@ -73,29 +73,12 @@ def check_installed(group: str, name: object) -> None:
     Raises:
         UsageError: it is the option of a plug-in that is not installed.
     """
-    names = [each for kind, each in plugins() if kind == group]
-    if group in BASES and isinstance(name, str) and name not in [*_built_in(group), *names]:
+    options = {**schemas(), "solver": SOLVERS}
+    if group in BASES and isinstance(name, str) and name not in options[group]:
         raise UsageError(
             f"{_key(group)}={name}: is of a plug-in that is not installed here; install the "
             "package that it came with"
         )
-
-
-def find(group: str, name: str, built_in: Mapping[str, Any]) -> Any:
-    """Look up what a literal name stands for: one of flowertune's own, or a plug-in's.
-
-    Raises:
-        UsageError: the plug-in's cannot be imported.
-    """
-    if name in built_in:
-        return built_in[name]
-    plugin, title = plugins()[group, name]
-    try:
-        return resolve_name(plugin.implementation)
-    except Exception as error:  # as above
-        raise UsageError(
-            f"{title}: {plugin.implementation} cannot be imported ({with_type(error)})"
-        ) from error
 
 
 def bind(
@@ -104,25 +87,32 @@ def bind(
     """Find a function by its name, and give its keyword-only parameters their settings.
 
     Raises:
-        UsageError: as `find`, or a parameter of the plug-in's is no key.
+        UsageError: it is a plug-in's, and cannot be imported or has a parameter that is no key.
     """
-    function = find(group, name, built_in)
+    if name in built_in:
+        function, title = built_in[name], name
+    else:
+        plugin, title = plugins()[group, name]
+        try:
+            function = resolve_name(plugin.implementation)
+        except Exception as error:  # as above
+            raise UsageError(
+                f"{title}: {plugin.implementation} cannot be imported ({with_type(error)})"
+            ) from error
     parameters = signature(function).parameters.values()
     keys = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     unknown = sorted(set(keys) - vars(settings).keys())
     if unknown:
-        _, title = plugins()[group, name]
         raise UsageError(f"{title}: {_key(group)} has no key {', '.join(unknown)}")
     return partial(function, **{key: getattr(settings, key) for key in keys})
 
 
 def _find_problem(entry: EntryPoint, plugin: Any) -> str | None:
-    """Describe what is wrong with what an entry point names, if anything."""
     if not isinstance(plugin, Plugin):
         return f"{entry.value} is no flowertune.config.plugins.Plugin"
     if plugin.group not in BASES:
         return f"group={plugin.group}: must be one of {', '.join(BASES)}"
-    if entry.name in _built_in(plugin.group):
+    if entry.name in {**SCHEMAS, "solver": SOLVERS}[plugin.group]:
         return f"flowertune has a {plugin.group} of this name itself"
     base = BASES[plugin.group]
     if base is None:
@@ -136,10 +126,6 @@ def _find_problem(entry: EntryPoint, plugin: Any) -> str | None:
     if getattr(options, "name", None) != entry.name:
         return f"its options have no name: str = option({entry.name!r})"
     return None
-
-
-def _built_in(group: str) -> list[str]:
-    return SOLVERS if group == "solver" else list(SCHEMAS[group])
 
 
 def _key(group: str) -> str:

@@ -105,7 +105,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _chosen_schemas(config: Mapping[str, Any]) -> dict[str, type]:
-    """Map each group of a config to the schema of its option."""
     return {
         group: options[_option_name(group, config[group])]
         for group, options in schemas().items()

@@ -73,7 +73,6 @@ def _bad_combinations(config: Config) -> Iterator[str]:
 
 
 def _frozen_problems(config: Config) -> Iterator[str]:
-    """Check a model with a frozen backbone: it has one head and no augmentation."""
     method = config.model.name
     head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
     if (config.head.name, config.augmentation.name, config.loss.name) != (head, "none", "ce"):
@@ -99,7 +98,6 @@ def _frozen_problems(config: Config) -> Iterator[str]:
 
 
 def _trainval_problems(config: Config) -> Iterator[str]:
-    """Check protocol trainval: without val, nothing may be selected on it."""
     fixes = []
     if config.probe.weight_decay is None:
         if head_from_probe(config):

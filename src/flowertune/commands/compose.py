@@ -29,10 +29,10 @@ def run(
 ) -> int:
     """Compose a config and call `execute` with it, in a sweep with each of several.
 
-    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
-    composed and checked before the first job starts. A `target` of one job refuses it; of a
-    reproduction the jobs are that's. Returns the job's exit code; of several 0 where all jobs were
-    done, 2 where all were refused, else 1.
+    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN; target="job" refuses
+    it, and target="reproduction" has jobs of its own. All configs are composed and checked before
+    the first job starts. Returns the job's exit code; of several 0 where all jobs were done, 2
+    where all were refused, else 1.
 
     Raises:
         UsageError: for a config that does not compose or a value out of its range.

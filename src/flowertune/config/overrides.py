@@ -125,11 +125,7 @@ def _list_options(group: str, repository: IConfigRepository) -> list[str]:
 
 
 def check_one_job(overrides: Iterable[Override]) -> None:
-    """Check that each key has one value, as is needed outside a sweep.
-
-    Raises:
-        UsageError: a key has several values.
-    """
+    """Raise UsageError for a key with several values, of which a job takes one."""
     for override in overrides:
         if override.is_sweep_override():
             hint = "; -m makes a run of each, quotes make them one value"

@@ -68,11 +68,7 @@ def schemas() -> dict[str, dict[str, type]]:
 
 
 def check_installed(group: str, name: object) -> None:
-    """Check that a saved config's option is there: built in, or of a plug-in.
-
-    Raises:
-        UsageError: it is the option of a plug-in that is not installed.
-    """
+    """Raise UsageError where a saved config's option is of a plug-in that is not installed."""
     options = {**schemas(), "solver": SOLVERS}
     if group in BASES and isinstance(name, str) and name not in options[group]:
         raise UsageError(

@@ -14,11 +14,7 @@ from flowertune.errors import UsageError
 
 
 def check(config: Config) -> None:
-    """Check every value against its range, then the combination of values.
-
-    Raises:
-        UsageError: with the key, its value and what is allowed.
-    """
+    """Raise UsageError for the first value out of its range, else for a bad combination."""
     problem = validate(config) or next(_bad_combinations(config), None)
     if problem is not None:
         raise UsageError(problem)

@@ -26,6 +26,9 @@ KEYS = {
     "backbone=open_clip": "source name tag weights path text",
     "model=lora": "name rank alpha rank_stabilized dropout targets layers",
     "model=vpt": "name num_prompts depth shared dropout init position before_ln_pre",
+    "model=dora": "name rank alpha rank_stabilized dropout targets layers",
+    "model=layernorm": "name",
+    "model=bitfit": "name",
     "model=full": "name",
     "model=zeroshot": "name",
     "model=linear_probe": "name",
@@ -75,8 +78,11 @@ OPTIONS = {
     "head": "cosine linear text",
     "logger": "mlflow none tensorboard wandb",
     "loss": "ce focal triplet_ce",
-    "method": "best cutmix full linear_probe lora mixup triplet vpt vpt_deep vpt_shallow zeroshot",
-    "model": "full linear_probe lora vpt zeroshot",
+    "method": (
+        "best bitfit cutmix dora full layernorm linear_probe lora mixup triplet vpt vpt_deep "
+        "vpt_shallow zeroshot"
+    ),
+    "model": "bitfit dora full layernorm linear_probe lora vpt zeroshot",
     "optimizer": "adamw",
     "trainer": "default",
 }

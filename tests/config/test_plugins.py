@@ -107,7 +107,7 @@ BROKEN = {
     "no plug-in": ("poly = 3\n", "theirs.plugin:poly is no flowertune.config.plugins.Plugin"),
     "group": (
         IMPORT + "poly = Plugin('lose', 'theirs:poly')\n",
-        "group=lose: must be one of loss, head, solver",
+        "group=lose: must be one of model, loss, head, solver",
     ),
     "no options": (
         IMPORT + "poly = Plugin('loss', 'theirs:poly', dict)\n",

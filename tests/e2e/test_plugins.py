@@ -1,4 +1,4 @@
-"""A package's loss, head and solver in a training, with and without the package afterwards."""
+"""A package's adapter, loss, head and solver in a training, and afterwards without the package."""
 
 import os
 import subprocess
@@ -8,8 +8,12 @@ from typing import Any
 
 import plugin_package
 import pytest
+from safetensors.torch import load_file
 
-WORDS = ("loss=poly", "loss.epsilon=0.5", "head=mlp", "head.width=16", "probe.solver=means")
+WORDS = (
+    "model=last_norm", "loss=poly", "loss.epsilon=0.5", "head=mlp", "head.width=16",
+    "probe.solver=means",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,8 @@ def test_its_run_is_used_like_any_other(run: Path, with_plugins: Any) -> None:
     assert '"ce": ' in (run / "metrics.jsonl").read_text()
     config = (run / "config.yaml").read_text()
     assert "epsilon: 0.5" in config
+    trained = load_file(run / "adapter/visual.safetensors")
+    assert trained.keys() == {"ln_post.weight", "ln_post.bias"}
     measured = with_plugins("evaluate", "runs/r", cwd=run.parents[1])
     assert measured.returncode == 0, measured.stderr
     predicted = with_plugins("predict", "runs/r", str(run / "nowhere.jpg"), cwd=run.parents[1])
@@ -74,8 +80,8 @@ def test_without_the_package_a_line_names_what_is_missing(run: Path, flowertune:
         process = flowertune(*words, cwd=run.parents[1])
         assert process.returncode == 2
         assert process.stderr == (
-            f"flowertune {words[0]}: head=mlp: is of a plug-in that is not installed here; install "
-            "the package that it came with\n"
+            f"flowertune {words[0]}: model=last_norm: is of a plug-in that is not installed here; "
+            "install the package that it came with\n"
         )
     process = flowertune("train", "--config-path", str(run), cwd=run.parents[1])
     assert process.returncode == 2

@@ -86,7 +86,9 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
         run.write_results(
             {
                 "method": config.method, "protocol": "made for a | test", "seed": 42,
-                "device": "cpu", "precision": "fp32", "notes": [], "splits": {"val": measured},
+                "model": config.model.name, "device": "cpu", "precision": "fp32", "notes": [],
+                "trainable_parameters": classifier.trainable_parameters,
+                "splits": {"val": measured},
                 "baselines": {"zeroshot": None, "linear_probe": None},
             }
         )  # fmt: skip

@@ -23,7 +23,12 @@ KINDS = {
     "open_clip lora": (*LORA, "backbone.tag=laion_and_mine"),
     "open_clip full": ("method=full", "head.from_probe=false"),
     "open_clip cosine": (*LORA, "head=cosine"),
+    "open_clip dora": ("method=dora", "model.targets=[v,mlp]"),
+    "open_clip layernorm": ("method=layernorm",),
+    "open_clip bitfit": ("method=bitfit", "head=cosine"),
     "torch lora": LORA,
+    "torch dora": ("method=dora", "model.rank_stabilized=true"),
+    "torch bitfit": ("method=bitfit",),
     "torch vpt": ("method=vpt_deep", "model.num_prompts=4", "model.depth=2", "head=cosine"),
 }
 
@@ -158,9 +163,11 @@ def test_what_a_format_cannot_hold_is_refused_with_those_that_can(
         return refusal(lambda: execute(words))
 
     (_, vpt), (_, full) = exported["torch vpt"], exported["open_clip full"]
+    _, layernorm = exported["open_clip layernorm"]
     assert "take onnx or torch" in refused(vpt, "open_clip")
     assert "take onnx or torch" in refused(vpt, "peft")
-    assert "take open_clip, onnx or torch" in refused(full, "peft")
+    for tower in (full, layernorm):
+        assert "take open_clip, onnx or torch" in refused(tower, "peft")
     tower = {**small_config["vision_cfg"], "no_ln_pre": True}
     other = write_open_clip(tmp_path / "other", {**small_config, "vision_cfg": tower})
     message = refused(leave(tmp_path / "runs", *LORA, backbone=other), "peft")

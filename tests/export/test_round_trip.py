@@ -29,8 +29,8 @@ PHOTOS = 200
 DRAWN = ("data=synthetic", "data.train_per_class=2", "data.val_per_class=10",
          "data.test_per_class=1")  # fmt: skip
 SHORT = ("trainer.epochs=1", "run.report=false", "baselines=false", "trainer.device=cpu")
-HELD = {"vpt": ("onnx", "torch"), "lora": ("open_clip", "peft", "onnx", "torch")}
-WITH_LORA = ("lora", "mixup", "cutmix", "triplet", "best")
+HELD = {"vpt": ("onnx", "torch"), "peft": ("open_clip", "peft", "onnx", "torch")}
+WITH_PEFT = ("lora", "dora", "mixup", "cutmix", "triplet", "best")
 OTHERS = ("open_clip", "onnx", "torch")
 
 Opened = Callable[..., dict[str, list[list[float]]]]
@@ -59,7 +59,7 @@ def _exported(folder: Path, photos: Path, *words: str) -> Exported:
     run = folder / "runs" / "run"
     adapter = {path.name for path in (run / "adapter").iterdir()}
     kind = (
-        "vpt" if "prompts.json" in adapter else "lora" if "adapter_config.json" in adapter else ""
+        "vpt" if "prompts.json" in adapter else "peft" if "adapter_config.json" in adapter else ""
     )
     exports = {}
     for form in HELD.get(kind, OTHERS):
@@ -102,7 +102,7 @@ def test_every_method_says_the_same_by_the_other_libraries_alone(
 ) -> None:
     (folder := tmp_path / "here").mkdir()
     made = _exported(folder, tmp_path / "synthetic", f"method={method}", "backbone=tiny", *DRAWN)
-    assert ("peft" in made.exports) == (method in WITH_LORA)
+    assert ("peft" in made.exports) == (method in WITH_PEFT)
     _check(made, opened_alone, TINY)
 
 
@@ -122,7 +122,7 @@ def test_real_photos_are_answered_the_same(
     (folder := tmp_path / "here").mkdir()
     words = (*loaded, "data=folder", f"data.root={photos}", "data.shots=4", f"method={method}")
     made = _exported(folder, photos, *words)
-    assert ("peft" in made.exports) == (method in WITH_LORA and backbone == "tiny")
+    assert ("peft" in made.exports) == (method in WITH_PEFT and backbone == "tiny")
     _check(made, opened_alone, base)
 
 

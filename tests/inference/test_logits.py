@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from flowertune.config.model import LoraConfig
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.inference.logits import encode, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
-from flowertune.models.adapters.lora import add_lora
+from flowertune.models.adapters.lora import LORA
+from flowertune.models.adapters.none import LINEAR_PROBE, ZEROSHOT
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
 from flowertune.runtime.device import Compute
@@ -16,13 +18,12 @@ CLASSES = ("rose", "tulip", "lily", "iris", "daisy", "aster", "poppy")
 
 @pytest.fixture
 def classifier(small):
-    add_lora(small, rank=2, alpha=4.0, rank_stabilized=False, dropout=0.5, targets=["q"],
-             layers=None, seed=1)  # fmt: skip
+    LORA.attach(LoraConfig(rank=2, alpha=4.0, dropout=0.5, targets=["q"]), small, seed=1)
     generator = torch.Generator().manual_seed(2)
     for parameter in small.visual.parameters():
         if parameter.requires_grad:
             parameter.data = torch.randn(parameter.shape, generator=generator) / 8
-    return Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), "lora")
+    return Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), LORA)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, reques
 
 
 def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels, five_at_once):
-    probe = Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), "zeroshot")
+    probe = Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), ZEROSHOT)
     outputs = run(probe, pixels, 11)
     sizes = sizes_of(small.visual.conv1)
     mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
@@ -102,7 +103,7 @@ def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels,
 
 def test_a_head_gets_features_in_the_parts_that_inference_has(small, pixels, five_at_once):
     head = LinearHead(small.embedding_dim, 7, None, None, seed=1)
-    probe = Classifier(small, head, "linear_probe")
+    probe = Classifier(small, head, LINEAR_PROBE)
     sizes = sizes_of(head)
     outputs = run(probe, pixels, 8)
     again = infer_features(probe, outputs.embedding, 8)

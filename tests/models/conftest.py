@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from flowertune.models.adapters.vpt import make_prompts
+from flowertune.config.model import VptConfig
+from flowertune.models.adapters.vpt import VPT
 from flowertune.models.backbone import Backbone
 from flowertune.models.visual_prompts import VisualPrompts
 
@@ -43,17 +44,8 @@ def tower_dir(
 
 
 def _initial_prompts(backbone: Backbone, **changes: Any) -> VisualPrompts:
-    settings: dict[str, Any] = {
-        "num_prompts": 5,
-        "depth": "deep",
-        "shared": False,
-        "dropout": 0.0,
-        "init": "vpt_uniform",
-        "position": "after_cls",
-        "before_ln_pre": True,
-        "seed": 42,
-    }
-    return make_prompts(backbone, **{**settings, **changes})
+    seed = changes.pop("seed", 42)
+    return VPT.attach(VptConfig(**{"num_prompts": 5, **changes}), backbone, seed)
 
 
 @pytest.fixture(scope="session")

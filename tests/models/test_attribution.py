@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from flowertune.models.adapters.none import LINEAR_PROBE
+from flowertune.models.adapters.registry import ADAPTERS
 from flowertune.models.attribution import can_attribute, patch_attribution
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
@@ -58,14 +60,17 @@ def a_head():
 
 @pytest.mark.parametrize("position", ["after_cls", "end"])
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-@pytest.mark.parametrize("mode", ["linear_probe", "full"])
+@pytest.mark.parametrize("mode", ["linear_probe", "full", "layernorm", "bitfit"])
 def test_it_is_what_the_rule_gives_written_out(
     small_dir, images, trained_prompts, mode, depth, position
 ):
     backbone, head = load_directory(small_dir, text=False), a_head()
     where = {"depth": depth, "position": position, "before_ln_pre": False}
     prompts = trained_prompts(backbone, num_prompts=P, **where) if depth else None
-    classifier = Classifier(backbone, head, "vpt" if depth else mode, prompts)
+    adapter = ADAPTERS["vpt" if depth else mode]
+    if not depth:
+        adapter.attach(adapter.config(), backbone, seed=42)
+    classifier = Classifier(backbone, head, adapter, prompts)
     labels = torch.tensor([1, 0, 5, 1])
     found = patch_attribution(classifier, images, labels)
     assert all(parameter.grad is None for parameter in classifier.parameters())
@@ -82,7 +87,7 @@ def test_it_is_what_the_rule_gives_written_out(
 def test_a_photo_has_the_same_alone_and_beside_others_and_another_for_another_class(
     small_dir, images
 ):
-    classifier = Classifier(load_directory(small_dir, text=False), a_head(), "linear_probe")
+    classifier = Classifier(load_directory(small_dir, text=False), a_head(), LINEAR_PROBE)
     labels = torch.tensor([1, 0, 5, 1])
     together = patch_attribution(classifier, images, labels)
     alone = patch_attribution(classifier, images[2:3], labels[2:3])

@@ -2,35 +2,45 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.adapters.lora import add_lora
+from flowertune.models.adapters.lora import LORA
+from flowertune.models.adapters.registry import ADAPTERS
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
 
+MODES = ["lora", "dora", "vpt", "layernorm", "bitfit", "linear_probe", "full"]
+
 
 @pytest.fixture
-def build(small_dir, initial_prompts):
+def build(small_dir):
     def build(mode, folder=small_dir, dropout=0.5):
         backbone = load_directory(folder, text=False)
-        prompts = None
-        if mode == "vpt":
-            prompts = initial_prompts(backbone, depth=2, dropout=dropout)
-        if mode == "lora":
-            add_lora(
-                backbone,
-                rank=2,
-                alpha=2.0,
-                rank_stabilized=False,
-                dropout=dropout,
-                targets=["q", "v"],
-                layers=None,
-                seed=42,
-            )
+        adapter = ADAPTERS[mode]
+        options = {
+            "vpt": {"num_prompts": 5, "depth": 2, "dropout": dropout},
+            "lora": {"rank": 2, "alpha": 2.0, "dropout": dropout, "targets": ["q", "v"]},
+        }
+        options["dora"] = options["lora"]
+        prompts = adapter.attach(adapter.config(**options.get(mode, {})), backbone, seed=42)
         dim = backbone.embedding_dim
         head = LinearHead(dim, 5, torch.full((dim,), 0.1), torch.full((dim,), 2.0), seed=42)
-        return Classifier(backbone, head, mode, prompts)
+        return Classifier(backbone, head, adapter, prompts)
 
     return build
+
+
+def names_of(classifier, mode):
+    """What each adapter trains, by hand."""
+    tower = {name for name, _ in classifier.visual.named_parameters(prefix="visual")}
+    return {
+        "lora": {name for name in tower if ".lora_" in name},
+        "dora": {name for name in tower if ".lora_" in name},
+        "vpt": {"prompts.embeddings"},
+        "layernorm": {name for name in tower if ".ln_" in name},
+        "bitfit": {name for name in tower if name.endswith(".bias")},
+        "linear_probe": set(),
+        "full": tower,
+    }[mode]
 
 
 def step(classifier, images, lr=0.1):
@@ -44,17 +54,15 @@ def step(classifier, images, lr=0.1):
     return {name for name, p in classifier.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("mode", ["lora", "vpt", "linear_probe", "full"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode):
     classifier = build(mode)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with_gradient = step(classifier, images)
     head = {"head.linear.weight", "head.linear.bias"}
-    lora = {name for name in before if ".lora_" in name}
-    tower = {name for name, _ in classifier.visual.named_parameters(prefix="visual")}
-    prompts = {"prompts.embeddings"}
-    adapters = {"lora": lora, "vpt": prompts, "linear_probe": set(), "full": tower}
-    expected = head | adapters[mode]
+    adapter = names_of(classifier, mode)
+    assert bool(adapter) == (mode != "linear_probe")
+    expected = head | adapter
     assert with_gradient == expected
     moved = {
         n for n, tensor in classifier.state_dict().items() if not torch.equal(tensor, before[n])
@@ -67,7 +75,7 @@ def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode)
 
 
 def test_shapes_and_types_under_autocast_too(build, images):
-    for mode in ("lora", "vpt", "linear_probe", "full"):
+    for mode in MODES:
         classifier = build(mode)
         with torch.autocast("cpu", torch.bfloat16):
             embedding, logits = classifier(images)
@@ -88,8 +96,10 @@ def test_only_lora_dropouts_train_in_a_lora_tower(build, images):
 
 
 def test_no_dropout_is_no_work(build):
-    classifier = build("lora", dropout=0.0)
-    assert all(isinstance(d, nn.Identity) for ds in classifier.dropouts for d in ds.values())
+    visual = build("lora", dropout=0.0).visual
+    dropouts = LORA.training_modules(visual)
+    assert dropouts
+    assert all(isinstance(each, nn.Identity) for layer in dropouts for each in layer.values())
 
 
 def test_frozen_towers_stay_in_eval_mode_and_trained_ones_do_not(build, resnet_dir):
@@ -103,14 +113,7 @@ def test_a_linear_probe_builds_no_graph_through_the_tower(build, images):
     assert logits.requires_grad
 
 
-def test_mode_and_backbone_must_agree(build, small):
-    with pytest.raises(AssertionError, match="lora"):
-        Classifier(small, nn.Linear(32, 5), "lora")
-    with pytest.raises(AssertionError, match="vpt"):
-        Classifier(small, nn.Linear(32, 5), "vpt")
-
-
-@pytest.mark.parametrize("mode", ["lora", "vpt", "linear_probe", "full"])
+@pytest.mark.parametrize("mode", MODES)
 def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, small_dir, mode):
     folder = resnet_dir if mode == "full" else small_dir  # with batch norm's running statistics
     images = torch.randn(4, 3, 64, 64) if mode == "full" else images
@@ -125,11 +128,9 @@ def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, 
         assert not torch.equal(fresh(images)[1], expected)
         fresh.load_trainable_state(state)
         assert torch.equal(fresh(images)[1], expected)
-    names = {name.split(".")[0] for name in state}
-    adapters = {"lora": {"visual"}, "vpt": {"prompts"}, "linear_probe": set(), "full": {"visual"}}
-    assert names == {"head"} | adapters[mode]
-    if mode == "lora":
-        assert all(".lora_" in name for name in state if name.startswith("visual."))
+    tower = {name for name in state if not name.startswith("head.")}
+    buffers = {f"visual.{name}" for name, _ in fresh.visual.named_buffers()}
+    assert tower == names_of(fresh, mode) | (buffers if mode == "full" else set())
 
 
 def test_a_state_of_another_classifier_is_not_taken(build):

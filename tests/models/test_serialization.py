@@ -14,7 +14,7 @@ from flowertune.config.head import CosineHeadConfig, LinearHeadConfig
 from flowertune.config.model import FullConfig, LinearProbeConfig, LoraConfig, VptConfig
 from flowertune.config.schema import Config
 from flowertune.models import serialization
-from flowertune.models.adapters.vpt import load_prompts
+from flowertune.models.adapters.vpt import VPT
 from flowertune.models.backbone import load_directory
 from flowertune.models.factory import build_classifier
 from flowertune.models.vision_tower import embed
@@ -86,7 +86,7 @@ def test_prompts_and_the_head_file_give_the_same_logits(small_dir, images, tmp_p
     }  # fmt: skip
     assert json.loads((tmp_path / "model.json").read_text())["model"] == asdict(model)
     fresh = load_directory(small_dir, text=False)
-    again = embed(fresh.visual, images, load_prompts(fresh, tmp_path))
+    again = embed(fresh.visual, images, VPT.load(fresh, tmp_path))
     assert torch.equal(again, embedding)
     assert not torch.allclose(again, fresh.encode_image(images))
     head = load_file(tmp_path / "head.safetensors")

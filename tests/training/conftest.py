@@ -22,7 +22,7 @@ from flowertune.data.transforms.mixup import MixSettings
 from flowertune.inference.logits import Outputs, infer
 from flowertune.losses import factory
 from flowertune.metrics import SplitMetrics, measure
-from flowertune.models.adapters.lora import add_lora
+from flowertune.models.adapters.registry import ADAPTERS
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
@@ -173,18 +173,11 @@ def prepare(small_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepar
     ) -> Training:
         backbone = load_directory(small_dir, text=False)
         head = LinearHead(backbone.embedding_dim, CLASSES, None, None, seed=42)
-        if model == "lora":
-            add_lora(
-                backbone,
-                rank=2,
-                alpha=4.0,
-                rank_stabilized=False,
-                dropout=dropout,
-                targets=["q", "v"],
-                layers=None,
-                seed=42,
-            )
-        classifier = Classifier(backbone, head, model)  # type: ignore[arg-type]
+        low_rank = {"rank": 2, "alpha": 4.0, "dropout": dropout, "targets": ["q", "v"]}
+        adapter = ADAPTERS[model]
+        options = low_rank if adapter.is_peft else {}
+        prompts = adapter.attach(adapter.config(**options), backbone, 42)
+        classifier = Classifier(backbone, head, adapter, prompts)
         rng = np.random.default_rng(5)
         trainer = replace(SETTINGS, **settings)
         photos = TrainLoader(

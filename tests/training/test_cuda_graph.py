@@ -151,10 +151,10 @@ def assert_same(plain, replayed):
     assert replayed.lines == plain.lines
 
 
-@pytest.mark.parametrize("model", ["lora", "full"])
+@pytest.mark.parametrize("model", ["lora", "dora", "vpt", "layernorm", "bitfit", "full"])
 def test_a_replayed_training_is_the_same_training(both, mixup, model):
     """Its rates warm up and fall, and dropout, crops and partners differ from step to step."""
-    dropout = 0.2 if model == "lora" else 0.0
+    dropout = 0.2 if model in ("lora", "dora") else 0.0
     plain, replayed, recorder = both(
         model=model, recipe=mixup, dropout=dropout, epochs=3, ema=0.9, clip_norm=1.0
     )

@@ -24,6 +24,9 @@ METHODS = (
     ("method=lora", "trainer.ema=0.9"),
     ("method=vpt",),
     ("method=vpt_deep", "model.depth=2"),
+    ("method=dora", "model.targets=[v,mlp]"),
+    ("method=layernorm",),
+    ("method=bitfit",),
     ("method=full",),
     ("method=linear_probe",),
 )

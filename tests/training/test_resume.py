@@ -82,11 +82,23 @@ def lives(life, name, stops, **settings):
     [
         HARD,
         {**HARD, "model": "full", "dropout": 0.0, "lr": 1e-4},
+        {**HARD, "model": "dora"},
+        {**HARD, "model": "layernorm"},
+        {**HARD, "model": "bitfit"},
         {**HARD, "accumulation": 2, "resident": False, "precision": "bf16"},
         {**HARD, "precision": "fp16"},
         {**HARD, "epochs": 8, "patience": 2, "monitor": "loss", "lr": 2e-2},
     ],
-    ids=["lora", "full", "accumulated, streamed, bf16", "fp16", "early stopping"],
+    ids=[
+        "lora",
+        "full",
+        "dora",
+        "layernorm",
+        "bitfit",
+        "accumulated, streamed, bf16",
+        "fp16",
+        "early stopping",
+    ],
 )
 def test_stopped_anywhere_it_ends_in_the_same_bits(life, tmp_path, settings):
     whole, weights, average = life("whole", **settings)

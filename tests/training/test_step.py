@@ -12,10 +12,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from flowertune.config.model import LoraConfig
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.transforms.mixup import MixSettings
 from flowertune.losses import factory
-from flowertune.models.adapters.lora import add_lora
+from flowertune.models.adapters.lora import LORA
 from flowertune.models.backbone import load_directory
 from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
@@ -146,9 +147,8 @@ def test_nothing_is_kept_for_the_backward_pass_below_the_first_part_that_is_trai
     def bytes_kept(layers, below_without_gradients):
         backbone = load_directory(small_dir, text=False)
         *below, last = range(len(backbone.visual.transformer.resblocks))
-        add_lora(backbone, rank=2, alpha=4.0, rank_stabilized=False, dropout=0.0,
-                 targets=["q", "v"], layers=None if layers == "all" else [last],
-                 seed=42)  # fmt: skip
+        where = {"targets": ["q", "v"], "layers": None if layers == "all" else [last]}
+        LORA.attach(LoraConfig(rank=2, alpha=4.0, **where), backbone, seed=42)
         for block in below if below_without_gradients else ():
             module = backbone.visual.transformer.resblocks[block]
             module.forward = torch.no_grad()(module.forward)

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from flowertune.models.adapters.lora import add_lora
+from flowertune.config.model import LoraConfig
+from flowertune.models.adapters.full import FULL
+from flowertune.models.adapters.lora import LORA
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import LinearHead
 from flowertune.training.wise_ft import choose_scale, interpolate
@@ -10,9 +12,8 @@ from flowertune.training.wise_ft import choose_scale, interpolate
 @pytest.fixture
 def lora(small):
     """A classifier with LoRA, its initial state, and a state as after training."""
-    add_lora(small, rank=2, alpha=4.0, rank_stabilized=False, dropout=0.0, targets=["q", "mlp"],
-             layers=None, seed=1)  # fmt: skip
-    classifier = Classifier(small, LinearHead(small.embedding_dim, 5, None, None, seed=1), "lora")
+    LORA.attach(LoraConfig(rank=2, alpha=4.0, targets=["q", "mlp"]), small, seed=1)
+    classifier = Classifier(small, LinearHead(small.embedding_dim, 5, None, None, seed=1), LORA)
     initial = classifier.trainable_state()
     generator = torch.Generator().manual_seed(2)
     trained = {n: 0.2 * torch.randn(t.shape, generator=generator) for n, t in initial.items()}
@@ -32,7 +33,7 @@ def test_the_update_grows_in_a_straight_line_and_the_head_stays_trained(lora):
     classifier.load_trainable_state(trained)
     full, head = update(classifier)
     for scale in (0.0, 0.25, 1.0, 1.5):
-        classifier.load_trainable_state(interpolate(initial, trained, scale))
+        classifier.load_trainable_state(interpolate(LORA, initial, trained, scale))
         scaled, its_head = update(classifier)
         torch.testing.assert_close(scaled, scale * full)
         assert torch.equal(its_head, head)
@@ -62,6 +63,6 @@ def test_the_scale_of_the_highest_score_is_chosen(lora, scores, expected):
 def test_a_tower_that_was_trained_whole_goes_from_initial_to_trained():
     initial = {"visual.conv1.weight": torch.zeros(2), "head.linear.bias": torch.zeros(2)}
     trained = {"visual.conv1.weight": torch.ones(2), "head.linear.bias": torch.ones(2)}
-    half = interpolate(initial, trained, 0.5)
+    half = interpolate(FULL, initial, trained, 0.5)
     assert torch.equal(half["visual.conv1.weight"], torch.full((2,), 0.5))
     assert torch.equal(half["head.linear.bias"], torch.ones(2))

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any, TypeVar
 
 from flowertune.analysis.statistics import Estimate, estimate
+from flowertune.config.model import model_config
 from flowertune.metrics import EVALUATED_SPLITS, reported_split
 from flowertune.runs.directory import Run
 from flowertune.runs.finished import FinishedRun
@@ -106,7 +107,7 @@ class Setting:
     @property
     def is_below_probe(self) -> bool:
         """Whether its mean is below its linear probe's, on test if there is one."""
-        if all(results["model"] in BASELINE_NAMES for results in self.results):
+        if not any(model_config(each["model"]).trains_backbone for each in self.results):
             return False
         probe = self.metrics(self.reported_split, "linear_probe")
         top1 = self.estimate(self.reported_split, "top1").mean

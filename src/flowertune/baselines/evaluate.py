@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.baselines.zero_shot import zero_shot_logits
+from flowertune.config.model import model_config
 from flowertune.metrics import measure, reported_split
 
 
@@ -57,7 +58,7 @@ def notes(
     if not enabled:
         return ["no zero-shot and no linear probe: baselines=false"]
     lines = [] if has_text else ["no zero-shot: backbone.text=false"]
-    if model == "linear_probe":  # it is that probe: float32 may yet rank a tie otherwise
+    if model_config(model).is_probe:  # it is that probe: float32 may yet rank a tie otherwise
         return lines
     split = reported_split(metrics)
     probe = baselines["linear_probe"]["splits"][split]["top1"]

@@ -24,7 +24,6 @@ from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import TrainingError
 from flowertune.files import lock, write_bytes
 from flowertune.models.backbone import Backbone
-from flowertune.models.classifier import FROZEN
 from flowertune.runtime.device import Compute
 
 # Raise it when this package comes to compute other features from the same inputs.
@@ -183,7 +182,7 @@ def _checksum(features: Tensor) -> str:
 
 def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
     """List the splits whose frozen features are needed."""
-    if config.baselines or config.model.name in FROZEN:
+    if config.baselines or not config.model.trains_backbone:
         return splits
     if head_from_probe(config):
         return [name for name in splits if name != "test"]

@@ -23,7 +23,6 @@ from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.inference.logits import infer
 from flowertune.metrics import measure
-from flowertune.models.classifier import FROZEN
 from flowertune.report.console import bench as report
 from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runtime import memory
@@ -51,7 +50,7 @@ def execute(config: Config, as_json: bool) -> int:
         FlowertuneError: out of memory.
         TrainingError: a loss that is not finite.
     """
-    if config.model.name in FROZEN:
+    if not config.model.trains_backbone:
         raise UsageError(
             f"model={config.model.name}: takes no training steps, so none can be timed"
         )

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from flowertune.config import augmentation, data, head, logger, loss, model
+from flowertune.config import augmentation, data, head, logger, loss
 from flowertune.config.backbone import BackboneConfig
+from flowertune.config.model import MODEL_CONFIGS
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
 
@@ -19,13 +20,7 @@ def _by_name(*schemas: Any) -> dict[str, type]:
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},
-    "model": _by_name(
-        model.LoraConfig,
-        model.VptConfig,
-        model.FullConfig,
-        model.ZeroShotConfig,
-        model.LinearProbeConfig,
-    ),
+    "model": MODEL_CONFIGS,
     "head": _by_name(head.LinearHeadConfig, head.CosineHeadConfig, head.TextHeadConfig),
     "augmentation": _by_name(
         augmentation.NoAugmentationConfig,

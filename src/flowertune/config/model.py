@@ -1,15 +1,27 @@
 """Configs of the adapters, the part trained inside the backbone."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from flowertune.config.fields import MISSING, config_field, option
 
 
 @dataclass
 class ModelConfig:
-    """Adapter trained inside the backbone."""
+    """Adapter trained inside the backbone.
+
+    `trains_backbone`: it is trained in steps; otherwise the backbone stays as it is, with a head
+    of its frozen features: the linear probe where `is_probe`, else one that nothing is trained of.
+    """
+
+    trains_backbone: ClassVar[bool] = True
+    is_probe: ClassVar[bool] = False
 
     name: str = config_field(MISSING, "adapter")
+
+    def violation(self) -> str | None:
+        """Report a value that its own range does not rule out; None if all are valid."""
+        return None
 
 
 @dataclass
@@ -29,6 +41,21 @@ class LoraConfig(ModelConfig):
     layers: list[int] | None = config_field(
         None, "blocks that are adapted, from 0; null: all", at_least=0
     )
+
+    def violation(self) -> str | None:
+        """Report a choice that leaves nothing to adapt."""
+        if not self.targets:
+            return "model.targets=[]: LoRA needs at least one of q, k, v, out, mlp"
+        if self.layers == []:
+            return "model.layers=[]: LoRA needs at least one layer; null means all"
+        return None
+
+
+@dataclass
+class DoraConfig(LoraConfig):
+    """LoRA of the weights' direction, and each output's magnitude beside it (Liu et al. 2024)."""
+
+    name: str = option("dora")
 
 
 @dataclass
@@ -62,12 +89,17 @@ class VptConfig(ModelConfig):
 class ZeroShotConfig(ModelConfig):
     """Zero-shot: no training, the prompts' text embeddings are the class vectors."""
 
+    trains_backbone: ClassVar[bool] = False
+
     name: str = option("zeroshot")
 
 
 @dataclass
 class LinearProbeConfig(ModelConfig):
     """Linear probe: a linear head fitted on the features of the frozen backbone."""
+
+    trains_backbone: ClassVar[bool] = False
+    is_probe: ClassVar[bool] = True
 
     name: str = option("linear_probe")
 
@@ -77,3 +109,31 @@ class FullConfig(ModelConfig):
     """Full fine-tuning of the image tower."""
 
     name: str = option("full")
+
+
+@dataclass
+class LayerNormConfig(ModelConfig):
+    """Gains and biases of the image tower's LayerNorms."""
+
+    name: str = option("layernorm")
+
+
+@dataclass
+class BitFitConfig(ModelConfig):
+    """Biases of the image tower (Ben Zaken et al. 2022)."""
+
+    name: str = option("bitfit")
+
+
+MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
+    config.name: config
+    for config in (
+        LoraConfig, DoraConfig, VptConfig, LayerNormConfig, BitFitConfig, FullConfig,
+        ZeroShotConfig, LinearProbeConfig,
+    )
+}  # fmt: skip
+
+
+def model_config(name: str) -> type[ModelConfig]:
+    """Look up what a run's `model.name` says of it, by a package that may not be here any more."""
+    return MODEL_CONFIGS.get(name, ModelConfig)

@@ -14,11 +14,17 @@ from typing import Any
 from flowertune.config.groups import SCHEMAS
 from flowertune.config.head import HeadConfig
 from flowertune.config.loss import LossConfig
+from flowertune.config.model import ModelConfig
 from flowertune.config.probe import SOLVERS
 from flowertune.errors import UsageError, with_type
 
 # What plug-ins may add, and what the config of each is derived from; a solver has probe's keys.
-BASES: dict[str, type | None] = {"loss": LossConfig, "head": HeadConfig, "solver": None}
+BASES: dict[str, type | None] = {
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "head": HeadConfig,
+    "solver": None,
+}
 
 
 @dataclass(frozen=True)
@@ -77,28 +83,37 @@ def check_installed(group: str, name: object) -> None:
         )
 
 
+def find(group: str, name: str, built_in: Mapping[str, Any]) -> Any:
+    """Look up what a literal name stands for: one of flowertune's own, or a plug-in's.
+
+    Raises:
+        UsageError: the plug-in's cannot be imported.
+    """
+    if name in built_in:
+        return built_in[name]
+    plugin, title = plugins()[group, name]
+    try:
+        return resolve_name(plugin.implementation)
+    except Exception as error:  # as above
+        raise UsageError(
+            f"{title}: {plugin.implementation} cannot be imported ({with_type(error)})"
+        ) from error
+
+
 def bind(
     group: str, name: str, built_in: Mapping[str, Callable[..., Any]], settings: Any
 ) -> Callable[..., Any]:
     """Find a function by its name, and give its keyword-only parameters their settings.
 
     Raises:
-        UsageError: it is a plug-in's, and cannot be imported or has a parameter that is no key.
+        UsageError: as `find`, or a parameter of the plug-in's is no key.
     """
-    if name in built_in:
-        function, title = built_in[name], name
-    else:
-        plugin, title = plugins()[group, name]
-        try:
-            function = resolve_name(plugin.implementation)
-        except Exception as error:  # as above
-            raise UsageError(
-                f"{title}: {plugin.implementation} cannot be imported ({with_type(error)})"
-            ) from error
+    function = find(group, name, built_in)
     parameters = signature(function).parameters.values()
     keys = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     unknown = sorted(set(keys) - vars(settings).keys())
     if unknown:
+        _, title = plugins()[group, name]
         raise UsageError(f"{title}: {_key(group)} has no key {', '.join(unknown)}")
     return partial(function, **{key: getattr(settings, key) for key in keys})
 

@@ -9,7 +9,7 @@ from flowertune.config.fields import MISSING, config_field
 from flowertune.config.head import HeadConfig, LinearHeadConfig
 from flowertune.config.logger import LoggerConfig
 from flowertune.config.loss import LossConfig
-from flowertune.config.model import LinearProbeConfig, ModelConfig
+from flowertune.config.model import ModelConfig
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.probe import ProbeConfig
 from flowertune.config.run import RunConfig
@@ -39,6 +39,4 @@ class Config:
 def head_from_probe(config: Config) -> bool:
     """Whether the head is, or starts as, the linear probe of the frozen features."""
     head = config.head
-    return isinstance(config.model, LinearProbeConfig) or (
-        isinstance(head, LinearHeadConfig) and head.from_probe
-    )
+    return config.model.is_probe or (isinstance(head, LinearHeadConfig) and head.from_probe)

@@ -7,8 +7,7 @@ from flowertune.config.augmentation import BasicAugmentationConfig, MixingConfig
 from flowertune.config.fields import format_value, validate
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.loss import ClassBatches, CrossEntropyConfig
-from flowertune.config.model import LinearProbeConfig, LoraConfig, ZeroShotConfig
-from flowertune.config.plugins import bind, plugins
+from flowertune.config.plugins import bind, find, plugins
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.errors import UsageError
 
@@ -21,7 +20,8 @@ def check(config: Config) -> None:
     for group, name in plugins():
         settings: Any = config.probe if group == "solver" else getattr(config, group)
         if name == (settings.solver if group == "solver" else settings.name):
-            bind(group, name, {}, settings)  # a broken one is refused here
+            # a broken one is refused here; an adapter takes its config whole
+            find(group, name, {}) if group == "model" else bind(group, name, {}, settings)
 
 
 def _bad_combinations(config: Config) -> Iterator[str]:
@@ -40,14 +40,12 @@ def _bad_combinations(config: Config) -> Iterator[str]:
     limit = f"at most trainer.epochs, which is {trainer.epochs}"
     if trainer.warmup_epochs > trainer.epochs:
         yield f"trainer.warmup_epochs={trainer.warmup_epochs:g}: {limit}"
-    if isinstance(config.model, ZeroShotConfig | LinearProbeConfig):
+    if not config.model.trains_backbone:
         yield from _frozen_problems(config)
     if isinstance(augmentation, MixingConfig) and augmentation.mix_off_epochs > trainer.epochs:
         yield f"augmentation.mix_off_epochs={augmentation.mix_off_epochs}: {limit}"
-    if isinstance(config.model, LoraConfig) and not config.model.targets:
-        yield "model.targets=[]: LoRA needs at least one of q, k, v, out, mlp"
-    if isinstance(config.model, LoraConfig) and config.model.layers == []:
-        yield "model.layers=[]: LoRA needs at least one layer; null means all"
+    if violation := config.model.violation():
+        yield violation
     if isinstance(augmentation, BasicAugmentationConfig):
         for name in ("scale", "ratio"):
             span = getattr(augmentation, name)
@@ -70,7 +68,7 @@ def _bad_combinations(config: Config) -> Iterator[str]:
 
 def _frozen_problems(config: Config) -> Iterator[str]:
     method = config.model.name
-    head = "text" if isinstance(config.model, ZeroShotConfig) else "linear"
+    head = "linear" if config.model.is_probe else "text"
     if (config.head.name, config.augmentation.name, config.loss.name) != (head, "none", "ce"):
         yield (
             f"model={method}: needs head={head}, augmentation=none and loss=ce, "

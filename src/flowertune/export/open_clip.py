@@ -20,14 +20,13 @@ BUNDLED: tuple[str, ...] = ()
 
 
 def unsupported_reason(model: Predictor) -> str | None:
-    """Every model without prompts is supported."""
-    if model.classifier.prompts is not None:
-        return "open_clip has no visual prompts; take onnx or torch"
-    return None
+    """Every model that the weights of its image tower hold is supported."""
+    outside = model.classifier.adapter.outside_tower
+    return None if outside is None else f"open_clip has no {outside}; take onnx or torch"
 
 
 def write(model: Predictor, folder: Path) -> None:
-    """Write the whole model, LoRA merged into the image tower, and the head."""
+    """Write the whole model, the adapter merged into the image tower, and the head."""
     backbone = model.backbone
     settings: dict[str, Any] = {
         "model_cfg": backbone.architecture(),

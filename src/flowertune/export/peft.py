@@ -21,11 +21,11 @@ BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
 def unsupported_reason(model: Predictor) -> str | None:
-    """LoRA is supported, on towers that transformers' CLIP has."""
-    model_name = model.config.model.name
-    if model_name != "lora":
-        formats = "onnx or torch" if model_name == "vpt" else "open_clip, onnx or torch"
-        return f"peft has LoRA alone, and this is model={model_name}; take {formats}"
+    """LoRA and DoRA are supported, on towers that transformers' CLIP has."""
+    adapter = model.classifier.adapter
+    if not adapter.is_peft:
+        formats = "open_clip, onnx or torch" if adapter.outside_tower is None else "onnx or torch"
+        return f"peft is for LoRA and DoRA, and this is model={adapter.config.name}; take {formats}"
     reason = transformers_clip.missing_support(model.classifier.visual)
     if reason:
         name = model.backbone.name

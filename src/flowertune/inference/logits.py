@@ -8,7 +8,6 @@ from torch import Tensor
 
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.transforms.augment import normalize
-from flowertune.models.adapters.lora import merged_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.vision_tower import split_for_cpu
@@ -32,13 +31,13 @@ def infer(
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
-    """Run evaluation pixels (N, 3, H, W) through the classifier in eval mode, LoRA merged.
+    """Run evaluation pixels (N, 3, H, W) through the classifier in eval mode, adapter merged.
 
     mean, std: (3,) on the device. `progress(done, total)` counts photos.
     """
     classifier.eval()
     embeddings, logits = [], []
-    with merged_lora(classifier.visual), torch.inference_mode():
+    with classifier.merged(), torch.inference_mode():
         n_done = 0
         for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             with compute.autocast():

@@ -30,7 +30,6 @@ from flowertune.data.image import (
 from flowertune.data.transforms.augment import normalize
 from flowertune.errors import UsageError
 from flowertune.inference.logits import Outputs, infer, top_classes
-from flowertune.models.adapters.lora import merge_lora
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_backbone
@@ -81,7 +80,7 @@ class UnreadableImage:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Model of a run in eval mode on its device, with LoRA merged into the weights.
+    """Model of a run in eval mode on its device, with the adapter merged into the weights.
 
     `class_names` are in the order of the logits.
     """
@@ -253,7 +252,7 @@ def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = Fals
     except ValueError as error:
         raise UsageError(damaged_message(run.path, str(error))) from error
     classifier.to(compute.device)
-    merge_lora(classifier.visual)  # there, as the run's own numbers were made of that device's sums
+    classifier.merge()  # there, as the run's own numbers were made of that device's sums
     return Predictor(
         run, classifier, class_names, backbone.preprocessing, compute,
         backbone if keep_backbone else None,

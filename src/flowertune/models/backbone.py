@@ -42,8 +42,8 @@ class Backbone:
 
     `tag` names the weights. `activation` is "quickgelu" or "gelu", read off the built model.
     `weights_sha256` is the hash of the weights file (of the tensors, where there is no file).
-    `has_text` is False where the text tower means nothing: then there is no tokenizer, and
-    zero-shot and text heads are the caller's to refuse. An adapter is put into `visual` in place.
+    There is no tokenizer where the text tower means nothing: then zero-shot and text heads are the
+    caller's to refuse. An adapter is put into `visual` in place.
     `source` is what open_clip calls the model: its name, or `local-dir:` and a folder.
     """
 
@@ -55,8 +55,12 @@ class Backbone:
     weights_sha256: str
     activation: str
     embedding_dim: int
-    has_text: bool
     source: str
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the text tower means something."""
+        return self.tokenizer is not None
 
     @property
     def visual(self) -> nn.Module:
@@ -228,15 +232,7 @@ def _assemble(
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))
     with torch.no_grad():  # the one measure of the width that holds for every kind of tower
         embedding_dim = embed(model.visual, torch.zeros(1, 3, *preprocessing.size)).shape[1]
+    activation = "quickgelu" if uses_quick_gelu else "gelu"
     return Backbone(
-        model=model,
-        tokenizer=tokenizer,
-        preprocessing=preprocessing,
-        name=name,
-        tag=tag,
-        weights_sha256=sha256,
-        activation="quickgelu" if uses_quick_gelu else "gelu",
-        embedding_dim=embedding_dim,
-        has_text=tokenizer is not None,
-        source=source,
+        model, tokenizer, preprocessing, name, tag, sha256, activation, embedding_dim, source
     )

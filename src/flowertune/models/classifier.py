@@ -1,71 +1,76 @@
 """The classifier: an image tower with its adapter, and a head, as one module."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from flowertune.models.adapters.protocol import Adapter
 from flowertune.models.backbone import Backbone
 from flowertune.models.heads import Head
 from flowertune.models.vision_tower import embed
 from flowertune.models.visual_prompts import VisualPrompts
 
-Mode = Literal["lora", "vpt", "full", "zeroshot", "linear_probe"]
-FROZEN = ("zeroshot", "linear_probe")  # nothing in the tower is trained
-
 
 class Classifier(nn.Module):
     """`forward(images) -> (embedding, logits)`; the text tower stays outside.
 
-    `mode` says what is trained beside the head: "lora" the adapter that `add_lora` put into the
-    backbone, "vpt" the prompts, "full" the whole image tower, "linear_probe" nothing; "zeroshot":
-    not even the head.
+    `adapter` has been put into the backbone; `prompts` are what it gave for the forward pass.
     """
 
     def __init__(
-        self, backbone: Backbone, head: Head, mode: Mode, prompts: VisualPrompts | None = None
+        self,
+        backbone: Backbone,
+        head: Head,
+        adapter: Adapter,
+        prompts: VisualPrompts | None = None,
     ) -> None:
         super().__init__()
         self.visual = backbone.visual
         self.prompts = prompts
         self.head = head
-        self.mode = mode
-        self.dropouts = [
-            layer.lora_dropout for layer in self.visual.modules() if isinstance(layer, LoraLayer)
-        ]
-        if mode == "full":
-            self.visual.requires_grad_(True)
-        if mode == "zeroshot":
+        self.adapter = adapter
+        if not (adapter.config.trains_backbone or adapter.config.is_probe):
             self.head.requires_grad_(False)
-        assert (mode == "lora") == bool(self.dropouts), f"mode {mode!r} does not fit the backbone"
-        assert (mode == "vpt") == (prompts is not None), f"mode {mode!r} does not fit the prompts"
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map normalized images (B, 3, H, W) -> embedding (B, E), logits (B, C), in float32."""
-        if self.mode in FROZEN:
-            with torch.no_grad():
-                embedding = embed(self.visual, images).float()
-        else:
+        with nullcontext() if self.adapter.config.trains_backbone else torch.no_grad():
             embedding = embed(self.visual, images, self.prompts).float()
         return embedding, self.head(embedding)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Set the mode; frozen parts stay in eval mode, and in LoRA towers only dropouts train."""
+        """Set the mode; of the tower, only what the adapter trains in that mode leaves eval."""
         super().train(mode)
-        if self.mode != "full":
-            self.visual.eval()
-            for dropout in self.dropouts:
-                dropout.train(mode)
+        self.visual.eval()
+        for module in self.adapter.training_modules(self.visual):
+            module.train(mode)
         return self
+
+    def merge(self) -> None:
+        """Merge the adapter into the tower for good; it computes the bits that `merged` does."""
+        self.adapter.merge(self.visual)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Merge the adapter into the tower inside the context, and no bit is changed after it."""
+        unmerge = self.adapter.merge(self.visual)
+        try:
+            yield
+        finally:
+            unmerge()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Group the trainable parameters for separate learning rates: "adapter" and "head"."""
         return {
-            "adapter": list(self._adapter_parameters().values()),
-            "head": [p for p in self.head.parameters() if p.requires_grad],
+            group: [
+                parameter
+                for name, parameter in self.named_parameters()
+                if parameter.requires_grad and name.startswith("head.") == (group == "head")
+            ]
+            for group in ("adapter", "head")
         }
 
     @property
@@ -91,20 +96,15 @@ class Classifier(nn.Module):
         for name, tensor in current.items():
             tensor.copy_(state[name])
 
-    def _adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters before the head, by name."""
-        return {
-            name: parameter
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and not name.startswith("head.")
-        }
-
     def _state_views(self) -> dict[str, Tensor]:
-        """Views, without gradient: the adapter's parameters (the tower's and its buffers where all
-        of it trains) and the head's parameters and buffers."""
-        if self.mode == "full":
-            adapter = {f"visual.{name}": t for name, t in self.visual.state_dict().items()}
-        else:
-            adapter = {name: p.detach() for name, p in self._adapter_parameters().items()}
-        head = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
-        return {**adapter, **head}
+        """Views, without gradient, of what changes in a training, and of the whole head."""
+        buffers = {
+            id(buffer)
+            for module in self.adapter.training_modules(self.visual)
+            for buffer in module.buffers()
+        }
+        return {
+            name: tensor.detach()
+            for name, tensor in self.state_dict(keep_vars=True).items()
+            if name.startswith("head.") or tensor.requires_grad or id(tensor) in buffers
+        }

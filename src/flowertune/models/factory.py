@@ -7,12 +7,11 @@ from torch import Tensor
 
 from flowertune.config.backbone import BackboneConfig
 from flowertune.config.head import HeadConfig
-from flowertune.config.model import LoraConfig, ModelConfig, VptConfig
+from flowertune.config.model import ModelConfig
 from flowertune.config.plugins import bind
 from flowertune.config.schema import Config, head_from_probe
 from flowertune.models import backbone as backbones
-from flowertune.models.adapters.lora import adapted_layers, add_lora
-from flowertune.models.adapters.vpt import make_prompts, prompted_blocks
+from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import HEADS, Head, HeadInputs
@@ -34,10 +33,7 @@ _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {
 
 def check_adapter(settings: ModelConfig, backbone: Backbone) -> None:
     """Refuse an adapter that this backbone does not support, before any work."""
-    if isinstance(settings, LoraConfig):
-        adapted_layers(backbone, settings.layers)
-    elif isinstance(settings, VptConfig):
-        prompted_blocks(backbone, settings.depth)
+    find_adapter(settings).count(settings, backbone)
 
 
 def build_classifier(
@@ -59,31 +55,9 @@ def build_classifier(
         train_features, class_vectors, linear_start if head_from_probe(config) else None,
     )  # fmt: skip
     head = bind("head", config.head.name, HEADS, config.head)(inputs)
-    if isinstance(config.model, LoraConfig):
-        add_lora(
-            backbone,
-            rank=config.model.rank,
-            alpha=config.model.alpha,
-            rank_stabilized=config.model.rank_stabilized,
-            dropout=config.model.dropout,
-            targets=config.model.targets,
-            layers=config.model.layers,
-            seed=config.seed,
-        )
-    prompts = None
-    if isinstance(config.model, VptConfig):
-        prompts = make_prompts(
-            backbone,
-            num_prompts=config.model.num_prompts,
-            depth=config.model.depth,
-            shared=config.model.shared,
-            dropout=config.model.dropout,
-            init=config.model.init,  # type: ignore[arg-type]  # its choices are checked
-            position=config.model.position,  # type: ignore[arg-type]
-            before_ln_pre=config.model.before_ln_pre,
-            seed=config.seed,
-        )
-    return Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
+    adapter = find_adapter(config.model)
+    prompts = adapter.attach(config.model, backbone, config.seed)
+    return Classifier(backbone, head, adapter, prompts)
 
 
 def load_head(

@@ -1,8 +1,8 @@
 """Save and load a trained model without its backbone: the adapter/ folder of a run.
 
-adapter_config.json, adapter_model.safetensors   LoRA in PEFT format (model=lora)
-prompts.json, prompts.safetensors                visual prompts (model=vpt)
-visual.safetensors                               the whole image tower (model=full)
+adapter_config.json, adapter_model.safetensors   LoRA or DoRA in PEFT format
+prompts.json, prompts.safetensors                visual prompts
+visual.safetensors                               parameters of the image tower, all or some
 head.safetensors                                 the head
 model.json                                       backbone, head, labels, preprocessing
 """
@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from flowertune import files
 from flowertune.config.schema import Config
-from flowertune.models.adapters import lora, vpt
+from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_head
@@ -33,16 +32,7 @@ def save_classifier(
     class_names: Sequence[str],
 ) -> None:
     """Write the folder's files from the classifier's present weights."""
-    if config.model.name == "lora":
-        # peft writes in place; only whole files get their names
-        with TemporaryDirectory(prefix=".adapter.", dir=folder) as staging:
-            lora.save_adapter(classifier.visual, Path(staging))
-            for file in sorted(Path(staging).iterdir()):
-                files.write_bytes(folder / file.name, file.read_bytes())
-    elif classifier.prompts is not None:
-        vpt.save_prompts(classifier.visual, classifier.prompts, folder)
-    elif config.model.name == "full":
-        save_weights(folder / "visual.safetensors", classifier.visual.state_dict())
+    classifier.adapter.save(classifier.visual, classifier.prompts, folder)
     save_weights(folder / "head.safetensors", classifier.head.state_dict())
     files.write_json(
         folder / "model.json",
@@ -71,23 +61,16 @@ def load_classifier(
         UsageError: the adapter is missing or damaged, or does not fit the backbone.
         ValueError: another file is missing or damaged; it names the file.
     """
-    prompts, name = None, "head.safetensors"
-    if config.model.name == "lora":
-        lora.load_adapter(backbone, folder)
-    elif config.model.name == "vpt":
-        prompts = vpt.load_prompts(backbone, folder)
+    adapter, name = find_adapter(config.model), "head.safetensors"
+    prompts = adapter.load(backbone, folder)
     try:
         state = load_weights(folder / name)
-        if config.model.name == "full":
-            name = "visual.safetensors"
-            backbone.visual.load_state_dict(load_weights(folder / name))
         name = "model.json"
         classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
         head = load_head(config.head, backbone, len(classes), state)  # as many as it has
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder.name}/{name}") from error
-    classifier = Classifier(backbone, head, config.model.name, prompts)  # type: ignore[arg-type]
-    return classifier, tuple(classes)
+    return Classifier(backbone, head, adapter, prompts), tuple(classes)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:

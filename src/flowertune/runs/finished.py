@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowertune.config import saved
+from flowertune.config.model import model_config
 from flowertune.config.probe import SEEDLESS_SOLVERS
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError, printable
@@ -179,7 +180,8 @@ def _is_whole(line: Any) -> bool:
 
 def seed_matters(model: str, solver: str) -> bool:
     """Whether the seed changes the result; not for zero-shot or a probe without draws."""
-    return model != "zeroshot" and (model != "linear_probe" or solver not in SEEDLESS_SOLVERS)
+    config = model_config(model)
+    return config.trains_backbone or (config.is_probe and solver not in SEEDLESS_SOLVERS)
 
 
 def read_finished_run(path: Path) -> FinishedRun:

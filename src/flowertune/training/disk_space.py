@@ -2,17 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from flowertune.config.model import LoraConfig, VptConfig
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.errors import UsageError
 from flowertune.files import bytes_in, format_bytes
-from flowertune.models.adapters.lora import TARGETS, adapted_layers
-from flowertune.models.adapters.vpt import prompted_blocks
+from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
-from flowertune.models.classifier import FROZEN
 from flowertune.runs.directory import CHECKPOINTS_KEPT, not_writable_message
 
 IMAGE_BYTES = 500  # of an image's rows in photos.csv and in its predictions
@@ -29,7 +25,7 @@ def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) 
     sizes = {name: len(split.split) for name, split in cached.splits.items()}
     weights = 4 * saved_parameters(config, backbone, len(cached.dataset.class_names))
     needed = 2 * weights + IMAGE_BYTES * sum(sizes.values())  # best/ and adapter/
-    if config.model.name not in FROZEN:
+    if config.model.trains_backbone:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
         n_averaged = 0 if settings.ema is None else 1
         checkpoint = (4 + n_averaged) * weights + lines  # trained, AdamW's two, kept
@@ -52,21 +48,5 @@ def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) 
 
 def saved_parameters(config: Config, backbone: Backbone, classes: int) -> int:
     """Count the numbers in a saved classifier: the adapter, and the head or more."""
-    model = config.model
-    visual: Any = backbone.visual  # open_clip is not typed
     head = (classes + 2) * (backbone.embedding_dim + 1)
-    if model.name == "full":
-        return head + sum(int(tensor.numel()) for tensor in visual.state_dict().values())
-    if isinstance(model, VptConfig):
-        blocks = 1 if model.shared else prompted_blocks(backbone, model.depth)
-        return head + blocks * model.num_prompts * int(visual.transformer.width)
-    if isinstance(model, LoraConfig):
-        layers = [
-            visual.transformer.resblocks[block].get_submodule(part)
-            for block in adapted_layers(backbone, model.layers)
-            for target in set(model.targets)
-            for part in TARGETS[target]
-        ]
-        total_width = sum(int(layer.in_features + layer.out_features) for layer in layers)
-        return head + model.rank * total_width
-    return head
+    return head + find_adapter(config.model).count(config.model, backbone)

@@ -20,14 +20,13 @@ from flowertune.baselines.features import feature_key, frozen_features, splits_t
 from flowertune.baselines.linear_probe import LinearProbe, ProbeInputs
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
-from flowertune.config.model import LinearProbeConfig
 from flowertune.config.schema import head_from_probe
 from flowertune.data.cache_dir import cache_root
 from flowertune.errors import TrainingError
 from flowertune.inference.logits import Outputs, encode, infer, infer_features, prediction_table
 from flowertune.metrics import measure, reported_split
 from flowertune.models import serialization
-from flowertune.models.classifier import FROZEN, Classifier
+from flowertune.models.classifier import Classifier
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory
 from flowertune.signals import StopRequest
@@ -84,7 +83,7 @@ def adapt(
     classifier = build_model(setup, features.get("train"), baselines.vectors, baselines.probe)
     infer_split = partial(_infer, setup, images, features, classifier, stop)
     loader, val_outputs = None, None
-    if classifier.mode in FROZEN:
+    if not setup.config.model.trains_backbone:
         result = keep_head(setup, baselines, classifier, run)
     else:
         loader, step = build_trainer(setup, images, classifier, console.say)
@@ -103,7 +102,7 @@ def adapt(
     )
     results = _results(setup, run, classifier, result, metrics, baselines.results)
     split = reported_split(outputs)
-    frozen = None if classifier.mode in FROZEN else features.get(split)
+    frozen = features.get(split) if setup.config.model.trains_backbone else None
     return results, report_data.ReportInputs(
         cached=setup.cached,
         reported_split=split,
@@ -156,7 +155,7 @@ def keep_head(
     serialization.save_weights(run.best, classifier.trainable_state())
     run.write_lines("metrics.jsonl", [])
     run.write_lines("timings.jsonl", [])
-    is_probe = isinstance(setup.config.model, LinearProbeConfig)
+    is_probe = setup.config.model.is_probe
     return TrainResult(0, None, None, baselines.seconds if is_probe else 0.0, None)
 
 
@@ -198,7 +197,7 @@ def _infer(
 ) -> Outputs:
     """Compute what the classifier, as it is, makes of a split; a stop request ends it."""
     batch_size = setup.config.trainer.eval_batch_size
-    if classifier.mode in FROZEN:
+    if not setup.config.model.trains_backbone:
         return infer_features(classifier, features[split], batch_size)
     return infer(
         classifier, images.pixels[split], images.mean, images.std, batch_size, setup.compute,

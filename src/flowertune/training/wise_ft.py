@@ -5,25 +5,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from flowertune.models.adapters.protocol import Adapter
 from flowertune.models.classifier import Classifier
 
 State = dict[str, Tensor]
 
 
 def interpolate(
-    initial: Mapping[str, Tensor], trained: Mapping[str, Tensor], scale: float
+    adapter: Adapter, initial: Mapping[str, Tensor], trained: Mapping[str, Tensor], scale: float
 ) -> State:
     """Scale the adapter of the trained state: 0 gives the initial one, 1 the trained one.
 
-    Prompts and the tower's weights go from initial to trained in a straight line; LoRA's update
-    B A goes so by its B, which begins at zero, with the trained A. The head stays the trained one.
+    What the adapter scales goes from initial to trained in a straight line; all else, and the
+    head, stay as trained.
     Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv:2109.01903.
     """
 
     def is_interpolated(name: str) -> bool:
-        return not name.startswith("head.") and ".lora_A." not in name and (
-            trained[name].is_floating_point()
-        )  # fmt: skip
+        is_head = name.startswith("head.")
+        return not is_head and adapter.is_scaled(name) and trained[name].is_floating_point()
 
     return {
         name: initial[name].lerp(tensor, scale) if is_interpolated(name) else tensor
@@ -45,7 +45,7 @@ def choose_scale(
     """
     best_scale, best_state, best_score = 1.0, dict(trained), -math.inf
     for scale in sorted({*scales, 1.0}, key=lambda scale: abs(scale - 1)):
-        candidate = interpolate(initial, trained, scale)
+        candidate = interpolate(classifier.adapter, initial, trained, scale)
         classifier.load_trainable_state(candidate)
         candidate_score = score()
         if candidate_score > best_score:

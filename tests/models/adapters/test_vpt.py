@@ -13,7 +13,7 @@ from flowertune.config.head import LinearHeadConfig
 from flowertune.config.model import VptConfig
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError
-from flowertune.models.adapters.vpt import load_prompts, prompted_blocks, save_prompts
+from flowertune.models.adapters.vpt import VPT, prompted_blocks
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import build_classifier
@@ -116,12 +116,12 @@ def test_saved_prompts_come_back_bit_for_bit_and_frozen(
     backbone = load_directory(small_dir, text=False)
     where = {"depth": 2, "position": "end", "before_ln_pre": False, "dropout": 0.5}
     prompts = trained_prompts(backbone, shared=shared, **where).eval()
-    save_prompts(backbone.visual, prompts, tmp_path)
+    VPT.save(backbone.visual, prompts, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"prompts.json", "prompts.safetensors"}
     fresh = load_directory(small_dir, text=False)
-    loaded = load_prompts(fresh, tmp_path)
+    loaded = VPT.load(fresh, tmp_path)
     assert torch.equal(embed(fresh.visual, images, loaded), embed(backbone.visual, images, prompts))
-    classifier = Classifier(fresh, nn.Linear(32, 3), "vpt", loaded).train()
+    classifier = Classifier(fresh, nn.Linear(32, 3), VPT, loaded).train()
     assert not classifier.parameter_groups()["adapter"]
 
 
@@ -129,25 +129,25 @@ def test_prompts_that_do_not_fit_are_refused(
     small_dir, resnet_dir, tmp_path, trained_prompts, tower_dir
 ):
     backbone = load_directory(small_dir, text=False)
-    save_prompts(backbone.visual, trained_prompts(backbone), tmp_path)
+    VPT.save(backbone.visual, trained_prompts(backbone), tmp_path)
     with pytest.raises(UsageError, match="model=vpt needs a vision transformer"):
-        load_prompts(load_directory(resnet_dir, text=False), tmp_path)
+        VPT.load(load_directory(resnet_dir, text=False), tmp_path)
     with pytest.raises(UsageError, match="made for 3 blocks, and it has 1"):
-        load_prompts(load_directory(tower_dir(layers=1), text=False), tmp_path)
+        VPT.load(load_directory(tower_dir(layers=1), text=False), tmp_path)
 
     weights = tmp_path / "prompts.safetensors"
     whole, embeddings = weights.read_bytes(), load_file(weights)["embeddings"]
     for other in (embeddings[:2], embeddings[..., :32], embeddings[None], embeddings[0, 0]):
         save_file({"embeddings": other.contiguous()}, weights)
         with pytest.raises(UsageError, match=r"do not fit small-vit local: shape"):
-            load_prompts(backbone, tmp_path)
+            VPT.load(backbone, tmp_path)
     for broken in (whole[:100], b""):
         weights.write_bytes(broken)
         with pytest.raises(UsageError, match="cannot read the prompts"):
-            load_prompts(backbone, tmp_path)
+            VPT.load(backbone, tmp_path)
     save_file({"other": embeddings}, weights)
     with pytest.raises(UsageError, match="cannot read the prompts"):
-        load_prompts(backbone, tmp_path)
+        VPT.load(backbone, tmp_path)
     weights.write_bytes(whole)
 
     settings = tmp_path / "prompts.json"
@@ -159,14 +159,14 @@ def test_prompts_that_do_not_fit_are_refused(
     ):
         settings.write_text(json.dumps({**right, **change}))
         with pytest.raises(UsageError, match=words):
-            load_prompts(backbone, tmp_path)
+            VPT.load(backbone, tmp_path)
     settings.write_text('{"depth": ')
     with pytest.raises(UsageError, match="cannot read the prompts"):
-        load_prompts(backbone, tmp_path)
+        VPT.load(backbone, tmp_path)
     for file in (settings, weights):
         file.unlink()
         with pytest.raises(UsageError, match=f"{file.name} is missing"):
-            load_prompts(backbone, tmp_path)
+            VPT.load(backbone, tmp_path)
         file.write_bytes(whole)
 
 

@@ -45,6 +45,7 @@ the same backbone stand beside the result. The default is method=lora on Flowers
     ),
     "reproduce": Command(
         function="train.execute",  # what is reproduced are trainings
+        composes="reproduction",
         summary="train all methods with three seeds and compare them",
         description="""\
 Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
@@ -57,7 +58,6 @@ them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, rep
             "flowertune reproduce experiment=quickstart": "no network, no photos needed",
             "flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS": "your photos",
         },
-        composes="reproduction",
     ),
     "evaluate": Command(
         summary="measure a finished run on any photos with classes",

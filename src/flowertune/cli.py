@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from flowertune import __version__
 from flowertune.commands.arguments import make_parser
 from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
-from flowertune.commands.usage import help_text
 from flowertune.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -55,6 +54,8 @@ def _dispatch(argv: Sequence[str]) -> int:
         return _complete(argv)
     wants_help = first in ("-h", "--help") or (name in COMMANDS and {"-h", "--help"} & set(rest))
     if wants_help or not (rest or name in COMMANDS):
+        from flowertune.commands.help import help_text
+
         print(help_text(name))
         return EXIT_DONE if wants_help else EXIT_REFUSED
     if "--version" in argv:
@@ -96,10 +97,7 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
 
     flags, overrides = parser.parse_known_args(arguments)
     return compose.run(
-        overrides,
-        lambda config: _call(name, config, **vars(flags)),
-        sweeps=command.sweeps,
-        reproduces=command.reproduces,
+        overrides, lambda config: _call(name, config, **vars(flags)), command.composes
     )
 
 

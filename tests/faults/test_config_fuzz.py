@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from flowertune import cli
-from flowertune.commands import train
-from flowertune.config import compose, saved
+from flowertune.commands import compose, train
+from flowertune.config import saved
+from flowertune.config.compose import to_config
 from flowertune.config.fields import format_value
 from flowertune.config.groups import SCHEMAS, conf_dir
 from flowertune.config.probe import ProbeConfig
@@ -177,17 +178,17 @@ class Typing:
 
 @pytest.fixture
 def typing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Typing:
-    typing, to_named_config = Typing(), compose.to_named_config
+    typing = Typing()
 
     def keep(node: DictConfig) -> Config:
-        config = to_named_config(node)
+        config = to_config(node)
         typing.configs.append(config)
         return config
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "execute", lambda config: 0)
-    monkeypatch.setattr(compose, "to_named_config", keep)
-    monkeypatch.setattr(launch, "to_named_config", keep)
+    monkeypatch.setattr(compose, "to_config", keep)
+    monkeypatch.setattr(launch, "to_config", keep)
     monkeypatch.setattr(Hydra, "multirun", lambda *words: None)  # planned is enough
     return typing
 

@@ -39,7 +39,7 @@ def training(finish: Finish) -> Training:
 
 
 def reproduce(words: Sequence[str], execute: Callable[[Config], int]) -> int:
-    return compose.run(words, execute, sweeps=False, reproduces=True)
+    return compose.run(words, execute, "reproduction")
 
 
 def folder() -> Path:

@@ -28,6 +28,7 @@ from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runtime import memory
 
 MAX_IMAGES = 512  # of validation or of cache building
+GROUPS = ("model", "head", "augmentation", "loss")  # named in the results
 CALLS = 3  # of what takes long: processes and cache building
 
 IMPORTS = "import torch, open_clip"  # no tool on top of them starts faster
@@ -77,7 +78,6 @@ def first_step(config: Config) -> int:
 
 
 def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
-    settings = config.trainer
     training = prepare(config, console)
     compute, loader = training.setup.compute, training.loader
     device = compute.device
@@ -106,16 +106,18 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
         )
     training.check()
     peak = timing.peak_memory(device)
+    is_gpu = device.type == "cuda"
+    memory_kind = "of tensors on the GPU" if is_gpu else "resident, the whole process"
 
     console.say("timing validation")
     split = training.setup.cached.splits.get("val", training.setup.cached.splits["train"])
     pixels = DevicePixels(split.eval_pixels[:MAX_IMAGES], device, resident=loader.pixels.resident)
     labels = torch.tensor(split.split.labels[:MAX_IMAGES])
 
+    batch_size = config.trainer.eval_batch_size
+
     def validate() -> None:
-        outputs = infer(
-            training.classifier, pixels, loader.mean, loader.std, settings.eval_batch_size, compute
-        )
+        outputs = infer(training.classifier, pixels, loader.mean, loader.std, batch_size, compute)
         measure(outputs.logits, labels)
 
     validation = timeit(validate, device, len(labels))
@@ -128,10 +130,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     streaming = "" if loader.pixels.resident else ", pixels streamed from the host"
     return {
         "method": config.method,
-        "model": config.model.name,
-        "head": config.head.name,
-        "augmentation": config.augmentation.name,
-        "loss": config.loss.name,
+        **{group: getattr(config, group).name for group in GROUPS},
         "backbone": training.setup.backbone.name,
         "tag": training.setup.backbone.tag,
         "trainable_parameters": training.classifier.trainable_parameters,
@@ -159,7 +158,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
             "a new process: imports, config, weights, photos found in the cache, model and one "
             "step; no baselines",
         ),
-        "peak_memory": None if peak is None else {"bytes": peak, "of": _memory_kind(device)},
+        "peak_memory": None if peak is None else {"bytes": peak, "of": memory_kind},
         "arithmetic": {
             "operations": operations,
             "per_second": operation_rate,
@@ -223,7 +222,3 @@ def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
 
 def _entry(result: Timing, description: str) -> dict[str, Any]:
     return {**result.to_dict(), "holds": description}
-
-
-def _memory_kind(device: torch.device) -> str:
-    return "of tensors on the GPU" if device.type == "cuda" else "resident, the whole process"

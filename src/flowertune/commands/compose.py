@@ -1,16 +1,20 @@
 """Compose the command line's config and run it as a job, a sweep or a reproduction."""
 
+import logging
 from collections.abc import Sequence
+from typing import Literal
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
 from hydra.types import RunMode
 
 from flowertune.config import overrides
 from flowertune.config.compose import (
-    compose_one,
     open_composer,
     parse_arguments,
     print_config,
     show_info,
+    to_config,
 )
 from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.errors import EXIT_DONE, UsageError
@@ -19,14 +23,16 @@ from flowertune.sweeps.reproduce import check_run, plan_reproduction
 
 
 def run(
-    arguments: Sequence[str], execute: Execute, *, sweeps: bool = True, reproduces: bool = False
+    arguments: Sequence[str],
+    execute: Execute,
+    target: Literal["job", "sweep", "reproduction"] = "sweep",
 ) -> int:
     """Compose a config and call `execute` with it, in a sweep with each of several.
 
-    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN. Its configs are all
-    composed and checked before the first job starts; without `sweeps` it is refused. With
-    `reproduces` the jobs are a reproduction's. Returns the job's exit code; of several 0 where all
-    jobs were done, 2 where all were refused, else 1.
+    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN; target="job" refuses
+    it, and target="reproduction" has jobs of its own. All configs are composed and checked before
+    the first job starts. Returns the job's exit code; of several 0 where all jobs were done, 2
+    where all were refused, else 1.
 
     Raises:
         UsageError: for a config that does not compose or a value out of its range.
@@ -52,10 +58,14 @@ def run(
             )
             is_sweep = options.multirun or node.hydra.mode == RunMode.MULTIRUN
             overrides.check_hydra(node.hydra)
+        HydraConfig.instance().set_config(node)
+        reproduces = target == "reproduction"
         if not (is_sweep or reproduces):
             overrides.check_one_job(parsed)
-            return execute(compose_one(node))
-        if not (sweeps or reproduces):
+            configure_log(node.hydra.job_logging)
+            logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has quietened
+            return execute(to_config(node))  # Hydra's own run would compose it once more
+        if target == "job":
             raise UsageError("no sweeps here, by -m or by an experiment: give each key one value")
         with translate_errors():
             sweep = plan_reproduction(composer, node) if reproduces else plan_sweep(composer, node)

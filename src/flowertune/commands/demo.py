@@ -27,14 +27,12 @@ def execute(args: Namespace) -> int:
     """Serve the page until a signal ends it, then return 0.
 
     Raises:
-        UsageError: no finished run, weights that are gone, packages
-            that are missing, or a port that is taken.
+        UsageError: no finished run, weights or packages that are missing, or a port that is taken.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
     run = read_finished_run(args.run)
-    results = run.results
     compute = predictor.compute_for(run.config, args.device, args.precision)
     with _open_socket(args.host, args.port) as listener:
         make_deterministic(run.config.trainer.deterministic, compute.device)
@@ -49,7 +47,7 @@ def execute(args: Namespace) -> int:
         with temporary_folder() as folder:
             from flowertune.demo import app as page  # Gradio takes seconds to import
 
-            lead = cards.lead(run.name, results, len(model.class_names))
+            lead = cards.lead(run.name, run.results, len(model.class_names))
             hosts = LOOPBACK if args.host in LOOPBACK else None
             blocks = page.build_page(model, index, lead)
             with (

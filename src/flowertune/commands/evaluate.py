@@ -92,7 +92,6 @@ def execute(args: Namespace) -> int:
 
 
 def _take_split(overrides: list[str]) -> str | None:
-    """Take split=... out of the overrides."""
     split = None
     for item in [item for item in overrides if item.partition("=")[0] == "split"]:
         split = item.partition("=")[2]
@@ -115,16 +114,17 @@ def compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
     Raises:
         UsageError: a key that is not in SETTABLE, or what `commands.compose.run` refuses.
     """
-    keys = [item.partition("=")[0] for item in overrides]
-    for item, key in zip(overrides, keys, strict=True):
+    keys, data_overrides = set(), []
+    for item in overrides:
+        key = item.partition("=")[0]
         if not (key in SETTABLE or key.startswith("data.")):
             accepted = f"split, data.*, {', '.join(SETTABLE)}"
             raise UsageError(
                 f"{format_value(item)}: is settled in a trained model; evaluate takes {accepted}"
             )
-    data_overrides = [
-        item for item, key in zip(overrides, keys, strict=True) if key.partition(".")[0] == "data"
-    ]
+        keys.add(key)
+        if key.partition(".")[0] == "data":
+            data_overrides.append(item)
     if "data" not in keys:
         return _compose(run, overrides), "data.root" in keys
     # a run's config has no groups to choose from, so that these are composed with the program's
@@ -138,8 +138,8 @@ def _compose(run: Path | None, overrides: Sequence[str]) -> Config:
 
     def keep(config: Config) -> int:
         configs.append(config)
-        return 0
+        return EXIT_DONE
 
     config_path = [] if run is None else ["--config-path", str(run.absolute())]
-    run_composed([*config_path, *overrides], keep, sweeps=False)
+    run_composed([*config_path, *overrides], keep, "job")
     return configs[0]

@@ -57,7 +57,9 @@ def _export(model: Predictor, export_format: Format, output: Path) -> parity.Par
     """Write the folder atomically, after comparing its model with the run's."""
     results = model.run.results
     sample = parity.draw_sample(model)
-    contents = {**export_format.files(model), **_describe_files(export_format)}
+    described = (model_card.LABELS, model_card.PREPROCESSING, *export_format.BUNDLED)
+    descriptions = {name: model_card.FILE_DESCRIPTIONS[name] for name in described}
+    contents = {**export_format.files(model), **descriptions}
     try:
         with files.new_folder(output) as folder:
             export_format.write(model, folder)
@@ -76,11 +78,6 @@ def _export(model: Predictor, export_format: Format, output: Path) -> parity.Par
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{output}: could not be made ({one_line(error)})") from error
     return result
-
-
-def _describe_files(export_format: Format) -> dict[str, str]:
-    names = (model_card.LABELS, model_card.PREPROCESSING, *export_format.BUNDLED)
-    return {name: model_card.FILE_DESCRIPTIONS[name] for name in names}
 
 
 def _check_output(output: Path) -> None:

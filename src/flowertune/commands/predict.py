@@ -28,8 +28,7 @@ def execute(args: Namespace) -> int:
     """Print the likeliest classes of each image; return 1 if any could not be decoded.
 
     Raises:
-        UsageError: no finished run, an image that is not there, or
-            weights that are gone.
+        UsageError: no finished run, an image that is not there, or weights that are gone.
         FlowertuneError: out of memory.
     """
     run = read_finished_run(args.run)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flowertune.commands import arguments
 from flowertune.commands.arguments import DEVICE, PRECISION, RUN, Argument, as_json, whole_number
@@ -12,9 +13,9 @@ class Command:
     """One command: what carries it out, its help and its arguments.
 
     `examples`: lines with their meaning. `function`: what carries it out, else `execute` of the
-    module of its name. `composes`: whether the words that are no `arguments` make a config; the
-    function then takes that and each argument by name, else the parsed arguments. `sweeps`: whether
-    -m makes several of it. `reproduces`: whether it makes several by itself.
+    module of its name. `composes`: whether the words that are no `arguments` make a config, and of
+    what: one job, also a sweep by -m, or a reproduction, which makes several jobs by itself. The
+    function then takes that config and each argument by name, else the parsed arguments.
     """
 
     summary: str
@@ -22,9 +23,7 @@ class Command:
     examples: dict[str, str]
     arguments: tuple[Argument, ...] = ()
     function: str | None = None
-    composes: bool = False
-    sweeps: bool = False
-    reproduces: bool = False
+    composes: Literal["job", "sweep", "reproduction"] | None = None
 
 
 # By the words that name them.
@@ -42,11 +41,11 @@ the same backbone stand beside the result. The default is method=lora on Flowers
                 "six runs"
             ),
         },
-        composes=True,
-        sweeps=True,
+        composes="sweep",
     ),
     "reproduce": Command(
         function="train.execute",  # what is reproduced are trainings
+        composes="reproduction",
         summary="train all methods with three seeds and compare them",
         description="""\
 Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
@@ -59,8 +58,6 @@ them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, rep
             "flowertune reproduce experiment=quickstart": "no network, no photos needed",
             "flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS": "your photos",
         },
-        composes=True,
-        reproduces=True,
     ),
     "evaluate": Command(
         summary="measure a finished run on any photos with classes",
@@ -214,7 +211,7 @@ the photos of `data`, and leaves no run directory. Random weights take as long a
             "flowertune bench --json data=folder data.root=PHOTOS": "for a program to read",
         },
         arguments=(as_json("numbers"),),
-        composes=True,
+        composes="job",
     ),
     "data prepare": Command(
         summary="fetch and decode the photos and weights of a training beforehand",
@@ -227,7 +224,7 @@ the cache. The same words behind `flowertune train` then start at once and need 
             "flowertune data prepare data=folder data.root=PHOTOS": "your own photos",
             "flowertune data prepare experiment=quickstart": "no network, no photos needed",
         },
-        composes=True,
+        composes="job",
     ),
     "data check": Command(
         summary="find what is wrong with the photos",
@@ -242,7 +239,7 @@ another format. Needs no weights and changes nothing. Exit code 0: nothing found
             "flowertune data check": "Flowers-102",
         },
         arguments=(as_json("findings"),),
-        composes=True,
+        composes="job",
     ),
     "data cache list": Command(
         function="data_cache.show",

@@ -2,9 +2,9 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from flowertune import files
 from flowertune.analysis.compare import compare_runs
@@ -14,8 +14,6 @@ from flowertune.report.console.run import ConsoleReporter
 from flowertune.report.html import comparison as comparison_page
 from flowertune.report.html import run as run_page
 from flowertune.runs.finished import read_finished_run
-
-_T = TypeVar("_T")
 
 
 def execute(args: Namespace) -> int:
@@ -31,29 +29,31 @@ def execute(args: Namespace) -> int:
         raise UsageError(f"{args.runs[0]}: has no finished run yet")
     console = ConsoleReporter()
     if len(paths) == 1:
-        output = args.output or paths[0]
-        for line in _write(output, lambda: run_page.write(paths[0], args.output)):
+        with _explain_unwritable(args.output or paths[0]):
+            lines = run_page.write(paths[0], args.output)
+        for line in lines:
             console.say(line)
         return EXIT_DONE
     groups = [group.best_first() for group in compare_runs(map(read_finished_run, paths))]
     page = comparison_page.page("Runs beside each other", groups)
     output = args.output or Path("report.html")
-    _write(output, lambda: files.write_text(output, page))
+    with _explain_unwritable(output):
+        files.write_text(output, page)
     comparison.show(console, groups)
     console.say(str(output))
     return EXIT_DONE
 
 
-def _write(output: Path, write: Callable[[], _T]) -> _T:
+@contextmanager
+def _explain_unwritable(output: Path) -> Iterator[None]:
     try:
-        return write()
+        yield
     except OSError as error:
         reason = f"{output}: cannot be written ({error.strerror})"
         raise UsageError(f"{reason}; --output FILE chooses another place") from error
 
 
 def _list_runs(path: Path) -> list[Path]:
-    """List the run itself, or the finished runs of a sweep."""
     if not (path / "jobs").is_dir():
         return [path]
     finished = []

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import io
-import logging
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from flowertune.config import overrides, yaml_source
@@ -30,22 +28,23 @@ from flowertune.errors import UsageError
 
 
 def to_config(node: DictConfig) -> Config:
-    """Convert the composed node to validated dataclasses.
+    """Convert a job's node to validated dataclasses; a run without a name gets its default one.
 
     Raises:
         UsageError: for a key without a value or a value out of its range.
     """
+    node = copy.deepcopy(node)
+    with read_write(node), open_dict(node):
+        node.pop("hydra", None)
     with translate_composition_errors():
         config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     check(config)
-    _make_absolute(config)
-    return config
-
-
-def to_named_config(node: DictConfig) -> Config:
-    """Like `to_config`, with `run.name` derived from the overrides where it is null."""
-    config = to_config(node)
+    # absolute, so that a run's record holds from any directory
+    for section, name in ((config.data, "root"), (config.backbone, "path")):
+        path = getattr(section, name, None)
+        if path is not None:
+            setattr(section, name, str(Path(path).expanduser().absolute()))
     if config.run.name is None:
         config.run.name = run_name(config.method, HydraConfig.get().overrides.task)
     return config
@@ -56,22 +55,6 @@ def typed_overrides(node: DictConfig) -> list[str]:
     typed = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
     return [str(override) for override in typed]
-
-
-def without_hydra(node: DictConfig) -> DictConfig:
-    """Copy the composed node without Hydra's own settings."""
-    stripped = copy.deepcopy(node)
-    with read_write(stripped), open_dict(stripped):
-        del stripped["hydra"]
-    return stripped
-
-
-def _make_absolute(config: Config) -> None:
-    """Make paths absolute, so that a run's record holds from any directory."""
-    for section, name in ((config.data, "root"), (config.backbone, "path")):
-        path = getattr(section, name, None)
-        if path is not None:
-            setattr(section, name, str(Path(path).expanduser().absolute()))
 
 
 def parse_arguments(arguments: Sequence[str]) -> Namespace:
@@ -133,14 +116,6 @@ def _existing_folder(option: str, path: str) -> Path:
     if not path or not folder.is_dir():
         raise UsageError(f"{option} {escape_unprintable(path)}: is no folder")
     return folder
-
-
-def compose_one(node: DictConfig) -> Config:
-    """Convert a single job's node. Hydra's own run would compose it once more."""
-    configure_log(node.hydra.job_logging)
-    logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has just quietened
-    HydraConfig.instance().set_config(node)
-    return to_named_config(without_hydra(node))
 
 
 def _register_schemas() -> None:

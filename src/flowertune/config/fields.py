@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, field, fields, is_dataclass
+from operator import ge, gt, le, lt
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -10,6 +11,7 @@ MISSING: Any = "???"  # omegaconf's own mark, spelled out so that the schema imp
 LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
 _MAX_CHARS = 80  # characters of a value that a message has room for
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_BOUNDS = (("above", gt), ("at_least", ge), ("below", lt), ("at_most", le))
 _LIST_NAMES = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
 
 
@@ -27,14 +29,8 @@ def config_field(
 
     `choices` are the words it may be, the bounds are for numbers; a key may take both.
     """
-    metadata = {
-        "meaning": meaning,
-        "choices": choices,
-        "above": above,
-        "below": below,
-        "at_least": at_least,
-        "at_most": at_most,
-    }
+    bounds = {"above": above, "below": below, "at_least": at_least, "at_most": at_most}
+    metadata = {"meaning": meaning, "choices": choices, **bounds}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -82,27 +78,17 @@ def _has_type(annotation: Any, value: Any) -> bool:
 
 
 def _unmet_requirement(declaration: "Field[Any]", value: Any) -> str | None:
-    """Describe the requirement that a value of the right type does not meet, if any."""
     limits = declaration.metadata
     if isinstance(value, str):
         if not is_text(value):
             return "text in UTF-8, without NUL"
-        return (
-            None
-            if limits["choices"] is None or value in limits["choices"]
-            else describe_range(declaration)
-        )
+        in_range = limits["choices"] is None or value in limits["choices"]
+        return None if in_range else describe_range(declaration)
     if value is None or isinstance(value, bool):
         return None
     if not math.isfinite(value):
         return ", ".join(filter(None, ("a finite number", describe_range(declaration))))
-    in_range = (
-        (limits["above"] is None or value > limits["above"])
-        and (limits["below"] is None or value < limits["below"])
-        and (limits["at_least"] is None or value >= limits["at_least"])
-        and (limits["at_most"] is None or value <= limits["at_most"])
-    )
-    if not in_range:
+    if not all(holds(value, limits[key]) for key, holds in _BOUNDS if limits[key] is not None):
         return describe_range(declaration)
     return f"at most {LARGEST:,}" if isinstance(value, int) and value > LARGEST else None
 
@@ -117,8 +103,9 @@ def describe_range(declaration: "Field[Any]") -> str:
     limits = declaration.metadata
     choices = limits["choices"] or ()
     prefix = "one of " if len(choices) > 1 else ""
-    terms = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
-    bounds = [f"{text} {limits[key]:g}" for key, text in terms.items() if limits[key] is not None]
+    bounds = [
+        f"{key.replace('_', ' ')} {limits[key]:g}" for key, _ in _BOUNDS if limits[key] is not None
+    ]
     return " or ".join(filter(None, (" and ".join(bounds), prefix + ", ".join(choices))))
 
 

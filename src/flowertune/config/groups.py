@@ -1,18 +1,10 @@
 """Schemas of each config group's options, and the folder of their YAML files."""
 
 from pathlib import Path
+from typing import Any
 
-from flowertune.config.augmentation import (
-    BasicAugmentationConfig,
-    CutMixConfig,
-    MixUpConfig,
-    NoAugmentationConfig,
-)
+from flowertune.config import augmentation, data, head, logger, loss
 from flowertune.config.backbone import BackboneConfig
-from flowertune.config.data import Flowers102Config, FolderConfig, SyntheticConfig
-from flowertune.config.head import CosineHeadConfig, LinearHeadConfig, TextHeadConfig
-from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
-from flowertune.config.loss import CrossEntropyConfig, FocalConfig, TripletCrossEntropyConfig
 from flowertune.config.model import MODEL_CONFIGS
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
@@ -20,35 +12,29 @@ from flowertune.config.trainer import TrainerConfig
 # Keys and groups that no result depends on: the same run, whatever they are.
 RESULT_NEUTRAL_KEYS = ("run.", "logger", "data.residency", "trainer.checkpoint_minutes")
 
+
+def _by_name(*schemas: Any) -> dict[str, type]:
+    return {schema.name: schema for schema in schemas}
+
+
 # The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
 SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},
     "model": MODEL_CONFIGS,
-    "head": {"linear": LinearHeadConfig, "cosine": CosineHeadConfig, "text": TextHeadConfig},
-    "augmentation": {
-        "none": NoAugmentationConfig,
-        "basic": BasicAugmentationConfig,
-        "mixup": MixUpConfig,
-        "cutmix": CutMixConfig,
-    },
-    "loss": {
-        "ce": CrossEntropyConfig,
-        "focal": FocalConfig,
-        "triplet_ce": TripletCrossEntropyConfig,
-    },
-    "optimizer": {"adamw": OptimizerConfig},
+    "head": _by_name(head.LinearHeadConfig, head.CosineHeadConfig, head.TextHeadConfig),
+    "augmentation": _by_name(
+        augmentation.NoAugmentationConfig,
+        augmentation.BasicAugmentationConfig,
+        augmentation.MixUpConfig,
+        augmentation.CutMixConfig,
+    ),
+    "loss": _by_name(loss.CrossEntropyConfig, loss.FocalConfig, loss.TripletCrossEntropyConfig),
+    "optimizer": _by_name(OptimizerConfig),
     "trainer": {"default": TrainerConfig},
-    "data": {
-        "folder": FolderConfig,
-        "flowers102": Flowers102Config,
-        "synthetic": SyntheticConfig,
-    },
-    "logger": {
-        "none": LoggerConfig,
-        "tensorboard": TensorBoardConfig,
-        "wandb": WandbConfig,
-        "mlflow": MlflowConfig,
-    },
+    "data": _by_name(data.FolderConfig, data.Flowers102Config, data.SyntheticConfig),
+    "logger": _by_name(
+        logger.LoggerConfig, logger.TensorBoardConfig, logger.WandbConfig, logger.MlflowConfig
+    ),
 }
 
 

@@ -41,9 +41,7 @@ class TripletCrossEntropyConfig(CrossEntropyConfig):
         1.0, "how much nearer a positive must be than a negative", above=0, choices=("soft",)
     )
     distance: str = config_field(
-        "euclidean",
-        "between embeddings",
-        choices=("euclidean", "squared_euclidean", "cosine"),
+        "euclidean", "between embeddings", choices=("euclidean", "squared_euclidean", "cosine")
     )
     normalize: bool = config_field(False, "embeddings of unit length first; cosine always does")
     reduction: str = config_field(

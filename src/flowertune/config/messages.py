@@ -155,12 +155,10 @@ def _fields(schema: Any) -> "tuple[Field[Any], ...]":
 
 
 def _base_key(key: str) -> str:
-    """Strip the element's index: the key of the list itself."""
     return key.partition("[")[0]
 
 
 def _find_declaration(error: OmegaConfBaseException, key: str) -> "Field[Any] | None":
-    """Look up the key's declaration in the schemas of the config and of Hydra."""
     *groups, name = _base_key(key).split(".")
     known = [error.object_type, *schemas().get("".join(groups[:1]), {}).values()]
     if not groups:

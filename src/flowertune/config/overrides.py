@@ -8,6 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -71,38 +73,31 @@ def check(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
 
 
 def _check(override: Override, repository: IConfigRepository) -> None:
-    key, text = override.key_or_group, str(override.input_line)
+    key, text = override.key_or_group, format_value(override.input_line)
     if not key:
-        raise UsageError(unparsable_message(text))
+        raise UsageError(unparsable_message(str(override.input_line)))
     if override.package is not None:
-        raise UsageError(
-            f"{format_value(text)}: has an @, which is for defaults lists; give key=value"
-        )
+        raise UsageError(f"{text}: has an @, which is for defaults lists; give key=value")
     names = re.split(r"[./]", key)
     if names[0] == "hydra" and (len(names) == 1 or names[1] not in _SETTABLE):
-        raise UsageError(_not_settable_message(format_value(text)))
+        raise UsageError(_not_settable_message(text))
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
-        raise UsageError(f"{format_value(text)}: has one value for a whole sweep")
+        raise UsageError(f"{text}: has one value for a whole sweep")
     if override.is_delete():
-        raise UsageError(f"{format_value(text)}: nothing can be taken away; give it another value")
+        raise UsageError(f"{text}: nothing can be taken away; give it another value")
     is_new = override.is_add() or override.is_force_add()
     if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
-        raise UsageError(
-            f"{format_value(text)}: nothing can be added; without + it sets what is there"
-        )
+        raise UsageError(f"{text}: nothing can be added; without + it sets what is there")
     if key.startswith("schema"):  # where the dataclasses are registered
-        raise UsageError(f"{format_value(text)}: there is no such key")
+        raise UsageError(f"{text}: there is no such key")
     if is_group:
         _check_options(override, repository)
     elif key == "method":
-        raise UsageError(
-            f"{format_value(text)}: --config-path has chosen the method; set its keys instead"
-        )
+        raise UsageError(f"{text}: --config-path has chosen the method; set its keys instead")
 
 
 def _check_options(override: Override, repository: IConfigRepository) -> None:
-    """Check that the group has the chosen option; experiments may be a list."""
     group, value = override.key_or_group, override.value()
     text = str(override.input_line).partition("=")[2]
     options = _list_options(group, repository)
@@ -130,11 +125,7 @@ def _list_options(group: str, repository: IConfigRepository) -> list[str]:
 
 
 def check_one_job(overrides: Iterable[Override]) -> None:
-    """Check that each key has one value, as is needed outside a sweep.
-
-    Raises:
-        UsageError: a key has several values.
-    """
+    """Raise UsageError for a key with several values, of which a job takes one."""
     for override in overrides:
         if override.is_sweep_override():
             hint = "; -m makes a run of each, quotes make them one value"
@@ -183,7 +174,8 @@ def check_hydra(hydra: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(hydra)
     fixed: Any = asdict(HYDRA) | {"hydra_logging": _QUIET, "job_logging": _QUIET}
     for path in _FIXED:
-        if _get(plain, path) != _get(fixed, path):
+        value, expected = (reduce(getitem, path.split("."), node) for node in (plain, fixed))
+        if value != expected:
             raise UsageError(_not_settable_message(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):
         if not isinstance(plain[name], dict):
@@ -200,14 +192,7 @@ def _not_settable_message(subject: str) -> str:
     return f"{subject}: is not for setting; of hydra, only {', '.join(_SETTABLE)} are"
 
 
-def _get(node: Any, path: str) -> Any:
-    for name in path.split("."):
-        node = node[name]
-    return node
-
-
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each value that is no container, with its path."""
     children: Any = ()
     if isinstance(value, dict):
         children = ((f"{path}.{key}", child) for key, child in value.items())

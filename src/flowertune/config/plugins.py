@@ -74,13 +74,9 @@ def schemas() -> dict[str, dict[str, type]]:
 
 
 def check_installed(group: str, name: object) -> None:
-    """Check that a saved config's option is there: built in, or of a plug-in.
-
-    Raises:
-        UsageError: it is the option of a plug-in that is not installed.
-    """
-    names = [each for kind, each in plugins() if kind == group]
-    if group in BASES and isinstance(name, str) and name not in [*_built_in(group), *names]:
+    """Raise UsageError where a saved config's option is of a plug-in that is not installed."""
+    options = {**schemas(), "solver": SOLVERS}
+    if group in BASES and isinstance(name, str) and name not in options[group]:
         raise UsageError(
             f"{_key(group)}={name}: is of a plug-in that is not installed here; install the "
             "package that it came with"
@@ -123,12 +119,11 @@ def bind(
 
 
 def _find_problem(entry: EntryPoint, plugin: Any) -> str | None:
-    """Describe what is wrong with what an entry point names, if anything."""
     if not isinstance(plugin, Plugin):
         return f"{entry.value} is no flowertune.config.plugins.Plugin"
     if plugin.group not in BASES:
         return f"group={plugin.group}: must be one of {', '.join(BASES)}"
-    if entry.name in _built_in(plugin.group):
+    if entry.name in {**SCHEMAS, "solver": SOLVERS}[plugin.group]:
         return f"flowertune has a {plugin.group} of this name itself"
     base = BASES[plugin.group]
     if base is None:
@@ -142,10 +137,6 @@ def _find_problem(entry: EntryPoint, plugin: Any) -> str | None:
     if getattr(options, "name", None) != entry.name:
         return f"its options have no name: str = option({entry.name!r})"
     return None
-
-
-def _built_in(group: str) -> list[str]:
-    return SOLVERS if group == "solver" else list(SCHEMAS[group])
 
 
 def _key(group: str) -> str:

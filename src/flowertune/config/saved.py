@@ -28,7 +28,10 @@ def to_yaml(config: Mapping[str, Any]) -> str:
     """Render a whole config, given as plain values, as the text of config.yaml."""
     from omegaconf import OmegaConf
 
-    node = {"defaults": _defaults_list(config), **_escape_interpolations(config)}
+    # the schemas of the values, so that a repeated run checks types and ranges
+    groups = [f"schema/{group}/{_option_name(group, config[group])}@{group}" for group in SCHEMAS]
+    defaults = ["schema/config@_global_", *groups, "_self_"]
+    node = {"defaults": defaults, **_escape_interpolations(config)}
     return _HEADER + OmegaConf.to_yaml(OmegaConf.create(node))
 
 
@@ -87,8 +90,9 @@ def read_flat(path: Path) -> dict[str, Any]:
     Raises OSError, or ValueError for a file that is no such config.
     """
     values = read_values(path)
+    groups = {group: schema() for group, schema in _chosen_schemas(values).items()}
     # as that is what was done without the key
-    return dict(flatten(schema_defaults(values))) | dict(flatten(values))
+    return dict(flatten(asdict(Config(**groups)))) | dict(flatten(values))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,14 +104,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def schema_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Default values of the schema under the options that a config chose."""
-    groups = {group: schema() for group, schema in _chosen_schemas(config).items()}
-    return asdict(Config(**groups))
-
-
 def _chosen_schemas(config: Mapping[str, Any]) -> dict[str, type]:
-    """Map each group of a config to the schema of its option."""
     return {
         group: options[_option_name(group, config[group])]
         for group, options in schemas().items()
@@ -120,9 +117,3 @@ def _option_name(group: str, values: Mapping[str, Any]) -> str:
     check_installed(group, name)
     # the others are groups of one schema
     return name if isinstance(name, str) and name in options else next(iter(options))
-
-
-def _defaults_list(config: Mapping[str, Any]) -> list[Any]:
-    """List the schemas of the values, so that a repeated run checks types and ranges."""
-    schemas = [f"schema/{group}/{_option_name(group, config[group])}@{group}" for group in SCHEMAS]
-    return ["schema/config@_global_", *schemas, "_self_"]

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowertune.analysis.settings import Job
 from flowertune.config import overrides
-from flowertune.config.compose import to_config, to_named_config, typed_overrides, without_hydra
+from flowertune.config.compose import to_config, typed_overrides
 from flowertune.config.logger import MlflowConfig, WandbConfig
 from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.config.run import run_name
@@ -94,7 +94,7 @@ def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute)
     def run_job(job_node: DictConfig) -> float | None:
         """Run one job, in this process or by a launcher in another one or on another machine."""
         job = _create_job(job_node, HydraConfig.get().job.num + 1)
-        return sweep.run_job(job, lambda: execute(_set_group(to_named_config(job_node), sweep)))
+        return sweep.run_job(job, lambda: execute(_set_group(to_config(job_node), sweep)))
 
     with sweep.open():
         try:
@@ -169,7 +169,7 @@ def compose_jobs(
         with open_dict(job_node.hydra.job):
             job_node.hydra.job.id = job_node.hydra.job.num = index
         HydraConfig.instance().set_config(job_node)
-        config = to_named_config(without_hydra(job_node))
+        config = to_config(job_node)
         yield _create_job(job_node, index + 1), config
 
 
@@ -179,7 +179,7 @@ def _check_search(node: DictConfig) -> None:
         raise UsageError(
             "hydra.sweeper.direction: must be maximize; a job's value is its top-1 on val"
         )
-    if to_config(without_hydra(node)).data.protocol == "trainval":
+    if to_config(node).data.protocol == "trainval":
         raise UsageError("data.protocol=trainval: has no val for a search to go by")
 
 

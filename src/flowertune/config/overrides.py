@@ -158,7 +158,8 @@ def _count_values(override: Override) -> float:
         number = len(value.filter(names))
     elif isinstance(value, types.IntervalSweep):
         raise UsageError(
-            "interval() and the like are for hydra/sweeper=optuna; without it, list the values"
+            f"{format_value(override.input_line)}: interval() and the like are for "
+            "hydra/sweeper=optuna; without it, list the values"
         )
     if number < 1:
         raise UsageError(f"{format_value(override.input_line)}: there is no value in it")

@@ -17,10 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from flowertune import files
+from flowertune.data.dataset import Progress
 from flowertune.errors import UsageError
-
-# progress(description, done, total); total is None where it is not known
-Progress = Callable[[str, int, int | None], None]
 
 # Seconds: everything before the first byte of the answer, and one silence of the network after it.
 CONNECT_TIMEOUT_S = 4.0

@@ -14,11 +14,10 @@ from flowertune.config.data import DataConfig
 from flowertune.config.loss import ClassBatches
 from flowertune.config.schema import Config
 from flowertune.data import splits
-from flowertune.data.cache.dataset import CachedSplit
+from flowertune.data.cache.store import CachedSplit
 from flowertune.data.cache_dir import touch
-from flowertune.data.dataset import ImageDataset
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.device_pixels import Residency, are_resident
-from flowertune.data.download import Progress
 from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
 from flowertune.data.sources.synthetic import dataset as synthetic

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowertune.data.cache.dataset import CachedSplit
+from flowertune.data.cache.store import CachedSplit
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.transforms import augment, mixup
 from flowertune.data.transforms.resize import PixelBatch

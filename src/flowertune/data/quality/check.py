@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from flowertune.data.cache.decode import Progress, parallel_map, quiet_pil
-from flowertune.data.dataset import ImageDataset
+from flowertune.data.cache.decode import parallel_map, quiet_pil
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes, readable_formats
 from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 

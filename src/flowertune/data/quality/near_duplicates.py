@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowertune.data.cache.decode import Progress
+from flowertune.data.dataset import Progress
 
 SIDE = 32  # pixels, of the small picture that is transformed
 HASH_SIDE = 8  # frequencies in each direction whose signs are the hash, without the mean: 63 bits

@@ -6,12 +6,13 @@ https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flowertune import files
 from flowertune.data.cache_dir import BUILDING, LOCK, META, write_meta
-from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.download import Progress, fetch, unpack
+from flowertune.data.dataset import ImageDataset, Progress, Split
+from flowertune.data.download import fetch, unpack
 from flowertune.errors import UsageError
 from flowertune.files import lock
 
@@ -124,11 +125,11 @@ def _count_images(folder: Path, release: Release) -> int:
 
 
 def _check_md5(path: Path, release: Release) -> None:
-    actual_md5 = files.digest_of(path, "md5")
-    if actual_md5 != release.md5[path.name]:
+    md5, official = files.digest_of(path, "md5"), release.md5[path.name]
+    if md5 != official:
         raise UsageError(
-            f"{path} is not the official file: its md5 is {actual_md5}, expected"
-            f" {release.md5[path.name]}; remove it to have it fetched, or put the right one there"
+            f"{path} is not the official file: its md5 is {md5}, expected {official}; remove it to"
+            " have it fetched, or put the right one there"
         )
 
 
@@ -139,9 +140,7 @@ def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -
         f" into {root} by hand"
     )
     root.mkdir(parents=True, exist_ok=True)
-
-    def report_waiting() -> None:
-        progress("waiting for another process that fetches the same files", 0, None)
+    waiting = "waiting for another process that fetches the same files"
 
     def fetch_file(name: str) -> None:
         if not url.startswith(("http://", "https://")):
@@ -149,7 +148,7 @@ def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -
         address = f"{url.rstrip('/')}/{name}"
         fetch(address, root / name, md5=release.md5[name], progress=progress, hint=hint)
 
-    with lock(root / LOCK, report_waiting):
+    with lock(root / LOCK, partial(progress, waiting, 0, None)):
         published = (ARCHIVE, LABELS, SPLIT_IDS)
         names = (IMAGES, PARTIAL, *published, *(f".{name}.part" for name in published))
         if not (root / META).exists():  # `root` may be a person's own, with a file of this name
@@ -168,12 +167,12 @@ def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -
 
 def _unpack_images(root: Path, progress: Progress, release: Release) -> None:
     """Unpack jpg/, which appears with one rename after all its images have been counted."""
-    partial = root / PARTIAL
+    incomplete = root / PARTIAL
     try:
-        if partial.exists():  # of a process that was killed
-            shutil.rmtree(partial)
-        unpack(root / ARCHIVE, partial, total=release.n_images, progress=progress)
-        images = partial / IMAGES
+        if incomplete.exists():  # of a process that was killed
+            shutil.rmtree(incomplete)
+        unpack(root / ARCHIVE, incomplete, total=release.n_images, progress=progress)
+        images = incomplete / IMAGES
         count = _count_images(images, release) if images.is_dir() else 0
         if count < release.n_images:
             raise UsageError(
@@ -183,4 +182,4 @@ def _unpack_images(root: Path, progress: Progress, release: Release) -> None:
         os.replace(images, root / IMAGES)
         files.flush_folder(root)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(incomplete, ignore_errors=True)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from flowertune.data.dataset import ImageDataset
-from flowertune.data.download import Progress
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.sources import flowers102
 from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS, Release
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from flowertune.data.cache_dir import (
     read_meta,
     write_meta,
 )
-from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.download import Progress
+from flowertune.data.dataset import ImageDataset, Progress, Split
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
@@ -47,8 +47,7 @@ def list_images(
     number) alone: asking for more of them does not change the first ones. `progress(description,
     done, total)` counts pictures.
 
-    Raises:
-        UsageError: the folder cannot be written, or lacks the space.
+    Raises UsageError where the folder cannot be written, or lacks the space.
     """
     counts = _counts(train_per_class, val_per_class, test_per_class)
     folder = root / _key(counts, seed)
@@ -58,14 +57,11 @@ def list_images(
         for species in SPECIES
         for number in range(count)
     ]
-
-    def report_waiting() -> None:
-        progress("waiting for another process that draws the flowers", 0, None)
-
+    waiting = partial(progress, "waiting for another process that draws the flowers", 0, None)
     try:
         if not _is_intact(folder, names):
             root.mkdir(parents=True, exist_ok=True)
-            with lock(folder.with_suffix(LOCK), report_waiting):
+            with lock(folder.with_suffix(LOCK), waiting):
                 if not _is_intact(folder, names):
                     _draw(folder, names, seed, counts, progress)
     except OSError as error:
@@ -118,12 +114,6 @@ def _key(counts: dict[str, int], seed: int) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
 def _is_intact(folder: Path, names: list[str]) -> bool:
     """Whether all pictures are those that were drawn, by their checksums.
 
@@ -141,13 +131,15 @@ def _draw(
 ) -> None:
     check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
     crc32 = {}
-    with build_entry(folder) as partial:
+    with build_entry(folder) as incomplete:
         for done, name in enumerate(names, start=1):
             split, species, file_name = name.split("/")
-            content = _encode_png(picture(seed, split, species, int(Path(file_name).stem)))
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
-            crc32[name] = zlib.crc32(content)
+            pixels = picture(seed, split, species, int(Path(file_name).stem))
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, "PNG", compress_level=1)
+            (incomplete / name).parent.mkdir(parents=True, exist_ok=True)
+            (incomplete / name).write_bytes(png.getvalue())
+            crc32[name] = zlib.crc32(png.getvalue())
             progress("drawing flowers", done, len(names))
         sizes = ", ".join(f"{split} {n * len(SPECIES):,}" for split, n in counts.items())
-        write_meta(partial, sizes, crc32=crc32)
+        write_meta(incomplete, sizes, crc32=crc32)

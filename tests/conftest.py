@@ -18,9 +18,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one test a core: pytest -n auto
 from jaxtyping import install_import_hook
 
 SHAPED = (
-    "data.samplers", "data.transforms", "training.batches", "training.cuda_graph", "training.loop",
-    "training.nonfinite", "training.pipeline", "training.report_data", "training.setup",
-    "training.state", "training.step",
+    "data.device_pixels", "data.factory", "data.loader", "data.samplers", "data.transforms",
+    "training.batches", "training.cuda_graph", "training.loop", "training.nonfinite",
+    "training.pipeline", "training.report_data", "training.setup", "training.state",
+    "training.step",
 )  # fmt: skip
 install_import_hook([f"flowertune.{name}" for name in SHAPED], "beartype.beartype")
 

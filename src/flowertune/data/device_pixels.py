@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from flowertune.data.cache.memmap import ChecksummedMemmap
@@ -60,8 +61,10 @@ class DevicePixels:
     def __len__(self) -> int:
         return len(self.array)
 
-    def batches(self, index_batches: Iterable[Tensor]) -> Generator[Tensor, None, None]:
-        """Copy batches to the device: indices (B,) int64 on the CPU -> pixels (B, ...) uint8.
+    def batches(
+        self, index_batches: Iterable[Int64[Tensor, "_"]]
+    ) -> Generator[UInt8[Tensor, "_ ..."], None, None]:
+        """Copy batches to the device; indices are on the CPU.
 
         Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early; it and
         they last until the end, or until it is closed.
@@ -84,10 +87,12 @@ class DevicePixels:
                 for future in pending:
                     future.cancel()
 
-    def views(self, index_batches: Iterable[Tensor]) -> Generator[PixelBatch, None, None]:
+    def views(
+        self, index_batches: Iterable[Int64[Tensor, "_"]]
+    ) -> Generator[PixelBatch, None, None]:
         """Yield batches like `batches`, read-only, for callers that use a part of each image.
 
-        On the CPU the images are not copied: a list of (...) uint8 that lie in the memory map.
+        On the CPU the images are not copied: they lie in the memory map.
         """
         if self._tensor is None or self.device.type != "cpu":
             yield from self.batches(index_batches)
@@ -96,21 +101,17 @@ class DevicePixels:
             self._verify(indices)
             yield [self._tensor[index] for index in indices.tolist()]
 
-    def _verify(self, indices: Tensor) -> None:
+    def _verify(self, indices: Int64[Tensor, "b"]) -> None:
         if self._memmap is not None:
             self._memmap.verify(indices.tolist())
 
-    def _gather(self, indices: Tensor) -> Tensor:
+    def _gather(self, indices: Int64[Tensor, "b"]) -> UInt8[Tensor, "b ..."]:
         """Gather by NumPy, in one thread: torch would start as many again as compute beside it."""
         if not all(0 <= index < len(self.array) for index in indices.tolist()):
             raise IndexError(f"not all of {indices.tolist()} are below {len(self.array)}")
         self._verify(indices)
-        batch = torch.empty(
-            len(indices),
-            *self.array.shape[1:],
-            dtype=torch.uint8,
-            pin_memory=self.device.type == "cuda",
-        )
+        shape, pinned = (len(indices), *self.array.shape[1:]), self.device.type == "cuda"
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         # "clip" clips nothing now; by default NumPy fills a buffer first, and `out` from that
         np.take(self.array, indices.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch

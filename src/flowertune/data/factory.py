@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from flowertune.config.augmentation import AugmentationConfig
@@ -16,7 +17,7 @@ from flowertune.config.schema import Config
 from flowertune.data import splits
 from flowertune.data.cache.store import CachedSplit
 from flowertune.data.cache_dir import touch
-from flowertune.data.dataset import ImageDataset, Progress
+from flowertune.data.dataset import SPLITS, ImageDataset, Progress
 from flowertune.data.device_pixels import Residency, are_resident
 from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
@@ -73,10 +74,9 @@ def _synthetic_root(data: Any, cache: Path) -> Path:
     return synthetic.dataset_folder(cache / "synthetic", **_synthetic_args(data))
 
 
-def _synthetic_args(data: Any) -> dict[str, int]:
+def _synthetic_args(data: Any) -> dict[str, Any]:
     """Keyword arguments of the synthetic source's functions."""
-    names = ("train_per_class", "val_per_class", "test_per_class", "seed")
-    return {name: getattr(data, name) for name in names}
+    return {"counts": {s: getattr(data, f"{s}_per_class") for s in SPLITS}, "seed": data.seed}
 
 
 # By name: what lists the images, and the folder that their paths begin at.
@@ -132,11 +132,10 @@ _AUGMENTATIONS: dict[str, Callable[[Any, tuple[int, int], int], AugmentSettings 
 }
 
 
-def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
-    """Map an epoch (from 1) to its batches of image indices (B,), P x K if the loss needs it.
-
-    labels: (N,) int64, of the training images.
-    """
+def training_batches(
+    config: Config, labels: Int64[Tensor, "n"]
+) -> Callable[[int], list[Int64[Tensor, "_"]]]:
+    """Map an epoch (from 1) to its batches of image indices, P x K if the loss needs it."""
     loss, batch_size = config.loss, config.trainer.batch_size
     if isinstance(loss, ClassBatches):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class

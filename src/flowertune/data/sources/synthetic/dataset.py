@@ -3,6 +3,8 @@
 import hashlib
 import io
 import zlib
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -31,26 +33,20 @@ PICTURE_BYTES = 12_288  # of a disk, in whole blocks; no picture takes more
 
 
 def list_images(
-    root: Path,
-    *,
-    train_per_class: int,
-    val_per_class: int,
-    test_per_class: int,
-    seed: int,
-    progress: Progress,
+    root: Path, *, counts: Mapping[str, int], seed: int, progress: Progress
 ) -> ImageDataset:
     """Draw the flowers below `root` if they are not there yet or one is damaged, and list them.
 
-    The pictures are 64 x 64 PNG files, `root/<key>/<split>/<species>/0000.png`; the key stands for
-    the drawing's version, the counts and the seed. They appear all at once or not at all, and two
+    `counts` says how many of each species train, val and test have. The pictures are 64 x 64 PNG
+    files, `root/<key>/<split>/<species>/0000.png`; the key stands for the drawing's version, the
+    counts and the seed. They appear all at once or not at all, and two
     processes may ask for them at the same time. A picture depends on (seed, split, species,
     number) alone: asking for more of them does not change the first ones. `progress(description,
     done, total)` counts pictures.
 
     Raises UsageError where the folder cannot be written, or lacks the space.
     """
-    counts = _counts(train_per_class, val_per_class, test_per_class)
-    folder = root / _key(counts, seed)
+    folder = dataset_folder(root, counts=counts, seed=seed)
     names = [
         f"{split}/{species}/{number:04d}.png"
         for split, count in counts.items()
@@ -63,7 +59,7 @@ def list_images(
             root.mkdir(parents=True, exist_ok=True)
             with lock(folder.with_suffix(LOCK), waiting):
                 if not _is_intact(folder, names):
-                    _draw(folder, names, seed, counts, progress)
+                    _draw(folder, names, seed, progress)
     except OSError as error:
         reason = error.strerror or error
         needed = format_bytes(PICTURE_BYTES * len(names))
@@ -73,8 +69,9 @@ def list_images(
     return ImageDataset(
         name=NAME,
         root=folder,
-        protocol=f"synthetic flowers: {len(SPECIES)} species, train {train_per_class}, "
-        f"val {val_per_class}, test {test_per_class} a species, data.seed={seed}",
+        protocol=f"synthetic flowers: {len(SPECIES)} species, "
+        f"{', '.join(f'{split} {count}' for split, count in counts.items())} a species, "
+        f"data.seed={seed}",
         class_names=tuple(SPECIES),
         descriptions=tuple(description(attributes) for attributes in SPECIES.values()),
         splits={
@@ -83,20 +80,18 @@ def list_images(
                 labels=tuple(label for label in range(len(SPECIES)) for _ in range(count)),
             )
             for split, count in counts.items()
+            if count
         },
     )
 
 
-def dataset_folder(
-    root: Path, *, train_per_class: int, val_per_class: int, test_per_class: int, seed: int
-) -> Path:
+def dataset_folder(root: Path, *, counts: Mapping[str, int], seed: int) -> Path:
     """Return the folder into which `list_images` draws the pictures."""
-    return root / _key(_counts(train_per_class, val_per_class, test_per_class), seed)
-
-
-def _counts(train: int, val: int, test: int) -> dict[str, int]:
-    counts = {"train": train, "val": val, "test": test}
-    return {split: count for split, count in counts.items() if count}
+    drawn = sorted((split, count) for split, count in counts.items() if count)
+    text = repr((DRAWING_VERSION, EVENING, drawn, seed, sorted(SPECIES.items())))
+    # as the fields were spelled when the first flowers were drawn, which are still found
+    text = text.replace("color", "colour").replace("center", "centre")
+    return root / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.uint8]:
@@ -105,13 +100,6 @@ def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.
     digest = hashlib.blake2b(text, digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
     return draw_picture(SPECIES[species], EVENING, rng)
-
-
-def _key(counts: dict[str, int], seed: int) -> str:
-    text = repr((DRAWING_VERSION, EVENING, sorted(counts.items()), seed, sorted(SPECIES.items())))
-    # as the fields were spelled when the first flowers were drawn, which are still found
-    text = text.replace("color", "colour").replace("center", "centre")
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _is_intact(folder: Path, names: list[str]) -> bool:
@@ -126,9 +114,7 @@ def _is_intact(folder: Path, names: list[str]) -> bool:
         return False
 
 
-def _draw(
-    folder: Path, names: list[str], seed: int, counts: dict[str, int], progress: Progress
-) -> None:
+def _draw(folder: Path, names: list[str], seed: int, progress: Progress) -> None:
     check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
     crc32 = {}
     with build_entry(folder) as incomplete:
@@ -141,5 +127,6 @@ def _draw(
             (incomplete / name).write_bytes(png.getvalue())
             crc32[name] = zlib.crc32(png.getvalue())
             progress("drawing flowers", done, len(names))
-        sizes = ", ".join(f"{split} {n * len(SPECIES):,}" for split, n in counts.items())
+        counts = Counter(name.split("/")[0] for name in names)
+        sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())
         write_meta(incomplete, sizes, crc32=crc32)

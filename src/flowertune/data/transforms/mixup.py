@@ -137,7 +137,7 @@ def _blend(
 def _paste(
     images: Float[Tensor, "b 3 h w"], permutation: Int64[Tensor, "b"], box: Int64[Tensor, "4"]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Paste by a mask and not by slices: the shapes on the device do not depend on the box."""
+    # by a mask and not by slices: the shapes on the device do not depend on the box
     top, left, bottom, right = box.unbind()
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)

@@ -38,6 +38,6 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
     total = 20 * (2 + 1 + 3) * 3 * 64 * 64
     if augmentation == "basic":
         assert train.train_pixels is not None
-        total += train.train_pixels.nbytes
+        total += train.train_pixels.array.nbytes
     assert asked == [(word, total)]
     assert training.loader.pixels.resident is (word != "stream")

@@ -1,9 +1,8 @@
 """Batches of uint8 pixels, gathered onto the device."""
 
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from flowertune.data.cache.decode import parallel_map
 from flowertune.data.cache.memmap import ChecksummedMemmap
 from flowertune.data.transforms.resize import PixelBatch
 from flowertune.runtime.device import send
@@ -74,18 +74,10 @@ class DevicePixels:
                 self._verify(indices)
                 yield self._tensor.index_select(0, send(indices, self.device))
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="photos") as executor:
-            pending: deque[Future[Tensor]] = deque()
-            try:
-                for indices in index_batches:
-                    pending.append(executor.submit(self._gather, indices))
-                    if len(pending) > READ_AHEAD:
-                        yield self._to_device(pending.popleft().result())
-                while pending:
-                    yield self._to_device(pending.popleft().result())
-            finally:
-                for future in pending:
-                    future.cancel()
+        gathered = parallel_map(self._gather, index_batches, num_threads=1, ahead=READ_AHEAD + 1)
+        with closing(gathered):
+            # no name here holds a batch that was given
+            yield from map(self._to_device, gathered)
 
     def views(
         self, index_batches: Iterable[Int64[Tensor, "_"]]
@@ -116,7 +108,7 @@ class DevicePixels:
         np.take(self.array, indices.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 
-    def _to_device(self, batch: Tensor) -> Tensor:
+    def _to_device(self, batch: UInt8[Tensor, "b ..."]) -> UInt8[Tensor, "b ..."]:
         # Queued behind the kernels, as `send` has it; torch keeps pinned memory until it is done.
         return batch.to(self.device, non_blocking=self.device.type == "cuda")
 

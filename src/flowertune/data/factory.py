@@ -97,9 +97,9 @@ def pixels_are_resident(
     They are the evaluation form of all photos, and the training form of `train` if it has one.
     """
     n_images = sum(len(split) for split in dataset.splits.values())
-    total_bytes = n_images * train.eval_pixels.nbytes // len(train.eval_pixels)
+    total_bytes = n_images * train.eval_pixels.array.nbytes // len(train.eval_pixels)
     if train.train_pixels is not None:
-        total_bytes += train.train_pixels.nbytes
+        total_bytes += train.train_pixels.array.nbytes
     residency = cast("Residency", data.residency)  # its choices are checked
     return are_resident(residency, total_bytes, device)
 

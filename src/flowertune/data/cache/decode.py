@@ -143,20 +143,25 @@ def _decode_row(
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item]
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_threads: int | None = None,
+    ahead: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Map in order, in a thread for each core, a few items ahead of the consumer at most.
+    """Map in order, in a thread for each core, `ahead` items before the consumer at most.
 
-    PIL and hashlib let go of the interpreter's lock while they work. Close it (`closing`) to stop
-    at once: what has not begun is dropped.
+    That is four for each thread where it is not given. PIL and hashlib let go of the interpreter's
+    lock while they work. Close it (`closing`) to stop at once: what has not begun is dropped.
     """
-    num_threads = _available_cores()
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+    num_threads = num_threads or _available_cores()
+    ahead = ahead or 4 * num_threads
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photos")
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) >= 4 * num_threads:
+            if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

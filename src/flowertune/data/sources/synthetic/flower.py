@@ -141,9 +141,8 @@ def draw_flower(
     # A soft shadow on what lies behind lifts the flower off the background.
     area *= 1 - 0.3 * (1.6 - 1.3 * radius).clip(0, 1)
     pixel = np.float32(pose.radius * (0.5 + 0.5 * pose.tilt))
-    rgb, cover = _petals(attributes, colors, radius, angle, pixel, light, rng)
-    paint(area, rgb, cover)
-    for rgb, cover in _center(attributes, colors, u, v, radius, angle, pixel):
+    petals = _petals(attributes, colors, radius, angle, pixel, light, rng)
+    for rgb, cover in (petals, *_center(attributes, colors, u, v, radius, angle, pixel)):
         paint(area, rgb, cover)
 
 

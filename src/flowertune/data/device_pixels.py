@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,10 @@ from flowertune.data.cache.memmap import ChecksummedMemmap
 from flowertune.data.transforms.resize import PixelBatch
 from flowertune.runtime.device import send
 
-Residency = Literal["auto", "device", "stream"]
-
 READ_AHEAD = 2  # batches; one lies ready while the next is read
 
 
-def are_resident(residency: Residency, total_bytes: int, device: torch.device) -> bool:
+def are_resident(residency: str, total_bytes: int, device: torch.device) -> bool:
     """Whether to keep all pixels of a run, `total_bytes` together, on the device.
 
     "auto" keeps them on the CPU, and on a device of its own where they take at most half of the
@@ -122,7 +119,6 @@ def free_memory(device: torch.device) -> int:
 
 
 def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Return a tensor that shares the array's memory."""
     with warnings.catch_warnings():
         # A map that is open for reading only may not be written to, and torch has no read-only
         # tensors. Nobody writes: `batches` copies, and `views` is for readers.

@@ -126,7 +126,6 @@ def _download(url: str, part: Path, progress: Callable[[int, int | None], None])
 
 
 def _connect(url: str) -> http.client.HTTPResponse:
-    """Connect and read the headers."""
     connect = partial(urllib.request.urlopen, url, timeout=READ_TIMEOUT_S)
     try:
         return call_with_timeout(CONNECT_TIMEOUT_S, connect)  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -18,7 +18,7 @@ from flowertune.data import splits
 from flowertune.data.cache.store import CachedSplit
 from flowertune.data.cache_dir import touch
 from flowertune.data.dataset import SPLITS, ImageDataset, Progress
-from flowertune.data.device_pixels import Residency, are_resident
+from flowertune.data.device_pixels import are_resident
 from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
 from flowertune.data.sources.synthetic import dataset as synthetic
@@ -28,8 +28,10 @@ from flowertune.data.transforms.mixup import MixSettings
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
     """List the source's images under `data.protocol`, for training `data.shots` of each class."""
-    list_source, _ = _SOURCES[data.name]
-    dataset = list_source(data, cache, progress)
+    root, list_source = _SOURCES[data.name](data, cache)
+    dataset = list_source(progress)
+    if cache in root.parents:
+        touch(root)
     if data.protocol == "trainval":
         dataset = splits.trainval(dataset)
     return dataset if data.shots is None else splits.k_shot(dataset, data.shots, data.seed)
@@ -40,52 +42,37 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 
     It is what the paths in photos.csv of a run begin at.
     """
-    _, root = _SOURCES[data.name]
-    return root(data, cache)
+    root, _ = _SOURCES[data.name](data, cache)
+    return root
 
 
-def _folder(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    return folder.list_images(_folder_root(data, cache), seed=data.seed)
+# the folder that the images' paths begin at, and what lists them
+Source = tuple[Path, Callable[[Progress], ImageDataset]]
 
 
-def _folder_root(data: Any, cache: Path) -> Path:
-    return Path(data.root).expanduser().absolute()
+def _folder(data: Any, cache: Path) -> Source:
+    root = Path(data.root).expanduser().absolute()
+    return root, lambda progress: folder.list_images(root, seed=data.seed)
 
 
-def _flowers102(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    root = _flowers102_root(data, cache)
-    dataset = flowers102.list_images(root, url=data.url, progress=progress)
-    if data.root is None:
-        touch(root)
-    return dataset
+def _flowers102(data: Any, cache: Path) -> Source:
+    root = cache / "flowers102" if data.root is None else Path(data.root).expanduser().absolute()
+    return root, lambda progress: flowers102.list_images(root, url=data.url, progress=progress)
 
 
-def _flowers102_root(data: Any, cache: Path) -> Path:
-    return cache / "flowers102" if data.root is None else _folder_root(data, cache)
+def _synthetic(data: Any, cache: Path) -> Source:
+    root, seed = cache / "synthetic", data.seed
+    counts = {split: getattr(data, f"{split}_per_class") for split in SPLITS}
+    return (
+        synthetic.dataset_folder(root, counts=counts, seed=seed),
+        lambda progress: synthetic.list_images(root, counts=counts, seed=seed, progress=progress),
+    )
 
 
-def _synthetic(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    dataset = synthetic.list_images(cache / "synthetic", **_synthetic_args(data), progress=progress)
-    touch(dataset.root)
-    return dataset
-
-
-def _synthetic_root(data: Any, cache: Path) -> Path:
-    return synthetic.dataset_folder(cache / "synthetic", **_synthetic_args(data))
-
-
-def _synthetic_args(data: Any) -> dict[str, Any]:
-    """Keyword arguments of the synthetic source's functions."""
-    return {"counts": {s: getattr(data, f"{s}_per_class") for s in SPLITS}, "seed": data.seed}
-
-
-# By name: what lists the images, and the folder that their paths begin at.
-_SOURCES: dict[
-    str, tuple[Callable[[Any, Path, Progress], ImageDataset], Callable[[Any, Path], Path]]
-] = {
-    "folder": (_folder, _folder_root),
-    "flowers102": (_flowers102, _flowers102_root),
-    "synthetic": (_synthetic, _synthetic_root),
+_SOURCES: dict[str, Callable[[Any, Path], Source]] = {
+    "folder": _folder,
+    "flowers102": _flowers102,
+    "synthetic": _synthetic,
 }
 
 
@@ -100,8 +87,7 @@ def pixels_are_resident(
     total_bytes = n_images * train.eval_pixels.array.nbytes // len(train.eval_pixels)
     if train.train_pixels is not None:
         total_bytes += train.train_pixels.array.nbytes
-    residency = cast("Residency", data.residency)  # its choices are checked
-    return are_resident(residency, total_bytes, device)
+    return are_resident(data.residency, total_bytes, device)
 
 
 def build_augmentation(

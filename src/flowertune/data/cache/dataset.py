@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flowertune.data.cache.store import CachedSplit, open_or_build
+from flowertune.data.cache.store import BadFile, CachedSplit, open_or_build
 from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.image import Preprocessing
 from flowertune.errors import UsageError, printable
-
-BadFile = tuple[Path, str]
 
 
 @dataclass(frozen=True)

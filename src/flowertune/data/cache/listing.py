@@ -77,7 +77,6 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _describe(folder: Path, entry: Path, paths: Sequence[Path], lock: Path) -> CacheEntry:
-    """Describe an entry of the kind that `folder` holds."""
     return CacheEntry(
         kind=KINDS.get(folder.name, folder.name),
         description=INCOMPLETE if entry.suffix == BUILDING else _read_meta(entry)["description"],

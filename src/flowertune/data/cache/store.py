@@ -14,17 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flowertune.data import cache_dir
 from flowertune.data.cache.decode import StoreIndex, decode_into, train_canvas
 from flowertune.data.cache.memmap import ChecksummedMemmap
-from flowertune.data.cache_dir import (
-    LOCK,
-    MOVE_HINT,
-    build_entry,
-    check_space,
-    read_meta,
-    touch,
-    write_meta,
-)
 from flowertune.data.dataset import Progress, Split
 from flowertune.data.image import (
     UNREADABLE,
@@ -37,6 +29,7 @@ from flowertune.errors import UsageError, printable
 from flowertune.files import format_bytes, lock
 
 FORMAT = 2
+BadFile = tuple[Path, str]
 FILES = ("eval.u8", "train.u8")  # the evaluation form, and the training form where there is one
 
 
@@ -74,7 +67,7 @@ class CachedSplit:
     train_sizes: NDArray[np.int32] | None
     sha256: tuple[str, ...]
     key: str
-    bad: tuple[tuple[Path, str], ...]
+    bad: tuple[BadFile, ...]
 
 
 def open_or_build(
@@ -114,7 +107,7 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
     announce = partial(progress, waiting, 0, len(planned.split))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(directory.with_suffix(LOCK), announce):
+        with lock(directory.with_suffix(cache_dir.LOCK), announce):
             again = _find(planned)  # built by another process in the meantime
             if isinstance(again, CachedSplit):
                 return again
@@ -129,7 +122,7 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
         if found is not None:
             subject = f"the photo cache {directory} has to be made anew ({found}) and"
         reason = error.strerror or error
-        raise UsageError(f"{subject} cannot be written: {reason}; {MOVE_HINT}") from error
+        raise UsageError(f"{subject} cannot be written: {reason}; {cache_dir.MOVE_HINT}") from error
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
@@ -166,7 +159,7 @@ def _find(planned: PlannedStore) -> CachedSplit | str | None:
 def _open(planned: PlannedStore) -> CachedSplit:
     """Open a store. Raises OSError, or ValueError where it is damaged."""
     directory = planned.directory
-    meta = read_meta(directory)
+    meta = cache_dir.read_meta(directory)
     if meta.get("key") != directory.name:
         raise ValueError("its index is another cache's")
     index = StoreIndex.from_meta(meta)
@@ -176,7 +169,7 @@ def _open(planned: PlannedStore) -> CachedSplit:
         if (directory / name).stat().st_size != len(crc32) * 3 * height * width:
             raise ValueError(f"{name} has the wrong length")
         forms.append(ChecksummedMemmap(directory / name, (3, height, width), crc32))
-    touch(directory)
+    cache_dir.touch(directory)
     paths, labels = planned.split.paths, planned.split.labels
     train_sizes = np.array(index.train_sizes, dtype=np.int32).reshape(-1, 2)
     return CachedSplit(
@@ -200,18 +193,18 @@ def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> 
     if planned.train_form:
         canvas = train_canvas(paths, preprocessing, name, progress)
         needed += 3 * canvas[0] * canvas[1] * len(paths)
-    check_space("the photo cache", needed + other_bytes, directory.parent)
+    cache_dir.check_space("the photo cache", needed + other_bytes, directory.parent)
     try:
-        with build_entry(directory) as partial_dir:
+        with cache_dir.build_entry(directory) as partial_dir:
             with ExitStack() as stack:
                 names = FILES if canvas else FILES[:1]
                 pixels = [stack.enter_context((partial_dir / each).open("wb")) for each in names]
                 index = decode_into(pixels, paths, preprocessing, canvas, name, progress)
             root = os.path.commonpath([path.parent for path in paths])
             description = f"{name} of {root}: {len(index.kept):,} photos"
-            write_meta(partial_dir, description, key=directory.name, **asdict(index))
+            cache_dir.write_meta(partial_dir, description, key=directory.name, **asdict(index))
     except OSError as error:
         raise UsageError(
             f"the photo cache of {name} takes {format_bytes(needed)} and cannot be written in "
-            f"{directory.parent}: {error.strerror or error}; {MOVE_HINT}"
+            f"{directory.parent}: {error.strerror or error}; {cache_dir.MOVE_HINT}"
         ) from error

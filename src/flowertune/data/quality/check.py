@@ -107,22 +107,22 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
     class_counts = [len({image.class_name for image in group.photos}) for group in groups]
     split_counts = [len({image.split for image in group.photos}) for group in groups]
     counted = list(zip(groups, class_counts, split_counts, strict=True))
-    counts = {
-        split: Counter(image.class_name for image, _ in readable if image.split == split)
-        for split in dataset.splits
-    }
+    counts = Counter((image.split, image.class_name) for image, _ in readable)
+    sizes = [(name, counts["train", name]) for name in class_names]
+    smallest, largest = min(sizes, key=itemgetter(1)), max(sizes, key=itemgetter(1))
+    is_uneven = largest[1] >= MAX_IMBALANCE * max(smallest[1], 1)
     return Findings(
         two_classes=tuple(group for group, classes, _ in counted if classes > 1),
         two_splits=tuple(group for group, classes, n in counted if classes == 1 and n > 1),
         unreadable=tuple(unreadable),
         few=tuple(
-            (split, name, counts[split][name])
+            (split, name, counts[split, name])
             for split in dataset.splits
             for name in class_names
-            if counts[split][name] < MIN_IMAGES[split]
+            if counts[split, name] < MIN_IMAGES[split]
         ),
         repeated=tuple(group for group, classes, n in counted if classes == n == 1),
-        uneven=_find_imbalance([(name, counts["train"][name]) for name in class_names]),
+        uneven=(smallest, largest) if is_uneven else (),
         endings=tuple(
             (image, facts.format) for image, facts in readable if _is_misnamed(image, facts.format)
         ),
@@ -161,12 +161,6 @@ def _duplicates(
         for group in groups.values()
         if sum(map(len, group)) > 1
     ]
-
-
-def _find_imbalance(classes: list[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    """Return the smallest and the largest class, if the one has many times the other's images."""
-    smallest, largest = min(classes, key=itemgetter(1)), max(classes, key=itemgetter(1))
-    return (smallest, largest) if largest[1] >= MAX_IMBALANCE * max(smallest[1], 1) else ()
 
 
 def _is_misnamed(image: NamedImage, true_format: str) -> bool:

@@ -54,14 +54,8 @@ def list_images(root: Path, *, url: str, progress: Progress) -> ImageDataset:
     except OSError as error:
         raise UsageError(f"data.root: cannot use {root} for Flowers-102: {error}") from error
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
-    return ImageDataset(
-        name="flowers102",
-        root=root,
-        protocol=f"Flowers-102 official: {sizes}",
-        class_names=CLASS_NAMES,
-        descriptions=None,
-        splits=splits,
-    )
+    protocol = f"Flowers-102 official: {sizes}"
+    return ImageDataset("flowers102", root, protocol, CLASS_NAMES, None, splits)
 
 
 def _read_splits(root: Path) -> dict[str, Split]:
@@ -120,7 +114,6 @@ def _check_md5(path: Path) -> None:
 
 
 def _fetch_missing(root: Path, url: str, progress: Progress) -> None:
-    """Fetch and unpack what is missing, in one process while others wait."""
     hint = (
         f"go on with data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
         f" into {root} by hand"

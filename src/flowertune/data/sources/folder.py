@@ -137,7 +137,6 @@ def _read_splits(root: Path, roots: dict[str, Path]) -> dict[str, ClassFiles]:
 
 
 def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, ClassFiles]:
-    """Split one level of class folders 60/20/20, class by class."""
     small = [f"{n} ({len(f)})" for n, f in classes.items() if len(f) < SMALLEST_CLASS_TO_SPLIT]
     if small:
         raise _error(

@@ -12,14 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowertune.data.cache_dir import (
-    LOCK,
-    MOVE_HINT,
-    build_entry,
-    check_space,
-    read_meta,
-    write_meta,
-)
+from flowertune.data import cache_dir
 from flowertune.data.dataset import ImageDataset, Progress, Split
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.conditions import EVENING
@@ -28,7 +21,6 @@ from flowertune.data.sources.synthetic.species import SPECIES
 from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock
 
-NAME = "synthetic"
 PICTURE_BYTES = 12_288  # of a disk, in whole blocks; no picture takes more
 
 
@@ -57,17 +49,17 @@ def list_images(
     try:
         if not _is_intact(folder, names):
             root.mkdir(parents=True, exist_ok=True)
-            with lock(folder.with_suffix(LOCK), waiting):
+            with lock(folder.with_suffix(cache_dir.LOCK), waiting):
                 if not _is_intact(folder, names):
                     _draw(folder, names, seed, progress)
     except OSError as error:
         reason = error.strerror or error
         needed = format_bytes(PICTURE_BYTES * len(names))
         raise UsageError(
-            f"cannot draw the flowers in {root}, {needed} of them: {reason}; {MOVE_HINT}"
+            f"cannot draw the flowers in {root}, {needed} of them: {reason}; {cache_dir.MOVE_HINT}"
         ) from error
     return ImageDataset(
-        name=NAME,
+        name="synthetic",
         root=folder,
         protocol=f"synthetic flowers: {len(SPECIES)} species, "
         f"{', '.join(f'{split} {count}' for split, count in counts.items())} a species, "
@@ -108,16 +100,16 @@ def _is_intact(folder: Path, names: list[str]) -> bool:
     PIL would not see it everywhere: it leaves a PNG's own checksums of its pixels unread.
     """
     try:
-        crc32 = read_meta(folder)["crc32"]
+        crc32 = cache_dir.read_meta(folder)["crc32"]
         return all(zlib.crc32((folder / name).read_bytes()) == crc32[name] for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _draw(folder: Path, names: list[str], seed: int, progress: Progress) -> None:
-    check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
+    cache_dir.check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
     crc32 = {}
-    with build_entry(folder) as incomplete:
+    with cache_dir.build_entry(folder) as incomplete:
         for done, name in enumerate(names, start=1):
             split, species, file_name = name.split("/")
             pixels = picture(seed, split, species, int(Path(file_name).stem))
@@ -129,4 +121,4 @@ def _draw(folder: Path, names: list[str], seed: int, progress: Progress) -> None
             progress("drawing flowers", done, len(names))
         counts = Counter(name.split("/")[0] for name in names)
         sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-        write_meta(incomplete, sizes, crc32=crc32)
+        cache_dir.write_meta(incomplete, sizes, crc32=crc32)

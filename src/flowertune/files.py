@@ -46,11 +46,9 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
     Raises DiskFullError, or another OSError.
     """
-    sums = "".join(
-        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()
-    )
+    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()]
     with _explain_full_disk(path, sum(map(len, contents.values()))), new_folder(path) as folder:
-        for name, data in {**contents, SUMS: sums.encode()}.items():
+        for name, data in {**contents, SUMS: "".join(lines).encode()}.items():
             (folder / name).write_bytes(data)
 
 
@@ -109,9 +107,8 @@ def _explain_full_disk(path: Path, n_bytes: int) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         free = shutil.disk_usage(path.parent).free
-        message = (
-            f"{os.strerror(error.errno)}: {format_bytes(n_bytes)} needed, {format_bytes(free)} free"
-        )
+        sizes = f"{format_bytes(n_bytes)} needed, {format_bytes(free)} free"
+        message = f"{os.strerror(error.errno)}: {sizes}"
         raise DiskFullError(error.errno, message, str(path)) from error
 
 
@@ -127,11 +124,8 @@ def bytes_in(path: Path) -> int:
     """Size of a file, or of all files below a folder."""
     if not path.is_dir():
         return path.lstat().st_size
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size
-        for folder, _, names in os.walk(path)
-        for name in names
-    )
+    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sum(file.lstat().st_size for file in files)
 
 
 def flush_folder(folder: Path) -> None:

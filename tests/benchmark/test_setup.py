@@ -23,7 +23,7 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
     """The test photos' too, of which the rehearsal has none; and asked once, for all together."""
     asked = []
 
-    def are_resident(residency: device_pixels.Residency, total: int, device: torch.device) -> bool:
+    def are_resident(residency: str, total: int, device: torch.device) -> bool:
         asked.append((residency, total))
         return device_pixels.are_resident(residency, total, device)
 
@@ -38,6 +38,6 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
     total = 20 * (2 + 1 + 3) * 3 * 64 * 64
     if augmentation == "basic":
         assert train.train_pixels is not None
-        total += train.train_pixels.nbytes
+        total += train.train_pixels.array.nbytes
     assert asked == [(word, total)]
     assert training.loader.pixels.resident is (word != "stream")

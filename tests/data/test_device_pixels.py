@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from flowertune.data import device_pixels
+from flowertune.data.cache import decode
 from flowertune.data.device_pixels import DevicePixels, are_resident
 from flowertune.data.samplers import epoch_batches, epoch_order
 
@@ -158,7 +159,7 @@ def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, m
             time.sleep(0.001)
         return read(indices)
 
-    monkeypatch.setattr(device_pixels, "ThreadPoolExecutor", Watched)
+    monkeypatch.setattr(decode, "ThreadPoolExecutor", Watched)
     monkeypatch.setattr(store, "_gather", slow)
     stream = store.batches([torch.tensor([photo]) for photo in range(9)])
     next(stream)

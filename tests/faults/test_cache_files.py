@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from flowertune.data.cache import decode
-from flowertune.data.cache.dataset import CachedDataset, CachedSplit, cache_dataset
+from flowertune.data.cache.dataset import CachedDataset, cache_dataset
+from flowertune.data.cache.store import CachedSplit
 from flowertune.data.dataset import ImageDataset, Split
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.image import Preprocessing, UnreadableImageError

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from flowertune.config.head import LinearHeadConfig
 from flowertune.config.schema import Config, head_from_probe
-from flowertune.data.cache.dataset import CachedSplit
-from flowertune.data.cache.store import FORMAT
+from flowertune.data.cache.store import FORMAT, CachedSplit
 from flowertune.data.cache_dir import LOCK, build_entry, read_meta, touch, write_meta
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import TrainingError

@@ -19,6 +19,7 @@ from flowertune.config import saved
 from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
+from flowertune.data.dataset import Split
 from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.inference.logits import infer
@@ -203,13 +204,14 @@ def _time_start_up(config: Config) -> tuple[Timing, Timing]:
 
 
 def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
-    paths = training.setup.cached.splits["train"].split.paths[:MAX_IMAGES]
+    train = training.setup.cached.splits["train"].split
+    timed = Split(train.paths[:MAX_IMAGES], train.labels[:MAX_IMAGES])
 
     def build_cache() -> float:
         with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as folder:
             start = time.perf_counter()
             open_or_build(
-                {"train": paths},
+                {"train": timed},
                 training.setup.backbone.preprocessing,
                 train_form=["train"] if reads_train_pixels(config.augmentation) else [],
                 folder=Path(folder),
@@ -217,7 +219,7 @@ def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
             )
             return time.perf_counter() - start
 
-    return Timing(tuple(build_cache() for _ in range(CALLS)), len(paths))
+    return Timing(tuple(build_cache() for _ in range(CALLS)), len(timed))
 
 
 def _entry(result: Timing, description: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def execute(args: Namespace) -> int:
         for line in bad_file_lines(dataset, cached.bad):
             console.warn(f"left out: {line}")
         for split, images in cached.splits.items():
-            resident = are_resident("auto", images.eval_pixels.nbytes, compute.device)
+            resident = are_resident("auto", images.eval_pixels.array.nbytes, compute.device)
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
             with console.progress():
                 advance = partial(console.advance, f"evaluating {split}")

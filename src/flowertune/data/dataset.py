@@ -1,9 +1,12 @@
 """Datasets as sources list them: image paths, labels and splits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
+# progress(description, done, total); total is None where it is not known
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)

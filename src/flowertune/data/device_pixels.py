@@ -1,26 +1,24 @@
 """Batches of uint8 pixels, gathered onto the device."""
 
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from flowertune.data.cache.decode import parallel_map
 from flowertune.data.cache.memmap import ChecksummedMemmap
 from flowertune.data.transforms.resize import PixelBatch
 from flowertune.runtime.device import send
 
-Residency = Literal["auto", "device", "stream"]
-
 READ_AHEAD = 2  # batches; one lies ready while the next is read
 
 
-def are_resident(residency: Residency, total_bytes: int, device: torch.device) -> bool:
+def are_resident(residency: str, total_bytes: int, device: torch.device) -> bool:
     """Whether to keep all pixels of a run, `total_bytes` together, on the device.
 
     "auto" keeps them on the CPU, and on a device of its own where they take at most half of the
@@ -60,8 +58,10 @@ class DevicePixels:
     def __len__(self) -> int:
         return len(self.array)
 
-    def batches(self, index_batches: Iterable[Tensor]) -> Generator[Tensor, None, None]:
-        """Copy batches to the device: indices (B,) int64 on the CPU -> pixels (B, ...) uint8.
+    def batches(
+        self, index_batches: Iterable[Int64[Tensor, "_"]]
+    ) -> Generator[UInt8[Tensor, "_ ..."], None, None]:
+        """Copy batches to the device; indices are on the CPU.
 
         Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early; it and
         they last until the end, or until it is closed.
@@ -71,23 +71,17 @@ class DevicePixels:
                 self._verify(indices)
                 yield self._tensor.index_select(0, send(indices, self.device))
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="photos") as executor:
-            pending: deque[Future[Tensor]] = deque()
-            try:
-                for indices in index_batches:
-                    pending.append(executor.submit(self._gather, indices))
-                    if len(pending) > READ_AHEAD:
-                        yield self._to_device(pending.popleft().result())
-                while pending:
-                    yield self._to_device(pending.popleft().result())
-            finally:
-                for future in pending:
-                    future.cancel()
+        gathered = parallel_map(self._gather, index_batches, num_threads=1, ahead=READ_AHEAD + 1)
+        with closing(gathered):
+            # no name here holds a batch that was given
+            yield from map(self._to_device, gathered)
 
-    def views(self, index_batches: Iterable[Tensor]) -> Generator[PixelBatch, None, None]:
+    def views(
+        self, index_batches: Iterable[Int64[Tensor, "_"]]
+    ) -> Generator[PixelBatch, None, None]:
         """Yield batches like `batches`, read-only, for callers that use a part of each image.
 
-        On the CPU the images are not copied: a list of (...) uint8 that lie in the memory map.
+        On the CPU the images are not copied: they lie in the memory map.
         """
         if self._tensor is None or self.device.type != "cpu":
             yield from self.batches(index_batches)
@@ -96,26 +90,22 @@ class DevicePixels:
             self._verify(indices)
             yield [self._tensor[index] for index in indices.tolist()]
 
-    def _verify(self, indices: Tensor) -> None:
+    def _verify(self, indices: Int64[Tensor, "b"]) -> None:
         if self._memmap is not None:
             self._memmap.verify(indices.tolist())
 
-    def _gather(self, indices: Tensor) -> Tensor:
+    def _gather(self, indices: Int64[Tensor, "b"]) -> UInt8[Tensor, "b ..."]:
         """Gather by NumPy, in one thread: torch would start as many again as compute beside it."""
         if not all(0 <= index < len(self.array) for index in indices.tolist()):
             raise IndexError(f"not all of {indices.tolist()} are below {len(self.array)}")
         self._verify(indices)
-        batch = torch.empty(
-            len(indices),
-            *self.array.shape[1:],
-            dtype=torch.uint8,
-            pin_memory=self.device.type == "cuda",
-        )
+        shape, pinned = (len(indices), *self.array.shape[1:]), self.device.type == "cuda"
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         # "clip" clips nothing now; by default NumPy fills a buffer first, and `out` from that
         np.take(self.array, indices.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 
-    def _to_device(self, batch: Tensor) -> Tensor:
+    def _to_device(self, batch: UInt8[Tensor, "b ..."]) -> UInt8[Tensor, "b ..."]:
         # Queued behind the kernels, as `send` has it; torch keeps pinned memory until it is done.
         return batch.to(self.device, non_blocking=self.device.type == "cuda")
 
@@ -129,7 +119,6 @@ def free_memory(device: torch.device) -> int:
 
 
 def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Return a tensor that shares the array's memory."""
     with warnings.catch_warnings():
         # A map that is open for reading only may not be written to, and torch has no read-only
         # tensors. Nobody writes: `batches` copies, and `views` is for readers.

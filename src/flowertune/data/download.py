@@ -17,10 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from flowertune import files
+from flowertune.data.dataset import Progress
 from flowertune.errors import UsageError
-
-# progress(description, done, total); total is None where it is not known
-Progress = Callable[[str, int, int | None], None]
 
 # Seconds: everything before the first byte of the answer, and one silence of the network after it.
 CONNECT_TIMEOUT_S = 4.0
@@ -62,7 +60,7 @@ def fetch(url: str, target: Path, *, md5: str, progress: Progress, hint: str) ->
     """
     part = target.with_name(f".{target.name}.part")
     try:
-        actual_md5 = _download(url, part, f"fetching {target.name}", progress)
+        actual_md5 = _download(url, part, partial(progress, f"fetching {target.name}"))
         if actual_md5 != md5:
             raise UsageError(
                 f"{url} is not the file it should be: its md5 is {actual_md5}, expected {md5}"
@@ -84,7 +82,6 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
     the disk fails.
     """
     folder.mkdir()
-    description = f"unpacking {archive.name}"
     done = 0
     try:
         with tarfile.open(archive) as tar:
@@ -95,11 +92,10 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
                 tar.extract(member, folder)
                 if member.isfile():
                     done += 1
-                    progress(description, done, total)
+                    progress(f"unpacking {archive.name}", done, total)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UsageError(
-            f"{archive} cannot be unpacked: {error}; remove it and start again"
-        ) from error
+        message = f"{archive} cannot be unpacked: {error}; remove it and start again"
+        raise UsageError(message) from error
     # Renaming the folder says that all of it is there: so let it be on the disk first.
     if hasattr(os, "sync"):
         os.sync()
@@ -109,19 +105,19 @@ class _DownloadError(Exception):
     """A network error, as opposed to one of the disk: both raise OSError."""
 
 
-def _download(url: str, part: Path, description: str, progress: Progress) -> str:
+def _download(url: str, part: Path, progress: Callable[[int, int | None], None]) -> str:
     """Download to `part`, flush it to the disk and return its md5."""
     digest = hashlib.md5(usedforsecurity=False)
     done = 0
     with _connect(url) as response, part.open("wb") as file:
         content_length = response.headers.get("Content-Length")
         total = int(content_length) if content_length else None
-        progress(description, done, total)
+        progress(done, total)
         while chunk := _read_chunk(response, done):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            progress(description, done, total)
+            progress(done, total)
         if total is not None and done < total:
             raise _DownloadError(f"the connection ended after {done:,} of {total:,} bytes")
         file.flush()
@@ -130,17 +126,15 @@ def _download(url: str, part: Path, description: str, progress: Progress) -> str
 
 
 def _connect(url: str) -> http.client.HTTPResponse:
-    """Connect and read the headers."""
     connect = partial(urllib.request.urlopen, url, timeout=READ_TIMEOUT_S)
     try:
-        response: http.client.HTTPResponse = call_with_timeout(CONNECT_TIMEOUT_S, connect)
+        return call_with_timeout(CONNECT_TIMEOUT_S, connect)  # type: ignore[no-any-return]
     except TimeoutError:
         raise _DownloadError(f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
     except urllib.error.HTTPError as error:
         raise _DownloadError(f"the server says {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _DownloadError(f"no connection ({getattr(error, 'reason', error)})") from None
-    return response
 
 
 def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:
@@ -158,8 +152,9 @@ def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in member.name:
-        raise UsageError(f"{archive} is not to be trusted: {member.name!r} leads out of its folder")
-    if not (member.isfile() or member.isdir()):
-        raise UsageError(
-            f"{archive} is not to be trusted: {member.name!r} is no file and no folder"
-        )
+        problem = "leads out of its folder"
+    elif not (member.isfile() or member.isdir()):
+        problem = "is no file and no folder"
+    else:
+        return
+    raise UsageError(f"{archive} is not to be trusted: {member.name!r} {problem}")

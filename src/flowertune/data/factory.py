@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from flowertune.config.augmentation import AugmentationConfig
@@ -14,11 +15,10 @@ from flowertune.config.data import DataConfig
 from flowertune.config.loss import ClassBatches
 from flowertune.config.schema import Config
 from flowertune.data import splits
-from flowertune.data.cache.dataset import CachedSplit
+from flowertune.data.cache.store import CachedSplit
 from flowertune.data.cache_dir import touch
-from flowertune.data.dataset import ImageDataset
-from flowertune.data.device_pixels import Residency, are_resident
-from flowertune.data.download import Progress
+from flowertune.data.dataset import SPLITS, ImageDataset, Progress
+from flowertune.data.device_pixels import are_resident
 from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
 from flowertune.data.sources.synthetic import dataset as synthetic
@@ -28,8 +28,10 @@ from flowertune.data.transforms.mixup import MixSettings
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
     """List the source's images under `data.protocol`, for training `data.shots` of each class."""
-    list_source, _ = _SOURCES[data.name]
-    dataset = list_source(data, cache, progress)
+    root, list_source = _SOURCES[data.name](data, cache)
+    dataset = list_source(progress)
+    if cache in root.parents:
+        touch(root)
     if data.protocol == "trainval":
         dataset = splits.trainval(dataset)
     return dataset if data.shots is None else splits.k_shot(dataset, data.shots, data.seed)
@@ -40,53 +42,37 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 
     It is what the paths in photos.csv of a run begin at.
     """
-    _, root = _SOURCES[data.name]
-    return root(data, cache)
+    root, _ = _SOURCES[data.name](data, cache)
+    return root
 
 
-def _folder(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    return folder.list_images(_folder_root(data, cache), seed=data.seed)
+# the folder that the images' paths begin at, and what lists them
+Source = tuple[Path, Callable[[Progress], ImageDataset]]
 
 
-def _folder_root(data: Any, cache: Path) -> Path:
-    return Path(data.root).expanduser().absolute()
+def _folder(data: Any, cache: Path) -> Source:
+    root = Path(data.root).expanduser().absolute()
+    return root, lambda progress: folder.list_images(root, seed=data.seed)
 
 
-def _flowers102(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    root = _flowers102_root(data, cache)
-    dataset = flowers102.list_images(root, url=data.url, progress=progress)
-    if data.root is None:
-        touch(root)
-    return dataset
+def _flowers102(data: Any, cache: Path) -> Source:
+    root = cache / "flowers102" if data.root is None else Path(data.root).expanduser().absolute()
+    return root, lambda progress: flowers102.list_images(root, url=data.url, progress=progress)
 
 
-def _flowers102_root(data: Any, cache: Path) -> Path:
-    return cache / "flowers102" if data.root is None else _folder_root(data, cache)
+def _synthetic(data: Any, cache: Path) -> Source:
+    root, seed = cache / "synthetic", data.seed
+    counts = {split: getattr(data, f"{split}_per_class") for split in SPLITS}
+    return (
+        synthetic.dataset_folder(root, counts=counts, seed=seed),
+        lambda progress: synthetic.list_images(root, counts=counts, seed=seed, progress=progress),
+    )
 
 
-def _synthetic(data: Any, cache: Path, progress: Progress) -> ImageDataset:
-    dataset = synthetic.list_images(cache / "synthetic", **_synthetic_args(data), progress=progress)
-    touch(dataset.root)
-    return dataset
-
-
-def _synthetic_root(data: Any, cache: Path) -> Path:
-    return synthetic.dataset_folder(cache / "synthetic", **_synthetic_args(data))
-
-
-def _synthetic_args(data: Any) -> dict[str, int]:
-    """Keyword arguments of the synthetic source's functions."""
-    names = ("train_per_class", "val_per_class", "test_per_class", "seed")
-    return {name: getattr(data, name) for name in names}
-
-
-# By name: what lists the images, and the folder that their paths begin at.
-_SOURCES: dict[
-    str, tuple[Callable[[Any, Path, Progress], ImageDataset], Callable[[Any, Path], Path]]
-] = {
-    "folder": (_folder, _folder_root),
-    "flowers102": (_flowers102, _flowers102_root),
-    "synthetic": (_synthetic, _synthetic_root),
+_SOURCES: dict[str, Callable[[Any, Path], Source]] = {
+    "folder": _folder,
+    "flowers102": _flowers102,
+    "synthetic": _synthetic,
 }
 
 
@@ -98,11 +84,10 @@ def pixels_are_resident(
     They are the evaluation form of all photos, and the training form of `train` if it has one.
     """
     n_images = sum(len(split) for split in dataset.splits.values())
-    total_bytes = n_images * train.eval_pixels.nbytes // len(train.eval_pixels)
+    total_bytes = n_images * train.eval_pixels.array.nbytes // len(train.eval_pixels)
     if train.train_pixels is not None:
-        total_bytes += train.train_pixels.nbytes
-    residency = cast("Residency", data.residency)  # its choices are checked
-    return are_resident(residency, total_bytes, device)
+        total_bytes += train.train_pixels.array.nbytes
+    return are_resident(data.residency, total_bytes, device)
 
 
 def build_augmentation(
@@ -133,11 +118,10 @@ _AUGMENTATIONS: dict[str, Callable[[Any, tuple[int, int], int], AugmentSettings 
 }
 
 
-def training_batches(config: Config, labels: Tensor) -> Callable[[int], list[Tensor]]:
-    """Map an epoch (from 1) to its batches of image indices (B,), P x K if the loss needs it.
-
-    labels: (N,) int64, of the training images.
-    """
+def training_batches(
+    config: Config, labels: Int64[Tensor, "n"]
+) -> Callable[[int], list[Int64[Tensor, "_"]]]:
+    """Map an epoch (from 1) to its batches of image indices, P x K if the loss needs it."""
     loss, batch_size = config.loss, config.trainer.batch_size
     if isinstance(loss, ClassBatches):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class

@@ -186,9 +186,8 @@ def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
     if (crop_width, crop_height) != (width, height):
         left, top = (width - crop_width) // 2, (height - crop_height) // 2
         image = image.crop((left, top, left + crop_width, top + crop_height))
-    new_height, new_width = train_size(width, height, preprocessing)
-    resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
-    return _channels_first(resized)
+    new_size = train_size(width, height, preprocessing)[::-1]
+    return _channels_first(image.resize(new_size, Image.Resampling.BICUBIC))
 
 
 @lru_cache(maxsize=8)
@@ -204,8 +203,7 @@ def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Imag
     *steps, to_tensor, normalize = image_transform_v2(config, is_train=False).transforms
     assert isinstance(to_tensor, ToTensor)
     assert isinstance(normalize, Normalize)
-    transform: Callable[[Image.Image], Image.Image] = Compose(steps)
-    return transform
+    return Compose(steps)  # type: ignore[no-any-return]
 
 
 def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
@@ -235,11 +233,9 @@ def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
     scales = (target_width / width, target_height / height)
     if preprocessing.resize_mode == "longest":
         is_invalid = min(round(side * min(scales)) for side in size) == 0
-    elif preprocessing.resize_mode == "shortest":
-        pixels_limit = 2 * (Image.MAX_IMAGE_PIXELS or 2**30)
-        is_invalid = width * height * max(scales) ** 2 > pixels_limit
     else:
-        is_invalid = False
+        too_many = width * height * max(scales) ** 2 > 2 * (Image.MAX_IMAGE_PIXELS or 2**30)
+        is_invalid = too_many and preprocessing.resize_mode == "shortest"
     if is_invalid:
         raise UnreadableImageError(f"too long and thin: {width} x {height} pixels")
 

@@ -1,6 +1,6 @@
 """Select images of a dataset: k per class, or train and val together."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 from flowertune.data.dataset import ImageDataset, Split
@@ -40,13 +40,10 @@ def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
         sort_keys.append(derive_seed(seed, purpose, step=name_counts[purpose]))
         name_counts[purpose] += 1
 
-    selected_counts: Counter[int] = Counter()
-    rows = []
+    by_class: dict[int, list[int]] = defaultdict(list)
     for index in sorted(range(len(train)), key=sort_keys.__getitem__):
-        if selected_counts[train.labels[index]] < shots:
-            selected_counts[train.labels[index]] += 1
-            rows.append(index)
-    rows.sort()
+        by_class[train.labels[index]].append(index)
+    rows = sorted(index for indices in by_class.values() for index in indices[:shots])
     subset = Split(
         tuple(train.paths[row] for row in rows), tuple(train.labels[row] for row in rows)
     )

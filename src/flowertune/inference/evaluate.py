@@ -16,8 +16,7 @@ from flowertune.config.schema import Config
 from flowertune.data import dataset as datasets
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.store import store_key
-from flowertune.data.dataset import ImageDataset
-from flowertune.data.download import Progress
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.factory import list_images
 from flowertune.data.image import Preprocessing
 from flowertune.data.sources import folder

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flowertune import __version__, files
 from flowertune.config import saved
 from flowertune.config.groups import RESULT_NEUTRAL_KEYS
-from flowertune.data.dataset import ImageDataset
-from flowertune.data.download import Progress
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.errors import UsageError, printable
 from flowertune.runs.directory import FORMAT, Run
 from flowertune.runs.finished import FinishedRun

@@ -51,8 +51,7 @@ class Compute:
 def choose_compute(device: str, precision: str) -> Compute:
     """Resolve `auto`: cuda, then mps, then cpu; and bf16 on GPUs that compute with it, else fp32.
 
-    Raises:
-        UsageError: a device that is not there, or a precision it does not have.
+    Raises UsageError for a device that is not there, or a precision it does not have.
     """
     available = {
         "cuda": torch.cuda.is_available(),

@@ -58,11 +58,7 @@ def oom_message(
 
 @contextmanager
 def explain_oom(message: str) -> Iterator[None]:
-    """Turn an out-of-memory error in the body into a FlowertuneError with `message`.
-
-    Raises:
-        FlowertuneError: memory ran out in the body.
-    """
+    """Turn an out-of-memory error in the body into a FlowertuneError with `message`."""
     try:
         yield
     except Exception as error:

@@ -21,7 +21,7 @@ from flowertune.data.factory import (
     pixels_are_resident,
     training_batches,
 )
-from flowertune.data.loader import TrainLoader, build_train_loader
+from flowertune.data.loader import TrainLoader
 from flowertune.losses.factory import build_criterion, check_loss
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
@@ -139,10 +139,15 @@ def build_trainer(
     `say` is told where steps cannot be recorded.
     """
     config, backbone = setup.config, setup.backbone
-    loader = build_train_loader(
-        setup.cached.splits["train"],
-        images.pixels["train"],
+    train, pixels, sizes = setup.cached.splits["train"], images.pixels["train"], None
+    if train.train_pixels is not None and train.train_sizes is not None:
+        pixels = DevicePixels(train.train_pixels, pixels.device, resident=pixels.resident)
+        sizes = torch.from_numpy(train.train_sizes)
+    loader = TrainLoader(
+        pixels,
+        images.labels["train"],
         len(setup.cached.dataset.class_names),
+        sizes,
         build_augmentation(config.augmentation, backbone.preprocessing.size, config.trainer.epochs),
         images.mean,
         images.std,

@@ -22,7 +22,7 @@ def test_rows_are_the_pixels_of_the_listed_photos(root, tmp_path, cached, listed
     train, val = photos.splits["train"], photos.splits["val"]
     assert train.split == listed(root).splits["train"]
     # The shorter side is round(32 * 256 / 224) = 37: 60 x 40 gives 56 x 37, 40 x 60 gives 37 x 56.
-    assert train.train_pixels.shape == (10, 3, 56, 56)
+    assert train.train_pixels.array.shape == (10, 3, 56, 56)
     for row, path in enumerate(train.split.paths):
         image = decode_image(path.read_bytes())
         assert np.array_equal(train.eval_pixels[row], eval_pixels(image, preprocessing))

@@ -34,7 +34,7 @@ def features(folder: Path) -> None:
 
 def flowers(folder: Path) -> None:
     dataset.list_images(
-        folder / "synthetic", train_per_class=1, val_per_class=1, test_per_class=0, seed=0,
+        folder / "synthetic", counts={"train": 1, "val": 1, "test": 0}, seed=0,
         progress=lambda *_: None,
     )  # fmt: skip
 

@@ -12,7 +12,6 @@ from flowertune.data.transforms.mixup import (
     draw_center,
     draw_lam,
     draw_params,
-    draw_permutation,
     mix_images,
     share_outside,
     soft_targets,
@@ -95,7 +94,9 @@ def test_a_batch_of_one_is_left_as_it_is(box):
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_the_partners_are_a_random_permutation(kind):
     """Every place is equally likely: neither the batch reversed nor shifted."""
-    partners = torch.stack([draw_permutation(kind, 8, 42, 0, step) for step in range(4000)])
+    mixing = MixSettings(kind, 1.0, last_epoch=9)
+    drawn = [draw_params(mixing, 8, (4, 5), 42, 0, step) for step in range(4000)]
+    partners = torch.stack([params.permutation for params in drawn])
     assert (partners.sort(1).values == torch.arange(8)).all()
     frequency = torch.stack([(partners == place).float().mean(0) for place in range(8)])
     assert (frequency - 1 / 8).abs().max() < 0.025

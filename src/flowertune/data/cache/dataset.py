@@ -6,35 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flowertune.data.cache.decode import Progress
-from flowertune.data.cache.memmap import ChecksummedMemmap
-from flowertune.data.cache.store import PixelStore, open_or_build
-from flowertune.data.dataset import ImageDataset, Split
+from flowertune.data.cache.store import BadFile, CachedSplit, open_or_build
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.image import Preprocessing
 from flowertune.errors import UsageError, printable
-
-BadFile = tuple[Path, str]
-
-
-@dataclass(frozen=True)
-class CachedSplit:
-    """A split with its pixels. `split` holds the images that decoded; row i is `split.paths[i]`.
-
-    `eval_pixels` (N, 3, H, W) uint8 are open_clip's own, before normalization. `train_pixels`
-    (N, 3, Hc, Wc) uint8 keep the aspect ratio: each picture stands in the top left corner of one
-    canvas, `train_sizes` (N, 2) int32 are the true (height, width); both None where the split has
-    no training form. `sha256` are hashes of the files' contents, `key` names the cache directory.
-    """
-
-    split: Split
-    eval_pixels: ChecksummedMemmap
-    train_pixels: ChecksummedMemmap | None
-    train_sizes: NDArray[np.int32] | None
-    sha256: tuple[str, ...]
-    key: str
 
 
 @dataclass(frozen=True)
@@ -83,18 +58,14 @@ def cache_dataset(
     `progress(description, done, total)` is called for every photo. Raises UsageError: bad files, a
     class that loses its last photo of a split by leaving them out, a folder that cannot be written.
     """
-    stores = open_or_build(
-        {name: split.paths for name, split in dataset.splits.items()},
+    splits = open_or_build(
+        dataset.splits,
         preprocessing,
         train_form=["train"] if train_form else [],
         folder=folder / "pixels",
         progress=progress,
     )
-    bad = tuple(
-        (split.paths[index], reason)
-        for name, split in dataset.splits.items()
-        for index, reason in sorted(stores[name].index.bad.items())
-    )
+    bad = tuple(bad_file for cached in splits.values() for bad_file in cached.bad)
     lines = "".join(f"  {line}\n" for line in bad_file_lines(dataset, bad))
     if bad and bad_files == "stop":
         total = sum(len(split) for split in dataset.splits.values())
@@ -102,9 +73,7 @@ def cache_dataset(
             f"{len(bad):,} of {total:,} files in {printable(dataset.root)} give no picture:\n"
             f"{lines}Repair or remove them, or go on without them: data.bad_files=skip"
         )
-    splits = {}
     for name, split in dataset.splits.items():
-        splits[name] = _cached_split(split, stores[name])
         missing = sorted(set(split.labels) - set(splits[name].split.labels))
         if missing:
             classes = ", ".join(repr(dataset.class_names[label]) for label in missing)
@@ -114,33 +83,14 @@ def cache_dataset(
             )
     note = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
     decoded = {name: cached.split for name, cached in splits.items()}
-    return CachedDataset(
-        dataset=replace(dataset, splits=decoded, protocol=dataset.protocol + note),
-        splits=splits,
-        bad=bad,
-        fingerprint=_fingerprint(dataset, splits),
-    )
+    dataset = replace(dataset, splits=decoded, protocol=dataset.protocol + note)
+    return CachedDataset(dataset, splits, bad, _fingerprint(dataset, splits))
 
 
 def bad_file_lines(dataset: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
     """Describe each bad file in one line: its name below the root and the reason."""
     root = dataset.root
     return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
-
-
-def _cached_split(split: Split, store: PixelStore) -> CachedSplit:
-    kept = store.index.kept
-    return CachedSplit(
-        split=Split(
-            paths=tuple(split.paths[index] for index in kept),
-            labels=tuple(split.labels[index] for index in kept),
-        ),
-        eval_pixels=store.eval_pixels,
-        train_pixels=store.train_pixels,
-        train_sizes=store.train_sizes(),
-        sha256=tuple(store.index.sha256),
-        key=store.key,
-    )
 
 
 def _fingerprint(dataset: ImageDataset, splits: dict[str, CachedSplit]) -> str:

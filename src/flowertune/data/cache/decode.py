@@ -5,17 +5,18 @@ import os
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.data.cache.index import StoreIndex
+from flowertune.data.dataset import Progress
 from flowertune.data.image import (
     Preprocessing,
     UnreadableImageError,
@@ -27,25 +28,45 @@ from flowertune.data.image import (
     upright_size,
 )
 
-# progress(description, done, total)
-Progress = Callable[[str, int, int], None]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class DecodedImage:
-    """Pixels of one image as they are stored, with a checksum each, and its file's hash.
+@dataclass
+class StoreIndex:
+    """Index of a pixel store; rows are the images that decoded, in the order they were listed.
 
-    `forms` are (3, H, W) and with a training form (3, *canvas) uint8. `train_size` is the true
-    (height, width) of the training pixels, (0, 0) where there are none.
+    `canvas` is the (height, width) that holds every training picture, `train_sizes[row]` the true
+    (height, width) of one; None and (0, 0) without a training form. `kept[row]` is the image's
+    index in the list, `bad` maps the other indices to the reason, `sha256[row]` is the hash of the
+    file's content. `crc32[form][row]` is the checksum of a row's pixels.
     """
 
+    canvas: tuple[int, int] | None
+    crc32: list[list[int]]
+    kept: list[int] = field(default_factory=list)
+    bad: dict[int, str] = field(default_factory=dict)
+    sha256: list[str] = field(default_factory=list)
+    train_sizes: list[tuple[int, int]] = field(default_factory=list)
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> "StoreIndex":
+        """Read it from a store's meta.json. Raises ValueError where that lacks something."""
+        try:
+            index = cls(**{each.name: meta[each.name] for each in fields(cls)})
+            index.bad = {int(number): reason for number, reason in index.bad.items()}
+        except (KeyError, AttributeError) as error:
+            raise ValueError("its index is damaged") from error
+        return index
+
+
+class _DecodedImage(NamedTuple):
+    """One row of each pixel file, with a checksum each, and the image's part of the index."""
+
     sha256: str
-    forms: tuple[NDArray[np.uint8], ...]
-    crc32: tuple[int, ...]
     train_size: tuple[int, int]
+    forms: list[NDArray[np.uint8]]
+    crc32: list[int]
 
 
 def train_canvas(
@@ -80,13 +101,7 @@ def decode_into(
     A row is (3, H, W) uint8 in the first file and, where there is a `canvas`, (3, *canvas) in the
     second: the training pixels in the top left corner, the rest zero. Each image is read once.
     """
-
-    def decode_row(path: Path) -> DecodedImage | UnreadableImageError:
-        try:
-            return _decode_row(path, preprocessing, canvas)
-        except UnreadableImageError as error:
-            return error
-
+    decode_row = partial(_decode_row, preprocessing=preprocessing, canvas=canvas)
     index = StoreIndex(canvas, crc32=[[] for _ in files])
     # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
     with quiet_pil(), closing(parallel_map(decode_row, paths)) as rows:
@@ -108,37 +123,45 @@ def decode_into(
 
 def _decode_row(
     path: Path, preprocessing: Preprocessing, canvas: tuple[int, int] | None
-) -> DecodedImage:
-    data = image_bytes(path)
-    image = decode_image(data)
-    forms, size = [eval_pixels(image, preprocessing)], (0, 0)
+) -> _DecodedImage | UnreadableImageError:
+    try:
+        data = image_bytes(path)
+        image = decode_image(data)
+        forms, size = [eval_pixels(image, preprocessing)], (0, 0)
+    except UnreadableImageError as error:
+        return error
     if canvas is not None:
         train_form = train_pixels(image, preprocessing)
         height, width = size = train_form.shape[1:]
         if height > canvas[0] or width > canvas[1]:
-            raise UnreadableImageError("changed while it was read")
+            return UnreadableImageError("changed while it was read")
         padded = np.zeros((3, *canvas), dtype=np.uint8)
         padded[:, :height, :width] = train_form
         forms.append(padded)
-    crc32 = tuple(zlib.crc32(form.data) for form in forms)
-    return DecodedImage(hashlib.sha256(data).hexdigest(), tuple(forms), crc32, size)
+    crc32 = [zlib.crc32(form.data) for form in forms]
+    return _DecodedImage(hashlib.sha256(data).hexdigest(), size, forms, crc32)
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item]
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_threads: int | None = None,
+    ahead: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Map in order, in a thread for each core, a few items ahead of the consumer at most.
+    """Map in order, in a thread for each core, `ahead` items before the consumer at most.
 
-    PIL and hashlib let go of the interpreter's lock while they work. Close it (`closing`) to stop
-    at once: what has not begun is dropped.
+    That is four for each thread where it is not given. PIL and hashlib let go of the interpreter's
+    lock while they work. Close it (`closing`) to stop at once: what has not begun is dropped.
     """
-    num_threads = _available_cores()
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+    num_threads = num_threads or _available_cores()
+    ahead = ahead or 4 * num_threads
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photos")
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) >= 4 * num_threads:
+            if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -24,11 +24,7 @@ KINDS = {"pixels": "photos", "synthetic": "drawn flowers", "flowers102": "downlo
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """An entry of the cache folder.
-
-    `paths` are the files and folders it consists of. `lock` is held by who builds it. `last_used`
-    is in seconds since 1970.
-    """
+    """Files and folders of a cache entry; `last_used` is a Unix time, its builder holds `lock`."""
 
     kind: str
     description: str
@@ -41,13 +37,13 @@ class CacheEntry:
 def list_entries(root: Path) -> list[CacheEntry]:
     """List the cache folder, longest unused first. Raises OSError where it cannot be read."""
     entries = []
-    for folder in _folders(root):
+    for folder in filter(Path.is_dir, _entries(root)):
         if (folder / META).is_file():  # one entry, in a folder where people put files, too
             names = _read_meta(folder).get("names", [])
             paths = [path for path in _entries(folder) if path.name in names]
             entries.append(_describe(folder, folder, [*paths, folder / META], folder / LOCK))
             continue
-        for path in _folders(folder):
+        for path in filter(Path.is_dir, _entries(folder)):
             if KEY.fullmatch(path.name):
                 entries.append(_describe(folder, path, [path], path.with_suffix(LOCK)))
     return sorted(entries, key=lambda entry: entry.last_used)
@@ -80,16 +76,10 @@ def _entries(folder: Path) -> list[Path]:
     return [path for path in entries if not path.is_symlink()]
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir()]
-
-
 def _describe(folder: Path, entry: Path, paths: Sequence[Path], lock: Path) -> CacheEntry:
-    """Describe an entry of the kind that `folder` holds."""
-    incomplete = entry.suffix == BUILDING
     return CacheEntry(
         kind=KINDS.get(folder.name, folder.name),
-        description=INCOMPLETE if incomplete else _read_meta(entry)["description"],
+        description=INCOMPLETE if entry.suffix == BUILDING else _read_meta(entry)["description"],
         paths=tuple(paths),
         bytes=sum(map(bytes_in, paths)),
         last_used=entry.stat().st_mtime,

@@ -35,23 +35,11 @@ class ChecksummedMemmap:
     def __len__(self) -> int:
         return len(self.array)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def nbytes(self) -> int:
-        return self.array.nbytes
-
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         rows = np.arange(len(self))[key[0] if isinstance(key, tuple) else key]
         self.verify(np.atleast_1d(rows).tolist())
         pixels: NDArray[np.uint8] = self.array[key]
         return pixels
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        self.verify_all()
-        return np.array(self.array, dtype=dtype, copy=copy)
 
     def verify(self, rows: Iterable[int]) -> None:
         """Verify the rows that were not yet verified in this process.

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -14,18 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowertune.data.cache.decode import Progress, decode_into, train_canvas
-from flowertune.data.cache.index import StoreIndex
+from flowertune.data import cache_dir
+from flowertune.data.cache.decode import StoreIndex, decode_into, train_canvas
 from flowertune.data.cache.memmap import ChecksummedMemmap
-from flowertune.data.cache_dir import (
-    LOCK,
-    MOVE_HINT,
-    build_entry,
-    check_space,
-    read_meta,
-    touch,
-    write_meta,
-)
+from flowertune.data.dataset import Progress, Split
 from flowertune.data.image import (
     UNREADABLE,
     Preprocessing,
@@ -37,6 +29,7 @@ from flowertune.errors import UsageError, printable
 from flowertune.files import format_bytes, lock
 
 FORMAT = 2
+BadFile = tuple[Path, str]
 FILES = ("eval.u8", "train.u8")  # the evaluation form, and the training form where there is one
 
 
@@ -45,7 +38,7 @@ class PlannedStore:
     """The store of a split's pixels, which may not exist yet."""
 
     name: str
-    paths: Sequence[Path]
+    split: Split
     preprocessing: Preprocessing
     train_form: bool
     directory: Path
@@ -53,38 +46,38 @@ class PlannedStore:
     @property
     def eval_bytes(self) -> int:
         height, width = self.preprocessing.size
-        return 3 * height * width * len(self.paths)
+        return 3 * height * width * len(self.split)
 
 
 @dataclass(frozen=True)
-class PixelStore:
-    """A complete pixel store, open: it stays readable if its directory is deleted.
+class CachedSplit:
+    """A split with its pixels, open: they stay readable if their directory is deleted.
 
-    `eval_pixels` (N, 3, H, W) uint8 and `train_pixels` (N, 3, Hc, Wc) uint8, each picture in the
-    top left corner of the canvas and zero beside it, are read from the disk as they are used.
-    `train_pixels` is None without a training form. `key` names the directory.
+    `split` holds the images that decoded; row i is `split.paths[i]`. `eval_pixels` (N, 3, H, W)
+    uint8 are open_clip's own, before normalization. `train_pixels` (N, 3, Hc, Wc) uint8 keep the
+    aspect ratio: each picture stands in the top left corner of one canvas, zero beside it, and
+    `train_sizes` (N, 2) int32 are the true (height, width); both None where the split has no
+    training form. `sha256` are hashes of the files' contents, `key` names the cache directory,
+    `bad` lists the files that gave no picture, with the reason.
     """
 
-    key: str
-    index: StoreIndex
+    split: Split
     eval_pixels: ChecksummedMemmap
     train_pixels: ChecksummedMemmap | None
-
-    def train_sizes(self) -> NDArray[np.int32] | None:
-        """True (height, width) of each training image: (N, 2) int32."""
-        if self.train_pixels is None:
-            return None
-        return np.array(self.index.train_sizes, dtype=np.int32).reshape(-1, 2)
+    train_sizes: NDArray[np.int32] | None
+    sha256: tuple[str, ...]
+    key: str
+    bad: tuple[BadFile, ...]
 
 
 def open_or_build(
-    splits: Mapping[str, Sequence[Path]],
+    splits: Mapping[str, Split],
     preprocessing: Preprocessing,
     *,
     train_form: Collection[str],
     folder: Path,
     progress: Progress,
-) -> dict[str, PixelStore]:
+) -> dict[str, CachedSplit]:
     """Open the pixel stores of these splits under `folder`, building those that are missing.
 
     `train_form` names the splits that have one; they come first. The split's name opens the
@@ -93,9 +86,9 @@ def open_or_build(
     are. Raises UsageError where the folder cannot be written or lacks the space for all of them.
     """
     plans = []
-    for name, paths in splits.items():
-        key = store_key(paths, preprocessing, name in train_form)
-        plans.append(PlannedStore(name, paths, preprocessing, name in train_form, folder / key))
+    for name, split in splits.items():
+        key = store_key(split.paths, preprocessing, name in train_form)
+        plans.append(PlannedStore(name, split, preprocessing, name in train_form, folder / key))
     stores = {}
     for plan in plans:
         others = [other for other in plans if other is not plan and not other.directory.is_dir()]
@@ -104,23 +97,23 @@ def open_or_build(
     return stores
 
 
-def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) -> PixelStore:
+def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) -> CachedSplit:
     """Open one store; the others that are still missing will take `other_bytes`."""
     directory, folder = planned.directory, planned.directory.parent
     found = _find(planned)
-    if isinstance(found, PixelStore):
+    if isinstance(found, CachedSplit):
         return found
     waiting = f"{planned.name}: waiting for another process that decodes them"
-    announce = partial(progress, waiting, 0, len(planned.paths))
+    announce = partial(progress, waiting, 0, len(planned.split))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(directory.with_suffix(LOCK), announce):
+        with lock(directory.with_suffix(cache_dir.LOCK), announce):
             again = _find(planned)  # built by another process in the meantime
-            if isinstance(again, PixelStore):
+            if isinstance(again, CachedSplit):
                 return again
             if again is not None:
                 message = f"{planned.name}: the cache has to be made anew ({again})"
-                progress(message, 0, len(planned.paths))
+                progress(message, 0, len(planned.split))
                 shutil.rmtree(directory)  # its space counts as free
             build_store(planned, other_bytes, progress)
             return _open(planned)
@@ -129,7 +122,7 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
         if found is not None:
             subject = f"the photo cache {directory} has to be made anew ({found}) and"
         reason = error.strerror or error
-        raise UsageError(f"{subject} cannot be written: {reason}; {MOVE_HINT}") from error
+        raise UsageError(f"{subject} cannot be written: {reason}; {cache_dir.MOVE_HINT}") from error
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
@@ -147,24 +140,26 @@ def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: b
     return digest.hexdigest()[:32]
 
 
-def _find(planned: PlannedStore) -> PixelStore | str | None:
+def _find(planned: PlannedStore) -> CachedSplit | str | None:
     """Open a store of an earlier start; return why it cannot be used, or None if there is none."""
     if not planned.directory.is_dir():
         return None
     try:
-        store = _open(planned)
+        cached = _open(planned)
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", error))
-    for number, reason in store.index.bad.items():
-        if reason.startswith(UNREADABLE) and _is_readable(planned.paths[number]):
-            return f"{printable(planned.paths[number].name)} can be read now"
-    return store
+    for path, reason in cached.bad:
+        if reason.startswith(UNREADABLE):
+            with suppress(UnreadableImageError):
+                image_bytes(path)
+                return f"{printable(path.name)} can be read now"
+    return cached
 
 
-def _open(planned: PlannedStore) -> PixelStore:
+def _open(planned: PlannedStore) -> CachedSplit:
     """Open a store. Raises OSError, or ValueError where it is damaged."""
     directory = planned.directory
-    meta = read_meta(directory)
+    meta = cache_dir.read_meta(directory)
     if meta.get("key") != directory.name:
         raise ValueError("its index is another cache's")
     index = StoreIndex.from_meta(meta)
@@ -174,21 +169,23 @@ def _open(planned: PlannedStore) -> PixelStore:
         if (directory / name).stat().st_size != len(crc32) * 3 * height * width:
             raise ValueError(f"{name} has the wrong length")
         forms.append(ChecksummedMemmap(directory / name, (3, height, width), crc32))
-    touch(directory)
-    return PixelStore(directory.name, index, forms[0], forms[1] if index.canvas else None)
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        image_bytes(path)
-    except UnreadableImageError:
-        return False
-    return True
+    cache_dir.touch(directory)
+    paths, labels = planned.split.paths, planned.split.labels
+    train_sizes = np.array(index.train_sizes, dtype=np.int32).reshape(-1, 2)
+    return CachedSplit(
+        Split(tuple(paths[row] for row in index.kept), tuple(labels[row] for row in index.kept)),
+        eval_pixels=forms[0],
+        train_pixels=forms[1] if index.canvas else None,
+        train_sizes=train_sizes if index.canvas else None,
+        sha256=tuple(index.sha256),
+        key=directory.name,
+        bad=tuple((paths[row], reason) for row, reason in sorted(index.bad.items())),
+    )
 
 
 def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> None:
     """Build a store, whole or not at all. Memory holds a few images per core."""
-    name, paths, preprocessing = planned.name, planned.paths, planned.preprocessing
+    name, paths, preprocessing = planned.name, planned.split.paths, planned.preprocessing
     directory = planned.directory
     progress(f"{name}: decoding photos", 0, len(paths))
     eval_transform(preprocessing)  # imports open_clip, once, before the threads do
@@ -196,18 +193,18 @@ def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> 
     if planned.train_form:
         canvas = train_canvas(paths, preprocessing, name, progress)
         needed += 3 * canvas[0] * canvas[1] * len(paths)
-    check_space("the photo cache", needed + other_bytes, directory.parent)
+    cache_dir.check_space("the photo cache", needed + other_bytes, directory.parent)
     try:
-        with build_entry(directory) as partial_dir:
+        with cache_dir.build_entry(directory) as partial_dir:
             with ExitStack() as stack:
                 names = FILES if canvas else FILES[:1]
                 pixels = [stack.enter_context((partial_dir / each).open("wb")) for each in names]
                 index = decode_into(pixels, paths, preprocessing, canvas, name, progress)
             root = os.path.commonpath([path.parent for path in paths])
             description = f"{name} of {root}: {len(index.kept):,} photos"
-            write_meta(partial_dir, description, key=directory.name, **asdict(index))
+            cache_dir.write_meta(partial_dir, description, key=directory.name, **asdict(index))
     except OSError as error:
         raise UsageError(
             f"the photo cache of {name} takes {format_bytes(needed)} and cannot be written in "
-            f"{directory.parent}: {error.strerror or error}; {MOVE_HINT}"
+            f"{directory.parent}: {error.strerror or error}; {cache_dir.MOVE_HINT}"
         ) from error

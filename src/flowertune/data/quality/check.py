@@ -2,16 +2,18 @@
 
 import hashlib
 import io
+import itertools
 from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
-from flowertune.data.cache.decode import Progress, parallel_map, quiet_pil
-from flowertune.data.dataset import ImageDataset
+from flowertune.data.cache.decode import parallel_map, quiet_pil
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes, readable_formats
 from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 
@@ -22,10 +24,7 @@ MAX_IMBALANCE = 10  # times as many photos as the smallest class of train
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image file of a split.
-
-    `name` is its path below the root, with slashes.
-    """
+    """An image file of a split; `name` is its path below the root, with slashes."""
 
     split: str
     name: str
@@ -77,10 +76,7 @@ class Findings:
         }
 
 
-@dataclass(frozen=True)
-class _ImageFacts:
-    """Facts of one image that decoded."""
-
+class _ImageFacts(NamedTuple):
     sha256: str
     format: str
     perceptual_hash: PerceptualHash
@@ -91,8 +87,9 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
 
     Needs no backbone and changes nothing. `progress(description, done, total)` counts photos.
     """
+    class_names = dataset.class_names
     images = [
-        (path, NamedImage(split, _name(dataset, path), dataset.class_names[label]))
+        (path, NamedImage(split, path.relative_to(dataset.root).as_posix(), class_names[label]))
         for split, listed in dataset.splits.items()
         for path, label in zip(listed.paths, listed.labels, strict=True)
     ]
@@ -110,30 +107,26 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
     class_counts = [len({image.class_name for image in group.photos}) for group in groups]
     split_counts = [len({image.split for image in group.photos}) for group in groups]
     counted = list(zip(groups, class_counts, split_counts, strict=True))
-    counts = {
-        split: Counter(image.class_name for image, _ in readable if image.split == split)
-        for split in dataset.splits
-    }
+    counts = Counter((image.split, image.class_name) for image, _ in readable)
+    sizes = [(name, counts["train", name]) for name in class_names]
+    smallest, largest = min(sizes, key=itemgetter(1)), max(sizes, key=itemgetter(1))
+    is_uneven = largest[1] >= MAX_IMBALANCE * max(smallest[1], 1)
     return Findings(
         two_classes=tuple(group for group, classes, _ in counted if classes > 1),
         two_splits=tuple(group for group, classes, n in counted if classes == 1 and n > 1),
         unreadable=tuple(unreadable),
         few=tuple(
-            (split, name, counts[split][name])
+            (split, name, counts[split, name])
             for split in dataset.splits
-            for name in dataset.class_names
-            if counts[split][name] < MIN_IMAGES[split]
+            for name in class_names
+            if counts[split, name] < MIN_IMAGES[split]
         ),
         repeated=tuple(group for group, classes, n in counted if classes == n == 1),
-        uneven=_find_imbalance([(name, counts["train"][name]) for name in dataset.class_names]),
+        uneven=(smallest, largest) if is_uneven else (),
         endings=tuple(
             (image, facts.format) for image, facts in readable if _is_misnamed(image, facts.format)
         ),
     )
-
-
-def _name(dataset: ImageDataset, path: Path) -> str:
-    return path.relative_to(dataset.root).as_posix()
 
 
 def _image_facts(path: Path) -> _ImageFacts | UnreadableImageError:
@@ -164,19 +157,10 @@ def _duplicates(
     for number, copies in zip(numbers.tolist(), contents.values(), strict=True):
         groups[number].append(copies)
     return [
-        DuplicateGroup(
-            tuple(image for copies in group for image in copies), identical=len(group) == 1
-        )
+        DuplicateGroup(tuple(itertools.chain(*group)), identical=len(group) == 1)
         for group in groups.values()
         if sum(map(len, group)) > 1
     ]
-
-
-def _find_imbalance(classes: list[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    """Return the smallest and the largest class, if the one has many times the other's images."""
-    smallest = min(classes, key=lambda item: item[1])
-    largest = max(classes, key=lambda item: item[1])
-    return (smallest, largest) if largest[1] >= MAX_IMBALANCE * max(smallest[1], 1) else ()
 
 
 def _is_misnamed(image: NamedImage, true_format: str) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowertune.data.cache.decode import Progress
+from flowertune.data.dataset import Progress
 
 SIDE = 32  # pixels, of the small picture that is transformed
 HASH_SIDE = 8  # frequencies in each direction whose signs are the hash, without the mean: 63 bits
@@ -104,8 +104,9 @@ def find_duplicates(hashes: Sequence[PerceptualHash], progress: Progress) -> NDA
                 first, second = _find_matches(table.part(rows), other.part(columns))
                 if len(first) > 0:
                     # the groups so far, as edges from each picture to the first of its group
+                    _, members, group = np.unique(groups, return_index=True, return_inverse=True)
                     starts = np.concatenate([np.arange(count), first + rows.start])
-                    ends = np.concatenate([_first_members(groups), second + columns.start])
+                    ends = np.concatenate([members[group], second + columns.start])
                     edges = coo_array((np.ones(len(ends), bool), (starts, ends)), (count, count))
                     _, groups = connected_components(edges, directed=False)
         progress("comparing photos", min(done * BLOCK, count), count)
@@ -146,9 +147,3 @@ def _distances(a: Floats, b: Floats) -> Floats:
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
     distances: Floats = np.sqrt(np.maximum(squares, 0))
     return distances
-
-
-def _first_members(groups: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Return the index (N,) of the first member of each image's group."""
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    return first[inverse]

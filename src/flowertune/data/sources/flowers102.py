@@ -5,13 +5,13 @@ https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
 
 import os
 import shutil
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flowertune import files
 from flowertune.data.cache_dir import BUILDING, LOCK, META, write_meta
-from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.download import Progress, fetch, unpack
+from flowertune.data.dataset import ImageDataset, Progress, Split
+from flowertune.data.download import fetch, unpack
 from flowertune.errors import UsageError
 from flowertune.files import lock
 
@@ -28,28 +28,15 @@ CLASS_NAMES = tuple(
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-@dataclass(frozen=True)
-class Release:
-    """The published files: the md5 of each, and the number of images."""
-
-    md5: dict[str, str]
-    n_images: int
-
-
-# The sums that torchvision states.
-OFFICIAL = Release(
-    md5={
-        ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
-        LABELS: "e0620be6f572b9609742df49c70aed4d",
-        SPLIT_IDS: "a5357ecc9cb78c4bef273ce3793fc85c",
-    },
-    n_images=8189,
-)
+N_IMAGES = 8189
+MD5 = {  # as torchvision states them
+    ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
+    LABELS: "e0620be6f572b9609742df49c70aed4d",
+    SPLIT_IDS: "a5357ecc9cb78c4bef273ce3793fc85c",
+}
 
 
-def list_images(
-    root: Path, *, url: str, progress: Progress, release: Release = OFFICIAL
-) -> ImageDataset:
+def list_images(root: Path, *, url: str, progress: Progress) -> ImageDataset:
     """List the official splits, after fetching what is missing in `root` from the base `url`.
 
     Files that lie in `root` already are used: the three published ones, or `jpg/` unpacked. An
@@ -61,20 +48,14 @@ def list_images(
     """
     root = root.expanduser().absolute()
     try:
-        if _missing_files(root, release):
-            _fetch_missing(root, url, progress, release)
+        if _missing_files(root):
+            _fetch_missing(root, url, progress)
         splits = _read_splits(root)
     except OSError as error:
         raise UsageError(f"data.root: cannot use {root} for Flowers-102: {error}") from error
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
-    return ImageDataset(
-        name="flowers102",
-        root=root,
-        protocol=f"Flowers-102 official: {sizes}",
-        class_names=CLASS_NAMES,
-        descriptions=None,
-        splits=splits,
-    )
+    protocol = f"Flowers-102 official: {sizes}"
+    return ImageDataset("flowers102", root, protocol, CLASS_NAMES, None, splits)
 
 
 def _read_splits(root: Path) -> dict[str, Split]:
@@ -97,90 +78,86 @@ def _image_name(number: int) -> str:
     return f"image_{number:05d}.jpg"
 
 
-def _missing_files(root: Path, release: Release) -> list[str]:
+def _missing_files(root: Path) -> list[str]:
     """Name the missing files. Raises UsageError for wrong ones, which only a person can replace."""
     missing = []
     for name in (LABELS, SPLIT_IDS):
         if not (root / name).exists():
             missing.append(name)
         else:
-            _check_md5(root / name, release)
+            _check_md5(root / name)
     folder = root / IMAGES
     if not folder.exists():
         missing.append(IMAGES)
-    elif (count := _count_images(folder, release)) < release.n_images:
+    elif (count := _count_images(folder)) < N_IMAGES:
         raise UsageError(
-            f"{folder} holds {count:,} of {release.n_images:,} photos: remove the folder to have it"
+            f"{folder} holds {count:,} of {N_IMAGES:,} photos: remove the folder to have it"
             " made anew, or complete it"
         )
     return missing
 
 
-def _count_images(folder: Path, release: Release) -> int:
+def _count_images(folder: Path) -> int:
     """Count the files image_00001.jpg ... that exist and are not empty."""
-    expected = {_image_name(number) for number in range(1, release.n_images + 1)}
+    expected = {_image_name(number) for number in range(1, N_IMAGES + 1)}
     with os.scandir(folder) as entries:
         return sum(entry.name in expected and entry.stat().st_size > 0 for entry in entries)
 
 
-def _check_md5(path: Path, release: Release) -> None:
-    actual_md5 = files.digest_of(path, "md5")
-    if actual_md5 != release.md5[path.name]:
+def _check_md5(path: Path) -> None:
+    md5, official = files.digest_of(path, "md5"), MD5[path.name]
+    if md5 != official:
         raise UsageError(
-            f"{path} is not the official file: its md5 is {actual_md5}, expected"
-            f" {release.md5[path.name]}; remove it to have it fetched, or put the right one there"
+            f"{path} is not the official file: its md5 is {md5}, expected {official}; remove it to"
+            " have it fetched, or put the right one there"
         )
 
 
-def _fetch_missing(root: Path, url: str, progress: Progress, release: Release) -> None:
-    """Fetch and unpack what is missing, in one process while others wait."""
+def _fetch_missing(root: Path, url: str, progress: Progress) -> None:
     hint = (
         f"go on with data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
         f" into {root} by hand"
     )
     root.mkdir(parents=True, exist_ok=True)
-
-    def report_waiting() -> None:
-        progress("waiting for another process that fetches the same files", 0, None)
+    waiting = "waiting for another process that fetches the same files"
 
     def fetch_file(name: str) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"data.url={url}: must start with http:// or https://")
         address = f"{url.rstrip('/')}/{name}"
-        fetch(address, root / name, md5=release.md5[name], progress=progress, hint=hint)
+        fetch(address, root / name, md5=MD5[name], progress=progress, hint=hint)
 
-    with lock(root / LOCK, report_waiting):
-        published = (ARCHIVE, LABELS, SPLIT_IDS)
-        names = (IMAGES, PARTIAL, *published, *(f".{name}.part" for name in published))
+    with lock(root / LOCK, partial(progress, waiting, 0, None)):
+        names = (IMAGES, PARTIAL, *MD5, *(f".{name}.part" for name in MD5))
         if not (root / META).exists():  # `root` may be a person's own, with a file of this name
             write_meta(root, "Flowers-102, as published", names=names)
-        missing = _missing_files(root, release)
+        missing = _missing_files(root)
         for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
             if name in missing:
                 fetch_file(name)
         if IMAGES in missing:
             if (root / ARCHIVE).exists():
-                _check_md5(root / ARCHIVE, release)
+                _check_md5(root / ARCHIVE)
             else:
                 fetch_file(ARCHIVE)
-            _unpack_images(root, progress, release)
+            _unpack_images(root, progress)
 
 
-def _unpack_images(root: Path, progress: Progress, release: Release) -> None:
+def _unpack_images(root: Path, progress: Progress) -> None:
     """Unpack jpg/, which appears with one rename after all its images have been counted."""
-    partial = root / PARTIAL
+    incomplete = root / PARTIAL
     try:
-        if partial.exists():  # of a process that was killed
-            shutil.rmtree(partial)
-        unpack(root / ARCHIVE, partial, total=release.n_images, progress=progress)
-        images = partial / IMAGES
-        count = _count_images(images, release) if images.is_dir() else 0
-        if count < release.n_images:
+        if incomplete.exists():  # of a process that was killed
+            shutil.rmtree(incomplete)
+        unpack(root / ARCHIVE, incomplete, total=N_IMAGES, progress=progress)
+        images = incomplete / IMAGES
+        count = _count_images(images) if images.is_dir() else 0
+        if count < N_IMAGES:
             raise UsageError(
-                f"{root / ARCHIVE} holds {count:,} of {release.n_images:,} photos: remove it and"
+                f"{root / ARCHIVE} holds {count:,} of {N_IMAGES:,} photos: remove it and"
                 " start again"
             )
         os.replace(images, root / IMAGES)
         files.flush_folder(root)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(incomplete, ignore_errors=True)

@@ -8,6 +8,7 @@ operating systems drop (hidden entries, Thumbs.db and the like) and loose files 
 and class folders, such as a README.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,13 +17,7 @@ from flowertune.data.dataset import SPLITS, ImageDataset, Split
 from flowertune.errors import UsageError, printable
 from flowertune.seeding import derive_seed
 
-SPLIT_OF_FOLDER = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+SPLIT_OF_FOLDER = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 # Windows' thumbnails and folder settings, macOS's half of a zip file, Synology's indexes.
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 SMALLEST_CLASS_TO_SPLIT = 3
@@ -42,9 +37,9 @@ def list_images(root: Path, *, seed: int) -> ImageDataset:
     a class lacks photos in a split.
     """
     root = root.expanduser().absolute()
-    split_folders = _find_split_folders(root)
-    if split_folders:
-        splits = _read_splits(root, split_folders)
+    roots = _split_roots(root)
+    if roots:
+        splits = _read_splits(root, roots)
         layout = f"folder {'/'.join(splits)}"
     else:
         splits = _split_classes(root, _list_classes(root), seed)
@@ -61,18 +56,16 @@ def list_evaluation_images(root: Path) -> ImageDataset:
     Raises UsageError for a folder that is not there, or has no photos in class folders.
     """
     root = root.expanduser().absolute()
-    split_folders = _find_split_folders(root)
-    roots = _split_roots(root, split_folders) if split_folders else {"all": root}
-    class_files: dict[str, ClassFiles] = {}
-    for split, split_root in roots.items():
-        folders = _list_folders(split_root).items()
-        listed = {name: list(_list_entries(path).values()) for name, path in folders}
-        class_files[split] = {name: files for name, files in listed.items() if files}
-        if not class_files[split]:
+    roots = _split_roots(root)
+    splits: dict[str, ClassFiles] = {}
+    for split, split_root in (roots or {"all": root}).items():
+        listed = _list_class_files(split_root)
+        splits[split] = {name: files for name, files in listed.items() if files}
+        if not splits[split]:
             raise _error(f"{split_root} holds no class folders with photos")
-    names = sorted({name for classes in class_files.values() for name in classes})
-    layout = f"folder {'/'.join(class_files)}" if split_folders else "folder"
-    return _dataset(root, layout, tuple(names), class_files)
+    names = sorted({name for classes in splits.values() for name in classes})
+    layout = f"folder {'/'.join(splits)}" if roots else "folder"
+    return _dataset(root, layout, tuple(names), splits)
 
 
 def _dataset(
@@ -81,34 +74,29 @@ def _dataset(
     """Label the files of each split by the place of their class in `class_names`."""
     labeled = {}
     for split, classes in splits.items():
-        pairs = [
-            (p, label) for label, name in enumerate(class_names) for p in classes.get(name, [])
-        ]
-        labeled[split] = Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
-    sizes = ", ".join(f"{split} {len(files):,}" for split, files in labeled.items())
+        files = [classes.get(name, []) for name in class_names]
+        labels = (label for label, paths in enumerate(files) for _ in paths)
+        labeled[split] = Split(tuple(itertools.chain(*files)), tuple(labels))
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in labeled.items())
     name = os.path.basename(os.path.abspath(root))  # also of one that ends in ".."
     return ImageDataset(name, root, f"{layout}: {sizes}", class_names, None, labeled)
 
 
-def _find_split_folders(root: Path) -> dict[str, Path]:
-    """Find the folders of `root` that are splits of class folders, by name."""
+def _split_roots(root: Path) -> dict[str, Path]:
+    """Map each split to its folder, in the order of SPLITS; empty without split folders."""
     folders = _list_folders(root)
     split_folders = {
         name: path for name, path in folders.items() if name.lower() in SPLIT_OF_FOLDER
     }
     others = sorted(folders.keys() - split_folders.keys())
-    holds_folders = {name: bool(_list_folders(path)) for name, path in split_folders.items()}
-    if others and any(holds_folders.values()):
+    held = [_list_folders(path) for path in split_folders.values()]
+    if others and any(held):
         raise _error(
             f"{root} holds {_names(sorted(split_folders))} with class folders and also"
             f" {_names(others)}: keep the one or the other"
         )
-    # a class may well be called "train", as long as it is a folder of photos
-    return {} if others else split_folders
-
-
-def _split_roots(root: Path, split_folders: dict[str, Path]) -> dict[str, Path]:
-    """Map each split to its folder, in the order of SPLITS."""
+    if others:  # a class may well be called "train", as long as it is a folder of photos
+        return {}
     roots: dict[str, Path] = {}
     for name, path in split_folders.items():
         split = SPLIT_OF_FOLDER[name.lower()]
@@ -118,13 +106,13 @@ def _split_roots(root: Path, split_folders: dict[str, Path]) -> dict[str, Path]:
     return {split: roots[split] for split in SPLITS if split in roots}
 
 
-def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassFiles]:
+def _read_splits(root: Path, roots: dict[str, Path]) -> dict[str, ClassFiles]:
     """Read train/, val/ and test/; each must hold every class of train/, and no other."""
-    roots = _split_roots(root, split_folders)
     if "train" not in roots:
+        names = _names(sorted(path.name for path in roots.values()))
         raise _error(
-            f"{root} holds {_names(sorted(split_folders))} and no train/: put the training photos"
-            " into train/, one folder for each class"
+            f"{root} holds {names} and no train/: put the training photos into train/, one folder"
+            " for each class"
         )
     if "val" not in roots:
         raise _error(
@@ -149,7 +137,6 @@ def _read_splits(root: Path, split_folders: dict[str, Path]) -> dict[str, ClassF
 
 
 def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, ClassFiles]:
-    """Split one level of class folders 60/20/20, class by class."""
     small = [f"{n} ({len(f)})" for n, f in classes.items() if len(f) < SMALLEST_CLASS_TO_SPLIT]
     if small:
         raise _error(
@@ -158,11 +145,8 @@ def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, Clas
         )
     splits: dict[str, ClassFiles] = {split: {} for split in SPLITS}
     for name, files in classes.items():
-
-        def sort_key(path: Path, name: str = name) -> int:
-            return derive_seed(seed, f"split/{name}/{path.name}")
-
-        shuffled = sorted(files, key=sort_key)
+        keys = {path: derive_seed(seed, f"split/{name}/{path.name}") for path in files}
+        shuffled = sorted(files, key=keys.__getitem__)
         fifth = (len(files) + 2) // 5  # n / 5 to the nearest; 1 for the smallest class, 3 photos
         splits["val"][name] = sorted(shuffled[:fifth])
         splits["test"][name] = sorted(shuffled[fifth : 2 * fifth])
@@ -172,12 +156,11 @@ def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, Clas
 
 def _list_classes(folder: Path) -> ClassFiles:
     """List the class folders of `folder` and their files: at least two classes, none empty."""
-    folders = _list_folders(folder)
-    if not folders:
+    classes = _list_class_files(folder)
+    if not classes:
         raise _error(
             f"{folder} holds no class folders: put the photos into one folder for each class"
         )
-    classes = {name: list(_list_entries(path).values()) for name, path in folders.items()}
     empty = [name for name, files in classes.items() if not files]
     if empty:
         raise _error(
@@ -197,12 +180,15 @@ def _list_classes(folder: Path) -> ClassFiles:
     return classes
 
 
+def _list_class_files(folder: Path) -> ClassFiles:
+    folders = _list_folders(folder).items()
+    return {name: list(_list_entries(path).values()) for name, path in folders}
+
+
 def _list_folders(folder: Path) -> dict[str, Path]:
     """List the folders in `folder`, linked ones too, by name and sorted."""
     entries = _list_entries(folder)
-    broken = [
-        name for name, path in entries.items() if os.path.islink(path) and not os.path.exists(path)
-    ]
+    broken = [n for n, path in entries.items() if path.is_symlink() and not os.path.exists(path)]
     if broken:
         raise _error(f"{folder}: {_join(broken)} links to nothing: mend or remove the link")
     return {name: path for name, path in entries.items() if os.path.isdir(path)}

@@ -26,7 +26,6 @@ def jitter(
 
 
 def _gray(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Compute the luma."""
     red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
     return torch.mul(red, LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 

@@ -46,23 +46,15 @@ def draw_params(
     settings: MixSettings, count: int, size: Size, seed: int, epoch: int, step: int
 ) -> MixParams:
     """Draw the parameters of mixing `count` images of `size` (H, W)."""
-    permutation = draw_permutation(settings.kind, count, seed, epoch, step)
+    # Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
+    # ordered by class.
+    generator = seeding.generator(seed, f"{settings.kind} partner", epoch, step)
+    permutation = torch.randperm(count, generator=generator)
     lam = draw_lam(settings.kind, settings.alpha, seed, epoch, step)
     if settings.kind == "mixup":
         return MixParams(permutation, lam, None)
     box = cut_box(lam, draw_center(size, seed, epoch, step), size)
     return MixParams(permutation, share_outside(box, size), torch.tensor(box))
-
-
-def draw_permutation(
-    kind: Kind, count: int, seed: int, epoch: int, step: int
-) -> Int64[Tensor, "{count}"]:
-    """Draw each image's partner in the batch: a random permutation.
-
-    Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
-    ordered by class.
-    """
-    return torch.randperm(count, generator=seeding.generator(seed, f"{kind} partner", epoch, step))
 
 
 def draw_lam(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
@@ -137,7 +129,7 @@ def _blend(
 def _paste(
     images: Float[Tensor, "b 3 h w"], permutation: Int64[Tensor, "b"], box: Int64[Tensor, "4"]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Paste by a mask and not by slices: the shapes on the device do not depend on the box."""
+    # by a mask and not by slices: the shapes on the device do not depend on the box
     top, left, bottom, right = box.unbind()
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)

@@ -71,7 +71,6 @@ def resize_into(
 
 
 def _crop_batch(pixels: PixelBatch, rows: slice, columns: slice) -> Float[Tensor, "b 3 r l"]:
-    """Crop all images to the same rows and columns; the result is contiguous."""
     if isinstance(pixels, Tensor):
         cropped = pixels[:, :, rows, columns]
     else:
@@ -141,14 +140,12 @@ def _weighted_rows(
 def _sum_by_bag(
     rows: Float[Tensor, "r l"], index: Int64[Tensor, "n k"], weight: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n l"]:
-    """Sum weighted rows."""
     return F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight)
 
 
 def _sum_by_tap(
     rows: Float[Tensor, "r l"], index: Int64[Tensor, "n k"], weight: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n l"]:
-    """Do the same with plain operations, one pass per tap."""
     total = torch.zeros(len(index), rows.shape[1], device=rows.device)
     for tap in range(index.shape[1]):
         total.addcmul_(rows[index[:, tap]], weight[:, tap, None])

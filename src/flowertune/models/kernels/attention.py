@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -22,8 +23,12 @@ MAX_SAVED_BYTES = 32 * 2**20  # of attention one call keeps for its gradient; to
 CHUNK_BYTES = 8 * 2**20  # of attention that are worked on at once where none is kept
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v: q (B, heads, N, E), k and v (B, heads, S, E) -> (B, heads, N, E).
+def attend(
+    q: Float[Tensor, "b heads n e"],
+    k: Float[Tensor, "b heads s e"],
+    v: Float[Tensor, "b heads s e"],
+) -> Float[Tensor, "b heads n e"]:
+    """softmax(q k^T / sqrt(e)) v.
 
     torch's own where that is the faster one, and where too much would be kept for the gradients.
     """

@@ -13,27 +13,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CPU_INFO = Path("/proc/cpuinfo")  # Linux's
 
 
-def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute x weight^T + bias (..., N) of x (..., K), weight (N, K), bias (N,) or None.
-
-    All of one type; no gradients.
-    """
+def linear_forward(
+    x: Float[Tensor, "*b k"], weight: Float[Tensor, "n k"], bias: Float[Tensor, "n"] | None = None
+) -> Float[Tensor, "*b n"]:
+    """Compute x weight^T + bias; all of one type, without gradients."""
     if uses_onednn(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether `linear_forward` of such a tensor uses oneDNN.
-
-    Never when traced, for other machines.
-    """
+    """Whether `linear_forward` of such a tensor uses oneDNN; never when traced, for others."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # it is public all the same
@@ -66,8 +63,7 @@ def _vendor() -> str:
 class Linear(nn.Linear):
     """nn.Linear that computes with `linear_forward`, forward and backward."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., K) -> (..., N)."""
+    def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
         return linear(x, self.weight, self.bias)
 
 
@@ -79,7 +75,9 @@ def use_onednn_linear(model: nn.Module) -> int:
     return len(layers)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(
+    x: Float[Tensor, "*b k"], weight: Float[Tensor, "n k"], bias: Float[Tensor, "n"] | None
+) -> Float[Tensor, "*b n"]:
     """Apply `linear_forward`, with gradients that use `linear_forward` too."""
     if uses_onednn(x):
         return _linear(x, weight, bias)  # type: ignore[no-any-return]
@@ -87,7 +85,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """x (..., K), weight (N, K), bias (N,) or None; keeps x only where the weight is trained."""
+    """Keeps x for the backward pass only where the weight is trained."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

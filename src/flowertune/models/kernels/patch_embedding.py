@@ -1,5 +1,6 @@
 """The patch embedding as one matrix product."""
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from flowertune.models.kernels.linear import linear, uses_onednn
@@ -12,8 +13,8 @@ class PatchEmbedding(nn.Conv2d):
     to three quarters of the convolution's time (benchmarks/LOG.md); elsewhere it is a convolution.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed images (B, C, H, W) -> (B, D, H / P, W / P), without incomplete patches."""
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d rows columns"]:
+        """Embed the patches of images, without incomplete ones."""
         if not uses_onednn(images):
             return super().forward(images)
         height, width = self.kernel_size

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from flowertune.data.dataset import ImageDataset
-from flowertune.data.download import Progress
+from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.sources import flowers102
-from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS, Release
+from flowertune.data.sources.flowers102 import ARCHIVE, LABELS, SPLIT_IDS
 
 PHOTOS = 12
 
@@ -77,10 +76,9 @@ class LoopbackServer:
                 tar.addfile(member, io.BytesIO(content))
         self.files[ARCHIVE] = buffer.getvalue()
 
-    def release(self) -> Release:
-        """What the files must be that are served now."""
-        sums = {name: hashlib.md5(body).hexdigest() for name, body in self.files.items()}
-        return Release(md5=sums, n_images=PHOTOS)
+    def md5(self) -> dict[str, str]:
+        """The sums of the files that are served now."""
+        return {name: hashlib.md5(body).hexdigest() for name, body in self.files.items()}
 
     def close(self) -> None:
         self.stop.set()
@@ -116,17 +114,19 @@ def server() -> Iterator[LoopbackServer]:
 
 
 @pytest.fixture
-def get(server: LoopbackServer) -> Callable[..., ImageDataset]:
-    """`get(root, url=..., release=..., progress=...)`: what is served now, but for the changes."""
+def get(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ImageDataset]:
+    """`get(root, url=..., md5=..., progress=...)`: what is served now, but for the changes."""
+
+    monkeypatch.setattr(flowers102, "N_IMAGES", PHOTOS)
 
     def get(
         root: Path,
         url: str = server.url,
-        release: Release | None = None,
+        md5: dict[str, str] | None = None,
         progress: Progress = lambda *_: None,
     ) -> ImageDataset:
-        release = release or server.release()
-        return flowers102.list_images(root, url=url, progress=progress, release=release)
+        monkeypatch.setattr(flowers102, "MD5", md5 or server.md5())
+        return flowers102.list_images(root, url=url, progress=progress)
 
     return get
 

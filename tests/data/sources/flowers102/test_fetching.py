@@ -45,11 +45,11 @@ def test_what_a_killed_process_left_is_not_taken_for_done(
 def test_another_file_than_expected(
     tmp_path: Path, server: Any, refusal: Refusal, get: Get, names: Names
 ) -> None:
-    expected = server.release()
+    expected = server.md5()
     server.files[ARCHIVE] = b"<html>please log in</html>"
-    message = refusal(lambda: get(tmp_path, release=expected))
+    message = refusal(lambda: get(tmp_path, md5=expected))
     assert f"{ARCHIVE} is not the file it should be" in message
-    assert expected.md5[ARCHIVE] in message
+    assert expected[ARCHIVE] in message
     assert names(tmp_path) == {LABELS, SPLIT_IDS}
 
 
@@ -93,9 +93,9 @@ def test_no_server_at_all(tmp_path: Path, refusal: Refusal, get: Get) -> None:
 
 
 def test_a_server_without_the_file(tmp_path: Path, server: Any, refusal: Refusal, get: Get) -> None:
-    expected = server.release()
+    expected = server.md5()
     del server.files[ARCHIVE]
-    message = refusal(lambda: get(tmp_path, release=expected))
+    message = refusal(lambda: get(tmp_path, md5=expected))
     assert "the server says 404 Not Found" in message
     no_way_on(message, tmp_path)
 

@@ -117,4 +117,4 @@ def test_class_names_are_torchvisions_but_for_three_spellings() -> None:
 
 def test_official_sums_are_torchvisions() -> None:
     stated = dict(Flowers102._file_dict.values())
-    assert stated == flowers102.OFFICIAL.md5
+    assert stated == flowers102.MD5

@@ -28,15 +28,13 @@ def ignore(description: str, done: int, total: int | None) -> None:
 def flowers(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     root = tmp_path_factory.mktemp("flowers")
     return dataset.list_images(
-        root, train_per_class=2, val_per_class=1, test_per_class=3, seed=0, progress=ignore
+        root, counts={"train": 2, "val": 1, "test": 3}, seed=0, progress=ignore
     )
 
 
 def test_flowers_that_were_drawn_before_are_found() -> None:
     """Their folder's name is made of what is drawn, and not of how the code spells it."""
-    folder = dataset.dataset_folder(
-        Path("cache"), train_per_class=4, val_per_class=2, test_per_class=2, seed=0
-    )
+    folder = dataset.dataset_folder(Path("cache"), counts={"train": 4, "val": 2, "test": 2}, seed=0)
     assert folder.name == "29f2080bdbf0bcbb"
 
 
@@ -59,7 +57,7 @@ def test_counts_labels_and_words(flowers: ImageDataset) -> None:
 
 def test_a_split_of_none_is_absent(tmp_path: Path) -> None:
     flowers = dataset.list_images(
-        tmp_path, train_per_class=1, val_per_class=1, test_per_class=0, seed=0, progress=ignore
+        tmp_path, counts={"train": 1, "val": 1, "test": 0}, seed=0, progress=ignore
     )
     assert set(flowers.splits) == {"train", "val"}
 
@@ -76,10 +74,10 @@ def test_more_pictures_keep_the_first_ones_and_another_seed_none(
     flowers: ImageDataset, tmp_path: Path
 ) -> None:
     more = dataset.list_images(
-        tmp_path, train_per_class=3, val_per_class=1, test_per_class=1, seed=0, progress=ignore
+        tmp_path, counts={"train": 3, "val": 1, "test": 1}, seed=0, progress=ignore
     )
     other = dataset.list_images(
-        tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=1, progress=ignore
+        tmp_path, counts={"train": 2, "val": 1, "test": 1}, seed=1, progress=ignore
     )
     assert len({flowers.root.name, more.root.name, other.root.name}) == 3
     for path in flowers.splits["train"].paths:
@@ -100,9 +98,7 @@ def test_a_second_call_draws_nothing(flowers: ImageDataset) -> None:
     before = {path: path.stat().st_mtime_ns for path in flowers.splits["test"].paths}
     again = dataset.list_images(
         flowers.root.parent,
-        train_per_class=2,
-        val_per_class=1,
-        test_per_class=3,
+        counts={"train": 2, "val": 1, "test": 3},
         seed=0,
         progress=ignore,
     )
@@ -124,7 +120,7 @@ def test_an_interrupted_drawing_leaves_no_half_set(
             raise OSError("No space left on device")
         return draw_picture(attributes, conditions, rng)
 
-    counts: dict[str, Any] = {"train_per_class": 1, "val_per_class": 1, "test_per_class": 1}
+    counts: dict[str, Any] = {"counts": {"train": 1, "val": 1, "test": 1}}
     counts |= {"seed": 0, "progress": ignore}
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "draw_picture", full_disk)
@@ -170,13 +166,13 @@ def test_a_damaged_set_is_drawn_anew(
     tmp_path: Path, damage: Callable[[ImageDataset], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "SPECIES", dict(list(dataset.SPECIES.items())[:3]))
-    counts: dict[str, Any] = {"train_per_class": 2, "val_per_class": 0, "test_per_class": 0}
-    flowers = dataset.list_images(tmp_path, **counts, seed=0, progress=ignore)
+    counts = {"train": 2, "val": 0, "test": 0}
+    flowers = dataset.list_images(tmp_path, counts=counts, seed=0, progress=ignore)
     before, meta = contents(flowers), (flowers.root / "meta.json").read_text()
     damage(flowers)
     said: list[str] = []
     again = dataset.list_images(
-        tmp_path, **counts, seed=0, progress=lambda text, *_: said.append(text)
+        tmp_path, counts=counts, seed=0, progress=lambda text, *_: said.append(text)
     )
     assert said == ["drawing flowers"] * 6
     assert again == flowers
@@ -186,7 +182,7 @@ def test_a_damaged_set_is_drawn_anew(
 
 def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
     flowers = dataset.list_images(
-        tmp_path, train_per_class=1, val_per_class=0, test_per_class=0, seed=0, progress=ignore
+        tmp_path, counts={"train": 1, "val": 0, "test": 0}, seed=0, progress=ignore
     )
     flowers.splits["train"].paths[0].unlink()
     other = FileLock(tmp_path / f"{flowers.root.name}.lock")
@@ -198,7 +194,7 @@ def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
         other.release()
 
     dataset.list_images(
-        tmp_path, train_per_class=1, val_per_class=0, test_per_class=0, seed=0, progress=progress
+        tmp_path, counts={"train": 1, "val": 0, "test": 0}, seed=0, progress=progress
     )
     assert said[0] == "waiting for another process that draws the flowers"
 
@@ -210,7 +206,7 @@ def test_too_little_space_is_said_before_drawing(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(UsageError, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
         dataset.list_images(
-            tmp_path, train_per_class=2, val_per_class=1, test_per_class=1, seed=0, progress=ignore
+            tmp_path, counts={"train": 2, "val": 1, "test": 1}, seed=0, progress=ignore
         )
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
@@ -219,8 +215,8 @@ def test_two_processes_at_once_see_the_same_complete_set(tmp_path: Path) -> None
     code = (
         "import sys, pathlib\n"
         "from flowertune.data.sources.synthetic import dataset\n"
-        "flowers = dataset.list_images(pathlib.Path(sys.argv[1]), train_per_class=3,\n"
-        "    val_per_class=1, test_per_class=1, seed=5, progress=lambda *_: None)\n"
+        "flowers = dataset.list_images(pathlib.Path(sys.argv[1]),\n"
+        "    counts={'train': 3, 'val': 1, 'test': 1}, seed=5, progress=lambda *_: None)\n"
         "print(sum(path.stat().st_size for s in flowers.splits.values() for path in s.paths))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -19,6 +19,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "center_color": ("yellow", "brown", "green", "white", "black"),
     "growth": ("alone", "pair", "cluster", "spike"),
 }
+Looks = tuple[int, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Attributes:
     growth: str
 
     @property
-    def main(self) -> tuple[int, str, str, str, str, str]:
+    def main(self) -> Looks:
         """Attributes that tell species apart at sight. Pretraining leaves these combinations out.
 
         Coarser than the whole on purpose: a flower that differs from a species only in its second
@@ -50,9 +51,7 @@ def _pick(values: tuple[Any, ...], rng: np.random.Generator) -> Any:
     return values[int(rng.integers(len(values)))]
 
 
-def sample_attributes(
-    rng: np.random.Generator, held_out: frozenset[tuple[int, str, str, str, str, str]]
-) -> Attributes:
+def sample_attributes(rng: np.random.Generator, held_out: frozenset[Looks]) -> Attributes:
     """Sample attributes uniformly, except for the `main` combinations in `held_out`."""
     while True:
         color = _pick(COLORS, rng)

@@ -3,22 +3,17 @@
 import hashlib
 import io
 import zlib
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowertune.data.cache_dir import (
-    LOCK,
-    MOVE_HINT,
-    build_entry,
-    check_space,
-    read_meta,
-    write_meta,
-)
-from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.download import Progress
+from flowertune.data import cache_dir
+from flowertune.data.dataset import ImageDataset, Progress, Split
 from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
@@ -26,59 +21,49 @@ from flowertune.data.sources.synthetic.species import SPECIES
 from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock
 
-NAME = "synthetic"
 PICTURE_BYTES = 12_288  # of a disk, in whole blocks; no picture takes more
 
 
 def list_images(
-    root: Path,
-    *,
-    train_per_class: int,
-    val_per_class: int,
-    test_per_class: int,
-    seed: int,
-    progress: Progress,
+    root: Path, *, counts: Mapping[str, int], seed: int, progress: Progress
 ) -> ImageDataset:
     """Draw the flowers below `root` if they are not there yet or one is damaged, and list them.
 
-    The pictures are 64 x 64 PNG files, `root/<key>/<split>/<species>/0000.png`; the key stands for
-    the drawing's version, the counts and the seed. They appear all at once or not at all, and two
+    `counts` says how many of each species train, val and test have. The pictures are 64 x 64 PNG
+    files, `root/<key>/<split>/<species>/0000.png`; the key stands for the drawing's version, the
+    counts and the seed. They appear all at once or not at all, and two
     processes may ask for them at the same time. A picture depends on (seed, split, species,
     number) alone: asking for more of them does not change the first ones. `progress(description,
     done, total)` counts pictures.
 
-    Raises:
-        UsageError: the folder cannot be written, or lacks the space.
+    Raises UsageError where the folder cannot be written, or lacks the space.
     """
-    counts = _counts(train_per_class, val_per_class, test_per_class)
-    folder = root / _key(counts, seed)
+    folder = dataset_folder(root, counts=counts, seed=seed)
     names = [
         f"{split}/{species}/{number:04d}.png"
         for split, count in counts.items()
         for species in SPECIES
         for number in range(count)
     ]
-
-    def report_waiting() -> None:
-        progress("waiting for another process that draws the flowers", 0, None)
-
+    waiting = partial(progress, "waiting for another process that draws the flowers", 0, None)
     try:
         if not _is_intact(folder, names):
             root.mkdir(parents=True, exist_ok=True)
-            with lock(folder.with_suffix(LOCK), report_waiting):
+            with lock(folder.with_suffix(cache_dir.LOCK), waiting):
                 if not _is_intact(folder, names):
-                    _draw(folder, names, seed, counts, progress)
+                    _draw(folder, names, seed, progress)
     except OSError as error:
         reason = error.strerror or error
         needed = format_bytes(PICTURE_BYTES * len(names))
         raise UsageError(
-            f"cannot draw the flowers in {root}, {needed} of them: {reason}; {MOVE_HINT}"
+            f"cannot draw the flowers in {root}, {needed} of them: {reason}; {cache_dir.MOVE_HINT}"
         ) from error
     return ImageDataset(
-        name=NAME,
+        name="synthetic",
         root=folder,
-        protocol=f"synthetic flowers: {len(SPECIES)} species, train {train_per_class}, "
-        f"val {val_per_class}, test {test_per_class} a species, data.seed={seed}",
+        protocol=f"synthetic flowers: {len(SPECIES)} species, "
+        f"{', '.join(f'{split} {count}' for split, count in counts.items())} a species, "
+        f"data.seed={seed}",
         class_names=tuple(SPECIES),
         descriptions=tuple(description(attributes) for attributes in SPECIES.values()),
         splits={
@@ -87,20 +72,18 @@ def list_images(
                 labels=tuple(label for label in range(len(SPECIES)) for _ in range(count)),
             )
             for split, count in counts.items()
+            if count
         },
     )
 
 
-def dataset_folder(
-    root: Path, *, train_per_class: int, val_per_class: int, test_per_class: int, seed: int
-) -> Path:
+def dataset_folder(root: Path, *, counts: Mapping[str, int], seed: int) -> Path:
     """Return the folder into which `list_images` draws the pictures."""
-    return root / _key(_counts(train_per_class, val_per_class, test_per_class), seed)
-
-
-def _counts(train: int, val: int, test: int) -> dict[str, int]:
-    counts = {"train": train, "val": val, "test": test}
-    return {split: count for split, count in counts.items() if count}
+    drawn = sorted((split, count) for split, count in counts.items() if count)
+    text = repr((DRAWING_VERSION, EVENING, drawn, seed, sorted(SPECIES.items())))
+    # as the fields were spelled when the first flowers were drawn, which are still found
+    text = text.replace("color", "colour").replace("center", "centre")
+    return root / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.uint8]:
@@ -111,43 +94,31 @@ def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.
     return draw_picture(SPECIES[species], EVENING, rng)
 
 
-def _key(counts: dict[str, int], seed: int) -> str:
-    text = repr((DRAWING_VERSION, EVENING, sorted(counts.items()), seed, sorted(SPECIES.items())))
-    # as the fields were spelled when the first flowers were drawn, which are still found
-    text = text.replace("color", "colour").replace("center", "centre")
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
 def _is_intact(folder: Path, names: list[str]) -> bool:
     """Whether all pictures are those that were drawn, by their checksums.
 
     PIL would not see it everywhere: it leaves a PNG's own checksums of its pixels unread.
     """
     try:
-        crc32 = read_meta(folder)["crc32"]
+        crc32 = cache_dir.read_meta(folder)["crc32"]
         return all(zlib.crc32((folder / name).read_bytes()) == crc32[name] for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _draw(
-    folder: Path, names: list[str], seed: int, counts: dict[str, int], progress: Progress
-) -> None:
-    check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
+def _draw(folder: Path, names: list[str], seed: int, progress: Progress) -> None:
+    cache_dir.check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
     crc32 = {}
-    with build_entry(folder) as partial:
+    with cache_dir.build_entry(folder) as incomplete:
         for done, name in enumerate(names, start=1):
             split, species, file_name = name.split("/")
-            content = _encode_png(picture(seed, split, species, int(Path(file_name).stem)))
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
-            crc32[name] = zlib.crc32(content)
+            pixels = picture(seed, split, species, int(Path(file_name).stem))
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, "PNG", compress_level=1)
+            (incomplete / name).parent.mkdir(parents=True, exist_ok=True)
+            (incomplete / name).write_bytes(png.getvalue())
+            crc32[name] = zlib.crc32(png.getvalue())
             progress("drawing flowers", done, len(names))
-        sizes = ", ".join(f"{split} {n * len(SPECIES):,}" for split, n in counts.items())
-        write_meta(partial, sizes, crc32=crc32)
+        counts = Counter(name.split("/")[0] for name in names)
+        sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+        cache_dir.write_meta(incomplete, sizes, crc32=crc32)

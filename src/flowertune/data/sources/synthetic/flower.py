@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowertune.data.sources.synthetic.attributes import VALUES, Attributes
 
 Floats = npt.NDArray[np.float32]
+Colors = tuple[Floats, Floats, Floats]  # of the petals, of their pattern and of the center
 
 PETAL_RGB = {
     "white": (0.95, 0.94, 0.92),
@@ -112,15 +113,14 @@ def shade_color(shade: Floats, color: Floats) -> Floats:
 def draw_flower(
     canvas: Floats,
     attributes: Attributes,
-    colors: tuple[Floats, Floats, Floats],
+    colors: Colors,
     pose: Pose,
     light: float,
     rng: np.random.Generator,
 ) -> None:
     """Paint one flower over `canvas` in place; what lies outside the canvas is cut off.
 
-    `colors` are those of the petals, of their pattern and of the center; `light` is the direction
-    the light comes from, in radians.
+    `light` is the direction the light comes from, in radians.
     """
     height, width = canvas.shape[1:]
     reach = pose.radius * 1.2 + 1
@@ -141,15 +141,14 @@ def draw_flower(
     # A soft shadow on what lies behind lifts the flower off the background.
     area *= 1 - 0.3 * (1.6 - 1.3 * radius).clip(0, 1)
     pixel = np.float32(pose.radius * (0.5 + 0.5 * pose.tilt))
-    rgb, cover = _petals(attributes, colors, radius, angle, pixel, light, rng)
-    paint(area, rgb, cover)
-    for rgb, cover in _center(attributes, colors, u, v, radius, angle, pixel):
+    petals = _petals(attributes, colors, radius, angle, pixel, light, rng)
+    for rgb, cover in (petals, *_center(attributes, colors, u, v, radius, angle, pixel)):
         paint(area, rgb, cover)
 
 
 def _petals(
     attributes: Attributes,
-    colors: tuple[Floats, Floats, Floats],
+    colors: Colors,
     radius: Floats,
     angle: Floats,
     pixel: np.float32,
@@ -162,9 +161,8 @@ def _petals(
     turns = angle / sector
     whole = turns.astype(np.int32)
     which = whole % count
-    length, turn, bright = rng.standard_normal((3, count), dtype=np.float32).clip(-2, 2) * np.array(
-        [[0.05], [0.05], [0.05]], np.float32
-    )
+    spread = np.float32(0.05)
+    length, turn, bright = rng.standard_normal((3, count), dtype=np.float32).clip(-2, 2) * spread
     fold = (turns - whole - np.float32(0.5)) * sector + (turn * sector).take(which)
     reach = radius * (1 + length).take(which)
     if attributes.shape == "frilled":
@@ -190,12 +188,7 @@ def _petals(
 
 
 def _pattern(
-    pattern: str,
-    along: Floats,
-    side: Floats,
-    across: Floats,
-    distance: Floats,
-    pixel: np.float32,
+    pattern: str, along: Floats, side: Floats, across: Floats, distance: Floats, pixel: np.float32
 ) -> Floats:
     """Share of the second color (h, w)."""
     mask: Floats
@@ -215,7 +208,7 @@ def _pattern(
 
 def _center(
     attributes: Attributes,
-    colors: tuple[Floats, Floats, Floats],
+    colors: Colors,
     u: Floats,
     v: Floats,
     radius: Floats,

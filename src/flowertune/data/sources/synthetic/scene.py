@@ -10,6 +10,7 @@ from flowertune.data.sources.synthetic.conditions import Conditions
 from flowertune.data.sources.synthetic.flower import (
     CENTER_RGB,
     PETAL_RGB,
+    Colors,
     Floats,
     Pose,
     draw_flower,
@@ -60,7 +61,7 @@ def draw_picture(
     green = vary_color(_LEAF, rng, 0.06)
     poses = _poses(attributes.growth, conditions.size, rng)
     _stems(canvas, attributes.growth, poses, green, rng)
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(rng.integers(0, 4)):
         _leaf(canvas, rng.uniform(0, SIZE, 2), rng.uniform(8, 20), green, rng)
     if rng.random() < conditions.strangers:
         _stranger(canvas, light, rng)
@@ -76,34 +77,29 @@ def draw_picture(
 
 
 def _background(rng: np.random.Generator) -> Floats:
-    dark, bright = _BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))]
+    dark, bright = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]
     mix = _COARSE @ rng.random((6, 6), dtype=np.float32) @ _COARSE.T
     mix += 0.25 * (rng.random() - 0.5) * (_ROWS / SIZE - 0.5)
     first, last = vary_color(dark, rng, 0.05), vary_color(bright, rng, 0.05)
     canvas = first[:, None, None] + shade_color((1.6 * mix - 0.3).clip(0, 1), last - first)
-    for _ in range(int(rng.integers(0, 4))):  # out-of-focus discs of light or of other flowers
+    for _ in range(rng.integers(0, 4)):  # out-of-focus discs of light or of other flowers
         x, y = rng.uniform(0, SIZE, 2).tolist()
         radius = rng.uniform(3, 8)
         disc = np.clip((radius - np.hypot(_COLUMNS - x, _ROWS - y)) / 2.5 + 0.5, 0, 1)
-        color = last if rng.random() < 0.6 else vary_color(_any_petal(rng), rng, 0.1)
+        color = last
+        if rng.random() >= 0.6:
+            color = vary_color(list(PETAL_RGB.values())[rng.integers(len(PETAL_RGB))], rng, 0.1)
         paint(canvas, color, disc * rng.uniform(0.2, 0.5))
     return canvas
 
 
-def _plant_colors(
-    attributes: Attributes, spread: float, rng: np.random.Generator
-) -> tuple[Floats, Floats, Floats]:
-    """Draw the colors of a plant's petals, of their pattern and of the center."""
+def _plant_colors(attributes: Attributes, spread: float, rng: np.random.Generator) -> Colors:
     second = attributes.second_color or attributes.color
     return (
         vary_color(PETAL_RGB[attributes.color], rng, spread),
         vary_color(PETAL_RGB[second], rng, spread),
         vary_color(CENTER_RGB[attributes.center_color], rng, spread),
     )
-
-
-def _any_petal(rng: np.random.Generator) -> tuple[float, float, float]:
-    return tuple(PETAL_RGB.values())[int(rng.integers(len(PETAL_RGB)))]
 
 
 def _poses(growth: str, near: float, rng: np.random.Generator) -> list[Pose]:
@@ -145,11 +141,7 @@ def _poses(growth: str, near: float, rng: np.random.Generator) -> list[Pose]:
 
 
 def _stems(
-    canvas: Floats,
-    growth: str,
-    poses: list[Pose],
-    green: Floats,
-    rng: np.random.Generator,
+    canvas: Floats, growth: str, poses: list[Pose], green: Floats, rng: np.random.Generator
 ) -> None:
     """Draw thin lines from each flower down to the foot of the plant."""
     foot = 31.5 + rng.uniform(-10, 10)
@@ -209,7 +201,7 @@ def _camera(
     tint = (tint * conditions.cast).astype(np.float32)
     lit = canvas * (1 + np.float32(slope) * ramp)
     lit *= tint[:, None, None]
-    blur = _BLURS[int(rng.integers(*conditions.blur))]
+    blur = _BLURS[rng.integers(*conditions.blur)]
     lit = (blur @ lit) @ blur.T
     noise = rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32).transpose(2, 0, 1)
     lit += noise * np.float32(rng.uniform(*conditions.noise))

@@ -79,7 +79,9 @@ numbers to the bit. trainer.device, precision and eval_batch_size may be set, to
             as_json("numbers"),
             RUN,
             Argument(
-                "overrides [split=train|val|test|all] [data=OPTION] [key=value ...]", nargs="*"
+                "overrides [split=train|val|test|all] [data=OPTION] [key=value ...]",
+                nargs="*",
+                default=[],
             ),
         ),
     ),

@@ -146,6 +146,8 @@ def _find(planned: PlannedStore) -> CachedSplit | str | None:
         return None
     try:
         cached = _open(planned)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", error))
     for path, reason in cached.bad:

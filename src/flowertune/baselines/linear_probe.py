@@ -9,12 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-# Standardized features, labels, the number of classes, a weight decay and a solution to begin from
-# to a solution, weight and bias in one vector as `unpack` takes it, and why it was not reached.
-Vector = Float[Tensor, "w"]
-Solve = Callable[
-    [Float[Tensor, "n e"], Int64[Tensor, "n"], int, float, Vector], tuple[Vector, str | None]
-]
+Vector = Float[Tensor, "w"]  # a solution: weight and bias, as `unpack` takes them
 
 # The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
 # where the search for the next begins. Seen: 1e-2 is best for DeiT-Tiny on Flowers-17, 40 a class.
@@ -25,6 +20,19 @@ WEIGHT_DECAYS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 MIN_PARALLEL_WORK = 100_000_000
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a solver minimizes on: standardized features, and labels below `classes`."""
+
+    features: Float[Tensor, "n e"]
+    labels: Int64[Tensor, "n"]
+    classes: int
+
+
+# A weight decay and a solution to begin from -> a solution, and why it was not reached, else None.
+Solve = Callable[[Problem, float, Vector], tuple[Vector, str | None]]
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,15 @@ def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Sol
     std = features.std(0, correction=0)
     # A feature that is the same on every image says nothing: its standard deviation is rounding.
     std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
-    standardized = (features - mean) / std
     labels = inputs.labels["train"].to(features.device).long()
-    solution = standardized.new_zeros(classes * (standardized.shape[1] + 1))
+    problem = Problem((features - mean) / std, labels, classes)
+    solution = features.new_zeros(classes * (features.shape[1] + 1))
     probes, threads = [], torch.get_num_threads()
-    if standardized.numel() * classes < MIN_PARALLEL_WORK:
+    if features.numel() * classes < MIN_PARALLEL_WORK:
         torch.set_num_threads(1)
     try:
         for decay in WEIGHT_DECAYS if weight_decay is None else (weight_decay,):
-            solution, failure = solve(standardized, labels, classes, decay, solution)
+            solution, failure = solve(problem, decay, solution)
             probes.append(LinearProbe(*unpack(solution, classes), mean, std, decay, failure))
     finally:
         torch.set_num_threads(threads)

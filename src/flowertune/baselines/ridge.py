@@ -2,23 +2,18 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
-from torch import Tensor
+
+from flowertune.baselines.linear_probe import Problem, Vector
 
 
-def ridge(
-    features: Float[Tensor, "n e"],
-    labels: Int64[Tensor, "n"],
-    classes: int,
-    weight_decay: float,
-    start: Float[Tensor, "w"],
-) -> tuple[Float[Tensor, "w"], None]:
+def ridge(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, None]:
     """Minimize the mean of |features @ weight.T + bias - onehot|^2, + weight_decay * |weight|^2.
 
     The bias is not decayed. The sums are no log-odds: their order means something, the
     probabilities made of them little. Hoerl and Kennard 1970.
     """
-    targets = F.one_hot(labels, classes).to(features)
+    features = problem.features
+    targets = F.one_hot(problem.labels, problem.classes).to(features)
     bias = targets.mean(0)  # apart from the weights, as standardized features have the mean 0
     gram = features.T @ features / len(features)
     gram.diagonal().add_(weight_decay)

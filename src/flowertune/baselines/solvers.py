@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowertune import seeding
-from flowertune.baselines.linear_probe import Solve, unpack
+from flowertune.baselines.linear_probe import Problem, Solve, Vector, unpack
 
 # The largest entry of the gradient of the mean loss at which a solution counts as reached.
 GRADIENT_TOLERANCE = 1e-5
@@ -19,18 +19,13 @@ MAX_ITERATIONS = 500
 HISTORY = 10
 
 
-def lbfgs(
-    features: Float[Tensor, "n e"],
-    labels: Int64[Tensor, "n"],
-    classes: int,
-    weight_decay: float,
-    start: Float[Tensor, "w"],
-) -> tuple[Float[Tensor, "w"], str | None]:
+def lbfgs(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, str | None]:
     """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed.
 
     L-BFGS: Liu and Nocedal 1989. No random number.
     """
-    label_positions = torch.arange(len(features), device=features.device) * classes + labels
+    offsets = torch.arange(len(problem.labels), device=problem.labels.device) * problem.classes
+    label_positions = offsets + problem.labels
     vector = start.clone().requires_grad_()
     # scipy's L-BFGS-B comes to the same solutions, but spends several times as long on
     # its own vectors as on the loss, in BLAS threads that torch does not govern.
@@ -45,14 +40,14 @@ def lbfgs(
 
     def closure() -> Float[Tensor, ""]:
         loss, vector.grad = _loss_and_gradient(
-            vector.detach(), features, label_positions, classes, weight_decay
+            vector.detach(), problem, label_positions, weight_decay
         )
         return loss
 
     optimizer.step(closure)
     # Once more: the line search may have looked elsewhere last.
     solution = vector.detach()
-    _, gradient = _loss_and_gradient(solution, features, label_positions, classes, weight_decay)
+    _, gradient = _loss_and_gradient(solution, problem, label_positions, weight_decay)
     largest = gradient.abs().max().item()
     if largest <= GRADIENT_TOLERANCE:
         return solution, None
@@ -66,16 +61,10 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
     order of the images comes from (seed, "linear probe", epoch).
     """
 
-    def solve(
-        features: Float[Tensor, "n e"],
-        labels: Int64[Tensor, "n"],
-        classes: int,
-        weight_decay: float,
-        start: Float[Tensor, "w"],
-    ) -> tuple[Float[Tensor, "w"], str | None]:
-        features = features.float()
-        weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
-        bias = features.new_zeros(classes).requires_grad_()
+    def solve(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, None]:
+        features, labels = problem.features.float(), problem.labels
+        weight = features.new_zeros(problem.classes, features.shape[1]).requires_grad_()
+        bias = features.new_zeros(problem.classes).requires_grad_()
         optimizer = torch.optim.AdamW(
             [{"params": [weight], "weight_decay": weight_decay},
              {"params": [bias], "weight_decay": 0.0}], lr=lr,
@@ -98,17 +87,13 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
 
 
 def _loss_and_gradient(
-    vector: Float[Tensor, "w"],
-    features: Float[Tensor, "n e"],
-    label_positions: Int64[Tensor, "n"],
-    classes: int,
-    weight_decay: float,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "w"]]:
+    vector: Vector, problem: Problem, label_positions: Int64[Tensor, "n"], weight_decay: float
+) -> tuple[Float[Tensor, ""], Vector]:
     """Compute both by hand rather than autograd: no graph, no second copy of the logits.
 
     `label_positions` is the position of each image's label in the flattened logits (N * C,).
     """
-    weight, bias = unpack(vector, classes)
+    features, (weight, bias) = problem.features, unpack(vector, problem.classes)
     log_probabilities = torch.addmm(bias, features, weight.T).log_softmax(1)
     loss = -log_probabilities.view(-1)[label_positions].mean()
     loss += weight_decay / 2 * weight.square().sum()

@@ -15,7 +15,7 @@ from flowertune.errors import TrainingError
 from flowertune.models.classifier import Classifier
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.training import setup as training_setup
-from flowertune.training.batches import Batch, epoch_steps, step_sizes
+from flowertune.training.batches import Batch, count_images, load_steps, step_indices
 from flowertune.training.nonfinite import nonfinite_message
 from flowertune.training.setup import Setup
 from flowertune.training.state import TrainState
@@ -23,12 +23,17 @@ from flowertune.training.state import TrainState
 
 @dataclass(frozen=True)
 class BenchTraining:
-    """A training before its first step. The setup has no test images."""
+    """A training before its first step. The setup has no test images; steps have `step_size`."""
 
     setup: Setup
-    classifier: Classifier
     loader: TrainLoader
     state: TrainState
+    step_size: int
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model that the steps train."""
+        return self.state.step.classifier
 
     def run_step(self, batches: Iterable[Batch], n_images: int) -> None:
         """Run the loop's step, and update the average of the weights where there is one."""
@@ -45,11 +50,6 @@ class BenchTraining:
             what = "loss or gradient of the benchmark"
             raise TrainingError(nonfinite_message(what, self.setup.compute.precision))
 
-    @property
-    def step_size(self) -> int:
-        """Number of images in a step."""
-        return step_sizes(self.loader, 1, self.setup.config.trainer.accumulation)[0]
-
     def steps(self) -> Generator[Iterator[Batch], None, None]:
         """Yield the batches of one whole step after the other, an epoch's in one stream.
 
@@ -57,11 +57,10 @@ class BenchTraining:
         """
         accumulation = self.setup.config.trainer.accumulation
         for epoch in count(1):
-            sizes = step_sizes(self.loader, epoch, accumulation)
-            with closing(epoch_steps(self.loader, epoch, accumulation)) as stream:
-                for size, batches in zip(sizes, stream, strict=True):
-                    if size == self.step_size:
-                        yield batches
+            steps = step_indices(self.loader, epoch, accumulation)
+            whole = [step for step in steps if count_images(step) == self.step_size]
+            with closing(load_steps(self.loader, epoch, whole)) as stream:
+                yield from stream
 
 
 def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
@@ -84,4 +83,5 @@ def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
     classifier = training_setup.build_model(setup, features, vectors, probe)
     loader, step = training_setup.build_trainer(setup, images, classifier, console.say)
     state = TrainState.new(step, loader, config.trainer)
-    return BenchTraining(setup, classifier, loader, state)
+    step_size = count_images(step_indices(loader, 1, config.trainer.accumulation)[0])
+    return BenchTraining(setup, loader, state, step_size)

@@ -1,6 +1,6 @@
 """Group a training's batches into steps."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 
@@ -25,22 +25,20 @@ def step_indices(loader: TrainLoader, epoch: int, accumulation: int) -> list[lis
     return [numbered[i : i + accumulation] for i in range(0, len(numbered), accumulation)]
 
 
-def step_sizes(loader: TrainLoader, epoch: int, accumulation: int) -> list[int]:
-    """Count the images of each step of an epoch."""
-    steps = step_indices(loader, epoch, accumulation)
-    return [sum(len(indices) for _, indices in step) for step in steps]
+def count_images(step: list[Numbered]) -> int:
+    """Count the images of a step."""
+    return sum(len(indices) for _, indices in step)
 
 
-def epoch_steps(
-    loader: TrainLoader, epoch: int, accumulation: int, start: int = 0
+def load_steps(
+    loader: TrainLoader, epoch: int, steps: Sequence[list[Numbered]]
 ) -> Generator[Iterator[Batch], None, None]:
-    """Yield the batches of each step of an epoch, from step `start` (0: the first).
+    """Yield the batches of each of these steps of an epoch.
 
     A batch is loaded when it is asked for, and sets the global random state that dropout draws
     from: run its forward pass before asking for the next. Close the generator if you do not read
     it to its end.
     """
-    steps = step_indices(loader, epoch, accumulation)[start:]
     with closing(_load(loader, list(chain.from_iterable(steps)), epoch)) as stream:
         for step in steps:
             yield islice(stream, len(step))

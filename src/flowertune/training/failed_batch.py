@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -11,7 +11,7 @@ from flowertune.data.loader import TrainLoader
 from flowertune.errors import TrainingError, with_type
 from flowertune.models import serialization
 from flowertune.runs.directory import Metrics, Run
-from flowertune.training.batches import Batch, epoch_steps, step_indices
+from flowertune.training.batches import Batch, load_steps, step_indices
 from flowertune.training.nonfinite import NonFiniteError
 from flowertune.training.state import TrainState
 from flowertune.training.step import TrainStep
@@ -57,9 +57,8 @@ def dump_failed_batch(
     """
     step, index = state.step, len(state.epoch_lines)
     numbered = step_indices(loader, state.epoch, accumulation)[index]
-    steps = epoch_steps(loader, state.epoch, accumulation, start=index)
-    batches = list(next(steps))
-    steps.close()
+    with closing(load_steps(loader, state.epoch, [numbered])) as stream:
+        batches = list(next(stream))
     exact = _evaluate_in_float32(step, batches)
     keys = {"adapter": "optimizer.lr", "head": "optimizer.head_lr"}
     run.failed_batch_dir.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from flowertune.models import serialization
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Metrics, Run
 from flowertune.signals import StopRequest
-from flowertune.training.batches import epoch_steps, step_sizes
+from flowertune.training.batches import count_images, load_steps, step_indices
 from flowertune.training.failed_batch import keep_failed_batch
 from flowertune.training.nonfinite import nonfinite_message
 from flowertune.training.optimizer import schedule, set_learning_rates
@@ -89,10 +89,10 @@ def train(
         while state.epoch <= settings.epochs and not state.early_stopping.should_stop:
             step.classifier.train()
             started = time.perf_counter()
-            sizes = step_sizes(loader, state.epoch, settings.accumulation)
-            steps = epoch_steps(loader, state.epoch, settings.accumulation, start=state.done)
-            with closing(steps):
-                for batches in steps:
+            steps = step_indices(loader, state.epoch, settings.accumulation)
+            sizes = list(map(count_images, steps))
+            with closing(load_steps(loader, state.epoch, steps[state.done :])) as stream:
+                for batches in stream:
                     # schedule
                     factor = schedule(state.updates, total_steps, warmup_steps, settings.final_lr)
                     rates = set_learning_rates(step.optimizer, factor)

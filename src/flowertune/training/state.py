@@ -15,7 +15,7 @@ from flowertune.data.loader import TrainLoader
 from flowertune.metrics import SplitMetrics
 from flowertune.runs.directory import Metrics, Run
 from flowertune.training import checkpoint
-from flowertune.training.batches import step_sizes
+from flowertune.training.batches import step_indices
 from flowertune.training.cuda_graph import Scalars
 from flowertune.training.early_stopping import EarlyStopping
 from flowertune.training.ema import EMA
@@ -58,7 +58,7 @@ class TrainState:
             step,
             EarlyStopping(settings.monitor, settings.patience, settings.min_delta),
             None if settings.ema is None else EMA(step.parameters, settings.ema),
-            len(step_sizes(loader, 1, settings.accumulation)),
+            len(step_indices(loader, 1, settings.accumulation)),
         )
 
     @property

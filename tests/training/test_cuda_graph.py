@@ -1,17 +1,11 @@
-"""Recorded steps against the same steps as they are.
-
-A CUDA graph needs a GPU. What it would get wrong here, such as a learning rate that is in no
-tensor, the stand-in gets wrong as well: it records the operations of a function on the CPU, does
-nothing of them then, and a replay runs them again on the very same tensors.
-"""
+"""Recorded steps against the same steps as they are, by a stand-in where there is no GPU."""
 
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from operation_recorder import StandIn
 
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.data.device_pixels import DevicePixels
@@ -40,73 +34,6 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def _attention_as_on_a_gpu(monkeypatch):
     """torch's own: which library computes the other on a CPU is no operation to record."""
     monkeypatch.setattr(attention, "uses_onednn", lambda x: False)
-
-
-class Operations(TorchDispatchMode):
-    """Lists what is called, and what the tensors held that it changes and did not make."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls, self.made, self.before = [], set(), {}
-        self.random_state = torch.get_rng_state()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten._local_scalar_dense.default:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        arguments = function._schema.arguments
-        for argument, given in zip(arguments, args, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                self._remember(given)
-        for name, given in (kwargs or {}).items():
-            argument = next(each for each in arguments if each.name == name)
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                self._remember(given)
-        result = function(*args, **(kwargs or {}))
-        fresh = all(each.alias_info is None for each in function._schema.returns)
-        self.made |= {each.untyped_storage().data_ptr() for each in self._tensors(result) if fresh}
-        self.calls.append((function, args, kwargs or {}, result if fresh else None))
-        return result
-
-    def _remember(self, given):
-        for tensor in self._tensors(given):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in self.made | self.before.keys():
-                self.before[storage.data_ptr()] = (storage, storage.clone())
-
-    @staticmethod
-    def _tensors(values):
-        return [each for each in tree_leaves(values) if isinstance(each, torch.Tensor)]
-
-    @torch.no_grad()
-    def undo(self):
-        for storage, values in self.before.values():
-            storage.copy_(values)
-        torch.set_rng_state(self.random_state)
-
-    @torch.no_grad()
-    def again(self):
-        for function, args, kwargs, result in self.calls:
-            anew = function(*args, **kwargs)
-            if result is not None:
-                for mine, new in zip(self._tensors(result), self._tensors(anew), strict=True):
-                    mine.copy_(new)
-
-
-class StandIn:
-    """A `Recorder`; `recorded` counts."""
-
-    def __init__(self):
-        self.recorded = 0
-
-    def record(self, function):
-        operations = Operations()
-        try:
-            with operations:
-                filled = function()
-        finally:
-            operations.undo()
-        self.recorded += 1
-        return operations.again, filled
 
 
 class AsItIs(CudaGraphStep):

@@ -1,6 +1,6 @@
 """Sentences about a flower's attributes."""
 
-from flowertune.data.sources.synthetic.attributes import PETALS, Attributes
+from flowertune.data.sources.synthetic.species import PETALS, Attributes
 
 # The fields of Attributes that each part of a caption states.
 PARTS = {

@@ -1,12 +1,11 @@
 """Draw a plant: background, leaves, flowers, things in front of them, the camera."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from flowertune.data.sources.synthetic.attributes import Attributes, sample_attributes
-from flowertune.data.sources.synthetic.conditions import Conditions
 from flowertune.data.sources.synthetic.flower import (
     CENTER_RGB,
     PETAL_RGB,
@@ -15,9 +14,9 @@ from flowertune.data.sources.synthetic.flower import (
     Pose,
     draw_flower,
     paint,
-    shade_color,
     vary_color,
 )
+from flowertune.data.sources.synthetic.species import Attributes, sample_attributes
 
 DRAWING_VERSION = 1  # raise it whenever the same seed would give other pixels
 SIZE = 64
@@ -31,6 +30,35 @@ _BACKGROUNDS = (
 )
 _LEAF = (0.24, 0.44, 0.17)
 _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Photo conditions. Ranges are (least, most); light and colors are factors on [0, 1]."""
+
+    size: float  # factor on the flowers' radius: how near the camera is
+    spread: float  # how far a plant's colors are from the named ones
+    strangers: float  # probability of another plant's flower at the edge
+    hidden: float  # probability of a leaf in front
+    brightness: tuple[float, float]
+    cast: tuple[float, float, float]  # the light's color
+    blur: tuple[int, int]  # index into the blurs; the upper one is excluded
+    noise: tuple[float, float]  # standard deviation
+
+
+# The downstream task: in the wild, towards the evening, in low warm light and with more in front.
+# This gap is what is left to learn for adapters: without it the tiny CLIP's frozen features would
+# be nearly as good as they can become.
+EVENING = Conditions(
+    size=1.0,
+    spread=0.07,
+    strangers=0.3,
+    hidden=0.5,
+    brightness=(0.35, 0.8),
+    cast=(1.14, 0.92, 0.65),
+    blur=(0, 12),
+    noise=(0.005, 0.03),
+)
 
 
 def _smoothing(cells: int, sigma: float) -> Floats:
@@ -81,7 +109,7 @@ def _background(rng: np.random.Generator) -> Floats:
     mix = _COARSE @ rng.random((6, 6), dtype=np.float32) @ _COARSE.T
     mix += 0.25 * (rng.random() - 0.5) * (_ROWS / SIZE - 0.5)
     first, last = vary_color(dark, rng, 0.05), vary_color(bright, rng, 0.05)
-    canvas = first[:, None, None] + shade_color((1.6 * mix - 0.3).clip(0, 1), last - first)
+    canvas = first + (1.6 * mix - 0.3).clip(0, 1) * (last - first)
     for _ in range(rng.integers(0, 4)):  # out-of-focus discs of light or of other flowers
         x, y = rng.uniform(0, SIZE, 2).tolist()
         radius = rng.uniform(3, 8)
@@ -176,7 +204,7 @@ def _leaf(
     distance = broad * (1 - along * along) - np.abs(side)
     cover = np.clip(distance * np.float32(length) + 0.5, 0, 1)
     shade = 0.85 + 0.25 * along + 0.8 * side + 0.35 * np.clip(1 - np.abs(side) * length, 0, 1)
-    paint(canvas, shade_color(shade, green), cover)
+    paint(canvas, shade * green, cover)
 
 
 def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:

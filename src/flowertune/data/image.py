@@ -3,6 +3,7 @@
 import io
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from flowertune.errors import printable
 # Told apart by content, never by the file's ending. A list, because some of PIL's other readers
 # start programs (EPS calls Ghostscript) or hold no photo at all.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+JPEG_START = b"\xff\xd8\xff"
 
 # A file is read whole: more than any photo has, less than a film that lies in the folder.
 MAX_BYTES = 512 * 2**20
@@ -86,13 +89,13 @@ class UnreadableImageError(Exception):
 
 
 def image_bytes(path: Path) -> bytes:
-    """Read the whole content of an image file.
-
-    Raises UnreadableImageError where it cannot be read.
-    """
-    _check_file(path)
+    """Read an image file; raises UnreadableImageError where it cannot be read, or is no file."""
     try:
+        _check_file(path)
         return path.read_bytes()
+    except FileNotFoundError:
+        reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise UnreadableImageError(reason) from None
     except OSError as error:
         raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
 
@@ -139,19 +142,13 @@ def upright_size(path: Path) -> tuple[int, int]:
     Only a JPEG says everything at its beginning: the orientation of a PNG may stand behind its
     pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises UnreadableImageError.
     """
-    _check_file(path)
-    head = b""
-    try:
+    with suppress(Exception):  # whatever is wrong, decoding finds it again and names it
+        _check_file(path)
         with path.open("rb") as file:
-            head = file.read(32)
-            if head.startswith(b"\xff\xd8\xff"):
-                file.seek(0)
+            if file.read(len(JPEG_START)) == JPEG_START:
                 with Image.open(file, formats=readable_formats()) as image:
                     width, height = image.size
-                    is_rotated = _orientation(image) in (5, 6, 7, 8)
-                return (height, width) if is_rotated else (width, height)
-    except Exception as error:  # as in decode_image
-        raise UnreadableImageError(_reason(error, head)) from error
+                    return (height, width) if _orientation(image) > 4 else (width, height)
     return decode_image(image_bytes(path)).size
 
 
@@ -211,13 +208,8 @@ def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _check_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
-        raise UnreadableImageError(reason) from None
-    except OSError as error:
-        raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
+    """Raise UnreadableImageError, or OSError, where this is no file of a photo's size."""
+    status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -227,7 +219,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """A side of 1 pixel is fine; a resized image with no pixel or billions of them is not."""
+    """Refuse what would have no pixel, or billions of them, when it is resized."""
     width, height = size
     target_height, target_width = preprocessing.size
     scales = (target_width / width, target_height / height)
@@ -260,7 +252,7 @@ def _reason(error: Exception, head: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
             return "HEIC, which is not read here: convert it to JPEG"
-        if head.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        if head.startswith((JPEG_START, b"\x89PNG")):
             return "damaged at its beginning"
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):

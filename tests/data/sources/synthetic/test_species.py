@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 from pretraining_data import GARDEN, caption
 
-from flowertune.data.sources.synthetic.captions import PARTS, description, sentence
 from flowertune.data.sources.synthetic.scene import draw_picture
 from flowertune.data.sources.synthetic.species import (
     HELD_OUT,
+    PARTS,
     SPECIES,
     VALUES,
     Attributes,
+    description,
     sample_attributes,
+    sentence,
 )
 
 

@@ -14,9 +14,8 @@ from PIL import Image
 
 from flowertune.data import cache_dir
 from flowertune.data.dataset import ImageDataset, Progress, Split
-from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, EVENING, draw_picture
-from flowertune.data.sources.synthetic.species import SPECIES
+from flowertune.data.sources.synthetic.species import SPECIES, description
 from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock
 
@@ -57,7 +56,6 @@ def list_images(
             f"cannot draw the flowers in {root}, {needed} of them: {reason}; {cache_dir.MOVE_HINT}"
         ) from error
     return ImageDataset(
-        name="synthetic",
         root=folder,
         protocol=f"synthetic flowers: {len(SPECIES)} species, "
         f"{', '.join(f'{split} {count}' for split, count in counts.items())} a species, "
@@ -93,10 +91,7 @@ def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.
 
 
 def _is_intact(folder: Path, names: Iterable[str]) -> bool:
-    """Whether all pictures are those that were drawn, by their checksums.
-
-    PIL would not see it everywhere: it leaves a PNG's own checksums of its pixels unread.
-    """
+    # by our own checksums: PIL leaves those of a PNG's pixels unread
     try:
         crc32 = cache_dir.read_meta(folder)["crc32"]
         return all(zlib.crc32((folder / name).read_bytes()) == crc32[name] for name in names)

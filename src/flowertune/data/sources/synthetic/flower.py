@@ -18,22 +18,6 @@ from flowertune.data.sources.synthetic.species import Attributes
 Floats = npt.NDArray[np.float32]
 Colors = tuple[Floats, Floats, Floats]  # (3, 1, 1) of petals, of their pattern and of the center
 
-PETAL_RGB = {
-    "white": (0.95, 0.94, 0.92),
-    "yellow": (0.97, 0.83, 0.18),
-    "orange": (0.96, 0.55, 0.14),
-    "red": (0.83, 0.14, 0.17),
-    "pink": (0.95, 0.56, 0.70),
-    "purple": (0.57, 0.29, 0.70),
-    "blue": (0.30, 0.44, 0.87),
-}
-CENTER_RGB = {
-    "yellow": (0.95, 0.78, 0.15),
-    "brown": (0.42, 0.24, 0.10),
-    "green": (0.50, 0.66, 0.24),
-    "white": (0.95, 0.95, 0.90),
-    "black": (0.12, 0.10, 0.12),
-}
 _STEPS = 256  # resolution of a petal's outline along its length
 _REACH = 1.25  # the outline tables end this far out, in petal lengths
 
@@ -84,13 +68,6 @@ def _outline(shape: str, petals: int) -> tuple[Floats, Floats]:
     return width.astype(np.float32), (1 / np.sqrt(1 + gentle**2)).astype(np.float32)
 
 
-def vary_color(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
-    """Draw the color (3, 1, 1) of one plant: a little off the named one, as no two are the same."""
-    shift = rng.standard_normal(4, dtype=np.float32) * spread
-    color: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
-    return color.clip(0.02, 1.0)[:, None, None]
-
-
 def paint(area: Floats, rgb: Floats, cover: Floats) -> None:
     """Cover `area` (3, h, w) in place with a color, as far as `cover` (h, w) says."""
     difference = rgb - area
@@ -106,10 +83,7 @@ def draw_flower(
     light: float,
     rng: np.random.Generator,
 ) -> None:
-    """Paint one flower over `canvas` in place; what lies outside the canvas is cut off.
-
-    `light` is the direction the light comes from, in radians.
-    """
+    """Paint one flower over `canvas` in place; the light comes from the direction `light`."""
     height, width = canvas.shape[1:]
     reach = pose.radius * 1.2 + 1
     left, right = max(int(pose.x - reach), 0), min(int(pose.x + reach) + 2, width)

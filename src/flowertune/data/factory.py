@@ -38,12 +38,8 @@ def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDatas
 
 
 def image_root(data: DataConfig, cache: Path) -> Path:
-    """Return the folder of the source's images, which may not exist; nothing is fetched or drawn.
-
-    It is what the paths in photos.csv of a run begin at.
-    """
-    root, _ = _SOURCES[data.name](data, cache)
-    return root
+    """Return the folder that a run's paths in photos.csv begin at, whether or not it exists."""
+    return _SOURCES[data.name](data, cache)[0]
 
 
 # the folder that the images' paths begin at, and what lists them

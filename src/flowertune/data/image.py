@@ -60,21 +60,12 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Build it from `to_dict()` or from open_clip's `model.visual.preprocess_cfg`.
-
-        A size given as one number is a square; keys that are not ours ("mode") are left aside.
-        """
+        """Build it from `to_dict()` or open_clip's, where one number may be a square's size."""
         size = values["size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-        return cls(
-            size=(int(height), int(width)),
-            mean=mean,  # type: ignore[arg-type]
-            std=std,  # type: ignore[arg-type]
-            interpolation=values["interpolation"],
-            resize_mode=values["resize_mode"],
-            fill_color=int(values["fill_color"]),
-        )
+        pairs: dict[str, Any] = {"size": (size, size) if isinstance(size, int) else tuple(size)}
+        colors: dict[str, Any] = {key: tuple(map(float, values[key])) for key in ("mean", "std")}
+        others = {key: values[key] for key in ("interpolation", "resize_mode", "fill_color")}
+        return cls(**pairs, **colors, **others)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -189,10 +180,8 @@ def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
 
 @lru_cache(maxsize=8)
 def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
-    """Return open_clip's evaluation transform without its last two steps, ToTensor and Normalize.
-
-    Imports open_clip, which takes seconds.
-    """
+    """Return open_clip's evaluation transform without its ToTensor and Normalize."""
+    # takes seconds to import
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose, Normalize, ToTensor
 

@@ -30,10 +30,7 @@ class CachedDataset:
 
         The same photos elsewhere have the same.
         """
-        entries = {
-            name: list(zip(self.image_names(name), split.split.labels, split.sha256, strict=True))
-            for name, split in self.splits.items()
-        }
+        entries = {split: self._images(split) for split in self.splits}
         text = json.dumps([self.dataset.class_names, entries], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -44,14 +41,15 @@ class CachedDataset:
 
     def rows(self) -> list[list[str]]:
         """Rows of photos.csv: split, name, class and SHA-256 of every image."""
-        classes = self.dataset.class_names
         return [
-            [split, name, classes[label], sha256]
-            for split, cached in self.splits.items()
-            for name, label, sha256 in zip(
-                self.image_names(split), cached.split.labels, cached.sha256, strict=True
-            )
+            [split, name, self.dataset.class_names[label], sha256]
+            for split in self.splits
+            for name, label, sha256 in self._images(split)
         ]
+
+    def _images(self, split: str) -> list[tuple[str, int, str]]:
+        cached = self.splits[split]
+        return list(zip(self.image_names(split), cached.split.labels, cached.sha256, strict=True))
 
 
 def cache_dataset(

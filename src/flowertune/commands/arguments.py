@@ -19,11 +19,19 @@ class ArgumentParser(argparse.ArgumentParser):
 class Argument:
     """An argument of a command: `typed` as in "--top-k K" or "run RUN", and argparse's settings."""
 
-    def __init__(self, typed: str, meaning: str = "", **settings: Any) -> None:
+    def __init__(
+        self,
+        typed: str,
+        meaning: str = "",
+        parse: Callable[[str], Any] | None = None,
+        **settings: Any,
+    ) -> None:
         self.name, _, metavar = typed.partition(" ")
         self.meaning, self.settings = meaning, settings
         if metavar:
             settings["metavar"] = metavar
+        if parse:
+            settings["type"] = parse
         self.is_flag = typed.startswith("-")
         more = " ..." if settings.get("nargs") == "+" else ""
         self.usage = typed if self.is_flag else f"{metavar}{more}"
@@ -67,20 +75,20 @@ def address(text: str) -> str:
     return text
 
 
-RUN = Argument("run RUN", type=Path)
-DEVICE = Argument(
-    "--device DEVICE",
-    "auto, cpu, cuda or mps; else as the run was set",
-    choices=("auto", "cpu", "cuda", "mps"),
-)
-PRECISION = Argument(
-    "--precision P",
-    "auto, fp32, bf16 or fp16; else as the run was set",
-    choices=("auto", "fp32", "bf16", "fp16"),
-)
+def choice(typed: str, words: str, more: str = "", **settings: Any) -> Argument:
+    """Declare an argument that takes one of the words."""
+    choices = words.split()
+    default = settings.get("default")
+    *first, last = [f"{each} (default)" if each == default else each for each in choices]
+    return Argument(typed, f"{', '.join(first)} or {last}{more}", choices=choices, **settings)
 
 
 def as_json(what: str) -> Argument:
     """Declare --json, which prints `what`."""
     meaning = f"the {what} as JSON on stdout, everything else on stderr"
     return Argument("--json", meaning, dest="as_json", action="store_true")
+
+
+RUN = Argument("run RUN", parse=Path)
+DEVICE = choice("--device DEVICE", "auto cpu cuda mps", "; else as the run was set")
+PRECISION = choice("--precision P", "auto fp32 bf16 fp16", "; else as the run was set")

@@ -15,18 +15,14 @@ from flowertune.report.console.run import ConsoleReporter
 
 
 def show(args: Namespace) -> int:
-    """Print all entries, longest unused first. Raises UsageError for an unreadable cache."""
+    """Print all entries, longest unused first."""
     root = cache_root()
     report.show(ConsoleReporter(), _list(root), root)
     return EXIT_DONE
 
 
 def clear(args: Namespace) -> int:
-    """Remove the old entries, after asking; return 1 if any could not be removed.
-
-    Raises:
-        UsageError: an unreadable cache, or nobody there to ask.
-    """
+    """Remove the old entries, after asking; return 1 if any could not be removed."""
     console, root = ConsoleReporter(), cache_root()
     cutoff = math.inf if args.older_than is None else time.time() - args.older_than * DAY
     entries = [entry for entry in _list(root) if entry.last_used < cutoff]

@@ -15,7 +15,7 @@ from flowertune.runs import directory, log, provenance
 from flowertune.runs.finished import read_finished_run
 from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
-from flowertune.signals import StopRequest, install_handlers, on_signals
+from flowertune.signals import install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
 from flowertune.tracking.tracker import track_run
 from flowertune.training import disk_space, report_data
@@ -26,15 +26,8 @@ from flowertune.training.setup import prepare
 def execute(config: Config) -> int:
     """Train one model and return the exit code.
 
-    Raises:
-        UsageError: before anything was started; no run directory is left behind.
-        TrainingError, Interrupted: afterwards; the run directory says so too.
+    A UsageError leaves no run directory behind; after other errors its status says why.
     """
-    with install_handlers() as stop:
-        return _execute(config, stop)
-
-
-def _execute(config: Config, stop: StopRequest) -> int:
     console = ConsoleReporter(mode=config.run.console)
     assert config.run.name is not None
     resume = config.run.resume
@@ -74,9 +67,12 @@ def _execute(config: Config, stop: StopRequest) -> int:
 
     out_of_memory = memory.oom_message("train", config.trainer, setup.compute.device_name)
     run_environment = provenance.describe(setup.compute, backbone, cached)
-    opened = open_run(run, plain_config, run_environment, resume)
-    tracking = track_run(config.logger, run, plain_config, console.say)
-    with opened as previous, log.log_to_file(run), tracking as tracker:
+    with (
+        install_handlers() as stop,
+        open_run(run, plain_config, run_environment, resume) as previous,
+        log.log_to_file(run),
+        track_run(config.logger, run, plain_config, console.say) as tracker,
+    ):
         with log.log_failures(run, out_of_memory):
             if previous is not None:
                 for note in previous.notes:

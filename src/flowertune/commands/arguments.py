@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,12 +46,12 @@ def make_parser(arguments: Iterable[Argument]) -> ArgumentParser:
     return parser
 
 
-def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Create an argparse type for whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
-            upper = " or more" if most is None else f" to {most}"
+        if not (text.isdecimal() and least <= int(text) <= most):
+            upper = " or more" if most == math.inf else f" to {most}"
             raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least}{upper}")
         return int(text)
 
@@ -59,13 +60,10 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def days(text: str) -> float:
     """Parse a number of days."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of days, 0 or more")
-    return number
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: must be a number of days, 0 or more")
 
 
 def address(text: str) -> str:

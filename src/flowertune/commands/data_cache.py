@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 from flowertune.data.cache.listing import CacheEntry, delete, list_entries
@@ -35,7 +36,10 @@ def clear(args: Namespace) -> int:
                 f"would remove {report.total(entries)}; there is nobody to ask, add --yes"
             )
         report.show(console, entries, root)
-        if not _confirm():
+        answer = ""
+        with suppress(EOFError):
+            answer = input("Remove all of these? [y/N] ").strip().lower()
+        if answer not in ("y", "yes"):
             console.say("nothing was removed")
             return EXIT_DONE
     removed = []
@@ -54,10 +58,3 @@ def _list(root: Path) -> list[CacheEntry]:
         return list_entries(root)
     except OSError as error:
         raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
-
-
-def _confirm() -> bool:
-    try:
-        return input("Remove all of these? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False

@@ -17,9 +17,8 @@ from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.signals import install_handlers
 
-HOST = "127.0.0.1"
 PORT = 7860  # Gradio's
-LOOPBACK = (HOST, "localhost")
+LOOPBACK = ("127.0.0.1", "localhost")
 PACKAGES = ("gradio", "uvicorn")
 
 
@@ -72,5 +71,6 @@ def _open_socket(host: str, port: int | None) -> socket.socket:
             return socket.create_server((host, 0))
         flags = f"--host {host}" + ("" if port is None else f" --port {port}")
         # Python adds the address to what the system says of it
-        reason = os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
+        code = error.errno or 0
+        reason = os.strerror(code) if code in errno.errorcode else error.strerror
         raise UsageError(f"{flags}: {reason}") from error

@@ -11,11 +11,10 @@ class Command:
     """One command: what carries it out, its help and its arguments.
 
     `text`: a description, an empty line, and examples with what each means. `function`: what
-    carries it out, else `execute` of the module of its name; it returns the exit code and raises
-    FlowertuneError for what it refuses or fails at. `composes`: whether the words that are no
-    `arguments` make a config, and of what: one job, also a sweep by -m, or a reproduction, which
-    makes several jobs by itself. The function then takes that config and each argument by name,
-    else the parsed arguments.
+    carries it out, else `execute` of the module of its name; returns the exit code, or raises
+    FlowertuneError. `composes`: whether the words that are no `arguments` make a config, and of
+    what: one job, also a sweep by -m, or a reproduction, which makes several jobs by itself. The
+    function then takes that config and each argument by name, else the parsed arguments.
     """
 
     def __init__(
@@ -245,5 +244,5 @@ FAMILIES = {
 def subcommands(family: str) -> list[str]:
     """List the words that may follow a family's name, each once."""
     depth = len(family.split())
-    names = [name.split() for name in COMMANDS if name.startswith(family)]
-    return list(dict.fromkeys(name[depth] for name in names))
+    names = (name for name in COMMANDS if name.startswith(family))
+    return list(dict.fromkeys(name.split()[depth] for name in names))

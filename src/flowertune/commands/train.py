@@ -11,7 +11,7 @@ from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.models.factory import load_backbone
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.runs import directory, log, provenance
+from flowertune.runs import log, provenance
 from flowertune.runs.finished import read_finished_run
 from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
@@ -87,20 +87,13 @@ def execute(config: Config) -> int:
                 run.write_results(results)
         tracker.log_results(results)
         console.results(results, str(run.path))
-    _report(run, report_inputs, config.run.report, console)
-    return EXIT_DONE
-
-
-def _report(
-    run: directory.Run, inputs: report_data.ReportInputs, page: bool, console: ConsoleReporter
-) -> None:
-    """Write the report's data and the page; a failure here leaves the results in place."""
-    try:
-        report_data.write_report_data(run, inputs)
-        if page:
+    try:  # what fails here leaves the results in place
+        report_data.write_report_data(run, report_inputs)
+        if config.run.report:
             from flowertune.report.html import run as run_page
 
             for line in run_page.write(run.path):
                 console.say(line)
     except Exception as error:
         console.warn(f"{run.path}: its report could not be made ({with_type(error)})")
+    return EXIT_DONE

@@ -17,7 +17,7 @@ from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
 from flowertune.signals import StopRequest, install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
-from flowertune.tracking.tracker import track_run
+from flowertune.tracking.tracker import Tracking
 from flowertune.training import disk_space, report_data
 from flowertune.training.pipeline import adapt
 from flowertune.training.setup import prepare
@@ -75,7 +75,7 @@ def _execute(config: Config, stop: StopRequest) -> int:
     out_of_memory = memory.oom_message("train", config.trainer, setup.compute.device_name)
     run_environment = provenance.describe(setup.compute, backbone, cached)
     opened = open_run(run, plain_config, run_environment, resume)
-    tracking = track_run(config.logger, run, plain_config, console.say)
+    tracking = Tracking(config.logger, run, plain_config, console.say)
     with opened as previous, log.log_to_file(run), tracking as tracker:
         with log.log_failures(run, out_of_memory):
             if previous is not None:

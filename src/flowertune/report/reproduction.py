@@ -25,7 +25,6 @@ from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report import comparison
 from flowertune.report.comparison import notes, pair_table, pairs_note, pairs_of_best, split_table
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.report.html.comparison import page as html_page
 from flowertune.report.results_table import NOT_COMPARABLE, TextTable, markdown, percent, signed
 from flowertune.report.sweep import progress_text, unfinished
 from flowertune.runs.directory import to_csv
@@ -44,6 +43,8 @@ def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
     """Print the tables, and write reproduce.html."""
+    from flowertune.report.html.comparison import page as html_page  # with matplotlib
+
     groups, progress, missing = _groups(jobs), progress_text(jobs), unfinished(jobs, swept)
     console.say(f"\nreproduce: {progress}")
     comparison.show(console, groups)

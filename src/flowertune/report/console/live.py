@@ -20,11 +20,7 @@ LONGEST_CURVE = 60  # characters
 
 
 class TrainingView:
-    """Progress of a training, rendered as lines that fit any width.
-
-    It holds plain numbers that the loop has in any case, and asks the device for none. `lines` are
-    those of metrics.jsonl that a training goes on from.
-    """
+    """Progress of a training that goes on from `lines` of metrics.jsonl, in any width."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]):
         self._epochs = epochs
@@ -84,7 +80,6 @@ class TrainingView:
             yield Text(row[:width], no_wrap=True)
 
     def _time_left(self, done: int, total: int) -> str:
-        """Estimate the time left of the training, validations included, from its pace so far."""
         if self._start_time is None or done == self._first_step:
             return "-:--:-- left"
         pace = (self._last_step_time - self._start_time) / (done - self._first_step)

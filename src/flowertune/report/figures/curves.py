@@ -17,7 +17,7 @@ from flowertune.runs.finished import FinishedRun
 
 MAX_POINTS = 800  # points of a line; of more steps, means
 _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
-_LOOKS = [  # of the first, second and third line of a figure
+_LOOKS: list[dict[str, Any]] = [  # of the first, second and third line of a figure
     {"color": color, "marker": marker, "markersize": 4, "linestyle": line}
     for color, marker, line in zip(style.SERIES, "osD", ("-", "--", ":"), strict=False)
 ]

@@ -37,8 +37,7 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
         involved: Counter[str] = Counter()
         for label, predicted, n in confused:
             involved.update({label: n, predicted: n})
-        frequent = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
-        classes = [name for name in classes if name in frequent]
+        classes = sorted(name for name, _ in involved.most_common(MATRIX_CLASSES))
         caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
     index = {name: number for number, name in enumerate(classes)}
     sizes = Counter(p.label for p in predictions)
@@ -92,9 +91,7 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
     if len(shown) < len(accuracies):
         caption += f" The lowest {len(shown)} of {len(accuracies)}."
-    alternative = ", ".join(
-        f"{name} {value:.0f}" for (name, _, _), value in zip(shown, values, strict=True)
-    )
+    alternative = ", ".join(f"{name} {100 * right / n:.0f}" for name, right, n in shown)
     return Figure("per_class", figure, caption, f"In per cent, the lowest first: {alternative}.")
 
 
@@ -132,8 +129,8 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
     figure, all_axes = style.new_figure(7, 4.6 if len(panels) > 1 else 6, ncols=len(panels))
     for axes, (title, points) in zip(all_axes, panels.items(), strict=True):
         projected, share = _principal_components(points)
-        others = projected[~np.isin(labels, classes)].T
-        axes.scatter(*others, s=9, color=style.INK, alpha=0.25, linewidths=0)
+        x, y = projected[~np.isin(labels, classes)].T
+        axes.scatter(x, y, s=9, color=style.INK, alpha=0.25, linewidths=0)
         for name, color, marker in zip(classes, style.SERIES, style.MARKERS, strict=False):
             x, y = projected[labels == name].T
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)

@@ -119,8 +119,8 @@ def test_the_table_says_what_the_numbers_leave_out(
     assert cli.main(["evaluate", str(lora), "data=folder", f"data.root={tmp_path}"]) == 0
     text = capsys.readouterr().out
     assert "all 19" in text
-    assert f"all: no photo of {known[0]}\n" in text
-    assert "all: 2 photos are not counted, of classes that the run does not know: other (2)" in text
+    assert f"all: no images of {known[0]}\n" in text
+    assert "all: 2 images left out; classes unknown to the run: other (2)" in text
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class Setting:
     def seeds_label(self) -> str:
         """Number of seeds, for display."""
         if not self.runs[0].depends_on_seed:
-            return "1, any seed"
+            return "1 (the seed has no effect)"
         return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
 
     @property

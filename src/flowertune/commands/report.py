@@ -27,7 +27,7 @@ def execute(args: Namespace) -> int:
     try:
         if groups:
             lines = [str(output)]
-            files.write_text(output, comparison_page.page("Runs beside each other", groups))
+            files.write_text(output, comparison_page.page("Comparison", groups))
         else:
             lines = run_page.write(paths[0], output)
     except OSError as error:

@@ -1,6 +1,5 @@
 """Write the model card of an export: README.md, as the Hugging Face Hub shows it."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,6 @@ from flowertune import __version__
 from flowertune.analysis.results_table import result_rows
 from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
-from flowertune.export.parity import Parity
 from flowertune.inference.predictor import Predictor
 from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.models.backbone import Backbone
@@ -39,7 +37,7 @@ def render_card(
     library: str,
     files: Mapping[str, str],
     code: str,
-    parity: Parity,
+    parity: str,
 ) -> str:
     """Render the card. `results`: the run's; `library`: Hub name; `files`: their descriptions."""
     backbone = model.backbone
@@ -84,7 +82,7 @@ chose the weights where there is one. Measured in {results["precision"]} on
 {notes}
 ## Parity
 
-This export beside the run's own model, both in float32 on a CPU: {parity.describe()}.
+This export beside the run's own model, both in float32 on a CPU: {parity}.
 
 ## Base weights
 
@@ -138,23 +136,11 @@ def _table(results: Mapping[str, Any]) -> str:
 
 
 def _license(model: Predictor) -> str:
-    is_named_by_user = model.config.backbone.source == "directory"
-    for prefix, license in LICENSES.items():
-        if model.backbone.tag.startswith(prefix) and not is_named_by_user:
-            return license
-    return "not known to flowertune; see where they come from"
+    tag = "" if model.config.backbone.source == "directory" else model.backbone.tag
+    known = (name for prefix, name in LICENSES.items() if tag.startswith(prefix))
+    return next(known, "not known to flowertune; see where they come from")
 
 
 def _escape(text: str) -> str:
     """Escape a name for Markdown: markup, HTML and table edges."""
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
-
-
-def labels_json(model: Predictor) -> str:
-    """Serialize the class names as a list for labels.json."""
-    return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
-
-
-def preprocessing_json(model: Predictor) -> str:
-    """Serialize preprocessing.json with the keys of open_clip's preprocess_cfg."""
-    return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

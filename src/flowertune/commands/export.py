@@ -57,7 +57,6 @@ def execute(args: Namespace) -> int:
 
 def _export(model: Predictor, export_format: Format, output: Path) -> str:
     """Write the folder atomically, and say how its model compares with the run's."""
-    results = model.run.results
     sample = parity.draw_sample(model)
     tables = {LABELS: model.class_names, PREPROCESSING: model.preprocessing.to_dict()}
     try:
@@ -72,8 +71,8 @@ def _export(model: Predictor, export_format: Format, output: Path) -> str:
             for name in (*tables, *export_format.BUNDLED):
                 contents[name] = model_card.FILE_DESCRIPTIONS[name]
             text = model_card.render_card(
-                model, results, export_format.LIBRARY, contents, export_format.code(model), result
-            )  # fmt: skip
+                model, export_format.LIBRARY, contents, export_format.code(model), result
+            )
             (folder / "README.md").write_text(text, encoding="utf-8")
     # each library has its own for a file that cannot be written and for a model it cannot take
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -12,7 +12,6 @@ from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
 from flowertune.inference.predictor import Predictor
 from flowertune.metrics import EVALUATED_SPLITS
-from flowertune.models.backbone import Backbone
 from flowertune.report.results_table import single_run_table
 
 PREPROCESSING = "preprocessing.json"
@@ -32,18 +31,19 @@ LICENSES = {
 
 
 def render_card(
-    model: Predictor,
-    results: Mapping[str, Any],
-    library: str,
-    files: Mapping[str, str],
-    code: str,
-    parity: str,
+    model: Predictor, library: str, files: Mapping[str, str], code: str, parity: str
 ) -> str:
-    """Render the card. `results`: the run's; `library`: Hub name; `files`: their descriptions."""
-    backbone = model.backbone
+    """Render the card. `library`: its name on the Hub; `files`: their descriptions."""
+    backbone, results = model.backbone, model.run.results
     name = _escape(f"{results['method']} on {backbone.name} {backbone.tag}")
     file_list = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
     notes = "".join(f"\n{_escape(note)}\n" for note in results["notes"])
+    base_note = ""
+    if "local-dir:BASE" in code:
+        base_note = (
+            f"\nBASE is the open_clip directory of {_escape(backbone.name)} "
+            f"{_escape(backbone.tag)}, whose weights have the SHA-256 below.\n"
+        )
     return f"""\
 ---
 library_name: {library}
@@ -65,7 +65,7 @@ In this folder:
 ```
 
 An image is {_describe_input(backbone.preprocessing)}. A softmax of the logits gives probabilities.
-{_base_note(code, backbone)}
+{base_note}
 ## Files
 
 {file_list}
@@ -103,25 +103,15 @@ def _base_model_line(model: Predictor) -> str:
 def _describe_input(target: Preprocessing) -> str:
     shape = f"{target.size[0]} x {target.size[1]} pixels (height x width)"
     resizing = {
-        "shortest": f"resized ({target.interpolation}) until it just covers {shape}, cropped to "
-        "that in the middle",
-        "longest": f"resized ({target.interpolation}) until it just fits into {shape}, padded to "
-        f"that with {target.fill_color}",
-        "squash": f"resized ({target.interpolation}) to {shape}",
+        "shortest": f"until it just covers {shape}, cropped to that in the middle",
+        "longest": f"until it just fits into {shape}, padded to that with {target.fill_color}",
+        "squash": f"to {shape}",
     }[target.resize_mode]
     mean, std = (", ".join(f"{value:g}" for value in each) for each in (target.mean, target.std))
     return (
-        f"turned upright by its EXIF, converted to RGB, {resizing}, divided by 255, less the mean "
-        f"({mean}), over the deviation ({std})"
-    )
-
-
-def _base_note(code: str, backbone: Backbone) -> str:
-    if "local-dir:BASE" not in code:
-        return ""
-    return (
-        f"\nBASE is the open_clip directory of {_escape(backbone.name)} {_escape(backbone.tag)}, "
-        "whose weights have the SHA-256 below.\n"
+        "turned upright by its EXIF, converted to RGB, resized "
+        f"({target.interpolation}) {resizing}, divided by 255, less the mean ({mean}), over the "
+        f"deviation ({std})"
     )
 
 

@@ -1,11 +1,10 @@
 """Export as ONNX, for ONNX Runtime and other ONNX readers."""
 
-import contextlib
 import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -37,7 +36,7 @@ def write(model: Predictor, folder: Path) -> dict[str, str]:
     Its metadata_props hold `labels` and `preprocessing` as JSON.
     """
     program = trace(model)
-    with quiet(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with quiet(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of its own later versions
         onnx_program = torch.onnx.export(
             program,

@@ -51,6 +51,7 @@ def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
 
 def code(model: Predictor) -> str:
     """Usage example, run in the exported folder."""
+    normalizes = model.classifier.head.as_linear().normalizes
     return f"""\
 import json, open_clip, torch
 from PIL import Image, ImageOps
@@ -60,6 +61,6 @@ model, preprocess = open_clip.create_model_from_pretrained("local-dir:.")
 head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
 images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open("photo.jpg")))])
 with torch.no_grad():
-    embedding = model.eval().encode_image(images, normalize={tensors.normalizes(model)})
+    embedding = model.eval().encode_image(images, normalize={normalizes})
 logits = embedding @ head["weight"].T + head["bias"]
 print([labels[place] for place in logits.argmax(1)])"""

@@ -51,8 +51,7 @@ def compare(
 
     One image alone, and then batches: a graph may have been made for one size of them.
 
-    Raises:
-        ExportError: their predictions differ, or their probabilities do by more than 1e-4.
+    Raises ExportError where predictions differ, or probabilities do by more than 1e-4.
     """
     batches = [batch for batch in (images[:1], *images[1:].split(BATCH_SIZE)) if len(batch)]
     with torch.inference_mode():

@@ -73,7 +73,7 @@ def code(model: Predictor) -> str:
     if settings.source != "open_clip" or settings.weights == "random":
         base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
     normalized = "torch.nn.functional.normalize(embedding)"
-    embedding = normalized if tensors.normalizes(model) else "embedding"
+    embedding = normalized if model.classifier.head.as_linear().normalizes else "embedding"
     return f"""\
 import json, open_clip, torch
 from peft import PeftModel

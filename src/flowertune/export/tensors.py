@@ -17,11 +17,6 @@ def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
     path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
 
 
-def normalizes(model: Predictor) -> bool:
-    """Whether the head takes unit-length embeddings."""
-    return model.classifier.head.as_linear().normalizes
-
-
 def write_head(model: Predictor, folder: Path) -> dict[str, str]:
     """Write head.safetensors, weight (C, E) and bias (C,); return its name and description."""
     head = model.classifier.head.as_linear()
@@ -33,10 +28,11 @@ def write_head(model: Predictor, folder: Path) -> dict[str, str]:
 
 def read_head(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
     """Load the exported head: from embedding (B, E) to logits (B, C)."""
-    head, scale = safetensors.torch.load_file(folder / HEAD), normalizes(model)
+    head = safetensors.torch.load_file(folder / HEAD)
+    normalizes = model.classifier.head.as_linear().normalizes
 
     def logits(embedding: Tensor) -> Tensor:
-        embedding = F.normalize(embedding) if scale else embedding
+        embedding = F.normalize(embedding) if normalizes else embedding
         return F.linear(embedding, head["weight"], head["bias"])
 
     return logits

@@ -227,8 +227,8 @@ def metrics() -> Callable[..., SplitMetrics]:
 
     def metrics(top1: float = 0.5, mean_per_class: float = 0.5, loss: float = 1.0) -> SplitMetrics:
         return SplitMetrics(
-            n=10, loss=loss, top1=top1, top1_interval=(0.0, 1.0), top5=1.0,
-            mean_per_class=mean_per_class, per_class=(0.5,), ece=0.1,
+            n=10, loss=loss, top1=top1, top1_interval=[0.0, 1.0], top5=1.0,
+            mean_per_class=mean_per_class, per_class=[0.5], ece=0.1,
         )  # fmt: skip
 
     return metrics

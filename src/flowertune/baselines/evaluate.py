@@ -1,6 +1,7 @@
 """Measure the baselines of every trained model: zero-shot and a linear probe of its backbone."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from jaxtyping import Float, Int64
@@ -34,14 +35,14 @@ def evaluate_baselines(
         }
         results["zeroshot"] = {
             "trainable_parameters": 0,
-            "splits": {s: measure(each, labels[s]).to_dict() for s, each in logits.items()},
+            "splits": {s: asdict(measure(each, labels[s])) for s, each in logits.items()},
         }
     if enabled and probe is not None:
         results["linear_probe"] = {
             "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
             "weight_decay": probe.weight_decay,
             "splits": {
-                split: measure(probe.logits(each), labels[split]).to_dict()
+                split: asdict(measure(probe.logits(each), labels[split]))
                 for split, each in features.items()
             },
         }

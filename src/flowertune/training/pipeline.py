@@ -178,7 +178,7 @@ def measure_splits(
         measured = measure(logits, images.labels[name])
         if not math.isfinite(measured.loss):
             raise TrainingError(nonfinite_message(f"loss on {name}", setup.compute.precision))
-        metrics[name] = measured.to_dict()
+        metrics[name] = asdict(measured)
         names, class_names = setup.cached.image_names(name), setup.cached.dataset.class_names
         run.write_table(
             f"predictions-{name}.csv",

@@ -21,7 +21,7 @@ SHAPED = (
     "baselines.linear_probe", "baselines.ridge", "baselines.solvers", "baselines.zero_shot",
     "data.device_pixels", "data.factory", "data.loader", "data.samplers", "data.transforms",
     "inference.logits", "losses", "training.batches", "training.cuda_graph", "training.loop",
-    "training.nonfinite", "training.pipeline", "training.report_data", "training.setup",
+    "training.pipeline", "training.report_data", "training.setup",
     "training.state", "training.step",
 )  # fmt: skip
 install_import_hook([f"flowertune.{name}" for name in SHAPED], "beartype.beartype")

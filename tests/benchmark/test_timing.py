@@ -67,7 +67,7 @@ def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
 @pytest.mark.usefixtures("two_calls")
 def test_the_first_calls_do_not_count() -> None:
     calls: list[None] = []
-    measured = timing.timeit(lambda: calls.append(None), CPU, 8)
+    (measured,) = timing.timeit([lambda: calls.append(None)], CPU, 8)
     assert len(calls) == timing.WARM_UP + 2
     assert len(measured.seconds) == 2
 
@@ -88,16 +88,16 @@ def test_a_matrix_product_has_a_rate(precision: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
 def test_peak_memory_rises_by_what_is_used() -> None:
-    before = timing.peak_memory(CPU)
+    before = timing.peak_memory(CPU)["bytes"]
     held = torch.ones((before + 2**26) // 4)  # more than there ever was
-    assert timing.peak_memory(CPU) - before >= 2**26
+    assert timing.peak_memory(CPU)["bytes"] - before >= 2**26
     assert len(held)
 
 
 @pytest.mark.usefixtures("two_calls")
 def test_pieces_that_are_compared_are_called_in_turn() -> None:
     calls: list[str] = []
-    both = timing.timeit_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
+    both = timing.timeit([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
     assert calls == ["a", "b"] * (timing.WARM_UP + 2)
     assert [len(one.seconds) for one in both] == [2, 2]
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from flowertune.config.model import LoraConfig
 from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.image import Preprocessing
 from flowertune.inference.logits import encode, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
 from flowertune.models.adapters.lora import LORA
@@ -13,6 +16,7 @@ from flowertune.models.heads import LinearHead
 from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, "bicubic", "shortest", 0)
 CLASSES = ("rose", "tulip", "lily", "iris", "daisy", "aster", "poppy")
 
 
@@ -32,17 +36,8 @@ def pixels():
 
 
 def run(classifier, pixels, batch_size, precision="fp32", progress=None):
-    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
-    compute = Compute(CPU, precision, threads=1)
-    return infer(
-        classifier,
-        DevicePixels(pixels, CPU, resident=True),
-        mean,
-        std,
-        batch_size,
-        compute,
-        progress,
-    )
+    pixels, compute = DevicePixels(pixels, CPU, resident=True), Compute(CPU, precision, threads=1)
+    return infer(classifier, pixels, PREPROCESSING, batch_size, compute, progress)
 
 
 def test_the_result_is_that_of_a_plain_forward_in_eval_mode_in_order(classifier, pixels):
@@ -92,11 +87,9 @@ def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels,
     probe = Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), ZEROSHOT)
     outputs = run(probe, pixels, 11)
     sizes = sizes_of(small.visual.conv1)
-    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    small = replace(small, preprocessing=PREPROCESSING)
     with torch.inference_mode():
-        embedding = encode(
-            small, torch.from_numpy(pixels), mean, std, Compute(CPU, "fp32", threads=1)
-        )
+        embedding = encode(small, Compute(CPU, "fp32", threads=1), torch.from_numpy(pixels))
     assert sizes == [5, 5, 1]
     assert torch.equal(embedding, outputs.embedding)
 

@@ -92,17 +92,17 @@ class Training:
     photos: TrainLoader
     optimizer: torch.optim.Optimizer
     compute: Compute
-    settings: TrainerConfig
     run_dir: Run
     state: TrainState
     records: list[EpochReport] = field(default_factory=list)
 
     def infer(self) -> Outputs:
-        p = self.photos
-        return infer(self.classifier, p.pixels, p.mean, p.std, 8, self.compute)
+        preprocessing = self.backbone.preprocessing
+        return infer(self.classifier, self.photos.pixels, preprocessing, 8, self.compute)
 
-    def validate(self) -> SplitMetrics:
-        return measure(self.infer().logits, self.photos.labels)
+    def measure(self, infer: Callable[[], Outputs]) -> tuple[Outputs, SplitMetrics]:
+        outputs = infer()
+        return outputs, measure(outputs.logits, self.photos.labels)
 
     @property
     def average(self) -> EMA | None:
@@ -123,17 +123,8 @@ class Training:
             self.state.step.criterion = criterion
         reporter = RecordingReporter(on_step, self.state.steps_per_epoch)
         try:
-            train(
-                self.state,
-                self.photos,
-                self.settings,
-                self.run_dir,
-                (infer_val or self.infer) if val else None,
-                self.photos.labels if val else None,
-                reporter,
-                StopRequest(),
-                None,
-            )
+            measure_val = partial(self.measure, infer_val or self.infer) if val else None
+            train(self.state, self.run_dir, measure_val, reporter, StopRequest(), None)
         finally:
             self.records += reporter.epochs
         return self
@@ -208,9 +199,8 @@ def prepare(small_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepar
             photos=photos,
             optimizer=optimizer,
             compute=compute,
-            settings=trainer,
             run_dir=run_dir,
-            state=TrainState.new(step, photos, trainer),
+            state=TrainState(step, photos, trainer),
         )
 
     return make

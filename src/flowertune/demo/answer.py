@@ -11,7 +11,8 @@ from flowertune.data.image import UnreadableImageError
 from flowertune.demo.neighbors import Neighbor, Neighbors
 from flowertune.inference.logits import top_classes
 from flowertune.inference.predictor import Predictor, UnreadableImage
-from flowertune.models.attribution import can_attribute, patch_attribution
+from flowertune.models.attribution import patch_attribution
+from flowertune.models.vision_tower import pools_class_token
 
 TOP_K = 5
 N_NEIGHBORS = 5
@@ -54,7 +55,7 @@ def _relevance(
     model: Predictor, pixels: NDArray[np.uint8], label: int
 ) -> NDArray[np.float32] | None:
     classifier, device = model.classifier, model.compute.device
-    if not can_attribute(classifier.visual):
+    if not pools_class_token(classifier.visual):
         return None
     classes = torch.tensor([label], device=device)
     (relevance,) = patch_attribution(classifier, model.images(pixels[None]), classes)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from flowertune import files
 from flowertune.data.image import Preprocessing
 from flowertune.errors import UsageError, one_line
-from flowertune.models import attention, pretrained
+from flowertune.models import pretrained
+from flowertune.models.attention import unfuse_attention
 from flowertune.models.kernels.linear import use_onednn_linear
 from flowertune.models.kernels.patch_embedding import use_matmul_patches
 from flowertune.models.kernels.quick_gelu import fuse_quick_gelu
@@ -220,11 +221,7 @@ def _assemble(
     sha256: str,
     tokenizer: Tokenizer | None,
 ) -> Backbone:
-    n_attentions = sum(
-        isinstance(module, nn.MultiheadAttention) or attention.is_unfused(module)
-        for module in model.modules()
-    )
-    assert attention.unfuse_attention(model) == n_attentions
+    unfuse_attention(model)
     use_onednn_linear(model)
     use_matmul_patches(model)
     uses_quick_gelu = fuse_quick_gelu(model) > 0

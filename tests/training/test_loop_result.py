@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from flowertune.models import serialization
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.signals import StopRequest
 from flowertune.training.loop import train
@@ -27,7 +27,7 @@ def course(prepare):
             StopRequest(),
             None,
         )
-        made.classifier.load_trainable_state(serialization.load_weights(run.best))
+        made.classifier.load_trainable_state(load_file(run.best))
         return found, outputs, made.infer()
 
     return course

@@ -30,9 +30,7 @@ def evaluate_baselines(
         results["zeroshot"] = {
             "trainable_parameters": 0,
             "splits": {
-                split: measure(
-                    zero_shot_logits(each, vectors, logit_scale), labels[split]
-                ).to_dict()
+                split: measure(zero_shot_logits(x, vectors, logit_scale), labels[split]).to_dict()
                 for split, x in features.items()
                 if split != "train"
             },

@@ -84,7 +84,8 @@ class Attention(nn.Module):
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """Make a Linear layer of copies."""
-    linear = nn.Linear(*weight.T.shape, bias=False, device="meta")  # without initial weights
+    n_outputs, n_inputs = weight.shape
+    linear = nn.Linear(n_inputs, n_outputs, bias=False, device="meta")  # nothing is drawn
     linear.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flowertune import files
-from flowertune.models.serialization import load_weights, to_safetensors
+from flowertune.models.serialization import to_safetensors
 from flowertune.runs.directory import CHECKPOINTS_KEPT, Run
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
@@ -35,4 +36,4 @@ def save(run: Run, epochs: int, step: int, state: State) -> None:
 def load(path: Path) -> State:
     """Read a state from `save`; the caller has verified that the files are whole."""
     values = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return values, load_weights(path / TENSORS)
+    return values, load_file(path / TENSORS)

@@ -22,13 +22,11 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Compute x (..., D_in) -> (..., D_out), by peft where merged, disabled or with dropout."""
-        drops = any(
-            isinstance(dropout, nn.Dropout) and dropout.training
-            for dropout in self.lora_dropout.values()
-        )
+        (name,) = self.active_adapters
+        dropout = self.lora_dropout[name]
+        drops = isinstance(dropout, nn.Dropout) and dropout.training
         if self.merged or self.disable_adapters or drops:
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        (name,) = self.active_adapters
         base = self.get_base_layer()
         a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         if torch.is_autocast_enabled(x.device.type):
@@ -45,6 +43,7 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
 
 def fuse_lora(model: nn.Module) -> None:
     """Turn peft's LoRA layers into LoraLinears, in place; DoRA's norms need the sum of both."""
+    layer: Any  # peft is not typed
     for layer in model.modules():
         if type(layer) is lora.Linear and not layer.lora_variant:
             layer.__class__ = LoraLinear

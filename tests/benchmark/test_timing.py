@@ -9,7 +9,7 @@ import torch
 from flowertune.benchmark import timing
 from flowertune.errors import TrainingError
 from flowertune.models.adapters.lora_linear import _updated_linear
-from flowertune.models.backbone import load_tiny
+from flowertune.models.backbone import TINY, load_directory
 from flowertune.models.kernels import linear
 from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
@@ -31,7 +31,7 @@ def test_operations_of_a_forward_pass_are_those_of_the_formula() -> None:
     blocks = (layers * tokens - (tokens - 1)) * one_token + layers * keys_and_values
     by_hand = patches + blocks + 2 * width * embedding  # of the last block, the class token alone
 
-    visual = load_tiny(text=False).visual
+    visual = load_directory(TINY, text=False).visual
     with torch.no_grad():
         counted = timing.count_operations(lambda: embed(visual, torch.zeros(batch, 3, 64, 64)))
     assert counted == batch * by_hand

@@ -10,9 +10,9 @@ from flowertune.data.image import Preprocessing
 from flowertune.inference.logits import encode, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
 from flowertune.models.adapters.lora import LORA
-from flowertune.models.adapters.none import LINEAR_PROBE, ZEROSHOT
+from flowertune.models.adapters.tower_parameters import LINEAR_PROBE, ZEROSHOT
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import LinearHead
+from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
@@ -21,13 +21,19 @@ CLASSES = ("rose", "tulip", "lily", "iris", "daisy", "aster", "poppy")
 
 
 @pytest.fixture
-def classifier(small):
+def head(small):
+    inputs = HeadInputs(small.embedding_dim, 7, 1.0, 1, None, None, None)
+    return LinearHead(inputs, standardize=False)
+
+
+@pytest.fixture
+def classifier(small, head):
     LORA.attach(LoraConfig(rank=2, alpha=4.0, dropout=0.5, targets=["q"]), small, seed=1)
     generator = torch.Generator().manual_seed(2)
     for parameter in small.visual.parameters():
         if parameter.requires_grad:
             parameter.data = torch.randn(parameter.shape, generator=generator) / 8
-    return Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), LORA)
+    return Classifier(small, head, LORA)
 
 
 @pytest.fixture
@@ -83,8 +89,10 @@ def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, reques
     torch.testing.assert_close(parts.logits, whole.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels, five_at_once):
-    probe = Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), ZEROSHOT)
+def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(
+    small, head, pixels, five_at_once
+):
+    probe = Classifier(small, head, ZEROSHOT)
     outputs = run(probe, pixels, 11)
     sizes = sizes_of(small.visual.conv1)
     small = replace(small, preprocessing=PREPROCESSING)
@@ -94,8 +102,7 @@ def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels,
     assert torch.equal(embedding, outputs.embedding)
 
 
-def test_a_head_gets_features_in_the_parts_that_inference_has(small, pixels, five_at_once):
-    head = LinearHead(small.embedding_dim, 7, None, None, seed=1)
+def test_a_head_gets_features_in_the_parts_that_inference_has(small, head, pixels, five_at_once):
     probe = Classifier(small, head, LINEAR_PROBE)
     sizes = sizes_of(head)
     outputs = run(probe, pixels, 8)

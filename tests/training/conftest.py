@@ -25,7 +25,7 @@ from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.adapters.registry import ADAPTERS
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import LinearHead
+from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
@@ -163,7 +163,8 @@ def prepare(small_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepar
         **settings: Any,
     ) -> Training:
         backbone = load_directory(small_dir, text=False)
-        head = LinearHead(backbone.embedding_dim, CLASSES, None, None, seed=42)
+        inputs = HeadInputs(backbone.embedding_dim, CLASSES, 1.0, 42, None, None, None)
+        head = LinearHead(inputs, standardize=False)
         low_rank = {"rank": 2, "alpha": 4.0, "dropout": dropout, "targets": ["q", "v"]}
         adapter = ADAPTERS[model]
         options = low_rank if adapter.is_peft else {}

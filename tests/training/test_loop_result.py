@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from flowertune.models import serialization
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.signals import StopRequest
 from flowertune.training.loop import train
@@ -20,7 +20,7 @@ def course(prepare):
         run = made.run_dir
         measure_val = partial(made.measure, made.infer)
         found, best = train(made.state, run, measure_val, ConsoleReporter(), StopRequest(), None)
-        made.classifier.load_trainable_state(serialization.load_weights(run.best))
+        made.classifier.load_trainable_state(load_file(run.best))
         return found, best, made.infer()
 
     return course

@@ -19,7 +19,8 @@ from flowertune.errors import printable
 from flowertune.inference import run_images
 from flowertune.inference.logits import top_classes
 from flowertune.inference.predictor import BATCH_SIZE, Predictor, UnreadableImage
-from flowertune.models.attribution import can_attribute, patch_attribution
+from flowertune.models.attribution import patch_attribution
+from flowertune.models.vision_tower import pools_class_token
 
 TOP_K = 5
 N_NEIGHBORS = 5
@@ -130,7 +131,7 @@ def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation |
     outputs = model.outputs(pixels[None])
     top, probabilities = top_classes(outputs.logits, TOP_K)
     relevance = None
-    if can_attribute(model.classifier.visual):
+    if pools_class_token(model.classifier.visual):
         images = model.images(pixels[None])
         (scores,) = patch_attribution(model.classifier, images, top[:, 0].to(images.device))
         scores -= scores.min()

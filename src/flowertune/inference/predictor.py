@@ -228,7 +228,8 @@ def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = Fals
     except ValueError as error:
         raise UsageError(damaged_message(run.path, str(error))) from error
     classifier.to(compute.device)
-    classifier.merge()  # there, as the run's own numbers were made of that device's sums
+    # there, as the run's own numbers were made of that device's sums
+    classifier.adapter.merge(classifier.visual)
     return Predictor(
         run, classifier, class_names, backbone.preprocessing, compute,
         backbone if keep_backbone else None,

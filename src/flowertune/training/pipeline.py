@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flowertune.baselines.evaluate import evaluate_baselines, notes
@@ -101,7 +102,7 @@ def adapt(
 
     # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test images here and nowhere else
-    classifier.load_trainable_state(serialization.load_weights(run.best))
+    classifier.load_trainable_state(load_file(run.best))
     outputs, metrics = measure_splits(setup, measure_split, best_val, run)
     serialization.save_classifier(
         run.adapter, setup.config, setup.backbone, classifier, setup.cached.dataset.class_names

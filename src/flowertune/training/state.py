@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flowertune import files
 from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainLoader
 from flowertune.metrics import SplitMetrics
-from flowertune.models.serialization import load_weights, to_safetensors
+from flowertune.models.serialization import to_safetensors
 from flowertune.runs.directory import CHECKPOINTS_KEPT, Metrics, Run
 from flowertune.training.batches import Numbered
 from flowertune.training.cuda_graph import Scalars
@@ -210,4 +211,4 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `save_checkpoint` got; the caller has verified that the files are whole."""
     values = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return values, load_weights(path / TENSORS)
+    return values, load_file(path / TENSORS)

@@ -31,7 +31,7 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     """
     run = read_finished_run(path)
     results, split, data = run.results, run.reported_split, run.report_data
-    predictions = run.reported_predictions
+    predictions = run.predictions(split)
     top1 = estimate([results["splits"][split]], "top1")
     accuracies = run_figures.class_accuracies(predictions)
     sizes = {name: n for name, _, n in accuracies}

@@ -37,7 +37,7 @@ from flowertune.models.pretrained import ADVICE
 from flowertune.models.serialization import load_classifier
 from flowertune.runs.directory import damaged_message
 from flowertune.runs.finished import FinishedRun, read_finished_run
-from flowertune.runs.provenance import changed_backbone_facts
+from flowertune.runs.provenance import BACKBONE, changed_facts
 from flowertune.runtime.device import Compute, choose_compute, send
 
 ImageLike = str | Path | Image.Image
@@ -245,7 +245,7 @@ def load_run_backbone(run: FinishedRun) -> Backbone:
         reason = str(error).removesuffix(f"; {ADVICE}")  # no other one will do
         message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
         raise UsageError(message) from error
-    if changed := changed_backbone_facts(run, backbone):
+    if changed := changed_facts(run.environment, backbone.facts(), BACKBONE):
         source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(
             f"{run.path}: was trained on another backbone than {source} is now"

@@ -24,7 +24,8 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     of it is damaged.
     """
     run = read_finished_run(path)
-    results, predictions, data = run.results, run.reported_predictions, run.report_data
+    results, data = run.results, run.report_data
+    predictions = run.predictions(run.reported_split)
     accuracies = run_figures.class_accuracies(predictions)
     sizes = {name: n for name, _, n in accuracies}
     confused = run_figures.confused_pairs(predictions)

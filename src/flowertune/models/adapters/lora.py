@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flowertune import files
-from flowertune.config.model import DoraConfig, LoraConfig
+from flowertune.config.model import LoraConfig
 from flowertune.errors import UsageError, one_line
 from flowertune.models.adapters.lora_linear import fuse_lora
 from flowertune.models.attention import Attention
@@ -139,9 +139,6 @@ class PeftAdapter:
 
 
 LORA = PeftAdapter(LoraConfig)
-# Liu et al., 2024, arXiv:2402.09353: a layer's weights are m V / ||V||, with V the frozen ones plus
-# LoRA's update, the norm one for each output, and the magnitudes m trained from what the norms were
-DORA = PeftAdapter(DoraConfig, use_dora=True)
 
 
 def _targets(settings: LoraConfig, backbone: Backbone) -> tuple[str, list[nn.Linear]]:

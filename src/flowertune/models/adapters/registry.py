@@ -2,15 +2,13 @@
 
 from flowertune.config.model import ModelConfig
 from flowertune.config.plugins import find
-from flowertune.models.adapters.lora import DORA, LORA
+from flowertune.models.adapters.bitfit import BITFIT
+from flowertune.models.adapters.dora import DORA
+from flowertune.models.adapters.full import FULL
+from flowertune.models.adapters.layernorm import LAYERNORM
+from flowertune.models.adapters.lora import LORA
+from flowertune.models.adapters.none import LINEAR_PROBE, ZEROSHOT
 from flowertune.models.adapters.protocol import Adapter
-from flowertune.models.adapters.tower_parameters import (
-    BITFIT,
-    FULL,
-    LAYERNORM,
-    LINEAR_PROBE,
-    ZEROSHOT,
-)
 from flowertune.models.adapters.vpt import VPT
 
 ADAPTERS: dict[str, Adapter] = {

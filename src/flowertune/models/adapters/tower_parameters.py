@@ -1,4 +1,4 @@
-"""The adapters that train what the image tower has already: all, some or none of it."""
+"""Train parameters that the image tower has already: all, some or none."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,14 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flowertune import files
-from flowertune.config.model import (
-    BitFitConfig,
-    FullConfig,
-    LayerNormConfig,
-    LinearProbeConfig,
-    ModelConfig,
-    ZeroShotConfig,
-)
+from flowertune.config.model import ModelConfig
 from flowertune.errors import UsageError
 from flowertune.models.backbone import Backbone
 
@@ -86,24 +79,3 @@ class TowerParameters:
     def _state(self, visual: nn.Module) -> dict[str, Tensor]:
         state: dict[str, Tensor] = visual.state_dict()
         return {name: state[name] for name in self.select(visual)}
-
-
-def _layer_norms(visual: nn.Module) -> Iterable[str]:
-    for name, module in visual.named_modules():
-        if isinstance(module, nn.LayerNorm):
-            yield from (f"{name}.{parameter}" for parameter, _ in module.named_parameters())
-
-
-def _biases(visual: nn.Module) -> Iterable[str]:
-    return (name for name, _ in visual.named_parameters() if name.endswith("bias"))
-
-
-# Gains and biases of the LayerNorms: Zhao et al., 2023, arXiv:2312.11420, do so in language models,
-# as does LNTuning of peft.
-LAYERNORM = TowerParameters(LayerNormConfig, _layer_norms)
-# Every bias, of attention, MLP, norms and projections: Ben Zaken et al., 2022, arXiv:2106.10199.
-BITFIT = TowerParameters(BitFitConfig, _biases)
-FULL = TowerParameters(FullConfig, lambda visual: visual.state_dict(), trains_mode=True)
-# The tower stays as it is, and the head is found on its frozen features.
-LINEAR_PROBE = TowerParameters(LinearProbeConfig, lambda visual: ())
-ZEROSHOT = TowerParameters(ZeroShotConfig, lambda visual: ())

@@ -52,6 +52,7 @@ def write(path: Path, output: Path | None = None) -> list[str]:
         reference=DESCRIPTION + ("" if published is None else ", seed 42"),
         missing=missing,
         images=images,
+        predictions=predictions,
         pairs=[[label, other, f"{n} of {sizes[label]}"] for label, other, n in confused],
         classes=[[name, percent(right / n), f"{right} of {n}"] for name, right, n in accuracies],
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False),

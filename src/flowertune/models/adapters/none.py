@@ -1,0 +1,7 @@
+"""No adapter: the image tower stays as it is, and the head is found on its frozen features."""
+
+from flowertune.config.model import LinearProbeConfig, ZeroShotConfig
+from flowertune.models.adapters.tower_parameters import TowerParameters
+
+LINEAR_PROBE = TowerParameters(LinearProbeConfig, lambda visual: ())
+ZEROSHOT = TowerParameters(ZeroShotConfig, lambda visual: ())

@@ -37,6 +37,8 @@ def check_typed(key: str, values: Sequence[Any], text: str) -> None:
     for value in values:
         if isinstance(value, dict) and is_dataclass(declared(candidates[0])[name].type):
             for child, each in value.items():
+                if not isinstance(child, str):
+                    raise UsageError(f"{text}: a key must be a name")
                 child_key = f"{key}.{child}"
                 check_typed(child_key, [each], f"{child_key}={format_value(each)}")
         elif not any(_takes(schema, name, value) for schema in candidates):

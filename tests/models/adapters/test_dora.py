@@ -59,7 +59,7 @@ def test_plain_peft_reads_its_files_and_merges_to_the_same_bits(small_dir, image
     theirs = peft.PeftModel.from_pretrained(fresh.visual, str(tmp_path))
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=1e-5)
     merged = theirs.merge_and_unload(safe_merge=True).state_dict()
-    classifier.merge()
+    classifier.adapter.merge(classifier.visual)
     assert all(torch.equal(merged[key], t) for key, t in classifier.visual.state_dict().items())
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from flowertune.metrics import CALIBRATION_BINS, wilson_interval
 from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
-from flowertune.runs.finished import Prediction
-from flowertune.runs.report_data import ReportData
+from flowertune.runs.finished import Prediction, ReportData
 
 MATRIX_CLASSES = 110  # at most, so that names do not overlap: those with most confusions
 BAR_CLASSES = 60  # at most: those with the lowest accuracy

@@ -24,7 +24,8 @@ def write(path: Path, output: Path | None = None) -> list[str]:
     its files is damaged.
     """
     run = read_finished_run(path)
-    results, predictions, data = run.results, run.reported_predictions, run.report_data
+    results, data = run.results, run.report_data
+    predictions = run.predictions(run.reported_split)
     accuracies = run_figures.class_accuracies(predictions)
     sizes = {name: n for name, _, n in accuracies}
     confused = run_figures.confused_pairs(predictions)
@@ -51,6 +52,7 @@ def write(path: Path, output: Path | None = None) -> list[str]:
         reference=DESCRIPTION + ("" if published is None else ", seed 42"),
         missing=missing,
         images=images,
+        predictions=predictions,
         pairs=[[label, other, f"{n} of {sizes[label]}"] for label, other, n in confused],
         classes=[[name, percent(right / n), f"{right} of {n}"] for name, right, n in accuracies],
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False),

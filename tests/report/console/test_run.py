@@ -214,7 +214,7 @@ def test_a_signal_is_announced_in_the_view_only(
         signal.raise_signal(signal.SIGINT)
         shown.say("saved")
     assert "once more ends it at once" in out.getvalue()
-    assert capfd.readouterr() == ("", "")  # output past the view would shift the lines it redraws
+    assert capfd.readouterr() == ("", "")  # written past the view, it would move what is redrawn
 
 
 def test_a_plain_console_has_no_live_view_on_a_terminal() -> None:

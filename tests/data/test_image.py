@@ -183,9 +183,9 @@ def test_damaged_exif_does_not_cost_the_photo():
         (b"not a picture at all" * 10, "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
-        (encoded(Image.fromarray(noise(90, 60)), "JPEG")[:-2000], "cut short"),
-        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:-2000], "cut short"),
-        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:20], "cut short"),
+        (encoded(Image.fromarray(noise(90, 60)), "JPEG")[:-2000], "truncated"),
+        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:-2000], "truncated"),
+        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:20], "truncated"),
         (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "too large"),
     ],
 )
@@ -217,7 +217,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "round.jpg").symlink_to(tmp_path / "round.jpg")
     for name, reason in [
         ("folder.jpg", "a folder"),
-        ("link.jpg", "a link that leads nowhere"),
+        ("link.jpg", "broken link"),
         ("round.jpg", "cannot be read: Too many levels of symbolic links"),
         ("missing.jpg", "no such file"),
     ]:

@@ -36,7 +36,7 @@ def test_k_photos_of_each_class_in_the_order_of_the_source_and_val_whole() -> No
     order = [whole.splits["train"].paths.index(path) for path in train.paths]
     assert order == sorted(order)
     assert few.splits["val"] == whole.splits["val"]
-    assert few.protocol == "made, 4-shot by data.seed=0: train 12"
+    assert few.protocol == "made; 4-shot with data.seed=0: train 12"
 
 
 def test_more_shots_contain_fewer() -> None:

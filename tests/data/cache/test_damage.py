@@ -75,7 +75,7 @@ def test_a_damaged_store_is_said_and_made_anew(
     damage(*(store_of(tmp_path / "cache", each) for each in (photos, without_form)))
     said: list[str] = []
     again = cached(root, tmp_path / "cache", progress=lambda text, *_: said.append(text))
-    assert said[0].startswith("train: the cache has to be made anew (")
+    assert said[0].startswith("train: rebuilding the image cache (")
     assert len(decoded) == 10  # train, and not val
     for name, pixels in whole.items():
         assert np.array_equal(again.splits[name].eval_pixels, pixels)
@@ -89,7 +89,7 @@ def test_a_damaged_store_that_cannot_be_made_anew_is_refused(photos, root, tmp_p
     lock.unlink(missing_ok=True)
     lock.mkdir()  # no more to be opened than on a disk for reading only
     with pytest.raises(
-        UsageError, match=r"made anew \(.*\) and cannot be written.*CACHE"
+        UsageError, match=r"cannot rebuild the image cache .* \(.*\): .*CACHE"
     ) as refused:
         cached(root, tmp_path / "cache")
     assert "\n" not in str(refused.value)
@@ -137,7 +137,7 @@ def test_a_damaged_row_ends_in_one_line_and_the_next_start_makes_the_store_anew(
     for photo, row in zip(read(0, 1), (0, 1), strict=True):
         assert np.array_equal(photo, expected[row])
     for _ in range(2):
-        with pytest.raises(TrainingError, match="stored pixels are damaged; start again") as failed:
+        with pytest.raises(TrainingError, match="stored pixels are damaged; run again") as failed:
             read(2, 7, 9)
     assert "\n" not in str(failed.value)
     assert str(directory / f"{form}.u8") in str(failed.value)
@@ -178,5 +178,5 @@ def test_a_damaged_store_that_cannot_be_given_up_is_to_be_removed(
     flip(store / "eval.u8", 7 * 3 * 32 * 32)
     train = cached(root, tmp_path / "cache").splits["train"]
     monkeypatch.setattr(Path, "unlink", forbidden)
-    with pytest.raises(TrainingError, match=f"remove {store} and start again"):
+    with pytest.raises(TrainingError, match=f"delete {store} and run again"):
         train.eval_pixels.verify([6, 7])

@@ -52,8 +52,8 @@ def test_a_second_start_gives_the_same_without_decoding(
 def test_progress_counts_every_photo(root, tmp_path, cached):
     seen: list[tuple[str, int, int]] = []
     cached(root, tmp_path / "cache", progress=lambda *report: seen.append(report))
-    assert [done for text, done, _ in seen if text == "train: decoding photos"] == list(range(11))
-    assert seen[-1] == ("val: decoding photos", 2, 2)
+    assert [done for text, done, _ in seen if text == "train: decoding images"] == list(range(11))
+    assert seen[-1] == ("val: decoding images", 2, 2)
 
 
 def test_a_changed_photo_is_decoded_again(root, tmp_path, decoded, cached, assert_same_pixels):
@@ -115,7 +115,7 @@ def test_bad_files_of_all_splits_are_refused_in_one_list(root, tmp_path, start, 
         "val/daisy/folder.jpg",
     ]
     reasons = [line.split(": ")[1] for line in names]
-    expected = ["not an image", "cut short (truncated)", "an empty file", "a folder, not a file"]
+    expected = ["not an image", "truncated", "empty file", "a folder, not a file"]
     assert reasons == expected
     assert "data.bad_files=skip" in last
 
@@ -126,7 +126,7 @@ def test_a_bad_file_is_one_line_whatever_it_is_called(root, tmp_path, cached):
     with pytest.raises(UsageError) as refused:
         cached(root, tmp_path / "cache")
     _, line, _ = str(refused.value).split("\n")
-    assert line == r"  train/rose/a\r\nb\x1b[2J.jpg: an empty file"
+    assert line == r"  train/rose/a\r\nb\x1b[2J.jpg: empty file"
 
 
 def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cached):
@@ -150,7 +150,7 @@ def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cach
 
 def test_skipping_a_classs_last_photo_of_a_split_is_refused(root, tmp_path, cached):
     (root / "val" / "rose" / "0.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UsageError, match=r"val has no photo left of 'rose'(.|\n)*val/rose/0\.jpg"):
+    with pytest.raises(UsageError, match=r"no readable image of 'rose'(.|\n)*val/rose/0\.jpg"):
         cached(root, tmp_path / "cache", bad_files="skip")
 
 
@@ -171,7 +171,7 @@ def test_too_little_space_for_all_splits_is_said_before_decoding(
 
     free(train + val - 1)
     with pytest.raises(
-        UsageError, match=r"takes 130.9 kB in .* 130.9 kB are free.*FLOWERTUNE_CACHE"
+        UsageError, match=r"needs 130.9 kB, but only 130.9 kB are free.*FLOWERTUNE_CACHE"
     ):
         cached(root, tmp_path / "cache")
     assert decoded == []

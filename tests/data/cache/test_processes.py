@@ -54,7 +54,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SLOW = """
 def progress(text, done, total):
     print(text, done, flush=True)
-    if text == "train: decoding photos" and done == 3:
+    if text == "train: decoding images" and done == 3:
         time.sleep({seconds})
 run(progress)
 """
@@ -92,7 +92,7 @@ except UsageError as refused:
     print(refused)
 """
     output = output_of(root, tmp_path / "cache", WITHOUT_OPEN_CLIP + code)
-    assert f"takes 124.8 kB and cannot be written in {tmp_path / 'cache' / 'pixels'}: " in output
+    assert f"train (124.8 kB) in {tmp_path / 'cache' / 'pixels'}: " in output
     assert output.count("\n") == 1
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 
@@ -100,7 +100,7 @@ except UsageError as refused:
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_ends_the_process_at_once_and_leaves_no_half_cache(root, tmp_path):
     builder = start_builder(root, tmp_path / "cache", seconds=60)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     started = time.monotonic()
     builder.send_signal(signal.SIGINT)
     builder.wait(timeout=20)
@@ -112,7 +112,7 @@ def test_a_builder_killed_in_the_middle_blocks_nobody(
     root, tmp_path, decoded, cached, assert_same_pixels
 ):
     builder = start_builder(root, tmp_path / "cache", seconds=60)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     builder.kill()
     builder.wait()
     pixels = tmp_path / "cache" / "pixels"
@@ -128,7 +128,7 @@ def test_a_builder_killed_in_the_middle_blocks_nobody(
 
 def test_what_a_killed_builder_left_goes_even_if_its_photos_changed(root, tmp_path, cached):
     builder = start_builder(root, tmp_path / "cache", seconds=60)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     builder.kill()
     builder.wait()
     (root / "train" / "rose" / "0.jpg").unlink()
@@ -140,7 +140,7 @@ def test_of_two_processes_one_builds_and_the_other_waits_and_says_so(
     root, tmp_path, decoded, cached, assert_same_pixels
 ):
     builder = start_builder(root, tmp_path / "cache", seconds=3)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     said: list[str] = []
 
     def progress(text: str, done: int, total: int) -> None:
@@ -149,6 +149,6 @@ def test_of_two_processes_one_builds_and_the_other_waits_and_says_so(
     photos = cached(root, tmp_path / "cache", progress=progress)
     builder.communicate(timeout=60)
     assert builder.returncode == 0
-    assert said[0] == "train: waiting for another process that decodes them"
+    assert said[0] == "train: waiting for another process to decode the images"
     assert len(decoded) <= 2  # val alone, if this process came to it first
     assert_same_pixels(photos, cached(root, tmp_path / "other"))

@@ -76,9 +76,9 @@ def test_files_without_a_picture_are_reported_and_count_as_no_photos(root: Path)
     (root / "val/rose/0.jpg").write_bytes(b"")
     findings = found(root)
     assert [(photo.name, reason) for photo, reason in findings.unreadable] == [
-        ("train/rose/0.jpg", "cut short (truncated)"),
+        ("train/rose/0.jpg", "truncated"),
         ("train/rose/notes.txt", "not an image"),
-        ("val/rose/0.jpg", "an empty file"),
+        ("val/rose/0.jpg", "empty file"),
     ]
     assert findings.few == (("train", "rose", 4), ("val", "rose", 0))
     assert len(findings) == 5

@@ -48,7 +48,7 @@ def test_another_file_than_expected(
     expected = server.md5()
     server.files[ARCHIVE] = b"<html>please log in</html>"
     message = refusal(lambda: get(tmp_path, md5=expected))
-    assert f"{ARCHIVE} is not the file it should be" in message
+    assert f"{ARCHIVE}: MD5 is " in message
     assert expected[ARCHIVE] in message
     assert names(tmp_path) == {LABELS, SPLIT_IDS}
 
@@ -71,7 +71,7 @@ def test_two_at_once_fetch_once(tmp_path: Path, server: Any, get: Get) -> None:
     first = get(tmp_path, progress=start_other)
     other.join(10)
     assert second == [first]
-    assert said == ["waiting for another process that fetches the same files"]
+    assert said == ["waiting for another process to fetch the same files"]
     assert set(server.asked.values()) == {1}
 
 
@@ -96,7 +96,7 @@ def test_a_server_without_the_file(tmp_path: Path, server: Any, refusal: Refusal
     expected = server.md5()
     del server.files[ARCHIVE]
     message = refusal(lambda: get(tmp_path, md5=expected))
-    assert "the server says 404 Not Found" in message
+    assert "the server responded 404 Not Found" in message
     no_way_on(message, tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_a_name_server_that_does_not_answer(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: silence.wait(20))
     message = refusal(lambda: get(tmp_path, url="http://flowers.invalid"))
     silence.set()
-    assert "no answer within" in message
+    assert "no response within" in message
 
 
 def test_an_address_that_is_none(tmp_path: Path, refusal: Refusal, get: Get) -> None:

@@ -64,7 +64,7 @@ def test_an_entry_that_leads_out_is_refused(
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
     server.pack(*contents)
     root = tmp_path / "flowers102"
-    assert "is not to be trusted" in refusal(lambda: get(root))
+    assert "not safe to unpack" in refusal(lambda: get(root))
     assert names(root) == {ARCHIVE, LABELS, SPLIT_IDS}
     assert names(tmp_path) == {"flowers102"}
     assert not Path("/tmp/flowertune-escaped.jpg").exists()
@@ -74,5 +74,5 @@ def test_an_archive_short_of_photos(
     tmp_path: Path, server: Any, refusal: Refusal, get: Get, names: Names
 ) -> None:
     server.pack({f"jpg/image_{n:05d}.jpg": b"x" for n in range(1, 12)})
-    assert "holds 11 of 12 photos" in refusal(lambda: get(tmp_path))
+    assert "has only 11 of 12 images" in refusal(lambda: get(tmp_path))
     assert "jpg" not in names(tmp_path)

@@ -173,7 +173,7 @@ def test_a_damaged_set_is_drawn_anew(
     again = dataset.list_images(
         tmp_path, counts=counts, seed=0, progress=lambda text, *_: said.append(text)
     )
-    assert said == ["drawing flowers"] * 6
+    assert said == ["generating flowers"] * 6
     assert again == flowers
     assert contents(again) == before
     assert (flowers.root / "meta.json").read_text() == meta
@@ -195,7 +195,7 @@ def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
     dataset.list_images(
         tmp_path, counts={"train": 1, "val": 0, "test": 0}, seed=0, progress=progress
     )
-    assert said[0] == "waiting for another process that draws the flowers"
+    assert said[0] == "waiting for another process to generate the flowers"
 
 
 def test_too_little_space_is_said_before_drawing(
@@ -203,7 +203,7 @@ def test_too_little_space_is_said_before_drawing(
 ) -> None:
     full = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(UsageError, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
+    with pytest.raises(UsageError, match=rf"{tmp_path}: .* needs 983.0 kB.*FLOWERTUNE_CACHE"):
         dataset.list_images(
             tmp_path, counts={"train": 2, "val": 1, "test": 1}, seed=0, progress=ignore
         )

@@ -1,4 +1,4 @@
-"""The cache as a user meets it: fast the second time, whole or absent, honest about bad files."""
+"""The cache as users see it: fast the second time, complete or absent, with bad files listed."""
 
 import os
 import shutil
@@ -81,7 +81,7 @@ def test_another_preprocessing_or_form_has_its_own_pixels(root, tmp_path, cached
     )
 
 
-def test_the_fingerprint_follows_the_photos_not_their_place(root, tmp_path, cached):
+def test_the_fingerprint_depends_on_the_images_not_their_location(root, tmp_path, cached):
     shutil.copytree(root, tmp_path / "elsewhere" / "copy")
     here = cached(root, tmp_path / "cache")
     there = cached(tmp_path / "elsewhere" / "copy", tmp_path / "cache")
@@ -154,13 +154,13 @@ def test_skipping_a_classs_last_photo_of_a_split_is_refused(root, tmp_path, cach
         cached(root, tmp_path / "cache", bad_files="skip")
 
 
-def test_a_cache_folder_that_cannot_be_made_is_refused_with_the_way_out(root, tmp_path, cached):
+def test_a_cache_folder_that_cannot_be_created_is_refused_with_a_remedy(root, tmp_path, cached):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="FLOWERTUNE_CACHE"):
         cached(root, tmp_path / "file")
 
 
-def test_too_little_space_for_all_splits_is_said_before_decoding(
+def test_too_little_space_for_all_splits_is_reported_before_decoding(
     root, tmp_path, monkeypatch, decoded, cached
 ):
     train, val = 10 * 3 * (32 * 32 + 56 * 56), 2 * 3 * 32 * 32
@@ -194,8 +194,8 @@ def test_the_cache_root_is_the_users_choice_or_the_platforms(monkeypatch, tmp_pa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows finds the folder otherwise")
-def test_a_user_without_a_home_folder_hears_how_to_go_on(monkeypatch):
-    """As in a container that is run by any number of a user."""
+def test_a_user_without_a_home_folder_gets_a_remedy(monkeypatch):
+    """Like a container that runs with an arbitrary user ID."""
     for name in ("FLOWERTUNE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
@@ -203,13 +203,13 @@ def test_a_user_without_a_home_folder_hears_how_to_go_on(monkeypatch):
         cache_root()
 
 
-def test_what_is_removed_while_the_next_split_is_decoded_stays_open(
+def test_pixels_deleted_while_the_next_split_is_decoded_stay_readable(
     root, tmp_path, cached, assert_same_pixels
 ):
     whole = cached(root, tmp_path / "whole")
 
     def clear(description, done, total):
-        if description.startswith("val: decoding"):  # flowertune data cache clear, elsewhere
+        if description.startswith("val: decoding"):  # like `flowertune data cache clear` elsewhere
             for kept in list_entries(tmp_path / "cleared"):
                 delete(kept)
 

@@ -12,7 +12,7 @@ from flowertune.errors import UsageError
 
 
 def make(root: Path, counts: Mapping[str, int]) -> Path:
-    """Class folders with empty files: a source reads no photo."""
+    """Make class folders with empty files; the source reads no image."""
     for place, count in counts.items():
         (root / place).mkdir(parents=True)
         for number in range(count):
@@ -21,7 +21,7 @@ def make(root: Path, counts: Mapping[str, int]) -> Path:
 
 
 def listed(photos: ImageDataset, split: str) -> list[tuple[str, str]]:
-    """(path below the root, class name) of a split."""
+    """Return (relative path, class name) of a split's images."""
     part = photos.splits[split]
     return [
         (path.relative_to(photos.root).as_posix(), photos.class_names[label])
@@ -59,7 +59,7 @@ def test_train_and_val_folders(tmp_path: Path, val: str) -> None:
     ]
 
 
-def test_test_folder_is_taken_where_there_is_one(tmp_path: Path) -> None:
+def test_a_test_folder_is_used_if_there_is_one(tmp_path: Path) -> None:
     splits = ("train", "val", "test")
     photos = folder.list_images(
         make(tmp_path, {f"{split}/{name}": 2 for split in splits for name in "ab"}), seed=0
@@ -88,7 +88,7 @@ def test_one_level_is_split_60_20_20_in_every_class(tmp_path: Path) -> None:
     assert sorted(every) == sorted(on_disk)
 
 
-def test_the_split_hangs_on_the_seed_and_on_nothing_else(
+def test_the_split_depends_only_on_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make(tmp_path / "here", {"iris": 40, "rose": 40})
@@ -120,7 +120,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert sum(map(len, photos.splits.values())) == 6
 
 
-def test_what_systems_drop_is_ignored_and_everything_else_is_listed(tmp_path: Path) -> None:
+def test_only_system_files_are_skipped(tmp_path: Path) -> None:
     root = make(
         tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1, ".git": 1, "__MACOSX": 1}
     )
@@ -238,7 +238,7 @@ def test_refused_when_a_name_is_not_text(tmp_path: Path) -> None:
     message.encode()
 
 
-def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     make(tmp_path / "photos", {"iris": 3, "rose": 3})
     assert folder.list_images(Path("~/photos"), seed=0).root == tmp_path / "photos"

@@ -1,4 +1,4 @@
-"""Fetching over networks that fail in every way: a half file is never taken for a whole one."""
+"""Downloads over failing networks: a partial file never counts as complete."""
 
 import socket
 import threading
@@ -30,7 +30,7 @@ def test_a_connection_that_ends_in_the_middle_leaves_nothing_half_done(
     assert len(get(tmp_path).splits["train"]) == 4
 
 
-def test_what_a_killed_process_left_is_not_taken_for_done(
+def test_leftovers_of_a_killed_process_do_not_count_as_complete(
     tmp_path: Path, server: Any, get: Get, names: Names
 ) -> None:
     (tmp_path / f".{ARCHIVE}.part").write_bytes(server.files[ARCHIVE][:50])
@@ -132,6 +132,6 @@ def test_a_name_server_that_does_not_answer(
     assert "no response within" in message
 
 
-def test_an_address_that_is_none(tmp_path: Path, refusal: Refusal, get: Get) -> None:
+def test_an_invalid_url_is_refused(tmp_path: Path, refusal: Refusal, get: Get) -> None:
     message = refusal(lambda: get(tmp_path, url="file:///etc"))
     assert "data.url=file:///etc: must start with http" in message

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from flowertune.errors import printable
 
 # Recognized by content, never by file extension. A fixed list, because some of PIL's other readers
-# start programs (EPS calls Ghostscript) or are not for photos.
+# start programs (EPS calls Ghostscript) or read formats without photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 JPEG_START = b"\xff\xd8\xff"

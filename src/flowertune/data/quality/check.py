@@ -40,7 +40,7 @@ class DuplicateGroup:
 
     @property
     def place(self) -> str:
-        """The most harmful case: "two_classes", else "two_splits", else "repeated" (in one)."""
+        """The most harmful case: "two_classes", else "two_splits", else "repeated" in a split."""
         if len({image.class_name for image in self.photos}) > 1:
             return "two_classes"
         return "two_splits" if len({image.split for image in self.photos}) > 1 else "repeated"

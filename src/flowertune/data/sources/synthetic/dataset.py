@@ -20,7 +20,7 @@ from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock
 
 Pictures = Mapping[str, tuple[str, str, int]]  # file name -> split, species, number
-PICTURE_BYTES = 12_288  # at most, on disk, in whole blocks
+PICTURE_BYTES = 12_288  # most bytes of an image on disk, in whole blocks
 
 
 def list_images(

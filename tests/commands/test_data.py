@@ -58,7 +58,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     words = (*SMALL, f"method={method}")
     assert cli.main(["data", "prepare", *words]) == 0
     first = capsys.readouterr().out
-    stores = [each for each in list_entries(cache) if each.kind == "photos"]
+    stores = [each for each in list_entries(cache) if each.kind == "images"]
     assert len(stores) == 3
     for entry in stores:
         assert f"\n  {entry.paths[0]}\n" in first
@@ -76,7 +76,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
         os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0
     assert capsys.readouterr().out.count("was there already") == 3
-    assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too
+    assert min(each.last_used for each in list_entries(cache)) > 1000  # the synthetic flowers too
 
     monkeypatch.setattr(train, "open_run", begin)  # all photos are there by then
     monkeypatch.setattr(setup, "make_deterministic", lambda *_: None)
@@ -100,7 +100,7 @@ def test_what_is_wrong_with_photos_is_printed_and_is_exit_code_1(
     lines = capsys.readouterr().out.split("\n")
     assert any(line.strip(" =").startswith(r"daisy/evil\n\x1b[2Jname.png") for line in lines)
     assert "Unreadable images: 1" in lines
-    assert "  rose/empty.png: an empty file" in lines
+    assert "  rose/empty.png: empty file" in lines
     assert "no problems found" not in lines
 
 
@@ -119,7 +119,7 @@ def test_json_has_stdout_alone(photos: Path, capsys: pytest.CaptureFixture[str])
         ("daisy/0.png", "daisy"), ("daisy/new\nline.jpg", "daisy"), ("rose/new\nline.jpg", "rose"),
     }  # fmt: skip
     assert [each["format"] for each in read["endings"]] == ["PNG", "PNG"]
-    assert "decoding photos (22)" in printed.err
+    assert "decoding images (22)" in printed.err
 
 
 def test_photos_that_are_not_there_are_refused(
@@ -127,7 +127,7 @@ def test_photos_that_are_not_there_are_refused(
 ) -> None:
     assert cli.main(["data", "check", "data=folder", f"data.root={tmp_path / 'no'}"]) == 2
     error = capsys.readouterr().err
-    assert error == f"flowertune data check: data.root: there is no folder {tmp_path / 'no'}\n"
+    assert error == f"flowertune data check: data.root: {tmp_path / 'no'} does not exist\n"
     assert cli.main(["data", "check", "-m", "data=folder", "data.root=a,b"]) == 2
 
 
@@ -210,6 +210,6 @@ def test_what_has_to_stay_is_said_and_is_exit_code_1(
     assert cli.main(["data", "cache", "clear", "--yes"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "left: features, damaged: cannot be removed: Permission denied",
+        "left: features, damaged: cannot be deleted: Permission denied",
         "removed: 2 entries, 3.0 MB",
     ]

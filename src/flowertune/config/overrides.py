@@ -118,7 +118,9 @@ def _check_options(override: Override, repository: IConfigRepository) -> None:
     options = _list_options(group, repository)
     names: Iterable[object] = [value]
     if isinstance(value, dict):  # keys of the group, such as model={rank:4}
-        return check_typed(group, [value], text) if group in SCHEMAS else None
+        if group in SCHEMAS:
+            check_typed(group, [value], text)
+        return
     if isinstance(value, list) and group == "experiment":
         names = value
     elif isinstance(value, ChoiceSweep):

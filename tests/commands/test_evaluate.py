@@ -131,7 +131,7 @@ def test_the_table_says_what_the_numbers_leave_out(
         (["method=vpt"], "method=vpt: is settled in a trained model"),
         (["data=folder"], "data.root: missing"),
         (["data=folder", "data.root=nowhere"], "nowhere does not exist"),
-        (["data.rot=x"], "data.rot: there is no such key"),
+        (["data.rot=x"], "data.rot: unknown key"),
         (["trainer.eval_batch_size=0"], "trainer.eval_batch_size=0: must be at least 1"),
         (["--output", "nowhere/a.csv"], "nowhere/a.csv: there is no folder"),
         (["--output", "/"], "/: is a folder; --output takes a file"),

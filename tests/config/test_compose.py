@@ -1,4 +1,4 @@
-"""The config boundary: every shipped YAML composes, and what is wrong dies in one clear line."""
+"""Every shipped YAML file composes, and invalid input is refused in one clear line."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,7 @@ OPTIONS = [
 ]
 SWEEPS = [name for _, name in OPTIONS if name.startswith(("sweep/", "search/"))]
 SINGLE = [(group, name) for group, name in OPTIONS if name not in SWEEPS]
-# What an option cannot do without, given by its user.
+# Overrides that an option requires.
 NEEDED = {
     ("data", "folder"): ["data.root=photos"],
     ("backbone", "open_clip"): ["backbone.name=RN50", "backbone.tag=openai"],
@@ -39,15 +39,15 @@ def test_every_shipped_yaml_composes(group: str, option: str, compose: Compose) 
 
 
 @pytest.mark.parametrize("group", [path.name for path in GROUPS])
-def test_every_yaml_says_what_it_is(group: str) -> None:
+def test_every_yaml_starts_with_a_description(group: str) -> None:
     for path in (conf_dir() / group).rglob("*.yaml"):
         lines = [line for line in path.read_text().splitlines() if not line.startswith("# @")]
-        assert lines[0].startswith("# "), f"{path} opens without a comment"
+        assert lines[0].startswith("# "), f"{path} starts without a comment"
 
 
 @pytest.mark.parametrize("experiment", [name for group, name in SINGLE if group == "experiment"])
 @pytest.mark.parametrize("method", [name for group, name in OPTIONS if group == "method"])
-def test_any_method_goes_with_any_experiment(
+def test_any_method_composes_with_any_experiment(
     method: str, experiment: str, compose: Compose
 ) -> None:
     alone = compose(f"method={method}")
@@ -91,11 +91,11 @@ WRONG = [
     ("augmentation.alpha=-1", "method=mixup", "augmentation.alpha=-1.0: must be above 0"),
     ("trainer.epochs=two", "", "trainer.epochs=two: must be a whole number"),
     ("trainer.epochs=0", "", "trainer.epochs=0: must be at least 1"),
-    ("method=mixupp", "", "method=mixupp: there is no such method; there are best, "),
-    ("augmentation.alpha=0.2", "", "augmentation.alpha: there is no such key; augmentation has"),
-    ("model.rnk=4", "", "model.rnk: there is no such key; model has"),
-    ("+model.extra=4", "", "+model.extra=4: nothing can be added"),
-    ("+extra=4", "", "+extra=4: nothing can be added; without + it sets what is there"),
+    ("method=mixupp", "", "method=mixupp: unknown method; available: best, "),
+    ("augmentation.alpha=0.2", "", "augmentation.alpha: unknown key; augmentation has"),
+    ("model.rnk=4", "", "model.rnk: unknown key; model has"),
+    ("+model.extra=4", "", "+model.extra=4: adding keys (+) is not supported"),
+    ("+extra=4", "", "+extra=4: adding keys (+) is not supported; remove + to set a key"),
     ("optimizer.lr=nan", "", "optimizer.lr=nan: must be a finite number, above 0"),
     ("optimizer.lr=inf", "", "optimizer.lr=inf: must be a finite number, above 0"),
     ("optimizer.head_lr=0", "", "optimizer.head_lr=0.0: must be above 0"),
@@ -103,21 +103,21 @@ WRONG = [
     ("model.name=full", "", "model.name=full: must be lora"),
     ("model.targets=[q,z]", "", "model.targets=[q,z]: must be one of q, k, v, out, mlp"),
     ("model.targets=[]", "", "model.targets=[]: LoRA needs at least one"),
-    ("augmentation.scale=[0.5]", "", "augmentation.scale=[0.5]: must be [least,most]"),
-    ("augmentation.scale=[0.9,0.1]", "", "augmentation.scale=[0.9,0.1]: must be [least,most]"),
-    ("trainer.warmup_epochs=99", "", "trainer.warmup_epochs=99: at most trainer.epochs"),
+    ("augmentation.scale=[0.5]", "", "augmentation.scale=[0.5]: must be [min,max]"),
+    ("augmentation.scale=[0.9,0.1]", "", "augmentation.scale=[0.9,0.1]: must be [min,max]"),
+    ("trainer.warmup_epochs=99", "", "trainer.warmup_epochs=99: must be at most trainer.epochs=8"),
     (
         "augmentation.mix_off_epochs=9",
         "method=cutmix trainer.epochs=8",
-        "augmentation.mix_off_epochs=9: at most trainer.epochs, which is 8",
+        "augmentation.mix_off_epochs=9: must be at most trainer.epochs=8",
     ),
     ("seed=null", "", "seed=null: must be a whole number, at least 0"),
     ("trainer.adapter_scales=0.8", "", "must be a list of numbers, each at least 0"),
-    ("seed=interval(1,2)", "-m", "interval() and the like are for hydra/sweeper=optuna"),
+    ("seed=interval(1,2)", "-m", "interval() and the like need hydra/sweeper=optuna"),
     (
         "experiment=sweep/alfa",
         "",
-        "experiment=sweep/alfa: there is no such experiment; there are quickstart, search/rates,"
+        "experiment=sweep/alfa: unknown experiment; available: quickstart, search/rates,"
         " sweep/alpha, sweep/margin, sweep/prompt_size; did you mean sweep/alpha?",
     ),
     ("trainer.ema=1", "", "trainer.ema=1.0: must be above 0 and below 1"),
@@ -125,46 +125,46 @@ WRONG = [
     (
         "data.protocol=trainval",
         "method=best",
-        "give probe.weight_decay=NUMBER (or baselines=false), trainer.adapter_scales=[]",
+        "set probe.weight_decay=NUMBER (or baselines=false), trainer.adapter_scales=[]",
     ),
     (
         "trainer.ema=0.9",
         "method=linear_probe",
-        "trainer.ema=0.9: model=linear_probe",
+        "trainer.ema=0.9: not supported with model=linear_probe",
     ),
     (
         "loss.label_smoothing=0.1",
         "method=linear_probe",
-        "loss.label_smoothing=0.1: model=linear_probe",
+        "loss.label_smoothing=0.1: not supported with model=linear_probe",
     ),
-    ("head.standardize=false", "method=linear_probe", "head.standardize=false: model=linear_probe"),
-    ("head.learn_scale=true", "method=zeroshot", "head.learn_scale=true: model=zeroshot"),
-    ("data.protocol=trainval", "", "give probe.weight_decay=NUMBER (or baselines=false)"),
+    ("head.standardize=false", "method=linear_probe", "not supported with model=linear_probe"),
+    ("head.learn_scale=true", "method=zeroshot", "not supported with model=zeroshot"),
+    ("data.protocol=trainval", "", "set probe.weight_decay=NUMBER (or baselines=false)"),
     (
         "trainer.patience=3",
         "data.protocol=trainval baselines=false",
-        "data.protocol=trainval: has no val to choose or to stop by; give trainer.patience=null",
+        "data.protocol=trainval: has no val to select or stop by; set trainer.patience=null",
     ),
     ("probe.weight_decay=0", "", "probe.weight_decay=0.0: must be above 0"),
-    ("probe.decay=1", "", "probe.decay: there is no such key; probe has batch_size, epochs"),
-    ("head=text", "backbone.text=false", "head=text: needs a text tower"),
+    ("probe.decay=1", "", "probe.decay: unknown key; probe has batch_size, epochs"),
+    ("head=text", "backbone.text=false", "head=text: needs a text encoder"),
     ("model=zeroshot", "", "model=zeroshot: needs head=text, augmentation=none and loss=ce"),
     ("model=linear_probe", "", "model=linear_probe: needs head=linear, augmentation=none and"),
-    ("head.from_probe=true", "method=linear_probe", "head.from_probe=true: model=linear_probe is"),
-    ("trainer.adapter_scales=[0.5]", "method=zeroshot", "model=zeroshot has no adapter to scale"),
+    ("head.from_probe=true", "method=linear_probe", "head.from_probe=true: not supported"),
+    ("trainer.adapter_scales=[0.5]", "method=zeroshot", "not supported with model=zeroshot"),
     ("trainer.adapter_scales=[-1]", "", "trainer.adapter_scales=[-1.0]: must be at least 0"),
     ("data=folder", "", "data.root: missing"),
     ("backbone=local", "", "backbone.path: missing"),
-    ("seed=[", "", "seed=[: cannot be read as key=value"),
-    ("seed", "", "seed: cannot be read as key=value"),
-    ("method=null", "", "method=null: there is no such method; there are best, "),
-    ("~model", "", "~model: nothing can be taken away; give it another value"),
-    ("~hydra/launcher=", "", "~hydra/launcher=: nothing can be taken away; give it another value"),
-    ("seed=1,2", "", "seed=1,2: several values; -m makes a run of each"),
-    ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: there is no such key"),
+    ("seed=[", "", "seed=[: expected key=value; quote the value"),
+    ("seed", "", "seed: expected key=value, for example method=mixup"),
+    ("method=null", "", "method=null: unknown method; available: best, "),
+    ("~model", "", "~model: deleting keys (~) is not supported; set another value"),
+    ("~hydra/launcher=", "", "~hydra/launcher=: deleting keys (~) is not supported"),
+    ("seed=1,2", "", "seed=1,2: several values; add -m for one run per value"),
+    ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: unknown key"),
     ("--resolve", "", "--package and --resolve go with --cfg"),
     ("--experimental-rerun=x", "", "--experimental-rerun: is not supported"),
-    ("hydra/sweeper=nope", "-m", "hydra/sweeper=nope: there is no such hydra/sweeper"),
+    ("hydra/sweeper=nope", "-m", "hydra/sweeper=nope: unknown hydra/sweeper"),
     ("model.layers=[]", "", "model.layers=[]: LoRA needs at least one layer"),
     (
         "model.depth=banana",
@@ -173,33 +173,52 @@ WRONG = [
     ),
     ("model.depth=0", "model=vpt", "model.depth=0: must be at least 1 or one of shallow, deep"),
     ("model.depth=2.5", "model=vpt", "model.depth=2.5: must be a whole number, at least 1"),
-    ("model.depth=deep", "", "model.depth: there is no such key; model has"),
+    ("model.depth=deep", "", "model.depth: unknown key; model has"),
     ("model.position=middle", "model=vpt", "model.position=middle: must be one of after_cls, end"),
     ("trainer.eval_batch_size=100000000000000000000", "", "must be at most 2,147,483,647"),
-    ("backbone.path=model", "", "backbone.path=model: is read with backbone=local alone"),
+    ("backbone.path=model", "", "backbone.path=model: only used with backbone=local"),
     ("data.root=", "data=folder", "data.root: empty"),
     ("loss.margin=-1", "loss=triplet_ce", "loss.margin=-1: must be above 0 or soft"),
     ("loss.margin=banana", "loss=triplet_ce", "loss.margin=banana: must be above 0 or soft"),
     ("loss.margin=inf", "loss=triplet_ce", "loss.margin=inf: must be a finite number, above 0 or"),
     ("loss.margin=true", "loss=triplet_ce", "loss.margin=true: must be a number, above 0 or soft"),
     ("loss.samples_per_class=1", "loss=triplet_ce", "loss.samples_per_class=1: must be at least 2"),
-    ("loss.margin=1", "", "loss.margin: there is no such key; loss has label_smoothing"),
-    ("augmentation=mixup", "loss=triplet_ce", "loss=triplet_ce: needs photos of one class each"),
+    ("loss.margin=1", "", "loss.margin: unknown key; loss has label_smoothing"),
+    ("augmentation=mixup", "loss=triplet_ce", "loss=triplet_ce: needs unmixed images, but"),
     (
         "model=linear_probe",
         "loss=triplet_ce",
         "model=linear_probe: needs head=linear, augmentation=none and",
     ),
-    ("trainer.batch_size=7", "loss=triplet_ce", "trainer.batch_size=7: 2 classes"),
-    ("loss.classes_per_batch=9", "loss=triplet_ce", "trainer.batch_size=16: 9 classes"),
-    ("epochs=3", "", "epochs: there is no such key; did you mean trainer.epochs or probe.epochs?"),
-    ("root=photos", "", "root: there is no such key; did you mean data.root or run.root?"),
+    (
+        "trainer.batch_size=7",
+        "loss=triplet_ce",
+        "trainer.batch_size=7: must be at least 8, for 2 classes",
+    ),
+    (
+        "loss.classes_per_batch=9",
+        "loss=triplet_ce",
+        "trainer.batch_size=16: must be at least 36, for 9",
+    ),
+    ("epochs=3", "", "epochs: unknown key; did you mean trainer.epochs or probe.epochs?"),
+    ("root=photos", "", "root: unknown key; did you mean data.root or run.root?"),
     ("optimizer.epochs=3", "", "did you mean trainer.epochs or probe.epochs?"),
-    ("trainer.epoch=1,2", "-m", "trainer.epoch: there is no such key; trainer has accumulation"),
-    ("trainer.adapter_scales.0=1", "", "trainer.adapter_scales is set as a whole"),
+    ("trainer.epoch=1,2", "-m", "trainer.epoch: unknown key; trainer has accumulation"),
+    ("trainer.adapter_scales.0=1", "", "set trainer.adapter_scales as a whole"),
     ("probe={epochs:x}", "", "probe.epochs=x: must be a whole number, at least 1"),
-    ("nope.x=1", "", "nope: there is no such key; the config has augmentation, backbone"),
+    ("nope.x=1", "", "nope: unknown key; the config has augmentation, backbone"),
     ("--nope", "", "unrecognized arguments: --nope"),
+    ("mixup", "--method", "--method: unknown option; write method=mixup"),
+    ("--method=mixup", "", "--method: unknown option; write method=mixup"),
+    ("--batch-size=8", "", "write trainer.batch_size=8 or probe.batch_size=8"),
+    ("mixup", "method =", "method: no spaces around =; write method=mixup"),
+    ("=mixup", "method", "method: no spaces around =; write method=mixup"),
+    ("mixup", "", "mixup: expected key=value; did you mean method=mixup?"),
+    ("sweep/alpha", "", "expected key=value; did you mean experiment=sweep/alpha?"),
+    ("backbone=ViT-B/32", "", "vit_b32_openai; did you mean vit_b32_openai?"),
+    ("backbone=vit-b32", "", "vit_b32_openai; did you mean vit_b32_openai?"),
+    ("optimizer.lr=0,01", "", "or quote them as one value; did you mean 0.01?"),
+    ("trainer.seed=3", "", "trainer.seed: unknown key; did you mean seed?"),
     ("data.root=/nowhere", "data=folder backbone=tiny", "data.root: /nowhere does not exist"),
 ]
 
@@ -224,6 +243,37 @@ def test_wrong_input_is_one_line_with_exit_code_2(
 
 
 @pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("photos", "photos: expected key=value; did you mean data=folder data.root=photos?"),
+        ("data=photos", "synthetic; did you mean data=folder data.root=photos?"),
+        ("data=./photos", "synthetic; did you mean data=folder data.root=./photos?"),
+        ("data.root=photos", "photos: holds class folders; did you mean data=folder?"),
+        ("data.root=split", "split: holds class folders; did you mean data=folder?"),
+    ],
+)
+def test_a_folder_of_images_without_its_keys_suggests_them(
+    word: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for folder in ("photos/rose", "split/train/rose"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.JPG").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", word]) == 2
+    assert capsys.readouterr().err.endswith(f"{message}\n")
+
+
+def test_flowers102_may_lie_beside_other_folders(tmp_path: Path, compose: Compose) -> None:
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg" / "image_00001.jpg").touch()
+    assert compose(f"data.root={tmp_path}").data.name == "flowers102"
+
+
+@pytest.mark.parametrize(
     ("typed", "value"), [("1", 1), ("0.3", 0.3), ("2e-1", 0.2), ("soft", "soft")]
 )
 def test_a_margin_is_a_number_or_soft(typed: str, value: float | str, compose: Compose) -> None:
@@ -232,7 +282,7 @@ def test_a_margin_is_a_number_or_soft(typed: str, value: float | str, compose: C
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("option", [("-m",), ("--multirun", "--config-dir", ".")])
-def test_options_may_stand_anywhere(
+def test_options_may_appear_anywhere(
     place: int, option: tuple[str, ...], tmp_path: Path, finish: Callable[..., int]
 ) -> None:
     words = [f"run.root={tmp_path}", "seed=1,2"]
@@ -244,7 +294,7 @@ def test_options_may_stand_anywhere(
     assert seeds == [1, 2]
 
 
-def test_a_bug_is_not_taken_for_a_refusal() -> None:
+def test_a_bug_is_not_reported_as_a_refusal() -> None:
     def broken(config: Config) -> int:
         raise ValueError("a bug")
 
@@ -252,7 +302,7 @@ def test_a_bug_is_not_taken_for_a_refusal() -> None:
         commands_compose.run([], broken)
 
 
-def test_a_config_dir_of_ones_own_adds_options(tmp_path: Path, compose: Compose) -> None:
+def test_config_dir_adds_options(tmp_path: Path, compose: Compose) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - mixup\n\nmethod: mine\naugmentation:\n  alpha: 0.7\n"
@@ -274,10 +324,10 @@ def test_the_same_words_give_the_same_run_name_in_any_order(compose: Compose) ->
     assert compose("run.name=mine", "seed=3").run.name == "mine"
 
 
-def test_our_warnings_are_heard_before_a_run_has_its_log(
+def test_warnings_are_shown_before_a_run_has_its_log(
     compose: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
     compose("experiment=quickstart")  # as Hydra configures logging then
-    logging.getLogger("flowertune.data.later").warning("a photo is strange")
-    assert capsys.readouterr().err == "a photo is strange\n"
+    logging.getLogger("flowertune.data.later").warning("an image is strange")
+    assert capsys.readouterr().err == "an image is strange\n"

@@ -1,4 +1,4 @@
-"""The YAML files under conf/ show every key that they set, and set what the dataclasses say."""
+"""The YAML files under conf/ show every key, with the defaults of the dataclasses."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
 
 OPTIONS = [(group, path.stem) for group in SCHEMAS for path in (conf_dir() / group).glob("*.yaml")]
-# What an option sets otherwise than its dataclass, because that is what the option is.
+# Keys that an option sets to other values than its dataclass, as they define the option.
 CHOSEN = {
     "backbone/open_clip": {"source"},
     "backbone/local": {"source", "name", "tag"},
@@ -31,17 +31,17 @@ CHOSEN = {
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """As Hydra reads it, for which 1e-3 is a number."""
+    """Read like Hydra, for which 1e-3 is a number."""
     plain = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
 def _shown(group: str, option: str) -> tuple[type, dict[str, Any]]:
-    """The option's dataclass; what is set by its file and by the options that it rests on."""
+    """The option's dataclass, and the values of its file and of the options it builds on."""
     values = _read(conf_dir() / group / f"{option}.yaml")
     below, last = values.pop("defaults")
-    assert last == "_self_", "a file must win over what it rests on"
+    assert last == "_self_", "a file must override what it builds on"
     if schema := re.fullmatch(rf"/schema/{group}/(\w+)@_here_", below):
         return SCHEMAS[group][schema[1]], values
     inherited_schema, inherited = _shown(group, below)
@@ -54,7 +54,7 @@ def _default(declared: "Field[Any]") -> Any:
 
 
 def _differing(schema: type, values: dict[str, Any]) -> set[str]:
-    """16 differs from 16.0: where the type is `float | int`, they are not the same config."""
+    """16 differs from 16.0, as a key of type `float | int` takes both."""
     defaults = {each.name: _default(each) for each in fields(schema)}
     assert values.keys() == defaults.keys()
     return {name for name, value in values.items() if repr(value) != repr(defaults[name])}
@@ -62,12 +62,12 @@ def _differing(schema: type, values: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_shows_every_key_with_its_default(group: str, option: str) -> None:
-    """A key without a default is ??? in both, so that the file says that it has to be given."""
+    """A required key is ??? in both."""
     assert _differing(*_shown(group, option)) == CHOSEN.get(f"{group}/{option}", set())
 
 
-def test_the_config_shows_every_key_that_is_in_no_group() -> None:
-    """All but method, which the presets set."""
+def test_the_config_shows_every_key_outside_groups() -> None:
+    """All except method, which the presets set."""
     values = _read(conf_dir() / "config.yaml")
     for name, schema in (("probe", ProbeConfig), ("run", RunConfig)):
         assert _differing(schema, values.pop(name)) == set()
@@ -88,11 +88,11 @@ def _texts() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("text", "schema"), _texts())
-def test_a_comment_stands_beside_each_key_and_names_its_choices(text: str, schema: type) -> None:
+def test_each_key_has_a_comment_that_names_its_choices(text: str, schema: type) -> None:
     found = re.findall(r"((?:^ *# .*\n)*)^ *(\w+):(.*)", text, re.MULTILINE)
     comments = {key: above + line for above, key, line in found}
     for declared in fields(schema):
-        if declared.name in comments:  # the others are in the option that it rests on
+        if declared.name in comments:  # the others are in the option it builds on
             said = comments[declared.name]
             assert "# " in said, declared.name
             choices = declared.metadata["choices"] or ()

@@ -1,4 +1,4 @@
-"""Plug-ins of another package: named like flowertune's own, and refused in a line where broken."""
+"""Plug-ins of another package: used like built-in options, refused in one line if broken."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def in_a_process(site: Path, code: str, **environment: str) -> str:
-    """What it prints; without a trace of the plug-ins in this process."""
+    """Output of the code in another process, which keeps the plug-ins out of this one."""
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.run(
         [sys.executable, "-c", code],
@@ -73,20 +73,18 @@ def test_the_shell_completes_them(word: str, expected: str, tmp_path: Path) -> N
 
 
 def test_their_keys_are_checked_like_flowertunes_own(tmp_path: Path) -> None:
-    """Each line is the error of its words; one process for all, as Hydra takes a second to load."""
+    """All cases share a process, as Hydra takes a second to load."""
     cases = {
         ("loss=poly", "loss.epsilon=much"): "loss.epsilon=much: must be a number, at least -1",
         ("loss=poly", "loss.epsilon=-2"): "loss.epsilon=-2.0: must be at least -1",
         ("loss=poly", "loss.gamma=2"): (
-            "loss.gamma: there is no such key; loss has epsilon, name; it goes with loss=focal"
+            "loss.gamma: unknown key; loss has epsilon, name; available with loss=focal"
         ),
         ("loss.epsilon=2",): (
-            "loss.epsilon: there is no such key; loss has label_smoothing, name; "
-            "it goes with loss=poly"
+            "loss.epsilon: unknown key; loss has label_smoothing, name; available with loss=poly"
         ),
         ("loss=pol",): (
-            "loss=pol: there is no such loss; there are ce, focal, poly, triplet_ce; "
-            "did you mean poly?"
+            "loss=pol: unknown loss; available: ce, focal, poly, triplet_ce; did you mean poly?"
         ),
         ("probe.solver=mean",): ("probe.solver=mean: must be one of lbfgs, adamw, ridge, means"),
     }
@@ -104,26 +102,26 @@ IMPORT = "from flowertune.config.plugins import Plugin\n"
 FIELD = 'config_field(1.0, "weight of the first term", at_least=-1)'
 BROKEN = {
     "import": ("1 / 0\n", "cannot be imported (ZeroDivisionError: division by zero)"),
-    "no plug-in": ("poly = 3\n", "theirs.plugin:poly is no flowertune.config.plugins.Plugin"),
+    "no plug-in": ("poly = 3\n", "theirs.plugin:poly is not a flowertune.config.plugins.Plugin"),
     "group": (
         IMPORT + "poly = Plugin('lose', 'theirs:poly')\n",
         "group=lose: must be one of model, loss, head, solver",
     ),
     "no options": (
         IMPORT + "poly = Plugin('loss', 'theirs:poly', dict)\n",
-        "its options are no dataclass that is derived from LossConfig",
+        "its options must be a dataclass derived from LossConfig",
     ),
     "name": (
         plugin_package.PLUGIN.replace('option("poly")', 'option("paul")'),
-        "its options have no name: str = option('poly')",
+        "its options must have name: str = option('poly')",
     ),
     "field": (
         plugin_package.PLUGIN.replace(FIELD, "1.0"),
-        "key epsilon is not declared by config_field, with a type that is no text",
+        "key epsilon must use config_field, with a type that is not a string",
     ),
     "annotations": (
         f"from __future__ import annotations\n{plugin_package.PLUGIN}",
-        "key name is not declared by config_field, with a type that is no text",
+        "key name must use config_field, with a type that is not a string",
     ),
 }  # fmt: skip
 
@@ -146,7 +144,9 @@ def test_no_plugin_takes_the_name_of_flowertunes_own(
     name: str, value: str, install: Install
 ) -> None:
     install(plugin_package.PLUGIN, {name: value})
-    with pytest.raises(UsageError, match=f"plug-in {name} .* has a (loss|solver) of this name"):
+    with pytest.raises(
+        UsageError, match=f"plug-in {name} .* already has a (loss|solver) of this name"
+    ):
         plugins.plugins()
 
 

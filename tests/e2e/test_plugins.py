@@ -80,9 +80,9 @@ def test_without_the_package_a_line_names_what_is_missing(run: Path, flowertune:
         process = flowertune(*words, cwd=run.parents[1])
         assert process.returncode == 2
         assert process.stderr == (
-            f"flowertune {words[0]}: model=last_norm: is of a plug-in that is not installed here; "
-            "install the package that it came with\n"
+            f"flowertune {words[0]}: model=last_norm: comes from a plug-in that is not installed; "
+            "install its package\n"
         )
     process = flowertune("train", "--config-path", str(run), cwd=run.parents[1])
     assert process.returncode == 2
-    assert process.stderr == "flowertune train: loss=poly: there is no such loss\n"
+    assert process.stderr == "flowertune train: loss=poly: unknown loss\n"

@@ -1,4 +1,4 @@
-"""Config files that are damaged, hostile or of another version: one line, and nothing is called."""
+"""Damaged, hostile or outdated config files are refused in one line and run no code."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,19 +18,23 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
     f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 10)
 )
 FILES: list[tuple[str, bytes, str]] = [
-    ("no text", b"\xff\xfe\x00\x01", "mine.yaml: is not text in UTF-8"),
-    ("UTF-16", "seed: 1".encode("utf-16"), "mine.yaml: is not text in UTF-8"),
-    ("Latin-1", 'method: "é"'.encode("latin-1"), "mine.yaml: is not text in UTF-8"),
-    ("NUL", b"seed: \0", "mine.yaml: is no config (unacceptable character #x0000"),
-    ("torn", b"model:\n  targets: [q, ", "mine.yaml, line 2: is not YAML (expected the node"),
-    ("tab", b"model:\n\trank: 4", "mine.yaml, line 2: is not YAML (found character '\\t'"),
-    ("key twice", b"seed: 1\nseed: 2", "mine.yaml, line 2: is not YAML (found duplicate key seed)"),
-    ("list", b"- seed", "mine.yaml: is a list; a config has keys with values"),
+    ("no text", b"\xff\xfe\x00\x01", "mine.yaml: is not UTF-8 text"),
+    ("UTF-16", "seed: 1".encode("utf-16"), "mine.yaml: is not UTF-8 text"),
+    ("Latin-1", 'method: "é"'.encode("latin-1"), "mine.yaml: is not UTF-8 text"),
+    ("NUL", b"seed: \0", "mine.yaml: is not a config (unacceptable character #x0000"),
+    ("torn", b"model:\n  targets: [q, ", "mine.yaml, line 2: invalid YAML (expected the node"),
+    ("tab", b"model:\n\trank: 4", "mine.yaml, line 2: invalid YAML (found character '\\t'"),
+    (
+        "key twice",
+        b"seed: 1\nseed: 2",
+        "mine.yaml, line 2: invalid YAML (found duplicate key seed)",
+    ),
+    ("list", b"- seed", "mine.yaml: is a list; a config must have keys with values"),
     ("number", b"5", "mine.yaml: cannot be read (Invalid loaded object type: int)"),
     ("laughs", BOMB.encode(), "mine.yaml: has more than 10,000 values"),
     ("merges", MERGES.encode(), "mine.yaml: has more than 10,000 values"),
     ("within itself", b"a: &a [*a]", "mine.yaml: has more than 10,000 values"),
-    ("deep", b"a: " + b"[" * 40_000, "mine.yaml: is no config (maximum recursion depth"),
+    ("deep", b"a: " + b"[" * 40_000, "mine.yaml: is not a config (maximum recursion depth"),
     ("huge", b"seed: 1\n" * 20_000, "mine.yaml: has more than 100,000 bytes"),
     (
         "object",
@@ -38,33 +42,41 @@ FILES: list[tuple[str, bytes, str]] = [
         "python/object/apply:os.mkdir: a con",
     ),
     ("path", b"a: !!python/object/apply:pathlib.PosixPath [a]", "a config cannot name Python code"),
-    ("tag", b"a: !mine 1", "line 1: is not YAML (could not determine a constructor"),
-    ("half an interpolation", b'seed: "${"', "mine.yaml: is no config (no viable alternative"),
+    ("tag", b"a: !mine 1", "line 1: invalid YAML (could not determine a constructor"),
+    ("half an interpolation", b'seed: "${"', "mine.yaml: is not a config (no viable alternative"),
 ]
 LATER: list[tuple[str, str, str]] = [
     ("an unknown resolver", "seed: ${eval:1+1}", "seed=${eval:1+1}: cannot be resolved"),
-    ("a target", "model: {_target_: os.mkdir}", "model._target_: there is no such key"),
-    ("another's part", "probe: ${model}", "value: ${model}; method/mine.yaml sets it"),
+    ("a target", "model: {_target_: os.mkdir}", "model._target_: unknown key"),
+    ("another's part", "probe: ${model}", "value: ${model}; set in method/mine.yaml"),
     (
         "no number",
         "trainer: {epochs: many}",
-        "epochs=many: must be a whole number, at least 1; method",
+        "epochs=many: must be a whole number, at least 1; set in method",
     ),
-    ("a list for keys", "model: [1]", "method/mine.yaml sets it"),
+    ("a list for keys", "model: [1]", "set in method/mine.yaml"),
     (
         "no such default",
         "defaults: [{override /model: nope}]",
-        "model=nope: there is no such model",
+        "model=nope: unknown model",
     ),
     ("itself by default", "defaults: [mine]", "method=mine: cannot be composed (RecursionError"),
-    ("callback", "hydra: {callbacks: {a: {_target_: os.mkdir}}}", "hydra.callbacks: is not for"),
+    ("callback", "hydra: {callbacks: {a: {_target_: os.mkdir}}}", "hydra.callbacks: cannot be"),
     (
         "log handler",
         "hydra: {job_logging: {handlers: {a: {(): os.mkdir}}}}",
-        "hydra.job_logging: is",
+        "hydra.job_logging: cannot",
     ),
-    ("launcher", "hydra: {launcher: {_target_: os.mkdir}}", "_target_=os.mkdir: must be a plugin"),
-    ("environment", "hydra: {job: {env_set: {PATH: x}}}", "hydra.job.env_set: is not for setting"),
+    (
+        "launcher",
+        "hydra: {launcher: {_target_: os.mkdir}}",
+        "_target_=os.mkdir: must be a Hydra plugin",
+    ),
+    (
+        "environment",
+        "hydra: {job: {env_set: {PATH: x}}}",
+        "hydra.job.env_set: cannot be overridden",
+    ),
 ]
 
 
@@ -72,7 +84,7 @@ LATER: list[tuple[str, str, str]] = [
 def refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """`refused(*words)`: the one line; nothing else was printed or left."""
+    """`refused(*words)`: the error line; nothing else was printed or written."""
     monkeypatch.chdir(tmp_path)
 
     def refused(*words: str) -> str:
@@ -90,7 +102,7 @@ def refused(
 
 @pytest.mark.parametrize(("content", "message"), [each[1:] for each in FILES],
                          ids=[each[0] for each in FILES])  # fmt: skip
-def test_a_file_that_is_no_config_is_refused_by_name(
+def test_an_invalid_file_is_refused_by_name(
     content: bytes, message: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "conf" / "method").mkdir(parents=True)
@@ -100,7 +112,7 @@ def test_a_file_that_is_no_config_is_refused_by_name(
 
 @pytest.mark.parametrize(("content", "message"), [each[1:] for each in LATER],
                          ids=[each[0] for each in LATER])  # fmt: skip
-def test_a_config_of_wrong_values_or_of_code_is_refused(
+def test_a_config_with_wrong_values_or_code_is_refused(
     content: str, message: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "conf" / "method").mkdir(parents=True)
@@ -115,16 +127,16 @@ def test_a_config_of_wrong_values_or_of_code_is_refused(
         (
             "  rank: 8",
             "  rank: 8\n  young: 1",
-            "model.young: there is no such key; model has alpha",
+            "model.young: unknown key; model has alpha",
         ),
-        ("seed: 42", "seed: 42\nyoung: 1", "young: there is no such key; the config has"),
-        ("schema/model/lora@", "schema/model/young@", "model=young: there is no such model"),
+        ("seed: 42", "seed: 42\nyoung: 1", "young: unknown key; the config has"),
+        ("schema/model/lora@", "schema/model/young@", "model=young: unknown model"),
         ("  epochs: 20", "  epochs: twenty", "trainer.epochs=twenty: must be a whole number"),
         ("  epochs: 20\n", "  epochs: [20\n", "config.yaml, line"),
         ("seed: 42", "seed: 42\nseed: 43", "config.yaml, line"),
     ],
 )
-def test_a_runs_config_that_is_damaged_or_of_another_version_is_refused(
+def test_a_damaged_or_outdated_config_of_a_run_is_refused(
     old: str, new: str, message: str, tmp_path: Path, config: Config, refused: Callable[..., str]
 ) -> None:
     text = saved.to_yaml(asdict(config))
@@ -133,9 +145,9 @@ def test_a_runs_config_that_is_damaged_or_of_another_version_is_refused(
     assert message in refused("--config-path", ".")
 
 
-def test_where_there_is_no_config_is_said(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_missing_config_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "empty").mkdir()
-    assert "--config-path nowhere: is no folder" in refused("--config-path", "nowhere")
-    assert "--config-path : is no folder" in refused("--config-path", "")
-    assert "empty/config.yaml: there is no such config" in refused("--config-path", "empty")
-    assert "--config-dir nowhere: is no folder" in refused("--config-dir", "nowhere")
+    assert "--config-path nowhere: is not a directory" in refused("--config-path", "nowhere")
+    assert "--config-path : is not a directory" in refused("--config-path", "")
+    assert "empty/config.yaml: does not exist" in refused("--config-path", "empty")
+    assert "--config-dir nowhere: is not a directory" in refused("--config-dir", "nowhere")

@@ -157,7 +157,7 @@ def test_config_yaml_is_enough_to_run_again(
     ("word", "message"),
     [("trainer.epochs=two", "trainer.epochs=two: must be a whole number"),
      ("trainer.epochs=0", "trainer.epochs=0: must be at least 1"),
-     ("trainer.epoch=3", "trainer.epoch: there is no such key")],
+     ("trainer.epoch=3", "trainer.epoch: unknown key")],
 )  # fmt: skip
 def test_what_is_changed_when_running_again_is_checked_as_ever(
     tmp_path: Path, config: Config, word: str, message: str, compose: Compose, finished: Finished

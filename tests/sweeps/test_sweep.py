@@ -218,7 +218,7 @@ def test_a_ready_sweep_needs_no_m_and_what_is_typed_wins(
         (["seed=1,1"], "jobs 1 and 2 of the sweep are the same run"),
         (["seed=1,2", "run.name=mine"], "jobs 1 and 2 of the sweep are the same run"),
         (["run.root=a,b"], "run.root: must be the same for all jobs"),
-        (["seed=1,2", "hydra/launcher=nope"], "there is no such hydra/launcher"),
+        (["seed=1,2", "hydra/launcher=nope"], "unknown hydra/launcher"),
     ],
 )
 def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(

@@ -1,25 +1,28 @@
-"""Configs of the training augmentations."""
+"""Configs of training augmentation."""
 
 from dataclasses import dataclass
 
 from flowertune.config.fields import MISSING, config_field, option
 
+_JITTER = "jitter x: multiply by a random factor in [1 - x, 1 + x]; 0 disables it"
+_MIXING = "parameter of Beta(alpha, alpha), from which the mixing coefficient is drawn"
+
 
 @dataclass
 class AugmentationConfig:
-    """Random changes of a training image, drawn anew each time it is loaded."""
+    """Random augmentation of training images, redrawn on every load."""
 
-    name: str = config_field(MISSING, "augmentation")
+    name: str = config_field(MISSING, "name of the augmentation")
 
 
 def reads_train_pixels(settings: AugmentationConfig) -> bool:
-    """Whether training reads images larger than evaluation's, to crop from."""
+    """Whether training crops from images larger than those of evaluation."""
     return settings.name != "none"
 
 
 @dataclass
 class NoAugmentationConfig(AugmentationConfig):
-    """No augmentation: the evaluation pixels."""
+    """No augmentation: training uses the evaluation pixels."""
 
     name: str = option("none")
 
@@ -30,36 +33,38 @@ class BasicAugmentationConfig(AugmentationConfig):
 
     name: str = option("basic")
     scale: list[float] = config_field(
-        [0.35, 1.0], "least and most area of a crop", above=0, at_most=1
+        [0.35, 1.0], "[min,max] crop area as a fraction of the image", above=0, at_most=1
     )
     ratio: list[float] = config_field(
-        [0.75, 4 / 3], "least and most width : height of a crop", above=0
+        [0.75, 4 / 3], "[min,max] width / height of the crop", above=0
     )
-    interpolation: str = config_field("bicubic", "of the crop", choices=("bicubic", "bilinear"))
+    interpolation: str = config_field(
+        "bicubic", "interpolation for resizing the crop", choices=("bicubic", "bilinear")
+    )
     flip: float = config_field(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
-    brightness: float = config_field(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
-    contrast: float = config_field(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
-    saturation: float = config_field(0.0, "factor from 1 - x to 1 + x", at_least=0, at_most=1)
+    brightness: float = config_field(0.0, f"brightness {_JITTER}", at_least=0, at_most=1)
+    contrast: float = config_field(0.0, f"contrast {_JITTER}", at_least=0, at_most=1)
+    saturation: float = config_field(0.0, f"saturation {_JITTER}", at_least=0, at_most=1)
 
 
 @dataclass
 class MixingConfig(BasicAugmentationConfig):
-    """Basic, then images mixed in pairs: one coefficient per batch, random partners."""
+    """Basic augmentation, then mixing of random image pairs with one coefficient per batch."""
 
-    mix_off_epochs: int = config_field(0, "so many epochs at the end do not mix", at_least=0)
+    mix_off_epochs: int = config_field(0, "number of final epochs without mixing", at_least=0)
 
 
 @dataclass
 class MixUpConfig(MixingConfig):
-    """Blended pairs of images (Zhang et al. 2018)."""
+    """Blends of two images (Zhang et al. 2018)."""
 
     name: str = option("mixup")
-    alpha: float = config_field(0.2, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
+    alpha: float = config_field(0.2, _MIXING, above=0)
 
 
 @dataclass
 class CutMixConfig(MixingConfig):
-    """A box of one image pasted into another (Yun et al. 2019): one box per batch."""
+    """A box of one image pasted into another, one box per batch (Yun et al. 2019)."""
 
     name: str = option("cutmix")
-    alpha: float = config_field(1.0, "the coefficient is drawn from Beta(alpha, alpha)", above=0)
+    alpha: float = config_field(1.0, _MIXING, above=0)

@@ -10,16 +10,14 @@ class BackboneConfig:
     """Pretrained open_clip model."""
 
     source: str = config_field(
-        MISSING, "where the weights are", choices=("open_clip", "builtin", "directory")
+        MISSING,
+        "open_clip: name and tag; builtin: the bundled CLIP; directory: path",
+        choices=("open_clip", "builtin", "directory"),
     )
-    name: str = config_field(MISSING, "architecture, by its open_clip name")
-    tag: str = config_field(MISSING, "name of the weights, printed wherever a number is printed")
+    name: str = config_field(MISSING, "open_clip name of the architecture")
+    tag: str = config_field(MISSING, "name of the weights, shown with every result")
     weights: str = config_field(
-        "pretrained",
-        "random: the architecture alone, for timing and tests",
-        choices=("pretrained", "random"),
+        "pretrained", "random weights are for timing and tests", choices=("pretrained", "random")
     )
-    path: str | None = config_field(None, "an open_clip directory (config and safetensors)")
-    text: bool = config_field(
-        True, "false: the text tower means nothing, so nothing may rest on it"
-    )
+    path: str | None = config_field(None, "open_clip directory, for backbone=local")
+    text: bool = config_field(True, "false: no usable text encoder; no zero-shot, no head=text")

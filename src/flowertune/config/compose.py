@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import itertools
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from flowertune.config import overrides, yaml_source
-from flowertune.config.fields import escape_unprintable
+from flowertune.config.fields import escape_unprintable, format_value
 from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.keys import full_keys
 from flowertune.config.messages import translate_composition_errors, translate_errors
 from flowertune.config.plugins import schemas
 from flowertune.config.run import run_name
@@ -28,10 +30,9 @@ from flowertune.errors import UsageError
 
 
 def to_config(node: DictConfig) -> Config:
-    """Convert a job's node to validated dataclasses; a run without a name gets its default one.
+    """Convert a job's node to validated dataclasses, with the default run name if none is given.
 
-    Raises:
-        UsageError: for a key without a value or a value out of its range.
+    Raises UsageError for a missing or invalid value.
     """
     node = copy.deepcopy(node)
     with read_write(node), open_dict(node):
@@ -40,7 +41,7 @@ def to_config(node: DictConfig) -> Config:
         config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     check(config)
-    # absolute, so that a run's record holds from any directory
+    # absolute, so that a saved config is valid from any directory
     for section, name in ((config.data, "root"), (config.backbone, "path")):
         path = getattr(section, name, None)
         if path is not None:
@@ -51,35 +52,42 @@ def to_config(node: DictConfig) -> Config:
 
 
 def typed_overrides(node: DictConfig) -> list[str]:
-    """List the overrides as typed: each ${...} is resolved when the config is composed."""
+    """List the overrides as typed, with each ${...} unresolved."""
     typed = OmegaConf.to_container(node.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
     return [str(override) for override in typed]
 
 
 def parse_arguments(arguments: Sequence[str]) -> Namespace:
-    """Parse with Hydra's parser, but allow -m and other flags anywhere."""
+    """Parse with Hydra's parser, with -m and other flags anywhere."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
             return get_args_parser().parse_intermixed_args(list(arguments))
     except SystemExit:
-        raise UsageError(stderr.getvalue().strip().rpartition("error: ")[2]) from None
+        message = stderr.getvalue().strip().rpartition("error: ")[2]
+        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0]
+        option, _, value = unknown.partition("=")
+        value = value or dict(itertools.pairwise(arguments)).get(option, "VALUE")
+        if keys := full_keys(option.lstrip("-").replace("-", "_")):  # --method mixup
+            written = " or ".join(f"{key}={format_value(value)}" for key in keys)
+            message = f"{option}: unknown option; write {written}"
+        raise UsageError(message) from None
 
 
 def print_config(composer: Hydra, name: str, options: Namespace) -> None:
-    """Print the composed config, as --cfg asks for it."""
+    """Print the composed config (--cfg)."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             composer.show_cfg(
                 name, options.overrides, options.cfg, options.package, options.resolve
             )
     except SystemExit:
-        raise UsageError(f"--package {options.package}: the config has no such part") from None
+        raise UsageError(f"--package {options.package}: unknown part of the config") from None
 
 
 def show_info(composer: Hydra, name: str, options: Namespace) -> None:
-    """Let Hydra answer --info, --hydra-help and completion; no job is run."""
+    """Let Hydra answer --info, --hydra-help and shell completion."""
     with translate_errors():
         if options.hydra_help:
             composer.hydra_help(name, get_args_parser(), options)
@@ -91,7 +99,7 @@ def show_info(composer: Hydra, name: str, options: Namespace) -> None:
 
 @contextlib.contextmanager
 def open_composer(options: Namespace) -> Iterator[Hydra]:
-    """Open what hydra.main makes of our conf/, or of --config-path, and a --config-dir."""
+    """Set up Hydra like hydra.main, with conf/ or --config-path, and --config-dir."""
     _register_schemas()
     version.setbase("1.3")
     folders = [conf_dir()]
@@ -104,7 +112,7 @@ def open_composer(options: Namespace) -> Iterator[Hydra]:
         folders.append(extra)
     name = f"{(options.config_name or 'config').removesuffix('.yaml')}.yaml"
     if not any((folder / name).is_file() for folder in folders):
-        raise UsageError(f"{escape_unprintable(str(folders[-1] / name))}: there is no such config")
+        raise UsageError(f"{escape_unprintable(str(folders[-1] / name))}: does not exist")
     try:
         yield Hydra.create_main_hydra2("flowertune", search_path)
     finally:
@@ -114,7 +122,7 @@ def open_composer(options: Namespace) -> Iterator[Hydra]:
 def _existing_folder(option: str, path: str) -> Path:
     folder = Path(path).absolute()
     if not path or not folder.is_dir():
-        raise UsageError(f"{option} {escape_unprintable(path)}: is no folder")
+        raise UsageError(f"{option} {escape_unprintable(path)}: is not a directory")
     return folder
 
 
@@ -126,5 +134,5 @@ def _register_schemas() -> None:
     for group, options in schemas().items():
         for name, schema in options.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
-            if name not in SCHEMAS[group]:  # a plug-in's, which has no YAML file
+            if name not in SCHEMAS[group]:  # a plug-in has no YAML file
                 store.store(group=group, name=name, node=schema)

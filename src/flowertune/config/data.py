@@ -1,4 +1,4 @@
-"""Configs of the data: source, protocol, shots."""
+"""Configs of the dataset: source, protocol and number of images."""
 
 from dataclasses import dataclass
 
@@ -7,51 +7,51 @@ from flowertune.config.fields import MISSING, config_field, option
 
 @dataclass
 class DataConfig:
-    """Source, protocol and number of images."""
+    """Dataset: source, protocol and number of images."""
 
-    name: str = config_field(MISSING, "source")
+    name: str = config_field(MISSING, "name of the source")
     protocol: str = config_field(
         "official",
-        "official: val selects; trainval: train on both, select nothing",
+        "official: select on val; trainval: train on train and val, without selection",
         choices=("official", "trainval"),
     )
-    seed: int = config_field(
-        0, "fixes splits and shots, apart from the training's seed", at_least=0
-    )
-    shots: int | None = config_field(None, "training photos a class; null: all", at_least=1)
+    seed: int = config_field(0, "seed of splits and shots, not of the training", at_least=0)
+    shots: int | None = config_field(None, "training images per class; null: all", at_least=1)
     residency: str = config_field(
         "auto",
-        "pixels on the device, or streamed to it; auto: on it if at most half of its free memory",
+        "keep pixels on the device or stream them; auto: device if half its free memory is enough",
         choices=("auto", "device", "stream"),
     )
-    bad_files: str = config_field("stop", "files that are no photos", choices=("stop", "skip"))
+    bad_files: str = config_field(
+        "stop", "stop at unreadable images, or skip them", choices=("stop", "skip")
+    )
     templates: list[str] = config_field(
-        ["a photo of a {name}."], "prompts; {name} and {description}"
+        ["a photo of a {name}."], "prompts per class; {name} and {description} are filled in"
     )
 
 
 @dataclass
 class FolderConfig(DataConfig):
-    """Class folders: below train/ and val/ (and test/), or one level, split 60/20/20."""
+    """Class folders inside train/, val/ and optionally test/, or alone and split 60/20/20."""
 
     name: str = option("folder")
-    root: str = config_field(MISSING, "the folder")
+    root: str = config_field(MISSING, "folder of class folders, or of train/, val/ (and test/)")
 
 
 @dataclass
 class Flowers102Config(DataConfig):
-    """Oxford Flowers-102 with its official splits; downloaded where it is missing."""
+    """Oxford Flowers-102 with its official splits, downloaded if missing."""
 
     name: str = option("flowers102")
-    root: str | None = config_field(None, "where it lies; null: in the user's cache folder")
-    url: str = config_field(MISSING, "where to fetch its three files, without a slash at the end")
+    root: str | None = config_field(None, "folder of the dataset; null: the user's cache folder")
+    url: str = config_field(MISSING, "base URL of the three files, without a trailing slash")
 
 
 @dataclass
 class SyntheticConfig(DataConfig):
-    """Flowers drawn by the program, for machines without network or images."""
+    """Synthetic flowers, for machines without network or images."""
 
     name: str = option("synthetic")
-    train_per_class: int = config_field(32, "pictures a species", at_least=1)
-    val_per_class: int = config_field(16, "pictures a species", at_least=1)
-    test_per_class: int = config_field(100, "pictures a species", at_least=1)
+    train_per_class: int = config_field(32, "training images per class", at_least=1)
+    val_per_class: int = config_field(16, "validation images per class", at_least=1)
+    test_per_class: int = config_field(100, "test images per class", at_least=1)

@@ -1,4 +1,4 @@
-"""Declare a config key with default, meaning and range, and validate values against it."""
+"""Declare config keys with default, meaning and range, and validate their values."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,12 +7,12 @@ from operator import ge, gt, le, lt
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-MISSING: Any = "???"  # omegaconf's own mark, spelled out so that the schema imports nothing
-LARGEST = 2**31 - 1  # of a whole number; beyond it, torch and numpy fail in their own words
-_MAX_CHARS = 80  # characters of a value that a message has room for
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+MISSING: Any = "???"  # same as omegaconf.MISSING, without the import
+LARGEST = 2**31 - 1  # largest whole number; torch and numpy raise obscure errors beyond it
+_MAX_CHARS = 80  # longest value in a message
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 _BOUNDS = (("above", gt), ("at_least", ge), ("below", lt), ("at_most", le))
-_LIST_NAMES = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
+_LIST_NAMES = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of strings"}
 
 
 def config_field(
@@ -25,9 +25,9 @@ def config_field(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """Declare a config key with its meaning and range; lists are checked element by element.
+    """Declare a config key with its meaning and range; each element of a list is checked.
 
-    `choices` are the words it may be, the bounds are for numbers; a key may take both.
+    `choices` restrict strings, the bounds restrict numbers; a key may have both.
     """
     bounds = {"above": above, "below": below, "at_least": at_least, "at_most": at_most}
     metadata = {"meaning": meaning, "choices": choices, **bounds}
@@ -37,16 +37,16 @@ def config_field(
 
 
 def option(name: str) -> Any:
-    """Declare the literal name by which a builder recognizes this option; not for typing."""
-    return config_field(name, "which option of the group this is", choices=(name,))
+    """Declare the fixed name by which builders recognize this option."""
+    return config_field(name, "name of this option; fixed", choices=(name,))
 
 
 def validate(config: Any) -> str | None:
     """Report the first invalid value as "key=value: requirement"; None if all are valid."""
     for path, declaration, value in _walk(config, ""):
         if declaration is None:
-            return f"{path}: there is no such key"
-        if not _has_type(declaration.type, value):  # OmegaConf looks into no list in a list
+            return f"{path}: unknown key"
+        if not _has_type(declaration.type, value):  # OmegaConf does not check nested lists
             return f"{path}={format_value(value)}: must be {describe_type(declaration)}"
         for element in value if isinstance(value, list) else [value]:
             requirement = _unmet_requirement(declaration, element)
@@ -56,12 +56,12 @@ def validate(config: Any) -> str | None:
 
 
 def _walk(node: Any, prefix: str) -> Iterator[tuple[str, "Field[Any] | None", Any]]:
-    """Yield every key with declaration and value; an undeclared key has None."""
+    """Yield each key with declaration and value; the declaration of an unknown key is None."""
     for name in vars(node).keys() - {declaration.name for declaration in fields(node)}:
         yield f"{prefix}{name}", None, getattr(node, name)
     for declaration in fields(node):
         value = getattr(node, declaration.name)
-        # Python 3.10 takes list[str] for a type, and then isinstance fails on it
+        # in Python 3.10 list[str] is an instance of type, but isinstance(value, list[str]) fails
         part = declaration.type
         if isinstance(part, type) and is_dataclass(part) and isinstance(value, part):
             yield from _walk(value, f"{prefix}{declaration.name}.")
@@ -81,7 +81,7 @@ def _unmet_requirement(declaration: "Field[Any]", value: Any) -> str | None:
     limits = declaration.metadata
     if isinstance(value, str):
         if not is_text(value):
-            return "text in UTF-8, without NUL"
+            return "UTF-8 text without NUL"
         in_range = limits["choices"] is None or value in limits["choices"]
         return None if in_range else describe_range(declaration)
     if value is None or isinstance(value, bool):
@@ -94,12 +94,12 @@ def _unmet_requirement(declaration: "Field[Any]", value: Any) -> str | None:
 
 
 def is_text(value: str) -> bool:
-    """Whether config.yaml can hold the string and a path can be made of it."""
+    """Whether the string fits into config.yaml and into a path."""
     return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def describe_range(declaration: "Field[Any]") -> str:
-    """Describe the range of a key in English; empty if its type says all."""
+    """Describe the range of a key in English; empty if it has none."""
     limits = declaration.metadata
     choices = limits["choices"] or ()
     prefix = "one of " if len(choices) > 1 else ""
@@ -112,7 +112,7 @@ def describe_range(declaration: "Field[Any]") -> str:
 def describe_type(declaration: "Field[Any]") -> str:
     """Describe the type and range of a key in English."""
     if is_dataclass(declaration.type):
-        return f"keys with values, as in {declaration.name}.{fields(declaration.type)[0].name}=..."
+        return f"keys with values, like {declaration.name}.{fields(declaration.type)[0].name}=..."
     is_union = get_origin(declaration.type) in (UnionType, Union)
     options = get_args(declaration.type) if is_union else (declaration.type,)
     element_types = [get_args(option)[0] for option in options if get_origin(option) is list]
@@ -121,23 +121,23 @@ def describe_type(declaration: "Field[Any]") -> str:
     ]
     if float in options and int in options:
         names.remove(_TYPE_NAMES[int])
-    if not names:  # of Hydra's own keys
+    if not names:  # a key of Hydra
         return ""
     limits = describe_range(declaration) if declaration.metadata else ""
     if declaration.metadata.get("choices") and str in options:
-        names.remove(_TYPE_NAMES[str])  # the rule lists the words
+        names.remove(_TYPE_NAMES[str])  # the range lists the choices
     parts = [" or ".join(names), f"each {limits}" if element_types and limits else limits]
     return ", ".join(filter(None, [*parts, "or null" if type(None) in options else ""]))
 
 
 def format_value(value: Any) -> str:
-    """Format a value as one would type it, truncated if long."""
+    """Format a value like on the command line, truncated if long."""
     text = escape_unprintable(_to_text(value))
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."
 
 
 def escape_unprintable(text: str) -> str:
-    """Escape unprintable characters, line ends too, as Python does."""
+    """Escape unprintable characters, including line ends, like Python."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

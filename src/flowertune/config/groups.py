@@ -1,4 +1,4 @@
-"""Schemas of each config group's options, and the folder of their YAML files."""
+"""Schemas of the options of each config group, and the folder of their YAML files."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from flowertune.config.model import MODEL_CONFIGS
 from flowertune.config.optimizer import OptimizerConfig
 from flowertune.config.trainer import TrainerConfig
 
-# Keys and groups that no result depends on: the same run, whatever they are.
+# Keys and groups that do not affect the result: changing them keeps the run.
 RESULT_NEUTRAL_KEYS = ("run.", "logger", "data.residency", "trainer.checkpoint_minutes")
 
 
@@ -17,7 +17,7 @@ def _by_name(*schemas: Any) -> dict[str, type]:
     return {schema.name: schema for schema in schemas}
 
 
-# The options of each group that have a schema of their own; conf/<group>/*.yaml rest on them.
+# Options of each group that have their own schema; conf/<group>/*.yaml build on them.
 SCHEMAS: dict[str, dict[str, type]] = {
     "backbone": {"open_clip": BackboneConfig},
     "model": MODEL_CONFIGS,
@@ -39,7 +39,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 
 def conf_dir() -> Path:
-    """Locate conf/: in an installed package, or at the top of a checkout (editable install)."""
+    """Locate conf/ in the installed package, or in the checkout of an editable install."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"

@@ -9,18 +9,16 @@ from flowertune.config.fields import MISSING, config_field, option
 class HeadConfig:
     """Head from embedding to logits."""
 
-    name: str = config_field(MISSING, "head")
+    name: str = config_field(MISSING, "name of the head")
 
 
 @dataclass
 class LinearHeadConfig(HeadConfig):
-    """A linear layer on the embedding."""
+    """Linear layer on the embedding."""
 
     name: str = option("linear")
-    standardize: bool = config_field(True, "by mean and deviation of the frozen training features")
-    from_probe: bool = config_field(
-        False, "start as the linear probe of the frozen features (LP-FT)"
-    )
+    standardize: bool = config_field(True, "standardize by mean and std of frozen train features")
+    from_probe: bool = config_field(False, "start from the linear probe of frozen features (LP-FT)")
 
 
 @dataclass
@@ -28,13 +26,13 @@ class CosineHeadConfig(HeadConfig):
     """Cosine similarity to one learned vector per class."""
 
     name: str = option("cosine")
-    scale: float = config_field(30.0, "factor from cosine to logit", above=0)
-    learn_scale: bool = config_field(True, "train the factor too")
+    scale: float = config_field(30.0, "logit scale, multiplied with the cosine", above=0)
+    learn_scale: bool = config_field(True, "train the logit scale")
 
 
 @dataclass
 class TextHeadConfig(HeadConfig):
-    """A cosine head that starts as the zero-shot classifier: class vectors from prompts."""
+    """Cosine head that starts from the zero-shot class vectors."""
 
     name: str = option("text")
-    learn_scale: bool = config_field(False, "train CLIP's logit scale too")
+    learn_scale: bool = config_field(False, "train CLIP's logit scale")

@@ -1,4 +1,4 @@
-"""Look up config keys in the schemas, and say what a wrong key or value should be."""
+"""Look up config keys in the schemas, and suggest corrections of wrong ones."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,10 @@ from flowertune.errors import UsageError
 
 
 def check_typed(key: str, values: Sequence[Any], text: str) -> None:
-    """Check that an option of the key's group has the key, and takes values of this type.
+    """Raise UsageError if no option of the key's group has the key and accepts the values' types.
 
-    Whether it is the option that was chosen, and whether a value is in its range, shows when the
-    config is composed. `text` is the override as it was typed; a sweep's values are not known yet.
-
-    Raises:
-        UsageError: no option of the group has it.
+    Composing then checks that the chosen option has it, and the range of the value. `text` is the
+    override as typed; `values` is empty in a sweep.
     """
     parent, _, name = key.rpartition(".")
     candidates = [each for each in _candidates(parent) if name in declared(each)]
@@ -29,7 +26,7 @@ def check_typed(key: str, values: Sequence[Any], text: str) -> None:
         whole = find_declaration(parent) if parent else None
         if whole is not None and not is_dataclass(whole.type):
             requirement = describe_type(whole)
-            raise UsageError(f"{text}: {parent} is set as a whole; it must be {requirement}")
+            raise UsageError(f"{text}: set {parent} as a whole; it must be {requirement}")
         if not _candidates(parent):
             check_typed(parent, [], text)
         known = {name for each in _candidates(parent) for name in declared(each)}
@@ -53,13 +50,14 @@ def find_declaration(key: str) -> "Field[Any] | None":
 
 
 def unknown_key_message(key: str, known: Iterable[str]) -> str:
-    """Say that there is no such key, which ones there are, and which one may be meant."""
+    """Name the unknown key, the keys that exist, and a likely correction."""
     parent, _, name = key.rpartition(".")
-    missing = f"{format_value(key)}: there is no such key"
-    owners = _options_with(parent, name)
+    missing = f"{format_value(key)}: unknown key"
+    options = schemas().get(parent, {}).items()
+    owners = [f"{parent}={option}" for option, schema in options if name in declared(schema)]
     if owners:
-        hint = f"; it goes with {' or '.join(f'{parent}={option}' for option in owners)}"
-    elif elsewhere := _full_keys(name):
+        hint = f"; available with {' or '.join(owners)}"
+    elif elsewhere := full_keys(name):
         return f"{missing}; did you mean {' or '.join(elsewhere)}?"
     else:
         hint = suggest(name, known)
@@ -69,13 +67,14 @@ def unknown_key_message(key: str, known: Iterable[str]) -> str:
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:
-    """Ask for the candidate whose spelling is closest to the name; empty if none is close."""
+    """Suggest the candidate with the closest spelling; empty if none is close."""
+    name = name.lower().replace("-", "_").replace("/", "")
     matches = difflib.get_close_matches(name, candidates, n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def declared(schema: Any) -> "dict[str, Field[Any]]":
-    """List the keys of a schema by name; none of what is no dataclass."""
+    """List the keys of a schema by name; empty if it is not a dataclass."""
     return {each.name: each for each in fields(schema)} if is_dataclass(schema) else {}
 
 
@@ -89,14 +88,9 @@ def _candidates(group: str) -> list[Any]:
     return [] if section is None else [section.type]
 
 
-def _options_with(group: str, name: str) -> list[str]:
-    options = schemas().get(group, {})
-    return [option for option, schema in options.items() if name in declared(schema)]
-
-
-def _full_keys(name: str) -> list[str]:
-    """List the full keys that end with the name, but for the literal names of options."""
-    return [
+def full_keys(name: str) -> list[str]:
+    """List the full keys that are or end with the name, except the fixed names of options."""
+    return [name] * (find_declaration(name) is not None) or [
         f"{group}.{name}"
         for group in declared(Config)
         if any(

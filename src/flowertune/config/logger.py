@@ -1,4 +1,4 @@
-"""Configs of the experiment trackers that also receive a run's metrics."""
+"""Configs of experiment trackers, which receive a run's metrics, config and results."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from flowertune.config.fields import config_field, option
 
 @dataclass
 class LoggerConfig:
-    """No tracker, only the run's own metrics.jsonl and results.json; base of the others."""
+    """No tracker: only the run's metrics.jsonl and results.json. Base of the others."""
 
     name: str = option("none")
 
@@ -21,26 +21,24 @@ class TensorBoardConfig(LoggerConfig):
 
 @dataclass
 class WandbConfig(LoggerConfig):
-    """Weights & Biases; its files lie in the run directory, too."""
+    """Weights & Biases, with local files in the run directory."""
 
     name: str = option("wandb")
-    project: str = config_field("flowertune", "of Weights & Biases")
-    entity: str | None = config_field(None, "whose project; null: your own")
+    project: str = config_field("flowertune", "Weights & Biases project")
+    entity: str | None = config_field(None, "owner of the project; null: your default entity")
     mode: str | None = config_field(
         None,
-        "null: as WANDB_MODE has it, else online; offline is for wandb sync",
+        "offline: upload later with wandb sync; null: WANDB_MODE, or online if unset",
         choices=("online", "offline"),
     )
-    group: str | None = config_field(None, "what runs are grouped by; null: their sweep")
+    group: str | None = config_field(None, "group of the run; null: the name of its sweep")
 
 
 @dataclass
 class MlflowConfig(LoggerConfig):
-    """MLflow, at a server or in a file."""
+    """MLflow, on a server or in a local file."""
 
     name: str = option("mlflow")
-    uri: str | None = config_field(
-        None, "null: MLFLOW_TRACKING_URI, else the file mlflow.db in run.root"
-    )
-    experiment: str = config_field("flowertune", "of MLflow")
-    group: str | None = config_field(None, "what runs are grouped by; null: their sweep")
+    uri: str | None = config_field(None, "server; null: MLFLOW_TRACKING_URI, or run.root/mlflow.db")
+    experiment: str = config_field("flowertune", "MLflow experiment")
+    group: str | None = config_field(None, "group of the run; null: the name of its sweep")

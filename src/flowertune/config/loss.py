@@ -10,12 +10,12 @@ from flowertune.config.fields import MISSING, config_field, option
 class LossConfig:
     """Training loss."""
 
-    name: str = config_field(MISSING, "loss")
+    name: str = config_field(MISSING, "name of the loss")
 
 
 @runtime_checkable
 class ClassBatches(Protocol):
-    """Keys by which a loss asks for batches of P classes with K unmixed images each."""
+    """Keys of a loss that needs batches of P classes with K unmixed images each."""
 
     samples_per_class: int
     classes_per_batch: int | None
@@ -23,11 +23,11 @@ class ClassBatches(Protocol):
 
 @dataclass
 class CrossEntropyConfig(LossConfig):
-    """Cross-entropy, with soft targets where images are mixed."""
+    """Cross-entropy, with soft targets for mixed images."""
 
     name: str = option("ce")
     label_smoothing: float = config_field(
-        0.0, "share of the target spread evenly", at_least=0, below=1
+        0.0, "fraction of the target spread evenly over all classes", at_least=0, below=1
     )
 
 
@@ -36,28 +36,28 @@ class TripletCrossEntropyConfig(CrossEntropyConfig):
     """Cross-entropy plus a batch-hard triplet loss (Hermans et al. 2017) on the embedding."""
 
     name: str = option("triplet_ce")
-    weight: float = config_field(0.3, "factor of the triplet term", above=0)
+    weight: float = config_field(0.3, "weight of the triplet term", above=0)
     margin: float | int | str = config_field(
-        1.0, "how much nearer a positive must be than a negative", above=0, choices=("soft",)
+        1.0, "triplet margin; soft: softplus instead of a hinge", above=0, choices=("soft",)
     )
     distance: str = config_field(
-        "euclidean", "between embeddings", choices=("euclidean", "squared_euclidean", "cosine")
+        "euclidean", "embedding distance", choices=("euclidean", "squared_euclidean", "cosine")
     )
-    normalize: bool = config_field(False, "embeddings of unit length first; cosine always does")
+    normalize: bool = config_field(False, "scale embeddings to unit length; cosine always does")
     reduction: str = config_field(
         "mean",
-        "over all anchors with positive and negative, or those whose cost is not 0",
+        "average over anchors with a positive and a negative; nonzero_mean: if their loss is not 0",
         choices=("mean", "nonzero_mean"),
     )
-    samples_per_class: int = config_field(4, "K: photos of a class in a batch", at_least=2)
+    samples_per_class: int = config_field(4, "K: images per class in a batch", at_least=2)
     classes_per_batch: int | None = config_field(
-        None, "P; null: as many as trainer.batch_size has room for", at_least=2
+        None, "P: classes per batch; null: as many as fit in trainer.batch_size", at_least=2
     )
 
 
 @dataclass
 class FocalConfig(CrossEntropyConfig):
-    """Cross-entropy that counts an image less the surer its class is (Lin et al. 2017)."""
+    """Cross-entropy that gives confident predictions less weight (Lin et al. 2017)."""
 
     name: str = option("focal")
-    gamma: float = config_field(2.0, "how much less; 0: cross-entropy", at_least=0)
+    gamma: float = config_field(2.0, "focusing parameter; 0 gives cross-entropy", at_least=0)

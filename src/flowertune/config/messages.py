@@ -1,5 +1,6 @@
-"""Translate errors of Hydra and OmegaConf to one line for a person."""
+"""Translate errors of Hydra and OmegaConf to one plain line."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from flowertune.config.fields import describe_type, escape_unprintable, format_v
 from flowertune.config.keys import declared, find_declaration, suggest, unknown_key_message
 from flowertune.errors import UsageError, first_line, with_type
 
-_PLUGINS = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # come with flowertune[sweep]
+_PLUGINS = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # installed by flowertune[sweep]
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def translate_errors() -> Iterator[None]:
 
 @contextmanager
 def translate_composition_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Convert any exception to UsageError in a body that does nothing but compose."""
+    """Convert any exception to UsageError in a body that only composes."""
     try:
         with translate_errors():
             yield
@@ -45,20 +46,19 @@ def translate_composition_errors(overrides: Sequence[str] = ()) -> Iterator[None
         raise
     except Exception as error:
         text = format_value(" ".join(overrides) or "the config")
-        raise UsageError(
-            f"{text}: cannot be composed ({format_value(with_type(error))})"
-        ) from error
+        reason = f"cannot be composed ({format_value(with_type(error))})"
+        raise UsageError(f"{text}: {reason}") from error
 
 
 def explain(error: BaseException) -> str:
     """Describe an error of Hydra or OmegaConf in one line.
 
-    The overrides have been checked (`overrides.check`), so that most are about a file's values.
+    `overrides.check` has checked the overrides, so most errors are about values in files.
     """
     chain = _error_chain(error)
     matches = (re.match(r"In '([^']+)': ", str(link), re.S) for link in chain)
     file = next((match[1] for match in matches if match), "")
-    file_hint = f"; {file}.yaml sets it" if file else ""
+    file_hint = f"; set in {file}.yaml" if file else ""
     for link in chain:
         if isinstance(link, UsageError):
             return str(link)
@@ -68,7 +68,7 @@ def explain(error: BaseException) -> str:
         if isinstance(link, OverrideParseException):
             return unparsable_message(str(link.override))
         if isinstance(link, MissingMandatoryValue) and link.full_key:
-            return f"{link.full_key}: missing; give it a value ({_base_key(link.full_key)}=...)"
+            return f"{link.full_key}: missing; set {link.full_key.partition('[')[0]}=..."
         if isinstance(link, OmegaConfBaseException) and link.full_key:
             return _wrong_key_or_value_message(link) + file_hint
     if isinstance(error, ConfigCompositionException) and not file:
@@ -78,22 +78,29 @@ def explain(error: BaseException) -> str:
 
 
 def unparsable_message(override: str) -> str:
-    """Suggest quotes: Hydra's grammar gives meaning to ( ) [ ] { } , : in a value."""
+    """Suggest quotes, as ( ) [ ] { } , : have a meaning in Hydra's grammar."""
     key, _, value = override.partition("=")
     hint = f"; quote the value: '{format_value(key)}=\"{format_value(value)}\"'" if value else ""
-    return f"{format_value(override)}: cannot be read as key=value{hint}"
+    return f"{format_value(override)}: expected key=value{hint}"
 
 
 def no_such_option_message(group: str, name: str, options: Iterable[str]) -> str:
-    """Name the missing option and list those that exist."""
+    """Name the unknown option, those that exist, and a likely correction."""
     if not group:
-        return f"{format_value(name)}: there is no such config"
+        return f"{format_value(name)}: unknown config"
     text = f"{group}={format_value(name)}"
     if _PLUGINS.get(group) == name:
         return f"{text}: is not installed; pip install 'flowertune[sweep]'"
     available = sorted(options)
-    listing = f"; there are {', '.join(available)}" if available else ""
-    return f"{text}: there is no such {group}{listing}{suggest(name, available)}"
+    listing = f"; available: {', '.join(available)}" if available else ""
+    hint = suggest(name, available) or (suggest_folder(name) if group == "data" else "")
+    return f"{text}: unknown {group}{listing}{hint}"
+
+
+def suggest_folder(name: str) -> str:
+    """Suggest to train on the folder; empty if there is none."""
+    is_folder = os.path.isdir(os.path.expanduser(name))
+    return f"; did you mean data=folder data.root={format_value(name)}?" if is_folder else ""
 
 
 def _error_chain(error: BaseException | None) -> list[BaseException]:
@@ -115,11 +122,7 @@ def _wrong_key_or_value_message(error: OmegaConfBaseException) -> str:
             cause = re.sub(r"^\w+ raised while resolving interpolation: ", "", reason)
             return f"{key}={value}: cannot be resolved ({format_value(cause)})"
     if reason.startswith("Cannot merge"):
-        reason = "is a list where keys with values belong, or the reverse"
-    declaration = find_declaration(_base_key(key))
+        reason = "a list in place of keys with values, or the reverse"
+    declaration = find_declaration(key.partition("[")[0])
     requirement = declaration and describe_type(declaration)
     return f"{key}={value}: {f'must be {requirement}' if requirement else format_value(reason)}"
-
-
-def _base_key(key: str) -> str:
-    return key.partition("[")[0]

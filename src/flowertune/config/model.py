@@ -1,4 +1,4 @@
-"""Configs of the adapters, the part trained inside the backbone."""
+"""Configs of the adapters: what is trained inside the backbone."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,17 +10,17 @@ from flowertune.config.fields import MISSING, config_field, option
 class ModelConfig:
     """Adapter trained inside the backbone.
 
-    `trains_backbone`: it is trained in steps; otherwise the backbone stays as it is, with a head
-    of its frozen features: the linear probe where `is_probe`, else one that nothing is trained of.
+    `trains_backbone`: trained in steps. Otherwise the backbone stays frozen; `is_probe` then fits
+    a linear probe on its features, and without it nothing is trained.
     """
 
     trains_backbone: ClassVar[bool] = True
     is_probe: ClassVar[bool] = False
 
-    name: str = config_field(MISSING, "adapter")
+    name: str = config_field(MISSING, "name of the adapter")
 
     def violation(self) -> str | None:
-        """Report a value that its own range does not rule out; None if all are valid."""
+        """Report an invalid value that no range rules out; None if all are valid."""
         return None
 
 
@@ -29,21 +29,19 @@ class LoraConfig(ModelConfig):
     """Low-rank updates of frozen linear layers (Hu et al. 2021)."""
 
     name: str = option("lora")
-    rank: int = config_field(8, "rank of each update", at_least=1)
-    alpha: float = config_field(16.0, "the update is scaled by alpha / rank", above=0)
+    rank: int = config_field(8, "rank of the low-rank updates", at_least=1)
+    alpha: float = config_field(16.0, "scaling: updates are multiplied by alpha / rank", above=0)
     rank_stabilized: bool = config_field(False, "scale by alpha / sqrt(rank) instead")
-    dropout: float = config_field(0.0, "on the input of each update", at_least=0, below=1)
+    dropout: float = config_field(0.0, "dropout on the input of the updates", at_least=0, below=1)
     targets: list[str] = config_field(
         ["q", "k", "v", "out"],
-        "layers of a block that are adapted",
+        "layers to adapt in each block",
         choices=("q", "k", "v", "out", "mlp"),
     )
-    layers: list[int] | None = config_field(
-        None, "blocks that are adapted, from 0; null: all", at_least=0
-    )
+    layers: list[int] | None = config_field(None, "blocks to adapt, from 0; null: all", at_least=0)
 
     def violation(self) -> str | None:
-        """Report a choice that leaves nothing to adapt."""
+        """Report empty targets or layers."""
         if not self.targets:
             return "model.targets=[]: LoRA needs at least one of q, k, v, out, mlp"
         if self.layers == []:
@@ -53,41 +51,37 @@ class LoraConfig(ModelConfig):
 
 @dataclass
 class DoraConfig(LoraConfig):
-    """LoRA of the weights' direction, and each output's magnitude beside it (Liu et al. 2024)."""
+    """LoRA on the direction of the weights, plus a trained magnitude (Liu et al. 2024)."""
 
     name: str = option("dora")
 
 
 @dataclass
 class VptConfig(ModelConfig):
-    """Visual prompt tuning: trained tokens beside the image's (Jia et al. 2022)."""
+    """Visual prompt tuning: trained tokens added to the image tokens (Jia et al. 2022)."""
 
     name: str = option("vpt")
-    num_prompts: int = config_field(16, "tokens in a block", at_least=1)
+    num_prompts: int = config_field(16, "prompt tokens per block", at_least=1)
     depth: int | str = config_field(
         "deep",
-        "how many blocks get prompts, from the first (shallow 1, deep all)",
+        "number of blocks with prompts, from the first; shallow: 1, deep: all",
         choices=("shallow", "deep"),
         at_least=1,
     )
-    shared: bool = config_field(False, "the same prompts in each of these blocks")
-    dropout: float = config_field(0.0, "on the prompts", at_least=0, below=1)
+    shared: bool = config_field(False, "use the same prompts in all of these blocks")
+    dropout: float = config_field(0.0, "dropout on the prompts", at_least=0, below=1)
     init: str = config_field(
-        "vpt_uniform",
-        "uniform as in the paper, or normal of deviation 0.02",
-        choices=("vpt_uniform", "normal"),
+        "vpt_uniform", "as in the paper, or normal with std 0.02", choices=("vpt_uniform", "normal")
     )
     position: str = config_field(
-        "after_cls", "after the class token, or at the end", choices=("after_cls", "end")
+        "after_cls", "place prompts after the class token or last", choices=("after_cls", "end")
     )
-    before_ln_pre: bool = config_field(
-        True, "the first block's prompts go through CLIP's first norm"
-    )
+    before_ln_pre: bool = config_field(True, "apply CLIP's ln_pre to the first block's prompts")
 
 
 @dataclass
 class ZeroShotConfig(ModelConfig):
-    """Zero-shot: no training, the prompts' text embeddings are the class vectors."""
+    """Zero-shot classification by the text embeddings of the prompts; nothing is trained."""
 
     trains_backbone: ClassVar[bool] = False
 
@@ -96,7 +90,7 @@ class ZeroShotConfig(ModelConfig):
 
 @dataclass
 class LinearProbeConfig(ModelConfig):
-    """Linear probe: a linear head fitted on the features of the frozen backbone."""
+    """Linear probe: linear head fitted on the features of the frozen backbone."""
 
     trains_backbone: ClassVar[bool] = False
     is_probe: ClassVar[bool] = True
@@ -106,21 +100,21 @@ class LinearProbeConfig(ModelConfig):
 
 @dataclass
 class FullConfig(ModelConfig):
-    """Full fine-tuning of the image tower."""
+    """Full fine-tuning of the image encoder."""
 
     name: str = option("full")
 
 
 @dataclass
 class LayerNormConfig(ModelConfig):
-    """Gains and biases of the image tower's LayerNorms."""
+    """Scales and biases of the image encoder's LayerNorms."""
 
     name: str = option("layernorm")
 
 
 @dataclass
 class BitFitConfig(ModelConfig):
-    """Biases of the image tower (Ben Zaken et al. 2022)."""
+    """Biases of the image encoder (Ben Zaken et al. 2022)."""
 
     name: str = option("bitfit")
 
@@ -135,5 +129,5 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
 
 
 def model_config(name: str) -> type[ModelConfig]:
-    """Look up what a run's `model.name` says of it, by a package that may not be here any more."""
+    """Look up the config of a run's `model.name`; the base class if its plug-in is missing."""
     return MODEL_CONFIGS.get(name, ModelConfig)

@@ -1,7 +1,7 @@
-"""Check the overrides of the command line one by one, with our own error messages.
+"""Check command-line overrides before Hydra composes them, for clear error messages.
 
-A key and the type of its value are checked against the schemas; whether the value is in its range
-shows when the config is composed. Refused is also what Hydra would take and do something else with.
+Keys and types are checked against the schemas; ranges are checked after composing. Overrides that
+Hydra would accept but interpret differently are refused too.
 """
 
 import math
@@ -23,16 +23,16 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quoted
 from omegaconf import DictConfig, OmegaConf
 
 from flowertune.config.fields import format_value, is_text
-from flowertune.config.groups import conf_dir
-from flowertune.config.keys import check_typed
-from flowertune.config.messages import no_such_option_message, unparsable_message
+from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.keys import check_typed, find_declaration
+from flowertune.config.messages import no_such_option_message, suggest_folder, unparsable_message
 from flowertune.errors import UsageError
 
-MAX_JOBS = 10_000  # all of a sweep are composed before the first starts
+MAX_JOBS = 10_000  # all jobs of a sweep are composed before the first starts
 
-# Hydra's own settings, in place of those that it comes with: the directories of runs and sweeps are
-# flowertune's own, and Hydra makes none. A config file may come from somebody else, and Hydra would
-# call what its callbacks, its logging and any `_target_` name, so all but _SETTABLE stay like this.
+# Replaces Hydra's default settings: flowertune creates the run and sweep directories itself. Config
+# files may come from others, and Hydra calls whatever its callbacks, its logging and any
+# `_target_` name, so only the settings in _SETTABLE may differ from these.
 HYDRA = HydraConf(
     output_subdir=None,
     run=RunDir(dir="."),
@@ -59,18 +59,29 @@ _PLUGIN = re.compile(
 def check(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
     """Parse and check the overrides.
 
-    Raises:
-        UsageError: an argument is no override, or one that a run has no use for.
-        OverrideParseException: Hydra cannot parse an argument.
+    Raises UsageError, or OverrideParseException if Hydra cannot parse an argument.
     """
-    for argument in arguments:
+    assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only loader
+    for argument, *following in (arguments[index:] for index in range(len(arguments))):
         if not is_text(argument):
-            raise UsageError(f"{format_value(argument)}: is not text in UTF-8")
+            raise UsageError(f"{format_value(argument)}: is not UTF-8 text")
+        if "=" not in argument and not argument.startswith("~"):
+            raise UsageError(_bare_word_message(argument, following, loader.repository))
     overrides = OverridesParser.create().parse_overrides(list(arguments))
-    assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only one
     for override in overrides:
         _check(override, loader.repository)
     return overrides
+
+
+def _bare_word_message(word: str, following: list[str], repository: IConfigRepository) -> str:
+    text, after = format_value(word), "".join(following[:2])
+    if after.startswith("="):
+        value = following[0][1:] or after[1:]
+        return f"{text}: no spaces around =; write {text}={format_value(value)}"
+    for group in ("method", *SCHEMAS, "experiment"):
+        if word in _list_options(group, repository):
+            return f"{text}: expected key=value; did you mean {group}={word}?"
+    return f"{text}: expected key=value{suggest_folder(word) or ', for example method=mixup'}"
 
 
 def _check(override: Override, repository: IConfigRepository) -> None:
@@ -78,24 +89,24 @@ def _check(override: Override, repository: IConfigRepository) -> None:
     if not key:
         raise UsageError(unparsable_message(str(override.input_line)))
     if override.package is not None:
-        raise UsageError(f"{text}: has an @, which is for defaults lists; give key=value")
+        raise UsageError(f"{text}: @ is only allowed in defaults lists; write key=value")
     names = re.split(r"[./]", key)
     if names[0] == "hydra" and (len(names) == 1 or names[1] not in _SETTABLE):
         raise UsageError(_not_settable_message(text))
     is_hydra, is_group = key.startswith("hydra"), repository.group_exists(key)
     if is_hydra and override.is_sweep_override():
-        raise UsageError(f"{text}: has one value for a whole sweep")
+        raise UsageError(f"{text}: must have a single value for the whole sweep")
     if override.is_delete():
-        raise UsageError(f"{text}: nothing can be taken away; give it another value")
+        raise UsageError(f"{text}: deleting keys (~) is not supported; set another value")
     is_new = override.is_add() or override.is_force_add()
     if is_new and not is_hydra and (not is_group or (conf_dir() / key).is_dir()):
-        raise UsageError(f"{text}: nothing can be added; without + it sets what is there")
+        raise UsageError(f"{text}: adding keys (+) is not supported; remove + to set a key")
     if key.startswith("schema"):  # where the dataclasses are registered
-        raise UsageError(f"{text}: there is no such key")
+        raise UsageError(f"{text}: unknown key")
     if is_group:
         _check_options(override, repository)
     elif key == "method":
-        raise UsageError(f"{text}: --config-path has chosen the method; set its keys instead")
+        raise UsageError(f"{text}: cannot be changed with --config-path; set its keys instead")
     elif not is_hydra:
         values = [] if override.is_sweep_override() else [override.value()]
         check_typed(key, values, text)
@@ -106,8 +117,9 @@ def _check_options(override: Override, repository: IConfigRepository) -> None:
     text = str(override.input_line).partition("=")[2]
     options = _list_options(group, repository)
     names: Iterable[object] = [value]
-    if isinstance(value, dict):  # keys of the group, as in model={rank:4}
-        check_typed(group, [value], format_value(override.input_line))
+    if isinstance(value, dict):  # keys of the group, such as model={rank:4}
+        if group in SCHEMAS:
+            check_typed(group, [value], format_value(override.input_line))
         return
     if isinstance(value, list) and group == "experiment":
         names = value
@@ -122,7 +134,7 @@ def _check_options(override: Override, repository: IConfigRepository) -> None:
 
 
 def _list_options(group: str, repository: IConfigRepository) -> list[str]:
-    """List a group's options, also those in folders, as experiment=sweep/alpha."""
+    """List a group's options, including those in folders, such as experiment=sweep/alpha."""
     names = repository.get_group_options(group, ObjectType.CONFIG)
     for folder in repository.get_group_options(group, ObjectType.GROUP):
         names += [f"{folder}/{name}" for name in _list_options(f"{group}/{folder}", repository)]
@@ -130,19 +142,19 @@ def _list_options(group: str, repository: IConfigRepository) -> list[str]:
 
 
 def check_one_job(overrides: Iterable[Override]) -> None:
-    """Raise UsageError for a key with several values, of which a job takes one."""
+    """Raise UsageError for a key with several values."""
     for override in overrides:
         if override.is_sweep_override():
-            hint = "; -m makes a run of each, quotes make them one value"
+            hint = "; add -m for one run per value, or quote them as one value"
+            declaration = find_declaration(override.key_or_group)
+            decimal = re.fullmatch(r"[^=]+=(\d+),(\d+)", str(override.input_line))
+            if decimal and declaration and "float" in str(declaration.type):
+                hint += f"; did you mean {decimal[1]}.{decimal[2]}?"
             raise UsageError(f"{format_value(override.input_line)}: several values{hint}")
 
 
 def check_number_of_jobs(overrides: Iterable[Override]) -> None:
-    """Limit the jobs before they are listed in memory: range(1,1000000000) is typed quickly.
-
-    Raises:
-        UsageError: a key has no value at all, or the sweep has more jobs than anybody waits for.
-    """
+    """Raise UsageError for no job or too many, before range(1,1000000000) is listed in memory."""
     sweeps = [override for override in overrides if override.is_sweep_override()]
     if math.prod(map(_count_values, sweeps)) > MAX_JOBS:
         text = format_value(" ".join(str(override.input_line) for override in sweeps))
@@ -162,21 +174,15 @@ def _count_values(override: Override) -> float:
         names = override.config_loader.get_group_options(override.key_or_group)
         number = len(value.filter(names))
     elif isinstance(value, types.IntervalSweep):
-        raise UsageError(
-            f"{format_value(override.input_line)}: interval() and the like are for "
-            "hydra/sweeper=optuna; without it, list the values"
-        )
+        reason = "interval() and the like need hydra/sweeper=optuna; otherwise list the values"
+        raise UsageError(f"{format_value(override.input_line)}: {reason}")
     if number < 1:
-        raise UsageError(f"{format_value(override.input_line)}: there is no value in it")
+        raise UsageError(f"{format_value(override.input_line)}: contains no value")
     return number
 
 
 def check_hydra(hydra: DictConfig) -> None:
-    """Check the composed settings of `hydra`, from whatever files.
-
-    Raises:
-        UsageError: a setting is not what it always is, or names code that is no plugin of Hydra's.
-    """
+    """Raise UsageError if a composed `hydra` setting is changed, or names code but no plug-in."""
     plain: Any = OmegaConf.to_container(hydra)
     fixed: Any = asdict(HYDRA) | {"hydra_logging": _QUIET, "job_logging": _QUIET}
     for path in _FIXED:
@@ -185,17 +191,18 @@ def check_hydra(hydra: DictConfig) -> None:
             raise UsageError(_not_settable_message(f"hydra.{path}"))
     for name in ("launcher", "sweeper"):
         if not isinstance(plain[name], dict):
-            raise UsageError(f"hydra.{name}={format_value(plain[name])}: cannot be left out")
+            raise UsageError(f"hydra.{name}={format_value(plain[name])}: must not be removed")
         for path, value in _leaves(f"hydra.{name}", plain[name]):
             last = path.rpartition(".")[2]
             if last == "_target_" and not _PLUGIN.fullmatch(str(value)):
-                raise UsageError(f"{path}={format_value(value)}: must be a plugin of Hydra's")
+                raise UsageError(f"{path}={format_value(value)}: must be a Hydra plugin")
             if last == "custom_search_space" and value is not None:
                 raise UsageError(f"{path}={format_value(value)}: a config cannot name Python code")
 
 
 def _not_settable_message(subject: str) -> str:
-    return f"{subject}: is not for setting; of hydra, only {', '.join(_SETTABLE)} are"
+    allowed = ", ".join(f"hydra.{name}" for name in _SETTABLE)
+    return f"{subject}: cannot be overridden; allowed: {allowed}"
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,6 @@
-"""Find the plug-ins of installed packages: entry points of the group `flowertune.plugins`.
+"""Find plug-ins in installed packages: entry points of the group `flowertune.plugins`.
 
-docs/plugins.md shows how one is made. A config names it by its literal name only.
+docs/plugins.md shows how to write one. Configs refer to a plug-in only by its name.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from flowertune.config.model import ModelConfig
 from flowertune.config.probe import SOLVERS
 from flowertune.errors import UsageError, with_type
 
-# What plug-ins may add, and what the config of each is derived from; a solver has probe's keys.
+# Groups that plug-ins may extend, and the base class of their configs; solvers use probe's keys.
 BASES: dict[str, type | None] = {
     "model": ModelConfig,
     "loss": LossConfig,
@@ -29,9 +29,9 @@ BASES: dict[str, type | None] = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """What an entry point names. Its own name is that of the option, or of the solver.
+    """Target of an entry point, whose name is that of the new option or solver.
 
-    implementation: "module:name", imported when a run uses it. options: the option's config.
+    implementation: "module:name", imported when a run uses it. options: config class of the option.
     """
 
     group: str
@@ -41,10 +41,9 @@ class Plugin:
 
 @cache
 def plugins() -> dict[tuple[str, str], tuple[Plugin, str]]:
-    """Load all plug-ins: group and name -> the plug-in, and what to call it in a message.
+    """Load all plug-ins: group and name -> plug-in, and its title for messages.
 
-    Raises:
-        UsageError: one is broken.
+    Raises UsageError if one is broken.
     """
     found: dict[tuple[str, str], tuple[Plugin, str]] = {}
     for entry in entry_points(group="flowertune.plugins"):
@@ -52,11 +51,11 @@ def plugins() -> dict[tuple[str, str], tuple[Plugin, str]]:
         title = f"plug-in {entry.name} of {package}"
         try:
             plugin = entry.load()
-        except Exception as error:  # whatever a module of somebody else's raises
+        except Exception as error:  # third-party code may raise anything
             raise UsageError(f"{title}: cannot be imported ({with_type(error)})") from error
         problem = _find_problem(entry, plugin)
         if problem is None and (plugin.group, entry.name) in found:
-            problem = f"{found[plugin.group, entry.name][1]} has this name, too"
+            problem = f"{found[plugin.group, entry.name][1]} has the same name"
         if problem is not None:
             raise UsageError(f"{title}: {problem}")
         found[plugin.group, entry.name] = plugin, title
@@ -74,20 +73,17 @@ def schemas() -> dict[str, dict[str, type]]:
 
 
 def check_installed(group: str, name: object) -> None:
-    """Raise UsageError where a saved config's option is of a plug-in that is not installed."""
+    """Raise UsageError if a saved option comes from a plug-in that is not installed."""
     options = {**schemas(), "solver": SOLVERS}
     if group in BASES and isinstance(name, str) and name not in options[group]:
-        raise UsageError(
-            f"{_key(group)}={name}: is of a plug-in that is not installed here; install the "
-            "package that it came with"
-        )
+        reason = "comes from a plug-in that is not installed; install its package"
+        raise UsageError(f"{_key(group)}={name}: {reason}")
 
 
 def find(group: str, name: str, built_in: Mapping[str, Any]) -> Any:
-    """Look up what a literal name stands for: one of flowertune's own, or a plug-in's.
+    """Look up a name among flowertune's own objects and those of plug-ins.
 
-    Raises:
-        UsageError: the plug-in's cannot be imported.
+    Raises UsageError if a plug-in cannot be imported.
     """
     if name in built_in:
         return built_in[name]
@@ -95,18 +91,16 @@ def find(group: str, name: str, built_in: Mapping[str, Any]) -> Any:
     try:
         return resolve_name(plugin.implementation)
     except Exception as error:  # as above
-        raise UsageError(
-            f"{title}: {plugin.implementation} cannot be imported ({with_type(error)})"
-        ) from error
+        reason = f"{plugin.implementation} cannot be imported ({with_type(error)})"
+        raise UsageError(f"{title}: {reason}") from error
 
 
 def bind(
     group: str, name: str, built_in: Mapping[str, Callable[..., Any]], settings: Any
 ) -> Callable[..., Any]:
-    """Find a function by its name, and give its keyword-only parameters their settings.
+    """Find a function by name, and bind its keyword-only parameters to settings of the same name.
 
-    Raises:
-        UsageError: as `find`, or a parameter of the plug-in's is no key.
+    Raises UsageError like `find`, and for a parameter that is not a key.
     """
     function = find(group, name, built_in)
     parameters = signature(function).parameters.values()
@@ -120,22 +114,22 @@ def bind(
 
 def _find_problem(entry: EntryPoint, plugin: Any) -> str | None:
     if not isinstance(plugin, Plugin):
-        return f"{entry.value} is no flowertune.config.plugins.Plugin"
+        return f"{entry.value} is not a flowertune.config.plugins.Plugin"
     if plugin.group not in BASES:
         return f"group={plugin.group}: must be one of {', '.join(BASES)}"
     if entry.name in {**SCHEMAS, "solver": SOLVERS}[plugin.group]:
-        return f"flowertune has a {plugin.group} of this name itself"
+        return f"flowertune already has a {plugin.group} of this name"
     base = BASES[plugin.group]
     if base is None:
-        return None if plugin.options is None else f"a {plugin.group} has no options of its own"
+        return None if plugin.options is None else f"a {plugin.group} must not have options"
     options: Any = plugin.options
     if not (isinstance(options, type) and is_dataclass(options) and issubclass(options, base)):
-        return f"its options are no dataclass that is derived from {base.__name__}"
+        return f"its options must be a dataclass derived from {base.__name__}"
     for key in fields(options):
         if not key.metadata or isinstance(key.type, str):
-            return f"key {key.name} is not declared by config_field, with a type that is no text"
+            return f"key {key.name} must use config_field, with a type that is not a string"
     if getattr(options, "name", None) != entry.name:
-        return f"its options have no name: str = option({entry.name!r})"
+        return f"its options must have name: str = option({entry.name!r})"
     return None
 
 

@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 from flowertune.config.fields import config_field
 
-SOLVERS = ["lbfgs", "adamw", "ridge"]  # by name; plug-ins add theirs
-SEEDLESS_SOLVERS = ("lbfgs", "ridge")  # the others draw random numbers, or may
+SOLVERS = ["lbfgs", "adamw", "ridge"]  # plug-ins add theirs
+SEEDLESS_SOLVERS = ("lbfgs", "ridge")  # the others may draw random numbers
 
 
 @dataclass
 class ProbeConfig:
-    """Linear probe, as the baseline of every training and as method=linear_probe."""
+    """Linear probe, as baseline of every training and as method=linear_probe."""
 
     solver: str = config_field(
         "lbfgs",
-        "to convergence, or adamw for epochs, or ridge's least squares in closed form",
+        "lbfgs: to convergence; adamw: for probe.epochs; ridge: least squares in closed form",
         choices=SOLVERS,
     )
-    weight_decay: float | None = config_field(None, "null: chosen on val", above=0)
-    epochs: int = config_field(40, "of adamw", at_least=1)
-    batch_size: int = config_field(64, "of adamw", at_least=1)
-    lr: float = config_field(0.1, "of adamw, falling by a cosine", above=0)
+    weight_decay: float | None = config_field(None, "weight decay; null: chosen on val", above=0)
+    epochs: int = config_field(40, "epochs of the adamw solver", at_least=1)
+    batch_size: int = config_field(64, "batch size of the adamw solver", at_least=1)
+    lr: float = config_field(0.1, "peak learning rate of the adamw solver", above=0)

@@ -12,37 +12,34 @@ from flowertune.config.groups import RESULT_NEUTRAL_KEYS
 
 @dataclass
 class RunConfig:
-    """Location, resumption, console and report of a run."""
+    """Location, resumption, console output and report of a run."""
 
-    root: str = config_field("runs", "parent of the run directories")
-    name: str | None = config_field(None, "the directory's name; null: made from what was typed")
+    root: str = config_field("runs", "parent directory of the run directories")
+    name: str | None = config_field(None, "directory name; null: derived from the arguments")
     resume: str = config_field(
         "auto",
-        "auto: an unfinished run goes on, a finished one is reported; never: both are refused; "
-        "restart: both are replaced",
+        "auto: continue an unfinished run, show the result of a finished one; never: refuse both; "
+        "restart: replace both",
         choices=("auto", "never", "restart"),
     )
     console: str = config_field(
         "auto",
-        "auto: a live view on a terminal, else lines; quiet: warnings and the run's path; "
-        "json: objects on stdout, the rest on stderr",
+        "auto: live view on a terminal, plain otherwise; plain: lines; quiet: warnings and the "
+        "run directory; json: JSON lines on stdout, the rest on stderr",
         choices=("auto", "plain", "quiet", "json"),
     )
-    report: bool = config_field(
-        True, "make report.html at the end; flowertune report makes it, too"
-    )
+    report: bool = config_field(True, "write report.html after training (also: flowertune report)")
 
 
-# overrides that say nothing about the result
+# overrides that do not affect the result
 _NEUTRAL = re.compile(rf"[+~]*({'|'.join(map(re.escape, RESULT_NEUTRAL_KEYS))}|hydra[./]|method=)")
 
 
 def run_name(method: str, overrides: Sequence[str]) -> str:
-    """Derive a directory name from the overrides: the same ones give the same name.
+    """Derive a directory name from the overrides, whatever their order.
 
-    The method, then the keys and values that were typed, shortened, then six digits that tell
-    apart what shortening made equal. Keys of `hydra` do not count, nor those that no result
-    depends on.
+    It holds the method, the overrides in short form, and six digits of their hash. Keys of `hydra`
+    and keys that do not affect the result are ignored.
     """
     relevant = sorted(override for override in overrides if not _NEUTRAL.match(override))
     if not relevant:
@@ -53,6 +50,6 @@ def run_name(method: str, overrides: Sequence[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         value = Path(value).name if "/" in value else value
         parts.append(f"{key.rpartition('.')[2]}_{value}")
-    parts.sort(key=len)  # a long value is cut, and not the seed that comes after it
+    parts.sort(key=len)  # long values last, so that they are cut and not the seed
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([method, *parts]))[:80].rstrip("-_.")
     return f"{readable}-{digest}"

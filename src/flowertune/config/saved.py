@@ -1,7 +1,7 @@
-"""Write and read a run's config.yaml, in a form that Hydra composes again.
+"""Write and read a run's config.yaml, in a form that Hydra can compose again.
 
-`flowertune train --config-path "$(realpath runs/NAME)" run.name=AGAIN` repeats the run NAME, and
-takes further overrides, which are checked as ever. Hydra wants that path absolute.
+`flowertune train --config-path "$(realpath runs/NAME)" run.name=AGAIN` repeats the run NAME, with
+further overrides if given. Hydra needs an absolute path.
 """
 
 import re
@@ -18,17 +18,17 @@ from flowertune.config.run import RunConfig
 from flowertune.config.schema import Config
 
 _HEADER = """\
-# Everything this run was set to. To run it again:
+# Complete config of this run. To run it again:
 #   flowertune train --config-path "$(realpath THIS_FOLDER)" run.name=AGAIN
 """
-_HYDRA_KEYS = ("defaults", "hydra")  # older files have the second, too
+_HYDRA_KEYS = ("defaults", "hydra")  # older files have both
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
-    """Render a whole config, given as plain values, as the text of config.yaml."""
+    """Render a config, given as plain values, as config.yaml."""
     from omegaconf import OmegaConf
 
-    # the schemas of the values, so that a repeated run checks types and ranges
+    # with the schemas, so that a repeated run checks types and ranges
     groups = [f"schema/{group}/{_option_name(group, config[group])}@{group}" for group in SCHEMAS]
     defaults = ["schema/config@_global_", *groups, "_self_"]
     node = {"defaults": defaults, **_escape_interpolations(config)}
@@ -36,9 +36,9 @@ def to_yaml(config: Mapping[str, Any]) -> str:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Read the config as plain values, as `to_yaml` got it.
+    """Read the config as plain values, the inverse of `to_yaml`.
 
-    Raises OSError, or ValueError for a file that is no such config.
+    Raises OSError, or ValueError if the file is not a config.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -54,11 +54,9 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> Config:
-    """Read the config as dataclasses.
+    """Read the config as dataclasses; keys that are missing in an older file have their defaults.
 
-    A key that is younger than the file has its default. Raises OSError, ValueError for a file
-    that is no such config, or has values that no run can have, or UsageError for an option of a
-    plug-in that is not installed.
+    Raises OSError, ValueError for an invalid config, or UsageError for a missing plug-in.
     """
     values = read_values(path)
     chosen: dict[str, Any] = {**_chosen_schemas(values), "probe": ProbeConfig, "run": RunConfig}
@@ -74,7 +72,7 @@ def read_config(path: Path) -> Config:
 
 
 def _escape_interpolations(value: Any) -> Any:
-    """Escape each ${, so that OmegaConf reads it literally."""
+    """Escape ${, so that OmegaConf reads it literally."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, list):
@@ -85,13 +83,12 @@ def _escape_interpolations(value: Any) -> Any:
 
 
 def read_flat(path: Path) -> dict[str, Any]:
-    """Read the config as values by full key. A key that is younger than the file has its default.
+    """Read the config as values by full key; keys that are missing in an older file have defaults.
 
-    Raises OSError, or ValueError for a file that is no such config.
+    Raises OSError, or ValueError if the file is not a config.
     """
     values = read_values(path)
     groups = {group: schema() for group, schema in _chosen_schemas(values).items()}
-    # as that is what was done without the key
     return dict(flatten(asdict(Config(**groups)))) | dict(flatten(values))
 
 
@@ -115,5 +112,5 @@ def _chosen_schemas(config: Mapping[str, Any]) -> dict[str, type]:
 def _option_name(group: str, values: Mapping[str, Any]) -> str:
     name, options = values.get("name"), schemas()[group]
     check_installed(group, name)
-    # the others are groups of one schema
+    # trainer and backbone have a single schema
     return name if isinstance(name, str) and name in options else next(iter(options))

@@ -1,4 +1,4 @@
-"""Typed config schema of a whole training."""
+"""Typed schema of the complete config."""
 
 from dataclasses import dataclass, field
 
@@ -20,9 +20,9 @@ from flowertune.config.trainer import TrainerConfig
 class Config:
     """Complete config of one training."""
 
-    method: str = config_field(MISSING, "the preset's name, for tables")
-    seed: int = config_field(42, "fixes weights, order, crops and every other draw", at_least=0)
-    baselines: bool = config_field(True, "zero-shot and linear probe beside the training")
+    method: str = config_field(MISSING, "name of the method preset, shown in tables")
+    seed: int = config_field(42, "seed of weights, order, crops and all other draws", at_least=0)
+    baselines: bool = config_field(True, "also evaluate zero-shot and a linear probe")
     backbone: BackboneConfig = MISSING
     model: ModelConfig = MISSING
     head: HeadConfig = MISSING
@@ -37,6 +37,6 @@ class Config:
 
 
 def head_from_probe(config: Config) -> bool:
-    """Whether the head is, or starts as, the linear probe of the frozen features."""
+    """Whether the head is, or starts from, the linear probe of the frozen features."""
     head = config.head
     return config.model.is_probe or (isinstance(head, LinearHeadConfig) and head.from_probe)

@@ -1,4 +1,4 @@
-"""Train and export every method; the other library alone must predict what predictions-val.csv has."""
+"""Train and export every method; the other library must give the probabilities of the run."""
 
 import csv
 import json

@@ -28,10 +28,8 @@ _NO_NETWORK = (
 
 
 def restrict_access(folder: Path) -> DispatchFunction:
-    """HTTP middleware that allows only the page's own requests, on files uploaded to the folder.
-
-    It refuses other routes, other web pages (by their Origin), files outside the folder or with a
-    URL, and uploads beyond the limit.
+    """HTTP middleware that refuses routes that the page does not use, other web pages (by their
+    Origin), files outside of the folder or with a URL, and uploads beyond the limit.
     """
 
     async def pass_on(request: Request, respond: RequestResponseEndpoint) -> Response:

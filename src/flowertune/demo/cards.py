@@ -103,11 +103,9 @@ def _neighbor(neighbor: Neighbor) -> str:
 
 
 def _overlay(picture: Image.Image, relevance: NDArray[np.float32]) -> Image.Image:
-    """Blend a relevance map (rows, columns) in [0, 1] over the gray image.
-
-    The colormap inferno gets steadily brighter, so it also works for color-blind readers.
-    """
+    """Blend a relevance map (rows, columns) in [0, 1] over the gray image."""
     smooth = Image.fromarray(relevance).resize(picture.size, Image.Resampling.BILINEAR)
+    # inferno gets steadily brighter, so it also works for color-blind readers
     colors = Image.fromarray(colormaps["inferno"](np.asarray(smooth), bytes=True)[..., :3])
     return Image.blend(picture.convert("L").convert("RGB"), colors, MAP_WEIGHT)
 

@@ -64,8 +64,8 @@ In this folder:
 {code}
 ```
 
-Preprocessing: {_describe_preprocessing(backbone.preprocessing)}.
-The softmax of the logits gives probabilities.
+Preprocessing: {_describe_preprocessing(backbone.preprocessing)}. The softmax of the logits gives
+probabilities.
 {base_note}
 ## Files
 

@@ -23,10 +23,7 @@ MAX_DIFFERENCE = 1e-4  # difference of probabilities
 
 
 def draw_sample(model: Predictor) -> tuple[Tensor, str]:
-    """Return normalized images (N, 3, H, W) float32 and a description, such as "200 val images".
-
-    They are unchanged images of the run, from val if possible, or else generated.
-    """
+    """Return normalized images (N, 3, H, W) of the run, or else generated, and describe them."""
     split = next(name for name in (*EVALUATED_SPLITS, "train") if name in model.run.images)
     images = model.run.images[split]
     n = min(MAX_IMAGES, len(images))
@@ -49,10 +46,9 @@ def compare(
 ) -> str:
     """Compare the exported model with the run's on the images, and describe the result.
 
-    Uses one image alone and then batches, as a graph may be fixed to one batch size.
-
     Raises ExportError if predictions differ, or probabilities by more than 1e-4.
     """
+    # one image alone first: a graph may be fixed to one batch size
     batches = [batch for batch in (images[:1], *images[1:].split(BATCH_SIZE)) if len(batch)]
     with torch.inference_mode():
         exported_logits = torch.cat([exported(batch) for batch in batches])

@@ -51,10 +51,9 @@ def trace(model: Predictor) -> ExportedProgram:
     """Trace `PortableClassifier` for any batch size. Raises ExportError if that fails."""
     example = torch.zeros(2, 3, *model.preprocessing.size)
     shapes = {INPUT: {0: Dim("batch")}}
+    classifier = PortableClassifier(model)
     try:
-        program = torch.export.export(
-            PortableClassifier(model), (example,), dynamic_shapes=shapes, strict=False
-        )
+        program = torch.export.export(classifier, (example,), dynamic_shapes=shapes, strict=False)
     # timm's and custom image towers hold any code, on which torch.export may raise anything
     except Exception as error:
         raise ExportError(

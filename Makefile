@@ -1,5 +1,5 @@
-# Most targets install what they need into .venv first. `make help` lists the targets: the lines
-# that begin with ##, in at most 80 columns.
+# Most targets first install what they need into .venv. `make help` prints the lines that begin
+# with ##, in at most 80 columns.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,10 +7,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 INSTALLED := $(VENV)/.installed
 TEST_INSTALLED := $(VENV)/.installed-dev
 
-# Set on the command line alone: the environment may have a NAME of its own, as in WSL.
+# Set only on the command line: the environment may define NAME, as in WSL.
 M :=
 NAME :=
-# $(call check,NAME,CHOICES): stop, before anything is installed, unless NAME is one of CHOICES
+# $(call check,NAME,CHOICES): stop before installing anything, unless NAME is one of CHOICES
 check = $(if $(and $(filter 1,$(words $($1))),$(filter $2,$($1))),,$(error \
 	$(if $(strip $($1)),$1=$($1) is unknown,$1 is missing); choose one of: $2))
 
@@ -18,7 +18,7 @@ check = $(if $(and $(filter 1,$(words $($1))),$(filter $2,$($1))),,$(error \
 .PHONY: help quickstart test reproduce test-all lint format sweep bench results-real \
 	pretrain-tiny install build clean
 
-## make quickstart         train the built-in CLIP on drawn flowers, in a minute
+## make quickstart         train the built-in CLIP on synthetic flowers (1 min)
 quickstart: $(INSTALLED)
 	$(BIN)/flowertune train experiment=quickstart method=mixup
 
@@ -26,12 +26,12 @@ quickstart: $(INSTALLED)
 test: $(TEST_INSTALLED)
 
 ## make reproduce          train all methods with three seeds and compare them
-##                         (hours; PRESET=quickstart: drawn flowers, no network)
+##                         (hours; PRESET=quickstart: synthetic data, no network)
 reproduce: $(INSTALLED)
 	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))
 
 ##
-## make test M=browser     run the tests with a marker: slow, faults, browser,
+## make test M=browser     run the tests of a marker: slow, faults, browser,
 ##                         trackers, export or demo
 MARKERS := slow faults browser trackers export demo
 IN_PARALLEL := slow faults export
@@ -52,18 +52,18 @@ test:
 	$(BIN)/python -m pytest -q $(if $(filter $(IN_PARALLEL),$(M)),-n auto) -m $(M)
 endif
 
-## make test-all           run all tests, one marker after the other
+## make test-all           run the tests of all markers
 test-all:
 	@set -e; for marker in '' $(MARKERS); do $(MAKE) --no-print-directory test M=$$marker; done
 
-## make lint               check style and types
+## make lint               check style, types and layers
 lint: $(TEST_INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-## make format             put the code into the project's style
+## make format             format the code
 format: $(TEST_INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -75,11 +75,11 @@ SWEEPS := alpha margin prompt_size
 ifneq ($(filter sweep,$(MAKECMDGOALS)),)
 $(call check,NAME,$(SWEEPS))
 endif
-# drawn flowers, as in quickstart; on your own: experiment=sweep/alpha data=... backbone=...
+# synthetic flowers, like quickstart; on your images: experiment=sweep/alpha data=... backbone=...
 sweep: $(INSTALLED)
 	$(BIN)/flowertune train experiment=sweep/$(NAME) backbone=tiny data=synthetic
 
-## make bench              time the steps of a training on this machine
+## make bench              time training steps on this machine
 ## make bench NAME=peers   run a benchmark: peers, growth or predict
 ##                         (needs FLOWERTUNE_SHARED; see benchmarks/RESULTS.md)
 BENCHMARKS := peers growth predict
@@ -95,11 +95,11 @@ bench: $(TEST_INSTALLED)
 	$(BIN)/python benchmarks/bench_$(NAME).py $(OPTIONS_$(NAME))
 endif
 
-## make results-real       train on real photos and fill RESULTS.md; takes hours
+## make results-real       train on real images and fill RESULTS.md; takes hours
 results-real: $(INSTALLED)
 	$(BIN)/python scripts/results_real.py
 
-## make pretrain-tiny      train the built-in CLIP's weights again
+## make pretrain-tiny      train the weights of the built-in CLIP again
 pretrain-tiny: $(INSTALLED)
 	$(BIN)/python scripts/pretrain_tiny.py
 
@@ -121,7 +121,7 @@ $(TEST_INSTALLED): $(INSTALLED)
 build: $(TEST_INSTALLED)
 	$(BIN)/python -m build --quiet
 
-## make clean              remove .venv and what the tools left
+## make clean              remove .venv, builds and tool caches
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
 

@@ -1,27 +1,27 @@
-"""Shows how the cost of a training grows with the number of its photos.
+"""Measure how the cost of training grows with the number of images.
 
     python benchmarks/bench_growth.py --model vit_b32 --factors 1 4 16 --rounds 3 --json growth.json
 
-The larger sets are links to the photos of the smallest under other names, so what a photo costs can
-only change by how many there are. Each set trains LoRA on a random backbone with its pixels where
-data.residency=device puts them (on the CPU: the memory map as it is) and with data.residency=stream
-(read in the background). Each measurement is a fresh process; all settings take turns.
+The larger datasets link to the images of the smallest under other names, so the cost per image can
+only change with their number. Each dataset trains LoRA on a random backbone, with
+data.residency=device (on the CPU: the memory map itself) and with data.residency=stream (read in
+the background). Each measurement is a new process, and the settings alternate.
 
-"step" is a training step with its data, by the training loop's own code: photos drawn from the
-whole set, augmented, forward, backward, optimizer; from the first step to the last, which a GPU is
-waited for. "validation" is inference on slices of val of one size, spread over val. Both begin when
-each page of the pixels was read once, as in a training from its second epoch on: before that, a
-photo costs a few page faults more, and in a small set steps soon come back to pages already read.
-"cache" is decoding train and val, once for each set, from nothing.
+"step" is a training step with its data, run by the code of the training loop: images sampled from
+the whole dataset, augmentation, forward, backward, optimizer. It is timed from the first step to
+the last, and waits for a GPU. "validation" is inference on slices of val of one size, spread over
+val. Both start after every page of the pixels was read once, as in training from its second epoch
+on. Before that, an image costs a few more page faults, and a small dataset soon reuses its pages.
+"cache" is decoding train and val from scratch, once per dataset.
 
-Memory is the training process's own at its peak while it takes steps and validates. "private" is
-Linux's RssAnon: what the process has written and the machine must hold, backbone and activations
-above all. "mapped" is RssFile with RssShmem: pages of files, the libraries' code and the photo
-cache. The cache's grow with the photos, but are the system's file cache seen from this process: the
-kernel may drop them at any time and read them again. RSS, the sum of both, says nothing of the
-need. On a GPU, device residency keeps all training pixels in "GPU memory".
+Memory is the peak of the training process during steps and validation. "private" is Linux's
+RssAnon: memory that the process wrote and the machine must hold, mostly backbone and activations.
+"mapped" is RssFile plus RssShmem: pages of files, such as library code and the image cache. The
+pages of the cache grow with the images, but they are part of the system's file cache: the kernel
+may drop them at any time and read them again. So RSS, the sum of both, does not show how much is
+needed. On a GPU, device residency keeps all training pixels in "GPU memory".
 
-The folder for temporary files (TMPDIR) takes the caches: 1 MB for a photo, 7 GB by default.
+The temporary folder (TMPDIR) holds the caches: 1 MB per image, 7 GB by default.
 """
 
 import argparse
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
 RESIDENCIES = ("device", "stream")
-VAL_PHOTOS = 128  # of the smallest set and of each slice that is timed, at most: one batch
+VAL_PHOTOS = 128  # at most, of the smallest dataset and of each timed slice: one batch
 FLAT = 0.10
 COLUMNS: tuple[table.Column, ...] = (
     ("step_ms", "step, ms/image", "{:.2f}", True),
     ("val_ms", "validation, ms/image", "{:.2f}", False),
-    ("cache_seconds", "cache, s per 1,000 photos", "{:.1f}", False),
+    ("cache_seconds", "cache, s per 1,000 images", "{:.1f}", False),
     ("private_gb", "private memory, GB", "{:.3f}", True),
     ("mapped_gb", "mapped, GB", "{:.2f}", False),
     ("gpu_gb", "GPU memory, GB", "{:.2f}", False),
 )
-# the columns that no number of photos should change
+# columns that should not depend on the number of images
 LEVEL = {"step_ms": "step", "val_ms": "validation", "cache_seconds": "cache",
          "private_gb": "private memory"}  # fmt: skip
 
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
-    """Measures a training on each set, and prints the table. Raises ChildError."""
+    """Measure training on each dataset and print the table. Raises ChildError."""
     factors = sorted(set(options.factors))
     write_backbone(scratch / "backbone", options.model, seed=0)
     jobs, counts = {}, {}
@@ -72,7 +72,7 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
         work = Work(
             photos=str(place),
             backbone=str(scratch / "backbone"),
-            # no set has smaller batches than another
+            # the same for every dataset
             batch_size=min(options.batch_size, counts[factors[0]]["train"]),
             epochs=1,
             device=options.device,
@@ -83,8 +83,8 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
         jobs[factor] = {"work": asdict(work), "cache": cache, "steps": options.steps,
                         "val_photos": val_photos}  # fmt: skip
     print(
-        f"{options.model}, random weights; photos of {photos}; batches of {work.batch_size},"
-        f" {options.steps} steps a process; {cores()} cores"
+        f"{options.model}, random weights; images from {photos}; batches of {work.batch_size},"
+        f" {options.steps} steps per process; {cores()} cores"
     )
     builds = {factor: _build(factor, jobs[factor], scratch) for factor in factors}
     runs = measure_all(jobs, counts, builds, options.rounds, scratch)
@@ -94,9 +94,9 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
     smallest, ratio_heading = list(rows)[: len(RESIDENCIES)], f"ratio to {factors[0]}x"
     print(
         f"\n{runs[0]['device']} {runs[0]['precision']}, median (least to most) of {options.rounds},"
-        " cache: of one building\n"
+        " cache: built once\n"
     )
-    print("\n".join(table.markdown(rows, COLUMNS, "train photos", ratio_heading, smallest)))
+    print("\n".join(table.markdown(rows, COLUMNS, "train images", ratio_heading, smallest)))
     print(f"\n{flat}")
     if options.json:
         facts = {
@@ -114,7 +114,7 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
 
 def _build(factor: int, job: dict[str, Any], scratch: Path) -> dict[str, Any]:
     built = child.measure(Path(__file__).resolve(), "cache", job, scratch, look=False)
-    print(f"cache of {factor}x: {built['photos']:,} photos in {built['seconds']:.1f} s", flush=True)
+    print(f"cache of {factor}x: {built['photos']:,} images in {built['seconds']:.1f} s", flush=True)
     return built
 
 
@@ -125,7 +125,7 @@ def measure_all(
     rounds: int,
     scratch: Path,
 ) -> list[dict[str, Any]]:
-    """`rounds` runs of each set and residency, in turn. Raises ChildError."""
+    """Run each dataset and residency `rounds` times, in turn. Raises ChildError."""
     settings = [(factor, residency) for factor in jobs for residency in RESIDENCIES]
     runs = []
     for number, setting in child.in_turn(settings, rounds):
@@ -148,7 +148,7 @@ def measure_all(
 
 
 def with_ratios(rows: dict[str, table.Row]) -> dict[str, table.Row]:
-    """Adds each median's ratio to that of the smallest set with the same residency."""
+    """Add the ratio of each median to that of the smallest dataset with the same residency."""
     smallest: dict[str, table.Row] = {}
     for name, row in rows.items():
         reference = smallest.setdefault(name.split()[-1], row)
@@ -159,18 +159,18 @@ def with_ratios(rows: dict[str, table.Row]) -> dict[str, table.Row]:
 
 
 def flatness(rows: dict[str, table.Row]) -> str:
-    """One line: of each column whether all its ratios are within FLAT of 1, and the farthest."""
+    """Describe in one line if all ratios of each column are within FLAT of 1."""
     said = []
     for key, name in LEVEL.items():
         ratios = [row[key]["ratio"] for row in rows.values() if "ratio" in row[key]]
-        if ratios:  # none of memory that the system does not tell
+        if ratios:  # none if the system does not report the memory
             far = max(ratios, key=lambda ratio: abs(ratio - 1))
             said.append(f"{name} {'yes' if abs(far - 1) <= FLAT else 'no'} ({far:.2f})")
     return f"flat within {100 * FLAT:.0f} % (ratio farthest from 1): " + ", ".join(said)
 
 
 def worker(task: str, job_json: str, folder: str) -> int:
-    """One measurement in this process; the last line that it prints is its result in JSON."""
+    """Measure in this process and print the result as a last line of JSON."""
     job = json.loads(job_json)
     os.environ["FLOWERTUNE_CACHE"] = job["cache"]
     from peers import growth
@@ -198,10 +198,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser(__doc__, model="vit_tiny", batch_size=16)
     number = command.at_least_one
     parser.add_argument("--factors", type=number, nargs="+", default=[1, 4, 16],
-                        help="how many times the photos; default: 1 4 16")  # fmt: skip
+                        help="multiples of the images (default: 1 4 16)")  # fmt: skip
     parser.add_argument("--base-photos", type=number, default=340,
-                        help="train photos of factor 1, at most; default: 340")  # fmt: skip
-    parser.add_argument("--steps", type=number, default=40, help="that are timed; default: 40")
+                        help="maximum of train images at factor 1 (default: 340)")  # fmt: skip
+    parser.add_argument("--steps", type=number, default=40, help="timed steps (default: 40)")
     return parser
 
 

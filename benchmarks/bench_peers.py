@@ -1,20 +1,20 @@
-"""Times the same LoRA training by flowertune and by what people would use instead.
+"""Time the same LoRA training with flowertune and with its alternatives.
 
     python benchmarks/bench_peers.py --model vit_b32 --batch-size 64 --rounds 3 --json peers.json
 
 Peers: `hf_trainer` (transformers' Trainer, CLIPImageProcessor, peft), `notebook` (a loop with
 torchvision, open_clip and peft on Linear layers), `peft_mha` (the same loop, peft's wrapper of
-nn.MultiheadAttention). All train LoRA of one rank on q, k, v and out of every block of one random
-backbone, and a linear head, on the same photos, and validate after each epoch. `peft_mha` trains
-one update for q, k and v together, so three quarters of the others' LoRA. flowertune standardizes
-what its head gets, by frozen features; `flowertune_plain_head`, to be named among --peers, is
-flowertune without that, as the peers are.
+nn.MultiheadAttention). All train a linear head and LoRA of the same rank on q, k, v and out of
+every block of one random backbone, on the same images, and validate after each epoch. `peft_mha`
+trains one update for q, k and v together, so three quarters of the LoRA parameters. flowertune
+standardizes the input of its head with frozen features; `--peers flowertune_plain_head` measures
+flowertune without that, like the peers.
 
-Each run is a fresh process. "training" is decoding and training without validation: for flowertune
-with the building of its photo cache (train and val, from nothing) and the frozen features that its
-head is standardized by; for the others with their DataLoaders. "whole process" is from start to
-exit: imports, model, validation, for flowertune also the final evaluation and all files of a run.
-All get GOMP_SPINCOUNT, which flowertune else would have alone.
+Each run is a new process. "training" is decoding and training without validation: for flowertune it
+includes building the image cache (train and val, from scratch) and the frozen features of the head;
+for the others it includes their DataLoaders. "whole process" is from start to exit: imports, model
+and validation, for flowertune also the final evaluation and all files of a run. All processes get
+the GOMP_SPINCOUNT that flowertune sets for itself.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import Any
 from peers import child, command, table
 from peers.work import Work, cores, link_photos, write_backbone
 
-# each with what it needs beside what flowertune itself needs
+# packages that each needs in addition to those of flowertune
 NEEDS = {
     "flowertune": (),
     "flowertune_plain_head": (),
@@ -46,12 +46,12 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
-    """Measures a training by each, and prints the table. Raises ChildError."""
+    """Measure training with each and print the table. Raises ChildError."""
     names = []
     for name in ("flowertune", *options.peers):
         missing = [each for each in NEEDS[name] if importlib.util.find_spec(each) is None]
         if missing:
-            print(f"left out: {name} needs {', '.join(missing)}: pip install '.[bench]'")
+            print(f"skipped: {name} needs {', '.join(missing)}: pip install '.[bench]'")
         else:
             names.append(name)
 
@@ -65,12 +65,12 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
         epochs=options.epochs,
         device=options.device,
         precision=options.precision,
-        # one that never gets a batch only costs its start
+        # no more workers than batches: a worker without a batch only costs its start
         workers=min(cores(), batches) if options.workers is None else options.workers,
     )
     print(
         f"{options.model}, random weights; {counts['train']} train and {counts['val']} val"
-        f" photos of {photos}; batches of {work.batch_size}, {work.epochs} epochs,"
+        f" images from {photos}; batches of {work.batch_size}, {work.epochs} epochs,"
         f" LoRA of rank {work.rank} on q, k, v, out; {cores()} cores"
     )
     runs = measure_all(names, work, options.rounds, scratch)
@@ -97,14 +97,14 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
 
 
 def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> list[dict[str, Any]]:
-    """`rounds` runs of each, in turn; each round begins with another one. Raises ChildError."""
+    """Run each `rounds` times, in turn; each round starts with another. Raises ChildError."""
     runs = []
     for number, name in child.in_turn(names, rounds):
         run = child.measure(Path(__file__).resolve(), name, asdict(work), scratch)
         runs.append(run)
         print(
             f"round {number} of {rounds}, {name}: {run['seconds']:.1f} s,"
-            f" {run['images_per_second']:.1f} photos/s, loss {run['loss']:.3f},"
+            f" {run['images_per_second']:.1f} images/s, loss {run['loss']:.3f},"
             f" val top-1 {run['val_top1']:.3f}",
             flush=True,
         )
@@ -112,7 +112,7 @@ def measure_all(names: list[str], work: Work, rounds: int, scratch: Path) -> lis
 
 
 def worker(name: str, work_json: str, folder: str) -> int:
-    """One training in this process; the last line that it prints is its result in JSON."""
+    """Train once in this process and print the result as a last line of JSON."""
     work, scratch = Work(**json.loads(work_json)), Path(folder)
     if name.startswith("flowertune"):
         from peers import ours
@@ -138,17 +138,17 @@ def _parser() -> argparse.ArgumentParser:
     others = [name for name in NEEDS if name != "flowertune"]
     peers = [name for name in others if not name.startswith("flowertune")]
     parser.add_argument(
-        "--peers", nargs="*", default=peers, choices=others, help=f"default: {' '.join(peers)}"
+        "--peers", nargs="*", default=peers, choices=others, help=f"(default: {' '.join(peers)})"
     )
-    parser.add_argument("--limit", type=command.at_least_one, help="photos of each split, at most")
+    parser.add_argument("--limit", type=command.at_least_one, help="maximum of images per split")
     parser.add_argument("--epochs", type=command.at_least_one, default=8)
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
-        help="auto: bf16 where the GPU has it, else fp32",
+        help="auto: bf16 if the GPU supports it, otherwise fp32",
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=int,
-        help="of the peers' DataLoaders; default: as many as cores, and batches in an epoch",
+        help="of the peers' DataLoaders (default: one per core, at most one per batch)",
     )  # fmt: skip
     return parser
 

@@ -1,18 +1,18 @@
-"""Times the answers of a trained model to a folder of JPEGs, by flowertune and by open_clip alone.
+"""Time predictions of a trained model on a folder of JPEGs, with flowertune and with open_clip.
 
     python benchmarks/bench_predict.py --rounds 3 --json predict.json
 
-`flowertune` is `flowertune.load(RUN).stream(photos)`, what `flowertune predict` prints. `open_clip`
-is the same model without it: open_clip's own preprocessing in a DataLoader with `--workers`
-processes, its image tower with the run's LoRA in the weights, and the run's head, in batches of the
-same size. Each measurement is a fresh process, and they alternate. "photos/s" is from the first
-photo to the last answer, with the model loaded and warm; "whole process" is from start to exit.
-Both get GOMP_SPINCOUNT, which flowertune else would have alone. The run is trained first, on two
-photos a class, with DeiT-Tiny (--backbone names another open_clip directory).
+`flowertune` is `flowertune.load(RUN).stream(images)`, the predictions of `flowertune predict`.
+`open_clip` is the same model without flowertune: open_clip's preprocessing in a DataLoader with
+`--workers` processes, its image tower with the run's LoRA merged, and the run's head, in batches of
+the same size. Each measurement is a new process, and they alternate. "images/s" is from the first
+image to the last prediction, with the model loaded and warm; "whole process" is from start to exit.
+Both get the GOMP_SPINCOUNT that flowertune sets for itself. The run is trained first, on two images
+per class, with DeiT-Tiny (--backbone names another open_clip directory).
 
-`--copies N` answers the photos N times over, by links: what grows with their number shows beside
-what does not. "private memory" is what the measuring process wrote itself (RssAnon), at its peak
-between the first photo and the last; a DataLoader's processes come on top of it.
+`--copies N` predicts the images N times, as links, to show what grows with their number. "private
+memory" is memory that the measuring process wrote itself (RssAnon), at its peak between the first
+image and the last; it excludes the processes of the DataLoader.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from peers.work import cores, link_photos
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "peft", "pillow")
 WARM_UP = 2  # batches
 COLUMNS: tuple[table.Column, ...] = (
-    ("photos_per_second", "photos/s", "{:.1f}", True),
+    ("photos_per_second", "images/s", "{:.1f}", True),
     ("process_seconds", "whole process, s", "{:.1f}", True),
     ("private_gb", "private memory, GB", "{:.3f}", True),
 )
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
-    """Trains the run, measures who answers, and prints the table. Raises ChildError."""
+    """Train the run, measure predictions and print the table. Raises ChildError."""
     run = _trained(options, photos, scratch)
     runs = []
     for number, (name, copies) in child.in_turn(_settings(options), options.rounds):
@@ -52,18 +52,18 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
         job = {"run": str(run), "photos": str(place), "batch_size": options.batch_size,
                "workers": options.workers}  # fmt: skip
         measured = child.measure(Path(__file__).resolve(), name, job, scratch, look=False)
-        measured["name"] = f"{name}, {measured['photos']:,} photos"
+        measured["name"] = f"{name}, {measured['photos']:,} images"
         runs.append(measured)
         print(
             f"round {number} of {options.rounds}, {measured['name']}:"
-            f" {measured['photos_per_second']:.1f} photos/s",
+            f" {measured['photos_per_second']:.1f} images/s",
             flush=True,
         )
     runs.sort(key=lambda each: (each["photos"], each["name"]))
     rows = with_ratios(table.spreads(runs, COLUMNS), runs)
     without = [name for name, row in rows.items() if "ratio" not in row["photos_per_second"]]
     print(f"\n{runs[0]['device']}, {cores()} cores, median (least to most) of {options.rounds}\n")
-    print("\n".join(table.markdown(rows, COLUMNS, "who", "flowertune / it", without)))
+    print("\n".join(table.markdown(rows, COLUMNS, "library", "flowertune / it", without)))
     print(f"\n{agreement(runs)}")
     if options.json:
         for each in runs:
@@ -74,7 +74,7 @@ def compare(options: argparse.Namespace, photos: Path, scratch: Path) -> None:
 
 
 def _settings(options: argparse.Namespace) -> list[tuple[str, int]]:
-    """Who answers how many times over: open_clip alone the smallest number."""
+    """Names and copies; open_clip only with the fewest copies."""
     ours = [("flowertune", copies) for copies in sorted(set(options.copies))]
     return [*ours, ("open_clip", ours[0][1])]
 
@@ -95,7 +95,7 @@ def _trained(options: argparse.Namespace, photos: Path, scratch: Path) -> Path:
 
 
 def with_ratios(rows: dict[str, table.Row], runs: list[dict[str, Any]]) -> dict[str, table.Row]:
-    """Adds to open_clip's medians flowertune's over them, for as many photos."""
+    """Add the ratio of flowertune's medians to open_clip's for the same number of images."""
     ours = {run["photos"]: run["name"] for run in runs if run["name"].startswith("flowertune")}
     for run in runs:
         if run["name"] != ours[run["photos"]]:
@@ -107,16 +107,16 @@ def with_ratios(rows: dict[str, table.Row], runs: list[dict[str, Any]]) -> dict[
 
 
 def agreement(runs: list[dict[str, Any]]) -> str:
-    """One line: on how many photos both gave the same answer."""
+    """Describe in one line on how many images both predict the same class."""
     theirs = next(run for run in runs if run["name"].startswith("open_clip"))
     ours = next(run for run in runs if run["photos"] == theirs["photos"] and run is not theirs)
     pairs = list(zip(ours["answers"], theirs["answers"], strict=True))
     same = sum(first == second for first, second in pairs)
-    return f"the same answer on {same:,} of {len(pairs):,} photos"
+    return f"same prediction on {same:,} of {len(pairs):,} images"
 
 
 def worker(name: str, job_json: str, folder: str) -> int:
-    """One measurement in this process; the last line that it prints is its result in JSON."""
+    """Measure in this process and print the result as a last line of JSON."""
     job = json.loads(job_json)
     from peers.memory import MemoryWatch
 
@@ -126,7 +126,7 @@ def worker(name: str, job_json: str, folder: str) -> int:
     model = flowertune.load(job["run"])
     paths = sorted(path for path in Path(job["photos"]).rglob("*") if path.is_file())
     if name == "flowertune":
-        memory.keep_freed()  # as the command does
+        memory.keep_freed()  # like flowertune predict
         answers = _by_flowertune
     else:
         from peers import plain_clip
@@ -160,10 +160,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", type=Path, default=shared / "weights/deit-tiny-imagenet",
                         help="an open_clip directory")  # fmt: skip
     parser.add_argument("--workers", type=int, default=cores(),
-                        help="processes of the DataLoader; default: the cores")  # fmt: skip
-    parser.add_argument("--limit", type=command.at_least_one, help="photos of a split, at most")
+                        help="processes of the DataLoader (default: one per core)")  # fmt: skip
+    parser.add_argument("--limit", type=command.at_least_one, help="maximum of images per split")
     parser.add_argument("--copies", type=command.at_least_one, nargs="+", default=[1],
-                        help="how many times the photos; default: 1")  # fmt: skip
+                        help="multiples of the images (default: 1)")  # fmt: skip
     return parser
 
 

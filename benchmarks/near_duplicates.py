@@ -1,10 +1,10 @@
-"""How many copies `flowertune data check` finds, and which photos it takes for the same picture.
+"""Measure how many modified copies `flowertune data check` finds, and list the duplicates.
 
-    python benchmarks/near_duplicates.py PHOTOS      # a minute for 1,000 photos
+    python benchmarks/near_duplicates.py PHOTOS      # a minute for 1,000 images
 
-Copies every photo below PHOTOS in several ways, and prints for each way the share that is taken
-for the same picture as its original; then the photos that are taken for one another as they are,
-for a person to look at.
+Modifies every image below PHOTOS in several ways, and prints for each way the share of copies that
+are found to duplicate their originals. Then it lists the duplicates among the originals, to check
+by eye.
 """
 
 import argparse
@@ -23,12 +23,12 @@ Copy = Callable[[Image.Image], Image.Image]
 
 
 def resized(width: float, height: float) -> Copy:
-    """To these shares of the sides."""
+    """Resize by these factors."""
     return lambda image: image.resize((round(image.width * width), round(image.height * height)))
 
 
 def recompressed(quality: int) -> Copy:
-    """As a JPEG of this quality."""
+    """Compress as JPEG of this quality."""
 
     def copy(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
@@ -39,7 +39,7 @@ def recompressed(quality: int) -> Copy:
 
 
 def cropped(share: float, left: float) -> Copy:
-    """Without `share` of each side, of which `left` goes at the left and at the top."""
+    """Crop `share` of each side, of which the share `left` is cut at the left and the top."""
 
     def copy(image: Image.Image) -> Image.Image:
         width, height = image.size
@@ -50,7 +50,7 @@ def cropped(share: float, left: float) -> Copy:
 
 
 def mirrored(image: Image.Image) -> Image.Image:
-    """Left is right."""
+    """Flip left and right."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
 
     def spectra(path: Path) -> list[PerceptualHash]:
-        """The photo's, and each copy's."""
+        """Hashes of the image and of each copy."""
         pictures = [photo := decode_image(image_bytes(path))]
         for steps in COPIES.values():
             image = photo
@@ -98,7 +98,7 @@ def main() -> None:
     for group in np.unique(groups):
         members = (groups == group).nonzero()[0]
         if len(members) > 1:
-            print("the same:", *(paths[place].relative_to(folder) for place in members))
+            print("duplicates:", *(paths[place].relative_to(folder) for place in members))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of the synthetic species, and say how many pictures a second are drawn.
+"""Generate a contact sheet of the synthetic species, and time the generator.
 
 python scripts/draw_species.py --output docs/species.png
 """
@@ -14,11 +14,11 @@ from flowertune.data.sources.synthetic.dataset import picture
 from flowertune.data.sources.synthetic.scene import EVENING, draw_picture
 from flowertune.data.sources.synthetic.species import SPECIES, sample_attributes
 
-GAP = 2  # pixels between pictures
+GAP = 2  # pixels between images
 
 
 def contact_sheet(seed: int, pictures: int, columns: int) -> Image.Image:
-    """`pictures` of each species side by side, `columns` species a row."""
+    """Place `pictures` images of each species side by side, `columns` species per row."""
     strips = []
     for name in SPECIES:
         drawn = [picture(seed, "train", name, number) for number in range(pictures)]
@@ -32,7 +32,7 @@ def contact_sheet(seed: int, pictures: int, columns: int) -> Image.Image:
 
 
 def pictures_per_second(count: int) -> float:
-    """Pictures of random attributes drawn in one second of CPU time by this process."""
+    """Images of random attributes that this process generates per second of CPU time."""
     rng = np.random.default_rng(0)
     shown = [sample_attributes(rng, frozenset()) for _ in range(count)]
     start = time.process_time()
@@ -43,19 +43,19 @@ def pictures_per_second(count: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="the PNG file to write")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, default=3, help="of each species")
-    parser.add_argument("--columns", type=int, default=4, help="species a row")
-    parser.add_argument("--count", type=int, default=1000, help="pictures to time; 0: none")
+    parser.add_argument("--pictures", type=int, default=3, help="images per species")
+    parser.add_argument("--columns", type=int, default=4, help="species per row")
+    parser.add_argument("--count", type=int, default=1000, help="images to time; 0: none")
     arguments = parser.parse_args()
     sheet = contact_sheet(arguments.seed, arguments.pictures, arguments.columns)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(256).save(arguments.output, optimize=True)  # a third of the size in full color
+    sheet.quantize(256).save(arguments.output, optimize=True)  # a third of the size of full color
     print(f"{arguments.output}: {sheet.width} x {sheet.height}", list(SPECIES))
     if arguments.count:
         speed = pictures_per_second(arguments.count)
-        print(f"{speed:.0f} pictures of 64 x 64 a second of CPU time")
+        print(f"{speed:.0f} images of 64 x 64 per second of CPU time")
 
 
 if __name__ == "__main__":

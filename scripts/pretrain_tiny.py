@@ -1,23 +1,22 @@
-"""Train the built-in tiny CLIP from scratch on drawn flowers and captions of their attributes.
+"""Train the built-in tiny CLIP from scratch on synthetic flowers and captions of their attributes.
 
     python scripts/pretrain_tiny.py --seed 0
 
 writes open_clip_config.json, open_clip_model.safetensors (float16) and training.json to
-src/flowertune/assets/tiny. The combinations of main attributes of the downstream species
-(flowertune.data.sources.synthetic.species.HELD_OUT) are never drawn here, and the pictures are
-taken in other conditions (pretraining_data.GARDEN here, EVENING there).
+src/flowertune/assets/tiny. It never generates the main attribute combinations of the downstream
+species (flowertune.data.sources.synthetic.species.HELD_OUT), and uses other conditions
+(pretraining_data.GARDEN instead of EVENING).
 
-What makes so little compute go far:
-- The pictures are drawn once, into memory, and used several times: shifted, mirrored, and each
-  time under a fresh caption that states another part of the attributes.
-- Targets are multi-positive: a caption fits every picture of the batch that has all the
-  attributes it states, not only the picture it was written for (as in supervised contrastive
-  learning, Khosla et al. 2020). With so few words most batches hold such pairs.
-- Linear classifiers read each attribute off the joint embedding. Pictures and captions share
-  them, which pulls the two towers to the same place from the first step on. They are dropped
-  at the end.
-- For the first part of the steps the image tower sees half of its patches (FLIP, Li et al.
-  2023), which is nearly twice as fast; the rest of the training sees them all.
+To get far with little compute:
+- The images are generated once, into memory, and used several times: shifted, mirrored, and each
+  time with a new caption that states other attributes.
+- Targets are multi-positive: a caption matches every image of the batch that has all the
+  attributes it states, not only its own image (as in supervised contrastive learning, Khosla et
+  al. 2020). With so few words, most batches contain such pairs.
+- Linear classifiers predict each attribute from the joint embedding. Images and captions share
+  them, which aligns the two towers from the first step on. They are dropped at the end.
+- In the first part of the steps, the image tower sees half of its patches (FLIP, Li et al. 2023),
+  which is nearly twice as fast.
 """
 
 import argparse
@@ -58,7 +57,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         },
         "text_cfg": {
             "context_length": CONTEXT_LENGTH,
-            "vocab_size": 49408,  # that of open_clip's own tokenizer
+            "vocab_size": 49408,  # of open_clip's tokenizer
             "width": 64,
             "heads": 2,
             "layers": 2,
@@ -73,18 +72,18 @@ CONFIG: dict[str, dict[str, Any]] = {
     },
 }
 OUTPUT = Path(__file__).parents[1] / "src/flowertune/assets/tiny"
-SHIFT = 4  # pixels, each way
+SHIFT = 4  # pixels in each direction
 
 
 class AttributeHeads(nn.Module):
-    """Reads each attribute off an embedding (B, E); one classifier for both towers."""
+    """Linear classifiers of each attribute from an embedding (B, E), shared by both towers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in VALUES.values())
 
     def loss(self, embedding: Tensor, codes: Tensor, stated: Tensor) -> Tensor:
-        """Mean cross-entropy over the attributes that are stated; codes and stated are (B, A)."""
+        """Mean cross-entropy over the stated attributes; codes and stated are (B, A)."""
         total = embedding.new_zeros(())
         for index, head in enumerate(self.heads):
             each = F.cross_entropy(head(10 * embedding), codes[:, index], reduction="none")
@@ -93,7 +92,7 @@ class AttributeHeads(nn.Module):
 
 
 def contrastive_loss(image: Tensor, text: Tensor, fits: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy; positive is every pair where fits[i, j]: caption j is true of i."""
+    """Symmetric cross-entropy; fits[i, j]: caption j is true of image i."""
     logits = scale * image @ text.T
     target = fits.float()
     images = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
@@ -102,14 +101,14 @@ def contrastive_loss(image: Tensor, text: Tensor, fits: Tensor, scale: Tensor) -
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) to what the image tower takes."""
+    """Normalize uint8 pixels (B, 3, H, W) for the image tower."""
     mean = torch.tensor(MEAN).view(3, 1, 1)
     std = torch.tensor(STD).view(3, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
 
 def shifted_and_mirrored(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """One shift for the batch, and one mirroring for each picture."""
+    """Shift the batch as a whole, and mirror each image at random."""
     x, y = rng.integers(0, 2 * SHIFT + 1, 2).tolist()
     padded = F.pad(pixels.float(), (SHIFT,) * 4, mode="replicate")
     crop = padded[:, :, y : y + SIZE, x : x + SIZE]
@@ -122,7 +121,7 @@ def train(arguments: argparse.Namespace, started: float) -> CLIP:
     codes = torch.tensor(
         [[values.index(getattr(each, name)) for name, values in VALUES.items()] for each in shown]
     )
-    print(f"{len(shown)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{len(shown)} images generated in {time.monotonic() - started:.0f} s", flush=True)
 
     torch.manual_seed(arguments.seed)
     model = CLIP(**CONFIG["model_cfg"])
@@ -158,7 +157,7 @@ def train(arguments: argparse.Namespace, started: float) -> CLIP:
         fits = (same | ~stated[None]).all(2)
 
         images = normalize(shifted_and_mirrored(pixels[torch.from_numpy(batch)], rng))
-        # PyTorch's fused attention is several times slower than the plain one here: bfloat16, CPU.
+        # in bfloat16 on the CPU, fused attention is several times slower than the plain one
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image = model.encode_image(images)
             text = model.encode_text(tokenize([c.text for c in captions]))
@@ -189,7 +188,7 @@ def train(arguments: argparse.Namespace, started: float) -> CLIP:
 
 @torch.inference_mode()
 def embed(model: CLIP, split: str, photos_per_species: int) -> Tensor:
-    """(species, photos, E) unit embeddings of the pictures that `data=synthetic` draws."""
+    """Unit embeddings (species, images, E) of the images of `data=synthetic`."""
     pictures = [
         picture(0, split, species, number)
         for species in SPECIES
@@ -201,7 +200,7 @@ def embed(model: CLIP, split: str, photos_per_species: int) -> Tensor:
 
 
 def measure(model: CLIP, test_per_species: int, train_per_species: int) -> dict[str, float]:
-    """Top-1 on downstream species: zero-shot with the descriptions, and a linear probe."""
+    """Top-1 on the downstream species: zero-shot with descriptions, and linear probe."""
     tokenize = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     with torch.inference_mode():
         lines = ["a photo of " + description(attributes) for attributes in SPECIES.values()]
@@ -234,14 +233,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=16000, help="how many are drawn")
+    parser.add_argument("--pictures", type=int, default=16000, help="images to generate")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument(
-        "--half-sight", type=float, default=0.75, help="share of steps with half the patches"
+        "--half-sight", type=float, default=0.75, help="fraction of steps with half of the patches"
     )
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that draw")
-    parser.add_argument("--threads", type=int, default=1, help="that train")
-    parser.add_argument("--look", type=int, default=0, help="measure every so many steps; 0: never")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="to generate with")
+    parser.add_argument("--threads", type=int, default=1, help="to train with")
+    parser.add_argument("--look", type=int, default=0, help="steps between measurements; 0: never")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -1,4 +1,4 @@
-"""What only the pretraining of the built-in CLIP draws: pictures by day, and captions of them."""
+"""Images by day and captions, for the pretraining of the built-in CLIP."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from flowertune.data.sources.synthetic.species import (
     sentence,
 )
 
-# Pretraining: plants in a garden, by day.
+# plants in a garden, by day
 GARDEN = Conditions(
     size=1.0,
     spread=0.055,
@@ -35,14 +35,14 @@ _OPENINGS = ("", "", "a photo of ", "a picture of ", "a close view of ", "in the
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence, and the names of the attributes that it states."""
+    """A sentence and the names of the attributes that it states."""
 
     text: str
     stated: frozenset[str]
 
 
 def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
-    """Sample a caption for pretraining: one in three states all, the rest leave parts out."""
+    """Sample a caption: one in three states all attributes, the rest omit some."""
     parts = list(PARTS)
     if rng.random() > 1 / 3:
         parts = [part for part in parts if rng.random() < 0.7] or ["color"]
@@ -52,17 +52,17 @@ def caption(attributes: Attributes, rng: np.random.Generator) -> Caption:
 
 
 def draw_one(seed_and_number: tuple[int, int]) -> tuple[np.ndarray, Attributes]:
-    """Picture `number` of the pool: its pixels and what it shows."""
+    """Generate an image of the pool: pixels and attributes."""
     rng = np.random.default_rng(seed_and_number)
     attributes = sample_attributes(rng, HELD_OUT)
     return draw_picture(attributes, GARDEN, rng), attributes
 
 
 def draw_pool(seed: int, count: int, processes: int) -> tuple[Tensor, list[Attributes]]:
-    """(count, 3, SIZE, SIZE) uint8 pixels, and the attributes of each picture."""
+    """Generate images: pixels (count, 3, SIZE, SIZE) uint8, and their attributes."""
     pixels = torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8)
     attributes = []
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the processes started here: one core each
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one core per process started here
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         numbers = ((seed, number) for number in range(count))
         for number, (picture, shown) in enumerate(pool.imap(draw_one, numbers, chunksize=250)):

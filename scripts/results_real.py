@@ -1,9 +1,9 @@
-"""Train the table's methods on real photos with three seeds, and write the table into RESULTS.md.
+"""Train all methods on real images with three seeds, and write the table into RESULTS.md.
 
-    make results-real        # FLOWERTUNE_SHARED names the folder with photos and weights
+    make results-real        # FLOWERTUNE_SHARED names the folder with images and weights
 
-Runs that are finished are kept, so it can be stopped and started; the table is written after each.
-One that fails is named at the end and does not stop the rest.
+Finished runs are kept, so it can be stopped and restarted; the table is updated after each run.
+Failed runs are listed at the end and do not stop the others.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results-real")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--table-only", action="store_true", help="write the table, train nothing")
+    parser.add_argument("--table-only", action="store_true", help="only write the table")
     options = parser.parse_args()
     shared = Path(os.environ.get("FLOWERTUNE_SHARED", ROOT.parent / "shared")).resolve()
     failed = []
-    # seed by seed, so that a table of all methods comes soon
+    # seed by seed, for an early table of all methods
     for seed in () if options.table_only else SEEDS:
         for method in options.methods:
             words = [
@@ -53,17 +53,17 @@ def main() -> int:
 
 
 def write_table(document: Path, runs: Path, failed: list[tuple[str, int]]) -> None:
-    """Puts the table of the finished runs between the two marks of the document.
+    """Write the table of the finished runs between the two marks of the document.
 
-    What `failed` may yet have a run: of another preset, whose number is not this one's.
+    Omits runs in `failed`: their directories may hold results of an earlier preset.
     """
     text = document.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     lines = [
         "| method | val top-1 of seeds " + ", ".join(map(str, SEEDS))
-        + " | mean | deviation | 95 % interval of the mean | mean per class | trained parameters "
-        "| best epoch | minutes a run |",
+        + " | mean | std | 95 % interval of the mean | mean per class | trainable parameters "
+        "| best epoch | minutes per run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method in METHODS:
@@ -77,19 +77,19 @@ def write_table(document: Path, runs: Path, failed: list[tuple[str, int]]) -> No
 
 
 def read(run: Path) -> dict[str, Any] | None:
-    """The results of a finished run."""
+    """Read the results of a finished run, or None."""
     path = run / "results.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def row(method: str, found: list[dict[str, Any] | None]) -> str:
-    """A line of the table; a method below its probe is marked."""
+    """Render a row of the table; marks a method below its probe."""
     done = [results for results in found if results is not None]
     top1 = [100 * results["splits"]["val"]["top1"] for results in done]
     per_class = [100 * results["splits"]["val"]["mean_per_class"] for results in done]
     mean = statistics.mean(top1)
     probe = 100 * done[0]["baselines"]["linear_probe"]["splits"]["val"]["top1"]
-    interval = std = "needs two runs"
+    interval = std = "needs 2 runs"
     if len(top1) > 1:
         half = t_half_width(top1)
         interval = f"{max(mean - half, 0):.1f} to {min(mean + half, 100):.1f}"

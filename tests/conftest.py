@@ -1,20 +1,20 @@
-"""A small open_clip model, runs without training, real photos, a full disk."""
+"""Fixtures: a small open_clip model, runs without training, real images, a full disk."""
 
 import os
 
-# What a person has set for their own work must not reach the tests, nor the processes they start;
-# before the imports, as libraries read it then.
+# Settings of the user must not reach the tests and their processes. Clear them before the imports,
+# as libraries read them then.
 SETTINGS = (
     "FLOWERTUNE_", "HF_", "HUGGING", "HYDRA_", "KMP_", "LC_", "MKL_", "MLFLOW_", "OMP_",
     "TRANSFORMERS_", "WANDB_", "XDG_",
     "CLICOLOR", "COLUMNS", "FORCE_COLOR", "LANG", "LINES", "NO_COLOR",
 )  # fmt: skip
 for _name in [name for name in os.environ if name.startswith(SETTINGS)]:
-    if _name != "FLOWERTUNE_SHARED":  # where real photos are, see CONTRIBUTING.md
+    if _name != "FLOWERTUNE_SHARED":  # folder of real images, see CONTRIBUTING.md
         del os.environ[_name]
-os.environ["OMP_NUM_THREADS"] = "1"  # one test a core: pytest -n auto
+os.environ["OMP_NUM_THREADS"] = "1"  # one core per test: pytest -n auto
 
-# Shapes in signatures are checked in tests, and in tests alone; before these modules are imported.
+# Check shapes in signatures, in tests only; must run before these modules are imported.
 from jaxtyping import install_import_hook
 
 SHAPED = (
@@ -73,7 +73,7 @@ PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 
 @pytest.fixture(autouse=True)
 def _loggers_speak() -> None:
-    """Hydra quietens the loggers that it finds, for every test that comes after."""
+    """Hydra disables existing loggers, for all later tests."""
     logging.getLogger().setLevel(logging.WARNING)
     for logger in logging.root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger):
@@ -81,7 +81,7 @@ def _loggers_speak() -> None:
 
 
 def _roughen(model: nn.Module) -> None:
-    """Weights as if trained: no bias left at zero, no norm at one; exact in float16."""
+    """Make weights look trained: no zero biases, no norms of one; exact in float16."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -112,12 +112,12 @@ def _write(folder: Path, model_cfg: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_folder() -> Callable[[str], Path]:
-    """`shared_folder("data/flowers17")`: real photos or weights, or the test is skipped."""
+    """`shared_folder("data/flowers17")`: real images or weights; skips the test without them."""
     place = Path(os.environ.get("FLOWERTUNE_SHARED", Path(__file__).parents[2] / "shared"))
 
     def shared_folder(name: str) -> Path:
         if not (place / name).is_dir():
-            pytest.skip(f"there is no {place / name} (FLOWERTUNE_SHARED names the place)")
+            pytest.skip(f"{place / name} does not exist; set FLOWERTUNE_SHARED")
         return place / name
 
     return shared_folder
@@ -125,7 +125,7 @@ def shared_folder() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def refusal() -> Callable[[Callable[[], object]], str]:
-    """`refusal(call)`: the one line with which the call is refused."""
+    """`refusal(call)`: the one-line UsageError that the call raises."""
 
     def refusal(call: Callable[[], object]) -> str:
         with pytest.raises(UsageError) as caught:
@@ -139,7 +139,7 @@ def refusal() -> Callable[[Callable[[], object]], str]:
 
 @pytest.fixture
 def rehearsing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A rehearsal leaves this process as it is, and its photos in a folder of the test's own."""
+    """A rehearsal keeps the state of this process, and caches images in the test's folder."""
     monkeypatch.setenv("FLOWERTUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(setup, "make_deterministic", lambda enabled, device: None)
     monkeypatch.setattr(memory, "keep_freed", lambda: True)
@@ -147,7 +147,7 @@ def rehearsing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """`fill_disk()`: from here on no file of ours reaches the disk any more."""
+    """`fill_disk()`: from now on, writing a file fails with a full disk."""
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -195,13 +195,13 @@ def _compose(*words: str) -> Config:
 
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., Config]:
-    """`compose(words...)`: the config of the run that these words ask for."""
+    """`compose(words...)`: the config of a run with these arguments."""
     return _compose
 
 
 @pytest.fixture(scope="session")
 def config() -> Config:
-    """A config to claim a run's directory with; its run is called `first`."""
+    """A config of a run named `first`."""
     return _compose("method=mixup", "experiment=quickstart", "run.name=first")
 
 
@@ -214,14 +214,14 @@ def _finished(root: Path, config: Config, name: str = "first") -> Run:
 
 @pytest.fixture(scope="session")
 def finished() -> Callable[..., Run]:
-    """`finished(root, config, name="first")`: the least that makes a run a finished one."""
+    """`finished(root, config, name="first")`: a minimal finished run."""
     return _finished
 
 
 def _finish(
     config: Config, val: float | None = 0.5, test: float | None = 0.5, probe: float = 0.4
 ) -> int:
-    """A run as a training leaves it for tables, with these accuracies; nothing is trained."""
+    """Write a run with these accuracies, as far as tables need it, without training."""
     assert config.run.name is not None
     run, finished = resume.find_run(Path(config.run.root), config.run.name, asdict(config))
     if finished:
@@ -273,5 +273,5 @@ def _finish(
 
 @pytest.fixture(scope="session")
 def finish() -> Callable[..., int]:
-    """`finish(config, val=..., test=..., probe=...)` in place of a training."""
+    """`finish(config, val=..., test=..., probe=...)`: write a run instead of training."""
     return _finish

@@ -1,1 +1,1 @@
-"""The same training by flowertune and by what people would use instead; see bench_peers.py."""
+"""The same training with flowertune and with its alternatives; see bench_peers.py."""

@@ -1,4 +1,4 @@
-"""A run in a process of its own, and what it took: seconds and memory."""
+"""Run a measurement in a new process, with its seconds and memory."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from typing import Any, TypeVar
 
 import psutil
 
-# What flowertune sets for itself: idle threads of OpenMP soon leave the cores to a DataLoader.
+# as flowertune sets for itself: idle OpenMP threads soon leave the cores to a DataLoader
 SPIN_COUNT = "10000"
-LOOK_EVERY = 2.0  # seconds between two looks at the memory, each of which walks through its pages
-# What forked processes share counts once in pss; rss counts it in each of them.
+LOOK_EVERY = 2.0  # seconds between readings of the memory, each of which walks all pages
+# pss counts the memory that forked processes share once, rss once per process
 MEMORY = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
 
 Name = TypeVar("Name")
 
 
 class ChildError(Exception):
-    """A run ended with another exit code than 0; the text is the end of what it said."""
+    """A run ended with a nonzero exit code; the text is the end of its output."""
 
 
 def in_turn(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
-    """Round (from 1) and name: each name once a round, and each round begins with another one."""
+    """Yield round (from 1) and name: each name once per round, starting with another each time."""
     for number in range(rounds):
         start = number % len(names)
         for name in (*names[start:], *names[:start]):
@@ -37,10 +37,10 @@ def in_turn(names: Sequence[Name], rounds: int) -> Iterator[tuple[int, Name]]:
 def measure(
     script: Path, name: str, work: Mapping[str, Any], scratch: Path, look: bool = True
 ) -> dict[str, Any]:
-    """What `script --worker name` says of its `work`, with the whole process's numbers.
+    """Run `script --worker name` on `work`; return its result with seconds and memory.
 
-    Without `look` nobody looks at its memory from outside: a look at pss walks through all pages
-    that are mapped, and takes the longer the more they are. Raises ChildError.
+    `look=False` skips the memory: reading pss walks all mapped pages, so it gets slower with their
+    number. Raises ChildError.
     """
     command = [sys.executable, str(script), "--worker", name, json.dumps(work)]
     environment = {"GOMP_SPINCOUNT": SPIN_COUNT, **os.environ, "HF_HUB_OFFLINE": "1"}
@@ -60,19 +60,19 @@ def measure(
         said.seek(0)
         lines = said.read().splitlines()
     if process.returncode:
-        raise ChildError(f"{name} ended with {process.returncode}: " + "\n".join(lines[-15:]))
-    # a library may say something at the very end
+        raise ChildError(f"{name} exited with {process.returncode}: " + "\n".join(lines[-15:]))
+    # libraries may print something after it
     result = next(line for line in reversed(lines) if line.startswith("{"))
     memory = {"memory_bytes": peak} if look else {}
     return {"name": name, **json.loads(result), "process_seconds": seconds, **memory}
 
 
 def _memory(pid: int) -> int:
-    """Bytes of a process and all that it started."""
+    """Bytes of a process and its children."""
     total = 0
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # it ended between two looks
+            with suppress(psutil.NoSuchProcess):  # it has ended
                 total += getattr(process.memory_full_info(), MEMORY)
     return total

@@ -1,4 +1,4 @@
-"""How the benchmarks begin and end, what they ask for and say of the machine: all alike."""
+"""Command line and output that all benchmarks share."""
 
 import argparse
 import json
@@ -23,10 +23,10 @@ def run(
     benchmark: Callable[[argparse.Namespace, Path, Path], None],
     worker: Callable[[str, str, str], int],
 ) -> int:
-    """A benchmark's exit code: 2 without photos, 1 where a process of its own failed.
+    """Run a benchmark and return its exit code: 2 without images, 1 if one of its processes failed.
 
-    `benchmark(options, photos, scratch)` measures and prints, with a folder for what it leaves;
-    `worker` is called in the processes that `child.measure` starts.
+    `benchmark(options, photos, scratch)` measures and prints, with a temporary folder; `worker` is
+    called in the processes that `child.measure` starts.
     """
     if sys.argv[1:2] == ["--worker"]:
         return worker(*sys.argv[2:])
@@ -45,7 +45,7 @@ def run(
 
 
 def parser(description: str | None, model: str, batch_size: int) -> argparse.ArgumentParser:
-    """One that knows --model, --photos, --batch-size, --device, --rounds and --json."""
+    """Make a parser with --model, --photos, --batch-size, --device, --rounds and --json."""
     shared = Path(os.environ.get("FLOWERTUNE_SHARED", ROOT.parent / "shared"))
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -55,13 +55,13 @@ def parser(description: str | None, model: str, batch_size: int) -> argparse.Arg
                       help="train/ and val/ with class folders")  # fmt: skip
     made.add_argument("--batch-size", type=at_least_one, default=batch_size)
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    made.add_argument("--rounds", type=at_least_one, default=3, help="runs of each")
-    made.add_argument("--json", type=Path, help="a file for everything that was measured")
+    made.add_argument("--rounds", type=at_least_one, default=3, help="runs per setting")
+    made.add_argument("--json", type=Path, help="file for all measurements")
     return made
 
 
 def at_least_one(text: str) -> int:
-    """An option's number, refused below 1."""
+    """Parse an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -69,17 +69,17 @@ def at_least_one(text: str) -> int:
 
 
 def missing_splits(photos: Path) -> str | None:
-    """What is wrong with a folder that lacks train/ or val/, and what to do; None if nothing is."""
+    """Error message if the folder lacks train/ or val/, otherwise None."""
     if all((photos / split).is_dir() for split in ("train", "val")):
         return None
     return (
-        f"{photos} holds no train/ and val/: --photos DIR names such a folder,"
-        " FLOWERTUNE_SHARED the one with data/flowers17"
+        f"{photos}: has no train/ and val/; name a folder that has them with --photos DIR, or the"
+        " parent of data/flowers17 with FLOWERTUNE_SHARED"
     )
 
 
 def write_json(path: Path, facts: dict[str, Any], packages: Iterable[str]) -> None:
-    """`facts` beside the machine and the versions of `packages` (None: not installed)."""
+    """Write facts, machine and versions of packages (None: not installed)."""
     about = {
         "machine": {"platform": platform.platform(), "cores": cores()},
         "packages": {name: _version(name) for name in packages},

@@ -1,4 +1,4 @@
-"""What bench_growth.py measures, in this process: a cache being built, steps and validation."""
+"""Measurements of bench_growth.py in this process: cache building, steps and validation."""
 
 import time
 from contextlib import closing
@@ -24,7 +24,7 @@ VAL_CALLS = 5
 
 
 def cache_building(config: Config) -> dict[str, Any]:
-    """Seconds from listed photos to the finished cache of all splits, and the memory it took."""
+    """Measure seconds and memory from the listed images to the finished cache of all splits."""
     backbone, cache = model_factory.load_backbone(config.backbone, config.seed), cache_root()
     dataset = factory.list_images(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
@@ -42,10 +42,10 @@ def cache_building(config: Config) -> dict[str, Any]:
 
 
 def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[str, Any]:
-    """Milliseconds an image of training and of validation, and the memory that both take.
+    """Measure milliseconds per image of training and validation, and the memory of both.
 
-    The memory of preparing (weights are read, the model is built) stands apart from theirs, and so
-    do the seconds of the first look at all pixels, which maps their pages and verifies them.
+    Separately: the memory of the setup (reading weights, building the model), and the seconds of
+    the first reading of all pixels, which maps their pages and verifies them.
     """
     watch = MemoryWatch()
     training = prepare(config, ConsoleReporter())
@@ -75,7 +75,7 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
 
 
 def _step_ms(training: BenchTraining, steps: int) -> float:
-    """Of an image, from the first of `steps` steps to the last, with their data."""
+    """Milliseconds per image, from the first of `steps` steps to the last, with their data."""
     training.state.step.classifier.train()
     with closing(training.steps()) as stream:
         for _ in range(WARM_UP):
@@ -90,7 +90,7 @@ def _step_ms(training: BenchTraining, steps: int) -> float:
 
 
 def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
-    """Of an image, over slices of `photos` photos each, from the first of val to the last."""
+    """Milliseconds per image, over slices of `photos` images spread over val."""
     compute, settings = training.setup.compute, config.trainer
     stored = training.setup.cached.splits["val"].eval_pixels
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
@@ -113,4 +113,4 @@ def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
 
 
 def _unseen(description: str, done: int, total: int | None) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""

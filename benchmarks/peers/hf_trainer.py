@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with peft's LoRA on transformers' CLIP."""
+"""Train with transformers' Trainer and peft's LoRA on transformers' CLIP."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from peers.work import (
     epoch_result,
 )
 
-# open_clip's names in a block, and transformers'
+# names inside a block in open_clip and transformers
 BLOCK_NAMES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -37,7 +37,7 @@ BLOCK_NAMES = {
 
 
 def tower(backbone: Path) -> transformers.CLIPVisionModelWithProjection:
-    """transformers' image tower of the shape of an open_clip directory, with its weights."""
+    """Load the image tower of an open_clip directory into transformers."""
     model = json.loads((backbone / "open_clip_config.json").read_text())["model_cfg"]
     vision = model["vision_cfg"]
     config = transformers.CLIPVisionConfig(
@@ -57,7 +57,7 @@ def tower(backbone: Path) -> transformers.CLIPVisionModelWithProjection:
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's image tower under transformers' names."""
+    """Weights of open_clip's image tower under the names of transformers."""
     own = {name.removeprefix("visual."): each for name, each in state.items()
            if name.startswith("visual.")}  # fmt: skip
     vision = "vision_model."
@@ -86,7 +86,7 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Classifier(nn.Module):
-    """Image tower and linear head, as Trainer wants a model: a dict with the loss."""
+    """Image tower and linear head; returns a dict with the loss, as Trainer expects."""
 
     def __init__(self, visual: nn.Module, embedding_dim: int, classes: int) -> None:
         super().__init__()
@@ -94,13 +94,13 @@ class Classifier(nn.Module):
         self.head = nn.Linear(embedding_dim, classes)
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) and labels (B,) -> loss and logits (B, C)."""
+        """Map images (B, 3, H, W) and labels (B,) to loss and logits (B, C)."""
         logits = self.head(self.visual(pixel_values=pixel_values).image_embeds)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
 class Stopwatch(transformers.TrainerCallback):
-    """The seconds of each epoch's training and validation."""
+    """Seconds of training and validation per epoch."""
 
     def __init__(self) -> None:
         self.train: list[float] = []
@@ -123,7 +123,7 @@ class Stopwatch(transformers.TrainerCallback):
 
 
 def run(work: Work, scratch: Path) -> dict[str, Any]:
-    """One training, validated after each epoch."""
+    """Train once, with validation after each epoch."""
     transformers.set_seed(work.seed)
     compute = choose_compute(work.device, work.precision)
     visual = tower(Path(work.backbone))

@@ -1,22 +1,22 @@
-"""This process's memory while something runs: what it needs, apart from what the kernel may drop.
+"""Peak memory of this process during a task, without pages that the kernel may drop.
 
-Looked at from inside, so that a peak belongs to a piece of the work and not to the whole process.
+Read from inside the process, so that a peak belongs to the task and not to the whole process.
 """
 
 import threading
 from pathlib import Path
 
-STATUS = Path("/proc/self/status")  # Linux alone tells the kinds of memory apart
-# RssAnon: what the process wrote itself; it stays, or goes to swap. RssFile and RssShmem: pages of
-# files that are mapped, on a disk and in a tmpfs.
+STATUS = Path("/proc/self/status")  # only on Linux
+# RssAnon: written by the process, stays in memory or swap. RssFile and RssShmem: mapped pages of
+# files, on a disk and in a tmpfs.
 KINDS = {"private_bytes": ("RssAnon",), "mapped_bytes": ("RssFile", "RssShmem")}
-LOOK_EVERY = 0.02  # seconds; a look takes some 50 microseconds, however many pages are mapped
+LOOK_EVERY = 0.02  # seconds; one reading takes about 50 microseconds, for any number of pages
 
 
 class MemoryWatch:
-    """A thread that looks at the memory until `peaks` is asked for; zeros where it cannot be told.
+    """Thread that reads the memory until `peaks` is called; zeros on systems other than Linux.
 
-    What a step takes and gives back between two looks is missed.
+    It misses memory that is allocated and freed between two readings.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class MemoryWatch:
         self._thread.start()
 
     def peaks(self) -> dict[str, int]:
-        """Bytes at the peak of each kind of memory, each at its own moment. Ends the watch."""
+        """Stop the thread and return the peak bytes of each kind, each at its own moment."""
         self._ended.set()
         self._thread.join()
-        self._look()  # the thread may have had no turn for long
+        self._look()  # the thread may not have run for long
         return self._most
 
     def _watch(self) -> None:
@@ -44,7 +44,7 @@ class MemoryWatch:
 
 
 def resident() -> dict[str, int]:
-    """Bytes of each kind of memory now, on Linux."""
+    """Current bytes of each kind of memory, on Linux."""
     fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return {
         kind: 1024 * sum(int(fields[name].split()[0]) for name in names)

@@ -1,8 +1,8 @@
-"""A loop as in a typical notebook: torchvision, open_clip's image tower, peft, autocast.
+"""Train with a loop as in a typical notebook: torchvision, open_clip's image tower, peft, autocast.
 
-Two peers share it. `notebook` opens each nn.MultiheadAttention into four Linear layers, as the
-code of CLIP-LoRA does (Zanella & Ben Ayed, 2024), and puts peft's LoRA on these. `peft_mha` leaves
-the attention as it is and takes peft's own wrapper for it: one update for q, k and v together.
+Two peers share it. `notebook` splits each nn.MultiheadAttention into four Linear layers, like the
+code of CLIP-LoRA (Zanella & Ben Ayed, 2024), and applies peft's LoRA to them. `peft_mha` keeps the
+attention and uses peft's wrapper of it: one update for q, k and v together.
 """
 
 import math
@@ -22,7 +22,7 @@ from peers.work import CLIP_NORM, HEAD_LR, LR, WARMUP_EPOCHS, WEIGHT_DECAY, Work
 
 
 class OpenAttention(nn.Module):
-    """nn.MultiheadAttention of a self-attention, with Linear layers that LoRA can be put on."""
+    """nn.MultiheadAttention of a self-attention, with Linear layers for LoRA."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class OpenAttention(nn.Module):
             layer.load_state_dict({"weight": weight, "bias": bias})
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, **_: Any) -> tuple[Tensor, None]:
-        """Tokens (B, N, D) -> (B, N, D), and None as nn.MultiheadAttention's weights."""
+        """Map tokens (B, N, D) to (B, N, D), and None like the weights of nn.MultiheadAttention."""
         batch, tokens, width = q.shape
         q, k, v = (
             each.view(batch, tokens, self.heads, -1).transpose(1, 2)
@@ -50,7 +50,7 @@ class OpenAttention(nn.Module):
 
 
 def tower(work: Work, opened: bool) -> nn.Module:
-    """open_clip's image tower with LoRA."""
+    """Load open_clip's image tower with LoRA."""
     visual = open_clip.create_model(f"local-dir:{work.backbone}").visual
     targets = ["attn"]
     if opened:
@@ -70,12 +70,12 @@ class Classifier(nn.Module):
         self.head = nn.Linear(embedding_dim, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> logits (B, C)."""
+        """Map images (B, 3, H, W) to logits (B, C)."""
         return self.head(self.visual(images))  # type: ignore[no-any-return]
 
 
 def run(work: Work, scratch: Path, *, opened: bool) -> dict[str, Any]:
-    """One training, validated after each epoch."""
+    """Train once, with validation after each epoch."""
     torch.manual_seed(work.seed)
     compute = choose_compute(work.device, work.precision)
     device = compute.device

@@ -1,4 +1,4 @@
-"""flowertune, run as its users run it; the numbers are read from the run directory."""
+"""Train with the flowertune command and read the measurements from the run directory."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from peers.work import Work, epoch_result
 
 
 def settings(work: Work) -> list[str]:
-    """The words for what is trained, on what."""
+    """Arguments for the training and its data."""
     return [
         "method=lora", "baselines=false",
         "data=folder", f"data.root={work.photos}",
@@ -21,19 +21,19 @@ def settings(work: Work) -> list[str]:
 
 
 def words(work: Work, root: Path, plain_head: bool) -> list[str]:
-    """What is typed after `flowertune`."""
+    """Arguments of the `flowertune` command."""
     head = ["head.standardize=false"] if plain_head else []
     return ["train", *settings(work), *head, f"run.root={root}", "run.name=bench"]
 
 
 def run(work: Work, scratch: Path, plain_head: bool) -> dict[str, Any]:
-    """One training with an empty cache of photos.
+    """Train once with an empty image cache.
 
-    Preparing is all between the first photo's decoding and the end of the last epoch that is
-    neither training nor validation: the decoding of train and val, the frozen features that a head
-    is standardized by where it is not `plain_head`, the best epoch's weights on the disk.
+    prepare_seconds covers everything from the first decoding to the end of the last epoch that is
+    neither training nor validation: decoding train and val, frozen features to standardize the head
+    (without `plain_head`), and writing the weights of the best epoch.
     """
-    # this folder's time is that of its one entry, which is made when the decoding begins
+    # its mtime is set when its only entry is created, at the start of decoding
     cache = scratch / "cache_parent"
     cache.mkdir()
     os.environ["FLOWERTUNE_CACHE"] = str(cache / "cache")

@@ -1,4 +1,4 @@
-"""Photos as a notebook loads them: ImageFolder, torchvision's transforms, a DataLoader."""
+"""Load images like a notebook: ImageFolder, torchvision's transforms, a DataLoader."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from peers.work import CROP_SCALE, EVAL_BATCH_SIZE, FLIP, PREPROCESS, Work
 
 
 def crop_and_flip(size: int) -> Callable[[Any], Any]:
-    """The training augmentation, from picture to picture (size, size)."""
+    """Training augmentation, from PIL image to PIL image (size, size)."""
     return transforms.Compose(  # type: ignore[no-any-return]
         [
             transforms.RandomResizedCrop(
@@ -24,7 +24,7 @@ def crop_and_flip(size: int) -> Callable[[Any], Any]:
 
 
 def to_input() -> Callable[[Any], Any]:
-    """From picture to normalized tensor (3, H, W)."""
+    """Convert a PIL image to a normalized tensor (3, H, W)."""
     return transforms.Compose(  # type: ignore[no-any-return]
         [
             transforms.ToTensor(),
@@ -34,7 +34,7 @@ def to_input() -> Callable[[Any], Any]:
 
 
 def resize_and_crop(size: int) -> Callable[[Any], Any]:
-    """The evaluation's middle square, from picture to picture (size, size)."""
+    """Center crop of the evaluation, from PIL image to PIL image (size, size)."""
     return transforms.Compose(  # type: ignore[no-any-return]
         [
             transforms.Resize(size, interpolation=InterpolationMode.BICUBIC),
@@ -44,12 +44,12 @@ def resize_and_crop(size: int) -> Callable[[Any], Any]:
 
 
 def folder(work: Work, split: str, *steps: Callable[[Any], Any]) -> datasets.ImageFolder:
-    """The photos of a split with their labels, decoded anew each time they are asked for."""
+    """Images of a split with their labels, decoded on each access."""
     return datasets.ImageFolder(str(Path(work.photos) / split), transforms.Compose(steps))
 
 
 def loader(dataset: Dataset[Any], work: Work, device: str, training: bool) -> DataLoader[Any]:
-    """Batches by `work.workers` processes that live through all epochs."""
+    """Batches from `work.workers` persistent processes."""
     return DataLoader(
         dataset,
         batch_size=work.batch_size if training else EVAL_BATCH_SIZE,

@@ -1,4 +1,4 @@
-"""A trained model by open_clip alone: its preprocessing in a DataLoader, its tower, the head."""
+"""Predict with open_clip alone: its preprocessing in a DataLoader, its image tower, the head."""
 
 import copy
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from flowertune.inference.predictor import Predictor
 from flowertune.models.backbone import TINY
 from flowertune.models.pretrained import quiet
 
-_made: dict[str, Any] = {}  # of this process: a tower is built once
+_made: dict[str, Any] = {}  # one tower per process
 
 
 class Photos(Dataset[Tensor]):
-    """Photos as open_clip's own example reads them."""
+    """Images read like in open_clip's example."""
 
     def __init__(self, paths: list[Path], transform: Any) -> None:
         self.paths, self.transform = paths, transform
@@ -33,7 +33,7 @@ class Photos(Dataset[Tensor]):
 
 
 def answers(model: Predictor, paths: list[Path], job: dict[str, Any]) -> Iterator[str]:
-    """The likeliest class of each photo."""
+    """Yield the predicted class of each image."""
     if not _made:
         _made["tower"], _made["transform"] = _tower(model)
     tower, head = _made["tower"], copy.deepcopy(model.classifier.head)
@@ -51,7 +51,7 @@ def answers(model: Predictor, paths: list[Path], job: dict[str, Any]) -> Iterato
 
 
 def _tower(model: Predictor) -> tuple[nn.Module, Any]:
-    """open_clip's image tower with the run's weights, and its preprocessing."""
+    """open_clip's image tower with the weights of the run, and its preprocessing."""
     with quiet():
         clip, _, transform = open_clip.create_model_and_transforms(
             f"local-dir:{model.config.backbone.path or TINY}", load_weights=False

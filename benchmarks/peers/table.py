@@ -1,4 +1,4 @@
-"""Medians, least and most, and ratios of the runs, as a Markdown table."""
+"""Render medians, minima, maxima and ratios of the runs as a Markdown table."""
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -7,22 +7,22 @@ from typing import Any
 OURS = "flowertune"
 Run = dict[str, Any]
 Column = tuple[str, str, str, bool]
-Row = dict[str, dict[str, float]]  # for each column: median, least, most, perhaps ratio
-# key of a run, heading, format, whether a ratio stands beside it
+Row = dict[str, dict[str, float]]  # by column: median, least, most, optional ratio
+# key of a run, heading, format, whether it has a ratio
 COLUMNS: tuple[Column, ...] = (
     ("seconds", "training, s", "{:.1f}", True),
-    ("images_per_second", "photos/s", "{:.1f}", False),
-    ("images_per_second_last_epoch", "photos/s, last epoch", "{:.1f}", True),
+    ("images_per_second", "images/s", "{:.1f}", False),
+    ("images_per_second_last_epoch", "images/s, last epoch", "{:.1f}", True),
     ("process_seconds", "whole process, s", "{:.1f}", True),
     ("memory_gb", "memory, GB", "{:.2f}", True),
     ("gpu_gb", "GPU memory, GB", "{:.2f}", True),
-    ("trainable_parameters", "trained parameters", "{:,.0f}", False),
+    ("trainable_parameters", "trainable parameters", "{:,.0f}", False),
     ("loss", "last training loss", "{:.3f}", False),
 )
 
 
 def spreads(runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, Row]:
-    """For each name and column: median, least, most. A key with _gb reads the run's _bytes."""
+    """Median, least and most by name and column. A key with _gb reads the run's _bytes."""
     found: dict[str, Row] = {}
     for name in dict.fromkeys(run["name"] for run in runs):
         found[name] = {}
@@ -37,9 +37,9 @@ def spreads(runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, Row]:
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Row]:
-    """The spreads, where it is asked for with the ratio.
+    """Spreads, with ratios in the columns that have them.
 
-    A ratio is flowertune's median over that peer's: below 1, flowertune took less.
+    A ratio is flowertune's median divided by the peer's: below 1, flowertune took less.
     """
     found = spreads(runs, COLUMNS)
     for columns in found.values():
@@ -51,8 +51,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Row]:
 
 
 def lines(runs: Sequence[Run]) -> list[str]:
-    """The table, a row for each name; nothing is said of a GPU that was not used."""
-    return markdown(summary(runs), COLUMNS, "who", "ratio", {OURS})
+    """Render the table, one row per name."""
+    return markdown(summary(runs), COLUMNS, "library", "ratio", {OURS})
 
 
 def markdown(
@@ -62,9 +62,9 @@ def markdown(
     ratio_heading: str,
     without_ratio: Collection[str],
 ) -> list[str]:
-    """A row for each name, under `first`, without the columns that are zero everywhere.
+    """Render one row per name, without columns of zeros.
 
-    `without_ratio` are the names that the others are compared with.
+    first: heading of the names. without_ratio: names that the others are compared with.
     """
     shown = [column for column in columns if any(row[column[0]]["most"] for row in rows.values())]
     heads = [first]

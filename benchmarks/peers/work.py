@@ -1,4 +1,4 @@
-"""What is to be trained, for flowertune and its peers alike."""
+"""The training that flowertune and its peers do."""
 
 import json
 import os
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# flowertune's defaults, so that everybody takes the same steps
+# flowertune's defaults, for the same steps everywhere
 LR, HEAD_LR, WEIGHT_DECAY = 1e-3, 5e-3, 1e-2
 WARMUP_EPOCHS = 1
 CLIP_NORM = 1.0
 CROP_SCALE, FLIP = (0.35, 1.0), 0.5
 EVAL_BATCH_SIZE = 128
 
-# CLIP's own; what photos are normalized by
+# CLIP's preprocessing
 PREPROCESS = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
@@ -37,10 +37,10 @@ MODELS = ("vit_b32", "vit_tiny")
 
 @dataclass(frozen=True)
 class Work:
-    """One training: rank and alpha of LoRA on q, k, v and out of every block, a linear head.
+    """One training: LoRA of rank and alpha on q, k, v and out of every block, and a linear head.
 
-    `photos` holds train/ and val/ with class folders, `backbone` is an open_clip directory.
-    `workers` are the processes of a DataLoader. `device` and `precision` may be "auto".
+    photos: folder with train/ and val/ of class folders. backbone: an open_clip directory.
+    workers: processes of a DataLoader. device and precision may be "auto".
     """
 
     photos: str
@@ -56,7 +56,7 @@ class Work:
 
 
 def write_backbone(folder: Path, model: str, seed: int) -> None:
-    """An open_clip directory of that shape with random weights."""
+    """Write an open_clip directory with random weights."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -82,10 +82,10 @@ def link_photos(
     splits: Sequence[str] = ("train", "val"),
     copies: int = 1,
 ) -> dict[str, int]:
-    """Links to the photos of the splits, at most `limit` of each; returns how many links.
+    """Link to the images of the splits, at most `limit` of each; return the number of links.
 
-    Photos are taken from the classes in turn, so that a class more or less has one photo more.
-    Each is linked `copies` times, under other names: `0.jpg`, `0.copy-1.jpg`, `0.copy-2.jpg`.
+    Images are taken from the classes in turn, so class sizes differ by at most one. Each is linked
+    `copies` times, under other names: `0.jpg`, `0.copy-1.jpg`, `0.copy-2.jpg`.
     """
     counts = {}
     for split in splits:
@@ -100,20 +100,20 @@ def link_photos(
             for copy in range(copies):
                 name = f"{photo.stem}.copy-{copy}{photo.suffix}" if copy else photo.name
                 (place / name).symlink_to(photo.resolve())
-            photo.read_bytes()  # nobody is the first to wait for the disk
+            photo.read_bytes()  # so that no run waits for the disk
         counts[split] = copies * len(turns[:limit])
     return counts
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def epoch_result(
     train_seconds: list[float], val_seconds: list[float], photos: int, prepare_seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Seconds and photos a second of a training, from the seconds of its epochs."""
+    """Seconds and images/s of a training, from the seconds of its epochs."""
     seconds = prepare_seconds + sum(train_seconds)
     return {
         "seconds": seconds,

@@ -1,4 +1,4 @@
-"""The benchmark of growth: the sets that it makes, each row of its table, what it calls flat."""
+"""bench_growth.py: its datasets, the rows of its table, and flatness."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(medians: dict[str, float]) -> dict[str, table.Row]:
-    """Rows that took so many milliseconds a step, and one of all else."""
+    """Rows with these milliseconds per step, and 1 in all other columns."""
     one = {"median": 1.0, "least": 1.0, "most": 1.0}
     return {
         name: {key: dict(one) for key, *_ in bench_growth.COLUMNS} | {"step_ms": {"median": step}}
@@ -47,7 +47,7 @@ def rows_of(medians: dict[str, float]) -> dict[str, table.Row]:
     }
 
 
-def test_copies_are_the_same_photos_under_other_names_in_their_classes(
+def test_copies_are_links_under_other_names_in_the_same_classes(
     drawn: Path, tmp_path: Path
 ) -> None:
     assert link_photos(drawn, tmp_path, 4, ("train",), copies=4) == {"train": 16}
@@ -59,7 +59,7 @@ def test_copies_are_the_same_photos_under_other_names_in_their_classes(
     assert not (tmp_path / "val").exists()
 
 
-def test_ratios_are_to_the_smallest_set_with_the_same_residency() -> None:
+def test_ratios_are_to_the_smallest_dataset_with_the_same_residency() -> None:
     rows = bench_growth.with_ratios(
         rows_of({"6 device": 2.0, "6 stream": 4.0, "24 device": 2.1, "24 stream": 4.8})
     )
@@ -70,14 +70,14 @@ def test_ratios_are_to_the_smallest_set_with_the_same_residency() -> None:
     assert "step no (1.20), validation yes (1.00)" in bench_growth.flatness(rows)
 
 
-def test_flatness_names_what_became_cheaper_too() -> None:
+def test_flatness_also_covers_lower_cost() -> None:
     rows = bench_growth.with_ratios(rows_of({"6 device": 2.0, "24 device": 1.7}))
     assert "step no (0.85)" in bench_growth.flatness(rows)
     rows = bench_growth.with_ratios(rows_of({"6 device": 2.0, "24 device": 1.9}))
     assert "step yes (0.95)" in bench_growth.flatness(rows)
 
 
-# in a process of its own, which has no memory left over from other tests
+# in a new process, without memory of other tests
 WATCHED = """
 import json, sys
 import numpy as np
@@ -93,8 +93,8 @@ print(json.dumps({kind: (peak - before[kind]) / size for kind, peak in peaks.ite
 """
 
 
-@pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell")
-def test_mapped_pages_are_not_called_private(tmp_path: Path) -> None:
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="needs /proc/self/status")
+def test_mapped_pages_do_not_count_as_private(tmp_path: Path) -> None:
     path = tmp_path / "pixels"
     path.write_bytes(bytes(64 * 2**20))
     said = subprocess.run(
@@ -106,7 +106,7 @@ def test_mapped_pages_are_not_called_private(tmp_path: Path) -> None:
     assert grown["private_bytes"] == pytest.approx(2, rel=0.1)
 
 
-def test_missing_photos_are_one_line(tmp_path: Path) -> None:
+def test_missing_images_give_one_line(tmp_path: Path) -> None:
     done = bench(FLOWERTUNE_SHARED=str(tmp_path))
     assert done.returncode == 2
     assert done.stdout == ""
@@ -115,7 +115,7 @@ def test_missing_photos_are_one_line(tmp_path: Path) -> None:
     assert str(tmp_path / "data/flowers17") in line
 
 
-def test_each_set_and_residency_has_its_row(
+def test_each_dataset_and_residency_has_its_row(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
@@ -136,13 +136,13 @@ def test_each_set_and_residency_has_its_row(
     words = ["--photos", str(drawn), "--factors", "2", "1", "--base-photos", "4", "--rounds", "2"]
     monkeypatch.setattr(sys, "argv", ["bench_growth", *words, "--json", str(out)])
     assert bench_growth.main() == 0
-    # train and val, the smallest set first; the second round begins with another setting
+    # train and val, the smallest dataset first; the second round starts with another setting
     assert asked == ["8 device", "8 stream", "16 device", "16 stream",
                      "8 stream", "16 device", "16 stream", "8 device"]  # fmt: skip
     names = ["4 device", "4 stream", "8 device", "8 stream"]
     printed = capsys.readouterr().out.splitlines()
     rows = [line.split("|")[1].strip() for line in printed if line[:2] == "| "]
-    assert rows == ["train photos", "---", *names]
+    assert rows == ["train images", "---", *names]
     found = json.loads(out.read_text())
     assert list(found["summary"]) == names
     assert found["photos"] == {"1x": {"train": 4, "val": 4}, "2x": {"train": 8, "val": 8}}
@@ -151,9 +151,7 @@ def test_each_set_and_residency_has_its_row(
     assert "step no (2.00), validation yes (1.00), cache yes (1.00)" in found["flatness"]
 
 
-def test_a_training_is_measured_with_its_pixels_in_either_place(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_training_is_measured_with_both_residencies(drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "growth.json"
     done = bench(
         "--photos", str(drawn), "--factors", "2", "--base-photos", "4", "--steps", "1",

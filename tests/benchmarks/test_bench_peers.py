@@ -1,4 +1,4 @@
-"""The benchmark against peers: all do the same work, and the table says what was measured."""
+"""bench_peers.py: all peers do the same work, and the table has the measurements."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
-def test_transformers_tower_computes_what_open_clips_does(
+def test_the_tower_in_transformers_equals_the_one_in_open_clip(
     tmp_path: Path,
     small_config: dict[str, Any],
     write_open_clip: Callable[[Path, dict[str, Any]], Path],
@@ -60,7 +60,7 @@ def test_transformers_tower_computes_what_open_clips_does(
 
 
 @pytest.mark.parametrize(("opened", "matrices_per_block"), [(True, 8), (False, 6)])
-def test_notebooks_tower_is_open_clips_until_it_is_trained(
+def test_the_untrained_tower_of_the_notebook_equals_the_one_in_open_clip(
     small_dir: Path, images: torch.Tensor, opened: bool, matrices_per_block: int
 ) -> None:
     visual = open_clip.create_model(f"local-dir:{small_dir}").eval().visual
@@ -68,8 +68,7 @@ def test_notebooks_tower_is_open_clips_until_it_is_trained(
     adapted = notebook.tower(work, opened).eval()
     with torch.inference_mode():
         torch.testing.assert_close(adapted(images), visual(images), rtol=1e-4, atol=1e-4)
-    # of rank 4 and width 64; peft's wrapper of the whole attention has one A and three times B
-    # for q, k and v
+    # rank 4, width 64; peft's wrapper of the whole attention has one A and three Bs for q, k, v
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert trained == 3 * matrices_per_block * 4 * 64
 
@@ -89,7 +88,7 @@ def test_every_matrix_of_the_notebooks_lora_is_trained(
     assert [name for name, p in trained.items() if p.grad is None or not p.grad.any()] == []
 
 
-def test_photos_are_limited_and_taken_from_all_classes(drawn: Path, tmp_path: Path) -> None:
+def test_the_limit_takes_images_from_all_classes(drawn: Path, tmp_path: Path) -> None:
     assert link_photos(drawn, tmp_path / "five", 5) == {"train": 5, "val": 5}
     found = sorted(path.relative_to(tmp_path / "five/train").as_posix()
                    for path in (tmp_path / "five/train").glob("*/*"))  # fmt: skip
@@ -112,7 +111,7 @@ def test_table_has_medians_and_ratios() -> None:
     assert peer.startswith("| peer | 8.0 | 0.25 |")
 
 
-def test_missing_photos_are_one_line(tmp_path: Path) -> None:
+def test_missing_images_give_one_line(tmp_path: Path) -> None:
     done = bench(FLOWERTUNE_SHARED=str(tmp_path))
     assert done.returncode == 2
     assert done.stdout == ""
@@ -134,7 +133,7 @@ def test_all_peers_do_the_same_work(drawn: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:2] == "| "]
-    assert rows == ["who", "---", *names]
+    assert rows == ["library", "---", *names]
     runs = {run["name"]: run for run in found["runs"]}
     assert list(runs) == list(found["summary"]) == names
     head, width, rank = 3 * (192 + 1), 192, found["work"]["rank"]

@@ -1,4 +1,4 @@
-"""The benchmark of answers compares the same model with itself."""
+"""bench_predict.py: open_clip and flowertune run the same model."""
 
 import argparse
 from pathlib import Path
@@ -28,7 +28,7 @@ def colored(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_open_clip_alone_gives_the_answers_that_flowertune_gives(
+def test_open_clip_gives_the_same_predictions_as_flowertune(
     small_dir: Path, colored: Path, tmp_path: Path
 ) -> None:
     options = argparse.Namespace(backbone=small_dir, device="cpu")

@@ -1,4 +1,4 @@
-"""What the page says of a photo, without the page: classes, patches, nearest training photos."""
+"""Predictions, relevance maps and nearest training images of the demo, without the page."""
 
 import importlib.util
 import shutil
@@ -41,7 +41,7 @@ def answered(model: flowertune.Predictor, known: Neighbors, photo: Path) -> Expl
     return found
 
 
-def test_every_kind_of_model_answers_as_predict_does_and_knows_its_own_photos(
+def test_every_kind_of_model_predicts_like_predict_and_finds_its_own_images(
     kind: str, run_of: Callable[[str], Path], photos: list[Path]
 ) -> None:
     model = flowertune.load(run_of(kind))
@@ -61,7 +61,7 @@ def test_every_kind_of_model_answers_as_predict_does_and_knows_its_own_photos(
     assert own.similarity == pytest.approx(1, abs=1e-3)
 
 
-def test_the_nearest_are_those_whose_embeddings_have_the_largest_cosine(
+def test_the_nearest_images_have_the_largest_cosine_similarity(
     lora: Path, photos: list[Path]
 ) -> None:
     model = flowertune.load(lora)
@@ -78,7 +78,7 @@ def test_the_nearest_are_those_whose_embeddings_have_the_largest_cosine(
     assert [each.similarity for each in nearest] == pytest.approx(cosines[best].tolist(), abs=1e-4)
 
 
-def test_a_class_loses_more_with_the_patches_that_speak_for_it_than_with_the_others(
+def test_removing_the_most_relevant_patches_lowers_the_logit_most(
     lora: Path, photos: list[Path]
 ) -> None:
     model = flowertune.load(lora)
@@ -99,14 +99,14 @@ def test_a_class_loses_more_with_the_patches_that_speak_for_it_than_with_the_oth
     assert np.mean(rest) - np.mean(most) > 3 * abs(np.mean(rest) - np.mean(least))
 
 
-def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
+def test_missing_and_changed_training_images_are_left_out_and_listed(
     lora: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = flowertune.load(lora)
     whole, _ = read(model)
     few, _ = read(model, 7)
     assert len(few.paths) == 7
-    assert f"of 7 of the {len(whole.paths):,} training photos" in few.caption
+    assert f"of 7 of the {len(whole.paths):,} training images" in few.caption
     assert set(few.paths) < set(whole.paths)
     root = run_images.run_image_root(model.config.data)
     shutil.copytree(root, tmp_path / "photos")
@@ -120,18 +120,16 @@ def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
         f"{names[2]}: another picture than the run had",
     ]
     assert [p.relative_to(tmp_path / "photos") for p in known.paths] == [names[0], *names[3:]]
-    assert known.caption.startswith(
-        f"The nearest of {len(names) - 2:,} of the {len(names):,} training"
-    )
+    assert known.caption.startswith(f"Nearest of {len(names) - 2:,} of the {len(names):,} training")
 
-    assert read(model, 0)[0].caption == "No training photos were asked for"
+    assert read(model, 0)[0].caption == "No training images (--photos 0)"
     shutil.rmtree(tmp_path / "photos")
     known, _ = read(model)
-    assert known.caption == f"The training photos are not in {tmp_path / 'photos'} any more"
+    assert known.caption == f"The training images are no longer in {tmp_path / 'photos'}"
     assert known.nearest(torch.ones(512), 5) == []
 
 
-def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>\"'&"
     (picture := tmp_path / f"{evil.replace('/', '')}.png").touch()
     Image.new("RGB", (300, 200), "red").save(picture)
@@ -154,11 +152,11 @@ def test_no_name_is_taken_for_html(tmp_path: Path) -> None:
     assert "<img src=x" not in made
     assert "onerror=alert(1)&gt;&quot;&#x27;&amp;" in made
     assert "75.0 %" in made
-    assert "50.0 % (25.0 to 75.0) on 10 val photos" in made
-    assert "no such file" in made  # in place of the neighbor's picture
+    assert "50.0 % (25.0 to 75.0) on 10 val images" in made
+    assert "no such file" in made  # instead of the nearest image
 
 
-def test_what_cannot_be_served_is_refused_in_a_line(
+def test_bad_arguments_are_refused_in_one_line(
     lora: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

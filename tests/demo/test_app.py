@@ -1,4 +1,4 @@
-"""`flowertune demo` as a person meets it: in Chromium, with photos and with what are none."""
+"""`flowertune demo` in Chromium, with images and other files."""
 
 import base64
 import http.client
@@ -21,7 +21,7 @@ import flowertune
 
 pytestmark = [pytest.mark.demo, pytest.mark.usefixtures("quiet_commands")]
 
-SECONDS = 60  # to wait for anything, on a machine that is busy
+SECONDS = 60  # timeout, for busy machines
 DROP = """
 const bytes = Uint8Array.from(atob(arguments[1]), (each) => each.charCodeAt(0));
 const data = new DataTransfer();
@@ -40,7 +40,7 @@ if (arguments[0] === "paste") {
 
 @dataclass
 class Demo:
-    """A page that is served: its process, its address, and what the process may write to."""
+    """A served page: its process, its address, and the folders that must stay unchanged."""
 
     process: "subprocess.Popen[str]"
     url: str
@@ -48,7 +48,7 @@ class Demo:
     temporary: Path
 
     def files(self) -> set[Path]:
-        """All there is where a program might leave something."""
+        """Every path in the watched folders."""
         return {path for folder in self.watched for path in folder.rglob("*")}
 
 
@@ -86,7 +86,7 @@ def photos(drawn: Path) -> list[Path]:
 
 @pytest.fixture
 def page(browser: Any, demo: Demo) -> Callable[..., Any]:
-    """`page(width, scheme)`: the page, opened anew, with its place for photos."""
+    """`page(width, scheme)`: open the page and return its upload input."""
 
     def page(width: int = 1200, scheme: str = "light") -> Any:
         browser.show(demo.url, width, scheme)
@@ -95,7 +95,7 @@ def page(browser: Any, demo: Demo) -> Callable[..., Any]:
     return page
 
 
-PLACE = "#photos .upload-container:not(.icon-mode) input[type=file]"  # without photos in it
+PLACE = "#photos .upload-container:not(.icon-mode) input[type=file]"  # while empty
 
 
 def until(browser: Any, holds: Callable[[], Any]) -> Any:
@@ -107,7 +107,7 @@ def until(browser: Any, holds: Callable[[], Any]) -> Any:
 
 
 def cards(browser: Any, count: int) -> dict[str, Any]:
-    """So many cards by their titles, when the last is there and the place is free again."""
+    """The cards by title, once there are `count` and the upload box is empty."""
 
     def whole() -> Any:
         found = browser.find_elements("css selector", "#answers article")
@@ -119,7 +119,7 @@ def cards(browser: Any, count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_photos_are_answered_as_python_answers_them_and_no_one_else_is_asked(
+def test_predictions_equal_those_of_python_and_no_other_host_is_contacted(
     browser: Any,
     asked_for: Callable[[], list[str]],
     page: Callable[..., Any],
@@ -157,7 +157,7 @@ def test_photos_are_answered_as_python_answers_them_and_no_one_else_is_asked(
     assert others == []
 
 
-def test_whatever_is_uploaded_gets_a_message_and_the_next_photo_its_answer(
+def test_unreadable_files_get_a_message_and_the_next_image_its_prediction(
     browser: Any, page: Callable[..., Any], photos: list[Path], tmp_path: Path
 ) -> None:
     text, empty, huge, cut = (
@@ -173,8 +173,8 @@ def test_whatever_is_uploaded_gets_a_message_and_the_next_photo_its_answer(
     assert "not an image" in told["text.jpg"]
     assert "empty file" in told["empty.png"]
     assert "too large: more than 178,956,970 pixels" in told["huge.png"]
-    assert "gives no picture" in told["cut.png"]
-    assert "speak most for" in told[photos[0].name]
+    assert "Unreadable image" in told["cut.png"]
+    assert "that support" in told[photos[0].name]
 
 
 def said(browser: Any) -> str:
@@ -182,29 +182,29 @@ def said(browser: Any) -> str:
     return text
 
 
-def test_what_is_too_large_or_too_many_costs_nothing_else(
+def test_files_that_are_too_large_or_too_many_are_left_out(
     browser: Any, page: Callable[..., Any], photos: list[Path], tmp_path: Path
 ) -> None:
     with (tmp_path / "film.png").open("wb") as film:
         film.truncate(64 * 2**20 + 1)
     page().send_keys(f"{tmp_path / 'film.png'}\n{photos[0]}")
     (card,) = cards(browser, 1).values()
-    assert "speak most for" in card.text
-    assert "Left out, as larger than 64 MiB: film.png" in said(browser)
+    assert "that support" in card.text
+    assert "Left out (larger than 64 MiB): film.png" in said(browser)
 
     many = "\n".join(map(str, photos[:26]))
     page().send_keys(many)
     cards(browser, 24)
-    assert "2 more were left out: the page takes 24 at once" in said(browser)
-    assert "24 of 24 answered" in said(browser)
-    browser.find_element("css selector", PLACE).send_keys(many)  # the page keeps twice as many
+    assert "2 left out: at most 24 images at once" in said(browser)
+    assert "24 of 24 images done" in said(browser)
+    browser.find_element("css selector", PLACE).send_keys(many)  # the page shows up to 48
     cards(browser, 48)
     browser.find_element("css selector", PLACE).send_keys(str(photos[0]))
     cards(browser, 1)
 
 
 @pytest.mark.parametrize("where", ["paste", "body", "#photos", "#lead p"])
-def test_a_photo_can_be_pasted_and_dropped_also_while_others_are_answered(
+def test_an_image_can_be_pasted_and_dropped_while_others_are_in_progress(
     browser: Any, page: Callable[..., Any], photos: list[Path], tmp_path: Path, where: str
 ) -> None:
     chosen = [shutil.copy(photo, tmp_path / f"{n}.png") for n, photo in enumerate(photos[:6])]
@@ -212,11 +212,11 @@ def test_a_photo_can_be_pasted_and_dropped_also_while_others_are_answered(
     content = base64.b64encode(photos[1].read_bytes()).decode()
     browser.execute_script(DROP, where, content, "one more.png")
     found = cards(browser, 7)
-    assert "speak most for" in found["one more.png"].text
+    assert "that support" in found["one more.png"].text
     assert set(found) == {"one more.png", *(f"{n}.png" for n in range(6))}
 
 
-def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora: Path) -> None:
+def test_requests_of_other_pages_and_crafted_requests_are_refused(demo: Demo, lora: Path) -> None:
     address = demo.url.removeprefix("http://")
 
     def status(path: str, *, asked: Any = None, method: str | None = None, **headers: str) -> int:
@@ -261,7 +261,7 @@ def test_no_other_page_and_no_crafted_request_gets_at_anything(demo: Demo, lora:
     assert status("/gradio_api/upload", asked={}, **too_many) == 507
 
 
-def test_it_writes_into_a_temporary_folder_alone_and_ends_with_it(
+def test_it_writes_only_into_a_temporary_folder_and_removes_it(
     browser: Any, page: Callable[..., Any], demo: Demo, photos: list[Path], tmp_path: Path
 ) -> None:
     before = demo.files()
@@ -271,8 +271,8 @@ def test_it_writes_into_a_temporary_folder_alone_and_ends_with_it(
     assert demo.files() == before
     assert len(list(demo.temporary.rglob("mine.png"))) == 1
     browser.find_element("css selector", PLACE).send_keys("\n".join(map(str, photos[:24])))
-    until(browser, lambda: "of 24 answered" in said(browser))
-    demo.process.send_signal(signal.SIGINT)  # while it answers
+    until(browser, lambda: "of 24 images done" in said(browser))
+    demo.process.send_signal(signal.SIGINT)  # while in progress
     out, _ = demo.process.communicate(timeout=SECONDS)
     assert demo.process.returncode == 0
     assert "Traceback" not in out

@@ -1,4 +1,4 @@
-"""Runs as if trained, and a process that opens exports without flowertune."""
+"""Runs with random weights, and a process that opens exports without flowertune."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 @dataclass(frozen=True)
 class Left:
-    """A run that nothing was trained for, and its classifier, LoRA unmerged."""
+    """A run directory without training, and its classifier with LoRA unmerged."""
 
     run: Path
     classifier: Classifier
@@ -38,7 +38,7 @@ class Left:
 
 @pytest.fixture(scope="session")
 def val_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """val/<class>/*.png: of several shapes, one of them turned by its EXIF."""
+    """val/<class>/*.png of several shapes, one of them rotated by its EXIF orientation."""
     root = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for number, (width, height) in enumerate([(40, 50), (64, 33), (32, 32), (90, 47), (31, 80)]):
@@ -54,7 +54,7 @@ def val_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> Callable[..., Left]:
-    """`leave(root, *words, backbone=DIR)`: the run of these words; the photos are `val_photos`."""
+    """`leave(root, *words, backbone=DIR)`: a run of these arguments on `val_photos`."""
 
     def leave(root: Path, *words: str, backbone: Path = small_dir) -> Left:
         name = f"run-{len(list(root.iterdir())) if root.exists() else 0}"
@@ -101,9 +101,9 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
 def opened_alone(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., dict[str, list[list[float]]]]:
-    """`opened_alone(folders, photos, base=None)`: each export's logits by its card's own lines.
+    """`opened_alone(folders, photos, base=None)`: logits of each export, by folder.
 
-    In a process of its own, which cannot import flowertune. By the folder, in the photos' order.
+    Runs the code of the model card in a new process that cannot import flowertune.
     base: the open_clip directory that an adapter belongs to.
     """
 

@@ -1,4 +1,4 @@
-"""Runs the Python of exports' cards, on many photos at once, where there is no flowertune."""
+"""Run the Python example of each model card on many images at once, without flowertune."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-sys.modules["flowertune"] = None  # to import it is an error from here on
+sys.modules["flowertune"] = None  # makes importing it an error
 
 asked = json.load(sys.stdin)
 found = {}
@@ -18,8 +18,8 @@ for folder in asked["folders"]:
         r"```python\n(.*?)```", Path("README.md").read_text(encoding="utf-8"), re.S
     )
     several = (
-        code.replace('load("photo.jpg")', "numpy.concatenate([load(photo) for photo in PHOTOS])")
-        .replace('Image.open("photo.jpg")))]', "Image.open(photo))) for photo in PHOTOS]")
+        code.replace('load("image.jpg")', "numpy.concatenate([load(photo) for photo in PHOTOS])")
+        .replace('Image.open("image.jpg")))]', "Image.open(photo))) for photo in PHOTOS]")
         .replace("local-dir:BASE", f"local-dir:{asked['base']}")
     )
     assert "PHOTOS" in several, code

@@ -1,4 +1,4 @@
-"""`flowertune export`: what other programs make of it, and what it refuses."""
+"""`flowertune export`: other libraries give the same predictions, and bad input is refused."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def execute(words: list[str]) -> int:
 def exported(
     tmp_path_factory: pytest.TempPathFactory, leave: Leave, val_photos: Path
 ) -> dict[str, tuple[Path, Any]]:
-    """By kind: the folder of the export, and the run as it was left."""
+    """By kind: the exported folder and the run."""
     root = tmp_path_factory.mktemp("exported")
     made = {}
     for kind, words in KINDS.items():
@@ -55,7 +55,7 @@ def exported(
 
 
 @torch.no_grad()
-def test_other_libraries_alone_give_the_runs_answers(
+def test_other_libraries_alone_give_the_logits_of_the_run(
     exported: dict[str, tuple[Path, Any]],
     opened_alone: Callable[..., dict[str, list[list[float]]]],
     small_dir: Path,
@@ -82,11 +82,13 @@ def test_the_card_says_what_it_is_and_how_good(exported: dict[str, tuple[Path, A
     assert "made for a \\| test" in card
     assert json.loads((left.run / "environment.json").read_text())["weights_sha256"] in card
     assert re.search(
-        r"logits \S+e-0\d, of probabilities \S+e-\d\d, predictions equal on 5 val", card
+        r"logits differ by at most \S+e-0\d, probabilities by \S+e-\d\d, and predictions are equal "
+        "on 5 val images",
+        card,
     )
     listed = {line.split("`")[1] for line in card.splitlines() if line.startswith("- `")}
     assert listed | {"README.md"} == {path.name for path in folder.iterdir()}
-    assert "Licence: not known" in card  # of somebody's own backbone, whatever its tag
+    assert "License: unknown" in card  # a local backbone, whatever its tag
     assert json.loads((folder / "labels.json").read_text(encoding="utf-8"))[1] == "Gänseblümchen"
 
 
@@ -100,7 +102,7 @@ def test_nothing_in_an_export_names_a_place_of_this_machine(
                 assert str(place).encode() not in content, (file, place)
 
 
-def test_a_model_that_answers_otherwise_is_not_kept(
+def test_an_export_with_other_predictions_is_not_kept(
     exported: dict[str, tuple[Path, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -115,14 +117,14 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr(LinearHead, "as_linear", wrong)
     _, left = exported["open_clip lora"]
     words = [str(left.run), "--format", "open_clip", "--output", str(tmp_path / "new")]
-    with pytest.raises(ExportError, match="predictions differ on 5 val photos"):
+    with pytest.raises(ExportError, match="predictions differ on 5 val images"):
         execute(words)
     assert list(tmp_path.iterdir()) == []
     assert cli.main(["export", *words]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_full_disk_leaves_nothing_and_is_told_in_a_line(
+def test_a_full_disk_leaves_nothing_and_gives_one_line(
     exported: dict[str, tuple[Path, Any]],
     tmp_path: Path,
     fill_disk: Callable[[], None],
@@ -138,7 +140,7 @@ def test_a_full_disk_leaves_nothing_and_is_told_in_a_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_photos_it_compares_on_drawn_pictures_and_says_so(
+def test_without_the_images_of_the_run_it_compares_on_generated_ones(
     exported: dict[str, tuple[Path, Any]], val_photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
     _, left = exported["open_clip full"]
@@ -149,12 +151,12 @@ def test_without_the_photos_it_compares_on_drawn_pictures_and_says_so(
         assert cli.main(words) == 0
     finally:
         away.rename(val_photos)
-    assert "64 drawn pictures, as the run's photos are not where they were" in (
+    assert "64 generated images (the images of the run are missing)" in (
         " ".join(capsys.readouterr().out.split())
     )
 
 
-def test_what_a_format_cannot_hold_is_refused_with_those_that_can(
+def test_a_model_that_a_format_does_not_support_is_refused_and_the_formats_that_do_are_named(
     exported: dict[str, tuple[Path, Any]], refusal: Any, tmp_path: Path, leave: Leave,
     write_open_clip: Any, small_config: dict[str, Any],
 ) -> None:  # fmt: skip
@@ -164,17 +166,17 @@ def test_what_a_format_cannot_hold_is_refused_with_those_that_can(
 
     (_, vpt), (_, full) = exported["torch vpt"], exported["open_clip full"]
     _, layernorm = exported["open_clip layernorm"]
-    assert "take onnx or torch" in refused(vpt, "open_clip")
-    assert "take onnx or torch" in refused(vpt, "peft")
+    assert "use onnx or torch" in refused(vpt, "open_clip")
+    assert "use onnx or torch" in refused(vpt, "peft")
     for tower in (full, layernorm):
-        assert "take open_clip, onnx or torch" in refused(tower, "peft")
+        assert "use open_clip, onnx or torch" in refused(tower, "peft")
     tower = {**small_config["vision_cfg"], "no_ln_pre": True}
     other = write_open_clip(tmp_path / "other", {**small_config, "vision_cfg": tower})
     message = refused(leave(tmp_path / "runs", *LORA, backbone=other), "peft")
-    assert "no norm before its blocks; take open_clip, onnx or torch" in message
+    assert "no norm before its blocks; use open_clip, onnx or torch" in message
 
 
-def test_what_cannot_begin_is_refused(
+def test_bad_arguments_are_refused(
     exported: dict[str, tuple[Path, Any]], refusal: Any, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""An export on the Hugging Face Hub: the real client, and a stand-in for the Hub on loopback."""
+"""Upload to the Hugging Face Hub with the real client, to a local fake of the Hub."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ REPO = "someone/flowers"
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """What the client asks of the Hub to make a repository and put a commit into it."""
+    """Answers the requests with which the client creates a repository and commits to it."""
 
     created: list[dict[str, Any]]
     files: dict[str, bytes]
@@ -74,7 +74,7 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
-    """The Hub, for this process, with somebody logged in."""
+    """A fake Hub for this process, with a token."""
     handler = type("Hub", (_Hub,), {"created": [], "files": {}, "forbids": False})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -97,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_all_of_an_export_comes_to_a_private_repository(stand_in: type[_Hub], folder: Path) -> None:
+def test_an_export_is_uploaded_to_a_private_repository(stand_in: type[_Hub], folder: Path) -> None:
     hub.check(REPO)
     assert hub.push(folder, REPO).endswith(REPO)
     check_arrived(stand_in, folder)
@@ -110,7 +110,7 @@ def check_arrived(stand_in: type[_Hub], folder: Path) -> None:
     assert stand_in.files == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_after_a_hub_has_said_no_the_line_names_what_sends_the_export(
+def test_after_a_failed_upload_the_error_names_the_command_that_uploads_the_export(
     stand_in: type[_Hub], folder: Path
 ) -> None:
     stand_in.forbids = True
@@ -122,7 +122,7 @@ def test_after_a_hub_has_said_no_the_line_names_what_sends_the_export(
     assert (folder / "model.pt2").exists()
 
     stand_in.forbids = False
-    _, command = message.split("this sends it: ")
+    _, command = message.split("upload it with: ")
     program, *words = shlex.split(command)
     address = huggingface_hub.constants.ENDPOINT
     said = subprocess.run(
@@ -133,9 +133,9 @@ def test_after_a_hub_has_said_no_the_line_names_what_sends_the_export(
     check_arrived(stand_in, folder)
 
 
-def test_a_wrong_name_and_nobody_logged_in_are_refused_beforehand(
+def test_an_invalid_name_and_a_missing_token_are_refused(
     refusal: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    assert "hf auth login, or HF_TOKEN" in refusal(lambda: hub.check(REPO))
+    assert "hf auth login, or set HF_TOKEN" in refusal(lambda: hub.check(REPO))
     assert "a/b/c" in refusal(lambda: hub.check("a/b/c"))

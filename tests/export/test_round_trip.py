@@ -1,7 +1,4 @@
-"""Every method: trained, exported, and opened by the other library alone, which says the same.
-
-What a run said of its val photos itself, in predictions-val.csv, is what is asked of its exports.
-"""
+"""Train and export every method; the other library must give the probabilities of the run."""
 
 import csv
 import json
@@ -38,7 +35,7 @@ Opened = Callable[..., dict[str, list[list[float]]]]
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished run, where its photos lie, and what became of it in each format."""
+    """A finished run, the folder of its images, and its exports by format."""
 
     run: Path
     photos: Path
@@ -46,7 +43,7 @@ class Exported:
 
 
 def _exported(folder: Path, photos: Path, *words: str) -> Exported:
-    """A training in a process of its own, and an export in each format that holds its model."""
+    """Train in a new process, and export to each format that supports the model."""
     process = subprocess.run(
         [sys.executable, "-m", "flowertune", "train", *words, *SHORT, "run.name=run"],
         cwd=folder,
@@ -66,17 +63,17 @@ def _exported(folder: Path, photos: Path, *words: str) -> Exported:
         exports[form] = folder / form
         asked = ["export", str(run), "--format", form, "--output", str(exports[form])]
         code = cli.main(asked)
-        if form == "peft" and code == 2:  # a tower that transformers' CLIP cannot be
+        if form == "peft" and code == 2:  # transformers' CLIP does not support the tower
             del exports[form]
             continue
         assert code == 0, form
-        for file in exports[form].iterdir():  # nothing names a place of this machine
+        for file in exports[form].iterdir():  # no file has a path of this machine
             assert str(Path(torch.__file__).parent).encode() not in file.read_bytes(), file
     return Exported(run, photos, exports)
 
 
 def _check(exported: Exported, opened_alone: Opened, base: Path) -> None:
-    """The five likeliest classes of each photo and their probabilities, as the run gave them."""
+    """Compare the top 5 classes of each image and their probabilities with the run's."""
     with (exported.run / "predictions-val.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     rows = [rows[place * len(rows) // PHOTOS] for place in range(PHOTOS)]
@@ -97,7 +94,7 @@ def _check(exported: Exported, opened_alone: Opened, base: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_says_the_same_by_the_other_libraries_alone(
+def test_every_method_gives_the_same_predictions_in_the_other_libraries(
     method: str, tmp_path: Path, opened_alone: Opened
 ) -> None:
     (folder := tmp_path / "here").mkdir()
@@ -110,7 +107,7 @@ def test_every_method_says_the_same_by_the_other_libraries_alone(
     ("method", "backbone"),
     [*((method, "tiny") for method in METHODS), ("best", "deit"), ("vpt_deep", "deit")],
 )
-def test_real_photos_are_answered_the_same(
+def test_predictions_on_real_photos_are_the_same(
     method: str, backbone: str, tmp_path: Path, opened_alone: Opened,
     shared_folder: Callable[[str], Path],
 ) -> None:  # fmt: skip
@@ -137,11 +134,11 @@ TOWERS = {
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_towers_of_other_kinds_are_exported_too(
+def test_other_image_towers_are_exported(
     tower: str, tmp_path: Path, leave: Callable[..., Any], write_open_clip: Callable[..., Path],
     small_config: dict[str, Any],
 ) -> None:  # fmt: skip
-    """The comparison at export is what is asked here."""
+    """The export itself compares the logits."""
     own = {} if tower in ("resnet", "timm") else small_config["vision_cfg"]
     settings = {**small_config, "vision_cfg": {**own, **TOWERS[tower]}}
     if tower == "quick_gelu":
@@ -154,7 +151,7 @@ def test_towers_of_other_kinds_are_exported_too(
         assert cli.main(asked) == 0, form
 
 
-def test_weights_too_large_for_one_file_lie_beside_the_graph(
+def test_weights_too_large_for_one_file_get_their_own(
     tmp_path: Path, leave: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
     opened_alone: Opened, val_photos: Path,
 ) -> None:  # fmt: skip
@@ -187,11 +184,11 @@ def _graph_of_other_images() -> bytes:
     ("content", "reason"),
     [(lambda: b"roses are red", "INVALID_PROTOBUF"), (_graph_of_other_images, "INVALID_ARGUMENT")],
 )
-def test_what_onnx_runtime_cannot_run_is_told_in_a_line_and_not_kept(
+def test_a_graph_that_onnx_runtime_cannot_run_gives_one_line_and_is_not_kept(
     content: Callable[[], bytes], reason: str, tmp_path: Path, leave: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """No graph at all, and one that takes no batch of ours."""
+    """Not a graph, and a graph with another input shape."""
 
     def write(model: Any, folder: Path) -> dict[str, str]:
         (folder / onnx_graph.MODEL).write_bytes(content())
@@ -202,7 +199,7 @@ def test_what_onnx_runtime_cannot_run_is_told_in_a_line_and_not_kept(
     asked = ["export", str(left.run), "--format", "onnx", "--output", str(folder)]
     assert cli.main(asked) == 1
     said = capsys.readouterr().err
-    assert said.startswith("flowertune export: ONNX Runtime cannot run what was made: ")
+    assert said.startswith("flowertune export: ONNX Runtime cannot run the exported graph: ")
     assert reason in said
     assert said.count("\n") == 1
     assert not folder.exists()

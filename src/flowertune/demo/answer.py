@@ -1,4 +1,4 @@
-"""Predict and explain an image: likeliest classes, patch relevance, nearest training images."""
+"""Predict and explain an image: top classes, patch relevance, nearest training images."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -24,7 +24,7 @@ from flowertune.models.vision_tower import pools_class_token
 
 TOP_K = 5
 N_NEIGHBORS = 5
-EPSILON = 1e-12  # no difference between patches
+EPSILON = 1e-12
 
 
 class Neighbor(NamedTuple):
@@ -37,9 +37,9 @@ class Neighbor(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Training images with embeddings (N, E), float32 of unit length on the CPU.
+    """Training images with embeddings (N, E), float32, unit length, on the CPU.
 
-    caption: how many of them there are, or why there are none, for a person to read.
+    caption: text for the page, with the number of images or why there are none.
     """
 
     caption: str
@@ -48,7 +48,7 @@ class Neighbors:
     embeddings: Tensor | None = None
 
     def nearest(self, embedding: Tensor, k: int) -> list[Neighbor]:
-        """Find the k nearest to an embedding (E,), nearest first; fewer if there are fewer."""
+        """Find up to k nearest images of an embedding (E,), nearest first."""
         if self.embeddings is None:
             return []
         similarity = self.embeddings @ F.normalize(embedding.float(), dim=0)
@@ -65,19 +65,18 @@ def load_neighbors(
     left_out: Callable[[str], None],
     progress: Callable[[str, int, int | None], None],
 ) -> Neighbors:
-    """Embed at most `limit` of the run's training images, drawn by its seed.
+    """Embed at most `limit` of the run's training images, sampled with its seed.
 
-    Read from where they lay for the training; nothing is written. Those that are gone or are other
-    pictures now are left out, with a line for each.
+    Missing or changed images are skipped and passed to `left_out`, one line each.
 
-    Raises UsageError where the run's photos.csv is missing or damaged.
+    Raises UsageError if the run's photos.csv is missing or damaged.
     """
     if not limit:
-        return Neighbors("No training photos were asked for")
+        return Neighbors("No training images (--photos 0)")
     root = run_images.run_image_root(model.config.data)
     images = model.run.images["train"]
     if not root.is_dir():
-        return Neighbors(f"The training photos are not in {printable(root)} any more")
+        return Neighbors(f"The training images are no longer in {printable(root)}")
     generator = seeding.generator(model.config.seed, "demo photos")
     order = torch.randperm(len(images), generator=generator)[:limit]
     chosen = [images[index] for index in order.sort().values.tolist()]
@@ -95,12 +94,12 @@ def load_neighbors(
             if pixels:
                 embeddings.append(F.normalize(model.outputs(np.stack(pixels)).embedding, dim=1))
             n_done += len(batch)
-            progress("reading training photos", n_done, len(chosen))
+            progress("reading training images", n_done, len(chosen))
     if not readable:
-        return Neighbors("None of the training photos can be read any more")
+        return Neighbors("All training images are missing or changed")
     total = "" if len(readable) == len(images) else f" of the {len(images):,}"
     return Neighbors(
-        f"The nearest of {len(readable):,}{total} training photos, by the cosine of the embeddings",
+        f"Nearest of {len(readable):,}{total} training images, by cosine similarity of embeddings",
         [root / image.path for image in readable],
         [image.label for image in readable],
         torch.cat(embeddings),
@@ -109,10 +108,10 @@ def load_neighbors(
 
 @dataclass(frozen=True)
 class Explanation:
-    """Prediction of an image: pixels (3, H, W) uint8, and classes, likeliest first.
+    """Prediction for an image: pixels (3, H, W) uint8, and classes, most likely first.
 
-    relevance (rows, columns): how much each patch has to do with the first class's logit, from 0 to
-    1 in each photo; None where the backbone's tower does not tell.
+    relevance (rows, columns): how much each patch raises the logit of the first class, scaled to
+    0 to 1; None if the backbone does not pool the class token.
     """
 
     pixels: NDArray[np.uint8]
@@ -123,7 +122,7 @@ class Explanation:
 
 
 def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation | UnreadableImage:
-    """Predict and explain one image, whatever the file is."""
+    """Predict and explain one image file."""
     try:
         pixels = model.load_pixels(path)
     except UnreadableImageError as error:
@@ -135,7 +134,7 @@ def explain(model: Predictor, neighbors: Neighbors, path: Path) -> Explanation |
         images = model.images(pixels[None])
         (scores,) = patch_attribution(model.classifier, images, top[:, 0].to(images.device))
         scores -= scores.min()
-        # where all are alike, none is shown: a head may look at nothing
+        # all zero if all patches are equal, as with a constant head
         relevance = (scores / scores.max().clamp_min(EPSILON)).cpu().numpy()
     return Explanation(
         pixels=pixels,

@@ -1,4 +1,4 @@
-"""Build and serve the demo page. Imports Gradio, which takes seconds."""
+"""Build and serve the demo page. Importing Gradio takes seconds."""
 
 import logging
 import socket
@@ -18,16 +18,16 @@ from flowertune.demo.access import restrict_access
 from flowertune.demo.answer import Neighbors, explain
 from flowertune.inference.predictor import Predictor
 
-MAX_MEBIBYTES = 64  # of a file
+MAX_MEBIBYTES = 64  # per file
 MAX_IMAGES = 24  # at once
-MAX_CARDS = 2 * MAX_IMAGES  # cards on the page
-SHUTDOWN_TIMEOUT_S = 2  # seconds that an answer under way has, when the server is to end
+MAX_CARDS = 2 * MAX_IMAGES  # on the page
+SHUTDOWN_TIMEOUT_S = 2  # for requests in progress
 
 _ASSETS = Path(__file__).parent / "assets"
 
 
 def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
-    """Build an upload box above a card for each image, newest first. `lead` is HTML."""
+    """Build an upload box above one card per image, newest first. `lead` is HTML."""
 
     def respond(uploads: Sequence[str] | None, n_used: int) -> Iterator[dict[Any, Any]]:
         paths = [Path(upload) for upload in uploads or ()]
@@ -37,7 +37,7 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
         if n_used + len(chosen) > MAX_CARDS:
             n_used = 0
             updates.update(dict.fromkeys(slots, ""))
-        yield {**updates, n_cards: n_used + len(chosen)}  # the place is free again
+        yield {**updates, n_cards: n_used + len(chosen)}  # empties the upload box
         for n_done, path in enumerate(chosen, start=1):
             card = cards.render_card(path.name, explain(model, neighbors, path), neighbors.caption)
             yield {slots[n_used + n_done - 1]: card, status: cards.status(n_done, len(chosen))}
@@ -45,8 +45,8 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
     with gr.Blocks(title="flowertune", analytics_enabled=False) as blocks:
         gr.HTML(lead, elem_id="lead", padding=False)
         upload_box = gr.File(
-            label=f"Photos: drop, paste or choose ({MAX_IMAGES} at once,"
-            f" of {MAX_MEBIBYTES} MiB at most)",
+            label=f"Images: drop, paste or choose (up to {MAX_IMAGES} at once, {MAX_MEBIBYTES} MiB"
+            " each)",
             file_count="multiple",
             type="filepath",
             elem_id="photos",
@@ -56,14 +56,14 @@ def build_page(model: Predictor, neighbors: Neighbors, lead: str) -> gr.Blocks:
             notice = gr.HTML(padding=False)
             status = gr.HTML(padding=False)
         n_cards = gr.State(0)
-        with gr.Column(elem_id="answers"):  # from the last to the first, see page.css
+        with gr.Column(elem_id="answers"):  # in reverse order, see page.css
             slots = [gr.HTML(padding=False) for _ in range(MAX_CARDS)]
         upload_box.upload(
             respond,
             [upload_box, n_cards],
             [upload_box, n_cards, notice, status, *slots],
             api_visibility="private",
-            concurrency_limit=1,  # one model, and what is looked at in it is the answer's own
+            concurrency_limit=1,  # attribution hooks into the one model
             trigger_mode="multiple",
             show_progress="hidden",
         )
@@ -76,13 +76,12 @@ def serve(
 ) -> Iterator[threading.Thread]:
     """Serve the page in a thread while the body runs, and yield the thread.
 
-    folder: where uploads lie. hosts: the names that a browser may know the server by; any, where
-    None. Not by Blocks.launch(), which answers a preflight of any other page before our checks, and
-    binds the port itself.
+    folder: where uploads are stored. hosts: allowed host names; None allows all. Blocks.launch()
+    would answer preflight requests of other pages before our checks, and bind the port itself.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(restrict_access(folder))
-    if hosts is not None:  # else a page elsewhere could have its own name lead here
+    if hosts is not None:  # against DNS rebinding by other web pages
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     script = (_ASSETS / "photos.js").read_text(encoding="utf-8")
@@ -98,7 +97,7 @@ def serve(
         css_paths=_ASSETS / "page.css",
         head=f"<script>const MEBIBYTES = {MAX_MEBIBYTES};\n{script}</script>",
     )
-    blocks.has_launched = True  # before, Gradio takes a file from anywhere
+    blocks.has_launched = True  # until then, Gradio accepts files from anywhere
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     )
@@ -107,6 +106,6 @@ def serve(
     try:
         yield thread
     finally:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # answers that are cut off
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # cancelled requests
         server.should_exit = True
         thread.join()

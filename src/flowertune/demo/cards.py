@@ -1,4 +1,4 @@
-"""Render the demo page's HTML: the run's description and a card for each image."""
+"""Render the HTML of the demo page: the run's description and one card per image."""
 
 import base64
 import io
@@ -17,8 +17,8 @@ from flowertune.errors import printable
 from flowertune.inference.predictor import UnreadableImage
 from flowertune.metrics import reported_split
 
-THUMBNAIL_SIDE = 112  # pixels of a training photo
-MAP_WEIGHT = 0.6  # of the map, over the picture in gray
+THUMBNAIL_SIDE = 112  # pixels of a training image
+MAP_WEIGHT = 0.6  # of the relevance map, over the gray image
 
 
 def lead(run: str, results: dict[str, Any], classes: int) -> str:
@@ -30,8 +30,8 @@ def lead(run: str, results: dict[str, Any], classes: int) -> str:
         f"<h1>{_text(run)}</h1>\n"
         f"<p>{_text(results['method'])} on {_text(results['backbone'])} ({_text(results['tag'])}),"
         f" {classes:,} classes; top-1 {100 * metrics['top1']:.1f} % ({low} to {high}) on"
-        f" {metrics['n']:,} {split} photos. A photo of anything else is taken for one of these"
-        " classes as well.</p>\n"
+        f" {metrics['n']:,} {split} images. Images of anything else are also predicted as one of"
+        " these classes.</p>\n"
     )
 
 
@@ -40,16 +40,16 @@ def render_card(name: str, result: Explanation | UnreadableImage, caption: str) 
     if isinstance(result, UnreadableImage):
         return (
             f'<article class="bad"><h2>{_text(name)}</h2>\n'
-            f"<p>This file gives no picture: {_text(result.reason)}.</p></article>\n"
+            f"<p>Unreadable image: {_text(result.reason)}.</p></article>\n"
         )
     first = result.classes[0]
     picture = Image.fromarray(np.ascontiguousarray(result.pixels.transpose(1, 2, 0)))
-    html = _figure(picture, "what the model was shown", f"{name}, as the model was shown it")
+    html = _figure(picture, "input of the model", f"{name}, as input of the model")
     if result.relevance is None:
-        html += "<p>This backbone's image tower does not tell which patches mattered.</p>\n"
+        html += "<p>This backbone does not support patch relevance.</p>\n"
     else:
-        note = f"brightest: the patches that, in this photo, speak most for {first}"
-        html += _figure(_overlay(picture, result.relevance), note, f"The same, {note}")
+        note = f"brightest: patches of this image that support {first} most"
+        html += _figure(_overlay(picture, result.relevance), note, f"The same image, {note}")
     ranked = "".join(map(_bar, result.classes, result.probabilities))
     nearest = "".join(map(_neighbor, result.nearest))
     return (
@@ -63,18 +63,18 @@ def render_card(name: str, result: Explanation | UnreadableImage, caption: str) 
 
 
 def status(done: int, total: int) -> str:
-    """Render the progress as a status that screen readers announce."""
-    text = "" if not total else f"{done} of {total} answered"
+    """Render the progress, which screen readers announce."""
+    text = "" if not total else f"{done} of {total} images done"
     return f'<p role="status">{text}</p>\n'
 
 
 def left_out(count: int, limit: int) -> str:
-    """Render how many images exceed the limit of the page."""
+    """Render how many images exceed the limit."""
     if not count:
         return ""
     return (
-        f'<p role="alert">{count:,} more were left out: the page takes {limit} at once;'
-        " flowertune predict takes a folder.</p>\n"
+        f'<p role="alert">{count:,} left out: at most {limit} images at once; use'
+        " flowertune predict for a folder.</p>\n"
     )
 
 
@@ -90,11 +90,11 @@ def _neighbor(neighbor: Neighbor) -> str:
     label = _text(neighbor.label)
     try:
         image = decode_image(image_bytes(neighbor.path))
-    except UnreadableImageError as error:  # since the page was opened
+    except UnreadableImageError as error:  # removed since the page was opened
         tag = f'<span class="gone">{_text(str(error))}</span>'
     else:
         image.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-        tag = _image_tag(image, f"A training photo of {neighbor.label}")
+        tag = _image_tag(image, f"Training image of {neighbor.label}")
     file_name = _text(neighbor.path.name)
     return (
         f'<li title="{file_name}">{tag}<span class="name">{label}</span>'
@@ -103,11 +103,9 @@ def _neighbor(neighbor: Neighbor) -> str:
 
 
 def _overlay(picture: Image.Image, relevance: NDArray[np.float32]) -> Image.Image:
-    """Blend a relevance map (rows, columns) in [0, 1] over the picture in gray.
-
-    matplotlib's inferno: dark to bright, also for who does not see its colors.
-    """
+    """Blend a relevance map (rows, columns) in [0, 1] over the gray image."""
     smooth = Image.fromarray(relevance).resize(picture.size, Image.Resampling.BILINEAR)
+    # inferno gets steadily brighter, so it also works for color-blind readers
     colors = Image.fromarray(colormaps["inferno"](np.asarray(smooth), bytes=True)[..., :3])
     return Image.blend(picture.convert("L").convert("RGB"), colors, MAP_WEIGHT)
 

@@ -1,4 +1,4 @@
-"""Run Gradio in a temporary folder and without what the environment has for it."""
+"""Run Gradio in a temporary folder, without its environment variables."""
 
 import os
 import tempfile
@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Gradio serves more, or elsewhere, as these say; nothing here needs a proxy
+# these make Gradio serve more, or elsewhere; the page needs no proxy
 _NOT_FOR_THE_PAGE = ("GRADIO_", "FASTAPI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """While it is open, temporary files go into the folder that it gives, removed at its end.
+    """Put all temporary files into the folder that it yields, which is removed at the end.
 
-    Gradio is to be imported while it is open: it looks at its surroundings then, and at what the
-    environment has for it, which is not what was asked of this page.
+    Import Gradio inside of it, as Gradio reads the environment when it is imported.
     """
     before, environment = tempfile.tempdir, dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="flowertune-demo-") as name:

@@ -1,4 +1,4 @@
-"""Register the export formats by name. Each is a module that implements `Format`."""
+"""The export formats by name; each is a module that implements `Format`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +11,12 @@ from flowertune.inference.predictor import Predictor
 
 
 class Format(Protocol):
-    """Export format that another library opens.
+    """Export format for another library.
 
-    PACKAGES: of the extra `export`, needed to make it. LIBRARY: its name on the Hub. BUNDLED: the
-    files of export/bundled/ that come with it. `unsupported_reason`: why it cannot hold this model;
-    `write`: fill a folder, and say what each file is; `load`: normalized images (B, 3, H, W) to
-    logits (B, C) by the other program; `code`: Python that uses it in its folder.
+    PACKAGES: required packages of the extra `export`. LIBRARY: the library's name on the Hub.
+    BUNDLED: files of export/bundled/ to add. `unsupported_reason`: why the model cannot be
+    exported, or None. `write`: write the files and describe each. `load`: open them in the library,
+    to map normalized images (B, 3, H, W) to logits (B, C). `code`: Python example for the folder.
     """
 
     PACKAGES: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Trace the classifier with torch.export, as a program that torch runs without the model's code."""
+"""Export the classifier with torch.export, to a program that needs only torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +27,11 @@ def unsupported_reason(model: Predictor) -> str | None:
 def write(model: Predictor, folder: Path) -> dict[str, str]:
     """Write model.pt2: normalized images (B, 3, H, W) to logits (B, C), B from 1."""
     torch.export.save(trace(model), folder / MODEL)
-    return {MODEL: "a torch.export program: normalised images to logits, any number at once"}
+    return {MODEL: "torch.export program from normalized images to logits, for any batch size"}
 
 
 def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the exported program in torch."""
+    """Load the exported program with torch."""
     module: Callable[[Tensor], Tensor] = torch.export.load(folder / MODEL).module()
     return module
 
@@ -43,37 +43,32 @@ import json, torch
 from preprocess import load
 
 model, labels = torch.export.load("{MODEL}").module(), json.load(open("labels.json"))
-logits = model(torch.from_numpy(load("photo.jpg")))
-print([labels[place] for place in logits.argmax(1)])"""
+logits = model(torch.from_numpy(load("image.jpg")))
+print([labels[index] for index in logits.argmax(1)])"""
 
 
 def trace(model: Predictor) -> ExportedProgram:
-    """Trace `PortableClassifier`: images (B, 3, H, W) float32, B from 1, to logits (B, C).
-
-    Raises ExportError where torch.export cannot follow this image tower.
-    """
+    """Trace `PortableClassifier` for any batch size. Raises ExportError if that fails."""
     example = torch.zeros(2, 3, *model.preprocessing.size)
     shapes = {INPUT: {0: Dim("batch")}}
     classifier = PortableClassifier(model)
     try:
         program = torch.export.export(classifier, (example,), dynamic_shapes=shapes, strict=False)
-    # Towers of timm and of open_clip's users hold any code, and torch.export fails on it in as
-    # many ways.
+    # timm's and custom image towers hold any code, on which torch.export may raise anything
     except Exception as error:
         raise ExportError(
-            f"torch.export cannot follow the image tower of {model.backbone.name}: "
+            f"torch.export cannot trace the image encoder of {model.backbone.name}: "
             f"{one_line(error)}"
         ) from error
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
-                # where in this machine's files each operation stands is nobody else's business
-                node.meta.pop("stack_trace", None)
+                node.meta.pop("stack_trace", None)  # has paths of this machine
     return program
 
 
 class PortableClassifier(nn.Module):
-    """Normalized images (B, 3, H, W) -> logits (B, C), float32; LoRA and prompts included."""
+    """Map normalized images (B, 3, H, W) to logits (B, C), float32, with LoRA or prompts."""
 
     def __init__(self, model: Predictor) -> None:
         super().__init__()

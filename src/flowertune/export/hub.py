@@ -1,4 +1,4 @@
-"""Push an exported folder to the Hugging Face Hub, or to HF_ENDPOINT."""
+"""Upload an exported folder to the Hugging Face Hub, or to HF_ENDPOINT."""
 
 import shlex
 from pathlib import Path
@@ -8,10 +8,7 @@ from flowertune.models.pretrained import quiet
 
 
 def check(repo: str) -> None:
-    """Check before exporting that the repository id is valid and a token is present.
-
-    Raises UsageError where it is no name of a repository, or nobody is logged in.
-    """
+    """Raise UsageError if the repository id is invalid or there is no token."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -22,14 +19,14 @@ def check(repo: str) -> None:
         raise UsageError(f"--push-to-hub {repo}: {one_line(error)}") from error
     if get_token() is None:
         raise UsageError(
-            f"--push-to-hub {repo}: needs you logged in: hf auth login, or HF_TOKEN=<your token>"
+            f"--push-to-hub {repo}: not logged in; run hf auth login, or set HF_TOKEN=<your token>"
         )
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload the folder to the repository, created as private if new, and return its URL.
+    """Upload the folder to the repository (private if new) and return its URL.
 
-    Raises ExportError where that could not be done; the folder stays as it is.
+    Raises ExportError if that fails, and keeps the folder.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -40,14 +37,14 @@ def push(folder: Path, repo: str) -> str:
             api = HfApi()
             repo_url = api.create_repo(repo, private=True, exist_ok=True)
             api.upload_folder(
-                folder_path=folder, repo_id=repo_url.repo_id, commit_message="Export of flowertune"
+                folder_path=folder, repo_id=repo_url.repo_id, commit_message="flowertune export"
             )
         return str(repo_url)
-    # whatever its HTTP library raises, which has changed with its versions
+    # its HTTP library, and so its exceptions, changed between versions
     except Exception as error:
-        # private, should the repository still be new
+        # --private: the repository may not exist yet
         command = f"hf upload {repo} {shlex.quote(str(folder))} --private"
         raise ExportError(
-            f"could not push to {repo}: {one_line(error)}; the export is whole, and this sends it:"
+            f"could not push to {repo}: {one_line(error)}; the export is complete; upload it with:"
             f" {command}"
         ) from error

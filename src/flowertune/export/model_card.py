@@ -1,4 +1,4 @@
-"""Write the model card of an export: README.md, as the Hugging Face Hub shows it."""
+"""Render the model card of an export: README.md in the format of the Hugging Face Hub."""
 
 import re
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from flowertune.report.results_table import single_run_table
 PREPROCESSING = "preprocessing.json"
 LABELS = "labels.json"
 FILE_DESCRIPTIONS = {
-    LABELS: "the class names, in the order of the logits",
-    PREPROCESSING: "what an image must be for the model",
-    "preprocess.py": "makes it of a photo, by Pillow and NumPy alone",
-    "transformers_clip.py": "makes transformers' model of open_clip's",
+    LABELS: "class names, in the order of the logits",
+    PREPROCESSING: "preprocessing settings",
+    "preprocess.py": "preprocesses an image with Pillow and NumPy",
+    "transformers_clip.py": "converts the model of open_clip to transformers",
 }
-# Of weights, by how their tags begin, as those who trained them say.
+# by the prefix of the weights' tag, as stated by their authors
 LICENSES = {
     "openai": "MIT (github.com/openai/CLIP)",
     "laion": "MIT (LAION, on the Hugging Face Hub)",
@@ -33,7 +33,7 @@ LICENSES = {
 def render_card(
     model: Predictor, library: str, files: Mapping[str, str], code: str, parity: str
 ) -> str:
-    """Render the card. `library`: its name on the Hub; `files`: their descriptions."""
+    """Render the card. library: its name on the Hub; files: names and descriptions."""
     backbone, results = model.backbone, model.run.results
     name = _escape(f"{results['method']} on {backbone.name} {backbone.tag}")
     file_list = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
@@ -42,7 +42,7 @@ def render_card(
     if "local-dir:BASE" in code:
         base_note = (
             f"\nBASE is the open_clip directory of {_escape(backbone.name)} "
-            f"{_escape(backbone.tag)}, whose weights have the SHA-256 below.\n"
+            f"{_escape(backbone.tag)}. The SHA-256 of its weights is below.\n"
         )
     return f"""\
 ---
@@ -52,9 +52,9 @@ tags: [flowertune, clip, fine-grained-image-classification]
 {_base_model_line(model)}---
 # {name}
 
-Names one of {len(model.class_names)} classes for a photo, whatever the photo shows. Trained by
-flowertune as the run `{_escape(model.run.name)}` (`method={_escape(results["method"])}`) and
-exported by flowertune {__version__}.
+Classifies an image as one of {len(model.class_names)} classes, whatever the image shows. Trained
+with flowertune as run `{_escape(model.run.name)}` (`method={_escape(results["method"])}`) and
+exported with flowertune {__version__}.
 
 ## Use
 
@@ -64,7 +64,8 @@ In this folder:
 {code}
 ```
 
-An image is {_describe_input(backbone.preprocessing)}. A softmax of the logits gives probabilities.
+Preprocessing: {_describe_preprocessing(backbone.preprocessing)}. The softmax of the logits gives
+probabilities.
 {base_note}
 ## Files
 
@@ -76,23 +77,23 @@ An image is {_describe_input(backbone.preprocessing)}. A softmax of the logits g
 
 {_table(results)}
 
-Accuracies in per cent, with the 95 % Wilson interval of the photos they were measured on; val
-chose the weights where there is one. Measured in {results["precision"]} on
-{_escape(results["device"])}, seed {results["seed"]}.
+Accuracies are in percent, with 95 % Wilson intervals. If there is a val row, the weights were
+selected on val. Measured in {results["precision"]} on {_escape(results["device"])}, seed
+{results["seed"]}.
 {notes}
 ## Parity
 
-This export beside the run's own model, both in float32 on a CPU: {parity}.
+Compared with the model of the run, both in float32 on a CPU: {parity}.
 
 ## Base weights
 
 {_escape(backbone.name)}, weights {_escape(backbone.tag)}, activation {backbone.activation}, SHA-256
-`{backbone.weights_sha256}`. Licence: {_license(model)}.
+`{backbone.weights_sha256}`. License: {_license(model)}.
 """
 
 
 def _base_model_line(model: Predictor) -> str:
-    """Metadata line that links the base weights on the Hub, if they are there."""
+    """Metadata line that links the base weights on the Hub, or nothing if they are not there."""
     settings, backbone = model.config.backbone, model.backbone
     if settings.source != "open_clip" or settings.weights == "random":
         return ""
@@ -100,25 +101,24 @@ def _base_model_line(model: Predictor) -> str:
     return f"base_model: {entry['hf_hub'].rpartition('/')[0]}\n"
 
 
-def _describe_input(target: Preprocessing) -> str:
+def _describe_preprocessing(target: Preprocessing) -> str:
     shape = f"{target.size[0]} x {target.size[1]} pixels (height x width)"
     resizing = {
-        "shortest": f"until it just covers {shape}, cropped to that in the middle",
-        "longest": f"until it just fits into {shape}, padded to that with {target.fill_color}",
+        "shortest": f"to cover {shape}, center-cropped to it",
+        "longest": f"to fit into {shape}, padded to it with {target.fill_color}",
         "squash": f"to {shape}",
     }[target.resize_mode]
     mean, std = (", ".join(f"{value:g}" for value in each) for each in (target.mean, target.std))
     return (
-        "turned upright by its EXIF, converted to RGB, resized "
-        f"({target.interpolation}) {resizing}, divided by 255, less the mean ({mean}), over the "
-        f"deviation ({std})"
+        f"rotated by the EXIF orientation, converted to RGB, resized ({target.interpolation}) "
+        f"{resizing}, divided by 255, normalized with mean ({mean}) and std ({std})"
     )
 
 
 def _table(results: Mapping[str, Any]) -> str:
     rows = [(split, row) for split in EVALUATED_SPLITS for row in result_rows(results, split)]
     (_, *titles), cells = single_run_table([row for _, row in rows], decimals=1)
-    lines = [f"| | photos | {' | '.join(titles)} |", "|---" * (2 + len(titles)) + "|"]
+    lines = [f"| | images | {' | '.join(titles)} |", "|---" * (2 + len(titles)) + "|"]
     for (split, row), (name, *numbers) in zip(rows, cells, strict=True):
         line = [f"{split}, {_escape(name)}", f"{row.metrics[0]['n']:,}", *numbers]
         lines.append(f"| {' | '.join(line)} |")
@@ -128,9 +128,9 @@ def _table(results: Mapping[str, Any]) -> str:
 def _license(model: Predictor) -> str:
     tag = "" if model.config.backbone.source == "directory" else model.backbone.tag
     known = (name for prefix, name in LICENSES.items() if tag.startswith(prefix))
-    return next(known, "not known to flowertune; see where they come from")
+    return next(known, "unknown; see the source of the weights")
 
 
 def _escape(text: str) -> str:
-    """Escape a name for Markdown: markup, HTML and table edges."""
+    """Escape Markdown and HTML, also for table cells."""
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))

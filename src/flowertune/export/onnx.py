@@ -1,4 +1,4 @@
-"""Export as ONNX, for ONNX Runtime and other ONNX readers."""
+"""Export to ONNX, for ONNX Runtime and other libraries."""
 
 import io
 import json
@@ -21,7 +21,7 @@ LIBRARY = "onnx"
 BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
-# bytes of weights; protobuf ends at 2^31, with all that is beside them
+# bytes of weights; protobuf's limit of 2^31 includes the graph
 LARGEST_FILE = 2**31 - 2**26
 
 
@@ -37,12 +37,12 @@ def write(model: Predictor, folder: Path) -> dict[str, str]:
     """
     program = trace(model)
     with quiet(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of its own later versions
+        warnings.simplefilter("ignore")  # about its own future versions
         onnx_program = torch.onnx.export(
             program,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes={INPUT: {0: "batch"}},  # traced so already; here it is the name
+            dynamic_shapes={INPUT: {0: "batch"}},  # already dynamic; this names it
             dynamo=True,
             verbose=False,
         )
@@ -54,25 +54,21 @@ def write(model: Predictor, folder: Path) -> dict[str, str]:
         run=model.run.name,
     )
     for node in onnx_program.model.graph:
-        node.metadata_props.clear()  # where in this machine's files each operation stands
-    is_large = (
-        sum(tensor.nbytes for tensor in model.classifier.state_dict().values()) > LARGEST_FILE
-    )
+        node.metadata_props.clear()  # has paths of this machine
+    weights = model.classifier.state_dict().values()
+    is_large = sum(tensor.nbytes for tensor in weights) > LARGEST_FILE
     onnx_program.save(str(folder / MODEL), external_data=is_large)
     descriptions = {
-        MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
-        "its metadata, too"
+        MODEL: "graph from normalized images to logits, for any batch size; its metadata also has "
+        "the labels and the preprocessing"
     }
     if is_large:
-        descriptions[DATA] = f"the weights of {MODEL}, which looks for them beside it"
+        descriptions[DATA] = f"weights of {MODEL}; keep both in one folder"
     return descriptions
 
 
 def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the exported folder in ONNX Runtime, on the CPU.
-
-    Raises ExportError, now or of a batch, where it cannot.
-    """
+    """Load the exported folder with ONNX Runtime, on the CPU. Any failure is an ExportError."""
     import onnxruntime
 
     with _runtime_errors():
@@ -90,10 +86,10 @@ def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
 def _runtime_errors() -> Iterator[None]:
     try:
         yield
-    # its own have no class in common but this one
+    # the exceptions of ONNX Runtime have no other common base class
     except Exception as error:
         raise ExportError(
-            f"ONNX Runtime cannot run what was made: {one_line(error)}; nothing was written"
+            f"ONNX Runtime cannot run the exported graph: {one_line(error)}; nothing was written"
         ) from error
 
 
@@ -104,5 +100,5 @@ import json, onnxruntime
 from preprocess import load
 
 model, labels = onnxruntime.InferenceSession("{MODEL}"), json.load(open("labels.json"))
-(logits,) = model.run(["{OUTPUT}"], {{"{INPUT}": load("photo.jpg")}})
-print([labels[place] for place in logits.argmax(1)])"""
+(logits,) = model.run(["{OUTPUT}"], {{"{INPUT}": load("image.jpg")}})
+print([labels[index] for index in logits.argmax(1)])"""

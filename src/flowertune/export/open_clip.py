@@ -1,4 +1,4 @@
-"""Export as a directory that `open_clip.create_model("local-dir:...")` opens."""
+"""Export to a directory for `open_clip.create_model("local-dir:...")`."""
 
 import json
 from collections.abc import Callable
@@ -19,13 +19,13 @@ BUNDLED: tuple[str, ...] = ()
 
 
 def unsupported_reason(model: Predictor) -> str | None:
-    """Every model that the weights of its image tower hold is supported."""
+    """Every model is supported whose adapter can be merged into the image tower."""
     outside = model.classifier.adapter.outside_tower
-    return None if outside is None else f"open_clip has no {outside}; take onnx or torch"
+    return None if outside is None else f"open_clip does not support {outside}; use onnx or torch"
 
 
 def write(model: Predictor, folder: Path) -> dict[str, str]:
-    """Write the whole model, the adapter merged into the image tower, and the head."""
+    """Write the whole model, with the adapter merged into the image tower, and the head."""
     backbone = model.backbone
     settings = {
         "model_cfg": backbone.architecture(),
@@ -35,14 +35,14 @@ def write(model: Predictor, folder: Path) -> dict[str, str]:
     state = {name: tensor.contiguous() for name, tensor in fused_state_dict(backbone.model).items()}
     tensors.write(folder / WEIGHT_FILES[0], state)
     return {
-        CONFIG_FILE: "the architecture and the preprocessing, as open_clip writes them",
-        WEIGHT_FILES[0]: "the weights: the trained image tower, and the text tower as it was",
+        CONFIG_FILE: "architecture and preprocessing, in the format of open_clip",
+        WEIGHT_FILES[0]: "weights of the trained image encoder and the unchanged text encoder",
         **tensors.write_head(model, folder),
     }
 
 
 def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the exported folder in open_clip."""
+    """Load the exported folder with open_clip."""
     with quiet():
         exported = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
     head = tensors.read_head(model, folder)
@@ -59,8 +59,8 @@ from safetensors.torch import load_file
 
 model, preprocess = open_clip.create_model_from_pretrained("local-dir:.")
 head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
-images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open("photo.jpg")))])
+images = torch.stack([preprocess(ImageOps.exif_transpose(Image.open("image.jpg")))])
 with torch.no_grad():
     embedding = model.eval().encode_image(images, normalize={normalizes})
 logits = embedding @ head["weight"].T + head["bias"]
-print([labels[place] for place in logits.argmax(1)])"""
+print([labels[index] for index in logits.argmax(1)])"""

@@ -1,4 +1,4 @@
-"""Check that an exported model gives the run's logits on the same images."""
+"""Compare the logits of an exported model with those of its run."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -17,16 +17,13 @@ from flowertune.metrics import EVALUATED_SPLITS
 
 MAX_IMAGES = 200
 N_SYNTHETIC = 64
-PATCHES = 8  # a side: a drawn picture is so many colors, blended
+PATCHES = 8  # colors per side of a generated image
 BATCH_SIZE = 32
 MAX_DIFFERENCE = 1e-4  # difference of probabilities
 
 
 def draw_sample(model: Predictor) -> tuple[Tensor, str]:
-    """Draw normalized images (N, 3, H, W) float32, and describe them: "200 val photos".
-
-    They are unchanged ones of the run, from val if possible; if there are none, drawn ones.
-    """
+    """Return normalized images (N, 3, H, W) of the run, or else generated, and describe them."""
     split = next(name for name in (*EVALUATED_SPLITS, "train") if name in model.run.images)
     images = model.run.images[split]
     n = min(MAX_IMAGES, len(images))
@@ -34,36 +31,35 @@ def draw_sample(model: Predictor) -> tuple[Tensor, str]:
     root = run_images.run_image_root(model.config.data)
     with closing(run_images.read_unchanged(chosen, root, model.preprocessing)) as decoded:
         pixels = [item for item in decoded if not isinstance(item, UnreadableImageError)]
-    description = f"{len(pixels)} {split} photos"
+    description = f"{len(pixels)} {split} images"
     if not pixels:
-        generator = seeding.generator(0, "parity")  # the same pictures each time
+        generator = seeding.generator(0, "parity")
         colors = torch.rand(N_SYNTHETIC, 3, PATCHES, PATCHES, generator=generator)
         blended = F.interpolate(colors, model.preprocessing.size, mode="bilinear") * 255
         pixels = list(blended.byte().numpy())
-        description = f"{N_SYNTHETIC} drawn pictures, as the run's photos are not where they were"
+        description = f"{N_SYNTHETIC} generated images (the images of the run are missing)"
     return model.images(np.stack(pixels)), description
 
 
 def compare(
     model: Predictor, exported: Callable[[Tensor], Tensor], images: Tensor, description: str
 ) -> str:
-    """Compare the exported model with the run's on `draw_sample`'s images, and say the result.
+    """Compare the exported model with the run's on the images, and describe the result.
 
-    One image alone, and then batches: a graph may have been made for one size of them.
-
-    Raises ExportError where predictions differ, or probabilities do by more than 1e-4.
+    Raises ExportError if predictions differ, or probabilities by more than 1e-4.
     """
+    # one image alone first: a graph may be fixed to one batch size
     batches = [batch for batch in (images[:1], *images[1:].split(BATCH_SIZE)) if len(batch)]
     with torch.inference_mode():
         exported_logits = torch.cat([exported(batch) for batch in batches])
         run_logits = torch.cat([model.classifier(batch)[1] for batch in batches])
     logits = (run_logits - exported_logits).abs().max().item()
     probabilities = (F.softmax(run_logits, 1) - F.softmax(exported_logits, 1)).abs().max().item()
-    difference = f"largest difference of logits {logits:.1e}, of probabilities {probabilities:.1e}"
+    difference = f"logits differ by at most {logits:.1e}, probabilities by {probabilities:.1e}"
     n_different = int((run_logits.argmax(1) != exported_logits.argmax(1)).sum())
-    if n_different or not probabilities <= MAX_DIFFERENCE:  # "not" for what is no number
+    if n_different or not probabilities <= MAX_DIFFERENCE:  # "not" catches NaN
         raise ExportError(
-            f"the exported model is not the run's: {n_different} predictions differ on "
+            f"the exported model differs from the run's: {n_different} predictions differ on "
             f"{description} ({difference}); nothing was written"
         )
-    return f"{difference}, predictions equal on {description}"
+    return f"{difference}, and predictions are equal on {description}"

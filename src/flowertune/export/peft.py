@@ -1,4 +1,4 @@
-"""Export the LoRA alone, for transformers' CLIPVisionModelWithProjection with peft."""
+"""Export LoRA alone, for peft on transformers' CLIPVisionModelWithProjection."""
 
 import json
 import re
@@ -20,20 +20,20 @@ BUNDLED: tuple[str, ...] = ("preprocess.py", "transformers_clip.py")
 
 
 def unsupported_reason(model: Predictor) -> str | None:
-    """LoRA and DoRA are supported, on towers that transformers' CLIP has."""
+    """LoRA and DoRA are supported, on the architectures of transformers' CLIP."""
     adapter = model.classifier.adapter
     if not adapter.is_peft:
         formats = "open_clip, onnx or torch" if adapter.outside_tower is None else "onnx or torch"
-        return f"peft is for LoRA and DoRA, and this is model={adapter.config.name}; take {formats}"
+        return f"peft needs LoRA or DoRA, not model={adapter.config.name}; use {formats}"
     reason = transformers_clip.missing_support(model.classifier.visual)
     if reason:
         name = model.backbone.name
-        return f"transformers' CLIP cannot be {name}: {reason}; take open_clip, onnx or torch"
+        return f"transformers does not support {name}: {reason}; use open_clip, onnx or torch"
     return None
 
 
 def write(model: Predictor, folder: Path) -> dict[str, str]:
-    """Write the run's adapter with transformers' names, and the head."""
+    """Write the run's adapter under the names of transformers, and the head."""
     settings_file, weights_file = ADAPTER_FILES
     settings = json.loads((model.run.adapter / settings_file).read_text(encoding="utf-8"))
     weights = safetensors.torch.load_file(model.run.adapter / weights_file)
@@ -47,17 +47,17 @@ def write(model: Predictor, folder: Path) -> dict[str, str]:
     (folder / settings_file).write_text(json.dumps(settings, indent=2), encoding="utf-8")
     tensors.write(folder / weights_file, state)
     return {
-        settings_file: "peft's settings",
-        weights_file: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
+        settings_file: "settings of peft",
+        weights_file: "LoRA weights, named as in transformers' CLIPVisionModelWithProjection",
         **tensors.write_head(model, folder),
     }
 
 
 def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the backbone and the exported folder in transformers and peft."""
+    """Load the backbone and the exported folder with transformers and peft."""
     import peft
 
-    frozen = load_run_backbone(model.run).visual  # the model's own has LoRA in it
+    frozen = load_run_backbone(model.run).visual  # the model's own contains LoRA
     base = transformers_clip.convert(frozen, fused_state_dict(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
     head = tensors.read_head(model, folder)
@@ -71,7 +71,7 @@ def code(model: Predictor) -> str:
     if model.backbone.activation == "quickgelu":
         base += ", force_quick_gelu=True"
     if settings.source != "open_clip" or settings.weights == "random":
-        base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
+        base = '"local-dir:BASE"'  # a path of this machine would not exist elsewhere
     normalized = "torch.nn.functional.normalize(embedding)"
     embedding = normalized if model.classifier.head.as_linear().normalizes else "embedding"
     return f"""\
@@ -84,6 +84,6 @@ from transformers_clip import convert
 base = convert(open_clip.create_model({base}).visual)
 model = PeftModel.from_pretrained(base, ".").eval()
 head, labels = load_file("{tensors.HEAD}"), json.load(open("labels.json"))
-embedding = model(pixel_values=torch.from_numpy(load("photo.jpg"))).image_embeds
+embedding = model(pixel_values=torch.from_numpy(load("image.jpg"))).image_embeds
 logits = {embedding} @ head["weight"].T + head["bias"]
-print([labels[place] for place in logits.argmax(1)])"""
+print([labels[index] for index in logits.argmax(1)])"""

@@ -1,4 +1,4 @@
-"""Write tensors with safetensors; the head's file is the same in every format."""
+"""Read and write safetensors files; the head's is the same in every format."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ HEAD = "head.safetensors"
 
 
 def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write a safetensors file with default permissions (its own writer gives fewer)."""
+    """Write a safetensors file with default permissions (save_file's are narrower)."""
     path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
 
 
@@ -22,12 +22,12 @@ def write_head(model: Predictor, folder: Path) -> dict[str, str]:
     head = model.classifier.head.as_linear()
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     write(folder / HEAD, state, normalize=str(head.normalizes).lower())
-    embedding = "embedding, made one of unit length" if head.normalizes else "embedding"
-    return {HEAD: f"the head: logits = {embedding} @ weight.T + bias"}
+    embedding = "embedding of unit length" if head.normalizes else "embedding"
+    return {HEAD: f"head: logits = {embedding} @ weight.T + bias"}
 
 
 def read_head(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the exported head: from embedding (B, E) to logits (B, C)."""
+    """Load the exported head, which maps embeddings (B, E) to logits (B, C)."""
     head = safetensors.torch.load_file(folder / HEAD)
     normalizes = model.classifier.head.as_linear().normalizes
 

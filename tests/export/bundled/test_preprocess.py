@@ -1,4 +1,4 @@
-"""The file that comes with an export and makes images of photos, beside flowertune's own pixels."""
+"""The bundled preprocess.py gives the same pixels as flowertune."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ SIZES = [(50, 40), (40, 51), (32, 32), (33, 97), (300, 29), (1, 5), (64, 63)]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[[Path, Preprocessing], Any]:
-    """`load` of the file as it lies in an export."""
+    """`load` of the file as in an export."""
 
     def load(photo: Path, wanted: Preprocessing) -> Any:
         shutil.copy(preprocess.__file__, tmp_path / "preprocess.py")
@@ -57,7 +57,7 @@ def test_images_equal_flowertunes_bit_for_bit(
         values = generator.integers(0, 256, (height, width, 4), dtype=np.uint8)
         picture = Image.fromarray(values if number % 2 else values[..., :3].copy())
         exif = Image.Exif()
-        exif[0x0112] = number + 1  # of its eight orientations
+        exif[0x0112] = number + 1  # one of eight orientations
         photo = tmp_path / f"{number}.png"
         picture.save(photo, exif=exif)
         pixels = torch.from_numpy(eval_pixels(decode_image(image_bytes(photo)), wanted))

@@ -1,4 +1,4 @@
-// Photos that are dropped anywhere or pasted go where a chosen file does, all but those too large.
+// Upload images that are dropped anywhere or pasted like chosen ones, except those too large.
 // MEBIBYTES is set before.
 
 const waiting = [];
@@ -7,14 +7,14 @@ function take(files) {
   const large = files.filter((file) => file.size > MEBIBYTES * 2 ** 20);
   const names = large.map((file) => file.name).join(", ");
   const refused = document.querySelector("#refused");
-  if (refused) refused.textContent = names && `Left out, as larger than ${MEBIBYTES} MiB: ${names}`;
+  if (refused) refused.textContent = names && `Left out (larger than ${MEBIBYTES} MiB): ${names}`;
   const small = files.filter((file) => !large.includes(file));
   if (small.length) waiting.push(small);
   hand();
 }
 
-// One lot after the other: while Gradio shows the files of one (and a small place, "icon-mode", to
-// add to them), it would take those of the next for more of the same.
+// One set of files at a time: while Gradio shows a set (with an "icon-mode" box to add to it), it
+// would add the next set to it.
 function hand() {
   if (!waiting.length) return;
   const place = document.querySelector("#photos .upload-container:not(.icon-mode) input[type=file]");
@@ -42,7 +42,7 @@ addEventListener("paste", (event) => {
 
 for (const kind of ["dragover", "drop"]) {
   addEventListener(kind, (event) => {
-    event.preventDefault(); // else the browser would leave the page and open the file
+    event.preventDefault(); // otherwise the browser opens the file
     if (kind === "dragover") return;
     event.stopImmediatePropagation();
     take([...(event.dataTransfer?.files ?? [])]);

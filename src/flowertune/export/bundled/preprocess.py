@@ -1,5 +1,5 @@
-"""Preprocess a photo for the model with Pillow and NumPy alone, by the settings in
-preprocessing.json beside this file. flowertune puts both beside a model that it exports."""
+"""Preprocess an image for an exported model, with the settings in preprocessing.json next to this
+file. Needs only Pillow and NumPy."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def load(photo: str | Path) -> Any:
-    """Read the photo at a path, upright and normalized: (1, 3, H, W) float32."""
+def load(path: str | Path) -> Any:
+    """Read an image, upright and normalized: (1, 3, H, W) float32."""
     settings = json.loads(Path(__file__).with_name("preprocessing.json").read_text())
-    with Image.open(photo) as file:
+    with Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     pixels = np.asarray(fit(image, **settings), dtype=np.float32) / np.float32(255)
     normalized = (pixels - np.float32(settings["mean"])) / np.float32(settings["std"])
@@ -42,7 +42,7 @@ def fit(
         shape = (round(image.width / ratio), round(image.height / ratio))
         filter = filter if resize_mode == "longest" else Image.Resampling.BICUBIC
     image = image if image.size == shape else image.resize(shape, filter)
-    # what is too small is padded, what is too large is cropped, both about the middle
+    # pad or crop each side, around the center
     padding = max(width - image.width, 0), max(height - image.height, 0)
     shape = (image.width + padding[0], image.height + padding[1])
     padded = Image.new("RGB", shape, (fill_color, fill_color, fill_color))

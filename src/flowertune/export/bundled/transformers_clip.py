@@ -1,13 +1,11 @@
-"""Convert an image tower of open_clip to transformers' CLIPVisionModelWithProjection.
-
-It needs torch and transformers; flowertune puts it beside an adapter that it exports, to make the
-model that the adapter belongs to.
+"""Convert an image tower of open_clip to transformers' CLIPVisionModelWithProjection, the base
+model of an exported adapter. Needs torch and transformers.
 """
 
 from typing import Any
 
 BLOCKS = "transformer.resblocks", "vision_model.encoder.layers"
-# open_clip's names and transformers', in a block and outside of one
+# names in open_clip and transformers, inside and outside of blocks
 IN_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -30,18 +28,18 @@ OUTSIDE = {
 
 
 def missing_support(visual: Any) -> str | None:
-    """Reason why transformers' CLIP does not support this tower; None if it does."""
+    """Reason why transformers' CLIP does not support this tower, or None if it does."""
     if type(visual).__name__ != "VisionTransformer" or not hasattr(visual, "conv1"):
-        return f"it is a {type(visual).__name__}"
+        return f"its image encoder is a {type(visual).__name__}"
     first = visual.transformer.resblocks[0]
     sizes = visual.image_size, visual.patch_size
     for is_unsupported, reason in (
         (not hasattr(visual.ln_pre, "weight"), "it has no norm before its blocks"),
-        (visual.attn_pool is not None or visual.pool_type != "tok", "it pools in another way"),
-        (type(first).__name__ != "ResidualAttentionBlock", "its blocks are of another kind"),
-        (hasattr(first.ls_1, "gamma"), "it scales its blocks' outputs"),
-        (not activation(visual), "it has another activation"),
-        (any(height != width for height, width in sizes), "its images or patches are no squares"),
+        (visual.attn_pool is not None or visual.pool_type != "tok", "its pooling is not CLIP's"),
+        (type(first).__name__ != "ResidualAttentionBlock", "its blocks are not CLIP's"),
+        (hasattr(first.ls_1, "gamma"), "it scales the outputs of its blocks"),
+        (not activation(visual), "its activation is neither GELU nor QuickGELU"),
+        (any(height != width for height, width in sizes), "its images or patches are not square"),
     ):
         if is_unsupported:
             return reason
@@ -49,13 +47,13 @@ def missing_support(visual: Any) -> str | None:
 
 
 def activation(visual: Any) -> str:
-    """Name of the activation in transformers; empty if it has none."""
+    """Name of the activation in transformers, or "" if it does not have it."""
     name = type(visual.transformer.resblocks[0].mlp.gelu).__name__
     return "quick_gelu" if name.endswith("QuickGELU") else "gelu" if name == "GELU" else ""
 
 
 def convert(visual: Any, state: Any = None) -> Any:
-    """Convert the tower to transformers, in eval mode. `state`: its weights, if not its own."""
+    """Convert the tower to transformers, in eval mode. state: weights other than its own."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     state = dict(visual.state_dict() if state is None else state)
@@ -75,7 +73,7 @@ def convert(visual: Any, state: Any = None) -> Any:
     weights = {"visual_projection.weight": state.pop("proj").T.contiguous()}
     weights |= {theirs: state.pop(ours) for ours, theirs in OUTSIDE.items()}
     for name, tensor in state.items():
-        if ".attn.in_proj_" in name:  # q, k and v in one
+        if ".attn.in_proj_" in name:  # q, k and v combined
             block_name, parameter = name.split(".attn.in_proj_")
             for part, rows in zip("qkv", tensor.chunk(3), strict=True):
                 weights[rename(f"{block_name}.attn.{part}_proj.{parameter}")] = rows
@@ -87,7 +85,7 @@ def convert(visual: Any, state: Any = None) -> Any:
 
 
 def rename(name: str) -> str:
-    """Name in transformers of a weight, or another part, of a block."""
+    """Name in transformers of a weight or module of a block."""
     for ours, theirs in IN_BLOCK.items():
         head, separator, tail = name.partition(f".{ours}.")
         if separator:

@@ -109,7 +109,7 @@ def test_a_process_is_timed_to_its_line(tmp_path: Path) -> None:
 
 
 def test_a_process_that_fails_first_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="ended before it: ValueError: no such thing"):
+    with pytest.raises(TrainingError, match="before its first step: ValueError: no such thing"):
         timing.seconds_to_line(
             [sys.executable, "-c", "raise ValueError('no such thing')"], "now", tmp_path / "log"
         )

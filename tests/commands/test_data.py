@@ -62,7 +62,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     assert len(stores) == 3
     for entry in stores:
         assert f"\n  {entry.paths[0]}\n" in first
-    assert "train: 40 photos, " in first
+    assert "train: 40 images, " in first
     assert first.count("decoded now") == 3
 
     def decode(*_: object) -> None:
@@ -75,7 +75,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     for each in list_entries(cache):
         os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0
-    assert capsys.readouterr().out.count("was there already") == 3
+    assert capsys.readouterr().out.count("already in the cache") == 3
     assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too
 
     monkeypatch.setattr(train, "open_run", begin)  # all photos are there by then
@@ -210,6 +210,6 @@ def test_what_has_to_stay_is_said_and_is_exit_code_1(
     assert cli.main(["data", "cache", "clear", "--yes"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "left: features, damaged: cannot be removed: Permission denied",
-        "removed: 2 entries, 3.0 MB",
+        "not deleted: features, damaged: cannot be removed: Permission denied",
+        "deleted: 2 entries, 3.0 MB",
     ]

@@ -127,14 +127,17 @@ def test_the_table_says_what_the_numbers_leave_out(
     ("words", "message"),
     [
         (["split=tets"], "split=tets: must be one of train, val, test, all"),
-        (["model.rank=4"], "model.rank=4: is settled in a trained model; evaluate takes split"),
-        (["method=vpt"], "method=vpt: is settled in a trained model"),
+        (
+            ["model.rank=4"],
+            "model.rank=4: cannot be changed for a trained model; allowed: split",
+        ),
+        (["method=vpt"], "method=vpt: cannot be changed for a trained model"),
         (["data=folder"], "data.root: missing"),
         (["data=folder", "data.root=nowhere"], "data.root: there is no folder"),
         (["data.rot=x"], "data.rot: there is no such key"),
         (["trainer.eval_batch_size=0"], "trainer.eval_batch_size=0: must be at least 1"),
         (["--output", "nowhere/a.csv"], "nowhere/a.csv: there is no folder"),
-        (["--output", "/"], "/: is a folder; --output takes a file"),
+        (["--output", "/"], "--output /: is a folder; give a file name"),
         (["--jsn"], "unrecognized arguments: --jsn"),
     ],
 )
@@ -153,8 +156,8 @@ def test_a_split_that_is_not_there_and_classes_that_nobody_knows_are_refused(
 ) -> None:
     run = run_of("full")  # of trainval
     assert cli.main(["evaluate", str(run), "split=val"]) == 2
-    assert "split=val: these photos have train, test" in capsys.readouterr().err
+    assert "split=val: not in this dataset; available: train, test" in capsys.readouterr().err
     (tmp_path / "stones").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "stones/1.png")
     assert cli.main(["evaluate", str(run), "data=folder", f"data.root={tmp_path}"]) == 2
-    assert "none of its classes (stones) is one that the run knows" in capsys.readouterr().err
+    assert "the run knows none of its classes (stones); it" in capsys.readouterr().err

@@ -112,9 +112,9 @@ def test_files_that_give_no_picture_are_named_and_passed_over(
     assert exit_code == 1
     assert len([json.loads(line) for line in out.splitlines()]) == len(NAMES)
     first, second, last = err.splitlines()
-    assert first.startswith(f"left out: {odd}/cut.jpg: ")
-    assert second == f"left out: {odd}/notes\\n.txt: not an image"
-    assert last == "2 of 6 files gave no picture"
+    assert first.startswith(f"skipped: {odd}/cut.jpg: ")
+    assert second == f"skipped: {odd}/notes\\n.txt: not an image"
+    assert last == "2 of 6 files cannot be read as images"
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -152,11 +152,11 @@ def test_names_that_end_with_nul_are_not_taken_for_one_name(
         monkeypatch.setattr(sys, "stdin", stdin)
         exit_code, _, err = predict(lora, "-")
     assert (exit_code, err.count("\n")) == (2, 1)
-    assert "go with --null" in err
+    assert "add --null" in err
     monkeypatch.setattr(sys, "stdin", None)  # of a process that was started with it closed
     exit_code, out, err = predict(lora, "-")
     assert (exit_code, out) == (2, "")
-    assert "stdin is closed" in err
+    assert "stdin, which is closed" in err
 
 
 def test_nothing_is_worked_out_for_a_reader_who_has_left(
@@ -181,12 +181,12 @@ def test_nothing_is_worked_out_for_a_reader_who_has_left(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere.jpg"], "nowhere.jpg: there is no such photo or folder"),
+        (["nowhere.jpg"], "nowhere.jpg: no such file or directory"),
         ([], "the following arguments are required: PHOTO"),
         ([".", "--top-k", "0"], "argument --top-k: 0: must be a whole number, 1 or more"),
         ([".", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
         ([".", "--device", "cuda", "--precision", "fp16"], "there is cpu"),
-        (["empty"], "empty: there are no files in it"),
+        (["empty"], "empty: contains no files"),
     ],
 )
 def test_what_is_no_photo_and_no_word_is_refused(

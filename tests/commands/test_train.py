@@ -39,5 +39,5 @@ def test_a_report_that_the_disk_has_no_room_for_costs_no_result(
     assert run.results()["method"] == "zeroshot"
     *_, place, line = capsys.readouterr().out.splitlines()
     assert place == str(run.path)
-    assert "its report could not be made (DiskFullError: " in line
+    assert "the report could not be written (DiskFullError: " in line
     assert [path for path in run.path.rglob("*") if path.name.startswith((".", "report"))] == []

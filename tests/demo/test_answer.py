@@ -117,7 +117,7 @@ def test_training_photos_that_are_gone_or_others_now_are_left_out_and_said(
     known, left_out = read(model)
     assert left_out == [
         f"{names[1]}: no such file",
-        f"{names[2]}: another picture than the run had",
+        f"{names[2]}: the image has changed since the run",
     ]
     assert [p.relative_to(tmp_path / "photos") for p in known.paths] == [names[0], *names[3:]]
     assert known.caption.startswith(

@@ -203,11 +203,11 @@ def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
     changed[-1] ^= 1
     file.write_bytes(changed)
     message = refusal(lambda: flowertune.load(run))
-    assert "was trained on another backbone than" in message
-    assert "(weights_sha256); put that back" in message
+    assert "weights has changed since the training" in message
+    assert "(weights_sha256); restore the original weights" in message
     shutil.rmtree(weights)
     message = refusal(lambda: flowertune.load(run))
-    assert "the weights that it was trained on cannot be had: " in message
+    assert "cannot load the pretrained weights of the run: " in message
     assert str(weights) in message
 
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_recorded_goes_on_as_it_is_with_one_line(prepare):
     replayed = prepare(epochs=3, replay=CudaGraphStep(StandIn(), said.append))
     assert_same(plain, replayed.run(looks))
     assert said == [
-        "steps are not recorded, and so a little slower: "
+        "training without CUDA graphs, a little slower: "
         "operation not permitted when stream is capturing"
     ]
 

@@ -49,7 +49,7 @@ def test_the_very_batch_is_in_the_run_and_the_lines_before_it(
     at = 5 + accumulation + 1  # a call for each of 5 batches: the second step of epoch 2
     run, message, seen, made = run_away(at, float("nan"), accumulation=accumulation)
     assert "loss of epoch 2, step 2 is not finite" in message
-    assert message.endswith(f"its photos are in {run.failed_batch_dir}")
+    assert message.endswith(f"the images of the step are in {run.failed_batch_dir}")
     batch = load_file(run.failed_batch_dir / "batch.safetensors")
     assert torch.equal(batch["images"], torch.cat(seen[at - 1 :][:accumulation]))
     photos = torch.cat(made.photos.batches(2)[accumulation : 2 * accumulation])
@@ -87,4 +87,4 @@ def test_a_disk_that_is_full_by_then_does_not_hide_the_reason(run_away, monkeypa
     monkeypatch.setattr("flowertune.models.serialization.save_weights", full)
     _, message, *_ = run_away(3, float("nan"))
     assert "loss of epoch 1, step 3 is not finite" in message
-    assert "its photos could not be kept (OSError" in message
+    assert "the images of the step could not be saved (OSError" in message

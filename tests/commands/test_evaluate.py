@@ -131,6 +131,7 @@ def test_the_table_says_what_the_numbers_leave_out(
             ["model.rank=4"],
             "model.rank=4: cannot be changed for a trained model; allowed: split",
         ),
+        (["."], ".: expected data=folder data.root=."),
         (["method=vpt"], "method=vpt: cannot be changed for a trained model"),
         (["data=folder"], "data.root: missing"),
         (["data=folder", "data.root=nowhere"], "data.root: there is no folder"),

@@ -182,7 +182,6 @@ def test_nothing_is_worked_out_for_a_reader_who_has_left(
     ("words", "message"),
     [
         (["nowhere.jpg"], "nowhere.jpg: no such file or directory"),
-        ([], "the following arguments are required: PHOTO"),
         ([".", "--top-k", "0"], "argument --top-k: 0: must be a whole number, 1 or more"),
         ([".", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
         ([".", "--device", "cuda", "--precision", "fp16"], "there is cpu"),
@@ -201,6 +200,27 @@ def test_what_is_no_photo_and_no_word_is_refused(
     assert (exit_code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_the_run_that_was_meant_is_named(
+    lora: Path, drawn: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mess").symlink_to(lora)
+    image, results = next((drawn / "test").rglob("*.png")), lora / "results.json"
+    for words, message in (
+        ((image, lora), f"the run comes first: predict {lora} {image}"),
+        ((image,), f"RUN is missing: predict RUN {image}"),
+        ((lora,), f"IMAGE is missing: predict {lora} IMAGE"),
+        ((results, image), f"{results}: is not a finished run; did you mean {lora}?"),
+        (("mess", image), "mess: no such directory; did you mean runs/mess?"),
+        (("runs", image), "runs: is not a finished run; it holds finished runs (1): give one, or"),
+        (("runs/m*", image), "runs/m*: no such directory; the shell expands patterns only without"),
+    ):
+        exit_code, out, err = predict(*words)
+        assert (exit_code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
 
 
 def test_an_interruption_ends_it_and_what_was_printed_stands(

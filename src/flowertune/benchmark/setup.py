@@ -39,10 +39,7 @@ class BenchTraining:
             raise TrainingError(nonfinite_message(what, self.setup.compute.precision))
 
     def steps(self) -> Generator[Iterator[Batch], None, None]:
-        """Yield the batches of step after step, without the smaller ones at the end of epochs.
-
-        Close the generator after the last step.
-        """
+        """Yield the batches of each full-size step; close the generator after the last one."""
         for epoch in count(1):
             steps = self.state.step_indices(epoch)
             whole = [step for step in steps if count_images(step) == self.step_size]

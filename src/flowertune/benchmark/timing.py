@@ -76,10 +76,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_to_line(command: Sequence[str], line: str, log: Path) -> float:
-    """Measure the seconds until a new process prints `line`, then wait for its end.
-
-    Its stderr goes to `log`. Raises TrainingError if the process ends without printing the line.
-    """
+    """Run a process, with stderr to `log`, and return the seconds until it prints `line`."""
     with log.open("w", encoding="utf-8") as errors:
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
@@ -113,10 +110,9 @@ def _product_flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) 
 
 
 def matrix_rate(compute: Compute) -> float:
-    """Floating-point operations per second of a large square matrix product, best call.
+    """Floating-point operations per second of a large matrix product, best call.
 
-    Uses the precision of `compute`, the process's settings (TF32, threads) and the kernels of the
-    model's Linear layers.
+    It uses the settings (precision, TF32, threads) and kernels of the model's Linear layers.
     """
     side = MATRIX_SIDE[compute.device.type]
     left, right = (
@@ -127,10 +123,7 @@ def matrix_rate(compute: Compute) -> float:
 
 
 def peak_memory(device: torch.device) -> dict[str, Any] | None:
-    """Peak memory in bytes: of tensors on the GPU, or of this process since its start.
-
-    None on Windows, where Python cannot query it.
-    """
+    """Peak memory of tensors on the GPU, or of this process since its start; None on Windows."""
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(device), "of": "tensors on the GPU"}
     if sys.platform == "win32":

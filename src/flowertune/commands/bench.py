@@ -47,13 +47,7 @@ compose.run(["--config-path", sys.argv[1]], bench.first_step)
 
 
 def execute(config: Config, as_json: bool) -> int:
-    """Time the pieces and print the results; writes no files except the image cache.
-
-    Raises:
-        UsageError: before anything was timed.
-        TrainingError: a loss is not finite.
-        FlowertuneError: out of memory.
-    """
+    """Time the pieces and print the results; writes no files except the image cache."""
     if not config.model.trains_backbone:
         raise UsageError(f"model={config.model.name}: has no training steps to time")
     console = error_console() if as_json else ConsoleReporter()
@@ -167,17 +161,12 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
 def _time_steps(
     steps: Sequence[Callable[[], None]], device: torch.device, n_images: int, *, streamed: bool
 ) -> list[Timing]:
-    """Time the step without and with loading, alternating unless images are streamed.
-
-    Streamed images would be prefetched during the step without loading, which would hide part of
-    the loading time.
-    """
+    # streamed images would be prefetched during the step without loading, hiding its time
     in_turn = [[step] for step in steps] if streamed else [steps]
     return [timed for group in in_turn for timed in timeit(group, device, n_images)]
 
 
 def _time_start_up(config: Config) -> tuple[Timing, Timing]:
-    """Time processes, alternating: only the imports, and everything up to the first step."""
     with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(saved.to_yaml(asdict(config)), encoding="utf-8")

@@ -32,9 +32,6 @@ def run(
     -m or hydra.mode=MULTIRUN in a YAML file starts a sweep, unless `target` is "job". All configs
     are composed and checked before the first job starts. Returns the job's exit code; for several
     jobs 0 if all succeeded, 2 if all were refused, otherwise 1.
-
-    Raises:
-        UsageError: a config cannot be composed, or a value is out of range.
     """
     options = parse_arguments(arguments)
     if options.experimental_rerun:

@@ -54,7 +54,7 @@ def execute(args: Namespace) -> int:
 
 
 def _export(model: Predictor, export_format: Format, output: Path) -> str:
-    """Write the folder atomically; returns how the exported model compares with the run's."""
+    """Write the folder atomically; returns how its model compares with the run's."""
     sample = parity.draw_sample(model)
     tables = {LABELS: model.class_names, PREPROCESSING: model.preprocessing.to_dict()}
     try:

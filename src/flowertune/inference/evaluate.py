@@ -32,10 +32,8 @@ def list_images_to_evaluate(
 ) -> ImageDataset:
     """List the images of a split, or of all splits if `split` is "all".
 
-    `split` None selects the run's own test split (val if it has none), or all images of another
-    dataset. Another folder is read as it is, even if no training could use it.
-
-    Raises UsageError if there are no such images.
+    None selects the run's own test split (val if it has none), or all images of another dataset.
+    Another folder need not be suitable for training. Raises UsageError if there is no such split.
     """
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"

@@ -32,10 +32,7 @@ def infer(
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
-    """Run the classifier on pixels, in eval mode and with the adapter merged.
-
-    `progress(done, total)` counts images.
-    """
+    """Run the classifier on pixels, in eval mode and with the adapter merged."""
     classifier.eval()
     mean = torch.tensor(preprocessing.mean, device=pixels.device)
     std = torch.tensor(preprocessing.std, device=pixels.device)

@@ -46,13 +46,10 @@ TOP_K = 3
 
 @dataclass(frozen=True)
 class Prediction:
-    """Most likely classes of an image.
+    """Most likely classes of an image, with the most likely first.
 
-    Attributes:
-        image: The image, as passed to the predictor.
-        classes: Names of the `top_k` most likely classes, most likely first.
-        probabilities: Their probabilities. The softmax is over all classes of the model, so they
-            sum to at most 1.
+    `image` is the path or image that was passed in. `probabilities` come from a softmax over all
+    classes of the model, so those of the listed `classes` sum to at most 1.
     """
 
     image: ImageLike
@@ -72,12 +69,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """Placeholder for an image that cannot be read.
-
-    Attributes:
-        image: The image, as passed to the predictor.
-        reason: Short explanation, for example "not an image" or "no such file".
-    """
+    """Image that cannot be read, with a short reason such as "not an image"."""
 
     image: ImageLike
     reason: str
@@ -87,14 +79,8 @@ class UnreadableImage:
 class Predictor:
     """Trained model of a run, as returned by `load`.
 
-    The model is in eval mode on its device, with the adapter merged into the weights.
-
-    Attributes:
-        run: The finished run.
-        classifier: The PyTorch module.
-        class_names: Class names in the order of the logits.
-        preprocessing: Size, interpolation, mean and standard deviation of the model's input.
-        compute: Device and precision.
+    `classifier` is a PyTorch module in eval mode on its device, with the adapter merged into the
+    weights. `class_names` are in the order of its logits.
     """
 
     run: FinishedRun
@@ -120,7 +106,7 @@ class Predictor:
         return self._backbone
 
     def predict(self, images: _Images, *, top_k: int = TOP_K) -> list[Prediction]:
-        """Classify images.
+        """Classify images and return one prediction per image, in order.
 
         Images are decoded in parallel, rotated by their EXIF orientation, and never all in memory
         at once.
@@ -129,11 +115,8 @@ class Predictor:
             images: A path or PIL image, or an iterable of them.
             top_k: Number of classes per prediction.
 
-        Returns:
-            One prediction per image, in the order of the images.
-
         Raises:
-            UnreadableImageError: An image cannot be read. `stream` skips such images instead.
+            UnreadableImageError: An image cannot be read; `stream` continues with the others.
             ValueError: `top_k` is not a positive integer.
         """
         inputs = [images] if isinstance(images, str | Path | Image.Image) else images
@@ -148,17 +131,16 @@ class Predictor:
     def stream(
         self, images: Iterable[ImageLike], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        """Classify images one after another, for any number of images.
+        """Classify any number of images, yielding one result per image, in order.
+
+        Yields an `UnreadableImage` for an image that cannot be read. Close the generator (see
+        `contextlib.closing`) to stop early.
 
         Args:
-            images: An iterable of paths or PIL images. It may be infinite: it is read only a few
-                images more than `batch_size` ahead.
+            images: Paths or PIL images. The iterable may be infinite: it is read only a little
+                more than `batch_size` images ahead.
             top_k: Number of classes per prediction.
             batch_size: Number of images per forward pass.
-
-        Yields:
-            One `Prediction` per image, in the order of the images, or an `UnreadableImage` if the
-            image cannot be read. Close the generator (`contextlib.closing`) to stop early.
 
         Raises:
             ValueError: `top_k` or `batch_size` is not a positive integer.

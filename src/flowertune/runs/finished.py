@@ -237,6 +237,7 @@ def _refuse_near_miss(path: Path) -> None:
         raise UsageError(f"{problem}; did you mean {meant}?")
     states = [Run(each.parent).status()[0] for each in path.glob("*/status.json")]
     if n_runs := states.count("finished"):
-        raise UsageError(f"{problem}; it holds {n_runs} finished runs: report {path}/*")
+        hint = f"it holds finished runs ({n_runs}): give one, or {path}/* to report"
+        raise UsageError(f"{problem}; {hint}")
     if not path.exists() and not set("*?[").isdisjoint(str(path)):
         raise UsageError(f"{problem}; the shell expands patterns only without quotes")

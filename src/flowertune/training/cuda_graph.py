@@ -32,11 +32,7 @@ Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 def record_cuda_graph(
     pool: Any, function: Callable[[], Tensor]
 ) -> tuple[Callable[[], None], Tensor]:
-    """Record a CUDA graph (a `Record`).
-
-    All graphs share `pool` (torch.cuda.graph_pool_handle()), as they never run at the same time:
-    copy the output of one before another runs.
-    """
+    """Record a graph in the memory `pool` of all graphs: copy its output before another runs."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         # the thread that prefetches images pins memory meanwhile, which "global" would forbid
@@ -107,10 +103,7 @@ class CudaGraphStep:
 def build_graph_step(
     mode: str, compute: Compute, say: Callable[[str], None]
 ) -> CudaGraphStep | None:
-    """Build the recorder of steps for `trainer.compile`, or None to run steps unrecorded.
-
-    `say` gets a line if steps cannot be recorded, now or at the first attempt.
-    """
+    """Build the recorder of steps for `trainer.compile`; None to run steps unrecorded."""
     if mode == "never" or compute.device.type != "cuda":
         return None
     if compute.precision == "fp16":

@@ -16,11 +16,7 @@ LINE_BYTES = 250  # per step: its line in metrics.jsonl
 
 
 def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) -> None:
-    """Raise UsageError if the disk of `run.root` has no room for the run.
-
-    Counts the weights, the checkpoints with the one being written, and the lines of images and
-    steps. Call `factory.check_adapter` first.
-    """
+    """Raise UsageError if the disk of `run.root` has no room for the run."""
     settings = config.trainer
     sizes = {name: len(split.split) for name, split in cached.splits.items()}
     weights = 4 * saved_parameters(config, backbone, len(cached.dataset.class_names))

@@ -19,10 +19,7 @@ from flowertune.training.step import NonFiniteError, TrainStep
 def keep_failed_batch(
     state: TrainState, run: Run, track: Callable[[Sequence[Metrics]], None]
 ) -> Iterator[None]:
-    """If the body raises a TrainingError, write the metrics so far and the failed batch.
-
-    The error is raised again; for a step that is not finite it names the folder of the images.
-    """
+    """If the body raises a TrainingError, write the metrics and the failed batch, and re-raise."""
     try:
         yield
     except TrainingError as error:

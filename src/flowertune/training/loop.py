@@ -29,17 +29,13 @@ Measured = tuple[Outputs, SplitMetrics]  # of one split
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Summary of a training, for results.json.
-
-    `best_epoch` is None if none was selected on val, `adapter_scale` without WiSE-FT. `seconds`
-    includes validation, `images_per_second` does not.
-    """
+    """Summary of a training, for results.json."""
 
     epochs_run: int
-    best_epoch: int | None
-    adapter_scale: float | None
-    seconds: float
-    images_per_second: float | None
+    best_epoch: int | None  # None if none was selected on val
+    adapter_scale: float | None  # of WiSE-FT
+    seconds: float  # with validation
+    images_per_second: float | None  # without validation
 
 
 def train(

@@ -39,15 +39,12 @@ Features = dict[str, Float[Tensor, "_ e"]]  # frozen features by split
 
 @dataclass(frozen=True)
 class Baselines:
-    """Zero-shot class vectors and a linear probe, or None if the run needs neither.
-
-    `seconds`: time to fit the probe. `results`: for results.json.
-    """
+    """Zero-shot class vectors and linear probe, None if not needed, with their results."""
 
     vectors: Float[Tensor, "c e"] | None
     probe: Sequence[Tensor] | None
-    seconds: float
-    results: dict[str, Any]
+    seconds: float  # to fit the probe
+    results: dict[str, Any]  # for results.json
 
 
 def adapt(
@@ -158,10 +155,7 @@ def measure_splits(
     best_val: Measured | None,
     run: directory.Run,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
-    """Measure every split and write its predictions; returns outputs and metrics by split.
-
-    `best_val`: validation outputs of the same weights, if measured before.
-    """
+    """Measure every split (val unless `best_val` has it) and write its predictions."""
     outputs, metrics = {}, {}
     for name, split in setup.cached.splits.items():
         known = best_val if name == "val" else None

@@ -1,8 +1,4 @@
-"""Save thumbnails and embeddings, so that a report can be rebuilt without dataset and GPU.
-
-RUN/report/photos.json has JPEG thumbnails (base64) with their facts, with paths and labels like the
-run's predictions; RUN/report/embeddings.safetensors has the data of the embedding map.
-"""
+"""Save thumbnails and embeddings, so that a report can be rebuilt without dataset and GPU."""
 
 import base64
 import io
@@ -34,20 +30,15 @@ MAPPED = 2000  # images: 4 MB before and after training, with 512 dimensions
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Data from the end of a training for its report.
-
-    `outputs` and `frozen_embedding` (by the untrained backbone; None if the image encoder is not
-    trained or it was not computed) are of `reported_split`, `train_embedding` is by the trained
-    model. `loader` is None without epochs.
-    """
+    """Data from the end of a training for its report."""
 
     cached: CachedDataset
     reported_split: str
-    outputs: Outputs
-    train_embedding: Float[Tensor, "n e"]
-    frozen_embedding: Float[Tensor, "m e"] | None
+    outputs: Outputs  # of the reported split
+    train_embedding: Float[Tensor, "n e"]  # of the trained model
+    frozen_embedding: Float[Tensor, "m e"] | None  # of the reported split; None if not computed
     pixels: Mapping[str, DevicePixels]
-    loader: TrainLoader | None
+    loader: TrainLoader | None  # None without epochs
     seed: int
 
 
@@ -129,7 +120,6 @@ def _embeddings(inputs: ReportInputs) -> bytes:
 def _describe(
     inputs: ReportInputs, split: str, rows: Int64[Tensor, "b"], **columns: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """Path, label, `columns` and thumbnail of each image."""
     names, labels = inputs.cached.image_names(split), inputs.cached.splits[split].split.labels
     (pixels,) = inputs.pixels[split].batches([rows])
     return [

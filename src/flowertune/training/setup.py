@@ -38,18 +38,14 @@ from flowertune.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Setup:
-    """Device, backbone and images of a training.
-
-    `listed`: all images of the source. `cached`: the decoded ones. `class_prompts`: prompts of
-    each class, for zero-shot and text heads.
-    """
+    """Device, backbone and images of a training."""
 
     config: Config
     compute: Compute
     backbone: Backbone
-    listed: ImageDataset
-    cached: CachedDataset
-    class_prompts: list[list[str]]
+    listed: ImageDataset  # all images of the source
+    cached: CachedDataset  # decoded images
+    class_prompts: list[list[str]]  # by class, for zero-shot and text heads
 
     @cached_property
     def labels(self) -> dict[str, Int64[Tensor, "_"]]:
@@ -58,10 +54,9 @@ class Setup:
 
 
 def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> Setup:
-    """Load the frozen backbone and decode the images, without the test split unless `test`.
+    """Load the frozen backbone and decode the images, including the test split if `test`.
 
-    Raises:
-        UsageError: the config does not fit the machine, the backbone or the images.
+    Raises UsageError if the config does not fit the machine, the backbone or the images.
     """
     cache = cache_root()
     compute = choose_compute(config.trainer.device, config.trainer.precision)

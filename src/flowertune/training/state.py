@@ -64,10 +64,7 @@ class TrainState:
         return nullcontext() if self.ema is None else self.ema.average_parameters()
 
     def end_step(self, rates: Mapping[str, float], terms: Scalars, updated: bool) -> None:
-        """Count a step, update the weight average, and log learning rates and loss terms.
-
-        The terms of deferred steps stay on the device until `fetch_terms`.
-        """
+        """Count a step, update the weight average, log the rates, and queue the loss terms."""
         self.done += 1
         self.updates += updated
         if updated and self.ema is not None:
@@ -82,8 +79,7 @@ class TrainState:
     def fetch_terms(self) -> None:
         """Move the terms of queued steps from the device to `epoch_lines`, in one transfer.
 
-        Raises:
-            NonFiniteError: for a deferred step.
+        Raises NonFiniteError for a deferred step that was not finite.
         """
         queued, self._queued = self._queued, []
         if not queued:
@@ -194,10 +190,7 @@ class TrainState:
 def save_checkpoint(
     run: Run, epochs: int, step: int, values: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Save a checkpoint after `epochs` epochs and `step` steps; keep CHECKPOINTS_KEPT of them.
-
-    Raises OSError, for example files.DiskFullError; earlier checkpoints are intact then.
-    """
+    """Save a checkpoint, then delete old ones. If it raises OSError, all of them are kept."""
     path = run.checkpoint(epochs, step)
     if path.exists():  # resumed from it and stopped before the next step
         return

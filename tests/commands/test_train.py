@@ -1,4 +1,4 @@
-"""`flowertune train` in this process, where what it rests on can be made to fail."""
+"""`flowertune train` with failures of its environment."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def test_a_report_that_the_disk_has_no_room_for_costs_no_result(
+def test_a_full_disk_for_the_report_keeps_the_results(
     compose: Callable[..., Config],
     fill_disk: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,

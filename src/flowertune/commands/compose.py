@@ -29,13 +29,13 @@ def run(
 ) -> int:
     """Compose the config, or each config of a sweep, and call `execute` with it.
 
-    -m or hydra.mode=MULTIRUN in a YAML file starts a sweep, unless `target` is "job". All configs
-    are composed and checked before the first job starts. Returns the job's exit code; for several
-    jobs 0 if all succeeded, 2 if all were refused, otherwise 1.
+    -m or hydra.mode=MULTIRUN in a YAML file starts a sweep; `target` "job" refuses it, and a
+    "reproduction" has its own jobs. All configs are checked before the first job starts. Returns
+    the job's exit code; for several jobs 0 if all succeeded, 2 if all were refused, otherwise 1.
     """
     options = parse_arguments(arguments)
     if options.experimental_rerun:
-        raise UsageError("--experimental-rerun: not supported; use --config-path RUN")
+        raise UsageError("--experimental-rerun: not supported; --config-path RUN runs a run again")
     if (options.package or options.resolve) and not options.cfg:
         raise UsageError("--package, --resolve: only allowed with --cfg")
     with open_composer(options) as composer:
@@ -62,7 +62,7 @@ def run(
             logging.getLogger("flowertune").setLevel(logging.WARNING)  # Hydra raised its level
             return execute(to_config(node))  # Hydra's own run would compose the config again
         if target == "job":
-            raise UsageError("this command does not support sweeps (-m, experiment=sweep/...)")
+            raise UsageError("sweeps (-m, experiments) are not supported; give each key one value")
         with translate_errors():
             sweep = plan_reproduction(composer, node) if reproduces else plan_sweep(composer, node)
         return run_sweep(sweep, composer, node, check_run(execute) if reproduces else execute)

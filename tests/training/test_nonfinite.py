@@ -16,8 +16,8 @@ from flowertune.training.loop import train
 
 @pytest.fixture
 def run_away(prepare, mixup):
-    """`run_away(at, factor, **settings)`: multiply the loss of call `at` by `factor`, in float32 only
-    if `always`; returns the run, the error, the images of all calls and the training."""
+    """`run_away(at, factor, **settings)`: multiply the loss of call `at` by `factor`, in float32
+    only if `always`; returns the run, the error, the images of all calls and the training."""
 
     def run_away(at, factor, always=True, **settings):
         made = prepare(count=20, recipe=mixup, epochs=2, **settings)

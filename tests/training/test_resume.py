@@ -23,8 +23,8 @@ HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_nor
 
 @pytest.fixture
 def life(prepare, mixup, tmp_path):
-    """`life(name, stop_after=None, **settings)`: continue the training of run `name` from its newest
-    checkpoint, with new objects, and request a stop after this many steps."""
+    """`life(name, stop_after=None, **settings)`: continue the training of run `name` from its
+    newest checkpoint, with new objects, and request a stop after this many steps."""
 
     def life(name, stop_after=None, in_validation=False, criterion=cross_entropy, stop=None,
              track=lambda lines: None, **settings):  # fmt: skip

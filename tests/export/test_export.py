@@ -185,7 +185,7 @@ def test_what_cannot_begin_is_refused(
         words = [asked["run"], "--format", asked["form"], "--output", asked["output"]]
         return refusal(lambda: execute(words))
 
-    assert "is there already" in refused(output=str(folder))
+    assert "already exists" in refused(output=str(folder))
     assert "there is no folder" in refused(output=str(tmp_path / "no" / "new"))
     assert "invalid choice" in refused(form="keras")
     assert "is no finished run" in refused(form="torch", run=str(tmp_path / "none"))

@@ -1,7 +1,7 @@
 """Record a training step as a CUDA graph and replay it.
 
 With a small model, a large GPU waits for the host, which launches hundreds of kernels per step. A
-graph is launched at once. A replay uses the same memory each time, so everything that changes from
+graph needs one launch. A replay uses the same memory each time, so everything that changes from
 step to step must be a tensor: the batch, the learning rates, the optimizer's step count.
 
 https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs

@@ -13,8 +13,8 @@ class EarlyStopping:
     """Best epoch so far, and whether to stop.
 
     `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). Of equal
-    epochs the earliest is best. `should_stop` becomes true after `patience` epochs that do not
-    improve by more than `min_delta` (None: never), which does not affect what is best.
+    epochs, the earliest is best, independent of `min_delta`. `should_stop` becomes true after
+    `patience` epochs (None: never) without an improvement by more than `min_delta`.
     """
 
     monitor: str

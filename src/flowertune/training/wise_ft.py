@@ -40,7 +40,7 @@ def choose_scale(
     """Return the scale, of `scales` and 1, with the highest score on val, and its state.
 
     `score()` measures the classifier. Of equal scores, the scale nearest to 1 is chosen. The
-    classifier is left with the state of any of the scales.
+    classifier is left with the state that was measured last.
     """
     best_scale, best_state, best_score = 1.0, dict(trained), -math.inf
     for scale in sorted({*scales, 1.0}, key=lambda scale: abs(scale - 1)):

@@ -58,7 +58,7 @@ def test_a_training_uses_the_prepared_cache(
     words = (*SMALL, f"method={method}")
     assert cli.main(["data", "prepare", *words]) == 0
     first = capsys.readouterr().out
-    stores = [each for each in list_entries(cache) if each.kind == "photos"]
+    stores = [each for each in list_entries(cache) if each.kind == "images"]
     assert len(stores) == 3
     for entry in stores:
         assert f"\n  {entry.paths[0]}\n" in first
@@ -76,7 +76,7 @@ def test_a_training_uses_the_prepared_cache(
         os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0
     assert capsys.readouterr().out.count("already in the cache") == 3
-    assert min(each.last_used for each in list_entries(cache)) > 1000  # the drawn flowers too
+    assert min(each.last_used for each in list_entries(cache)) > 1000  # the synthetic flowers too
 
     monkeypatch.setattr(train, "open_run", begin)  # all photos are there by then
     monkeypatch.setattr(setup, "make_deterministic", lambda *_: None)
@@ -91,7 +91,7 @@ def test_findings_are_printed_and_exit_with_1(
 ) -> None:
     words = ["data", "check", "data=folder", f"data.root={photos}", "data.shots=1"]
     assert cli.main(words) == 0
-    assert capsys.readouterr().out.endswith("\nnothing found\n")
+    assert capsys.readouterr().out.endswith("\nno problems found\n")
 
     same = (photos / "daisy" / "0.png").read_bytes()
     (photos / "daisy" / "evil\n\x1b[2Jname.png").write_bytes(same)
@@ -99,9 +99,9 @@ def test_findings_are_printed_and_exit_with_1(
     assert cli.main(words) == 1
     lines = capsys.readouterr().out.split("\n")
     assert any(line.strip(" =").startswith(r"daisy/evil\n\x1b[2Jname.png") for line in lines)
-    assert "Files that give no picture: 1" in lines
-    assert "  rose/empty.png: an empty file" in lines
-    assert "nothing found" not in lines
+    assert "Unreadable images: 1" in lines
+    assert "  rose/empty.png: empty file" in lines
+    assert "no problems found" not in lines
 
 
 def test_stdout_has_only_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,13 +119,13 @@ def test_stdout_has_only_json(photos: Path, capsys: pytest.CaptureFixture[str]) 
         ("daisy/0.png", "daisy"), ("daisy/new\nline.jpg", "daisy"), ("rose/new\nline.jpg", "rose"),
     }  # fmt: skip
     assert [each["format"] for each in read["endings"]] == ["PNG", "PNG"]
-    assert "decoding photos (22)" in printed.err
+    assert "decoding images (22)" in printed.err
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", "data=folder", f"data.root={tmp_path / 'no'}"]) == 2
     error = capsys.readouterr().err
-    assert error == f"flowertune data check: data.root: there is no folder {tmp_path / 'no'}\n"
+    assert error == f"flowertune data check: data.root: {tmp_path / 'no'} does not exist\n"
     assert cli.main(["data", "check", "-m", "data=folder", "data.root=a,b"]) == 2
 
 
@@ -149,7 +149,7 @@ def test_the_cache_is_listed_least_recently_used_first(
     assert all(len(line) <= 80 for line in lines[:-1])
     rows = [line.split() for line in lines if line.startswith("features")]
     assert [row[-3:] for row in rows] == [
-        ["100", "days", "ago"], ["10", "days", "ago"], ["within", "a", "day"],
+        ["100", "days", "ago"], ["10", "days", "ago"], ["a", "day", "ago"],
     ]  # fmt: skip
     assert lines[-1] == f"3 entries, 4.5 MB in {filled}"
 
@@ -208,6 +208,6 @@ def test_entries_that_cannot_be_deleted_are_listed_and_exit_with_1(
     assert cli.main(["data", "cache", "clear", "--yes"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "not deleted: features, damaged: cannot be removed: Permission denied",
+        "not deleted: features, damaged: cannot be deleted: Permission denied",
         "deleted: 2 entries, 3.0 MB",
     ]

@@ -119,8 +119,8 @@ def test_the_output_lists_missing_and_unknown_classes(
     assert cli.main(["evaluate", str(lora), "data=folder", f"data.root={tmp_path}"]) == 0
     text = capsys.readouterr().out
     assert "all 19" in text
-    assert f"all: no photo of {known[0]}\n" in text
-    assert "all: 2 photos are not counted, of classes that the run does not know: other (2)" in text
+    assert f"all: no images of {known[0]}\n" in text
+    assert "all: 2 images left out; classes unknown to the run: other (2)" in text
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_the_output_lists_missing_and_unknown_classes(
         (["."], ".: expected data=folder data.root=."),
         (["method=vpt"], "method=vpt: cannot be changed for a trained model"),
         (["data=folder"], "data.root: missing"),
-        (["data=folder", "data.root=nowhere"], "data.root: there is no folder"),
+        (["data=folder", "data.root=nowhere"], "nowhere does not exist"),
         (["data.rot=x"], "data.rot: there is no such key"),
         (["trainer.eval_batch_size=0"], "trainer.eval_batch_size=0: must be at least 1"),
         (["--output", "nowhere/a.csv"], "nowhere/a.csv: there is no folder"),

@@ -93,9 +93,9 @@ def test_every_format_handles_any_file_name(lora: Path, odd: Path, predict: Pred
     exit_code, out, _ = predict(lora, odd)
     assert exit_code == 0
     header_line, *table = out.splitlines()
-    assert header_line.split() == ["prediction", "second", "third", "photo"]
+    assert header_line.split() == ["prediction", "second", "third", "image"]
     assert len({line.index(str(odd)) for line in table}) == 1  # straight columns
-    assert header_line.index("photo") == table[0].index(str(odd))
+    assert header_line.index("image") == table[0].index(str(odd))
     assert table[2].endswith("two\\nlines\\x1b[1m.png")
     assert f"{best['class']} " in table[0]
     assert f"{100 * best['probability']:.2f} %" in table[0]

@@ -200,7 +200,7 @@ WRONG = [
     ("probe={epochs:x}", "", "probe.epochs=x: must be a whole number, at least 1"),
     ("nope.x=1", "", "nope: there is no such key; the config has augmentation, backbone"),
     ("--nope", "", "unrecognized arguments: --nope"),
-    ("data.root=/nowhere", "data=folder backbone=tiny", "data.root: there is no folder /nowhere"),
+    ("data.root=/nowhere", "data=folder backbone=tiny", "data.root: /nowhere does not exist"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Which photos make a batch, and where their pixels come from."""
+"""Which images make a batch, and where their pixels come from."""
 
 import threading
 import time
@@ -105,7 +105,7 @@ def test_another_device_holds_what_fits_in_half_of_its_free_memory(monkeypatch):
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_batches_are_gathered_onto_another_device(pixels, resident):
-    """On torch's "meta" device, which has shapes and no memory."""
+    """Uses torch's "meta" device, which has shapes but no memory."""
     store = DevicePixels(pixels[0], torch.device("meta"), resident=resident)
     batch = gather(store, torch.tensor([1, 2]))
     assert batch.device.type == "meta"
@@ -143,7 +143,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(pixels):
 
 
 def test_a_stream_that_is_closed_reads_no_more_than_what_is_being_read(pixels, monkeypatch):
-    """The second read goes on until the third, which waits for the thread, is given up."""
+    """The second read continues until the third, which waits for the thread, is cancelled."""
     store = DevicePixels(pixels[0], torch.device("cpu"), resident=False)
     read, reads, submitted = store._gather, [], []
 
@@ -177,7 +177,7 @@ def test_an_error_of_the_reading_thread_reaches_the_reader(pixels, photo):
 
 
 def test_a_streamed_batch_is_copied_once(pixels):
-    """NumPy reports what it allocates; the batch itself is torch's."""
+    """NumPy reports its allocations; the batch itself is allocated by torch."""
     store = DevicePixels(np.load(pixels[1], mmap_mode="r"), torch.device("cpu"), resident=False)
     indices = torch.arange(9).repeat(100)
     store._gather(indices)

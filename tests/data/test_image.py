@@ -1,4 +1,4 @@
-"""Pixels against open_clip's and PIL's own way from file to tensor."""
+"""Compare pixels with those of open_clip and PIL."""
 
 import errno
 import io
@@ -97,7 +97,7 @@ PHOTOS = made_photos()
 
 
 def upright_rgb(data: bytes) -> Image.Image:
-    """The reference: PIL's own way to an upright RGB picture."""
+    """Reference: PIL's own conversion to an upright RGB image."""
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
@@ -134,7 +134,7 @@ def test_eval_pixels_of_real_photos_are_open_clips_own(config, shared_folder):
 
 
 def test_a_photo_is_read_the_same_whatever_its_orientation_tag_says():
-    """All eight: the same scene stored turned, with the tag that turns it back."""
+    """For all eight orientations: the same scene stored rotated, with the tag that undoes it."""
     scene = Image.fromarray(noise(30, 20))
     turned = {
         1: scene,
@@ -159,7 +159,7 @@ def test_the_size_known_beforehand_is_the_size_of_the_picture(kind, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damaged_exif_does_not_cost_the_photo():
+def test_an_image_with_damaged_exif_is_readable():
     exif = exif_with_orientation(6).tobytes()
     whole = encoded(Image.fromarray(noise(30, 20)), "JPEG", exif=exif)
     reference = np.asarray(decode_image(encoded(Image.fromarray(noise(30, 20)), "JPEG")))
@@ -183,19 +183,19 @@ def test_damaged_exif_does_not_cost_the_photo():
         (b"not a picture at all" * 10, "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
-        (encoded(Image.fromarray(noise(90, 60)), "JPEG")[:-2000], "cut short"),
-        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:-2000], "cut short"),
-        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:20], "cut short"),
+        (encoded(Image.fromarray(noise(90, 60)), "JPEG")[:-2000], "truncated"),
+        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:-2000], "truncated"),
+        (encoded(Image.fromarray(noise(90, 60)), "PNG")[:20], "truncated"),
         (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "too large"),
     ],
 )
-def test_what_gives_no_picture_says_why(data, reason):
+def test_unreadable_images_have_a_reason(data, reason):
     with pytest.raises(UnreadableImageError, match=reason):
         decode_image(data)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damage_anywhere_is_a_picture_or_a_reason_never_a_crash():
+def test_damaged_files_give_an_image_or_a_reason_and_never_crash():
     rng = np.random.default_rng(0)
     reasons = []
     for kind in ("orientation 6", "palette PNG", "animated GIF", "WebP", "turned TIFF"):
@@ -217,7 +217,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "round.jpg").symlink_to(tmp_path / "round.jpg")
     for name, reason in [
         ("folder.jpg", "a folder"),
-        ("link.jpg", "a link that leads nowhere"),
+        ("link.jpg", "broken link"),
         ("round.jpg", "cannot be read: Too many levels of symbolic links"),
         ("missing.jpg", "no such file"),
     ]:
@@ -227,7 +227,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             upright_size(tmp_path / name)
 
 
-def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, monkeypatch):
+def test_a_disk_error_is_reported(tmp_path, monkeypatch):
     def unreadable(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -238,7 +238,7 @@ def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
-def test_a_named_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(UnreadableImageError, match="not a regular file"):
         image_bytes(tmp_path / "pipe.jpg")

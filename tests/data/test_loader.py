@@ -60,7 +60,7 @@ def photos(pixels, recipe, seed=42, resident=True):
 
 
 def load(source, indices, epoch, batch):
-    """One batch, alone."""
+    """Load a single batch."""
     ((images, targets),) = source.load([(batch, indices)], epoch)
     return images, targets
 

@@ -21,7 +21,7 @@ SIZES = {
 
 
 def labels_of(sizes, gap=1):
-    """Labels in no order; with a gap, some classes have no photo at all."""
+    """Shuffled labels; with a gap, some classes have no image."""
     labels = torch.cat([torch.full((size,), gap * c) for c, size in enumerate(sizes)])
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(9))]
 
@@ -77,7 +77,7 @@ def test_an_epoch_is_a_function_of_seed_and_epoch():
 
 
 def test_over_the_epochs_photos_and_classes_meet_evenly():
-    """Extra visits, companions in a class and in a batch, and the place in an epoch: all drawn."""
+    """Extra visits, neighbors in group and batch, and the position in an epoch are random."""
     labels = torch.arange(6).repeat_interleave(5)  # 6 classes of 5 photos, 3 more visits in each
     extra, beside, in_batch, first = Counter(), Counter(), Counter(), Counter()
     epochs = 1000

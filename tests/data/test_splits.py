@@ -36,7 +36,7 @@ def test_k_photos_of_each_class_in_the_order_of_the_source_and_val_whole() -> No
     order = [whole.splits["train"].paths.index(path) for path in train.paths]
     assert order == sorted(order)
     assert few.splits["val"] == whole.splits["val"]
-    assert few.protocol == "made, 4-shot by data.seed=0: train 12"
+    assert few.protocol == "made; 4-shot with data.seed=0: train 12"
 
 
 def test_more_shots_contain_fewer() -> None:
@@ -45,7 +45,7 @@ def test_more_shots_contain_fewer() -> None:
     assert all(fewer < more for fewer, more in itertools.pairwise(draws))
 
 
-def test_the_draw_hangs_on_seed_and_class_alone() -> None:
+def test_the_draw_depends_only_on_seed_and_class() -> None:
     whole = make_set({"daisy": 30, "iris": 30})
     assert chosen(whole, 5, seed=0) == chosen(whole, 5, seed=0)
     assert chosen(whole, 5, seed=0) != chosen(whole, 5, seed=1)
@@ -65,8 +65,8 @@ def test_every_photo_can_be_drawn() -> None:
     assert len(seen) == 12
 
 
-def test_photos_of_one_name_draw_apart() -> None:
-    """Of train/ and val/ taken together, where both count from 0.jpg."""
+def test_images_with_the_same_name_have_different_keys() -> None:
+    """train/ and val/ combined, both with file names from 0.jpg."""
     counts = {"daisy": 20, "iris": 20}
     one, two = make_set(counts), make_set(counts, root=Path("/photos/more"))
     train, more = one.splits["train"], two.splits["train"]

@@ -49,6 +49,6 @@ def test_without_test_photos_it_is_refused() -> None:
     splits = {name: SPLITS[name] for name in ("train", "val")}
     without = ImageDataset(Path("/p"), "made", ("daisy", "iris"), None, splits)
     with pytest.raises(
-        UsageError, match=re.escape("data.protocol=trainval: /p has no test photos")
+        UsageError, match=re.escape("data.protocol=trainval: /p has no test images")
     ):
         trainval(without)

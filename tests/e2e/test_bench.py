@@ -98,7 +98,7 @@ def test_it_leaves_nothing(folder: Path) -> None:
 def test_methods_are_timed_and_shown(words: tuple[str, ...], bench: Any, small: Any) -> None:
     process = bench(*small, *words)
     assert process.returncode == 0, process.stderr
-    for text in ("training step with its data", "photos/s", "large matrix product", "peak memory"):
+    for text in ("training step with data", "images/s", "large matrix product", "peak memory"):
         assert text in process.stdout
 
 

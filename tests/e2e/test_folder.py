@@ -109,7 +109,7 @@ def test_trainval_without_test_photos_is_refused(
     process = flowertune(*WORDS, *words, cwd=tmp_path)
     assert process.returncode == 2
     assert process.stderr.count("\n") == 1, process.stderr
-    assert "two has no test photos" in process.stderr
+    assert "two has no test images" in process.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_photo_is_named(
         ("empty", "empty"),
         ("one photo", "lonely"),
         ("a file", "a file"),
-        ("nowhere", "there is no folder"),
+        ("nowhere", "does not exist"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(

@@ -158,7 +158,7 @@ def test_trainval_trains_on_both_selects_nothing_and_measures_test_once(
         "train": 100,  # 3 + 2 a species
         "test": 60,
     }
-    assert "trainval: train and val are one training set of 100" in results["protocol"]
+    assert "trainval: train and val combined into a training set of 100" in results["protocol"]
     assert results["best_epoch"] is None
     assert results["epochs_run"] == 2
     probe = results["baselines"]["linear_probe"]

@@ -59,7 +59,7 @@ def test_a_sweep_goes_on_past_a_failure_and_each_job_has_the_bits_of_that_job_al
     assert second["why"] in process.stderr
     assert second["why"] in process.stdout
     assert "Traceback" not in process.stderr
-    for work in ("train: decoding photos", "features of the frozen backbone: train"):
+    for work in ("train: decoding images", "features of the frozen backbone: train"):
         assert process.stdout.count(work) == 1, work  # by the first job, for all
     same_training(folder / third["run"], trained)
     metrics = [(folder / row["run"] / "metrics.jsonl").read_bytes() for row in (first, third)]

@@ -48,9 +48,7 @@ def test_a_checkpoint_and_a_cache_that_do_not_fit(
     process = limited(tmp_path, 400_000, *words)
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()
-    assert re.search(
-        r"the photo cache of \w+ takes \S+ MB and cannot be written in .*: File too", line
-    )
+    assert re.search(r"cannot write the image cache of \w+ \(\S+ MB\) in .*: File too", line)
     assert not (tmp_path / "runs").exists()
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 

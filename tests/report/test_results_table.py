@@ -25,7 +25,7 @@ def job(leave_run: Callable[..., Path], tmp_path: Path) -> Job:
 
 
 def tables(job: Job) -> dict[str, str]:
-    """Each place that shows the results of a run, as text."""
+    """The text of each table that shows the results of a run."""
     run = Path(job.run)
     results: dict[str, Any] = Run(run).results()
     out = io.StringIO()
@@ -56,7 +56,7 @@ def tables(job: Job) -> dict[str, str]:
     return shown
 
 
-def test_a_metric_is_one_entry_and_then_a_column_of_every_table(
+def test_an_entry_of_metrics_is_a_column_of_every_table(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tables(job)
@@ -64,7 +64,7 @@ def test_a_metric_is_one_entry_and_then_a_column_of_every_table(
     for name, text in tables(job).items():
         title = "test_ece" if name in ("reproduce.csv", "summary") else "calibration error"
         if name in ("console", "sweep", "comparison"):
-            title = "calibration"  # its two words are below each other
+            title = "calibration"  # its two words are on two lines
         assert text.count(title) > before[name].count(title), name
 
 

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a sweep."""
+"""Console output at the end of a sweep."""
 
 import io
 import re
@@ -45,7 +45,7 @@ def shown(jobs: list[Job], swept: tuple[str, ...] = SWEPT) -> str:
     return out.getvalue()
 
 
-def test_the_table_has_every_setting_with_its_spread_its_baseline_and_its_protocol(
+def test_the_table_has_every_setting_with_its_std_baseline_and_protocol(
     jobs: list[Job],
 ) -> None:
     text = shown(jobs)
@@ -62,13 +62,13 @@ def test_the_table_has_every_setting_with_its_spread_its_baseline_and_its_protoc
     assert "…" not in text
 
 
-def test_what_failed_is_named_with_its_reason(jobs: list[Job]) -> None:
+def test_a_failed_job_is_named_with_its_reason(jobs: list[Job]) -> None:
     text = shown(jobs)
     assert "job 4 (model.rank=8 optimizer.lr=0.002 seed=2): failed: out of [memory]\n" in text
     assert text.endswith("runs/sweeps/mine/sweep.csv\n")
 
 
-def test_a_sweep_of_seeds_alone_is_one_row_of_its_method(jobs: list[Job]) -> None:
+def test_a_sweep_over_seeds_only_is_one_row_of_its_method(jobs: list[Job]) -> None:
     text = shown(jobs[:2], ("seed",))
     assert re.search(r"^lora +2 +61\.00% ± 1\.41", text, re.MULTILINE)
 
@@ -79,11 +79,11 @@ def test_a_sweep_without_any_result_says_so(jobs: list[Job]) -> None:
     assert "out of [memory]" in text
 
 
-def test_without_val_the_table_claims_no_order(tmp_path: Path, finish: Callable[..., int]) -> None:
+def test_without_val_the_table_is_not_ranked(tmp_path: Path, finish: Callable[..., int]) -> None:
     words = [f"run.root={tmp_path}", "run.name=x"]
     compose.run(words, lambda config: finish(config, val=None, test=0.7))
     text = shown([Job(1, str(tmp_path / "x"), "lora", 42, {"seed": "42"}, "finished")], ("seed",))
-    assert "no val: in no order" in text
+    assert "no val split: not ranked" in text
     assert "val top-1" not in text
     assert re.search(r"^lora +1 +70\.00% +35\.00%", text, re.MULTILINE)
     assert re.search(r"^linear probe +40\.00%", text, re.MULTILINE)

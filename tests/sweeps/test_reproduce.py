@@ -190,9 +190,12 @@ def test_on_the_references_photos_its_numbers_stand_beside_ours(
     assert mixup["test_interval_holds_reference"] == "True"
     document = (folder() / "reproduce.md").read_text()
     line = next(line for line in document.splitlines() if "vpt, val minus test" in line)
-    assert "-1.13 ± 0.09" in line
-    assert "the reference's is +5.65" in line
-    assert "mixup on test: reference 91.09, ours -0.66 [" in capsys.readouterr().out
+    assert "-1.13 points, std 0.09, 95 % interval -" in line
+    assert "reference: +5.65 points, 95 % interval -" in line
+    assert (
+        "mixup on test: -0.66 points from the reference's 91.09; 95 % interval"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("words", [["data.shots=4"], ["backbone=vit_b32_laion2b"]])

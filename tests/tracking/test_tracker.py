@@ -1,4 +1,4 @@
-"""Which tracker a run goes to, and that it is the same run whichever it is."""
+"""Checks before a run is tracked; the tracker does not change the run."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ TRACKERS = ["tensorboard", "wandb", "mlflow"]
 
 
 @pytest.mark.parametrize("name", TRACKERS)
-def test_one_that_is_not_installed_is_refused_before_anything_starts(
+def test_a_missing_package_is_refused_before_anything_starts(
     name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -30,28 +30,28 @@ def test_one_that_is_not_installed_is_refused_before_anything_starts(
     monkeypatch.setitem(sys.modules, name, None)
     assert cli.main(["train", "data=folder", "data.root=nowhere", f"logger={name}"]) == 2
     assert capfd.readouterr().err == (
-        f"flowertune train: logger={name}: is not installed; pip install 'flowertune[{name}]'\n"
+        f"flowertune train: logger={name}: not installed; pip install 'flowertune[{name}]'\n"
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_wandbs_files_is_not_the_package(
+def test_a_folder_named_wandb_is_not_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
 ) -> None:
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    assert "is not installed" in refusal(lambda: tracker.check(WandbConfig(mode="offline")))
+    assert "not installed" in refusal(lambda: tracker.check(WandbConfig(mode="offline")))
 
 
-def test_a_password_that_config_yaml_would_keep_is_refused(
+def test_a_password_in_config_yaml_is_refused(
     monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]
 ) -> None:
     installed = ModuleSpec("mlflow", None, origin="mlflow.py")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
     tracker.check(MlflowConfig(uri="https://example.org/mlflow"))
     words = refusal(lambda: tracker.check(MlflowConfig(uri="postgresql://me:secret@host/runs")))
-    assert words.startswith("logger.uri: holds a password")
+    assert words.startswith("logger.uri: contains a password")
     assert "secret" not in words
 
 

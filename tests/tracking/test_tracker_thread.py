@@ -1,4 +1,4 @@
-"""A tracker that dies, hangs or exits costs one line, and the run nothing."""
+"""A tracker that fails, hangs or exits costs one warning and does not affect the run."""
 
 import logging
 import signal
@@ -21,7 +21,7 @@ Open = Callable[..., Any]
 
 
 class Remembering:
-    """Keeps what it got; `at` one of its calls, counted from the start, it does `what`."""
+    """Tracker that records its calls, and runs `what` at call number `at`."""
 
     def __init__(self, at: int | None = None, what: Callable[[], object] = lambda: None) -> None:
         self.at, self.what, self.calls = at, what, 0
@@ -58,7 +58,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]) -> Open:
-    """`with opened(tracker) as tracking:` is a run that goes to this tracker."""
+    """`with opened(tracker) as tracking:` is a run with this tracker."""
 
     @contextmanager
     def opened(tracker: Remembering) -> Iterator[Tracking]:
@@ -99,7 +99,7 @@ def leave() -> None:
     ("what", "why"),
     [(die, ": https://example.org:1: no route"), (leave, "SystemExit: 1")],
 )
-def test_dead_at_any_call_it_is_one_line_and_left_aside(
+def test_a_failure_in_any_call_is_one_warning_and_disables_the_tracker(
     at: int, what: Callable[[], None], why: str, opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -107,14 +107,14 @@ def test_dead_at_any_call_it_is_one_line_and_left_aside(
     with opened(tracker) as handed:
         train(handed)
     (warning,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert warning.getMessage().startswith("logger=tensorboard is left aside: ")
+    assert warning.getMessage().startswith("logger=tensorboard disabled, results are unaffected: ")
     assert warning.getMessage().endswith(why)
     assert "secret" not in caplog.text
     assert tracker.calls == at
 
 
 @pytest.mark.parametrize("at", [1, 2, 6], ids=["start", "first lines", "close"])
-def test_a_hanging_one_holds_up_neither_the_training_nor_the_end(
+def test_a_hanging_tracker_delays_neither_the_training_nor_its_end(
     at: int, opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracking, "TIMEOUTS_S", {"finished": 0.05})
@@ -124,14 +124,16 @@ def test_a_hanging_one_holds_up_neither_the_training_nor_the_end(
     assert not answer.is_set()
     answer.set()
     (warning,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert "it was not done 0.05 s after the run" in warning.getMessage()
+    assert "not done 0.05 s after the run" in warning.getMessage()
 
 
 @pytest.mark.parametrize(
     ("error", "state"),
     [(TrainingError("no"), "failed"), (Interrupted(signal.SIGTERM), "interrupted")],
 )
-def test_it_hears_how_a_run_ended_too_soon(error: BaseException, state: str, opened: Open) -> None:
+def test_it_is_told_how_an_unfinished_run_ended(
+    error: BaseException, state: str, opened: Open
+) -> None:
     tracker = Remembering()
 
     def run() -> None:
@@ -145,7 +147,7 @@ def test_it_hears_how_a_run_ended_too_soon(error: BaseException, state: str, ope
     assert tracker.got == [state]
 
 
-def test_with_its_results_it_is_finished_whatever_interrupts_its_page(opened: Open) -> None:
+def test_a_run_with_results_is_finished_even_if_its_report_is_interrupted(opened: Open) -> None:
     tracker = Remembering()
 
     def run() -> None:

@@ -1,6 +1,6 @@
-"""What TensorBoard, wandb (offline) and MLflow (a local file) have stored of a tracker's calls.
+"""What TensorBoard, wandb (offline) and MLflow (a local file) store.
 
-A run lives twice: the first life ends in the middle, the second gives its tracker all lines again.
+A run has two lives: the first ends in the middle, the second sends all lines again.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def live(settings: LoggerConfig, run: Run, pieces: Sequence[int], end: str | None) -> None:
-    """A life of the run: so many lines at each call; `end` None: it is killed."""
+    """One life of the run. `pieces`: number of lines per call; `end`: None if it is killed."""
     pytest.importorskip(settings.name)
     tracker, at = TRACKERS[settings.name](settings, run, CONFIG), 0
     for piece in pieces:
@@ -75,7 +75,7 @@ def live(settings: LoggerConfig, run: Run, pieces: Sequence[int], end: str | Non
 
 
 @pytest.mark.parametrize(("settings", "read", "states"), CASES)
-def test_all_that_was_tracked_is_there_once(
+def test_everything_is_stored_once(
     settings: LoggerConfig, read: Read, states: tuple[str | None, str | None], run: Run
 ) -> None:
     live(settings, run, [2, 4], "finished")
@@ -91,7 +91,7 @@ def test_all_that_was_tracked_is_there_once(
 
 
 @pytest.mark.parametrize(("settings", "read", "states"), CASES)
-def test_a_run_that_goes_on_is_one_run_with_every_line_once(
+def test_a_resumed_run_is_one_run_with_every_line_once(
     settings: LoggerConfig, read: Read, states: tuple[str | None, str | None], run: Run
 ) -> None:
     live(settings, run, [2, 2], "interrupted")
@@ -104,8 +104,8 @@ def test_a_run_that_goes_on_is_one_run_with_every_line_once(
     assert stored.state == states[0]
 
 
-def test_mlflow_keeps_apart_what_a_killed_run_had_of_train_and_val(run: Run) -> None:
-    live(MlflowConfig(group="a sweep"), run, [2], None)  # step 2 is known of train alone
+def test_mlflow_tracks_the_last_steps_of_train_and_val_separately(run: Run) -> None:
+    live(MlflowConfig(group="a sweep"), run, [2], None)  # of step 2 only the train line was sent
     live(MlflowConfig(group="a sweep"), run, [6], "finished")
     check(read_mlflow(run), LINES)
 

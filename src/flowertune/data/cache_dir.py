@@ -1,8 +1,8 @@
-"""The cache folder: where it is, and its entries, each a folder that is whole or absent.
+"""Locate the cache folder; build, describe and mark its entries.
 
-Entries lie at `<root>/<kind>/<key>`, with the lock of who builds one beside it. Each has a
-meta.json, which describes it to people and holds what its reader needs. A half made one has the
-suffix `.building`.
+An entry is the folder `<root>/<kind>/<key>`, either complete or absent, with a lock file next to
+it. Its meta.json holds a description and the facts that its reader needs. An incomplete entry has
+the suffix `.building`.
 """
 
 import contextlib
@@ -19,30 +19,30 @@ from platformdirs import user_cache_path
 from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock, new_folder, write_text
 
-MOVE_HINT = "the environment variable FLOWERTUNE_CACHE names another place"
+MOVE_HINT = "set the environment variable FLOWERTUNE_CACHE to another folder"
 META, BUILDING, LOCK = "meta.json", ".building", ".lock"
 
 
 def cache_root() -> Path:
-    """Return FLOWERTUNE_CACHE, or `flowertune` in the user's cache folder of this platform.
+    """Return FLOWERTUNE_CACHE, or `flowertune` in the platform's cache folder of the user.
 
-    Raises UsageError where the user has no home folder for it to be in.
+    Raises UsageError if the user has no home folder.
     """
     if override := os.environ.get("FLOWERTUNE_CACHE"):
         return Path(override).expanduser().absolute()
     try:
-        # "~" is left in the path where there is no home folder
+        # without a home folder the path still starts with "~"
         return user_cache_path("flowertune", appauthor=False, opinion=False).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"there is no home folder for the cache; {MOVE_HINT}") from error
+        raise UsageError(f"no home folder found for the cache; {MOVE_HINT}") from error
 
 
 @contextlib.contextmanager
 def build_entry(entry: Path) -> Iterator[Path]:
     """Create a folder for the body to fill; it appears at `entry` if the body succeeds.
 
-    Called under the entry's lock. A damaged one that is there is removed before, and so is what
-    killed builders left of any entry beside it.
+    Call it under the entry's lock. First deletes an existing (damaged) entry, and what killed
+    builders left of the entries next to it.
     """
     for leftover in entry.parent.glob(f"*{BUILDING}"):
         if leftover.stem == entry.name:
@@ -57,12 +57,12 @@ def build_entry(entry: Path) -> Iterator[Path]:
 
 
 def write_meta(entry: Path, description: str, **facts: Any) -> None:
-    """Write an entry's meta.json: one line for people, and `facts` for its reader."""
+    """Write an entry's meta.json: a one-line description, and `facts` for its reader."""
     write_text(entry / META, json.dumps({"description": description, **facts}))
 
 
 def read_meta(entry: Path) -> dict[str, Any]:
-    """Read an entry's meta.json. Raises OSError, or ValueError where it is damaged."""
+    """Read an entry's meta.json. Raises OSError, or ValueError if it is damaged."""
     meta = json.loads((entry / META).read_text(encoding="utf-8"))
     if not isinstance(meta, dict) or not isinstance(meta.get("description"), str):
         raise ValueError(f"{META} is damaged")
@@ -70,11 +70,11 @@ def read_meta(entry: Path) -> dict[str, Any]:
 
 
 def check_space(name: str, needed: int, folder: Path) -> None:
-    """Raise UsageError if `name` takes more bytes than are free in `folder`."""
+    """Raise UsageError if `name` needs more bytes than are free in `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UsageError(
-            f"{name} takes {format_bytes(needed)} in {folder}, where {format_bytes(free)} are "
+            f"{folder}: {name} needs {format_bytes(needed)}, but only {format_bytes(free)} are "
             f"free; {MOVE_HINT}"
         )
 
@@ -82,7 +82,7 @@ def check_space(name: str, needed: int, folder: Path) -> None:
 def touch(path: Path) -> None:
     """Mark a file or folder of the cache as just used, for `flowertune data cache`.
 
-    What lies in a cache that this user may only read is used all the same.
+    Errors are ignored, so that a read-only cache can be used.
     """
     with contextlib.suppress(OSError):
         os.utime(path)

@@ -1,11 +1,11 @@
-"""Datasets as sources list them: image paths, labels and splits."""
+"""Datasets as lists of image paths, labels and splits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-# progress(description, done, total); total is None where it is not known
+# progress(description, done, total); total is None if unknown
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -24,10 +24,10 @@ class Split:
 class ImageDataset:
     """A classification dataset as lists of files; no image is decoded.
 
-    `splits` holds "train" and "val", and "test" where the task has one; after `splits.trainval`
-    "train" and "test". `descriptions` is one line for each class, for prompts that describe rather
-    than name (None where there is none).
-    `protocol` says in words which photos train, select and test.
+    `splits` holds "train", "val" and, if the dataset has one, "test"; after `splits.trainval`,
+    "train" and "test". `descriptions` has one line per class, for prompts that describe a class
+    instead of naming it; None without descriptions. `protocol` states in words which images are
+    used for training, selection and testing.
     """
 
     root: Path

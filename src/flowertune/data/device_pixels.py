@@ -1,4 +1,4 @@
-"""Batches of uint8 pixels, gathered onto the device."""
+"""Gather batches of uint8 pixels onto the device."""
 
 import warnings
 from collections.abc import Generator, Iterable
@@ -15,15 +15,15 @@ from flowertune.data.cache.memmap import ChecksummedMemmap
 from flowertune.data.transforms.resize import PixelBatch
 from flowertune.runtime.device import send
 
-READ_AHEAD = 2  # batches; one lies ready while the next is read
+READ_AHEAD = 2  # batches; one is ready while the next is being read
 
 
 def are_resident(residency: str, total_bytes: int, device: torch.device) -> bool:
-    """Whether to keep all pixels of a run, `total_bytes` together, on the device.
+    """Decide whether to keep all pixels of a run, `total_bytes` in total, on the device.
 
-    "auto" keeps them on the CPU, and on a device of its own where they take at most half of the
-    memory that is free there now. To be asked once a run, before anything is put there: each store
-    by itself would find half of what the others left.
+    "auto" keeps them on the CPU, and on an accelerator if they need at most half of its free
+    memory. Call it once per run, before anything is on the device: asked for each store, it would
+    compare with half of what the others left free.
     """
     if residency != "auto":
         return residency == "device"
@@ -33,10 +33,10 @@ def are_resident(residency: str, total_bytes: int, device: torch.device) -> bool
 class DevicePixels:
     """The pixels of a dataset, gathered in batches onto a device.
 
-    `resident`: the pixels are moved there once, where on the CPU the memory map is used as it is.
-    Else each batch is read from the map while the device works on those before it. No result
-    depends on it. Stored rows are verified when they are first read; their TrainingError comes
-    out of every method, and of the constructor where all are read.
+    If `resident`, all pixels are moved to the device once; on the CPU the memory map itself is
+    used. Otherwise each batch is read from the map while the device works on earlier ones. Results
+    do not depend on it. Stored rows are verified when first read: a damaged one raises
+    TrainingError from any method, or from the constructor if that reads all rows.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class DevicePixels:
     def batches(
         self, index_batches: Iterable[Int64[Tensor, "_"]]
     ) -> Generator[UInt8[Tensor, "_ ..."], None, None]:
-        """Copy batches to the device; indices are on the CPU.
+        """Yield batches on the device; indices are on the CPU.
 
-        Streamed ones are read in a thread of their own, up to `READ_AHEAD` batches early; it and
-        they last until the end, or until it is closed.
+        If not resident, a thread reads up to `READ_AHEAD` batches ahead, until the generator ends
+        or is closed.
         """
         if self._tensor is not None:
             for indices in index_batches:
@@ -73,15 +73,15 @@ class DevicePixels:
             return
         gathered = parallel_map(self._gather, index_batches, num_threads=1, ahead=READ_AHEAD + 1)
         with closing(gathered):
-            # no name here holds a batch that was given
+            # `map`, because a loop variable would keep a reference to a yielded batch
             yield from map(self._to_device, gathered)
 
     def views(
         self, index_batches: Iterable[Int64[Tensor, "_"]]
     ) -> Generator[PixelBatch, None, None]:
-        """Yield batches like `batches`, read-only, for callers that use a part of each image.
+        """Yield batches like `batches`, read-only, for callers that use only part of each image.
 
-        On the CPU the images are not copied: they lie in the memory map.
+        On the CPU the images are views of the memory map, not copies.
         """
         if self._tensor is None or self.device.type != "cpu":
             yield from self.batches(index_batches)
@@ -95,23 +95,23 @@ class DevicePixels:
             self._memmap.verify(indices.tolist())
 
     def _gather(self, indices: Int64[Tensor, "b"]) -> UInt8[Tensor, "b ..."]:
-        """Gather by NumPy, in one thread: torch would start as many again as compute beside it."""
+        """Gather with NumPy in one thread; torch would start as many threads as compute uses."""
         if not all(0 <= index < len(self.array) for index in indices.tolist()):
-            raise IndexError(f"not all of {indices.tolist()} are below {len(self.array)}")
+            raise IndexError(f"{indices.tolist()}: must all be in [0, {len(self.array)})")
         self._verify(indices)
         shape, pinned = (len(indices), *self.array.shape[1:]), self.device.type == "cuda"
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        # "clip" clips nothing now; by default NumPy fills a buffer first, and `out` from that
+        # nothing is left to clip, but NumPy's default mode would copy through a buffer
         np.take(self.array, indices.numpy(), axis=0, out=batch.numpy(), mode="clip")
         return batch
 
     def _to_device(self, batch: UInt8[Tensor, "b ..."]) -> UInt8[Tensor, "b ..."]:
-        # Queued behind the kernels, as `send` has it; torch keeps pinned memory until it is done.
+        # Queued behind the kernels, like `send`; torch keeps pinned memory until the copy is done.
         return batch.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def free_memory(device: torch.device) -> int:
-    """Free memory of an accelerator in bytes."""
+    """Return the free memory of an accelerator in bytes."""
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free, _ = torch.cuda.mem_get_info(device)
@@ -120,7 +120,7 @@ def free_memory(device: torch.device) -> int:
 
 def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
     with warnings.catch_warnings():
-        # A map that is open for reading only may not be written to, and torch has no read-only
-        # tensors. Nobody writes: `batches` copies, and `views` is for readers.
+        # torch has no read-only tensors and warns about a read-only map. Nothing writes to it:
+        # `batches` copies, and callers of `views` only read.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(pixels)

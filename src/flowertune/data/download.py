@@ -1,4 +1,4 @@
-"""Download files and unpack archives, each completely or not at all."""
+"""Download files and unpack archives, completely or not at all."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ from flowertune import files
 from flowertune.data.dataset import Progress
 from flowertune.errors import UsageError
 
-# Seconds: everything before the first byte of the answer, and one silence of the network after it.
+# Seconds until the response starts, and without new data after that.
 CONNECT_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 8.0
 CHUNK_BYTES = 1 << 18
@@ -29,39 +29,39 @@ T = TypeVar("T")
 
 
 def call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
-    """Call `function`; TimeoutError after `seconds`, whatever it is then waiting for.
+    """Call `function`; raise TimeoutError after `seconds`, whatever it is waiting for.
 
-    A thread, which is left behind, because the timeouts of HTTP libraries start anew with each
-    address and each read, and looking up a name has none at all.
+    Uses a thread, which is abandoned on a timeout: HTTP libraries restart their timeouts for each
+    address and each read, and have none for name lookups.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(function())
-        except Exception as error:  # handed to the caller, whatever it is
+        except Exception as error:  # raised in the caller
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     try:
         return future.result(timeout=seconds)
-    except FutureTimeoutError:  # another class than TimeoutError before Python 3.11
+    except FutureTimeoutError:  # not the built-in TimeoutError before Python 3.11
         raise TimeoutError from None
 
 
 def fetch(url: str, target: Path, *, md5: str, progress: Progress, hint: str) -> None:
-    """Download `url` to `target`, which exists afterwards only if it is whole and has this md5.
+    """Download `url` to `target`, which then exists only if it is complete and has this MD5.
 
-    `hint` is what a person can do without the network. Raises UsageError, within ten seconds of
-    silence, where it cannot be fetched or is another file; OSError where the disk fails.
+    `hint` says what to do without a network. Raises UsageError if the download fails (within ten
+    seconds of silence) or is a different file; OSError on disk errors.
     """
     part = target.with_name(f".{target.name}.part")
     try:
         actual_md5 = _download(url, part, partial(progress, f"fetching {target.name}"))
         if actual_md5 != md5:
             raise UsageError(
-                f"{url} is not the file it should be: its md5 is {actual_md5}, expected {md5}"
-                f" (a login page or a damaged copy?); {hint}"
+                f"{url}: MD5 is {actual_md5}, expected {md5} (a login page or a damaged copy?);"
+                f" {hint}"
             )
         os.replace(part, target)
         files.flush_folder(target.parent)
@@ -72,17 +72,16 @@ def fetch(url: str, target: Path, *, md5: str, progress: Progress, hint: str) ->
 
 
 def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> None:
-    """Extract a tar archive into `folder`, which must not exist yet; `total` files are expected.
+    """Extract a tar archive of `total` files into `folder`, which must not exist yet.
 
-    Raises UsageError, before anything of the entry is written, where an entry would land outside
-    `folder` or is neither a file nor a folder, and where the archive is damaged; OSError where
-    the disk fails.
+    Raises UsageError if the archive is damaged, or (before writing it) for an entry that is outside
+    `folder` or neither a file nor a folder; OSError on disk errors.
     """
     folder.mkdir()
     done = 0
     try:
         with tarfile.open(archive) as tar:
-            # The same checks once more, and safe permissions, by Pythons that have them (3.10.12).
+            # Python 3.10.12 and later repeat these checks and set safe permissions.
             tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
             for member in tar:
                 _check_member(archive, member)
@@ -91,19 +90,19 @@ def unpack(archive: Path, folder: Path, *, total: int, progress: Progress) -> No
                     done += 1
                     progress(f"unpacking {archive.name}", done, total)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        message = f"{archive} cannot be unpacked: {error}; remove it and start again"
+        message = f"cannot unpack {archive}: {error}; delete it and run again"
         raise UsageError(message) from error
-    # Renaming the folder says that all of it is there: so let it be on the disk first.
+    # Once renamed, the folder counts as complete, so everything must be on disk first.
     if hasattr(os, "sync"):
         os.sync()
 
 
 class _DownloadError(Exception):
-    """A network error, as opposed to one of the disk: both raise OSError."""
+    """A network error, as opposed to a disk error; both raise OSError."""
 
 
 def _download(url: str, part: Path, progress: Callable[[int, int | None], None]) -> str:
-    """Download to `part`, flush it to the disk and return its md5."""
+    """Download to `part`, flush it to disk and return its MD5."""
     digest = hashlib.md5(usedforsecurity=False)
     done = 0
     with _connect(url) as response, part.open("wb") as file:
@@ -127,9 +126,9 @@ def _connect(url: str) -> http.client.HTTPResponse:
     try:
         return call_with_timeout(CONNECT_TIMEOUT_S, connect)  # type: ignore[no-any-return]
     except TimeoutError:
-        raise _DownloadError(f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
+        raise _DownloadError(f"no response within {CONNECT_TIMEOUT_S:.0f} s") from None
     except urllib.error.HTTPError as error:
-        raise _DownloadError(f"the server says {error.code} {error.reason}") from None
+        raise _DownloadError(f"the server responded {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _DownloadError(f"no connection ({getattr(error, 'reason', error)})") from None
 
@@ -139,16 +138,14 @@ def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:
     try:
         return response.read1(CHUNK_BYTES)
     except TimeoutError:
-        raise _DownloadError(
-            f"nothing more came for {READ_TIMEOUT_S:.0f} s after {done:,} bytes"
-        ) from None
+        raise _DownloadError(f"no data for {READ_TIMEOUT_S:.0f} s after {done:,} bytes") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _DownloadError(f"the connection broke after {done:,} bytes ({error})") from None
+        raise _DownloadError(f"connection lost after {done:,} bytes ({error})") from None
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name.replace("\\", "/"))
     leads_out = path.is_absolute() or ".." in path.parts or ":" in member.name
     if leads_out or not (member.isfile() or member.isdir()):
-        problem = "leads out of its folder" if leads_out else "is no file and no folder"
-        raise UsageError(f"{archive} is not to be trusted: {member.name!r} {problem}")
+        problem = "is outside its folder" if leads_out else "is neither a file nor a folder"
+        raise UsageError(f"{archive}: not safe to unpack, {member.name!r} {problem}")

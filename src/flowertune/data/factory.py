@@ -27,7 +27,7 @@ from flowertune.data.transforms.mixup import MixSettings
 
 
 def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
-    """List the source's images under `data.protocol`, for training `data.shots` of each class."""
+    """List the dataset's images by `data.protocol`, with `data.shots` training images per class."""
     root, list_source = _SOURCES[data.name](data, cache)
     dataset = list_source(progress)
     if cache in root.parents:
@@ -38,11 +38,11 @@ def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDatas
 
 
 def image_root(data: DataConfig, cache: Path) -> Path:
-    """Return the folder that a run's paths in photos.csv begin at, whether or not it exists."""
+    """Return the folder that the paths in a run's photos.csv start from, even if it is missing."""
     return _SOURCES[data.name](data, cache)[0]
 
 
-# the folder that the images' paths begin at, and what lists them
+# the folder that image paths start from, and a function that lists the images
 Source = tuple[Path, Callable[[Progress], ImageDataset]]
 
 
@@ -75,9 +75,9 @@ _SOURCES: dict[str, Callable[[Any, Path], Source]] = {
 def pixels_are_resident(
     data: DataConfig, dataset: ImageDataset, train: CachedSplit, device: torch.device
 ) -> bool:
-    """Whether a run keeps its pixels on the device, all of them or none.
+    """Decide whether a run keeps its pixels on the device, all of them or none.
 
-    They are the evaluation form of all photos, and the training form of `train` if it has one.
+    Counts the evaluation form of all images, and the training form of `train` if it has one.
     """
     n_images = sum(len(split) for split in dataset.splits.values())
     total_bytes = n_images * train.eval_pixels.array.nbytes // len(train.eval_pixels)
@@ -89,7 +89,7 @@ def pixels_are_resident(
 def build_augmentation(
     settings: AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> AugmentSettings | None:
-    """Build the augmentation of a training of `epochs` epochs; None where there is none."""
+    """Build the augmentation of a training of `epochs` epochs; None without augmentation."""
     if settings.name == "none":
         return None
     options: Any = settings

@@ -1,4 +1,4 @@
-"""Decode an image file into uint8 pixels, for evaluation and for training."""
+"""Decode image files into uint8 pixels for evaluation and training."""
 
 import io
 import stat
@@ -15,19 +15,19 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from flowertune.errors import printable
 
-# Told apart by content, never by the file's ending. A list, because some of PIL's other readers
-# start programs (EPS calls Ghostscript) or hold no photo at all.
+# Recognized by content, never by file extension. A fixed list, because some of PIL's other readers
+# start programs (EPS calls Ghostscript) or read formats without photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 JPEG_START = b"\xff\xd8\xff"
 
-# A file is read whole: more than any photo has, less than a film that lies in the folder.
+# Files are read whole. No image is this large, but a video in the folder may be.
 MAX_BYTES = 512 * 2**20
 
-# The reason where the disk did not give a file. It may do so later, and the file is then the same.
+# The reason for disk errors. They may be temporary, so such a file is tried again later.
 UNREADABLE = "cannot be read"
 
-# Training pixels keep this much more than the input size, so that a random crop is a real crop.
+# Training pixels are larger than the input by this factor, which leaves room for random crops.
 TRAIN_MARGIN = 256 / 224
 TRAIN_MAX_ASPECT = 2
 
@@ -44,11 +44,11 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing that a backbone's weights expect: open_clip's PreprocessCfg, hashable.
+    """Preprocessing that a backbone's weights expect: a hashable open_clip PreprocessCfg.
 
-    `size` is (height, width) in pixels; `mean` and `std` belong to RGB values in [0, 1].
-    `interpolation` is "bicubic" or "bilinear"; `resize_mode` "shortest", "longest" or "squash";
-    `fill_color` (0 to 255) pads in the mode "longest".
+    `size` is (height, width) in pixels; `mean` and `std` are for RGB values in [0, 1].
+    `interpolation` is "bicubic" or "bilinear"; `resize_mode` is "shortest", "longest" or "squash";
+    `fill_color` (0 to 255) is the padding for "longest".
     """
 
     size: tuple[int, int]
@@ -60,9 +60,10 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Build it from `to_dict()` or open_clip's, where one number may be a square's size."""
+        """Build from the dict of `to_dict()` or open_clip, whose `size` may be a single number."""
         size = values["size"]
-        pairs: dict[str, Any] = {"size": (size, size) if isinstance(size, int) else tuple(size)}
+        pair = (size, size) if isinstance(size, int) else size
+        pairs: dict[str, Any] = {"size": tuple(map(int, pair))}
         colors: dict[str, Any] = {key: tuple(map(float, values[key])) for key in ("mean", "std")}
         others = {key: values[key] for key in ("interpolation", "resize_mode", "fill_color")}
         return cls(**pairs, **colors, **others)
@@ -76,42 +77,41 @@ class Preprocessing:
 
 
 class UnreadableImageError(Exception):
-    """A file that cannot be decoded; the message is the reason, short enough for a list."""
+    """A file that cannot be decoded; the message is a short reason, to be shown in lists."""
 
 
 def image_bytes(path: Path) -> bytes:
-    """Read an image file; raises UnreadableImageError where it cannot be read, or is no file."""
+    """Read an image file; raise UnreadableImageError if it cannot be read or is not a file."""
     try:
         _check_file(path)
         return path.read_bytes()
     except FileNotFoundError:
-        reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        reason = "broken link" if path.is_symlink() else "no such file"
         raise UnreadableImageError(reason) from None
     except OSError as error:
         raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode an image completely, rotate it upright by its EXIF orientation, convert it to RGB.
+    """Decode an image completely, apply its EXIF orientation and convert it to RGB.
 
-    The conversion is PIL's `convert("RGB")`, as in open_clip: transparency is dropped, an
-    animation gives its first frame, and a 16-bit gray picture is clipped at 255 rather than scaled.
-    Raises UnreadableImageError: empty, not an image, cut short, damaged, more pixels than PIL
-    allows.
+    Converts with PIL's `convert("RGB")`, like open_clip: drops transparency, uses an animation's
+    first frame, and clips 16-bit gray at 255 instead of scaling it. Raises UnreadableImageError if
+    it is empty, not an image, truncated, damaged, or has more pixels than PIL allows.
     """
     if not data:
-        raise UnreadableImageError("an empty file")
+        raise UnreadableImageError("empty file")
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             return _upright_rgb(image)
-    # PIL's readers raise nearly anything on damaged files: OSError, SyntaxError, struct.error,
-    # zlib.error, IndexError, ... Whatever it is, the file gives no picture and says so.
+    # On damaged files PIL's readers raise nearly anything: OSError, SyntaxError, struct.error,
+    # zlib.error, IndexError, ...
     except Exception as error:
         raise UnreadableImageError(_reason(error, data[:32])) from error
 
 
 def convert_image(image: Image.Image) -> Image.Image:
-    """Convert an opened image as `decode_image` does; `image` itself stays as it is."""
+    """Convert an opened image like `decode_image`, without changing `image` itself."""
     try:
         return _upright_rgb(image.copy())
     except Exception as error:  # as in decode_image
@@ -121,19 +121,19 @@ def convert_image(image: Image.Image) -> Image.Image:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     upright = _UPRIGHT.get(_orientation(image))
-    # PIL would work out a transparent color, and warn about it; it is not kept anyway.
+    # PIL would compute a transparent color and warn about it; transparency is dropped anyway.
     image.info.pop("transparency", None)
     rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     return rgb if upright is None else rgb.transpose(upright)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) of `decode_image`'s result, from the header alone where that can be trusted.
+    """Return (width, height) of `decode_image`'s result, from the header alone if possible.
 
-    Only a JPEG says everything at its beginning: the orientation of a PNG may stand behind its
-    pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises UnreadableImageError.
+    Only a JPEG header is enough: a PNG may have its orientation after its pixels, and PIL rotates a
+    TIFF while loading it. Other formats are decoded. Raises UnreadableImageError.
     """
-    with suppress(Exception):  # whatever is wrong, decoding finds it again and names it
+    with suppress(Exception):  # decoding raises it again, with the reason
         _check_file(path)
         with path.open("rb") as file:
             if file.read(len(JPEG_START)) == JPEG_START:
@@ -146,18 +146,18 @@ def upright_size(path: Path) -> tuple[int, int]:
 def eval_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Apply open_clip's own evaluation preprocessing up to normalization, bit for bit.
 
-    `image` is `decode_image`'s. Returns (3, H, W) of `preprocessing.size`. Raises
-    UnreadableImageError where the image is so long and thin that open_clip could not resize it.
+    `image` comes from `decode_image`. Returns (3, H, W) of `preprocessing.size`. Raises
+    UnreadableImageError if the image is too long and thin for open_clip to resize.
     """
     _check_shape(image.size, preprocessing)
     return _channels_first(eval_transform(preprocessing)(image))
 
 
 def train_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """(height, width) of the training pixels of an image of `width` x `height`.
+    """Return (height, width) of the training pixels of an image of `width` x `height`.
 
-    The shorter side becomes 256/224 of the (shorter) input side, or stays as it is where it is
-    shorter than that; the longer one keeps the aspect ratio, up to twice the shorter.
+    The shorter side is reduced to 256/224 of the (shorter) input side and never enlarged; the
+    longer side keeps the aspect ratio, up to twice the shorter.
     """
     shorter, longer = sorted((width, height))
     longer = min(longer, TRAIN_MAX_ASPECT * shorter)
@@ -167,7 +167,7 @@ def train_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[i
 
 
 def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize to `train_size`: (3, h, w). The ends of a very long image are cropped first."""
+    """Resize to `train_size`: (3, h, w). Crops the ends of a very long image first."""
     width, height = image.size
     crop_width = min(width, TRAIN_MAX_ASPECT * height)
     crop_height = min(height, TRAIN_MAX_ASPECT * width)
@@ -197,18 +197,18 @@ def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _check_file(path: Path) -> None:
-    """Raise UnreadableImageError, or OSError, where this is no file of a photo's size."""
+    """Raise UnreadableImageError or OSError unless this is a file of at most MAX_BYTES."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImageError("not a regular file")  # to read a pipe would be to wait for ever
+        raise UnreadableImageError("not a regular file")  # reading a pipe would block forever
     if status.st_size > MAX_BYTES:
         raise UnreadableImageError(f"too large: {status.st_size / 2**20:,.0f} MiB")
 
 
 def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """Refuse what would have no pixel, or billions of them, when it is resized."""
+    """Refuse images that would have no pixels, or billions of them, after resizing."""
     width, height = size
     target_height, target_width = preprocessing.size
     scales = (target_width / width, target_height / height)
@@ -223,16 +223,16 @@ def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
 
 @lru_cache(maxsize=1)
 def readable_formats() -> tuple[str, ...]:
-    """Select the FORMATS that this build of PIL reads: AVIF needs a library that not all have."""
+    """Return the FORMATS that this build of PIL reads; AVIF needs an optional library."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where the EXIF is damaged or says nothing else."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if the EXIF is damaged or has none."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF must not cost the photo, and PIL raises nearly anything on it
+    except Exception:  # damaged EXIF does not make an image unreadable; PIL raises nearly anything
         return 1
     return orientation if orientation in range(1, 9) else 1
 
@@ -240,13 +240,13 @@ def _orientation(image: Image.Image) -> int:
 def _reason(error: Exception, head: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
-            return "HEIC, which is not read here: convert it to JPEG"
+            return "HEIC is not supported; convert it to JPEG"
         if head.startswith((JPEG_START, b"\x89PNG")):
-            return "damaged at its beginning"
+            return "damaged at the start"
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     if "truncated" in str(error).lower():
-        return "cut short (truncated)"
+        return "truncated"
     detail = printable(" ".join(str(error).split())[:100]) or type(error).__name__
     return f"damaged: {detail}"

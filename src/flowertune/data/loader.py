@@ -16,12 +16,12 @@ from flowertune.runtime.device import send
 
 @dataclass(frozen=True)
 class TrainLoader:
-    """Training images, their labels and their augmentation.
+    """Training images with their labels and augmentation.
 
-    labels: on the CPU. sizes: height and width of the stored images on the CPU, for crops; None
-    together with `augmentation` None: the stored pixels are the input as they are. mean, std: on
-    the device. `batches(epoch)`, from 1, gives the image indices of each batch of an epoch; the
-    number of batches is the same for all epochs.
+    labels: on the CPU. sizes: (height, width) of the stored images on the CPU, for crops. If both
+    `sizes` and `augmentation` are None, the stored pixels are the input. mean, std: on the device.
+    `batches(epoch)`, from 1, returns the image indices of each batch of an epoch; all epochs have
+    the same number of batches.
     """
 
     pixels: DevicePixels
@@ -40,10 +40,10 @@ class TrainLoader:
     def load(
         self, batches: Iterable[tuple[int, Int64[Tensor, "_"]]], epoch: int
     ) -> Generator[tuple[Float[Tensor, "_ 3 h w"], Float[Tensor, "_ c"]], None, None]:
-        """Yield normalized images and targets, on the device.
+        """Yield normalized images and targets on the device.
 
-        A batch is its number in the epoch, from 0, and its image indices. None is kept here once
-        it is given, neither by a name nor by a `zip`, which has its last tuple until the next.
+        `batches` has each batch's number in the epoch, from 0, and its image indices. Holds no
+        reference to a yielded batch; a `zip` would keep its last tuple.
         """
         numbered_batches = list(batches)
         gather = self.pixels.batches if self.augmentation is None else self.pixels.views

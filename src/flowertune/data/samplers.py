@@ -17,15 +17,15 @@ def pk_batches(
     seed: int,
     epoch: int,
 ) -> list[Int64[Tensor, "_"]]:
-    """Draw the batches of an epoch: image indices, P classes x K images, P * K at most.
+    """Draw an epoch's batches of image indices: P classes x K images, at most P * K.
 
-    labels: on the CPU. Each class is shuffled and cut into groups of K, and what its last group
-    lacks comes from its first. A class of fewer than K photos is one smaller group.
+    labels: on the CPU. Each class is shuffled and split into groups of K; its last group is filled
+    up from its first. A class with fewer than K images is one smaller group.
 
-    The groups are dealt out evenly: P to a batch or, where they do not come out even, fewer. Two
-    groups of one class are in one batch only where the class has more of them than there are
-    batches; its last group is then left short, so that no batch ever holds a photo twice. The
-    number of batches is the same for all epochs.
+    Groups are distributed evenly: P per batch or, if they do not divide evenly, fewer. Two groups
+    of a class share a batch only if the class has more groups than there are batches; its last
+    group is then not filled up, so no batch holds an image twice. All epochs have the same number
+    of batches.
     """
     p, k = classes_per_batch, samples_per_class
     generator = seeding.generator(seed, "class batches", epoch)
@@ -41,8 +41,8 @@ def pk_batches(
     for indices, n in zip(by_class.split(sizes), sizes, strict=True):
         if n > k and math.ceil(n / k) <= num_batches:
             indices = torch.cat([indices, indices[: -n % k]])
-        # Each group to another of the emptiest batches, at random among equals: side by side, the
-        # classes would meet the same few others all epoch, and hard negatives are among all.
+        # Each group goes to a different one of the emptiest batches, with random ties. In a fixed
+        # order a class would meet the same few classes all epoch and miss many hard negatives.
         groups = indices.split(k)
         emptiest = (group_counts + torch.rand(num_batches, generator=generator)).argsort()
         for batch, group in zip(itertools.cycle(emptiest.tolist()), groups, strict=False):
@@ -52,6 +52,6 @@ def pk_batches(
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Int64[Tensor, "_"]]:
-    """Draw the batches of an epoch: image indices, every image once; the last may be smaller."""
+    """Draw an epoch's batches of image indices: every image once; the last may be smaller."""
     order = torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
     return list(order.split(batch_size))

@@ -1,4 +1,4 @@
-"""Tabulate a comparison of runs for the console, Markdown and HTML, in per cent."""
+"""Tabulate a comparison of runs for the console, Markdown and HTML; accuracies in %."""
 
 from collections.abc import Sequence
 
@@ -26,25 +26,26 @@ from flowertune.report.results_table import (
 
 
 def notes(group: Comparison) -> list[str]:
-    """Notes that explain the tables of a group."""
+    """Write the notes that explain the tables of a group."""
     result = [
-        "mean ± standard deviation over seeds [95 % interval of the mean: Student's t]; of a "
-        "single run its value [95 % Wilson interval]",
-        "the sampling error of the photos comes on top of the spread over seeds: about ± "
-        + sampling_error(group.settings[0]),
+        "accuracy: mean ± std over seeds [95 % interval of the mean, Student's t]; for a single "
+        "run: value [95 % Wilson interval]",
+        "intervals over seeds do not include the sampling error of the images, about ± "
+        f"{sampling_error(group.settings[0])} (95 %)",
     ]
     if any(setting.is_below_probe for setting in group.settings):
         result.append(BELOW_PROBE.format(group.reported_split))
     devices = {run.results["device"] for run in group.runs}
-    result.append(f"minutes: of training and validation, a run, on {', '.join(sorted(devices))}")
+    result.append("runs: one per seed, or a single one if the seed has no effect")
+    result.append(f"minutes: training and validation per run, on {', '.join(sorted(devices))}")
     return result
 
 
 def split_table(group: Comparison, split: str) -> TextTable:
-    """Table of one split."""
+    """Header and rows of one split, accuracies with std and interval."""
     header = ["method", "runs"]
     for title in METRICS.values():
-        header += [title, "±", "95 % interval"]
+        header += [title, "std", "95 % interval"]
     rows = []
     for row in group.rows(split):
         *cells, parameters, minutes = _facts(row)
@@ -52,23 +53,23 @@ def split_table(group: Comparison, split: str) -> TextTable:
             std = "" if each.std is None else percent(each.std)
             cells += [percent(each.mean), std, format_interval(each)]
         rows.append([*cells, parameters, minutes])
-    return [*header, "trained parameters", "minutes"], rows
+    return [*header, "trainable parameters", "minutes"], rows
 
 
 def _facts(row: Row) -> tuple[str, str, str, str]:
-    """Name, marked if it is below its linear probe; seeds; trained parameters; minutes."""
+    """Name, marked if below its linear probe; runs; trainable parameters; minutes."""
     parameters = f"{row.trainable_parameters:,}"
     if row.setting is None:
-        return row.name, "1, any seed", parameters, ""
-    mark = MARK if row.setting.is_below_probe else ""
-    return row.name + mark, row.setting.seeds_label, parameters, f"{row.setting.minutes:.1f}"
+        return row.name, "1", parameters, ""
+    name = row.name + (MARK if row.setting.is_below_probe else "")
+    return name, str(len(row.setting.seed_runs)), parameters, f"{row.setting.minutes:.1f}"
 
 
 def pair_table(pairs: Sequence[PairComparison]) -> TextTable:
     """Header and rows of the pairwise tests."""
     header = [
-        "first", "second", "second minus first", "95 % interval, seed by seed",
-        "right by first alone", "by second alone", "McNemar's p, seed by seed",
+        "A", "B", "B minus A", "95 % interval per seed", "correct only by A", "correct only by B",
+        "McNemar's p per seed",
     ]  # fmt: skip
     rows = []
     for pair in pairs:
@@ -84,7 +85,7 @@ def pair_table(pairs: Sequence[PairComparison]) -> TextTable:
 
 
 def pairs_of_best(group: Comparison) -> list[PairComparison]:
-    """Pairs of the best setting on val with every other; none without a val split."""
+    """Pairs of the best setting on val with every other; empty without a val split."""
     if "val" not in group.splits:
         return []
     best = best_first(group.settings)[0]
@@ -93,17 +94,16 @@ def pairs_of_best(group: Comparison) -> list[PairComparison]:
 
 def pairs_note(group: Comparison) -> str:
     """Explain how to read the p values of all pairs."""
-    n_tests = sum(len(pair.tests) for pair in group.pairs)
+    n_tests, split = sum(len(pair.tests) for pair in group.pairs), group.reported_split
     return (
-        f"McNemar's exact test on the {group.n_images(group.reported_split):,} photos of "
-        f"{group.reported_split}. Of {n_tests} tests at 5 %, about {max(round(n_tests / 20), 1)} "
-        f"would find a difference where there is none; below {0.05 / max(n_tests, 1):.2g} none "
-        "would (Bonferroni)."
+        f"McNemar's exact test on the {group.n_images(split):,} images of {split} (number of "
+        f"tests: {n_tests}). At p < 0.05, expect {n_tests / 20:.2g} false alarms; for 5 % over all "
+        f"tests, require p < {0.05 / max(n_tests, 1):.2g} (Bonferroni)."
     )
 
 
 def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
-    """Print the tables of each group, and its best setting against the others."""
+    """Print the tables of each group, and compare its best setting with the others."""
     if len(groups) > 1:
         console.say(NOT_COMPARABLE)
     for group in groups:
@@ -116,22 +116,24 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
 
 
 def pair_lines(group: Comparison) -> list[str]:
-    """Describe the best setting on val against each other one, a line each."""
+    """Compare the best setting on val with every other, one line each."""
     result, best = [], best_first(group.settings)[0]
     for pair in pairs_of_best(group):
         other, sign = (pair.second, -1) if pair.first is best else (pair.first, 1)
+        side = "above" if sign * pair.difference > 0 else "below"
+        points = f"{percent(abs(pair.difference))} points {side}"
         p_values = ", ".join(probability(test.p) for test in pair.tests.values())
+        relation = points if pair.difference else "level with"
         result.append(
-            f"{best.label} (best on val) beside {other.label}, on the same photos of "
-            f"{group.reported_split}: {signed(sign * pair.difference)} points, McNemar's p "
-            f"{p_values}" + (" (each seed)" if len(pair.tests) > 1 else "")
+            f"{best.label} (best on val) is {relation} {other.label} on {group.reported_split} "
+            f"(McNemar's p{' per seed' if len(pair.tests) > 1 else ''}: {p_values})"
         )
     return result
 
 
 def _console_table(group: Comparison, split: str) -> Table:
-    titles = [*accuracy_titles(), "runs", "trained\nparameters", "minutes"]
-    table = new_table(f"{split}\n{group.n_images(split):,} photos", numbers=titles)
+    titles = [*accuracy_titles(), "runs", "trainable\nparameters", "minutes"]
+    table = new_table(f"{split}\n{group.n_images(split):,} images", numbers=titles)
     for row in group.rows(split):
         name, *facts = _facts(row)
         accuracies = {metric: percent(row.estimate(metric).mean) for metric in METRICS}

@@ -1,4 +1,4 @@
-"""Tabulate a reproduction: the results of every method beside the published numbers."""
+"""Tabulate a reproduction: results of all methods next to the published numbers."""
 
 import math
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from flowertune.report.sweep import progress_text, unfinished
 from flowertune.runs.directory import to_csv
 from flowertune.runs.finished import read_finished_run
 
-TITLE = "What every method reaches"
+TITLE = "Results of all methods"
 
 
 def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """Write reproduce.md and reproduce.csv, after each job."""
+    """Write reproduce.md and reproduce.csv; called after each job."""
     groups = _groups(jobs)
     document = _document(groups, progress_text(jobs), unfinished(jobs, swept))
     files.write_text(folder / "reproduce.md", document)
@@ -38,8 +38,8 @@ def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """Print the tables, and write reproduce.html, at the end."""
-    from flowertune.report.html.comparison import page as html_page  # with matplotlib
+    """Print the tables and write reproduce.html; called at the end."""
+    from flowertune.report.html.comparison import page as html_page  # imports matplotlib
 
     groups, progress, missing = _groups(jobs), progress_text(jobs), unfinished(jobs, swept)
     console.say(f"\nreproduce: {progress}")
@@ -59,7 +59,7 @@ def _groups(jobs: Sequence[Job]) -> list[Comparison]:
 
 
 def compare_to_reference(setting: Setting, split: str) -> tuple[float, Difference] | None:
-    """Published top-1 and our difference from it; None if there is none to compare."""
+    """Published top-1 and the difference from it; None if either is missing."""
     published = published_top1(setting.method, split, setting.runs[0].values)
     metrics = setting.metrics(split)
     if published is None or not metrics:
@@ -69,9 +69,9 @@ def compare_to_reference(setting: Setting, split: str) -> tuple[float, Differenc
 
 
 def reference_table(group: Comparison, split: str) -> TextTable:
-    """Extend `split_table` by the reference's columns, empty where it has no number."""
+    """Add the reference's columns to `split_table`; empty where it has no number."""
     header, rows = split_table(group, split)
-    header = [*header, "reference top-1", "ours minus it", "95 % interval", "holds 0"]
+    header = [*header, "reference top-1", "difference", "95 % interval", "interval contains 0"]
     for row, cells in zip(group.rows(split), rows, strict=True):
         compared = None if row.setting is None else compare_to_reference(row.setting, split)
         if compared is None:
@@ -85,33 +85,37 @@ def reference_table(group: Comparison, split: str) -> TextTable:
 
 
 def reference_notes(group: Comparison) -> list[str]:
-    """Notes on whether the reference applies, how it is compared, and the gap of VPT."""
-    note = f"{DESCRIPTION}: its columns are empty here"
+    """Write the notes on the reference: if and how it is compared, and the gap of VPT."""
+    note = f"{DESCRIPTION}; its columns are empty for other runs"
     if applies(group.runs[0].values):
         note = (
-            "reference: notebooks with ViT-B/32 openai, seed 42, one run; the interval of the "
-            "difference has our spread over seeds and the reference's own sampling error in it, "
-            "and not the spread over its seeds, which nobody knows"
+            "reference: notebooks with ViT-B/32 openai, one run, seed 42; the interval of the "
+            "difference covers flowertune's spread over seeds and the reference's sampling error, "
+            "but not the reference's spread over seeds, which is unknown"
         )
     return [note, *_gap(group)]
 
 
 def _gap(group: Comparison) -> list[str]:
-    """Compare our val-test gap of VPT with the reference's 5.65 points, which is unusual."""
+    """Compare VPT's gap between val and test with the reference's unusual 5.65 points."""
     for setting in group.settings:
         if setting.method == "vpt" and setting.splits == list(EVALUATED_SPLITS):
             val, test = (setting.metrics(split) for split in EVALUATED_SPLITS)
             gaps = [a["top1"] - b["top1"] for a, b in zip(val, test, strict=True)]
-            line = f"vpt, val minus test: {signed(mean(gaps))}"
+            line = f"vpt, val minus test: {signed(mean(gaps))} points"
             if len(gaps) > 1:
-                line += f" ± {percent(stdev(gaps))}, 95 % ± {percent(t_half_width(gaps))}"
+                line += f", std {percent(stdev(gaps))}, {_interval(mean(gaps), t_half_width(gaps))}"
             if applies(setting.runs[0].values):
                 published = TOP1["vpt"]
                 errors = [sampling_error(top1, group.n_images(s)) for s, top1 in published.items()]
-                gap, half = signed(published["val"] - published["test"]), math.hypot(*errors)
-                line += f"; the reference's is {gap}, 95 % ± {percent(half)} by sampling alone"
+                gap, half = published["val"] - published["test"], math.hypot(*errors)
+                line += f"; reference: {signed(gap)} points, {_interval(gap, half)}, sampling only"
             return [line]
     return []
+
+
+def _interval(center: float, half_width: float) -> str:
+    return f"95 % interval {signed(center - half_width)} to {signed(center + half_width)}"
 
 
 def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
@@ -120,32 +124,32 @@ def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
         for setting, split in product(group.settings, group.splits):
             if compared := compare_to_reference(setting, split):
                 published, ours = compared
-                verdict = "within" if ours.includes_zero else "outside"
+                verdict = "contains" if ours.includes_zero else "does not contain"
                 result.append(
-                    f"{setting.label} on {split}: reference {percent(published)}, ours "
-                    f"{signed(ours.value)} [{signed(ours.low)}, {signed(ours.high)}]: {verdict} "
-                    "what chance explains"
+                    f"{setting.label} on {split}: {signed(ours.value)} points from the reference's "
+                    f"{percent(published)}; 95 % interval {signed(ours.low)} to "
+                    f"{signed(ours.high)} {verdict} 0"
                 )
         result += reference_notes(group)
     return result
 
 
 def _document(groups: Sequence[Comparison], progress: str, missing: Sequence[str]) -> str:
-    parts = [f"# {TITLE}\n", f"{progress}; accuracies in per cent.\n"]
+    parts = [f"# {TITLE}\n", f"{progress}; accuracies in %.\n"]
     if len(groups) > 1:
         parts.append(f"{NOT_COMPARABLE.capitalize()}.\n")
     for group in groups:
         parts.append(f"## {protocol_text(group.settings[0].results[0])}\n")
         for split in reversed(group.splits):
-            parts.append(f"### {split}, {group.n_images(split):,} photos\n")
+            parts.append(f"### {split}, {group.n_images(split):,} images\n")
             parts.append(markdown(*reference_table(group, split)))
         parts.append("".join(f"- {note}\n" for note in (*notes(group), *reference_notes(group))))
         if pairs := pairs_of_best(group):
-            parts.append(f"### The best on val against the others, on {group.reported_split}\n")
+            parts.append(f"### Best on val compared with the others, on {group.reported_split}\n")
             parts.append(markdown(*pair_table(pairs)))
             parts.append(f"{pairs_note(group)}\n")
     if missing:
-        parts.append("## Not finished\n")
+        parts.append("## Unfinished runs\n")
         parts.append("".join(f"- {line}\n" for line in missing))
     return "\n".join(parts)
 
@@ -173,7 +177,7 @@ def _csv(groups: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _csv_values(setting: Setting, split: str) -> list[Any]:
-    """Cells of a split, which end before those of the reference where it has no number."""
+    """Cells of a split, without those of the reference if it has no number."""
     values = [setting.metrics(split)[0]["n"]]
     for metric in METRICS:
         each = setting.estimate(split, metric)

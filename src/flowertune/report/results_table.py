@@ -1,4 +1,4 @@
-"""Format the rows of a results table as text: in per cent, the same wherever they are shown."""
+"""Format accuracies, in %, and tables of results as text."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ from flowertune.analysis.results_table import Row
 from flowertune.analysis.settings import METRICS, Setting
 from flowertune.analysis.statistics import Estimate
 
-TextTable = tuple[list[str], list[list[str]]]  # header and rows; an empty cell says nothing
+TextTable = tuple[list[str], list[list[str]]]  # header and rows
 
 MARK = " *"  # below the linear probe
 BELOW_PROBE = f"{MARK.strip()} below the linear probe of the same backbone on {{}}"
-NOT_COMPARABLE = "not the same backbone or photos: numbers of different tables do not compare"
+NOT_COMPARABLE = "the runs differ in backbone, images or protocol; do not compare across tables"
 
 
 def single_run_table(rows: Sequence[Row], decimals: int = 2) -> TextTable:
-    """Each metric of one run and its baselines, with the interval of those that have one."""
+    """Header and rows of one run and its baselines, with the intervals there are."""
     header, columns = [""], [[row.name for row in rows]]
     for metric, title in METRICS.items():
         estimates = [row.estimate(metric) for row in rows]
@@ -27,7 +27,7 @@ def single_run_table(rows: Sequence[Row], decimals: int = 2) -> TextTable:
 
 
 def format_interval(estimate: Estimate, decimals: int = 2) -> str:
-    """Format an interval: 90.46 to 92.00; empty without one."""
+    """Format an interval: 90.46 to 92.00; empty if there is none."""
     return " to ".join(f"{100 * end:.{decimals}f}" for end in estimate.interval or ())
 
 
@@ -39,7 +39,7 @@ def format_estimate(estimate: Estimate) -> str:
 
 
 def sampling_error(setting: Setting) -> str:
-    """Format the half-width of top-1's interval on each split."""
+    """Format half the width of top-1's interval on each split."""
     intervals = [(s, setting.results[0]["splits"][s]["top1_interval"]) for s in setting.splits]
     return " and ".join(
         f"{50 * (high - low):.1f} points on {split}" for split, (low, high) in intervals
@@ -47,7 +47,7 @@ def sampling_error(setting: Setting) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table; only its first column is text."""
+    """Format a Markdown table; all columns but the first are right-aligned."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (escaped[0], rule, *escaped[1:]))

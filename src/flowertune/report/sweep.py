@@ -1,4 +1,4 @@
-"""Tabulate a sweep: a CSV of its jobs and one of its settings, and a table in the console."""
+"""Tabulate a sweep: CSVs of its jobs and settings, and a console table."""
 
 import re
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """Print a table for each backbone and protocol, unfinished jobs, and the sweep's path."""
+    """Print a table per backbone and protocol, the unfinished jobs and the path of sweep.csv."""
     console.say(f"\nsweep: {progress_text(jobs)}")
     groups = group_settings(jobs, swept)
     if len(groups) > 1:
@@ -48,26 +48,26 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
     for group in groups:
         first = group[0]
         console.say(protocol_text(first.results[0]))
-        order = "best top-1 on val first" if "val" in first.splits else "no val: in no order"
+        order = "best top-1 on val first" if "val" in first.splits else "no val split: not ranked"
         several = any(len(setting.results) > 1 for setting in group)
-        console.say(order + ("; mean ± standard deviation over seeds" if several else ""))
+        console.say(order + ("; mean ± std over seeds" if several else ""))
         console.console.print(_table(group, "method" in swept))
         if any(setting.is_below_probe for setting in group):
             console.say(BELOW_PROBE.format(first.reported_split))
-        console.say(f"sampling error (95 %) comes on top: about ± {sampling_error(first)}")
+        console.say(f"not included: 95 % sampling error of about ± {sampling_error(first)}")
     for line in unfinished(jobs, swept):
         console.say(line)
     console.say(str(folder / "sweep.csv"))
 
 
 def progress_text(jobs: Sequence[Job]) -> str:
-    """Say how many jobs are done."""
+    """Format the number of finished runs."""
     n_finished = sum(job.state == "finished" for job in jobs)
     return f"{n_finished} of {len(jobs)} runs finished"
 
 
 def unfinished(jobs: Sequence[Job], swept: Sequence[str]) -> list[str]:
-    """Describe each job that is not done, with the reason."""
+    """Describe each unfinished job with its reason."""
     return [
         f"job {job.number} ({label(job, swept)}): {job.state}" + (f": {job.why}" if job.why else "")
         for job in jobs
@@ -94,13 +94,13 @@ def _table(group: Sequence[Setting], with_method: bool) -> Table:
     short = [key.rpartition(".")[2] for key in keys]
     titles = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
     judged = (first.reported_split, TOP1)
-    columns = {}  # (split, metric) -> title: top-1 of each split, the others of the last alone
+    columns = {}  # (split, metric) -> title: top-1 of each split, the others of the last only
     for split in first.splits:
         n_images = first.results[0]["splits"][split]["n"]
-        columns[split, TOP1] = f"{split} {METRICS[TOP1]}\n[dim]{n_images:,} photos[/dim]"
+        columns[split, TOP1] = f"{split} {METRICS[TOP1]}\n[dim]{n_images:,} images[/dim]"
     for metric, title in METRICS.items():
         columns.setdefault((judged[0], metric), f"{judged[0]} " + title.replace(" ", "\n", 1))
-    numbers = ["seeds", *columns.values(), "trained\nparameters"]
+    numbers = ["seeds", *columns.values(), "trainable\nparameters"]
     table = new_table(*map(Text, titles), numbers=numbers)
 
     blank = " " * len(MARK) if any(setting.is_below_probe for setting in group) else ""
@@ -137,5 +137,5 @@ def _cell(setting: Setting, split: str, metric: str) -> str:
 
 
 def _shorten_number(value: str) -> str:
-    """Shorten a number of 17 digits, as a search draws it, to four."""
+    """Shorten a sampled number of 17 digits to 4."""
     return f"{float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}(e-\d+)?", value) else value

@@ -1,4 +1,4 @@
-"""Name a run's metrics for a tracker, and tabulate its results."""
+"""Name the metrics of a run for trackers, and tabulate its results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from flowertune.runs.directory import Metrics
 
 
 def line_metrics(line: Metrics) -> dict[str, float]:
-    """Metrics of a line of metrics.jsonl by name: val/top1."""
+    """Metrics of a line of metrics.jsonl by name, such as val/top1."""
     return {
         f"{line['split']}/{name}": value
         for name, value in line.items()
@@ -18,7 +18,7 @@ def line_metrics(line: Metrics) -> dict[str, float]:
 
 
 def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of results.json by name: final/linear_probe/test/top1."""
+    """Metrics of results.json by name, such as final/linear_probe/test/top1."""
     parts = {"final": results["splits"]} | {
         f"final/{name}": each["splits"] for name, each in results["baselines"].items() if each
     }
@@ -36,7 +36,7 @@ def result_metrics(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def results_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the final table, in fractions: for each split, baselines and method."""
+    """Header and rows of the final table: per split, baselines and method, as fractions."""
     header = ["split", ""]
     for metric, title in METRICS.items():
         header += [title, "from", "to"] if metric == TOP1 else [title]
@@ -48,7 +48,7 @@ def results_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[Any]
                 estimate = row.estimate(metric)
                 line += [estimate.mean, *(estimate.interval or ())]
             lines.append([*line, row.trainable_parameters])
-    return [*header, "trained parameters"], lines
+    return [*header, "trainable parameters"], lines
 
 
 def markdown(results: Mapping[str, Any]) -> str:

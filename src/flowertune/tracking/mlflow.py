@@ -1,4 +1,4 @@
-"""Track runs with MLflow, on a server or in a database beside the runs."""
+"""Track runs with MLflow, on a server or in a database next to the runs."""
 
 import hashlib
 import logging
@@ -14,9 +14,9 @@ from flowertune.runs.directory import LOCKS, Metrics, Run
 from flowertune.tracking import metric_names
 from flowertune.tracking.run_ids import run_id
 
-METRICS, PARAMS = 1000, 100  # of one request, at most, as its servers have it
-# Its own number, 7, takes four minutes: good for a server that is started anew in the middle, too
-# long to hear that there is none. The environment's goes before this.
+METRICS, PARAMS = 1000, 100  # most per request, the limits of MLflow's servers
+# Retries of the first requests, unless set in the environment. MLflow's default of 7 takes four
+# minutes: right for a server that restarts during a run, too long to notice that there is none.
 FIRST_RETRIES = 2
 
 
@@ -28,10 +28,10 @@ class Mlflow:
         from mlflow.entities import Param
         from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it logs its migrations
         root = run.path.parent.absolute()
         uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        with lock(root / LOCKS / "mlflow.lock", lambda: None):  # two jobs may be the first
+        with lock(root / LOCKS / "mlflow.lock", lambda: None):  # two jobs may start at once
             self._client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
             artifacts = None if uri else (root / "mlartifacts").as_uri()
             with ExitStack() as stack:
@@ -51,11 +51,11 @@ class Mlflow:
                 self._client.log_batch(created.info.run_id, params=params[start : start + PARAMS])
             return str(created.info.run_id)
 
-        # a server's address may hold a password
+        # the address of a server may contain a password
         uri_hash = hashlib.sha256((uri or "").encode()).hexdigest()[:16]
         self._id = run_id(run, f"mlflow {uri_hash}", create_run)
         self._client.update_run(self._id, status="RUNNING")
-        self._last_steps: dict[str, int] = {}  # the highest step that it has of each metric
+        self._last_steps: dict[str, int] = {}  # last logged step per metric
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         from mlflow.exceptions import MlflowException
@@ -64,7 +64,7 @@ class Mlflow:
         if experiment is None:
             try:
                 return str(self._client.create_experiment(name, artifact_location=artifacts))
-            except MlflowException:  # somebody else was faster
+            except MlflowException:  # another process created it meanwhile
                 experiment = self._client.get_experiment_by_name(name)
                 if experiment is None:
                     raise

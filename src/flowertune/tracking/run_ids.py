@@ -1,4 +1,4 @@
-"""Persist the id of a run at a tracker."""
+"""Store the id that a tracker gave a run."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Track runs with TensorBoard, in files of the run directory."""
+"""Track runs with TensorBoard, in the run directory."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.path / "tensorboard"
-        if folder.exists():  # of a run that goes on: all lines come again
+        if folder.exists():  # a resumed run sends all lines again
             shutil.rmtree(folder)
         self.location = f"tensorboard --logdir {run.path.parent}"
         self._writer = SummaryWriter(str(folder))

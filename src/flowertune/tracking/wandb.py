@@ -10,19 +10,19 @@ from flowertune.runs.directory import Metrics, Run
 from flowertune.tracking import metric_names
 from flowertune.tracking.run_ids import run_id
 
-# Without an answer wandb waits for so many seconds to begin, and for what is left at the end; both
-# also hold for what it does when the process ends.
+# Seconds that wandb waits for its server at the start, and to send the remaining data at the end.
+# Both also apply when the process exits.
 TIMES = {"init_timeout": 30.0, "finish_timeout": 45.0, "finish_timeout_raises": True}
 
 
 def check_login(mode: str | None) -> None:
-    """Raise UsageError if wandb would ask for a login. `mode`: as logger.mode."""
+    """Raise UsageError if wandb would ask for a login. `mode`: logger.mode."""
     import wandb
 
     settings = wandb.setup().settings
     credentials = settings.api_key or settings.identity_token_file or wandb.api.api_key
     if (mode or settings.mode) == "online" and not credentials:
-        raise UsageError("logger=wandb: nobody is logged in; wandb login, or logger.mode=offline")
+        raise UsageError("logger=wandb: not logged in; run wandb login or set logger.mode=offline")
 
 
 class Wandb:
@@ -33,7 +33,7 @@ class Wandb:
 
         wandb_id = run_id(run, "wandb", lambda: uuid.uuid4().hex[:16])
         for folder in run.path.glob(f"wandb/offline-run-*-{wandb_id}*"):
-            shutil.rmtree(folder)  # of a run that goes on: all lines come again
+            shutil.rmtree(folder)  # a resumed run sends all lines again
         self._wandb = wandb
         mode = settings.mode or wandb.setup().settings.mode
         self._run = wandb.init(
@@ -46,12 +46,12 @@ class Wandb:
             name=run.path.name,
             config=dict(config),
             resume="allow" if mode == "online" else None,
-            reinit="create_new",  # a job before in this sweep may hang at its end
+            reinit="create_new",  # an earlier job of this sweep may still hang
             settings=wandb.Settings(silent=True, console="off", **TIMES),
         )
         online = mode == "online"
         self.location = str(self._run.url) if online else f"wandb sync {run.path}/wandb/offline-*"
-        self._run.define_metric("*", step_metric="step")  # its own steps count lines
+        self._run.define_metric("*", step_metric="step")  # wandb's own step counts lines
         self._n_logged = self._run.starting_step
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:

@@ -100,6 +100,7 @@ def train(
                         state.train_seconds += time.perf_counter() - started
                         track(state.lines + state.epoch_lines)
                         _save(state, run, stop, console)
+                        stop.check()
                         started = time.perf_counter()
 
             # validate
@@ -139,6 +140,7 @@ def train(
 
             # checkpoint, stop
             _save(state, run, stop, console)
+            stop.check()
 
     scale = None
     if settings.adapter_scales and measure_val is not None:
@@ -156,11 +158,10 @@ def train(
 
 
 def _save(state: TrainState, run: Run, stop: StopRequest, console: ConsoleReporter) -> None:
-    """Save a checkpoint, then raise Interrupted if a stop was requested."""
+    """Save a checkpoint, and say so if a stop was requested."""
     state.save(run)
     if stop.received is not None:
         console.say(f"saved {state.describe()}; run the same command to continue")
-    stop.check()
 
 
 def _choose_scale(

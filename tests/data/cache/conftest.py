@@ -1,4 +1,4 @@
-"""Twelve small photos, and their cache."""
+"""Twelve small images and their cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ SIZES = [(60, 40), (40, 60), (20, 90), (50, 50), (10, 12)]
 
 
 def write_photos(root: Path) -> None:
-    """Two classes; five photos each in train, one each in val; no two alike."""
+    """Two classes with five images each in train and one each in val, all different."""
     rng = np.random.default_rng(0)
     for split, sizes in [("train", SIZES), ("val", [(45, 30)])]:
         for name in ("daisy", "rose"):
@@ -28,7 +28,7 @@ def write_photos(root: Path) -> None:
 
 
 def dataset(root: Path) -> ImageDataset:
-    """What the folder source would list."""
+    """The dataset that the folder source would list."""
     names = ("daisy", "rose")
     splits = {}
     for split in ("train", "val"):
@@ -69,13 +69,13 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def preprocessing() -> Preprocessing:
-    """That of the cache which `cached` makes."""
+    """The preprocessing of the cache that `cached` builds."""
     return SMALL
 
 
 @pytest.fixture(scope="session")
 def listed() -> Callable[[Path], ImageDataset]:
-    """`listed(root)`: the photos as the folder source lists them."""
+    """`listed(root)`: the images as the folder source lists them."""
     return dataset
 
 
@@ -87,7 +87,7 @@ def cached() -> Callable[..., CachedDataset]:
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[int]:
-    """One entry for every photo that is decoded."""
+    """A list with one entry per decoded image."""
     calls: list[int] = []
 
     def counting(data: bytes) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A cache whose files were damaged after they were written: seen before use, and made anew."""
+"""A cache with damaged files: the damage is noticed before use, and the cache rebuilt."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def flip(file: Path, place: int) -> None:
-    """In place, as a disk does it: the file may be mapped."""
+    """Change a byte in place, like a disk error: the file may be mapped."""
     with file.open("r+b") as opened:
         opened.seek(place)
         (byte,) = opened.read(1)
@@ -27,7 +27,7 @@ def flip(file: Path, place: int) -> None:
 
 
 def shorten(store: Path, other: Path) -> None:
-    """A new file: to cut one that is mapped ends the process."""
+    """Write a new file: truncating a mapped one would kill the process."""
     data = (store / "eval.u8").read_bytes()
     (store / "eval.u8").unlink()
     (store / "eval.u8").write_bytes(data[:100])
@@ -42,18 +42,18 @@ def cut_the_index(store: Path, other: Path) -> None:
 
 
 def lose_part_of_the_index(store: Path, other: Path) -> None:
-    """What an earlier version would write."""
+    """Remove a field, as in an earlier version's meta.json."""
     (store / "meta.json").write_text(json.dumps({"description": "", "key": store.name}))
 
 
 def take_anothers_index(store: Path, other: Path) -> None:
-    """Of a store of the same photos, so that no length tells."""
+    """Use the meta.json of a store of the same images, so that all file sizes match."""
     shutil.copy(other / "meta.json", store / "meta.json")
 
 
 @pytest.fixture
 def photos(root, tmp_path, cached):
-    """The photos' cache as it was written."""
+    """The undamaged cache of the images."""
     return cached(root, tmp_path / "cache")
 
 
@@ -66,7 +66,7 @@ def store_of(folder: Path, photos) -> Path:
     [shorten, lose_a_form, cut_the_index, lose_part_of_the_index, take_anothers_index],
     ids=lambda d: d.__name__,
 )
-def test_a_damaged_store_is_said_and_made_anew(
+def test_a_damaged_store_is_reported_and_rebuilt(
     damage, photos, root, tmp_path, cached, decoded, assert_same_pixels
 ):
     whole = {name: np.array(split.eval_pixels) for name, split in photos.splits.items()}
@@ -75,31 +75,31 @@ def test_a_damaged_store_is_said_and_made_anew(
     damage(*(store_of(tmp_path / "cache", each) for each in (photos, without_form)))
     said: list[str] = []
     again = cached(root, tmp_path / "cache", progress=lambda text, *_: said.append(text))
-    assert said[0].startswith("train: the cache has to be made anew (")
+    assert said[0].startswith("train: rebuilding the image cache (")
     assert len(decoded) == 10  # train, and not val
     for name, pixels in whole.items():
         assert np.array_equal(again.splits[name].eval_pixels, pixels)
     assert_same_pixels(again, cached(root, tmp_path / "other"))
 
 
-def test_a_damaged_store_that_cannot_be_made_anew_is_refused(photos, root, tmp_path, cached):
+def test_a_damaged_store_that_cannot_be_rebuilt_is_refused(photos, root, tmp_path, cached):
     store = store_of(tmp_path / "cache", photos)
     shorten(store, store)
     lock = store.with_name(f"{store.name}.lock")
     lock.unlink(missing_ok=True)
-    lock.mkdir()  # no more to be opened than on a disk for reading only
+    lock.mkdir()  # cannot be opened, like on a read-only disk
     with pytest.raises(
-        UsageError, match=r"made anew \(.*\) and cannot be written.*CACHE"
+        UsageError, match=r"cannot rebuild the image cache .* \(.*\): .*CACHE"
     ) as refused:
         cached(root, tmp_path / "cache")
     assert "\n" not in str(refused.value)
     assert str(store) in str(refused.value)
 
 
-def test_a_photo_that_can_be_read_again_comes_back(
+def test_an_image_that_becomes_readable_is_used_again(
     root, tmp_path, cached, monkeypatch, assert_same_pixels
 ):
-    """To mend a file's permissions changes neither its length nor its time."""
+    """Fixing a file's permissions changes neither its size nor its time."""
     read_bytes, locked = Path.read_bytes, root / "train" / "rose" / "1.jpg"
 
     def unreadable(path):
@@ -119,7 +119,7 @@ def test_a_photo_that_can_be_read_again_comes_back(
 
 @pytest.mark.parametrize("how", ["resident", "streamed", "in part"])
 @pytest.mark.parametrize("form", ["eval", "train"])
-def test_a_damaged_row_ends_in_one_line_and_the_next_start_makes_the_store_anew(
+def test_a_damaged_row_gives_a_one_line_error_and_the_next_start_rebuilds_the_store(
     form, how, photos, root, tmp_path, cached, decoded, assert_same_pixels
 ):
     expected = np.array(getattr(photos.splits["train"], f"{form}_pixels"))
@@ -137,7 +137,7 @@ def test_a_damaged_row_ends_in_one_line_and_the_next_start_makes_the_store_anew(
     for photo, row in zip(read(0, 1), (0, 1), strict=True):
         assert np.array_equal(photo, expected[row])
     for _ in range(2):
-        with pytest.raises(TrainingError, match="stored pixels are damaged; start again") as failed:
+        with pytest.raises(TrainingError, match="stored pixels are damaged; run again") as failed:
             read(2, 7, 9)
     assert "\n" not in str(failed.value)
     assert str(directory / f"{form}.u8") in str(failed.value)
@@ -148,7 +148,7 @@ def test_a_damaged_row_ends_in_one_line_and_the_next_start_makes_the_store_anew(
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_no_row_is_looked_at_twice(resident, photos, monkeypatch):
+def test_no_row_is_verified_twice(resident, photos, monkeypatch):
     rows, looked = photos.splits["train"].eval_pixels, []
     crc32 = zlib.crc32
     monkeypatch.setattr(zlib, "crc32", lambda data: looked.append(bytes(data)) or crc32(data))
@@ -158,18 +158,18 @@ def test_no_row_is_looked_at_twice(resident, photos, monkeypatch):
     assert looked == [rows.array[row].tobytes() for row in (3, 1, 2)]
 
 
-def test_pixels_that_go_to_another_device_are_all_looked_at_before(photos, root, tmp_path, cached):
-    """On torch's "meta" device, which has shapes and no memory."""
+def test_all_pixels_are_verified_before_they_move_to_another_device(photos, root, tmp_path, cached):
+    """Uses torch's "meta" device, which has shapes but no memory."""
     flip(store_of(tmp_path / "cache", photos) / "eval.u8", 9 * 3 * 32 * 32)
     rows = cached(root, tmp_path / "cache").splits["train"].eval_pixels
     with pytest.raises(TrainingError, match="stored pixels are damaged"):
         DevicePixels(rows, torch.device("meta"), resident=True)
 
 
-def test_a_damaged_store_that_cannot_be_given_up_is_to_be_removed(
+def test_a_damaged_store_that_cannot_be_marked_is_named_for_deletion(
     photos, root, tmp_path, cached, monkeypatch
 ):
-    """As on a disk for reading only; root may write everywhere else."""
+    """Simulates a read-only disk, because root may write everywhere else."""
 
     def forbidden(path, missing_ok=False):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -178,5 +178,5 @@ def test_a_damaged_store_that_cannot_be_given_up_is_to_be_removed(
     flip(store / "eval.u8", 7 * 3 * 32 * 32)
     train = cached(root, tmp_path / "cache").splits["train"]
     monkeypatch.setattr(Path, "unlink", forbidden)
-    with pytest.raises(TrainingError, match=f"remove {store} and start again"):
+    with pytest.raises(TrainingError, match=f"delete {store} and run again"):
         train.eval_pixels.verify([6, 7])

@@ -1,4 +1,4 @@
-"""The cache as a user meets it: fast the second time, whole or absent, honest about bad files."""
+"""The cache as users see it: fast the second time, complete or absent, with bad files listed."""
 
 import os
 import shutil
@@ -52,8 +52,8 @@ def test_a_second_start_gives_the_same_without_decoding(
 def test_progress_counts_every_photo(root, tmp_path, cached):
     seen: list[tuple[str, int, int]] = []
     cached(root, tmp_path / "cache", progress=lambda *report: seen.append(report))
-    assert [done for text, done, _ in seen if text == "train: decoding photos"] == list(range(11))
-    assert seen[-1] == ("val: decoding photos", 2, 2)
+    assert [done for text, done, _ in seen if text == "train: decoding images"] == list(range(11))
+    assert seen[-1] == ("val: decoding images", 2, 2)
 
 
 def test_a_changed_photo_is_decoded_again(root, tmp_path, decoded, cached, assert_same_pixels):
@@ -81,7 +81,7 @@ def test_another_preprocessing_or_form_has_its_own_pixels(root, tmp_path, cached
     )
 
 
-def test_the_fingerprint_follows_the_photos_not_their_place(root, tmp_path, cached):
+def test_the_fingerprint_depends_on_the_images_not_their_location(root, tmp_path, cached):
     shutil.copytree(root, tmp_path / "elsewhere" / "copy")
     here = cached(root, tmp_path / "cache")
     there = cached(tmp_path / "elsewhere" / "copy", tmp_path / "cache")
@@ -115,7 +115,7 @@ def test_bad_files_of_all_splits_are_refused_in_one_list(root, tmp_path, start, 
         "val/daisy/folder.jpg",
     ]
     reasons = [line.split(": ")[1] for line in names]
-    expected = ["not an image", "cut short (truncated)", "an empty file", "a folder, not a file"]
+    expected = ["not an image", "truncated", "empty file", "a folder, not a file"]
     assert reasons == expected
     assert "data.bad_files=skip" in last
 
@@ -126,7 +126,7 @@ def test_a_bad_file_is_one_line_whatever_it_is_called(root, tmp_path, cached):
     with pytest.raises(UsageError) as refused:
         cached(root, tmp_path / "cache")
     _, line, _ = str(refused.value).split("\n")
-    assert line == r"  train/rose/a\r\nb\x1b[2J.jpg: an empty file"
+    assert line == r"  train/rose/a\r\nb\x1b[2J.jpg: empty file"
 
 
 def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cached):
@@ -150,17 +150,17 @@ def test_skipping_leaves_out_the_bad_files_and_nothing_else(root, tmp_path, cach
 
 def test_skipping_a_classs_last_photo_of_a_split_is_refused(root, tmp_path, cached):
     (root / "val" / "rose" / "0.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UsageError, match=r"val has no photo left of 'rose'(.|\n)*val/rose/0\.jpg"):
+    with pytest.raises(UsageError, match=r"no readable image of 'rose'(.|\n)*val/rose/0\.jpg"):
         cached(root, tmp_path / "cache", bad_files="skip")
 
 
-def test_a_cache_folder_that_cannot_be_made_is_refused_with_the_way_out(root, tmp_path, cached):
+def test_a_cache_folder_that_cannot_be_created_is_refused_with_a_remedy(root, tmp_path, cached):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="FLOWERTUNE_CACHE"):
         cached(root, tmp_path / "file")
 
 
-def test_too_little_space_for_all_splits_is_said_before_decoding(
+def test_too_little_space_for_all_splits_is_reported_before_decoding(
     root, tmp_path, monkeypatch, decoded, cached
 ):
     train, val = 10 * 3 * (32 * 32 + 56 * 56), 2 * 3 * 32 * 32
@@ -171,7 +171,7 @@ def test_too_little_space_for_all_splits_is_said_before_decoding(
 
     free(train + val - 1)
     with pytest.raises(
-        UsageError, match=r"takes 130.9 kB in .* 130.9 kB are free.*FLOWERTUNE_CACHE"
+        UsageError, match=r"needs 130.9 kB, but only 130.9 kB are free.*FLOWERTUNE_CACHE"
     ):
         cached(root, tmp_path / "cache")
     assert decoded == []
@@ -194,8 +194,8 @@ def test_the_cache_root_is_the_users_choice_or_the_platforms(monkeypatch, tmp_pa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows finds the folder otherwise")
-def test_a_user_without_a_home_folder_hears_how_to_go_on(monkeypatch):
-    """As in a container that is run by any number of a user."""
+def test_a_user_without_a_home_folder_gets_a_remedy(monkeypatch):
+    """Like a container that runs with an arbitrary user ID."""
     for name in ("FLOWERTUNE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
@@ -203,13 +203,13 @@ def test_a_user_without_a_home_folder_hears_how_to_go_on(monkeypatch):
         cache_root()
 
 
-def test_what_is_removed_while_the_next_split_is_decoded_stays_open(
+def test_pixels_deleted_while_the_next_split_is_decoded_stay_readable(
     root, tmp_path, cached, assert_same_pixels
 ):
     whole = cached(root, tmp_path / "whole")
 
     def clear(description, done, total):
-        if description.startswith("val: decoding"):  # flowertune data cache clear, elsewhere
+        if description.startswith("val: decoding"):  # like `flowertune data cache clear` elsewhere
             for kept in list_entries(tmp_path / "cleared"):
                 delete(kept)
 

@@ -1,4 +1,4 @@
-"""What is listed of a cache folder, and what is removed."""
+"""List and delete the entries of a cache folder."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def filled(
     cached: Callable[..., CachedDataset],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A cache with everything: photos of two splits, features, drawn flowers, a download."""
+    """A cache with everything: images of two splits, features, synthetic flowers, a download."""
     monkeypatch.setattr(dataset, "SPECIES", dict(list(dataset.SPECIES.items())[:2]))
     folder = tmp_path / "cache"
     cached(root, folder)
@@ -75,15 +75,15 @@ def files_in(folder: Path) -> set[str]:
     }
 
 
-def test_everything_is_listed_with_what_it_is_of_and_its_size(filled: Path, root: Path) -> None:
+def test_every_entry_is_listed_with_description_and_size(filled: Path, root: Path) -> None:
     kinds = by_kind(filled)
-    assert {each.description for each in kinds["photos"]} == {
-        f"train of {root / 'train'}: 10 photos",
-        f"val of {root / 'val'}: 2 photos",
+    assert {each.description for each in kinds["images"]} == {
+        f"train of {root / 'train'}: 10 images",
+        f"val of {root / 'val'}: 2 images",
     }
     (kept,) = kinds["features"]
     assert kept.description == "6 x 3, fp32 on cpu, weights c0ffeec0"
-    (kept,) = kinds["drawn flowers"]
+    (kept,) = kinds["synthetic flowers"]
     assert kept.description == "train 2, val 2"
     (kept,) = kinds["download"]
     assert kept.description == "Flowers-102, as published"
@@ -93,7 +93,7 @@ def test_everything_is_listed_with_what_it_is_of_and_its_size(filled: Path, root
     assert list_entries(filled / "nowhere") == []
 
 
-def test_to_use_something_makes_it_the_last_used(
+def test_using_an_entry_updates_its_last_use(
     filled: Path, root: Path, cached: Callable[..., CachedDataset]
 ) -> None:
     for each in list_entries(filled):
@@ -105,11 +105,11 @@ def test_to_use_something_makes_it_the_last_used(
     used = {
         kind: [each.last_used > began for each in kept] for kind, kept in by_kind(filled).items()
     }
-    assert (used["photos"], used["features"]) == ([True, True], [True])
-    assert used["drawn flowers"] == [False]
+    assert (used["images"], used["features"]) == ([True, True], [True])
+    assert used["synthetic flowers"] == [False]
 
 
-def test_all_that_is_listed_is_removed_and_nothing_else(filled: Path, tmp_path: Path) -> None:
+def test_only_listed_entries_are_deleted(filled: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "photo.jpg").touch()
@@ -123,14 +123,14 @@ def test_all_that_is_listed_is_removed_and_nothing_else(filled: Path, tmp_path: 
     (filled / "pixels" / ("0" * 32)).symlink_to(elsewhere)
     (filled / "pixels" / ("1" * 32 + ".building")).mkdir()
     listed = list_entries(filled)
-    assert [each.description for each in listed].count("half made, or being made now") == 1
+    assert [each.description for each in listed].count("incomplete, or being built now") == 1
     assert [delete(each) for each in listed] == [None] * 6
     assert list_entries(filled) == []
     assert files_in(filled) == others
     assert (elsewhere / "photo.jpg").exists()
 
 
-def test_what_another_process_builds_is_left(filled: Path) -> None:
+def test_an_entry_that_is_being_built_is_not_deleted(filled: Path) -> None:
     listed = list_entries(filled)
     assert len(listed) == 5
     before = files_in(filled)
@@ -140,7 +140,7 @@ def test_what_another_process_builds_is_left(filled: Path) -> None:
     assert files_in(filled) == before
 
 
-def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
+def test_an_interrupted_deletion_leaves_no_entry_that_counts_as_complete(
     filled: Path,
     root: Path,
     cached: Callable[..., CachedDataset],
@@ -158,17 +158,17 @@ def test_a_removal_that_is_cut_short_leaves_nothing_that_is_taken_for_whole(
             with pytest.raises(KeyboardInterrupt):
                 delete(each)
     assert not (filled / "flowers102" / "jpg").exists()
-    for kind in ("photos", "features", "drawn flowers"):
+    for kind in ("images", "features", "synthetic flowers"):
         assert {each.description for each in by_kind(filled)[kind]} == {
-            "half made, or being made now"
+            "incomplete, or being built now"
         }
     cached(root, filled)
     flowers(filled)
     assert len(decoded) == 12
-    assert by_kind(filled)["drawn flowers"][0].description == "train 2, val 2"
+    assert by_kind(filled)["synthetic flowers"][0].description == "train 2, val 2"
 
 
-def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
+def test_unreadable_entries_are_listed_as_damaged(filled: Path) -> None:
     for name in files_in(filled):
         if name.endswith("meta.json"):
             (filled / name).write_bytes(b"{")
@@ -176,7 +176,7 @@ def test_what_cannot_be_read_is_listed_as_damaged(filled: Path) -> None:
     assert [delete(each) for each in list_entries(filled)] == [None] * 5
 
 
-def test_the_size_of_a_folder_does_not_count_what_a_link_leads_to(tmp_path: Path) -> None:
+def test_folder_sizes_exclude_link_targets(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"0" * 100_000)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "small").write_bytes(b"123")

@@ -1,4 +1,4 @@
-"""The cache in processes of their own: several at once, killed, interrupted, out of space."""
+"""The cache in separate processes: several at once, killed, interrupted, out of space."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def run(progress=None):
     return cache_of(Path({root!r}), Path({folder!r}), progress=progress)
 """
 
-# What "squash" is, without the seconds that it takes to import open_clip.
+# The transform of "squash", without importing open_clip, which takes seconds.
 WITHOUT_OPEN_CLIP = """
 def resize(image):
     return image.resize((32, 32), image_module.Image.Resampling.BICUBIC)
@@ -45,7 +45,7 @@ def output_of(root: Path, folder: Path, code: str) -> str:
     ).stdout
 
 
-# A process whose parents were started in the background inherits that Ctrl-C is ignored.
+# A process started by a background process inherits that Ctrl-C is ignored.
 LISTENING = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,7 +54,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SLOW = """
 def progress(text, done, total):
     print(text, done, flush=True)
-    if text == "train: decoding photos" and done == 3:
+    if text == "train: decoding images" and done == 3:
         time.sleep({seconds})
 run(progress)
 """
@@ -79,8 +79,8 @@ def test_a_warm_cache_needs_no_open_clip(root, tmp_path, cached):
     assert output_of(root, tmp_path / "cache", code).strip() == "False"
 
 
-def test_a_disk_that_fills_up_is_told_and_leaves_nothing(root, tmp_path):
-    """With a limit on the size of a file, which fails like a full disk does: in write()."""
+def test_a_full_disk_is_reported_and_leaves_no_partial_cache(root, tmp_path):
+    """Limits the size of files, which makes write() fail as on a full disk."""
     pytest.importorskip("resource", reason="this platform has no limits on file sizes")
     code = """
 import resource, signal
@@ -92,15 +92,15 @@ except UsageError as refused:
     print(refused)
 """
     output = output_of(root, tmp_path / "cache", WITHOUT_OPEN_CLIP + code)
-    assert f"takes 124.8 kB and cannot be written in {tmp_path / 'cache' / 'pixels'}: " in output
+    assert f"train (124.8 kB) in {tmp_path / 'cache' / 'pixels'}: " in output
     assert output.count("\n") == 1
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_ends_the_process_at_once_and_leaves_no_half_cache(root, tmp_path):
+def test_ctrl_c_stops_at_once_and_leaves_no_partial_cache(root, tmp_path):
     builder = start_builder(root, tmp_path / "cache", seconds=60)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     started = time.monotonic()
     builder.send_signal(signal.SIGINT)
     builder.wait(timeout=20)
@@ -108,11 +108,11 @@ def test_ctrl_c_ends_the_process_at_once_and_leaves_no_half_cache(root, tmp_path
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 
 
-def test_a_builder_killed_in_the_middle_blocks_nobody(
+def test_a_killed_builder_blocks_no_other_process(
     root, tmp_path, decoded, cached, assert_same_pixels
 ):
     builder = start_builder(root, tmp_path / "cache", seconds=60)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     builder.kill()
     builder.wait()
     pixels = tmp_path / "cache" / "pixels"
@@ -126,9 +126,9 @@ def test_a_builder_killed_in_the_middle_blocks_nobody(
     assert_same_pixels(photos, cached(root, tmp_path / "other"))
 
 
-def test_what_a_killed_builder_left_goes_even_if_its_photos_changed(root, tmp_path, cached):
+def test_leftovers_of_a_killed_builder_go_even_if_its_images_changed(root, tmp_path, cached):
     builder = start_builder(root, tmp_path / "cache", seconds=60)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     builder.kill()
     builder.wait()
     (root / "train" / "rose" / "0.jpg").unlink()
@@ -136,11 +136,11 @@ def test_what_a_killed_builder_left_goes_even_if_its_photos_changed(root, tmp_pa
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 
 
-def test_of_two_processes_one_builds_and_the_other_waits_and_says_so(
+def test_one_of_two_processes_builds_and_the_other_reports_that_it_waits(
     root, tmp_path, decoded, cached, assert_same_pixels
 ):
     builder = start_builder(root, tmp_path / "cache", seconds=3)
-    wait_for(builder, "train: decoding photos 3")
+    wait_for(builder, "train: decoding images 3")
     said: list[str] = []
 
     def progress(text: str, done: int, total: int) -> None:
@@ -149,6 +149,6 @@ def test_of_two_processes_one_builds_and_the_other_waits_and_says_so(
     photos = cached(root, tmp_path / "cache", progress=progress)
     builder.communicate(timeout=60)
     assert builder.returncode == 0
-    assert said[0] == "train: waiting for another process that decodes them"
-    assert len(decoded) <= 2  # val alone, if this process came to it first
+    assert said[0] == "train: waiting for another process to decode the images"
+    assert len(decoded) <= 2  # only val, if this process started it first
     assert_same_pixels(photos, cached(root, tmp_path / "other"))

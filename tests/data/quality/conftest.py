@@ -1,4 +1,4 @@
-"""Pictures that are like photos in what a comparison looks at."""
+"""Images with the properties of photos that matter for duplicate detection."""
 
 from collections.abc import Callable
 
@@ -20,5 +20,5 @@ def _photo(seed: int) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[[int], Image.Image]:
-    """`photo(seed)`: 160 x 120, with colors and edges at every scale; another for each seed."""
+    """`photo(seed)`: 160 x 120, with colors and edges at every scale, different for each seed."""
     return _photo

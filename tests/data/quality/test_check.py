@@ -1,4 +1,4 @@
-"""What is found in photos, each kind by itself."""
+"""Each kind of finding of the dataset check."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(root: Path, photo: Callable[[int], Image.Image]) -> Write:
-    """`write(name, seed, format="JPEG", size=(90, 60))`: a picture of its own for each seed."""
+    """`write(name, seed, format="JPEG", size=(90, 60))`: a different image for each seed."""
 
     def write(name: str, seed: int, format: str = "JPEG", size: tuple[int, int] = (90, 60)) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def write(root: Path, photo: Callable[[int], Image.Image]) -> Write:
 
 @pytest.fixture(autouse=True)
 def sound(write: Write) -> None:
-    """Two classes in which there is nothing to find."""
+    """Two classes without any findings."""
     for place, name in enumerate(("daisy", "rose")):
         for number in range(5):
             write(f"train/{name}/{number}.jpg", 10 * place + number)
@@ -69,22 +69,22 @@ def test_a_picture_is_reported_once_where_it_does_most_harm(root: Path, write: W
     assert [photo.name for photo in twice.photos] == ["train/daisy/2.jpg", "train/daisy/small.png"]
 
 
-def test_files_without_a_picture_are_reported_and_count_as_no_photos(root: Path) -> None:
+def test_unreadable_files_are_reported_and_not_counted(root: Path) -> None:
     whole = (root / "train/rose/0.jpg").read_bytes()
     (root / "train/rose/0.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "train/rose/notes.txt").write_text("no photo")
     (root / "val/rose/0.jpg").write_bytes(b"")
     findings = found(root)
     assert [(photo.name, reason) for photo, reason in findings.unreadable] == [
-        ("train/rose/0.jpg", "cut short (truncated)"),
+        ("train/rose/0.jpg", "truncated"),
         ("train/rose/notes.txt", "not an image"),
-        ("val/rose/0.jpg", "an empty file"),
+        ("val/rose/0.jpg", "empty file"),
     ]
     assert findings.few == (("train", "rose", 4), ("val", "rose", 0))
     assert len(findings) == 5
 
 
-def test_folders_without_a_single_picture_are_checked_too(root: Path) -> None:
+def test_folders_without_any_readable_image_are_checked(root: Path) -> None:
     for file in root.rglob("*.jpg"):
         file.write_bytes(b"")
     assert len(found(root).unreadable) == 12

@@ -1,4 +1,4 @@
-"""Which pictures are taken for the same, against a loop over all pairs."""
+"""Duplicate detection, compared with a loop over all pairs."""
 
 import io
 import math
@@ -44,16 +44,14 @@ def grouped(*pictures: Image.Image) -> list[int]:
 
 
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
-def test_a_copy_is_the_same_picture_as_its_original_and_no_other_is(
-    copy: Copy, photo: Photo
-) -> None:
+def test_a_copy_is_a_duplicate_of_its_original_only(copy: Copy, photo: Photo) -> None:
     originals = [photo(seed) for seed in range(30)]
     groups = grouped(*originals, *map(copy, originals))
     assert groups[:30] == groups[30:]
     assert len(set(groups)) == 30
 
 
-def test_the_same_form_in_another_color_is_another_picture(photo: Photo) -> None:
+def test_the_same_shape_in_another_color_is_no_duplicate(photo: Photo) -> None:
     y, cb, cr = photo(0).convert("YCbCr").split()
     redder = cr.point(lambda value: value + 30)
     other = Image.merge("YCbCr", (y, cb, redder)).convert("RGB")
@@ -62,7 +60,7 @@ def test_the_same_form_in_another_color_is_another_picture(photo: Photo) -> None
 
 
 def test_plain_surfaces_are_not_compared_by_their_noise() -> None:
-    """One noise on all: a camera's, or the blocks of a JPEG."""
+    """The same noise on all images, like a camera's noise or JPEG blocks."""
     noise = np.random.default_rng(0).integers(0, 2, (64, 64, 3))
     walls = [Image.fromarray((noise + level).astype(np.uint8)) for level in (100, 104, 108)]
     assert len(set(grouped(*walls))) == 3
@@ -81,7 +79,7 @@ def test_the_frequencies_are_those_of_the_cosine_transform(photo: Photo) -> None
 
 
 def alike(one: PerceptualHash, other: PerceptualHash) -> bool:
-    """The definition, number by number."""
+    """The definition, computed element by element."""
     places = [(i, j) for i in range(16) for j in range(16)]
     low = [p for p in places if max(p) < 8 and p != (0, 0)]
     high = [p for p in places if max(p) >= 8]
@@ -102,7 +100,7 @@ def flipped(one: PerceptualHash) -> PerceptualHash:
 def test_the_search_finds_what_a_loop_over_all_pairs_finds(
     photo: Photo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In blocks that cut through the groups, with copies near the limits, and some in chains."""
+    """With blocks that split groups, copies near the limits, and chains of copies."""
     monkeypatch.setattr(near_duplicates, "BLOCK", 7)
     shares = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
     pictures = [cropped(photo(seed), share) for share in shares for seed in range(6)]

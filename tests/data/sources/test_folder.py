@@ -12,7 +12,7 @@ from flowertune.errors import UsageError
 
 
 def make(root: Path, counts: Mapping[str, int]) -> Path:
-    """Class folders with empty files: a source reads no photo."""
+    """Make class folders with empty files; the source reads no image."""
     for place, count in counts.items():
         (root / place).mkdir(parents=True)
         for number in range(count):
@@ -21,7 +21,7 @@ def make(root: Path, counts: Mapping[str, int]) -> Path:
 
 
 def listed(photos: ImageDataset, split: str) -> list[tuple[str, str]]:
-    """(path below the root, class name) of a split."""
+    """Return (relative path, class name) of a split's images."""
     part = photos.splits[split]
     return [
         (path.relative_to(photos.root).as_posix(), photos.class_names[label])
@@ -59,7 +59,7 @@ def test_train_and_val_folders(tmp_path: Path, val: str) -> None:
     ]
 
 
-def test_test_folder_is_taken_where_there_is_one(tmp_path: Path) -> None:
+def test_a_test_folder_is_used_if_there_is_one(tmp_path: Path) -> None:
     splits = ("train", "val", "test")
     photos = folder.list_images(
         make(tmp_path, {f"{split}/{name}": 2 for split in splits for name in "ab"}), seed=0
@@ -88,7 +88,7 @@ def test_one_level_is_split_60_20_20_in_every_class(tmp_path: Path) -> None:
     assert sorted(every) == sorted(on_disk)
 
 
-def test_the_split_hangs_on_the_seed_and_on_nothing_else(
+def test_the_split_depends_only_on_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make(tmp_path / "here", {"iris": 40, "rose": 40})
@@ -120,7 +120,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert sum(map(len, photos.splits.values())) == 6
 
 
-def test_what_systems_drop_is_ignored_and_everything_else_is_listed(tmp_path: Path) -> None:
+def test_only_system_files_are_skipped(tmp_path: Path) -> None:
     root = make(
         tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1, ".git": 1, "__MACOSX": 1}
     )
@@ -143,36 +143,39 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "empty": ({}, "holds no class folders: put the photos into one folder for each class"),
+    "empty": ({}, "has no class folders; put the images into one folder per class"),
     "one class": ({"rose": 9}, "only one class, rose/"),
     "one photo": ({"iris": 9, "rose": 1}, r"rose \(1\); every class needs at least 3"),
     "two photos": ({"iris": 2, "rose": 9}, r"iris \(2\); every class needs at least 3"),
-    "empty class": ({"iris": 9, "rose": 0}, "no photos in rose/: add photos"),
+    "empty class": ({"iris": 9, "rose": 0}, "no images in rose/; add images"),
     "empty class in val": (
         {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 0},
-        "val: no photos in b/",
+        "val: no images in b/",
     ),
-    "no val": ({"train/a": 2, "train/b": 2}, "train/ and no val/ beside it: .*data.root=.*train"),
-    "no train": ({"val/a": 2, "val/b": 2}, "holds val/ and no train/"),
+    "no val": ({"train/a": 2, "train/b": 2}, "has train/ but no val/; .*data.root=.*train"),
+    "no train": ({"val/a": 2, "val/b": 2}, "has val/ but no train/"),
     "two vals": ({"train/a": 2, "val/a": 2, "valid/a": 2}, "both val/ and valid/"),
     "class missing in val": (
         {"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 2, "val/b": 2},
-        "val lacks c/",
+        "val: lacks c/",
     ),
     "class missing in test": (
         {f"{s}/{c}": 2 for s in ("train", "val", "test") for c in "abc" if s + c != "testa"},
-        "test lacks a/",
+        "test: lacks a/",
     ),
     "class unknown to train": (
         {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 2, "val/c": 2},
-        "val holds c/, unknown to train/",
+        "val: has c/, which train/ lacks",
     ),
     "mixed layouts": (
         {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 2, "rose": 4},
-        "train/, val/ with class folders and also rose/",
+        "train/, val/ with class folders, but also rose/",
     ),
-    "no class folders in train": ({"train": 5, "val": 5}, "train holds no class folders"),
-    "one level too deep": ({"iris/alba/x": 3, "rose/y": 3}, "iris/, rose/ .*no files: photos must"),
+    "no class folders in train": ({"train": 5, "val": 5}, "train: has no class folders"),
+    "one level too deep": (
+        {"iris/alba/x": 3, "rose/y": 3},
+        "only folders in iris/, rose/; put",
+    ),
 }
 
 
@@ -185,7 +188,7 @@ def test_refused_with_the_place_and_what_to_do(tmp_path: Path, case: str) -> Non
 
 
 def test_refused_when_there_is_no_such_folder(tmp_path: Path) -> None:
-    assert f"no folder {tmp_path / 'nowhere'}" in refusal(tmp_path / "nowhere")
+    assert f"{tmp_path / 'nowhere'} does not exist" in refusal(tmp_path / "nowhere")
 
 
 def test_refused_when_the_root_is_a_file(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_refused_when_the_root_is_a_file(tmp_path: Path) -> None:
 def test_refused_when_a_class_links_to_nothing(tmp_path: Path) -> None:
     root = make(tmp_path, {"iris": 3, "rose": 3})
     (root / "tulip").symlink_to(tmp_path / "unmounted")
-    assert "tulip links to nothing" in refusal(root)
+    assert "broken link tulip" in refusal(root)
 
 
 def test_links_in_a_circle_are_refused_as_folders_and_listed_as_photos(tmp_path: Path) -> None:
@@ -205,10 +208,10 @@ def test_links_in_a_circle_are_refused_as_folders_and_listed_as_photos(tmp_path:
     photos = folder.list_images(root, seed=0)
     assert sum(map(len, photos.splits.values())) == 7
     (root / "tulip").symlink_to("tulip")
-    assert "tulip links to nothing" in refusal(root)
+    assert "broken link tulip" in refusal(root)
     (root / "tulip").unlink()
     (root / "tulip").symlink_to(root, target_is_directory=True)
-    assert "tulip/ holds folders and no files" in refusal(root)
+    assert "only folders in tulip/" in refusal(root)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows forbids such names")
@@ -216,7 +219,7 @@ def test_no_name_breaks_a_line_or_reaches_the_terminal(tmp_path: Path) -> None:
     root = make(tmp_path / "my\nphotos", {"ro\nse": 9, "i\x1b[31mris\x07": 1, "a\u202eb": 9})
     message = refusal(root)
     assert message.isprintable()
-    assert r"my\nphotos: too few photos to split: i\x1b[31mris\x07 (1)" in message
+    assert r"my\nphotos: too few images to split in i\x1b[31mris\x07 (1)" in message
     for number in range(1, 9):
         (root / "i\x1b[31mris\x07" / f"{number:03d}.jpg").touch()
     assert folder.list_images(root, seed=0).class_names == (
@@ -235,7 +238,7 @@ def test_refused_when_a_name_is_not_text(tmp_path: Path) -> None:
     message.encode()
 
 
-def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     make(tmp_path / "photos", {"iris": 3, "rose": 3})
     assert folder.list_images(Path("~/photos"), seed=0).root == tmp_path / "photos"

@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn, and what becomes of the pixels."""
+"""Augmentation: the random parameters, and their effect on the pixels."""
 
 from dataclasses import replace
 
@@ -92,7 +92,7 @@ def test_a_crop_does_not_depend_on_the_other_photos_of_the_batch():
 @pytest.mark.parametrize("size", [(256, 256), (256, 341), (256, 512), (384, 256)], ids=str)
 @pytest.mark.parametrize("scale", [(0.35, 1.0), (0.08, 1.0)], ids=str)
 def test_boxes_are_distributed_as_torchvision_draws_them(size, scale):
-    """Area, ratio and place, also where many tries do not fit (a wide photo, a large share)."""
+    """Area, ratio and position, also if many tries do not fit (wide image, large area)."""
     count, ratio = 4000, (3 / 4, 4 / 3)
     boxes = draw_boxes(
         torch.tensor([size]).expand(count, 2), scale, ratio, torch.Generator().manual_seed(3)
@@ -116,15 +116,15 @@ def test_boxes_are_distributed_as_torchvision_draws_them(size, scale):
 
 
 @pytest.mark.parametrize("size", [(10, 400), (400, 10), (1, 50), (50, 1)], ids=str)
-def test_a_photo_that_no_box_fits_gives_its_center(size):
-    """As torchvision: the largest box in the middle whose ratio is allowed."""
+def test_an_image_that_no_box_fits_is_center_cropped(size):
+    """Like torchvision: the largest center box with an allowed ratio."""
     scale, ratio = (0.9, 1.0), (3 / 4, 4 / 3)
     box = draw_boxes(torch.tensor([size]), scale, ratio, torch.Generator().manual_seed(0))[0]
     expected = RandomResizedCrop.get_params(torch.empty(3, *size), list(scale), list(ratio))
     assert tuple(box.tolist()) == expected
 
 
-def test_flips_and_color_factors_come_as_asked_for():
+def test_flips_and_color_factors_follow_the_settings():
     sizes = SIZES[:1].expand(4000, 2)
     recipe = replace(RECIPE, flip=0.3, brightness=0.4, saturation=2.0)
     drawn = draw_params(recipe, sizes, 42, 0, 0)

@@ -1,4 +1,4 @@
-"""MixUp and CutMix against a loop and torchvision, and what is drawn against what it claims."""
+"""MixUp and CutMix, compared with a loop and torchvision, and the distribution of the draws."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_cutmix_equals_a_naive_loop_with_labels_by_counted_pixels(images, box):
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 20)], ids=str)
 def test_cutmix_equals_torchvision_for_the_same_draws(size):
-    """Box, clipping at the edge, label share and pasting; its partner is the batch shifted."""
+    """Box, clipping, label share and pasting; torchvision's partner is the shifted batch."""
     images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([0, 1, 2, 3])
     reference = CutMix(alpha=1.0, num_classes=4)
@@ -93,7 +93,7 @@ def test_a_batch_of_one_is_left_as_it_is(box):
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_the_partners_are_a_random_permutation(kind):
-    """Every place is equally likely: neither the batch reversed nor shifted."""
+    """Every position is equally likely: the batch is neither reversed nor shifted."""
     mixing = MixSettings(kind, 1.0, last_epoch=9)
     drawn = [draw_params(mixing, 8, (4, 5), 42, 0, step) for step in range(4000)]
     partners = torch.stack([params.permutation for params in drawn])
@@ -123,7 +123,7 @@ def test_every_pixel_is_as_likely_to_be_the_boxs_center():
         assert (frequency - 1 / count).abs().max() < 0.025
 
 
-def test_what_cutmix_draws_fits_together_and_hangs_on_seed_epoch_and_step_alone():
+def test_cutmix_draws_are_consistent_and_depend_only_on_seed_epoch_and_step():
     mixing = MixSettings("cutmix", 1.0, last_epoch=9)
     coefficients = []
     for step in range(200):
@@ -134,7 +134,7 @@ def test_what_cutmix_draws_fits_together_and_hangs_on_seed_epoch_and_step_alone(
         top, left, bottom, right = drawn.box.tolist()
         assert 0 <= top <= bottom <= 12
         assert 0 <= left <= right <= 20
-        # what the label keeps is what the photo keeps, also where the edge cut the box
+        # label and image keep the same share, also if the edge clips the box
         assert drawn.lam == again.lam
         assert drawn.lam == pytest.approx(1 - (bottom - top) * (right - left) / 240)
         coefficients.append(drawn.lam)

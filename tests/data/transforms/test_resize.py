@@ -1,4 +1,4 @@
-"""The batched crop-and-resize against torchvision's and Pillow's, one photo at a time."""
+"""The batched crop-and-resize, compared with torchvision and Pillow on single images."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ CANVAS = (61, 97)
 
 
 def resize(pixels, boxes, flips, size, interpolation):
-    """All images at once, in a new tensor."""
+    """Resize all images at once into a new tensor."""
     out = torch.empty(len(pixels), 3, *size)
     for _ in resize_into(out, pixels, boxes, flips, interpolation):
         pass
@@ -25,7 +25,7 @@ def resize(pixels, boxes, flips, size, interpolation):
 
 
 def random_boxes(count: int) -> Tensor:
-    """Boxes of every size in the canvas, a single pixel and the whole among them."""
+    """Boxes of every size in the canvas, including a single pixel and the whole canvas."""
     generator = np.random.default_rng(0)
     boxes = [(0, 0, *CANVAS), (60, 96, 1, 1), (3, 5, 1, 80), (0, 90, 61, 2)]
     while len(boxes) < count:
@@ -44,7 +44,7 @@ def random_pixels(count: int) -> Tensor:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(24, 24), (20, 37), (96, 130)], ids=str)
 def test_equals_torchvision_for_every_box(interpolation, size):
-    """Shrinking and enlarging, each axis on its own, also within one batch; noise hides nothing."""
+    """Shrink and enlarge each axis separately, also in one batch; noise reveals every error."""
     boxes, count = random_boxes(40), 40
     pixels = random_pixels(count)
     flips = torch.arange(count) % 3 == 0
@@ -70,7 +70,7 @@ def test_equals_torchvision_for_every_box(interpolation, size):
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_equals_pillow_within_a_gray_level(interpolation):
-    """On smooth pictures: Pillow rounds, and clips, to whole gray levels between the two axes."""
+    """On smooth images: Pillow rounds and clips to whole gray levels between the two axes."""
     y, x = np.mgrid[: CANVAS[0], : CANVAS[1]]
     picture = np.stack([127 + 90 * np.sin(x / 5 + c) * np.cos(y / 6 - c) for c in range(3)], -1)
     picture = picture.round().astype(np.uint8)
@@ -113,7 +113,7 @@ def test_photos_in_a_list_are_the_batch_bit_for_bit():
 
 
 def test_the_sum_without_embedding_bag_is_the_same():
-    """What runs on a Mac's GPU, tried on the CPU."""
+    """The code for Mac GPUs, tested on the CPU."""
     generator = torch.Generator().manual_seed(2)
     rows = torch.rand(50, 7, generator=generator)
     index = torch.randint(50, (30, 5), generator=generator)

@@ -1,4 +1,4 @@
-"""What a person reads while a run goes on and at its end."""
+"""Console output during a run and at its end."""
 
 import copy
 import io
@@ -84,7 +84,7 @@ def table(results: dict[str, Any], width: int = 80) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_the_table_shows_every_number_whole_with_its_protocol(width: int) -> None:
+def test_the_table_truncates_no_number_and_names_the_protocol(width: int) -> None:
     text = table(RESULTS, width)
     assert "…" not in text
     assert "ViT-B-32 laion2b_s34b_b79k; Flowers-102 official split: 1,020 train" in text
@@ -100,8 +100,8 @@ def test_the_table_shows_every_number_whole_with_its_protocol(width: int) -> Non
         found = [re.split(r"\s{2,}", line.strip()) for line in part.splitlines()]
         for row in rows:
             assert list(row) in found
-    assert "1,020 photos" in val
-    assert "6,149 photos" in test
+    assert "1,020 images" in val
+    assert "6,149 images" in test
     for word in (
         "model lora, head linear",
         "best epoch 7 of 12",
@@ -121,13 +121,13 @@ def test_no_line_of_the_table_is_wider_than_a_narrow_terminal() -> None:
     assert all(len(line) <= 60 for line in lines[rule - 2 : rule + 4])
 
 
-def test_without_test_photos_and_without_baselines_those_parts_are_absent() -> None:
+def test_without_test_split_and_baselines_those_parts_are_absent() -> None:
     results = copy.deepcopy(RESULTS)
     del results["splits"]["test"]
     results["baselines"] = {"zeroshot": None, "linear_probe": None}
     results["notes"] = ["no zero-shot and no linear probe: baselines=false"]
     text = table(results)
-    assert "6,149 photos" not in text
+    assert "6,149 images" not in text
     assert not re.search(r"^(zero-shot|linear probe) ", text, re.MULTILINE)
     assert re.search(r"^mixup +91\.23%", text, re.MULTILINE)
     assert results["notes"][0] in text
@@ -182,7 +182,7 @@ def run_two_epochs(shown: ConsoleReporter) -> None:
             shown.epoch(epoch, 12, 1 / epoch, {"loss": 0.5, "top1": 0.4}, is_best=epoch == 1)
 
 
-def test_without_a_terminal_there_is_one_line_an_epoch_and_no_control_character() -> None:
+def test_without_a_terminal_there_is_one_line_per_epoch_and_no_control_character() -> None:
     shown, out = console()
     run_two_epochs(shown)
     shown.results(RESULTS, "runs/first")
@@ -195,17 +195,17 @@ def test_without_a_terminal_there_is_one_line_an_epoch_and_no_control_character(
     ]
 
 
-def test_with_a_terminal_the_training_is_shown_and_the_epochs_stay() -> None:
+def test_on_a_terminal_the_view_is_live_and_the_lines_of_epochs_stay() -> None:
     shown, out = console(terminal=True)
     run_two_epochs(shown)
     text = out.getvalue()
     assert "\x1b[" in text  # it is redrawn
     assert re.search(r"epoch 2/12 .* step 6/36  .:..:.. left", text)
     assert text.count("train loss 1.0000  val loss") == 1
-    assert text.rindex("epoch 2/12 ") < text.rindex("\x1b[2K")  # and the view is gone at the end
+    assert text.rindex("epoch 2/12 ") < text.rindex("\x1b[2K")  # the view is removed at the end
 
 
-def test_a_signal_is_told_of_in_the_view_and_leaves_nothing_of_it(
+def test_a_signal_is_announced_in_the_view_only(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     shown, out = console(terminal=True)
@@ -217,7 +217,7 @@ def test_a_signal_is_told_of_in_the_view_and_leaves_nothing_of_it(
     assert capfd.readouterr() == ("", "")  # written past the view, it would move what is redrawn
 
 
-def test_a_plain_console_draws_nothing_on_a_terminal_either() -> None:
+def test_a_plain_console_has_no_live_view_on_a_terminal() -> None:
     shown, out = console(terminal=True)
     shown.mode = "plain"
     run_two_epochs(shown)
@@ -241,12 +241,12 @@ def run_whole(mode: str) -> None:
     shown.results(RESULTS, "runs/first")
 
 
-def test_a_quiet_one_prints_warnings_and_the_runs_path(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_warnings_and_the_path_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     run_whole("quiet")
     assert capsys.readouterr() == ("runs/first\n", "left out: a.jpg\n")
 
 
-def test_json_is_one_object_a_line_on_stdout_and_the_rest_on_stderr(
+def test_json_is_one_object_per_line_on_stdout_and_the_rest_on_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_whole("json")
@@ -266,7 +266,7 @@ def test_json_is_one_object_a_line_on_stdout_and_the_rest_on_stderr(
     assert "linear probe" in err
 
 
-def test_with_a_terminal_for_the_rest_json_still_has_all_its_lines(
+def test_json_has_all_lines_if_stderr_is_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown, out = console(terminal=True)
@@ -276,7 +276,7 @@ def test_with_a_terminal_for_the_rest_json_still_has_all_its_lines(
     assert "event" not in out.getvalue()
 
 
-def test_a_terminal_is_left_in_order_when_the_work_fails() -> None:
+def test_the_terminal_is_restored_after_a_failure() -> None:
     shown, out = console(terminal=True)
     shown.say("before")
     with pytest.raises(TypeError), shown.progress():

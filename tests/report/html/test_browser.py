@@ -1,4 +1,4 @@
-"""Pages in a browser: whole without a network, on a phone, in the dark, and by keyboard."""
+"""Pages in a browser: without a network, on a phone, in dark mode, and by keyboard."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def pages(
     finish: Callable[..., int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
-    """One run with odd names, one with many classes, and several beside each other."""
+    """A run with odd names, a run with many classes, and a comparison of runs."""
     folder = tmp_path_factory.mktemp("pages")
     places = {name: folder / f"{name}.html" for name in ("odd", "many", "several")}
     runs = {"odd": [leave_run(folder / "odd")], "many": [leave_run(folder / "many", classes=MANY)]}
@@ -48,7 +48,7 @@ def shown(browser: Any, page: Path, width: int = 1200, scheme: str = "light") ->
 @pytest.mark.parametrize("name", ["odd", "many", "several"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_it_opens_whole_asks_for_nothing_and_never_scrolls_sideways(
+def test_a_page_loads_without_requests_and_never_scrolls_sideways(
     browser: Any,
     asked_for: Callable[[], list[str]],
     pages: dict[str, Path],
@@ -59,7 +59,7 @@ def test_it_opens_whole_asks_for_nothing_and_never_scrolls_sideways(
     shown(browser, pages[name], width, scheme)
     assert browser.get_log("browser") == []
     asked = asked_for()
-    assert asked.count(pages[name].as_uri()) == 1  # so requests are seen here
+    assert asked.count(pages[name].as_uri()) == 1  # requests are recorded
     assert [each for each in asked if not each.startswith(("data:", pages[name].as_uri()))] == []
 
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -73,7 +73,7 @@ def test_it_opens_whole_asks_for_nothing_and_never_scrolls_sideways(
 
 
 @pytest.mark.parametrize("name", ["odd", "several"])
-def test_text_and_figures_stand_out_in_light_and_in_dark(
+def test_text_and_figures_have_contrast_in_light_and_dark_mode(
     browser: Any, pages: dict[str, Path], name: str
 ) -> None:
     def luminance(color: str) -> float:
@@ -112,7 +112,7 @@ def test_the_gallery_opens_by_click_and_by_keyboard(browser: Any, pages: dict[st
     card.click()
     assert detail.is_displayed()
     assert len(detail.find_elements("css selector", "img")) == 2
-    assert "the nearest training photo" in detail.text
+    assert "Nearest training image" in detail.text
     assert focused() == "Close"
     ActionChains(browser).send_keys(Keys.ENTER).perform()
     assert not detail.is_displayed()
@@ -123,19 +123,19 @@ def test_the_gallery_opens_by_click_and_by_keyboard(browser: Any, pages: dict[st
     assert not detail.is_displayed()
 
 
-def test_the_first_key_leads_past_the_links(browser: Any, pages: dict[str, Path]) -> None:
+def test_the_first_tab_leads_to_the_skip_link(browser: Any, pages: dict[str, Path]) -> None:
     from selenium.webdriver import ActionChains, Keys
 
     shown(browser, pages["odd"], width=390)
     ActionChains(browser).send_keys(Keys.TAB).perform()
     skip = browser.switch_to.active_element
-    assert skip.text == "Skip to the content"
+    assert skip.text == "Skip to content"
     assert skip.rect["x"] >= 0
     outline = "return getComputedStyle(document.activeElement).outlineStyle"
     assert browser.execute_script(outline) == "solid"
 
 
-def test_a_matrix_of_many_classes_can_be_enlarged_until_its_names_are_read(
+def test_a_matrix_of_many_classes_can_be_enlarged_until_its_names_are_legible(
     browser: Any, pages: dict[str, Path]
 ) -> None:
     shown(browser, pages["many"], width=390)
@@ -144,7 +144,7 @@ def test_a_matrix_of_many_classes_can_be_enlarged_until_its_names_are_read(
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
     before = text.rect["width"]
     box.click()
-    # across: of the names that stand upright it is the height of a letter
+    # width, which is the height of a letter in rotated names
     assert text.rect["width"] > 1.5 * before
     assert text.rect["width"] >= 7
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""A page: one file that asks for nothing, in which no name becomes markup."""
+"""A page is one file without external requests, in which no name becomes markup."""
 
 import re
 from html.parser import HTMLParser
@@ -14,7 +14,7 @@ ODD = "<script>alert(1)</script>\"'&"
 
 
 class Read(HTMLParser):
-    """Every element with its attributes, and the text; elements must close as they were opened."""
+    """Parse elements with attributes, and the text; elements must be closed in order."""
 
     VOID = ("meta", "use", "path", "rect")
 
@@ -68,7 +68,7 @@ def test_names_never_become_markup(page: Read) -> None:
     ]  # fmt: skip
 
 
-def test_it_asks_for_nothing_and_its_links_lead_somewhere(page: Read) -> None:
+def test_it_requests_nothing_and_its_links_have_targets(page: Read) -> None:
     ids = [each["id"] for _, each in page.elements if "id" in each]
     assert len(ids) == len(set(ids))
     for tag, each in page.elements:
@@ -80,7 +80,7 @@ def test_it_asks_for_nothing_and_its_links_lead_somewhere(page: Read) -> None:
     assert {each.strip("#") for each in referred} <= set(ids)
 
 
-def test_a_figures_colors_are_the_pages_and_its_text_is_text() -> None:
+def test_a_figure_takes_the_colors_of_the_page_and_keeps_text_as_text() -> None:
     svg = drawing().themed_svg
     assert style.INK not in svg
     assert "currentColor" in svg

@@ -1,4 +1,4 @@
-"""The page of one run: its numbers are the run's, and it says what it lacks."""
+"""The page of one run shows its numbers, and says what is missing."""
 
 import json
 import re
@@ -18,7 +18,7 @@ FLOWERS102 = ("method=mixup", "data=flowers102", "backbone=vit_b32_openai")
 
 
 class Read(HTMLParser):
-    """Tables by caption, sections and figures by what they are called, pictures, all tags."""
+    """Parse tables by caption, sections by id, figures by alternative text, images and tags."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Read(HTMLParser):
 
 def page_of(run: Path) -> Read:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a letter that no font here has is nobody's trouble
+        warnings.simplefilter("error")  # a glyph missing in the fonts here must not warn
         assert cli.main(["report", str(run)]) == 0
     return Read((run / "report.html").read_text(encoding="utf-8"))
 
@@ -78,9 +78,9 @@ def page(run: Path) -> Read:
     return page_of(run)
 
 
-def test_it_shows_the_runs_numbers_beside_the_probes(run: Path, page: Read) -> None:
+def test_it_shows_the_results_of_the_run_and_its_probe(run: Path, page: Read) -> None:
     results = json.loads((run / "results.json").read_text())
-    header, probe, method = page.tables["test, 30 photos; in per cent"]
+    header, probe, method = page.tables["test, 30 images; accuracies in %"]
     assert header[1:3] == ["top-1", "95 % interval"]
     assert (probe[0], method[0]) == ("linear probe", "triplet")
     top1 = results["splits"]["test"]["top1"]
@@ -88,25 +88,25 @@ def test_it_shows_the_runs_numbers_beside_the_probes(run: Path, page: Read) -> N
     assert method[1] == f"{100 * top1:.2f}"
     measured = results["baselines"]["linear_probe"]["splits"]["test"]
     assert probe[1] == f"{100 * measured['top1']:.2f}"
-    assert page.tables["val, 30 photos; in per cent"][2][0] == "triplet"
+    assert page.tables["val, 30 images; accuracies in %"][2][0] == "triplet"
 
 
-def test_its_tables_of_classes_and_pairs_are_counted_from_the_predictions(
+def test_its_tables_of_classes_and_confusions_are_counted_from_the_predictions(
     run: Path, page: Read
 ) -> None:
     results = json.loads((run / "results.json").read_text())
-    _, *classes = page.tables["lowest first"]
+    _, *classes = page.tables["lowest accuracy first"]
     shares = [float(row[1]) for row in classes]
     assert shares == sorted(shares)
     per_class = results["splits"]["test"]["per_class"]
     assert shares == pytest.approx(sorted(100 * each for each in per_class), abs=0.01)
-    _, *pairs = page.tables["the pairs that are confused most"]
+    _, *pairs = page.tables["most frequent confusions"]
     counts = [int(row[2].split()[0]) for row in pairs]
     assert counts == sorted(counts, reverse=True)
     assert sum(counts) == 30 - round(30 * results["splits"]["test"]["top1"])
 
 
-def test_its_curves_are_the_runs_and_keep_the_loss_terms_apart(page: Read) -> None:
+def test_its_curves_are_those_of_the_run_with_separate_loss_terms(page: Read) -> None:
     # by hand: 4 / step, the mean of steps 1 to 4 and 9 to 12
     assert any(
         text.startswith("Train loss from 2.083 to 0.3854, val loss from 2 to 0.6667")
@@ -115,25 +115,25 @@ def test_its_curves_are_the_runs_and_keep_the_loss_terms_apart(page: Read) -> No
     assert any("ce from 3 to 0.25; triplet from 1 to 0.08333" in text for text in page.figures)
 
 
-def test_calibration_is_of_fifteen_bands(run: Path, page: Read) -> None:
-    (said,) = (text for text in page.figures if " sure, " in text)
-    bands = re.findall(r"(\d+) sure, (\d+) right, (\d+) photos", said)
+def test_calibration_has_fifteen_bins(run: Path, page: Read) -> None:
+    (said,) = (text for text in page.figures if "confidence " in text)
+    bands = re.findall(r"confidence (\d+), accuracy (\d+), (\d+) images", said)
     assert sum(int(photos) for _, _, photos in bands) == 30
     error = sum(int(n) * abs(int(sure) - int(right)) for sure, right, n in bands) / 30
     ece = json.loads((run / "results.json").read_text())["splits"]["test"]["ece"]
-    assert error == pytest.approx(100 * ece, abs=1)  # bands are in whole per cent
+    assert error == pytest.approx(100 * ece, abs=1)  # bins are in whole percent
 
 
-def test_names_never_become_markup_and_each_photo_has_words(page: Read) -> None:
+def test_names_never_become_markup_and_each_image_has_a_text(page: Read) -> None:
     assert "script" not in page.tags
     assert page.pictures
     for picture in page.pictures:
         assert str(picture["src"]).startswith("data:image/jpeg;base64,")
         assert picture["alt"]
-    assert "a$b$ & \"c\" 'd'" in [row[0] for row in page.tables["lowest first"]]
+    assert "a$b$ & \"c\" 'd'" in [row[0] for row in page.tables["lowest accuracy first"]]
 
 
-def test_each_figure_is_a_file_too(run: Path, page: Read) -> None:
+def test_each_figure_is_also_a_file(run: Path, page: Read) -> None:
     files = {path.name for path in (run / "figures").iterdir()}
     names = {"loss", "accuracy", "loss_terms", "learning_rate", "confusion", "per_class",
              "calibration", "embeddings"}  # fmt: skip
@@ -141,7 +141,7 @@ def test_each_figure_is_a_file_too(run: Path, page: Read) -> None:
     assert len(page.figures) == len(names)
 
 
-def test_it_stands_elsewhere_and_leaves_the_run_as_it_is(
+def test_with_output_it_writes_elsewhere_and_leaves_the_run_unchanged(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy"
@@ -156,15 +156,15 @@ def test_it_stands_elsewhere_and_leaves_the_run_as_it_is(
     assert f"{copy}: cannot be written (File exists); --output FILE" in line
 
 
-def test_the_reference_stands_beside_what_it_measured_alone(
+def test_the_reference_is_shown_only_for_the_same_method_and_dataset(
     leave_run: LeaveRun, tmp_path: Path, page: Read
 ) -> None:
     assert "reference" not in str(page.tables)
     other = page_of(leave_run(tmp_path, *FLOWERS102, keeps=False, epochs=0))
-    assert other.tables["test, 30 photos; in per cent"][-1][:2] == ["reference", "91.09"]
+    assert other.tables["test, 30 images; accuracies in %"][-1][:2] == ["reference", "91.09"]
 
 
-def test_a_frozen_or_older_run_has_a_page_of_what_there_is(
+def test_a_run_without_epochs_or_report_data_has_a_shorter_page(
     leave_run: LeaveRun, tmp_path: Path
 ) -> None:
     run = leave_run(tmp_path, splits=("train", "val"), keeps=False, epochs=0)
@@ -176,15 +176,13 @@ def test_a_frozen_or_older_run_has_a_page_of_what_there_is(
     assert not page.pictures
 
 
-def test_a_run_that_hits_everything_has_no_mistakes_to_show(
-    leave_run: LeaveRun, tmp_path: Path
-) -> None:
+def test_a_run_without_errors_shows_none(leave_run: LeaveRun, tmp_path: Path) -> None:
     page = page_of(leave_run(tmp_path, noise=0.0))
     assert "mistakes" not in page.sections
     assert "unsure" in page.sections
 
 
-def test_what_is_damaged_is_named(
+def test_a_damaged_file_is_named(
     leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = leave_run(tmp_path)
@@ -204,7 +202,7 @@ def test_what_is_damaged_is_named(
     assert not (run / "report.html").exists()
 
 
-def test_without_whole_keepsakes_it_is_a_page_without_photos_and_says_so(
+def test_with_damaged_report_data_it_has_no_images_and_says_so(
     leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = leave_run(tmp_path)
@@ -221,7 +219,7 @@ def test_without_whole_keepsakes_it_is_a_page_without_photos_and_says_so(
     assert said in (run / "report.html").read_text()
 
 
-def test_what_is_no_finished_run_is_refused(
+def test_an_unfinished_run_is_refused(
     leave_run: LeaveRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = leave_run(tmp_path)

@@ -34,12 +34,12 @@ Result = TypeVar("Result")
 
 @dataclass
 class StoreIndex:
-    """Index of a pixel store; rows are the images that decoded, in the order they were listed.
+    """Index of a pixel store; its rows are the readable images, in the order they were listed.
 
-    `canvas` is the (height, width) that holds every training picture, `train_sizes[row]` the true
+    `canvas` is the (height, width) that fits every training image, `train_sizes[row]` the true
     (height, width) of one; None and (0, 0) without a training form. `kept[row]` is the image's
-    index in the list, `bad` maps the other indices to the reason, `sha256[row]` is the hash of the
-    file's content. `crc32[form][row]` is the checksum of a row's pixels.
+    index in the list, `bad` maps the other indices to reasons, `sha256[row]` is the hash of the
+    file's content, and `crc32[form][row]` the checksum of a row's pixels.
     """
 
     canvas: tuple[int, int] | None
@@ -51,7 +51,7 @@ class StoreIndex:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> "StoreIndex":
-        """Read it from a store's meta.json. Raises ValueError where that lacks something."""
+        """Build the index from a store's meta.json. Raises ValueError if a field is missing."""
         try:
             index = cls(**{each.name: meta[each.name] for each in fields(cls)})
             index.bad = {int(number): reason for number, reason in index.bad.items()}
@@ -61,7 +61,7 @@ class StoreIndex:
 
 
 class _DecodedImage(NamedTuple):
-    """One row of each pixel file, with a checksum each, and the image's part of the index."""
+    """One row of each pixel file with its checksum, and the image's part of the index."""
 
     sha256: str
     train_size: tuple[int, int]
@@ -78,13 +78,13 @@ def train_canvas(
         try:
             return train_size(*upright_size(path), preprocessing)
         except UnreadableImageError:
-            return (1, 1)  # the decoding will list it with its reason
+            return (1, 1)  # decoding will list it with the reason
 
     height = width = 1
     with quiet_pil(), closing(parallel_map(measure, paths)) as sizes:
         for done, (image_height, image_width) in enumerate(sizes, start=1):
             height, width = max(height, image_height), max(width, image_width)
-            progress(f"{name}: measuring photos", done, len(paths))
+            progress(f"{name}: measuring images", done, len(paths))
     return height, width
 
 
@@ -96,14 +96,14 @@ def decode_into(
     name: str,
     progress: Progress,
 ) -> StoreIndex:
-    """Write one row for each image that decodes, in the order of `paths`; return their index.
+    """Write one row per readable image, in the order of `paths`; return their index.
 
-    A row is (3, H, W) uint8 in the first file and, where there is a `canvas`, (3, *canvas) in the
-    second: the training pixels in the top left corner, the rest zero. Each image is read once.
+    A row is (3, H, W) uint8 in the first file and, with a `canvas`, (3, *canvas) in the second:
+    the training pixels in the top left corner, the rest zero. Each image is read once.
     """
     decode_row = partial(_decode_row, preprocessing=preprocessing, canvas=canvas)
     index = StoreIndex(canvas, crc32=[[] for _ in files])
-    # Plain writes, not a memory map: a full disk is then an error that can be told, not a SIGBUS.
+    # Plain writes, not a memory map: a full disk then raises an error instead of a SIGBUS.
     with quiet_pil(), closing(parallel_map(decode_row, paths)) as rows:
         for number, row in enumerate(rows):
             if isinstance(row, UnreadableImageError):
@@ -117,7 +117,7 @@ def decode_into(
                 ):
                     file.write(pixels.data)
                     sums.append(crc32)
-            progress(f"{name}: decoding photos", number + 1, len(paths))
+            progress(f"{name}: decoding images", number + 1, len(paths))
     return index
 
 
@@ -149,10 +149,10 @@ def parallel_map(
     num_threads: int | None = None,
     ahead: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Map in order, in a thread for each core, `ahead` items before the consumer at most.
+    """Map in order, in threads (default: one per core), at most `ahead` items before the consumer.
 
-    That is four for each thread where it is not given. PIL and hashlib let go of the interpreter's
-    lock while they work. Close it (`closing`) to stop at once: what has not begun is dropped.
+    `ahead` defaults to four per thread. PIL and hashlib release the GIL while they work. Close the
+    generator (`closing`) to stop at once; items that have not started are dropped.
     """
     num_threads = num_threads or _available_cores()
     ahead = ahead or 4 * num_threads
@@ -171,9 +171,9 @@ def parallel_map(
 
 @contextmanager
 def quiet_pil() -> Iterator[None]:
-    """Silence PIL's warnings (damaged EXIF, very large images): the list of bad files says enough.
+    """Silence PIL's warnings (damaged EXIF, very large images); unreadable images are listed.
 
-    To be entered by the thread that starts the others: the filters are the whole process's.
+    Enter it in the thread that starts the others: warning filters apply to the whole process.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -181,6 +181,6 @@ def quiet_pil() -> Iterator[None]:
 
 
 def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use, not what there is
+    if hasattr(os, "sched_getaffinity"):  # Linux: only the cores that this process may use
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

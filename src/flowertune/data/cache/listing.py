@@ -1,7 +1,7 @@
-"""List the entries of the cache folder, with size and last use, and delete them.
+"""List the entries of the cache folder with size and last use, and delete them.
 
-Only names that flowertune gives are listed, so only such are removed. The empty `.lock` files stay:
-taken from under a process that waits for one, it would let two build at the same time.
+Only names that flowertune creates are listed and deleted. The empty `.lock` files stay: deleting
+one while a process waits for it would let two processes build at the same time.
 """
 
 import re
@@ -16,15 +16,15 @@ from filelock import Timeout
 from flowertune.data.cache_dir import BUILDING, LOCK, META, read_meta
 from flowertune.files import bytes_in, lock
 
-INCOMPLETE = "half made, or being made now"
+INCOMPLETE = "incomplete, or being built now"
 KEY = re.compile(rf"[0-9a-f]{{16,32}}({re.escape(BUILDING)})?")
-# what people call the entries of a folder that is named otherwise
-KINDS = {"pixels": "photos", "synthetic": "drawn flowers", "flowers102": "download"}
+# how the entries of a folder are called in the list; otherwise the folder's own name
+KINDS = {"pixels": "images", "synthetic": "synthetic flowers", "flowers102": "download"}
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Files and folders of a cache entry; `last_used` is a Unix time, its builder holds `lock`."""
+    """A cache entry's files and folders; `last_used` is a Unix time, `lock` is held to build it."""
 
     kind: str
     description: str
@@ -35,10 +35,10 @@ class CacheEntry:
 
 
 def list_entries(root: Path) -> list[CacheEntry]:
-    """List the cache folder, longest unused first. Raises OSError where it cannot be read."""
+    """List the cache folder, least recently used first. Raises OSError if it cannot be read."""
     entries = []
     for folder in filter(Path.is_dir, _entries(root)):
-        if (folder / META).is_file():  # one entry, in a folder where people put files, too
+        if (folder / META).is_file():  # one entry, in a folder that may hold the user's files
             names = _read_meta(folder).get("names", [])
             paths = [path for path in _entries(folder) if path.name in names]
             entries.append(_describe(folder, folder, [*paths, folder / META], folder / LOCK))
@@ -57,7 +57,7 @@ def delete(entry: CacheEntry) -> str | None:
                 if not path.is_dir():
                     path.unlink(missing_ok=True)
                     continue
-                # renamed first: what is half removed is never taken for whole
+                # renamed first, so that a half deleted entry never counts as complete
                 incomplete = path.with_suffix(BUILDING)
                 if path != incomplete:
                     shutil.rmtree(incomplete, ignore_errors=True)
@@ -66,12 +66,12 @@ def delete(entry: CacheEntry) -> str | None:
     except Timeout:
         return "another process is building it"
     except OSError as error:
-        return f"cannot be removed: {error.strerror or error}"
+        return f"cannot be deleted: {error.strerror or error}"
     return None
 
 
 def _entries(folder: Path) -> list[Path]:
-    """List what is in a folder, if it exists. Links are not ours: flowertune makes none."""
+    """List a folder's entries if it exists, without links, as flowertune creates none."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     return [path for path in entries if not path.is_symlink()]
 

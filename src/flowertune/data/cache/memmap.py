@@ -1,4 +1,4 @@
-"""Stored pixels of a split in a memory map, each row verified when it is first read."""
+"""Memory-map the stored pixels of a split, and verify each row when it is first read."""
 
 import zlib
 from collections.abc import Iterable, Sequence
@@ -12,13 +12,13 @@ from flowertune.data.cache.decode import parallel_map
 from flowertune.data.cache_dir import META
 from flowertune.errors import TrainingError
 
-ROWS_AT_ONCE = 64  # of one thread that verifies all
+ROWS_AT_ONCE = 64  # per task, to verify all rows in threads
 
 
 class ChecksummedMemmap:
-    """Memory map (N, ...) uint8 of a store's file, for reading.
+    """Read-only memory map (N, ...) uint8 of a store's file.
 
-    Indexing verifies the rows; `array` is the map as it is, for callers that call `verify` before.
+    Indexing verifies the rows; `array` is the plain map, for callers that call `verify` first.
     """
 
     def __init__(self, file: Path, shape: tuple[int, ...], crc32: Sequence[int]) -> None:
@@ -27,7 +27,7 @@ class ChecksummedMemmap:
         self.array: NDArray[np.uint8] = (
             np.memmap(file, np.uint8, mode="r", shape=full_shape)
             if crc32
-            else np.zeros(full_shape, np.uint8)  # nothing cannot be mapped
+            else np.zeros(full_shape, np.uint8)  # an empty file cannot be mapped
         )
         self._crc32 = crc32
         self._unread = bytearray(b"\1" * len(crc32))
@@ -42,9 +42,9 @@ class ChecksummedMemmap:
         return pixels
 
     def verify(self, rows: Iterable[int]) -> None:
-        """Verify the rows that were not yet verified in this process.
+        """Verify the rows that this process has not verified yet.
 
-        Raises TrainingError where one is damaged; the next start then makes the store anew.
+        Raises TrainingError if one is damaged; the next start then rebuilds the store.
         """
         for row in rows:
             if self._unread[row] and zlib.crc32(self.array[row].data) != self._crc32[row]:
@@ -58,10 +58,10 @@ class ChecksummedMemmap:
             pass
 
     def _give_up(self) -> str:
-        """Make the store one that no start takes for whole; return what is left to be done."""
+        """Mark the store as incomplete for the next start; return what the user has to do."""
         store = self.file.parent
         try:
             (store / META).unlink(missing_ok=True)
         except OSError:
-            return f"remove {store} and start again"
-        return "start again: the photos are then decoded anew"
+            return f"delete {store} and run again"
+        return "run again to decode the images again"

@@ -1,4 +1,4 @@
-"""Store the decoded images of each split in a directory: built once, complete or absent."""
+"""Store the decoded images of each split in a directory that is either complete or absent."""
 
 import hashlib
 import json
@@ -30,12 +30,12 @@ from flowertune.files import format_bytes, lock
 
 FORMAT = 2
 BadFile = tuple[Path, str]
-FILES = ("eval.u8", "train.u8")  # the evaluation form, and the training form where there is one
+FILES = ("eval.u8", "train.u8")  # the evaluation form, and the training form if there is one
 
 
 @dataclass(frozen=True)
 class PlannedStore:
-    """The store of a split's pixels, which may not exist yet."""
+    """The pixel store of a split, which may not exist yet."""
 
     name: str
     split: Split
@@ -51,14 +51,14 @@ class PlannedStore:
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """A split with its pixels, open: they stay readable if their directory is deleted.
+    """A split with its open pixels, which stay readable if their directory is deleted.
 
-    `split` holds the images that decoded; row i is `split.paths[i]`. `eval_pixels` (N, 3, H, W)
-    uint8 are open_clip's own, before normalization. `train_pixels` (N, 3, Hc, Wc) uint8 keep the
-    aspect ratio: each picture stands in the top left corner of one canvas, zero beside it, and
-    `train_sizes` (N, 2) int32 are the true (height, width); both None where the split has no
-    training form. `sha256` are hashes of the files' contents, `key` names the cache directory,
-    `bad` lists the files that gave no picture, with the reason.
+    `split` lists the readable images; row i is `split.paths[i]`. `eval_pixels` (N, 3, H, W) uint8
+    are open_clip's own, before normalization. `train_pixels` (N, 3, Hc, Wc) uint8 keep the aspect
+    ratio: each image is in the top left corner of a canvas of common size, padded with zeros, and
+    `train_sizes` (N, 2) int32 are the true (height, width); both None without a training form.
+    `sha256` are hashes of the files' contents, `key` names the cache directory, `bad` lists the
+    unreadable images with reasons.
     """
 
     split: Split
@@ -80,9 +80,9 @@ def open_or_build(
 ) -> dict[str, CachedSplit]:
     """Open the pixel stores of these splits under `folder`, building those that are missing.
 
-    `train_form` names the splits that have one; they come first. Of several processes one builds
-    and the others wait. A damaged store is built anew; of its pixels it is only seen how many there
-    are. Raises UsageError where the folder cannot be written or lacks the space for all of them.
+    `train_form` names the splits with a training form; list these first. One process builds a
+    store while others wait for it. A damaged store is rebuilt; of its pixels only the file size is
+    checked here. Raises UsageError if the folder cannot be written or lacks space for all stores.
     """
     plans = []
     for name, split in splits.items():
@@ -97,12 +97,12 @@ def open_or_build(
 
 
 def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) -> CachedSplit:
-    """Open one store; the others that are still missing will take `other_bytes`."""
+    """Open or build one store; the other missing stores will need `other_bytes`."""
     directory, folder = planned.directory, planned.directory.parent
     found = _find(planned)
     if isinstance(found, CachedSplit):
         return found
-    waiting = f"{planned.name}: waiting for another process that decodes them"
+    waiting = f"{planned.name}: waiting for another process to decode the images"
     announce = partial(progress, waiting, 0, len(planned.split))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,21 +111,21 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
             if isinstance(again, CachedSplit):
                 return again
             if again is not None:
-                message = f"{planned.name}: the cache has to be made anew ({again})"
+                message = f"{planned.name}: rebuilding the image cache ({again})"
                 progress(message, 0, len(planned.split))
                 shutil.rmtree(directory)  # its space counts as free
             build_store(planned, other_bytes, progress)
             return _open(planned)
     except OSError as error:
-        subject = f"the photo cache in {folder}"
+        task = f"write the image cache in {folder}"
         if found is not None:
-            subject = f"the photo cache {directory} has to be made anew ({found}) and"
+            task = f"rebuild the image cache {directory} ({found})"
         reason = error.strerror or error
-        raise UsageError(f"{subject} cannot be written: {reason}; {cache_dir.MOVE_HINT}") from error
+        raise UsageError(f"cannot {task}: {reason}; {cache_dir.MOVE_HINT}") from error
 
 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
-    """Hash what the pixels depend on: files, sizes, times, the transform, library versions."""
+    """Hash everything the pixels depend on: files, sizes, times, transform, library versions."""
     versions = [FORMAT, version("pillow"), version("open_clip_torch"), version("torchvision")]
     digest = hashlib.sha256()
     digest.update(json.dumps([versions, preprocessing.to_dict(), train_form]).encode())
@@ -134,13 +134,13 @@ def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: b
             status = path.stat()
             size, mtime = status.st_size, status.st_mtime_ns
         except OSError:
-            size, mtime = -1, -1  # the decoding will say what is wrong with it
+            size, mtime = -1, -1  # decoding will report the reason
         digest.update(b"\0" + os.fsencode(os.path.abspath(path)) + b"\0%d %d" % (size, mtime))
     return digest.hexdigest()[:32]
 
 
 def _find(planned: PlannedStore) -> CachedSplit | str | None:
-    """Open a store of an earlier start; return why it cannot be used, or None if there is none."""
+    """Open an existing store; return why it cannot be used, or None if there is none."""
     if not planned.directory.is_dir():
         return None
     try:
@@ -158,17 +158,17 @@ def _find(planned: PlannedStore) -> CachedSplit | str | None:
 
 
 def _open(planned: PlannedStore) -> CachedSplit:
-    """Open a store. Raises OSError, or ValueError where it is damaged."""
+    """Open a store. Raises OSError, or ValueError if it is damaged."""
     directory = planned.directory
     meta = cache_dir.read_meta(directory)
     if meta.get("key") != directory.name:
-        raise ValueError("its index is another cache's")
+        raise ValueError("its index belongs to another cache")
     index = StoreIndex.from_meta(meta)
     sizes = [planned.preprocessing.size, *([index.canvas] if index.canvas else [])]
     forms = []
     for name, (height, width), crc32 in zip(FILES, sizes, index.crc32, strict=False):
         if (directory / name).stat().st_size != len(crc32) * 3 * height * width:
-            raise ValueError(f"{name} has the wrong length")
+            raise ValueError(f"{name} has the wrong size")
         forms.append(ChecksummedMemmap(directory / name, (3, height, width), crc32))
     cache_dir.touch(directory)
     paths, labels = planned.split.paths, planned.split.labels
@@ -185,16 +185,16 @@ def _open(planned: PlannedStore) -> CachedSplit:
 
 
 def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> None:
-    """Build a store, whole or not at all. Memory holds a few images per core."""
+    """Build a store completely or not at all, with a few images per core in memory."""
     name, paths, preprocessing = planned.name, planned.split.paths, planned.preprocessing
     directory = planned.directory
-    progress(f"{name}: decoding photos", 0, len(paths))
-    eval_transform(preprocessing)  # imports open_clip, once, before the threads do
+    progress(f"{name}: decoding images", 0, len(paths))
+    eval_transform(preprocessing)  # imports open_clip once, before the threads do
     canvas, needed = None, planned.eval_bytes
     if planned.train_form:
         canvas = train_canvas(paths, preprocessing, name, progress)
         needed += 3 * canvas[0] * canvas[1] * len(paths)
-    cache_dir.check_space("the photo cache", needed + other_bytes, directory.parent)
+    cache_dir.check_space("the image cache", needed + other_bytes, directory.parent)
     try:
         with cache_dir.build_entry(directory) as partial_dir:
             with ExitStack() as stack:
@@ -202,10 +202,10 @@ def build_store(planned: PlannedStore, other_bytes: int, progress: Progress) -> 
                 pixels = [stack.enter_context((partial_dir / each).open("wb")) for each in names]
                 index = decode_into(pixels, paths, preprocessing, canvas, name, progress)
             root = os.path.commonpath([path.parent for path in paths])
-            description = f"{name} of {root}: {len(index.kept):,} photos"
+            description = f"{name} of {root}: {len(index.kept):,} images"
             cache_dir.write_meta(partial_dir, description, key=directory.name, **asdict(index))
     except OSError as error:
         raise UsageError(
-            f"the photo cache of {name} takes {format_bytes(needed)} and cannot be written in "
+            f"cannot write the image cache of {name} ({format_bytes(needed)}) in "
             f"{directory.parent}: {error.strerror or error}; {cache_dir.MOVE_HINT}"
         ) from error

@@ -17,14 +17,14 @@ from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes, readable_formats
 from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
 
-# Photos of a class: with fewer in train there is little to learn from, with none to measure on.
+# Minimum images per class: enough to learn from in train, and any to measure on.
 MIN_IMAGES = {"train": 5, "val": 1, "test": 1}
-MAX_IMBALANCE = 10  # times as many photos as the smallest class of train
+MAX_IMBALANCE = 10  # largest class of train relative to the smallest
 
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image file of a split; `name` is its path below the root, with slashes."""
+    """An image file of a split; `name` is its path relative to the root, with slashes."""
 
     split: str
     name: str
@@ -33,14 +33,14 @@ class NamedImage:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Two or more images of the same content; `identical` where the files are the same."""
+    """Two or more images with the same content; `identical` if the files are the same."""
 
     photos: tuple[NamedImage, ...]
     identical: bool
 
     @property
     def place(self) -> str:
-        """Where it does harm: "two_classes", else "two_splits", else "repeated" in one split."""
+        """The most harmful case: "two_classes", else "two_splits", else "repeated" in a split."""
         if len({image.class_name for image in self.photos}) > 1:
             return "two_classes"
         return "two_splits" if len({image.split for image in self.photos}) > 1 else "repeated"
@@ -48,12 +48,12 @@ class DuplicateGroup:
 
 @dataclass(frozen=True)
 class Findings:
-    """Findings of a check, the worst first.
+    """Findings of a check, worst first.
 
-    A group of photos with the same picture stands in one place: `two_classes` where a label must
-    be wrong, else `two_splits` where a split measures what another trained, else `repeated`.
-    `few` is (split, class, photos that decode), `uneven` the smallest and the largest class of
-    train with their photos, `endings` the true format of files whose ending names another.
+    Each group of duplicates is listed once: in `two_classes`, where a label must be wrong, else in
+    `two_splits`, where training images are measured on, else in `repeated`. `few` is (split, class,
+    readable images), `uneven` the smallest and the largest class of train with their image counts,
+    `endings` the true format of files whose extension names another.
     """
 
     two_classes: tuple[DuplicateGroup, ...]
@@ -90,7 +90,7 @@ class _ImageFacts(NamedTuple):
 
 
 def check(dataset: ImageDataset, progress: Progress) -> Findings:
-    """Decode every image once, and compare all with all."""
+    """Decode every image once, and compare all pairs."""
     class_names = dataset.class_names
     images = [
         (path, NamedImage(split, path.relative_to(dataset.root).as_posix(), class_names[label]))
@@ -105,7 +105,7 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
                 unreadable.append((image, str(facts)))
             else:
                 readable.append((image, facts))
-            progress("decoding photos", done, len(images))
+            progress("decoding images", done, len(images))
 
     groups: dict[str, list[DuplicateGroup]] = defaultdict(list)
     for group in _duplicates(readable, progress):
@@ -139,7 +139,7 @@ def _image_facts(path: Path) -> _ImageFacts | UnreadableImageError:
     except UnreadableImageError as error:
         return error
     with Image.open(io.BytesIO(data), formats=readable_formats()) as header:
-        # a JPEG with more pictures behind the first, as phones make them, is a JPEG to anyone
+        # MPO is a JPEG with more images after the first, as phones write it; count it as JPEG
         name = "JPEG" if header.format == "MPO" else str(header.format)
     return _ImageFacts(hashlib.sha256(data).hexdigest(), name, perceptual_hash(image))
 
@@ -147,7 +147,7 @@ def _image_facts(path: Path) -> _ImageFacts | UnreadableImageError:
 def _duplicates(
     readable: list[tuple[NamedImage, _ImageFacts]], progress: Progress
 ) -> list[DuplicateGroup]:
-    """Group duplicates: two images or more, in the order of the first ones."""
+    """Group duplicates: two or more images per group, in the order of their first images."""
     contents: dict[str, list[NamedImage]] = defaultdict(list)
     hashes: dict[str, PerceptualHash] = {}
     for image, facts in readable:
@@ -167,7 +167,7 @@ def _duplicates(
 
 
 def _is_misnamed(image: NamedImage, true_format: str) -> bool:
-    """Whether the file's ending names another format; an unknown ending names none."""
+    """Whether the file extension names another format; an unknown extension names none."""
     ending = Path(image.name).suffix.lower()
     named = Image.registered_extensions().get(ending, true_format)
     return named != true_format and not (named == "MPO" and true_format == "JPEG")

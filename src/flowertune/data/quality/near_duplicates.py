@@ -1,16 +1,15 @@
-"""Find duplicate images: resized, recompressed, cropped a little, or mirrored.
+"""Find duplicate images: resized, recompressed, slightly cropped or mirrored.
 
 A perceptual hash (pHash: the signs of the lowest frequencies of the cosine transform; Zauner,
-Implementation and Benchmarking of Perceptual Image Hash Functions, 2010) finds candidates, and the
-correlation of the next higher frequencies, of which the hash knows nothing, decides.
+Implementation and Benchmarking of Perceptual Image Hash Functions, 2010) finds candidates. The
+correlation of the next higher frequencies, which the hash does not use, decides.
 
-Photos of Oxford Flowers-17 were copied in several ways. All 1,020 copies are found that were halved
-or doubled in size, squashed to half their width, saved as JPEG of quality 50 or 20, mirrored, or
-cropped by 3 % around the middle, and all where four of these were done at once; 99.7 % where the
-photo was made brighter by a fifth, 98 % where 3 % were cropped from one corner or 6 % around the
-middle, 49 % at 10 %. Of the photos themselves 40 pairs among 519,690 are reported, and each shows
-the same picture to the eye: there was no false alarm (`benchmarks/near_duplicates.py`). Of drawings
-that are small and noisy, a pair among millions may be one.
+Measured on copies of the 1,020 images of Oxford Flowers-17 (`benchmarks/near_duplicates.py`): finds
+all copies that were halved or doubled in size, squashed to half their width, saved as JPEG of
+quality 50 or 20, mirrored, or cropped by 3 % around the center, and all with four of these changes;
+99.7 % if made brighter by a fifth, 98 % if cropped by 3 % from one corner or by 6 % around the
+center, 49 % at 10 %. Among the 519,690 pairs of originals it reports 40, all of which show the same
+image: no false alarm. Among small, noisy drawings a pair in millions may be a false alarm.
 """
 
 from collections.abc import Sequence
@@ -22,33 +21,33 @@ from PIL import Image
 
 from flowertune.data.dataset import Progress
 
-SIDE = 32  # pixels, of the small picture that is transformed
-HASH_SIDE = 8  # frequencies in each direction whose signs are the hash, without the mean: 63 bits
-GRAY_SIDE = 16  # frequencies in each direction that are kept of the brightness
-COLOR_SIDE = 4
+SIDE = 32  # pixels; side of the reduced image that is transformed
+HASH_SIDE = 8  # frequencies per direction whose signs are the hash, without the mean: 63 bits
+GRAY_SIDE = 16  # frequencies per direction that are kept of the brightness
+COLOR_SIDE = 4  # and of the colors
 
-MAX_HAMMING_DISTANCE = 12  # bits; two unrelated photos differ in 32, give or take 4
+MAX_HAMMING_DISTANCE = 12  # bits; two unrelated images differ in 32, std 4
 MIN_CORRELATION = 0.5
-# Levels of 255, root mean square over the picture. A form alone is not the same picture: a shirt
-# that is sold in two colors.
+# Root mean square over the image, in levels of 255. The same shape in another color is another
+# image: a shirt that is sold in two colors.
 MAX_COLOR_DISTANCE = 12.0
-# Levels, of the detail all together. A photo of Flowers-17 has 230 or more; what has less than
-# this is a plain surface, where noise would be compared with noise.
+# Norm of an image's detail, in levels. Images of Flowers-17 have 230 or more; with less than this
+# an image is a plain surface, and noise would be compared with noise.
 MIN_DETAIL = 20.0
 
-BLOCK = 2048  # photos; a block's products stay in the processor's cache
+BLOCK = 2048  # images; a block's products stay in the CPU cache
 
-# A mirrored picture has the odd horizontal frequencies with the other sign.
+# Mirroring an image flips the sign of its odd horizontal frequencies.
 MIRROR_SIGNS = np.where(np.arange(GRAY_SIDE) % 2, -1, 1).astype(np.float32)
 
 Floats = NDArray[np.float32]
 
 
 class PerceptualHash(NamedTuple):
-    """Lowest frequencies of an image that was squashed to a square (DCT-II, orthonormal).
+    """Lowest frequencies of an image squashed to a square (DCT-II, orthonormal).
 
-    `gray` (16, 16) is its brightness, `color` (2, 4, 4) its blue and red differences (YCbCr); rows
-    are vertical frequencies, columns horizontal ones.
+    `gray` (16, 16) is the brightness, `color` (2, 4, 4) the blue and red differences (YCbCr); rows
+    are vertical frequencies, columns are horizontal ones.
     """
 
     gray: Floats
@@ -68,7 +67,7 @@ class _HashTable(NamedTuple):
 
 def perceptual_hash(image: Image.Image) -> PerceptualHash:
     """Hash an RGB image of any size."""
-    # a tenth of a second to import, which only this command should take
+    # takes 0.1 s to import, and only this command needs it
     from scipy.fft import dctn
 
     small = image.resize((SIDE, SIDE), Image.Resampling.BOX).convert("YCbCr")
@@ -83,10 +82,10 @@ def perceptual_hash(image: Image.Image) -> PerceptualHash:
 def find_duplicates(hashes: Sequence[PerceptualHash], progress: Progress) -> NDArray[np.int32]:
     """Group N images by content: (N,) group numbers, the same for duplicates.
 
-    Two pictures are the same where their hashes differ in few bits, their detail correlates and
-    their colors are close, as they are or one of them mirrored; so are those that a third one
-    joins. All pairs are compared, by matrix products: 50,000 pictures take seconds, and the memory
-    grows with N alone.
+    Two images are duplicates if their hashes differ in few bits, their detail correlates and their
+    colors are close, either directly or with one of them mirrored; so are two duplicates of a third
+    image. All pairs are compared by matrix products: 50,000 images take seconds, and memory grows
+    only with N.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -103,13 +102,13 @@ def find_duplicates(hashes: Sequence[PerceptualHash], progress: Progress) -> NDA
             for other in (table, mirrored):
                 first, second = _find_matches(table.part(rows), other.part(columns))
                 if len(first) > 0:
-                    # the groups so far, as edges from each picture to the first of its group
+                    # the groups so far, as edges from each image to the first of its group
                     _, members, group = np.unique(groups, return_index=True, return_inverse=True)
                     starts = np.concatenate([np.arange(count), first + rows.start])
                     ends = np.concatenate([members[group], second + columns.start])
                     edges = coo_array((np.ones(len(ends), bool), (starts, ends)), (count, count))
                     _, groups = connected_components(edges, directed=False)
-        progress("comparing photos", min(done * BLOCK, count), count)
+        progress("comparing images", min(done * BLOCK, count), count)
     return groups
 
 
@@ -130,14 +129,14 @@ def _hash_table(gray: Floats, color: Floats) -> _HashTable:
 
 def _find_matches(a: _HashTable, b: _HashTable) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the indices in `a` and in `b` of each pair of duplicates."""
-    # a product of two hashes is 63 less twice the bits that differ
+    # the product of two hashes is 63 minus twice the number of differing bits
     candidates = a.hashes @ b.hashes.T >= a.hashes.shape[1] - 2 * MAX_HAMMING_DISTANCE
-    # the rest for the few that are candidates, and for no more than a block where all are
+    # the rest is computed for candidates only: usually few, at most one block
     first, second = candidates.any(axis=1).nonzero()[0], candidates.any(axis=0).nonzero()[0]
     a, b = a.part(first), b.part(second)
     matches = candidates[np.ix_(first, second)]
     matches &= a.details @ b.details.T >= MIN_CORRELATION
-    # Euclidean distances, to a hundredth
+    # Euclidean distances, accurate to 0.01
     squares = (a.colors**2).sum(axis=1)[:, None] + (b.colors**2).sum(axis=1)
     squares -= 2 * a.colors @ b.colors.T
     matches &= np.sqrt(np.maximum(squares, 0)) <= MAX_COLOR_DISTANCE

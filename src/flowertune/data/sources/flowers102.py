@@ -17,10 +17,10 @@ from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 IMAGES, IMAGE_NAME = "jpg", "image_{:05d}.jpg"  # the folder inside the archive, and its files
-PARTIAL = IMAGES + BUILDING  # where it is unpacked
-# The data set's files number the classes and do not name them. These are the names that CLIP's
+PARTIAL = IMAGES + BUILDING  # the archive is unpacked here first
+# The dataset's files number the classes without naming them. These are the names that CLIP's
 # zero-shot results were measured with (openai/CLIP, data/prompts.md), in the order of the labels.
-# torchvision's list, which follows the data set's home page, spells three of them otherwise:
+# torchvision's list, which follows the dataset's home page, has three other names:
 # "globe-flower", "pink-yellow dahlia?" and, for "air plant", "ball moss".
 CLASS_NAMES = tuple(
     Path(__file__).with_name("flowers102_classes.txt").read_text(encoding="utf-8").splitlines()
@@ -28,7 +28,7 @@ CLASS_NAMES = tuple(
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 N_IMAGES = 8189
-MD5 = {  # as torchvision states them
+MD5 = {  # the same as torchvision's
     ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
     LABELS: "e0620be6f572b9609742df49c70aed4d",
     SPLIT_IDS: "a5357ecc9cb78c4bef273ce3793fc85c",
@@ -36,13 +36,13 @@ MD5 = {  # as torchvision states them
 
 
 def list_images(root: Path, *, url: str, progress: Progress) -> ImageDataset:
-    """List the official splits, after fetching what is missing in `root` from the base `url`.
+    """List the official splits, after fetching missing files into `root` from the base `url`.
 
-    Files that lie in `root` already are used: the three published ones, or `jpg/` unpacked. An
-    interruption leaves nothing that a later call would take for done. Several processes may call
-    this at once.
+    Uses files that are already in `root`: the three published ones, or an unpacked `jpg/`. An
+    interrupted call leaves nothing that a later one would take for complete. Several processes may
+    call this at the same time.
 
-    Raises UsageError where something can be neither found nor fetched, or is another file.
+    Raises UsageError if a file can be neither found nor fetched, or is not the official one.
     """
     try:
         if _missing_files(root):
@@ -56,7 +56,7 @@ def list_images(root: Path, *, url: str, progress: Progress) -> ImageDataset:
 
 
 def _read_splits(root: Path) -> dict[str, Split]:
-    # Half a second to import, and only this source needs it.
+    # takes 0.5 s to import, and only this source needs it
     from scipy.io import loadmat
 
     labels = loadmat(root / LABELS, squeeze_me=True)["labels"].tolist()
@@ -64,7 +64,7 @@ def _read_splits(root: Path) -> dict[str, Split]:
     return {
         split: Split(
             tuple(root / IMAGES / IMAGE_NAME.format(number) for number in ids[key].tolist()),
-            # photos and classes both count from 1
+            # images and classes are numbered from 1
             tuple(int(labels[number - 1]) - 1 for number in ids[key].tolist()),
         )
         for split, key in ID_KEYS.items()
@@ -72,9 +72,9 @@ def _read_splits(root: Path) -> dict[str, Split]:
 
 
 def _missing_files(root: Path) -> list[str]:
-    """Name the published files that are missing; the archive where there is no `jpg/`.
+    """Return the names of missing published files; the archive counts if there is no `jpg/`.
 
-    Raises UsageError for wrong ones, which only a person can replace.
+    Raises UsageError for wrong files, which only the user can replace.
     """
     missing = []
     for name in (LABELS, SPLIT_IDS):
@@ -87,8 +87,8 @@ def _missing_files(root: Path) -> list[str]:
         missing.append(ARCHIVE)
     elif (count := _count_images(folder)) < N_IMAGES:
         raise UsageError(
-            f"{folder} holds {count:,} of {N_IMAGES:,} photos: remove the folder to have it"
-            " made anew, or complete it"
+            f"{folder}: has only {count:,} of {N_IMAGES:,} images; complete the folder, or delete"
+            " it to have it created again"
         )
     return missing
 
@@ -104,24 +104,24 @@ def _check_md5(path: Path) -> None:
     md5, official = files.digest_of(path, "md5"), MD5[path.name]
     if md5 != official:
         raise UsageError(
-            f"{path} is not the official file: its md5 is {md5}, expected {official}; remove it to"
-            " have it fetched, or put the right one there"
+            f"{path}: not the official file, MD5 is {md5}, expected {official}; replace it, or"
+            " delete it to have it fetched"
         )
 
 
 def _fetch_missing(root: Path, url: str, progress: Progress) -> None:
     hint = (
-        f"go on with data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
-        f" into {root} by hand"
+        f"use data=synthetic or data=folder, or put {ARCHIVE}, {LABELS} and {SPLIT_IDS}"
+        f" into {root} yourself"
     )
     root.mkdir(parents=True, exist_ok=True)
-    waiting = "waiting for another process that fetches the same files"
+    waiting = "waiting for another process to fetch the same files"
     with lock(root / LOCK, partial(progress, waiting, 0, None)):
         names = (IMAGES, PARTIAL, *MD5, *(f".{name}.part" for name in MD5))
-        if not (root / META).exists():  # `root` may be a person's own, with a file of this name
+        if not (root / META).exists():  # `root` may be the user's, with a file of this name
             write_meta(root, "Flowers-102, as published", names=names)
         missing = _missing_files(root)
-        for name in missing:  # the small ones first: no network shows at once
+        for name in missing:  # small files first, so that a missing network shows at once
             if (root / name).exists():
                 _check_md5(root / name)
                 continue
@@ -134,18 +134,18 @@ def _fetch_missing(root: Path, url: str, progress: Progress) -> None:
 
 
 def _unpack_images(root: Path, progress: Progress) -> None:
-    """Unpack jpg/, which appears with one rename after all its images have been counted."""
+    """Unpack jpg/, which appears by one rename after all its images have been counted."""
     incomplete = root / PARTIAL
     try:
-        if incomplete.exists():  # of a process that was killed
+        if incomplete.exists():  # left by a killed process
             shutil.rmtree(incomplete)
         unpack(root / ARCHIVE, incomplete, total=N_IMAGES, progress=progress)
         images = incomplete / IMAGES
         count = _count_images(images) if images.is_dir() else 0
         if count < N_IMAGES:
             raise UsageError(
-                f"{root / ARCHIVE} holds {count:,} of {N_IMAGES:,} photos: remove it and"
-                " start again"
+                f"{root / ARCHIVE}: has only {count:,} of {N_IMAGES:,} images; delete it and"
+                " run again"
             )
         os.replace(images, root / IMAGES)
         files.flush_folder(root)

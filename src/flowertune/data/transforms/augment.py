@@ -1,7 +1,7 @@
-"""Augment training batches: draw the parameters, apply them on the device.
+"""Augment training batches: draw the parameters, then apply them on the device.
 
-The parameters are drawn on the CPU from (seed, epoch, step) alone, each kind under a purpose of
-its own: switching mixing or color on leaves crops and flips as they were.
+Parameters are drawn on the CPU from (seed, epoch, step) alone, each kind with its own random
+stream: enabling mixing or color jitter does not change crops and flips.
 """
 
 import math
@@ -17,9 +17,9 @@ from flowertune.data.transforms import mixup
 from flowertune.data.transforms.resize import Interpolation, PixelBatch, resize_into
 from flowertune.runtime.device import send
 
-# Like torchvision's RandomResizedCrop: so many boxes are tried before the center is taken.
+# Boxes to try before the center is used, like torchvision's RandomResizedCrop.
 CROP_TRIES = 10
-# The luma weights of ITU-R BT.601, with the digits that torchvision uses.
+# Luma weights of ITU-R BT.601, with torchvision's digits.
 LUMA = (0.2989, 0.587, 0.114)
 
 
@@ -27,10 +27,10 @@ LUMA = (0.2989, 0.587, 0.114)
 class AugmentSettings:
     """Augmentation of training images.
 
-    size: (H, W) of the result. scale: the crop's share of the photo's area, (least, most).
-    ratio: the crop's width over height, (least, most). flip: probability of a mirrored photo.
-    brightness, contrast, saturation: s draws a factor from [max(0, 1 - s), 1 + s]; 0 is off.
-    mixing: MixUp or CutMix; None is off.
+    size: (H, W) of the result. scale: (least, most) area of a crop, as a fraction of the image's.
+    ratio: (least, most) width / height of a crop. flip: probability of a horizontal flip.
+    brightness, contrast, saturation: s draws a factor from [max(0, 1 - s), 1 + s]; 0 disables.
+    mixing: MixUp or CutMix; None disables.
     """
 
     size: tuple[int, int]
@@ -49,7 +49,7 @@ class AugmentParams:
     """Random parameters of one batch, on the CPU.
 
     boxes: top, left, height, width in stored pixels. color: brightness, contrast and saturation
-    factors. mixing: None where this batch is not mixed.
+    factors. mixing: None if this batch is not mixed.
     """
 
     boxes: Int64[Tensor, "b 4"]
@@ -61,7 +61,7 @@ class AugmentParams:
 def draw_params(
     settings: AugmentSettings, sizes: Int[Tensor, "b 2"], seed: int, epoch: int, step: int
 ) -> AugmentParams:
-    """Draw the parameters of one batch; `sizes` are its stored images' (height, width)."""
+    """Draw the parameters of one batch; `sizes` are (height, width) of its stored images."""
     count = len(sizes)
     generator = seeding.generator(seed, "crop", epoch, step)
     boxes = draw_boxes(sizes, settings.scale, settings.ratio, generator)
@@ -89,9 +89,9 @@ def draw_boxes(
 ) -> Int64[Tensor, "b 4"]:
     """Draw random crops like torchvision's RandomResizedCrop, for a whole batch.
 
-    sizes: height and width. Returns top, left, height, width.
-    The first of ten boxes that fits the photo is taken, else the largest box in the center whose
-    ratio is allowed. What is drawn for a photo does not depend on its neighbors' sizes.
+    sizes: height and width. Returns top, left, height, width. Takes the first of ten boxes that
+    fits into the image, else the largest box in the center with an allowed ratio. An image's box
+    does not depend on the sizes of the other images.
     """
     count, sizes = len(sizes), sizes.long()
     area = sizes.prod(1).double()[:, None]
@@ -109,7 +109,7 @@ def draw_boxes(
     largest = torch.stack([width / ratio[0], height * ratio[1]], dim=1).round().long().clamp(min=1)
     box = torch.where(has_fit, first, torch.minimum(sizes, largest))
 
-    # Whole numbers, so that no rounding can put a box over the edge.
+    # Integers, so that rounding cannot move a box over the edge.
     offset = torch.randint(2**40, (count, 2), generator=generator)
     room = sizes - box
     corner = torch.where(has_fit, offset % (room + 1), room // 2)
@@ -125,8 +125,8 @@ def apply(
 ) -> Float[Tensor, "b 3 h w"]:
     """Crop, resize, flip, jitter the colors and normalize; mixing comes after (`mixup.mix_images`).
 
-    pixels: on the device, each image in the top left corner of its canvas. mean, std: of values in
-    [0, 1]; as tensors on the device they cost no transfer. Returns images on the device.
+    pixels: on the device, each image in the top left corner of its canvas. mean, std: for values in
+    [0, 1]; tensors on the device avoid a transfer. Returns images on the device.
     """
     out = torch.empty(len(pixels), 3, *settings.size, device=pixels[0].device)
     color = None if params.color is None else send(params.color, out.device)
@@ -144,9 +144,9 @@ def jitter(
 ) -> Float[Tensor, "b 3 h w"]:
     """Scale brightness, then contrast, then saturation of each image by its own factors.
 
-    images: in [0, 1]; factors: in that order, 1 changes nothing. Returns new images in [0, 1].
-    Each step is torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; the
-    order is fixed, where torchvision's ColorJitter shuffles it.
+    images: in [0, 1]; factors: in this order, 1 changes nothing. Returns new images in [0, 1].
+    The steps are torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; the
+    order is fixed, while torchvision's ColorJitter shuffles it.
     """
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = (images * brightness).clamp_(0, 1)
@@ -165,7 +165,7 @@ def normalize(
     mean: Float[Tensor, "3"] | Sequence[float],
     std: Float[Tensor, "3"] | Sequence[float],
 ) -> Float[Tensor, "b 3 h w"]:
-    """Normalize pixels, bit for bit as torchvision's ToTensor and Normalize do."""
+    """Normalize pixels, bit for bit like torchvision's ToTensor and Normalize."""
     images = pixels.float().div_(255)
     return images.sub_(_per_channel(mean, images.device)).div_(_per_channel(std, images.device))
 

@@ -18,7 +18,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class MixSettings:
-    """MixUp or CutMix, and alpha of Beta(alpha, alpha); `last_epoch`, from 1, still mixes."""
+    """MixUp or CutMix with alpha of Beta(alpha, alpha); `last_epoch`, from 1, is the last mixed."""
 
     kind: Kind
     alpha: float
@@ -27,10 +27,10 @@ class MixSettings:
 
 @dataclass(frozen=True)
 class MixParams:
-    """Random parameters of mixing one batch, on the CPU.
+    """Random parameters for mixing one batch, on the CPU.
 
-    permutation: each image's partner. lam: the share of the image itself. box: top, left, bottom,
-    right of what CutMix takes from the partner; None for MixUp.
+    permutation: each image's partner. lam: weight of the image itself. box: top, left, bottom,
+    right of the area that CutMix takes from the partner; None for MixUp.
     """
 
     permutation: Int64[Tensor, "b"]
@@ -41,9 +41,9 @@ class MixParams:
 def draw_params(
     settings: MixSettings, count: int, size: Size, seed: int, epoch: int, step: int
 ) -> MixParams:
-    """Draw the parameters of mixing `count` images of `size` (H, W)."""
-    # Random, and not the batch reversed or shifted: those pair photos of one class where a batch is
-    # ordered by class.
+    """Draw the parameters for mixing `count` images of `size` (H, W)."""
+    # A random permutation: in a batch ordered by class, reversing or shifting it would pair images
+    # of one class.
     generator = seeding.generator(seed, f"{settings.kind} partner", epoch, step)
     permutation = torch.randperm(count, generator=generator)
     lam = draw_lam(settings.kind, settings.alpha, seed, epoch, step)
@@ -54,23 +54,24 @@ def draw_params(
 
 
 def draw_lam(kind: Kind, alpha: float, seed: int, epoch: int, step: int) -> float:
-    """Draw the share of the image itself, from Beta(alpha, alpha); one for the whole batch."""
-    # NumPy's beta stays defined for very small alpha, where torch's comes out as 0 / 0.
+    """Draw the weight of the image itself from Beta(alpha, alpha), one for the whole batch."""
+    # NumPy's beta is defined for very small alpha, where torch's gives 0 / 0.
     rng = np.random.default_rng(seeding.derive_seed(seed, f"{kind} coefficient", epoch, step))
     return float(rng.beta(alpha, alpha))
 
 
 def draw_center(size: Size, seed: int, epoch: int, step: int) -> tuple[int, int]:
-    """Draw the row and column of CutMix's center, uniformly over `size` (H, W)."""
+    """Draw row and column of the center of CutMix's box, uniformly over `size` (H, W)."""
     rng = np.random.default_rng(seeding.derive_seed(seed, "cutmix centre", epoch, step))
     row, column = rng.integers(size)
     return int(row), int(column)
 
 
 def cut_box(lam: float, center: tuple[int, int], size: Size) -> tuple[int, int, int, int]:
-    """Compute CutMix's box: top, left, bottom, right, of the image's shape, clipped to its edge.
+    """Compute CutMix's box (top, left, bottom, right), clipped to the image.
 
-    Before clipping it covers the share 1 - lam of `size` (H, W), less what rounding takes.
+    Before clipping it has the image's aspect ratio and covers 1 - lam of `size` (H, W), rounded
+    down.
     """
     half = 0.5 * math.sqrt(1 - lam)
     top, left = (max(0, c - int(half * n)) for c, n in zip(center, size, strict=True))
@@ -79,7 +80,7 @@ def cut_box(lam: float, center: tuple[int, int], size: Size) -> tuple[int, int, 
 
 
 def share_outside(box: tuple[int, int, int, int], size: Size) -> float:
-    """Share of an image of `size` (H, W) that lies outside the box, and so stays."""
+    """Return the fraction of an image of `size` (H, W) outside the box, which is kept."""
     top, left, bottom, right = box
     return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
@@ -89,9 +90,9 @@ def mix_images(
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b c"]]:
     """Mix every image with its partner, and their targets in the same proportion.
 
-    MixUp blends, lam * itself + (1 - lam) * partner; CutMix pastes one box of the partner, the same
+    MixUp blends: lam * image + (1 - lam) * partner. CutMix pastes a box of the partner, the same
     box in the whole batch. targets: class probabilities. Returns new images and targets; a batch of
-    one is left as it is.
+    one is returned unchanged.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412.
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
@@ -103,7 +104,7 @@ def mix_images(
     if params.box is None:
         mixed = _blend(images, permutation, params.lam)
     else:
-        # by a mask and not by slices: the shapes on the device do not depend on the box
+        # a mask, not slices, so that shapes on the device do not depend on the box
         top, left, bottom, right = send(params.box, images.device).unbind()
         rows = torch.arange(images.shape[2], device=images.device)[:, None]
         columns = torch.arange(images.shape[3], device=images.device)

@@ -1,9 +1,9 @@
-"""Crop and resize a whole batch, each image with its own box, as PIL and torchvision do.
+"""Crop and resize a whole batch, each image with its own box, like PIL and torchvision.
 
 Resizing is separable: every output row is a weighted sum of a few input rows (its taps), then
-every output column of a few columns. The taps of all photos are laid out as one long table of
-(row, weight) pairs, so one call sums them all and no Python runs per photo. A dense weight matrix
-per photo would multiply almost only zeros: about five times slower on a CPU.
+every output column is one of a few columns. The taps of all images form one long table of (row,
+weight) pairs, so a single call sums them all, without Python code per image. A dense weight matrix
+per image would multiply mostly zeros: about five times slower on a CPU.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ from flowertune.runtime.device import GROUP_ON_CPU, send
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-# As a list of images they need not be copied to lie together.
+# A list avoids copying the images into one tensor.
 PixelBatch = UInt8[Tensor, "b 3 hc wc"] | list[UInt8[Tensor, "3 hc wc"]]
 
-# How far the kernel reaches to each side, in pixels of the coarser of the two grids.
+# Reach of the kernel to each side, in pixels of the coarser of the two grids.
 SUPPORT: dict[Interpolation, int] = {"bicubic": 2, "bilinear": 1}
 
-# Photos worked on at once where it is no CPU: many, to fill the device, within about 0.3 GB of
-# intermediates for 224 px from a canvas of 256 x 512. No result depends on it.
+# Images processed at once: many, to fill the device, with about 0.3 GB of intermediates for 224 px
+# from a canvas of 256 x 512. Results do not depend on it.
 GROUP_ON_ACCELERATOR = 64
 
 
@@ -37,18 +37,18 @@ def resize_into(
     flips: Bool[Tensor, "b"],
     interpolation: Interpolation,
 ) -> Iterator[slice]:
-    """Crop each image to its own box, resize it into `out`, and mirror it where `flips` is true.
+    """Crop each image to its own box, resize it into `out`, and mirror it if its `flips` is true.
 
-    out: contiguous; it gets values in [0, 1]. pixels: on the same device. boxes: top, left, height,
-    width in pixels, on the CPU as `flips` are. Yields slices of finished images: what comes next is
-    done soonest to the few images that are done, which on a CPU are in cache.
+    out: contiguous; receives values in [0, 1]. pixels: on the same device. boxes: top, left,
+    height, width in pixels, on the CPU like `flips`. Yields slices of finished images, a few at a
+    time on a CPU, so that the caller's next step finds them in cache.
 
     Equal to torchvision's `resized_crop(..., antialias=True)` followed by a clamp: taps stop at
-    the box, the kernel widens where the photo shrinks, bicubic has a = -0.5 as in PIL.
+    the box, the kernel widens when the image shrinks, and bicubic has a = -0.5 like PIL.
     """
     device, (height, width) = out.device, out.shape[2:]
     top, left, box_height, box_width = send(boxes, device).unbind(1)
-    # The boxes are on the CPU: what bounds the shapes is read there, so the device never waits.
+    # The shapes depend on maxima of the boxes, which are on the CPU, so the device never waits.
     rows, row_weights = _taps(top, box_height, int(boxes[:, 2].max()), height, interpolation)
     columns, column_weights = _taps(left, box_width, int(boxes[:, 3].max()), width, interpolation)
     mirrored = send(flips, device)[:, None, None]
@@ -65,7 +65,7 @@ def resize_into(
         resized_rows = _weighted_rows(cropped, rows[group] - y_start, row_weights[group])
         transposed = resized_rows.transpose(2, 3).contiguous()
         resized = _weighted_rows(transposed, columns[group] - x_start, column_weights[group])
-        # Bicubic overshoots at edges; an image has no values outside [0, 1].
+        # Bicubic overshoots at edges; images are in [0, 1].
         torch.clamp(resized.transpose(2, 3), 0, 1, out=out[group])
         yield group
 
@@ -85,17 +85,17 @@ def _taps(
     out: int,
     interpolation: Interpolation,
 ) -> tuple[Int64[Tensor, "b {out} k"], Float[Tensor, "b {out} k"]]:
-    """Compute the inputs of each output along one axis, and their weights.
+    """Compute the input indices and weights of each output along one axis.
 
-    start, length: the box along this axis; longest: the largest of `length`. Returns input indices
-    and weights that sum to 1; taps outside the box have weight 0 and the index of its last pixel.
+    start, length: the box along this axis; longest: the largest `length`. Weights sum to 1; taps
+    outside the box have weight 0 and the index of its last pixel.
 
-    Output i is centered on (i + 1/2) * length / out. Everything before the kernel is done in whole
-    numbers (all lengths times 2 * out), so that every device finds the same taps and weights.
+    Output i is centered on (i + 1/2) * length / out. Everything before the kernel is computed in
+    integers (all lengths times 2 * out), so that every device finds the same taps and weights.
     Follows ImagingResample of Pillow, src/libImaging/Resample.c.
     """
     support = SUPPORT[interpolation]
-    # An open interval of length 2 * support * coarser / out holds no more pixel centers than this.
+    # An open interval of length 2 * support * coarser / out has at most this many pixel centers.
     count = -(-2 * support * max(longest, out) // out)
     coarser = length.clamp(min=out)[:, None]
     center = (2 * torch.arange(out, device=start.device) + 1) * length[:, None]
@@ -104,8 +104,8 @@ def _taps(
     distance = ((2 * tap + 1) * out - center[..., None]).abs() / (2 * coarser[..., None])
     weight = _kernel(distance.float(), interpolation)
     weight = weight.masked_fill(tap >= length[:, None, None], 0)
-    # Summed tap by tap: the order in which `sum` adds depends on the number of taps, and with it a
-    # photo's last bit on the largest box beside it.
+    # Summed tap by tap: the order in which `sum` adds depends on the number of taps, so an image's
+    # last bit would depend on the largest box in the batch.
     weight = weight / reduce(torch.add, weight.unbind(-1))[..., None]
     return start[:, None, None] + torch.minimum(tap, length[:, None, None] - 1), weight
 
@@ -132,7 +132,7 @@ def _weighted_rows(
     flat_index = (plane * rows + index[:, None]).view(-1, count)
     flat_weight = weight[:, None].expand(-1, channels, -1, -1).reshape(-1, count)
     flat_rows = images.view(-1, length)
-    # embedding_bag has no MPS kernel in the older releases of torch that are supported.
+    # embedding_bag has no MPS kernel in the older supported releases of torch.
     if images.device.type == "mps":
         resized = _sum_by_tap(flat_rows, flat_index, flat_weight)
     else:

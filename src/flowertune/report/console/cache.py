@@ -16,8 +16,8 @@ DAY = 86_400  # seconds
 
 
 def show(console: ConsoleReporter, entries: Sequence[CacheEntry], root: Path) -> None:
-    """Print a row for each entry, then the total and the folder."""
-    table = new_table("kind", "of", numbers=["size", "last used"])
+    """Print the entries, one row each, then their total size and the folder."""
+    table = new_table("kind", "source", numbers=["size", "last used"])
     table.columns[0].min_width, table.columns[1].ratio = None, 1
     for entry in entries:
         source = Text(printable(entry.description))
@@ -31,7 +31,7 @@ def show(console: ConsoleReporter, entries: Sequence[CacheEntry], root: Path) ->
 def total(entries: Sequence[CacheEntry]) -> str:
     """Format the number of entries and their total size."""
     if not entries:
-        return "nothing"
+        return "no entries"
     number = "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
     return f"{number}, {format_bytes(sum(entry.bytes for entry in entries))}"
 
@@ -39,5 +39,5 @@ def total(entries: Sequence[CacheEntry]) -> str:
 def _ago(timestamp: float) -> str:
     days = int((time.time() - timestamp) // DAY)
     if days < 1:
-        return "within a day"
+        return "less than a day ago"
     return "1 day ago" if days == 1 else f"{days:,} days ago"

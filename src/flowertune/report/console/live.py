@@ -1,4 +1,4 @@
-"""Show a training live on a terminal: progress, time left, metrics."""
+"""Show a training live in a terminal: progress, time left, metrics."""
 
 import math
 import re
@@ -20,7 +20,7 @@ LONGEST_CURVE = 60  # characters
 
 
 class TrainingView:
-    """Progress of a training that goes on from `lines` of metrics.jsonl, in any width."""
+    """Live view of a training, of any width. `lines`: metrics.jsonl so far, if it resumes."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]):
         self._epochs = epochs
@@ -38,7 +38,7 @@ class TrainingView:
 
     def step(self, epoch: int, done: int, line: Mapping[str, Any] | None) -> None:
         """Record the `done`th step of an epoch; `line` is its metrics, if known."""
-        if self._start_time is None:  # from the first step's end: what it sets up comes once
+        if self._start_time is None:  # the first step is not timed: it also sets up
             self._start_time = time.monotonic()
             self._first_step = (epoch - 1) * self._steps_per_epoch + done
         self._last_step_time = time.monotonic()
@@ -46,13 +46,13 @@ class TrainingView:
         self._terms = line or self._terms
 
     def epoch(self, train_loss: float, val: Mapping[str, Any] | None) -> None:
-        """Record the end of an epoch, as `ConsoleReporter.epoch` does."""
+        """Record the end of an epoch, like `ConsoleReporter.epoch`."""
         self._losses.append(train_loss)
         if val is not None:
             self._top1.append(val["top1"])
 
     def note(self, text: str) -> None:
-        """Set the last line. Only stores it, so that a signal handler may call it at any time."""
+        """Set the last line. Only stores it, so a signal handler may call it at any time."""
         self._note = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -68,11 +68,11 @@ class TrainingView:
             f"step {done:,}/{total:,}  {self._time_left(done, total)}",
         )
         yield head
-        width = max(1, options.max_width - len("^C"))  # which a terminal may put behind a row
+        width = max(1, options.max_width - len("^C"))  # a terminal may append it to a row
         rows = _term_rows(self._terms, width)
         if self._top1:
             highest = max(self._top1)
-            rows.append(f"val top-1 {self._top1[-1]:.2%}, highest {highest:.2%} after epoch "
+            rows.append(f"val top-1 {self._top1[-1]:.2%}, best {highest:.2%} in epoch "
                         f"{self._top1.index(highest) + 1}")  # fmt: skip
         rows += self._curves(options)
         rows += textwrap.wrap(self._note, width)
@@ -100,7 +100,7 @@ class TrainingView:
 
 
 def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
-    """Draw one character per value, or per bin if there are more than `width` values."""
+    """Draw one character per value; of more than `width` values, one per bin."""
     count = min(width, len(values))
     edges = [index * len(values) // count for index in range(count + 1)]
     means = [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
@@ -112,7 +112,7 @@ def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
 
 
 def _term_rows(line: Mapping[str, Any], width: int) -> list[str]:
-    """Wrap loss terms, then learning rates, of a step: loss 0.6931  lr 1.0e-03."""
+    """Wrap a step's loss terms and learning rates: loss 0.6931  lr 1.0e-03."""
     names = [name for name in line if name not in ("step", "epoch", "split")]
     names.sort(key=lambda name: name.endswith("lr"))
     terms = [

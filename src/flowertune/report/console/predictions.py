@@ -17,8 +17,8 @@ _RANK_NAMES = ("prediction", "second", "third")
 class PredictionLines:
     """Formatter of predictions in one of FORMATS, `k` classes each.
 
-    table: as wide as the longest of `class_names`, the photo last. csv: with `columns` behind
-    "path". json: an object a line.
+    table: columns as wide as the longest of `class_names`, the path last. csv: "path", then
+    `columns`. json: one object per line.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class PredictionLines:
         if self.form == "csv":
             return to_csv(["path", *self._columns], ()).removesuffix("\n")
         if self.form == "table":
-            return self._row([(name, "") for name in self._rank_names], "photo")
+            return self._row([(name, "") for name in self._rank_names], "image")
         return None
 
     def line(self, path: Path, classes: Sequence[str], probabilities: Sequence[float]) -> str:
-        """Format one image with its likeliest classes, likeliest first."""
+        """Format one image and its classes, most probable first."""
         pairs = list(zip(classes, probabilities, strict=True))
         if self.form == "json":
-            # escaped to ASCII, which is JSON on any terminal
+            # ASCII only, so it is valid JSON on any terminal
             ranked = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
             return json.dumps({"path": str(path), "predictions": ranked})
         if self.form == "csv":

@@ -22,10 +22,10 @@ from flowertune.runs.directory import Metrics
 
 
 class ConsoleReporter:
-    """Console output of a run, for people or, with `mode` json, for programs.
+    """Console output of a run in one of four modes.
 
-    auto: a live view on a terminal, plain lines elsewhere; plain: lines everywhere; quiet: warnings
-    and at the end the run's path; json: one object a line on stdout, all else on stderr.
+    auto: a live view on a terminal, lines elsewhere. plain: lines everywhere. quiet: warnings and
+    finally the run's path. json: one object per line on stdout, everything else on stderr.
     """
 
     def __init__(self, console: Console | None = None, mode: str = "auto") -> None:
@@ -38,11 +38,11 @@ class ConsoleReporter:
         self._tasks: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
-        """Print one plain line; brackets and colons are not parsed as markup or emoji."""
+        """Print a line as it is, without rich's markup and emoji."""
         self.console.print(Text(text))
 
     def warn(self, text: str) -> None:
-        """Print a line that must be seen in any mode."""
+        """Print a line in every mode."""
         if self.mode == "quiet":
             print(text, file=sys.stderr)
         else:
@@ -57,7 +57,7 @@ class ConsoleReporter:
         return {
             "console": self.console,
             "transient": True,
-            "redirect_stdout": sys.stdout.isatty(),  # to a file it goes as ever
+            "redirect_stdout": sys.stdout.isatty(),  # output to a file stays as it is
             "redirect_stderr": sys.stderr.isatty(),
         }
 
@@ -67,7 +67,7 @@ class ConsoleReporter:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show progress bars (on a terminal) or lines for `advance` while the body runs."""
+        """Show the tasks of `advance` while the body runs: as bars on a terminal, else as lines."""
         if self._is_live:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -84,7 +84,7 @@ class ConsoleReporter:
             self._tasks.clear()
 
     def advance(self, description: str, done: int, total: int | None) -> None:
-        """Update the progress of a task, which its description identifies."""
+        """Update the progress of a task, identified by its description."""
         if self._progress is None:
             if description not in self._tasks:
                 self._tasks[description] = None
@@ -107,8 +107,8 @@ class ConsoleReporter:
     ) -> Iterator[Callable[[str], None]]:
         """Show `step` and `epoch` as one live view on a terminal while the body runs.
 
-        `lines` are those of metrics.jsonl that the training goes on from. Yields what tells a
-        person of a signal, from its handler.
+        `lines`: metrics.jsonl so far, if the training resumes. Yields a function that shows a
+        message and may be called in a signal handler.
         """
         if not self._is_live:
             yield signals.write
@@ -121,7 +121,7 @@ class ConsoleReporter:
             self._view = None
 
     def step(self, epoch: int, done: int, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Report the `done`th step of an epoch; `lines` are the metrics known of this epoch."""
+        """Report the `done`th step of an epoch; `lines`: the epoch's metrics so far."""
         if self._view is not None:
             self._view.step(epoch, done, lines[-1] if lines else None)
 
@@ -141,7 +141,7 @@ class ConsoleReporter:
         self.say(line)
 
     def results(self, results: Mapping[str, Any], directory: str) -> None:
-        """Print the final table: the method and its baselines, below the protocol."""
+        """Print the final tables of the method and its baselines, below the protocol."""
         self._emit("result", directory=directory, **results)
         if self.mode == "quiet":
             print(directory, flush=True)
@@ -162,29 +162,29 @@ class ConsoleReporter:
 
 
 def error_console() -> ConsoleReporter:
-    """Create a reporter on stderr, for commands whose stdout a program reads."""
+    """Create a reporter on stderr, for commands whose stdout is data."""
     return ConsoleReporter(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def _training_summary(results: Mapping[str, Any]) -> str:
     best, epochs, scale = (results[key] for key in ("best_epoch", "epochs_run", "adapter_scale"))
     if epochs == 0:
-        return f"no epochs: on frozen features, {results['seconds']:.1f} s"
+        return f"no epochs (frozen features), {results['seconds']:.1f} s"
     weights = f"last of {epochs} epochs" if best is None else f"best epoch {best} of {epochs}"
     return (
         weights
-        + ("" if scale is None else f", adapter at {scale:g} of its size")
+        + ("" if scale is None else f", adapter scaled by {scale:g}")
         + f", {results['seconds']:.1f} s of training and validation"
         + f", {results['images_per_second']:,.0f} images/s"
     )
 
 
 def _table(results: Mapping[str, Any], split: str) -> Table:
-    """Table of one split: baselines and method; fits into 60 columns."""
+    """Table of one split, baselines first; fits into 60 columns."""
     n_images = results["splits"][split]["n"]
-    titles = [*accuracy_titles(), "trained\nparameters"]
-    table = new_table(f"{split}\n{n_images:,} photos", numbers=titles)
-    table.columns[1].min_width = len("91.23% [90.1, 92.3]")  # the splits line up
+    titles = [*accuracy_titles(), "trainable\nparameters"]
+    table = new_table(f"{split}\n{n_images:,} images", numbers=titles)
+    table.columns[1].min_width = len("91.23% [90.1, 92.3]")  # aligns the splits' tables
     for row in result_rows(results, split):
         name = Text(row.name, "bold" if row.setting else "")
         table.add_row(name, *accuracy_cells(row.metrics[0]), f"{row.trainable_parameters:,}")

@@ -1,4 +1,4 @@
-"""Tables in the console: one look, and the columns of accuracies."""
+"""Create console tables and their accuracy columns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from flowertune.analysis.statistics import estimate
 
 
 def new_table(*titles: str | Text, numbers: Sequence[str]) -> Table:
-    """Create a table with columns of text, then of `numbers`."""
+    """Create a table with text columns `titles`, then right-aligned columns `numbers`."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title in titles:
         table.add_column(title, min_width=None if table.columns else 12, overflow="fold")
@@ -22,7 +22,7 @@ def new_table(*titles: str | Text, numbers: Sequence[str]) -> Table:
 
 
 def accuracy_titles() -> list[str]:
-    """Titles of METRICS; below that of top-1, of its interval."""
+    """Column titles of METRICS, with that of the interval below top-1."""
     return [
         f"{title}\n[dim]95 % interval[/dim]" if metric == TOP1 else title.replace(" ", "\n", 1)
         for metric, title in METRICS.items()
@@ -30,7 +30,7 @@ def accuracy_titles() -> list[str]:
 
 
 def accuracy_cells(metrics: Mapping[str, Any]) -> list[str]:
-    """Format METRICS of one run on a split: 91.23% [90.1, 92.3]"""
+    """Format METRICS of one run on a split: 91.23% [90.1, 92.3]."""
     cells = []
     for each in (estimate([metrics], metric) for metric in METRICS):
         interval = ", ".join(f"{100 * end:.1f}" for end in each.interval or ())

@@ -1,4 +1,4 @@
-"""Plot a comparison of runs: accuracy against cost, and the curve or map of a sweep."""
+"""Plot a comparison of runs: accuracy against size and time, curve or map of a sweep."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,23 +18,23 @@ from flowertune.report.results_table import percent
 
 
 def cost_figures(group: Comparison) -> list[Figure]:
-    """Plot accuracy against trained parameters and against minutes."""
+    """Plot accuracy against trainable parameters and against minutes."""
     split = group.reported_split
     outside = _outside(group.rows(split))
     rows = [row for row in group.rows(split) if row not in outside]
     is_below = bool(outside) and outside[-1].estimate("top1").mean < rows[0].estimate("top1").mean
     notes = [
-        f"{row.name} {percent(row.estimate('top1').mean)} lies "
+        f"{row.name} {percent(row.estimate('top1').mean)} is "
         f"{'below' if is_below else 'above'} this axis"
         for row in outside
     ]
     settings = [
-        f"{setting.label} {_top1(setting, split)} with "
-        f"{setting.trainable_parameters:,} parameters in {setting.minutes:.1f} minutes"
+        f"{setting.label} {_top1(setting, split)} with {setting.trainable_parameters:,} "
+        f"trainable parameters in {setting.minutes:.1f} minutes"
         for setting in group.settings
     ]
     costs: list[tuple[str, str, Callable[[Setting], float]]] = [
-        ("trained parameters", "trained parameters", lambda each: each.trainable_parameters),
+        ("trainable parameters", "trainable parameters", lambda each: each.trainable_parameters),
         ("minutes of training", "minutes of training and validation", lambda each: each.minutes),
     ]
     figures = []
@@ -43,15 +43,15 @@ def cost_figures(group: Comparison) -> list[Figure]:
         axes = figure.axes[0]
         axes.set(xlabel=title, ylabel=f"top-1 on {split}, %")
         if notes:
-            axes.margins(y=0.15)  # room for the words
+            axes.margins(y=0.15)  # room for the notes
             axes.annotate(
                 "\n".join(notes), (1, 0 if is_below else 1), xycoords="axes fraction",
                 xytext=(0, 3 if is_below else -3), textcoords="offset points",
                 ha="right", va="bottom" if is_below else "top", fontsize=8, color=style.INK,
             )  # fmt: skip
         caption = (
-            f"Top-1 on {split} against {name}, equal ones side by side; the bars are 95 % "
-            "intervals, the lines baselines."
+            f"Top-1 on {split} against {name}; equal values are drawn side by side. Error bars: "
+            "95 % intervals. Horizontal lines: baselines."
         )
         alternative = f"{split}: {'; '.join([*settings, *notes])}"
         figures.append(Figure(title.replace(" ", "_"), figure, caption, alternative))
@@ -59,7 +59,7 @@ def cost_figures(group: Comparison) -> list[Figure]:
 
 
 def _outside(rows: Sequence[Row]) -> list[Row]:
-    """Rows of zero-shot that would leave the others less than half of the axis of accuracies."""
+    """Zero-shot rows that would leave the others less than half of the accuracy axis."""
     others = [row.estimate("top1") for row in rows if row.model != "zeroshot"]
     ends = list(chain.from_iterable(map(_interval, others)))
     low, high = min(ends, default=0.0), max(ends, default=1.0)
@@ -85,10 +85,10 @@ def _scatter(
         top1 = row.estimate("top1")
         if row.name in positions:
             ties = [name for name in positions if positions[name] == positions[row.name]]
-            step = ties.index(row.name) - (len(ties) - 1) / 2  # their bars must not overlap
+            step = ties.index(row.name) - (len(ties) - 1) / 2  # error bars must not overlap
             x = positions[row.name] * span ** (0.015 * step)
             _error_bars(axes, [x], [top1], numbers[row.name], row.name)
-        else:  # a baseline, or no place on a logarithmic axis
+        else:  # a baseline, or a cost of 0 on a logarithmic axis
             axes.axhline(
                 100 * top1.mean, label=row.name, linestyle=next(line_styles), color=style.INK,
                 linewidth=1,
@@ -121,7 +121,7 @@ def _interval(estimate: Estimate) -> tuple[float, float]:
 
 
 def sweep_figure(group: Comparison) -> Figure | None:
-    """Plot a sweep of one numeric key as a curve, of two as a map; None otherwise."""
+    """Plot a sweep of one numeric key as a curve, of two as a heat map; None otherwise."""
     keys = group.keys[1:]
     if len(keys) not in (1, 2) or len({setting.method for setting in group.settings}) > 1:
         return None
@@ -150,9 +150,10 @@ def _curve(group: Comparison, positions: Sequence[Sequence[float]]) -> Figure:
         f"{setting.label}: " + ", ".join(f"{s} {_top1(setting, s)}" for s in group.splits)
         for _, setting in pairs
     )
-    return Figure("sweep", figure, f"Top-1 against {key}; the bars are 95 % intervals.", text)
+    return Figure("sweep", figure, f"Top-1 against {key}. Error bars: 95 % intervals.", text)
 
 
+@style.settings()
 def _map(group: Comparison, positions: Sequence[Sequence[float]]) -> Figure:
     split = group.splits[0]
     y_values, x_values = (sorted(set(values)) for values in zip(*positions, strict=True))

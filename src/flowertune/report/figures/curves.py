@@ -1,4 +1,4 @@
-"""Plot the metrics of a training by step and by epoch."""
+"""Plot the metrics of a training over its steps and epochs."""
 
 import math
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from flowertune.report.figures.style import Figure
 from flowertune.runs.directory import Metrics
 from flowertune.runs.finished import FinishedRun
 
-MAX_POINTS = 800  # points of a line; of more steps, means
+MAX_POINTS = 800  # points per line; more steps are averaged
 _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
-_LOOKS: list[dict[str, Any]] = [  # of the first, second and third line of a figure
+_LOOKS: list[dict[str, Any]] = [  # styles of the lines of a figure, in order
     {"color": color, "marker": marker, "markersize": 4, "linestyle": line}
     for color, marker, line in zip(style.SERIES, "osD", ("-", "--", ":"), strict=False)
 ]
@@ -45,7 +45,7 @@ def _loss(run: FinishedRun, epochs: NDArray[Any], has_terms: bool) -> Figure:
     of_step = _values(run.steps, "epoch")
     trained = np.unique(of_step)
     means = [values[of_step == epoch].mean() for epoch in trained]
-    axes.plot(trained, means, label="train, mean of the epoch", **_LOOKS[0])
+    axes.plot(trained, means, label="train (epoch mean)", **_LOOKS[0])
     alternative = f"Train loss from {_first_last(means)}"
     if run.validations:
         epoch, val = (_values(run.validations, name) for name in ("epoch", "loss"))
@@ -53,11 +53,11 @@ def _loss(run: FinishedRun, epochs: NDArray[Any], has_terms: bool) -> Figure:
         alternative += f", val loss from {_first_last(val)}"
     _over_epochs(axes, "loss", run.results["best_epoch"])
     caption = (
-        "Loss. The thin line is each step's. Train photos are augmented, and mixed where the "
-        "method mixes; val photos are not."
+        "Loss per epoch; the thin line shows every step. Training images are augmented, and mixed "
+        "if the method does so; val images are not."
     )
     if has_terms:
-        caption += " Train has all terms, which stand apart below; val is the cross-entropy alone."
+        caption += " The train loss is the sum of the terms below; the val loss is cross-entropy."
     return Figure("loss", figure, caption, f"{alternative}, over {len(means)} epochs.")
 
 
@@ -69,7 +69,7 @@ def _accuracy(run: FinishedRun) -> Figure:
         axes.plot(epochs, 100 * _values(run.validations, metric), label=title, **look)
     _over_epochs(axes, "accuracy on val, %", run.results["best_epoch"])
     top1 = 100 * _values(run.validations, "top1")
-    alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
+    alternative = f"Top-1 on val from {_first_last(top1)} %, best {max(top1):.2f} %."
     return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
 
@@ -83,7 +83,7 @@ def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
         ranges.append(f"{title} from {_first_last(values)}")
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     all_axes[-1].set_xlabel("epoch")
-    caption = "What the loss is made of, step by step, and the length of its gradient."
+    caption = "Loss terms and gradient norm, per step."
     return Figure("loss_terms", figure, caption, "; ".join(ranges) + ".")
 
 
@@ -93,9 +93,9 @@ def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     for (key, label), look in zip({"lr": name, "head_lr": "head"}.items(), _LOOKS, strict=False):
         values = _values(run.steps, key)
         axes.plot(*_downsample(epochs, values), label=label, **{**look, "marker": None})
-        ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
+        ranges.append(f"{label}: at most {values.max():.2g}, finally {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
-    return Figure("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
+    return Figure("learning_rate", figure, "Learning rates, per step.", "; ".join(ranges) + ".")
 
 
 def _values(lines: Sequence[Metrics], name: str) -> NDArray[Any]:
@@ -112,7 +112,7 @@ def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
 
 def _over_epochs(axes: Axes, title: str, best: int | None = None) -> None:
     if best is not None:
-        axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="kept")
+        axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="best epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel=title)
     style.add_legend(axes, fontsize=9)

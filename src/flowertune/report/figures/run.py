@@ -13,8 +13,8 @@ from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
 from flowertune.runs.finished import Prediction, ReportData
 
-MATRIX_CLASSES = 110  # with more, those that are confused most: names must stay apart
-BAR_CLASSES = 60  # with more, the lowest
+MATRIX_CLASSES = 110  # at most, so that names do not overlap: those with most confusions
+BAR_CLASSES = 60  # at most: those with the lowest accuracy
 _CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 
 
@@ -29,15 +29,15 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     confused = confused_pairs(predictions)
     classes = sorted({p.label for p in predictions} | {p.predicted for p in predictions})
     caption = (
-        "Rows: what a photo is. Columns: what it was taken for. The diagonal is right; the fuller "
-        "a square, the larger its share of the row's photos."
+        "Rows: class. Columns: predicted class. Correct predictions are on the diagonal; the "
+        "stronger the color of a square, the larger its share of the row's images."
     )
     if len(classes) > MATRIX_CLASSES:
         involved: Counter[str] = Counter()
         for label, predicted, n in confused:
             involved.update({label: n, predicted: n})
         classes = sorted(name for name, _ in involved.most_common(MATRIX_CLASSES))
-        caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
+        caption += f" Only the {MATRIX_CLASSES} classes with most confusions are shown."
     index = {name: number for number, name in enumerate(classes)}
     sizes = Counter(p.label for p in predictions)
     counts = Counter((p.label, p.predicted) for p in predictions)
@@ -56,17 +56,17 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
         size = 9 if len(classes) <= 30 else 7
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
         axes.set_yticks(range(len(classes)), classes, fontsize=size)
-    axes.grid(color=style.INK, linewidth=0.4, alpha=0.25)  # leads from a square to its names
+    axes.grid(color=style.INK, linewidth=0.4, alpha=0.25)  # lines lead from a square to its names
     axes.set_axisbelow(True)
-    last = len(classes) - 0.5
-    axes.set(xlim=(-0.5, last), ylim=(last, -0.5), aspect="equal", xlabel="taken for", ylabel="is")
-    worst = "; ".join(f"{label} for {predicted}: {n}" for label, predicted, n in confused[:5])
-    text = f"Confusion matrix of {len(classes)} classes. Taken most often: {worst or 'none'}."
+    ends = (-0.5, len(classes) - 0.5)
+    axes.set(xlim=ends, ylim=ends[::-1], aspect="equal", xlabel="predicted as", ylabel="class")
+    worst = "; ".join(f"{label} predicted as {other} ({n})" for label, other, n in confused[:5])
+    text = f"Matrix of {len(classes)} classes. Most frequent confusions: {worst or 'none'}."
     return Figure("confusion", figure, caption, text)
 
 
 def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, int]]:
-    """Count (class, correct, images), lowest accuracy first."""
+    """Count predictions as (class, correct, images), lowest accuracy first."""
     sizes = Counter(p.label for p in predictions)
     n_correct = Counter(p.label for p in predictions if p.is_correct)
     counts = [(name, n_correct[name], size) for name, size in sizes.items()]
@@ -74,7 +74,7 @@ def class_accuracies(predictions: Sequence[Prediction]) -> list[tuple[str, int, 
 
 
 def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
-    """Plot the accuracy of each class with its interval."""
+    """Plot the accuracy per class with its interval."""
     shown = accuracies[:BAR_CLASSES]
     figure, (axes,) = style.new_figure(7, 1 + 0.19 * len(shown))
     values = np.array([100 * n_correct / n for _, n_correct, n in shown])
@@ -86,16 +86,16 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     )  # fmt: skip
     with style.settings():
         axes.set_yticks(range(len(shown)), [name for name, _, _ in shown], fontsize=8)
-    axes.set(xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6), xlabel="right, %")
-    caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
+    axes.set(xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6), xlabel="accuracy, %")
+    caption = "Accuracy per class, lowest first. Error bars: 95 % intervals."
     if len(shown) < len(accuracies):
-        caption += f" The lowest {len(shown)} of {len(accuracies)}."
+        caption += f" Only the lowest {len(shown)} of {len(accuracies)} are shown."
     alternative = ", ".join(f"{name} {100 * right / n:.0f}" for name, right, n in shown)
-    return Figure("per_class", figure, caption, f"In per cent, the lowest first: {alternative}.")
+    return Figure("per_class", figure, caption, f"Accuracy in %, lowest first: {alternative}.")
 
 
 def calibration(predictions: Sequence[Prediction]) -> Figure:
-    """Plot accuracy against confidence, and the number of images in each bin."""
+    """Plot accuracy against confidence, and the number of images per bin."""
     confidence = np.array([p.probability for p in predictions])
     correct = np.array([p.is_correct for p in predictions])
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
@@ -109,18 +109,18 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
         shares.bar(center, right, width=width, color=style.SERIES[0], alpha=0.75)
         shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
         counts.bar(center, n, width=width, color=style.SERIES[2], alpha=0.75)
-        bands.append(f"{sure:.0f} sure, {right:.0f} right, {n} photos")
-    shares.set(xlim=(0, 100), ylim=(0, 100), ylabel="right, %")
-    counts.set(xlim=(0, 100), ylabel="photos", xlabel="how sure the model is, %")
+        bands.append(f"confidence {sure:.0f}, accuracy {right:.0f}, {n} images")
+    shares.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy, %")
+    counts.set(xlim=(0, 100), ylabel="images", xlabel="confidence, %")
     caption = (
-        "Bars: the share that is right of the photos in each band of sureness. On the dashed line "
-        "a model is as often right as it says; below it, it is too sure. Dots: the band's mean."
+        "Bars: accuracy of the images in each confidence bin. Dots: the bin's mean confidence. On "
+        "the dashed line accuracy equals confidence; below it the model is overconfident."
     )
-    return Figure("calibration", figure, caption, f"In per cent: {'; '.join(bands)}.")
+    return Figure("calibration", figure, caption, f"In %: {'; '.join(bands)}.")
 
 
 def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> Figure:
-    """Plot the embeddings' two principal components, before and after training."""
+    """Plot the first two principal components of the embeddings before and after training."""
     labels = np.array([predictions[row].label for row in embeddings.rows])
     classes = _choose_classes(labels.tolist(), predictions)
     phases = {"before training": embeddings.before, "after training": embeddings.after}
@@ -141,24 +141,24 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
             *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
             fontsize=9, labelcolor=style.INK, frameon=False,
         )  # fmt: skip
-    caption = f"{len(labels):,} photos on the two principal components of their embeddings."
+    caption = f"Embeddings of {len(labels):,} images on their first two principal components."
     if len(set(labels.tolist())) > len(classes):
-        caption += " In colour the classes of the pairs that are confused most."
-    alternative = f"A map of {len(labels):,} photos; in colour: {', '.join(classes)}."
+        caption += " Colored: the classes confused most."
+    alternative = f"Map of {len(labels):,} images; colored classes: {', '.join(classes)}."
     return Figure("embeddings", figure, caption, alternative)
 
 
 def _choose_classes(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """Choose one class per color: the most confused, then the most frequent."""
+    """Choose a class per color: first the most confused, then the most frequent."""
     names = [name for label, other, _ in confused_pairs(predictions) for name in (label, other)]
     names += [name for name, _ in Counter(labels).most_common()]
     return [name for name in dict.fromkeys(names) if name in set(labels)][: len(style.SERIES)]
 
 
 def _principal_components(points: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Project on the first two principal components (M, 2), with their share of variance."""
+    """Project on the first two principal components: (M, 2), and their share of variance."""
     centered = points - points.mean(0)
-    # of the (E, E) scatter matrix: a hundredth of the time that the singular values of points take
+    # of the (E, E) scatter matrix: takes a hundredth of the time of an SVD of the points
     variances, directions = np.linalg.eigh(centered.T @ centered)
     total = float(variances.sum())
     return centered @ directions[:, :-3:-1], float(variances[-2:].sum()) / total if total else 1.0

@@ -1,4 +1,4 @@
-"""Style figures by matplotlib, whose colors follow the page that embeds them."""
+"""Style matplotlib figures, whose colors follow the page that embeds them."""
 
 import hashlib
 import io
@@ -17,16 +17,16 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from flowertune import files
 
-INK = "#1d2329"  # of text and axes: the page's own, in light and in dark
+INK = "#1d2329"  # text and axes; on a page, its text color, light or dark
 SERIES = ("#0b62b4", "#b3440b", "#17754a", "#7d3fa6", "#8a6a00", "#b0245f")
 MARKERS = "osD^vPX*<>"
-DOTS = 120  # an inch
+DOTS = 120  # per inch
 _SETTINGS: Any = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "flowertune",  # the same figure, the same file
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "flowertune",  # same figure, same file
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.parse_math": False,  # a name with dollars is a name
+    "text.parse_math": False,  # names may contain dollar signs
     "axes.spines.top": False,
     "axes.spines.right": False,
     **dict.fromkeys(
@@ -37,17 +37,17 @@ _SETTINGS: Any = {
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Apply the style to text that is added while the body runs, such as names."""
+    """Apply the style while the body adds text, such as names of classes."""
     with warnings.catch_warnings(), rc_context(_SETTINGS):
-        # the page's reader has the letters that the font at hand lacks
+        # a browser finds a font with these letters
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
 
 def new_figure(width: float, height: float, **grid: Any) -> tuple[MatplotlibFigure, list[Axes]]:
-    """Create a figure of so many inches with empty axes, without display or state.
+    """Create a figure with empty axes, in inches, without a display or pyplot's state.
 
-    grid: options of `Figure.subplots`. Text that is put into it later is to be given INK.
+    grid: options of `Figure.subplots`. Text that is added later needs color=INK or `settings`.
     """
     with settings():
         figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
@@ -56,7 +56,7 @@ def new_figure(width: float, height: float, **grid: Any) -> tuple[MatplotlibFigu
 
 
 def add_legend(axes: Axes, **options: Any) -> None:
-    """Add a legend without a frame. options: of matplotlib's."""
+    """Add a legend without a frame. options: those of `Axes.legend`."""
     axes.legend(labelcolor=INK, frameon=False, **options)
 
 
@@ -71,22 +71,22 @@ class Figure:
 
     @cached_property
     def svg(self) -> str:
-        """Render for a file, once: it takes a tenth of a second, half of it for the layout."""
+        """SVG for a file; cached, as rendering takes 0.1 s, half of it for the layout."""
         text = io.StringIO()
         with settings():
             self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        self.figure.set_layout_engine("none")  # the PNG has the same
+        self.figure.set_layout_engine("none")  # the PNG uses the same layout
         return text.getvalue()
 
     @property
     def themed_svg(self) -> str:
-        """Render in the colors of its page."""
+        """SVG in the colors of its page."""
         svg = self.svg[self.svg.index("<svg") :]
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
         svg = svg.replace(INK, "currentColor")
         for number, color in enumerate(SERIES, start=1):
             svg = svg.replace(color, f"var(--series-{number})")
-        # several stand in one page, and matplotlib gives all the same names
+        # ids must be unique on a page, and matplotlib uses the same ids in every figure
         prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
         svg = re.sub(r'(?<= id=")', f"f{prefix}-", svg)
         return re.sub(r'(?<=url\(#)|(?<=href="#)', f"f{prefix}-", svg)

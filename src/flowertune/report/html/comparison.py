@@ -1,4 +1,4 @@
-"""Render a comparison of runs as a page: tables, accuracy against cost, sweep."""
+"""Render a comparison of runs as a page."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +24,7 @@ def page(
         {
             "protocol": protocol_text(group.settings[0].results[0]),
             "tables": [
-                (*split_table(group, s), f"{s}, {group.n_images(s):,} photos; in per cent")
+                (*split_table(group, s), f"{s}, {group.n_images(s):,} images; accuracies in %")
                 for s in reversed(group.splits)
             ],
             "notes": [*notes(group), *more_notes(group)],

@@ -1,4 +1,4 @@
-"""Render a self-contained HTML page from a template, which escapes what it is given."""
+"""Render a self-contained HTML page from a template, with all content escaped."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 
 
 def render(template: str, title: str, **content: Any) -> str:
-    """Render a template of `templates/` that extends page.html.jinja. `title`: of the page."""
+    """Render a template of `templates/` that extends page.html.jinja."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Render one run as a page: results, curves, mistakes."""
+"""Render one run as a page."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,11 @@ from flowertune.runs.finished import FinishedRun, read_finished_run
 
 
 def write(path: Path, output: Path | None = None) -> list[str]:
-    """Write the page of the run at `path`. Returns lines to print: missing data, the page's path.
+    """Write the page of a run. Returns lines to print: what is missing, and the page's path.
 
-    `output`: where the page goes; None for report.html in the run, and then each figure also goes
-    to figures/ there, as PNG and SVG. Raises UsageError where `path` is no finished run, or a file
-    of it is damaged.
+    `output`: file of the page; None for report.html in the run directory, together with its
+    figures as PNG and SVG in figures/. Raises UsageError if `path` is not a finished run or one of
+    its files is damaged.
     """
     run = read_finished_run(path)
     results, data = run.results, run.report_data
@@ -74,12 +74,12 @@ def _tables(run: FinishedRun) -> list[tuple[Any, ...]]:
         if not rows:
             continue
         header, lines = single_run_table(rows)
-        header += ["top-5", "trained parameters"]
+        header += ["top-5", "trainable parameters"]
         for row, line in zip(rows, lines, strict=True):
             line += [percent(row.estimate("top5").mean), f"{row.trainable_parameters:,}"]
         top1 = published_top1(results["method"], split, run.values)
         if top1 is not None:
             lines.append(["reference", percent(top1), *[""] * (len(header) - 2)])
         n_images = results["splits"][split]["n"]
-        tables.append((header, lines, f"{split}, {n_images:,} photos; in per cent"))
+        tables.append((header, lines, f"{split}, {n_images:,} images; accuracies in %"))
     return tables

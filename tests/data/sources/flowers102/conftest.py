@@ -1,4 +1,4 @@
-"""The official files in miniature, served on the loopback."""
+"""Small versions of the official files, served on the loopback interface."""
 
 import hashlib
 import http.server
@@ -21,7 +21,7 @@ PHOTOS = 12
 
 
 class LoopbackServer:
-    """Serves `files`; `cut` names those whose connection ends, or stalls, in the middle."""
+    """Serves `files`; `cut` names those whose connection ends or stalls halfway."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -94,7 +94,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mat(**arrays: list[int]) -> bytes:
-    """As the official files have them: rows of doubles and bytes, counted from 1."""
+    """Like the official files: rows of doubles and bytes, numbered from 1."""
     buffer = io.BytesIO()
     savemat(buffer, {name: np.array([values], dtype=np.uint8) for name, values in arrays.items()})
     return buffer.getvalue()
@@ -102,7 +102,7 @@ def mat(**arrays: list[int]) -> bytes:
 
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
-    """12 photos: 4 in each split, of the classes 1, 2, 3 and 102."""
+    """12 images: 4 per split, of the classes 1, 2, 3 and 102."""
     serving = LoopbackServer()
     serving.pack({f"jpg/image_{n:05d}.jpg": b"photo %d" % n for n in range(1, PHOTOS + 1)})
     serving.files |= {
@@ -115,7 +115,7 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture
 def get(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ImageDataset]:
-    """`get(root, url=..., md5=..., progress=...)`: what is served now, but for the changes."""
+    """`get(root, url=..., md5=..., progress=...)`: list the served files, with these changes."""
 
     monkeypatch.setattr(flowers102, "N_IMAGES", PHOTOS)
 
@@ -133,5 +133,5 @@ def get(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 @pytest.fixture(scope="session")
 def names() -> Callable[[Path], set[str]]:
-    """`names(root)`: what lies there but for the lock and what the cache's list says of it."""
+    """`names(root)`: names in the folder, without the lock and meta.json."""
     return lambda root: {path.name for path in root.iterdir()} - {".lock", "meta.json"}

@@ -1,4 +1,4 @@
-"""Fetching over networks that fail in every way: a half file is never taken for a whole one."""
+"""Downloads over failing networks: a partial file never counts as complete."""
 
 import socket
 import threading
@@ -30,7 +30,7 @@ def test_a_connection_that_ends_in_the_middle_leaves_nothing_half_done(
     assert len(get(tmp_path).splits["train"]) == 4
 
 
-def test_what_a_killed_process_left_is_not_taken_for_done(
+def test_leftovers_of_a_killed_process_do_not_count_as_complete(
     tmp_path: Path, server: Any, get: Get, names: Names
 ) -> None:
     (tmp_path / f".{ARCHIVE}.part").write_bytes(server.files[ARCHIVE][:50])
@@ -48,7 +48,7 @@ def test_another_file_than_expected(
     expected = server.md5()
     server.files[ARCHIVE] = b"<html>please log in</html>"
     message = refusal(lambda: get(tmp_path, md5=expected))
-    assert f"{ARCHIVE} is not the file it should be" in message
+    assert f"{ARCHIVE}: MD5 is " in message
     assert expected[ARCHIVE] in message
     assert names(tmp_path) == {LABELS, SPLIT_IDS}
 
@@ -71,7 +71,7 @@ def test_two_at_once_fetch_once(tmp_path: Path, server: Any, get: Get) -> None:
     first = get(tmp_path, progress=start_other)
     other.join(10)
     assert second == [first]
-    assert said == ["waiting for another process that fetches the same files"]
+    assert said == ["waiting for another process to fetch the same files"]
     assert set(server.asked.values()) == {1}
 
 
@@ -96,7 +96,7 @@ def test_a_server_without_the_file(tmp_path: Path, server: Any, refusal: Refusal
     expected = server.md5()
     del server.files[ARCHIVE]
     message = refusal(lambda: get(tmp_path, md5=expected))
-    assert "the server says 404 Not Found" in message
+    assert "the server responded 404 Not Found" in message
     no_way_on(message, tmp_path)
 
 
@@ -129,9 +129,9 @@ def test_a_name_server_that_does_not_answer(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: silence.wait(20))
     message = refusal(lambda: get(tmp_path, url="http://flowers.invalid"))
     silence.set()
-    assert "no answer within" in message
+    assert "no response within" in message
 
 
-def test_an_address_that_is_none(tmp_path: Path, refusal: Refusal, get: Get) -> None:
+def test_an_invalid_url_is_refused(tmp_path: Path, refusal: Refusal, get: Get) -> None:
     message = refusal(lambda: get(tmp_path, url="file:///etc"))
     assert "data.url=file:///etc: must start with http" in message

@@ -1,4 +1,4 @@
-"""The source against the official files, in miniature and themselves, and against torchvision."""
+"""The source on small and on official files, compared with torchvision."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def test_a_wrong_file_put_there_is_named_and_kept(
     tmp_path: Path, name: str, refusal: Refusal, get: Get
 ) -> None:
     (tmp_path / name).write_bytes(b"half of it")
-    assert f"{tmp_path / name} is not the official file" in refusal(lambda: get(tmp_path))
+    assert f"{tmp_path / name}: not the official file" in refusal(lambda: get(tmp_path))
     assert (tmp_path / name).read_bytes() == b"half of it"
 
 
@@ -65,10 +65,10 @@ def test_a_folder_that_somebody_unpacked_in_part_is_named(
     (tmp_path / "jpg" / "image_00004.jpg").write_bytes(b"")
     (tmp_path / "jpg" / "other.jpg").write_bytes(b"x")
     message = refusal(lambda: get(tmp_path))
-    assert f"{tmp_path / 'jpg'} holds 10 of 12 photos: remove the folder" in message
+    assert f"{tmp_path / 'jpg'}: has only 10 of 12 images; complete the folder" in message
 
 
-def test_a_place_that_cannot_be_used(tmp_path: Path, refusal: Refusal, get: Get) -> None:
+def test_an_unusable_root_is_refused(tmp_path: Path, refusal: Refusal, get: Get) -> None:
     (tmp_path / "file").touch()
     message = refusal(lambda: get(tmp_path / "file"))
     assert message.startswith(f"data.root: cannot use {tmp_path / 'file'} for Flowers-102")
@@ -76,7 +76,7 @@ def test_a_place_that_cannot_be_used(tmp_path: Path, refusal: Refusal, get: Get)
 
 @pytest.fixture
 def complete(tmp_path: Path, shared_folder: Callable[[str], Path]) -> Path:
-    """The official label files, with stand-ins for the photos, in torchvision's folder."""
+    """The official label files with placeholder images, in torchvision's folder."""
     official = shared_folder("data/flowers102-official")
     root = tmp_path / "flowers-102"
     (root / "jpg").mkdir(parents=True)

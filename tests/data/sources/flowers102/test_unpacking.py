@@ -1,4 +1,4 @@
-"""Unpacking archives that are not what they should be, and a process that is interrupted in it."""
+"""Unpack unsafe and incomplete archives, and resume an interrupted unpacking."""
 
 import tarfile
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Names = Callable[[Path], set[str]]
 Refusal = Callable[[Callable[[], object]], str]
 
 
-def test_an_interrupted_unpacking_goes_on_without_fetching_again(
+def test_an_interrupted_unpacking_resumes_without_fetching_again(
     tmp_path: Path, server: Any, get: Get, names: Names
 ) -> None:
     def interrupt(description: str, done: int, _total: int | None) -> None:
@@ -64,15 +64,15 @@ def test_an_entry_that_leads_out_is_refused(
         monkeypatch.delattr(tarfile, "data_filter", raising=False)
     server.pack(*contents)
     root = tmp_path / "flowers102"
-    assert "is not to be trusted" in refusal(lambda: get(root))
+    assert "not safe to unpack" in refusal(lambda: get(root))
     assert names(root) == {ARCHIVE, LABELS, SPLIT_IDS}
     assert names(tmp_path) == {"flowers102"}
     assert not Path("/tmp/flowertune-escaped.jpg").exists()
 
 
-def test_an_archive_short_of_photos(
+def test_an_archive_with_missing_images_is_refused(
     tmp_path: Path, server: Any, refusal: Refusal, get: Get, names: Names
 ) -> None:
     server.pack({f"jpg/image_{n:05d}.jpg": b"x" for n in range(1, 12)})
-    assert "holds 11 of 12 photos" in refusal(lambda: get(tmp_path))
+    assert "has only 11 of 12 images" in refusal(lambda: get(tmp_path))
     assert "jpg" not in names(tmp_path)

@@ -1,4 +1,4 @@
-"""The built-in flowers: the same everywhere, different where they should be, drawn once."""
+"""The synthetic flowers: reproducible, all different, and generated once."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ from flowertune.errors import UsageError
 
 
 def ignore(description: str, done: int, total: int | None) -> None:
-    """Progress that nobody looks at."""
+    """Progress that is ignored."""
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     )
 
 
-def test_flowers_that_were_drawn_before_are_found() -> None:
-    """Their folder's name is made of what is drawn, and not of how the code spells it."""
+def test_flowers_from_an_earlier_version_are_found() -> None:
+    """The folder's name depends on the settings, not on the spelling of fields in the code."""
     folder = dataset.dataset_folder(Path("cache"), counts={"train": 4, "val": 2, "test": 2}, seed=0)
     assert folder.name == "29f2080bdbf0bcbb"
 
@@ -54,14 +54,14 @@ def test_counts_labels_and_words(flowers: ImageDataset) -> None:
     assert "train 2, val 1, test 3" in flowers.protocol
 
 
-def test_a_split_of_none_is_absent(tmp_path: Path) -> None:
+def test_an_empty_split_is_absent(tmp_path: Path) -> None:
     flowers = dataset.list_images(
         tmp_path, counts={"train": 1, "val": 1, "test": 0}, seed=0, progress=ignore
     )
     assert set(flowers.splits) == {"train", "val"}
 
 
-def test_every_picture_is_another_one(flowers: ImageDataset) -> None:
+def test_all_images_differ(flowers: ImageDataset) -> None:
     paths = [path for split in flowers.splits.values() for path in split.paths]
     pixels = {Image.open(path).tobytes() for path in paths}
     assert len(pixels) == len(paths)
@@ -105,7 +105,7 @@ def test_a_second_call_draws_nothing(flowers: ImageDataset) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in again.splits["test"].paths}
 
 
-def test_an_interrupted_drawing_leaves_no_half_set(
+def test_an_interrupted_run_leaves_no_partial_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = 0
@@ -151,7 +151,7 @@ def lose(flowers: ImageDataset) -> None:
 
 
 def doubt(flowers: ImageDataset) -> None:
-    """A checksum, where the picture is whole."""
+    """Damage a checksum, but not its image."""
     file = flowers.root / "meta.json"
     file.write_text(file.read_text().replace('0001.png": ', '0001.png": 1', 1))
 
@@ -161,7 +161,7 @@ def lose_the_checksums(flowers: ImageDataset) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, cut, lose, doubt, lose_the_checksums])
-def test_a_damaged_set_is_drawn_anew(
+def test_a_damaged_set_is_generated_again(
     tmp_path: Path, damage: Callable[[ImageDataset], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "SPECIES", dict(list(dataset.SPECIES.items())[:3]))
@@ -173,13 +173,13 @@ def test_a_damaged_set_is_drawn_anew(
     again = dataset.list_images(
         tmp_path, counts=counts, seed=0, progress=lambda text, *_: said.append(text)
     )
-    assert said == ["drawing flowers"] * 6
+    assert said == ["generating flowers"] * 6
     assert again == flowers
     assert contents(again) == before
     assert (flowers.root / "meta.json").read_text() == meta
 
 
-def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
+def test_waiting_for_another_process_is_reported(tmp_path: Path) -> None:
     flowers = dataset.list_images(
         tmp_path, counts={"train": 1, "val": 0, "test": 0}, seed=0, progress=ignore
     )
@@ -195,15 +195,15 @@ def test_who_waits_for_another_process_says_so(tmp_path: Path) -> None:
     dataset.list_images(
         tmp_path, counts={"train": 1, "val": 0, "test": 0}, seed=0, progress=progress
     )
-    assert said[0] == "waiting for another process that draws the flowers"
+    assert said[0] == "waiting for another process to generate the flowers"
 
 
-def test_too_little_space_is_said_before_drawing(
+def test_too_little_space_is_reported_before_generating(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(UsageError, match=rf"takes 983.0 kB in {tmp_path}.*FLOWERTUNE_CACHE"):
+    with pytest.raises(UsageError, match=rf"{tmp_path}: .* needs 983.0 kB.*FLOWERTUNE_CACHE"):
         dataset.list_images(
             tmp_path, counts={"train": 2, "val": 1, "test": 1}, seed=0, progress=ignore
         )

@@ -1,4 +1,4 @@
-"""What the built-in flowers are: species, their attributes, pictures and captions."""
+"""Species of the synthetic flowers, their attributes, images and captions."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_species_are_distinguishable_and_have_close_neighbors() -> None:
         min(differences(one, other) for other in SPECIES.values() if other is not one)
         for one in SPECIES.values()
     ]
-    assert max(nearest) <= 2  # fine-grained: nobody stands alone
+    assert max(nearest) <= 2  # fine-grained: every species has a close neighbor
     for name in ("petals", "shape", "color", "pattern", "center", "center_color", "growth"):
         assert len({getattr(attributes, name) for attributes in SPECIES.values()}) >= 3, name
 
@@ -41,11 +41,11 @@ def test_pretraining_never_draws_a_species() -> None:
     rng = np.random.default_rng(0)
     drawn = [sample_attributes(rng, HELD_OUT) for _ in range(20_000)]
     assert not {attributes.main for attributes in drawn} & HELD_OUT
-    # The test could fail: without the exclusion, combinations as rare as these do come out.
+    # Without the exclusion, combinations as rare as these are drawn, so the test could fail.
     some = frozenset(attributes.main for attributes in drawn[:2000])
     assert {sample_attributes(rng, frozenset()).main for _ in range(2000)} & some
     assert not {sample_attributes(rng, some).main for _ in range(2000)} & some
-    # Every value of every attribute is seen in pretraining, those of the species included.
+    # Pretraining sees every value of every attribute, including those of the species.
     for index, values in enumerate(VALUES.values()):
         assert {astuple(attributes)[index] for attributes in drawn} == set(values)
 

@@ -1,9 +1,8 @@
-"""Draw one flower with NumPy alone onto a float32 canvas (3, H, W) of values in [0, 1].
+"""Draw one flower with NumPy onto a float32 canvas (3, H, W) with values in [0, 1].
 
-Every edge comes from a distance in pixels, so that it is anti-aliased without supersampling. The
-petals are one petal folded around the center (the angle modulo a sector), which makes the cost of
-twelve petals that of one. Colors are the first axis: NumPy is several times slower at a last axis
-of three.
+Every edge is computed from a distance in pixels, so it is anti-aliased without supersampling. The
+petals are one petal folded around the center (the angle modulo a sector), so twelve petals cost as
+much as one. Colors are the first axis: NumPy is several times slower with a last axis of three.
 """
 
 import math
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from flowertune.data.sources.synthetic.species import Attributes
 
 Floats = npt.NDArray[np.float32]
-Colors = tuple[Floats, Floats, Floats]  # (3, 1, 1) of petals, of their pattern and of the center
+Colors = tuple[Floats, Floats, Floats]  # petals, their pattern and the center, each (3, 1, 1)
 
 _STEPS = 256  # resolution of a petal's outline along its length
 _REACH = 1.25  # the outline tables end this far out, in petal lengths
@@ -24,9 +23,9 @@ _REACH = 1.25  # the outline tables end this far out, in petal lengths
 
 @dataclass(frozen=True)
 class Pose:
-    """Position and direction of a flower: pixels and radians.
+    """Position and direction of a flower, in pixels and radians.
 
-    `tilt` squeezes it across the direction `axis`; 1 is seen from straight in front.
+    `tilt` squeezes the flower across the direction `axis`; 1 is a view from the front.
     """
 
     x: float
@@ -38,7 +37,7 @@ class Pose:
 
 
 def _half_width(shape: str, along: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Half the width of a petal, relative to its widest, at each distance from the center."""
+    """Return half the width of a petal at each distance from the center, relative to its widest."""
     inside = np.clip(along, 0.0, 1.0)
     if shape == "oval":
         width = 0.72 * np.sqrt(4 * inside * (1 - inside))
@@ -52,24 +51,24 @@ def _half_width(shape: str, along: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
         widest = 0.68 if shape == "notched" else 0.6
         tip = np.clip(1 - (np.maximum(inside - widest, 0) / (1 - widest)) ** 2, 0, 1)
         width = np.sin(np.minimum(inside / widest, 1) * math.pi / 2) ** 0.8 * np.sqrt(tip)
-    # Beyond the tip the "width" falls below zero, so that distances go on growing.
+    # Beyond the tip the "width" is negative, so that distances keep growing.
     return np.where(along > 1, 1 - along, width)
 
 
 @cache
 def _outline(shape: str, petals: int) -> tuple[Floats, Floats]:
-    """Tables of half the width, and of what turns a sideways gap into a distance (1 / slope)."""
+    """Return tables of half the width, and of the factor from a sideways gap to a distance."""
     along = np.linspace(0.0, _REACH, _STEPS)
     widest = min(0.5, 0.66 * math.tan(math.pi / petals))
     width = widest * _half_width(shape, along)
     slope = np.gradient(width, along)
-    # The slope at the very tip is infinite for blunt petals; beyond 6 the edge is sharp anyway.
+    # Blunt petals have an infinite slope at the tip; beyond 6 the edge is sharp anyway.
     gentle = np.clip(slope, -6, 6)
     return width.astype(np.float32), (1 / np.sqrt(1 + gentle**2)).astype(np.float32)
 
 
 def paint(area: Floats, rgb: Floats, cover: Floats) -> None:
-    """Cover `area` (3, h, w) in place with a color, as far as `cover` (h, w) says."""
+    """Blend a color into `area` (3, h, w) in place, with the weights `cover` (h, w)."""
     difference = rgb - area
     difference *= cover
     area += difference
@@ -83,7 +82,7 @@ def draw_flower(
     light: float,
     rng: np.random.Generator,
 ) -> None:
-    """Paint one flower over `canvas` in place; the light comes from the direction `light`."""
+    """Paint one flower over `canvas` in place; `light` is the direction of the light."""
     height, width = canvas.shape[1:]
     reach = pose.radius * 1.2 + 1
     left, right = max(int(pose.x - reach), 0), min(int(pose.x + reach) + 2, width)
@@ -98,7 +97,7 @@ def draw_flower(
     radius = np.sqrt(u * u + v * v)
     angle = np.arctan2(v, u) + np.float32(pose.turn + 2 * math.pi)
 
-    # A soft shadow on what lies behind lifts the flower off the background.
+    # A soft shadow sets the flower off from the background.
     area *= 1 - 0.3 * (1.6 - 1.3 * radius).clip(0, 1)
     pixel = np.float32(pose.radius * (0.5 + 0.5 * pose.tilt))
     petals = _petals(attributes, colors, radius, angle, pixel, light, rng)
@@ -115,7 +114,7 @@ def _petals(
     light: float,
     rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
-    """Color (3, h, w) and coverage (h, w) of all petals."""
+    """Return color (3, h, w) and coverage (h, w) of all petals."""
     count = attributes.petals
     sector = np.float32(2 * math.pi / count)
     turns = angle / sector
@@ -150,7 +149,7 @@ def _petals(
 def _pattern(
     pattern: str, along: Floats, side: Floats, across: Floats, distance: Floats, pixel: np.float32
 ) -> Floats:
-    """Share of the second color (h, w)."""
+    """Return the weight of the second color (h, w)."""
     mask: Floats
     if pattern == "rimmed":
         mask = (0.085 - distance) * pixel + 0.5
@@ -175,7 +174,7 @@ def _center(
     angle: Floats,
     pixel: np.float32,
 ) -> list[tuple[Floats, Floats]]:
-    """Layers of color and coverage, lowest first."""
+    """Return layers of color and coverage, lowest first."""
     size = 0.3 if attributes.center_size == "large" else 0.18
     color = colors[2]
     if attributes.center == "disc":

@@ -1,4 +1,4 @@
-"""Draw a plant: background, leaves, flowers, things in front of them, the camera."""
+"""Draw a plant: background, leaves, flowers, a leaf in front of them, and camera effects."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from flowertune.data.sources.synthetic.flower import Colors, Floats, Pose, draw_flower, paint
 from flowertune.data.sources.synthetic.species import Attributes, sample_attributes
 
-DRAWING_VERSION = 1  # raise it whenever the same seed would give other pixels
+DRAWING_VERSION = 1  # increment it whenever the same seed gives different pixels
 SIZE = 64
 _BACKGROUNDS = (
     ((0.16, 0.30, 0.12), (0.44, 0.58, 0.28)),  # meadow
@@ -41,7 +41,7 @@ _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 @dataclass(frozen=True)
 class Conditions:
-    """Photo conditions. Ranges are (least, most); light and colors are factors on [0, 1]."""
+    """Photo conditions. Ranges are (least, most); light and colors scale values in [0, 1]."""
 
     size: float  # factor on the flowers' radius: how near the camera is
     spread: float  # how far a plant's colors are from the named ones
@@ -49,13 +49,13 @@ class Conditions:
     hidden: float  # probability of a leaf in front
     brightness: tuple[float, float]
     cast: tuple[float, float, float]  # the light's color
-    blur: tuple[int, int]  # index into the blurs; the upper one is excluded
+    blur: tuple[int, int]  # range of indices into _BLURS, excluding the upper one
     noise: tuple[float, float]  # standard deviation
 
 
-# The downstream task: in the wild, towards the evening, in low warm light and with more in front.
-# This gap is what is left to learn for adapters: without it the tiny CLIP's frozen features would
-# be nearly as good as they can become.
+# The downstream task: outdoors in the evening, in low warm light and with more leaves in front.
+# This gap leaves something for adapters to learn: without it the tiny CLIP's frozen features would
+# be nearly as good as possible.
 EVENING = Conditions(
     size=1.0,
     spread=0.07,
@@ -69,7 +69,7 @@ EVENING = Conditions(
 
 
 def _smoothing(cells: int, sigma: float) -> Floats:
-    """(SIZE, cells): each pixel row as a Gaussian mixture of `cells` rows, `sigma` rows wide."""
+    """Return (SIZE, cells) weights: each pixel row mixes `cells` rows by a Gaussian of `sigma`."""
     position = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
     weights = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / sigma) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
@@ -83,9 +83,9 @@ _BLURS = [_smoothing(SIZE, sigma) for sigma in np.linspace(0.25, 1.5, 16)]
 def draw_picture(
     attributes: Attributes, conditions: Conditions, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Draw a photo-like picture (64, 64, 3) uint8 of a plant with these attributes.
+    """Draw a photo-like image (64, 64, 3) uint8 of a plant with these attributes.
 
-    All else comes from `rng`: pose, size, light, background, what hides the flower, blur and noise.
+    Everything else comes from `rng`: pose, size, light, background, occlusion, blur and noise.
     """
     canvas = _background(rng)
     light = rng.uniform(0, 2 * math.pi)
@@ -100,7 +100,7 @@ def draw_picture(
     for pose in poses:
         draw_flower(canvas, attributes, colors, pose, light, rng)
     if rng.random() < conditions.hidden:
-        # In front of the plant: a blade that starts outside and reaches into the picture.
+        # A leaf in front of the plant that reaches into the image from outside.
         side = rng.uniform(0, 2 * math.pi)
         outside = 32 + 30 * np.array([math.cos(side), math.sin(side)])
         _leaf(canvas, outside, rng.uniform(14, 26), _vary_color(_LEAF, rng, 0.1), rng)
@@ -108,7 +108,7 @@ def draw_picture(
 
 
 def _vary_color(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
-    """Draw the color (3, 1, 1) of one plant: a little off the named one, as no two are the same."""
+    """Draw the color (3, 1, 1) of one plant: a random variation of the named color."""
     shift = rng.standard_normal(4, dtype=np.float32) * spread
     color: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
     return color.clip(0.02, 1.0)[:, None, None]
@@ -141,7 +141,7 @@ def _plant_colors(attributes: Attributes, spread: float, rng: np.random.Generato
 
 
 def _poses(growth: str, near: float, rng: np.random.Generator) -> list[Pose]:
-    """Draw the poses of one plant's flowers, those behind first."""
+    """Draw the poses of one plant's flowers, from back to front."""
     axis, turn = rng.uniform(0, 2 * math.pi, 2).tolist()
     tilt = rng.uniform(0.62, 1.0)
     x, y = rng.uniform(24.5, 38.5, 2).tolist()
@@ -218,7 +218,7 @@ def _leaf(
 
 
 def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:
-    """Draw another plant's flower, mostly outside the picture."""
+    """Draw another plant's flower, mostly outside the image."""
     other = sample_attributes(rng, frozenset())
     side = rng.uniform(0, 2 * math.pi)
     radius = rng.uniform(8, 15)

@@ -1,7 +1,7 @@
-"""Attributes of a flower, sentences about them, and the species: five families of four.
+"""Attributes of flowers, sentences about them, and the species: five families of four.
 
-Within a family a species differs from the next in one or two attributes, so that a model has to
-look at petals and centers and not at color alone. The names are invented.
+Species of a family differ from the next in one or two attributes, so a model has to look at petals
+and centers, not only at color. The names are invented.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ Looks = tuple[int, str, str, str, str, str]
 
 @dataclass(frozen=True)
 class Attributes:
-    """Attributes that a species fixes. `second_color` is None for plain petals, and only then."""
+    """Attributes of a species. `second_color` is None for plain petals, and only then."""
 
     petals: int
     shape: str
@@ -61,10 +61,10 @@ class Attributes:
 
     @property
     def main(self) -> Looks:
-        """Attributes that tell species apart at sight. Pretraining leaves these combinations out.
+        """Attributes that distinguish species at first sight. Pretraining skips these combinations.
 
-        Coarser than the whole on purpose: a flower that differs from a species only in its second
-        color or in the kind and size of its center counts as that species and is left out too.
+        Coarser than all attributes on purpose: a flower that differs from a species only in its
+        second color or in the kind and size of its center counts as that species and is skipped.
         """
         looks = (self.petals, self.shape, self.color, self.pattern)
         return (*looks, self.center_color, self.growth)
@@ -92,7 +92,7 @@ def _with_article(phrase: str) -> str:
 
 
 def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
-    """Write a sentence that states `parts` (keys of PARTS) of a flower and nothing else."""
+    """Write a sentence that states only the `parts` (keys of PARTS) of a flower."""
     flower = f"{attributes.color} flower" if "color" in parts else "flower"
     petals = []
     if "petals" in parts:
@@ -123,11 +123,11 @@ def sentence(attributes: Attributes, parts: frozenset[str]) -> str:
 
 
 def description(attributes: Attributes) -> str:
-    """Describe every attribute in one line, in the words of the captions."""
+    """Describe all attributes in one line, worded like the captions."""
     return sentence(attributes, frozenset(PARTS))
 
 
-# name: the fields of Attributes in their order; "-" is None
+# name: the fields of Attributes, in order; "-" is None
 _TABLE = """
 # Stars: pink, alone; count, shape and rim differ.
 dawn star:   5  pointed pink   plain   -      disc    small yellow alone

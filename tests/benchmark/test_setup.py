@@ -1,4 +1,4 @@
-"""A training made ready for timing is the one that would be trained."""
+"""A benchmark sets up the same training as train."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from flowertune.report.console.run import ConsoleReporter
 @pytest.mark.usefixtures("rehearsing")
 @pytest.mark.parametrize("word", ["auto", "device", "stream"])
 @pytest.mark.parametrize("augmentation", ["basic", "none"])
-def test_its_pixels_lie_where_all_pixels_of_a_training_would(
+def test_residency_is_decided_like_in_a_training(
     word: str,
     augmentation: str,
     compose: Callable[..., Config],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The test photos' too, of which the rehearsal has none; and asked once, for all together."""
+    """The test images count although a benchmark has none; decided once for all splits."""
     asked = []
 
     def are_resident(residency: str, total: int, device: torch.device) -> bool:

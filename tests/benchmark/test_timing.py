@@ -1,4 +1,4 @@
-"""What is counted and timed, against formulas by hand."""
+"""Operation counts and timings against formulas."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "MAX_CALLS", 2)
 
 
-def test_operations_of_a_forward_pass_are_those_of_the_formula() -> None:
+def test_operations_of_a_forward_pass() -> None:
     batch, layers, width, tokens, embedding = 3, 4, 128, 1 + 8 * 8, 128
     patches = 2 * 8 * 8 * width * (3 * 8 * 8)
     one_token = 2 * (2 * width * width + 2 * tokens * width + 2 * width * (4 * width))
@@ -37,7 +37,7 @@ def test_operations_of_a_forward_pass_are_those_of_the_formula() -> None:
     assert counted == batch * by_hand
 
 
-def test_operations_of_our_lora_layer_count_forward_and_backward() -> None:
+def test_operations_of_a_lora_layer_forward_and_backward() -> None:
     rows, into, out, rank = 7, 10, 6, 3
     x = torch.randn(rows, into, requires_grad=True)
     w, bias = torch.randn(out, into), torch.randn(out)
@@ -65,14 +65,14 @@ def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
 
 
 @pytest.mark.usefixtures("two_calls")
-def test_the_first_calls_do_not_count() -> None:
+def test_warm_up_calls_are_not_timed() -> None:
     calls: list[None] = []
     (measured,) = timing.timeit([lambda: calls.append(None)], CPU, 8)
     assert len(calls) == timing.WARM_UP + 2
     assert len(measured.seconds) == 2
 
 
-def test_a_rate_is_that_of_the_median() -> None:
+def test_the_rate_is_at_the_median() -> None:
     measured = timing.Timing((4.0, 1.0, 2.0), 10).to_dict()
     assert measured["seconds"] == {"median": 2.0, "least": 1.0, "most": 4.0}
     assert (measured["photos"], measured["photos_per_second"]) == (10, 5.0)
@@ -87,7 +87,7 @@ def test_a_matrix_product_has_a_rate(precision: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
-def test_peak_memory_rises_by_what_is_used() -> None:
+def test_peak_memory_grows_with_an_allocation() -> None:
     before = timing.peak_memory(CPU)["bytes"]
     held = torch.ones((before + 2**26) // 4)  # more than there ever was
     assert timing.peak_memory(CPU)["bytes"] - before >= 2**26
@@ -95,21 +95,21 @@ def test_peak_memory_rises_by_what_is_used() -> None:
 
 
 @pytest.mark.usefixtures("two_calls")
-def test_pieces_that_are_compared_are_called_in_turn() -> None:
+def test_compared_actions_alternate() -> None:
     calls: list[str] = []
     both = timing.timeit([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
     assert calls == ["a", "b"] * (timing.WARM_UP + 2)
     assert [len(one.seconds) for one in both] == [2, 2]
 
 
-def test_a_process_is_timed_to_its_line(tmp_path: Path) -> None:
+def test_a_process_is_timed_until_it_prints_the_line(tmp_path: Path) -> None:
     program = "print('before'); print('now', flush=True); import time; time.sleep(0.01)"
     seconds = timing.seconds_to_line([sys.executable, "-c", program], "now", tmp_path / "log")
     assert seconds > 0
 
 
-def test_a_process_that_fails_first_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="ended before it: ValueError: no such thing"):
+def test_a_process_that_fails_earlier_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="before its first step: ValueError: no such thing"):
         timing.seconds_to_line(
             [sys.executable, "-c", "raise ValueError('no such thing')"], "now", tmp_path / "log"
         )

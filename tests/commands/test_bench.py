@@ -1,4 +1,4 @@
-"""What is timed after what, and when a benchmark is none."""
+"""Order of the timed steps, and steps that are not finite."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts(
+def test_steps_alternate_unless_images_are_streamed(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "MIN_CALLS", 2)
@@ -31,12 +31,12 @@ def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts
 
 @pytest.mark.usefixtures("rehearsing")
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_steps_that_are_not_finite_are_no_benchmark(
+def test_steps_that_are_not_finite_are_an_error(
     asynchronous: bool,
     compose: Callable[..., Config],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the host waits for each step, and where it only queues them, as a GPU's does."""
+    """If the host waits for each step, and if it only queues them like on a GPU."""
     monkeypatch.setattr(timing, "MIN_CALLS", 2)
     monkeypatch.setattr(timing, "MAX_CALLS", 2)
     monkeypatch.setattr(Compute, "asynchronous", asynchronous)

@@ -1,4 +1,4 @@
-"""`flowertune data`: what a person types, reads and gets back."""
+"""`flowertune data`: output and exit codes."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes; 10 photos each to split, no two alike."""
+    """Two classes with 10 different images each."""
     rng = np.random.default_rng(0)
     for name in ("daisy", "rose"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -46,15 +46,15 @@ def photos(tmp_path: Path) -> Path:
 
 
 class BegunError(Exception):
-    """A training would begin now."""
+    """Raised where a training would start."""
 
 
 @pytest.mark.parametrize("method", ["mixup", "linear_probe"])
-def test_a_training_decodes_nothing_that_was_prepared(
+def test_a_training_uses_the_prepared_cache(
     method: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """With the training form and without."""
+    """With and without pixels for augmentation."""
     words = (*SMALL, f"method={method}")
     assert cli.main(["data", "prepare", *words]) == 0
     first = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     assert len(stores) == 3
     for entry in stores:
         assert f"\n  {entry.paths[0]}\n" in first
-    assert "train: 40 photos, " in first
+    assert "train: 40 images, " in first
     assert first.count("decoded now") == 3
 
     def decode(*_: object) -> None:
@@ -75,7 +75,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
     for each in list_entries(cache):
         os.utime(each.paths[0], (1000, 1000))
     assert cli.main(["data", "prepare", *words]) == 0
-    assert capsys.readouterr().out.count("was there already") == 3
+    assert capsys.readouterr().out.count("already in the cache") == 3
     assert min(each.last_used for each in list_entries(cache)) > 1000  # the synthetic flowers too
 
     monkeypatch.setattr(train, "open_run", begin)  # all photos are there by then
@@ -86,7 +86,7 @@ def test_a_training_decodes_nothing_that_was_prepared(
         cli.main(["train", *words])
 
 
-def test_what_is_wrong_with_photos_is_printed_and_is_exit_code_1(
+def test_findings_are_printed_and_exit_with_1(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["data", "check", "data=folder", f"data.root={photos}", "data.shots=1"]
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_photos_is_printed_and_is_exit_code_1(
     assert "no problems found" not in lines
 
 
-def test_json_has_stdout_alone(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdout_has_only_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("daisy", "rose"):
         copy = (photos / "daisy" / "0.png").read_bytes()
         (photos / name / "new\nline.jpg").write_bytes(copy)
@@ -122,9 +122,7 @@ def test_json_has_stdout_alone(photos: Path, capsys: pytest.CaptureFixture[str])
     assert "decoding images (22)" in printed.err
 
 
-def test_photos_that_are_not_there_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", "data=folder", f"data.root={tmp_path / 'no'}"]) == 2
     error = capsys.readouterr().err
     assert error == f"flowertune data check: data.root: {tmp_path / 'no'} does not exist\n"
@@ -133,7 +131,7 @@ def test_photos_that_are_not_there_are_refused(
 
 @pytest.fixture
 def filled(cache: Path) -> Path:
-    """Features of 100 days ago, 10 days ago, and now; nothing reads them."""
+    """Cached features from 100 days ago, 10 days ago, and now."""
     for number, days in enumerate((0, 10, 100)):
         path = cache / "features" / f"{number:032x}"
         path.mkdir(parents=True)
@@ -143,7 +141,7 @@ def filled(cache: Path) -> Path:
     return cache
 
 
-def test_the_cache_is_listed_longest_unused_first(
+def test_the_cache_is_listed_least_recently_used_first(
     filled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["data", "cache", "list"]) == 0
@@ -180,11 +178,11 @@ class Terminal(io.StringIO):
         (["data=folder", "--yes"], None, 2, 3),
     ],
 )
-def test_nothing_is_removed_that_was_not_agreed_to(
+def test_nothing_is_deleted_without_consent(
     words: list[str], answer: str | None, exit_code: int, left: int, filled: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """`answer` is what is typed on a terminal, None where there is none."""
+    """`answer` is typed on a terminal; None without a terminal."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n") if answer is None else Terminal(answer))
     assert cli.main(["data", "cache", "clear", *words]) == exit_code
     assert len(list_entries(filled)) == left
@@ -196,7 +194,7 @@ def test_nothing_is_removed_that_was_not_agreed_to(
         assert "3 entries, 4.5 MB in" in printed.out  # what the question is about
 
 
-def test_what_has_to_stay_is_said_and_is_exit_code_1(
+def test_entries_that_cannot_be_deleted_are_listed_and_exit_with_1(
     filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rename = Path.rename
@@ -210,6 +208,6 @@ def test_what_has_to_stay_is_said_and_is_exit_code_1(
     assert cli.main(["data", "cache", "clear", "--yes"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "left: features, damaged: cannot be deleted: Permission denied",
-        "removed: 2 entries, 3.0 MB",
+        "not deleted: features, damaged: cannot be deleted: Permission denied",
+        "deleted: 2 entries, 3.0 MB",
     ]

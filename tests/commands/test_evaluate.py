@@ -1,4 +1,4 @@
-"""`flowertune evaluate`: a run's own numbers again, and those on photos with other classes."""
+"""`flowertune evaluate`: on the images of the run and on other datasets."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quiet_commands")
 
 @pytest.fixture
 def evaluate(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """`evaluate(run, words...)`: what it prints as JSON, and nothing else is on stdout."""
+    """`evaluate(run, words...)`: the JSON on stdout."""
 
     def evaluate(run: Path, *words: str) -> Any:
         capsys.readouterr()
@@ -35,7 +35,7 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def test_every_kind_of_model_gives_the_runs_own_numbers_to_the_bit(
+def test_every_kind_of_model_reproduces_its_results_bit_for_bit(
     kind: str, run_of: Callable[[str], Path], evaluate: Callable[..., Any], tmp_path: Path
 ) -> None:
     run, file = run_of(kind), tmp_path / "answers.csv"
@@ -51,17 +51,17 @@ def test_every_kind_of_model_gives_the_runs_own_numbers_to_the_bit(
     assert file.read_bytes() == tables[0] + b"".join(without_header[1:])
 
 
-def test_by_default_it_is_the_test_photos(lora: Path, evaluate: Callable[..., Any]) -> None:
+def test_the_default_is_the_test_split(lora: Path, evaluate: Callable[..., Any]) -> None:
     assert evaluate(lora)["splits"].keys() == {"test"}
     assert evaluate(lora)["splits"]["test"]["trained_on"] == 0
     train = evaluate(lora, "split=train")["splits"]["train"]
     assert train["trained_on"] == train["n"] == 40
 
 
-def test_classes_are_matched_by_name_and_others_are_counted_apart(
+def test_classes_are_matched_by_name_and_unknown_ones_counted_separately(
     lora: Path, drawn: Path, evaluate: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """The metrics are those of a plain count over the rows of classes that the run knows."""
+    """The metrics equal counts over the rows of known classes."""
     known = sorted(path.name for path in (drawn / "test").iterdir())
     for name in known[3:6]:
         shutil.copytree(drawn / "test" / name, tmp_path / "photos" / name)
@@ -90,7 +90,7 @@ def test_classes_are_matched_by_name_and_others_are_counted_apart(
             assert row["prediction"] == its_own[row["path"]]["prediction"]
 
 
-def test_a_class_is_known_however_its_accents_are_written(
+def test_class_names_match_in_any_unicode_form(
     lora: Path, drawn: Path, evaluate: Callable[..., Any], tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(lora, tmp_path / "run"))
@@ -107,7 +107,7 @@ def test_a_class_is_known_however_its_accents_are_written(
     assert evaluate(run, *words, "split=test")["splits"] == {"test": measured}
 
 
-def test_the_table_says_what_the_numbers_leave_out(
+def test_the_output_lists_missing_and_unknown_classes(
     lora: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -127,18 +127,22 @@ def test_the_table_says_what_the_numbers_leave_out(
     ("words", "message"),
     [
         (["split=tets"], "split=tets: must be one of train, val, test, all"),
-        (["model.rank=4"], "model.rank=4: is settled in a trained model; evaluate takes split"),
-        (["method=vpt"], "method=vpt: is settled in a trained model"),
+        (
+            ["model.rank=4"],
+            "model.rank=4: cannot be changed for a trained model; allowed: split",
+        ),
+        (["."], ".: expected data=folder data.root=."),
+        (["method=vpt"], "method=vpt: cannot be changed for a trained model"),
         (["data=folder"], "data.root: missing"),
         (["data=folder", "data.root=nowhere"], "nowhere does not exist"),
         (["data.rot=x"], "data.rot: unknown key"),
         (["trainer.eval_batch_size=0"], "trainer.eval_batch_size=0: must be at least 1"),
         (["--output", "nowhere/a.csv"], "nowhere/a.csv: there is no folder"),
-        (["--output", "/"], "/: is a folder; --output takes a file"),
+        (["--output", "/"], "--output /: is a folder; give a file name"),
         (["--jsn"], "unrecognized arguments: --jsn"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is_read(
+def test_bad_arguments_are_refused_in_one_line(
     words: list[str], message: str, lora: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     assert cli.main(["evaluate", str(lora), *words]) == 2
@@ -148,13 +152,13 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_read(
     assert printed.out == ""
 
 
-def test_a_split_that_is_not_there_and_classes_that_nobody_knows_are_refused(
+def test_missing_splits_and_unknown_classes_are_refused(
     run_of: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_of("full")  # of trainval
     assert cli.main(["evaluate", str(run), "split=val"]) == 2
-    assert "split=val: these photos have train, test" in capsys.readouterr().err
+    assert "split=val: not in this dataset; available: train, test" in capsys.readouterr().err
     (tmp_path / "stones").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "stones/1.png")
     assert cli.main(["evaluate", str(run), "data=folder", f"data.root={tmp_path}"]) == 2
-    assert "none of its classes (stones) is one that the run knows" in capsys.readouterr().err
+    assert "the run knows none of its classes (stones); it" in capsys.readouterr().err

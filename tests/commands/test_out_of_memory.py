@@ -1,4 +1,4 @@
-"""A trained model that finds no memory on its device says so in a line."""
+"""Out-of-memory errors of evaluate and predict are one line with advice."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.usefixtures("quiet_commands")
         ("predict", "take another --device, or free some of it"),
     ],
 )
-def test_it_is_a_line_that_says_what_to_do(
+def test_the_error_is_one_line_with_advice(
     command: str, advice: str, where: str, lora: Path, drawn: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """As the weights go to the device, and as a batch is worked out."""
+    """When weights are moved to the device, and in the forward pass."""
 
     def full(*values: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -1,4 +1,4 @@
-"""`flowertune predict`: photos in, answers on stdout, everything else on stderr."""
+"""`flowertune predict`: predictions on stdout, everything else on stderr."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def predict(capsys: pytest.CaptureFixture[str]) -> Predict:
 
 @pytest.fixture
 def odd(drawn: Path, tmp_path: Path) -> Path:
-    """A folder with names that lines, tables and terminals have trouble with, and no bad photo."""
+    """Folder of images with names that are hard for lines, tables and terminals."""
     folder = tmp_path / "odd"
     first, second, *_ = sorted((drawn / "test").rglob("*.png"))
     for name in ('rosa, "x".png', "deep/two\nlines\x1b[1m.png", "deep/花.png", "-v.png"):
@@ -56,9 +56,7 @@ def odd(drawn: Path, tmp_path: Path) -> Path:
 NAMES = ["-v.png", 'rosa, "x".png', "deep/two\nlines\x1b[1m.png", "deep/花.png"]
 
 
-def test_the_answers_are_those_that_an_evaluation_wrote(
-    lora: Path, drawn: Path, predict: Predict
-) -> None:
+def test_predictions_equal_those_of_the_run(lora: Path, drawn: Path, predict: Predict) -> None:
     exit_code, out, err = predict(lora, drawn / "test", "--top-k", "5", "--format", "csv")
     assert (exit_code, err) == (0, "")
     answers = list(csv.DictReader(io.StringIO(out)))
@@ -76,7 +74,7 @@ def test_the_answers_are_those_that_an_evaluation_wrote(
                 assert value == expected[key]
 
 
-def test_every_format_gives_back_any_name(lora: Path, odd: Path, predict: Predict) -> None:
+def test_every_format_handles_any_file_name(lora: Path, odd: Path, predict: Predict) -> None:
     exit_code, out, err = predict(lora, odd, "--format", "json")
     assert (exit_code, err) == (0, "")
     objects = [json.loads(line) for line in out.splitlines()]
@@ -103,22 +101,20 @@ def test_every_format_gives_back_any_name(lora: Path, odd: Path, predict: Predic
     assert f"{100 * best['probability']:.2f} %" in table[0]
 
 
-def test_files_that_give_no_picture_are_named_and_passed_over(
-    lora: Path, odd: Path, predict: Predict
-) -> None:
+def test_unreadable_images_are_skipped_and_listed(lora: Path, odd: Path, predict: Predict) -> None:
     (odd / "notes\n.txt").write_text("roses are red")
     (odd / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     exit_code, out, err = predict(lora, odd, "--format", "json")
     assert exit_code == 1
     assert len([json.loads(line) for line in out.splitlines()]) == len(NAMES)
     first, second, last = err.splitlines()
-    assert first.startswith(f"left out: {odd}/cut.jpg: ")
-    assert second == f"left out: {odd}/notes\\n.txt: not an image"
-    assert last == "2 of 6 files gave no picture"
+    assert first.startswith(f"skipped: {odd}/cut.jpg: ")
+    assert second == f"skipped: {odd}/notes\\n.txt: not an image"
+    assert last == "2 of 6 files cannot be read as images"
 
 
 @pytest.mark.parametrize("null", [False, True])
-def test_names_may_come_on_stdin(
+def test_names_are_read_from_stdin(
     null: bool, lora: Path, odd: Path, predict: Predict, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -134,7 +130,7 @@ def test_names_may_come_on_stdin(
     assert [json.loads(line)["path"] for line in out.splitlines()] == names
 
 
-def test_no_names_on_stdin_are_no_answers(
+def test_an_empty_stdin_gives_no_predictions(
     lora: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(os.devnull) as stdin:
@@ -144,7 +140,7 @@ def test_no_names_on_stdin_are_no_answers(
         )  # fmt: skip
 
 
-def test_names_that_end_with_nul_are_not_taken_for_one_name(
+def test_nul_separated_names_need_the_option(
     lora: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "names").write_bytes(b"a.png\0b.png\0")
@@ -152,14 +148,14 @@ def test_names_that_end_with_nul_are_not_taken_for_one_name(
         monkeypatch.setattr(sys, "stdin", stdin)
         exit_code, _, err = predict(lora, "-")
     assert (exit_code, err.count("\n")) == (2, 1)
-    assert "go with --null" in err
+    assert "add --null" in err
     monkeypatch.setattr(sys, "stdin", None)  # of a process that was started with it closed
     exit_code, out, err = predict(lora, "-")
     assert (exit_code, out) == (2, "")
-    assert "stdin is closed" in err
+    assert "stdin, which is closed" in err
 
 
-def test_nothing_is_worked_out_for_a_reader_who_has_left(
+def test_a_closed_pipe_stops_it(
     lora: Path, drawn: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Left(io.StringIO):
@@ -181,15 +177,14 @@ def test_nothing_is_worked_out_for_a_reader_who_has_left(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere.jpg"], "nowhere.jpg: there is no such photo or folder"),
-        ([], "the following arguments are required: PHOTO"),
+        (["nowhere.jpg"], "nowhere.jpg: no such file or directory"),
         ([".", "--top-k", "0"], "argument --top-k: 0: must be a whole number, 1 or more"),
         ([".", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
         ([".", "--device", "cuda", "--precision", "fp16"], "there is cpu"),
-        (["empty"], "empty: there are no files in it"),
+        (["empty"], "empty: contains no files"),
     ],
 )
-def test_what_is_no_photo_and_no_word_is_refused(
+def test_bad_arguments_are_refused_in_one_line(
     words: list[str], message: str, lora: Path, predict: Predict, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -203,9 +198,28 @@ def test_what_is_no_photo_and_no_word_is_refused(
     assert err.count("\n") == 1
 
 
-def test_an_interruption_ends_it_and_what_was_printed_stands(
-    lora: Path, drawn: Path, place: Path
+def test_the_run_that_was_meant_is_named(
+    lora: Path, drawn: Path, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mess").symlink_to(lora)
+    image, results = next((drawn / "test").rglob("*.png")), lora / "results.json"
+    for words, message in (
+        ((image, lora), f"the run comes first: predict {lora} {image}"),
+        ((image,), f"RUN is missing: predict RUN {image}"),
+        ((lora,), f"IMAGE is missing: predict {lora} IMAGE"),
+        ((results, image), f"{results}: is not a finished run; did you mean {lora}?"),
+        (("mess", image), "mess: no such directory; did you mean runs/mess?"),
+        (("runs", image), "runs: is not a finished run; it holds finished runs (1): give one, or"),
+        (("runs/m*", image), "runs/m*: no such directory; the shell expands patterns only without"),
+    ):
+        exit_code, out, err = predict(*words)
+        assert (exit_code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+
+
+def test_an_interruption_keeps_the_printed_lines(lora: Path, drawn: Path, place: Path) -> None:
     photo = next((drawn / "test").rglob("*.png"))
     process = subprocess.Popen(
         [sys.executable, "-m", "flowertune", "predict", str(lora), "-", "--format", "csv"],

@@ -1,4 +1,4 @@
-"""`flowertune train` in this process, where what it rests on can be made to fail."""
+"""`flowertune train` with failures of its environment."""
 
 import signal
 from collections.abc import Callable
@@ -20,7 +20,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def test_a_report_that_the_disk_has_no_room_for_costs_no_result(
+def test_a_full_disk_for_the_report_keeps_the_results(
     compose: Callable[..., Config],
     fill_disk: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -42,7 +42,7 @@ def test_a_report_that_the_disk_has_no_room_for_costs_no_result(
     assert run.results()["method"] == "zeroshot"
     *_, place, line = capsys.readouterr().out.splitlines()
     assert place == str(run.path)
-    assert "its report could not be made (DiskFullError: " in line
+    assert "the report could not be written (DiskFullError: " in line
     assert [path for path in run.path.rglob("*") if path.name.startswith((".", "report"))] == []
 
 

@@ -117,7 +117,7 @@ def test_missing_and_changed_training_images_are_left_out_and_listed(
     known, left_out = read(model)
     assert left_out == [
         f"{names[1]}: no such file",
-        f"{names[2]}: another picture than the run had",
+        f"{names[2]}: the image has changed since the run",
     ]
     assert [p.relative_to(tmp_path / "photos") for p in known.paths] == [names[0], *names[3:]]
     assert known.caption.startswith(f"Nearest of {len(names) - 2:,} of the {len(names):,} training")

@@ -105,10 +105,10 @@ def test_methods_are_timed_and_shown(words: tuple[str, ...], bench: Any, small: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("method=linear_probe",), "model=linear_probe: takes no training steps"),
-        (("method=zeroshot",), "model=zeroshot: takes no training steps"),
-        (("-m", "seed=1,2"), "no sweeps here"),
-        (("experiment=sweep/alpha",), "no sweeps here"),
+        (("method=linear_probe",), "model=linear_probe: has no training steps to time"),
+        (("method=zeroshot",), "model=zeroshot: has no training steps to time"),
+        (("-m", "seed=1,2"), "are not supported; give each key one value"),
+        (("experiment=sweep/alpha",), "are not supported; give each key one value"),
         (("trainer.batch_size=0",), "trainer.batch_size=0: must be at least 1"),
         (("method=mixupp",), "did you mean mixup?"),
     ],

@@ -55,7 +55,7 @@ def test_a_finished_run_does_not_speak_for_photos_that_changed(
     assert flowertune(*words, cwd=tmp_path).returncode == 0
     again = flowertune(*words, cwd=tmp_path)
     assert again.returncode == 0
-    assert "finished already" in again.stdout
+    assert "already finished" in again.stdout
 
     one = next((photos / "red tulip").iterdir())
     as_it_was = one.read_bytes()

@@ -59,7 +59,7 @@ def test_a_sweep_goes_on_past_a_failure_and_each_job_has_the_bits_of_that_job_al
     assert second["why"] in process.stderr
     assert second["why"] in process.stdout
     assert "Traceback" not in process.stderr
-    for work in ("train: decoding images", "frozen features of train"):
+    for work in ("train: decoding images", "features of the frozen backbone: train"):
         assert process.stdout.count(work) == 1, work  # by the first job, for all
     same_training(folder / third["run"], trained)
     metrics = [(folder / row["run"] / "metrics.jsonl").read_bytes() for row in (first, third)]
@@ -72,5 +72,5 @@ def test_a_sweep_goes_on_past_a_failure_and_each_job_has_the_bits_of_that_job_al
     assert process.returncode == 0, process.stderr
     assert [row["state"] for row in rows] == ["finished"] * 3
     assert "failed before (out of memory on cpu" in process.stdout
-    assert process.stdout.count("finished already") == 2
+    assert process.stdout.count("already finished") == 2
     assert [path.stat().st_mtime_ns for path in files] == before

@@ -199,7 +199,7 @@ def test_a_finished_run_is_reported_and_not_repeated(
     words = ("train", "method=mixup", *small, "run.name=first")
     again = flowertune(*words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "finished already" in again.stdout
+    assert "already finished" in again.stdout
     assert "linear probe" in again.stdout
     after = {name: (tmp_path / "runs/first" / name).stat().st_mtime_ns
              for name in files_below(tmp_path / "runs/first")}  # fmt: skip

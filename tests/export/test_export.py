@@ -187,7 +187,7 @@ def test_bad_arguments_are_refused(
         words = [asked["run"], "--format", asked["form"], "--output", asked["output"]]
         return refusal(lambda: execute(words))
 
-    assert "is there already" in refused(output=str(folder))
+    assert "already exists" in refused(output=str(folder))
     assert "there is no folder" in refused(output=str(tmp_path / "no" / "new"))
     assert "invalid choice" in refused(form="keras")
     assert "is no finished run" in refused(form="torch", run=str(tmp_path / "none"))

@@ -114,7 +114,7 @@ def test_the_workers_save_and_end_and_the_same_command_goes_on(
     assert states(tmp_path) == ["finished"] * 2
     assert [status(run)["state"] for run in runs] == ["finished"] * 2
     logs = list((tmp_path / "runs" / "sweeps").glob("*/jobs/*.log"))
-    assert ["going on after" in path.read_text() for path in logs] == [True, True]
+    assert ["continuing the training" in path.read_text() for path in logs] == [True, True]
 
 
 def test_the_same_command_waits_for_the_workers_of_a_sweep_that_was_killed(

@@ -26,7 +26,7 @@ def check(live: Any, results: Any, whole: Any, tmp_path: Path) -> Check:
             said.append(output)
         exit_code, output = live(tmp_path, [f"method={method}"])
         assert exit_code == 0, output
-        assert any("going on after" in output for output in [*said, output])
+        assert any("continuing the training" in output for output in [*said, output])
         expected, found = whole(method), results(tmp_path)
         assert found.keys() == expected.keys()
         assert [name for name in expected if found[name] != expected[name]] == []

@@ -1,4 +1,4 @@
-"""A training that is asked to end saves, says so, and goes on when it is started again."""
+"""A training stopped by a signal saves, says so, and continues when it is started again."""
 
 import json
 import signal
@@ -25,19 +25,19 @@ def test_asked_to_end_in_each_of_its_parts(
 
     for kind, at, by, expected, where in (
         ("features", 2, "SIGINT", 130, None),
-        ("step", 3, "SIGUSR1", 143, "epoch 1, step 3"),
-        ("validation", 2, "SIGINT", 130, "the steps of epoch 1, before its validation"),
-        ("step", 3, "SIGTERM", 143, "epoch 2, step 3"),
+        ("step", 3, "SIGUSR1", 143, "epoch 1 of 3, step 3"),
+        ("validation", 2, "SIGINT", 130, "epoch 1 of 3, before validation"),
+        ("step", 3, "SIGTERM", 143, "epoch 2 of 3, step 3"),
     ):
         exit_code, output = live(tmp_path, words, kind, at, by)
         assert exit_code == expected, output
         assert status(tmp_path) == {"state": "interrupted", "why": f"interrupted by {by}"}
         if where is not None:
-            assert f"saved after {where}; the same command goes on" in output
+            assert f"saved in {where}; run the same command to continue" in output
 
     exit_code, output = live(tmp_path, words)
     assert exit_code == 0
-    assert "going on after epoch 2, step 3" in output
+    assert "continuing the training saved in epoch 2 of 3, step 3" in output
     assert results(tmp_path) == whole("vpt")
     assert status(tmp_path)["state"] == "finished"
 
@@ -56,4 +56,4 @@ def test_asked_to_end_while_nobody_reads_what_it_says_it_saves_and_goes_on(
     assert status(tmp_path)["state"] == "interrupted"
     exit_code, output = live(tmp_path, words)
     assert exit_code == 0
-    assert "going on after epoch" in output
+    assert "continuing the training saved" in output

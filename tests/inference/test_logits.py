@@ -46,7 +46,7 @@ def run(classifier, pixels, batch_size, precision="fp32", progress=None):
     return infer(classifier, pixels, PREPROCESSING, batch_size, compute, progress)
 
 
-def test_the_result_is_that_of_a_plain_forward_in_eval_mode_in_order(classifier, pixels):
+def test_outputs_equal_a_plain_forward_in_eval_mode(classifier, pixels):
     classifier.eval()
     with torch.no_grad():
         embedding, logits = classifier((torch.from_numpy(pixels) / 255 - 0.5) / 0.25)
@@ -72,13 +72,13 @@ def five_at_once(small, monkeypatch):
 
 
 def sizes_of(module):
-    """How many photos each of its forward passes has."""
+    """Batch sizes of its forward passes."""
     seen = []
     module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     return seen
 
 
-def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, request):
+def test_a_cpu_splits_batches(classifier, pixels, request):
     whole = run(classifier, pixels, 8)
     request.getfixturevalue("five_at_once")
     sizes, seen = sizes_of(classifier), []
@@ -89,9 +89,7 @@ def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, reques
     torch.testing.assert_close(parts.logits, whole.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(
-    small, head, pixels, five_at_once
-):
+def test_a_frozen_backbone_splits_batches_like_inference(small, head, pixels, five_at_once):
     probe = Classifier(small, head, ZEROSHOT)
     outputs = run(probe, pixels, 11)
     sizes = sizes_of(small.visual.conv1)
@@ -102,7 +100,7 @@ def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(
     assert torch.equal(embedding, outputs.embedding)
 
 
-def test_a_head_gets_features_in_the_parts_that_inference_has(small, head, pixels, five_at_once):
+def test_a_head_splits_features_like_inference(small, head, pixels, five_at_once):
     probe = Classifier(small, head, LINEAR_PROBE)
     sizes = sizes_of(head)
     outputs = run(probe, pixels, 8)
@@ -119,13 +117,13 @@ def test_bf16_gives_float32_close_to_fp32(classifier, pixels):
     assert (rounded.logits - exact.logits).abs().max() < 0.1 * scale
 
 
-def test_progress_counts_photos(classifier, pixels):
+def test_progress_counts_images(classifier, pixels):
     seen = []
     run(classifier, pixels, 4, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(4, 11), (8, 11), (11, 11)]
 
 
-def test_the_table_lists_the_five_likeliest_as_a_plain_sort_does():
+def test_the_table_lists_the_top_five_classes():
     logits = torch.randn(6, 7, generator=torch.Generator().manual_seed(0))
     names, labels = [f"a/{i}.jpg" for i in range(6)], [0, 1, 2, 3, 4, 6]
     header, rows = prediction_table(names, labels, logits, CLASSES)
@@ -151,7 +149,7 @@ def test_with_fewer_than_five_classes_all_are_listed():
     assert rows == [["x.jpg", "tulip", "tulip", "0.731059", "rose", "0.268941"]]
 
 
-def test_the_prediction_is_the_one_the_metrics_count_where_probabilities_round_to_equal():
+def test_predictions_agree_with_the_metrics_if_probabilities_round_to_equal_values():
     # in float32 both have the probability 0.5, to the bit
     logits = torch.tensor([[10.0, 10.0 + 1e-6, 0.0]])
     assert logits[0, 1] > logits[0, 0]

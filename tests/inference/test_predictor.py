@@ -1,4 +1,4 @@
-"""`flowertune.load`: a run's model by its directory alone, on any photos."""
+"""`flowertune.load`: load a run and classify images."""
 
 import json
 import re
@@ -36,10 +36,10 @@ def photos(drawn: Path) -> list[Path]:
 
 
 @torch.no_grad()
-def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_transform(
+def test_predictions_equal_a_plain_forward_with_the_open_clip_transform(
     kind: str, run_of: Callable[[str], Path], photos: list[Path]
 ) -> None:
-    """One photo at a time, LoRA beside the weights and not in them."""
+    """One image at a time, with LoRA not merged into the weights."""
     run = run_of(kind)
     config = saved.read_config(run / "config.yaml")
     backbone = factory.load_backbone(config.backbone, config.seed)
@@ -59,10 +59,10 @@ def test_every_kind_of_model_answers_as_a_plain_forward_behind_open_clips_own_tr
 
 
 @torch.no_grad()
-def test_a_frozen_model_is_open_clip_itself_and_its_head(
+def test_a_linear_probe_equals_open_clip_and_the_saved_head(
     run_of: Callable[[str], Path], photos: list[Path]
 ) -> None:
-    """Without a line of ours between the photo and the embedding."""
+    """No code of flowertune between the image and the embedding."""
     run = run_of("linear_probe")
     clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{TINY}")
     clip.eval()
@@ -79,7 +79,7 @@ def test_a_frozen_model_is_open_clip_itself_and_its_head(
         assert answer.label == classes[int(row.argmax())]
 
 
-def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
+def test_paths_strings_and_pil_images_give_the_same_prediction(
     model: flowertune.Predictor, photos: list[Path], tmp_path: Path
 ) -> None:
     with Image.open(photos[0]) as image:
@@ -101,7 +101,7 @@ def test_paths_names_and_images_are_the_same_photo_whichever_way_they_come(
     assert alone.classes == same[0].classes
 
 
-def test_photos_without_end_are_asked_for_as_they_are_needed(
+def test_infinite_iterables_are_read_as_needed(
     model: flowertune.Predictor, photos: list[Path]
 ) -> None:
     taken = 0
@@ -117,7 +117,7 @@ def test_photos_without_end_are_asked_for_as_they_are_needed(
     assert taken < 8 + 4 + 4 * 64  # a batch, and four for each thread that decodes
 
 
-def test_what_gives_no_picture_is_in_its_place_among_the_answers(
+def test_unreadable_images_are_yielded_in_order(
     model: flowertune.Predictor, photos: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.jpg").write_text("roses are red")
@@ -135,7 +135,7 @@ def test_what_gives_no_picture_is_in_its_place_among_the_answers(
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "3", None])
-def test_what_is_no_count_is_refused_at_the_call(
+def test_bad_counts_are_refused_at_the_call(
     count: Any, model: flowertune.Predictor, photos: list[Path]
 ) -> None:
     said = re.escape(f"{count!r}: must be a whole number, 1 or more")
@@ -165,7 +165,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
         ("status.json", "is no finished run"),
     ],
 )
-def test_a_damaged_run_is_refused_in_a_line_that_names_the_file(
+def test_a_damaged_run_is_refused_and_the_file_is_named(
     file: str, said: str, lora: Path, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     run = copied(lora, tmp_path)
@@ -175,7 +175,7 @@ def test_a_damaged_run_is_refused_in_a_line_that_names_the_file(
     assert re.search(said, message), message
 
 
-def test_names_of_fewer_classes_than_the_head_has_are_refused(
+def test_fewer_class_names_than_the_head_has_are_refused(
     lora: Path, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     run = copied(lora, tmp_path)
@@ -184,7 +184,7 @@ def test_names_of_fewer_classes_than_the_head_has_are_refused(
     assert "adapter/model.json is missing or damaged" in message
 
 
-def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
+def test_missing_or_changed_pretrained_weights_are_refused(
     lora: Path, tmp_path: Path, refusal: Callable[..., str], small_dir: Path
 ) -> None:
     run, weights = copied(lora, tmp_path), tmp_path / "weights"
@@ -203,17 +203,15 @@ def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
     changed[-1] ^= 1
     file.write_bytes(changed)
     message = refusal(lambda: flowertune.load(run))
-    assert "was trained on another backbone than" in message
-    assert "(weights_sha256); put that back" in message
+    assert "weights has changed since the training" in message
+    assert "(weights_sha256); restore the original weights" in message
     shutil.rmtree(weights)
     message = refusal(lambda: flowertune.load(run))
-    assert "the weights that it was trained on cannot be had: " in message
+    assert "cannot load the pretrained weights of the run: " in message
     assert str(weights) in message
 
 
-def test_the_backbone_is_there_for_an_export_and_not_in_the_way_of_a_prediction(
-    lora: Path, model: flowertune.Predictor
-) -> None:
+def test_the_backbone_is_kept_only_if_requested(lora: Path, model: flowertune.Predictor) -> None:
     with pytest.raises(ValueError, match="keep_backbone=True"):
         _ = model.backbone
     kept = flowertune.load(lora, keep_backbone=True)
@@ -221,7 +219,7 @@ def test_the_backbone_is_there_for_an_export_and_not_in_the_way_of_a_prediction(
     assert len(kept.backbone.model.transformer.resblocks) > 0  # the text tower
 
 
-def test_what_is_no_finished_run_is_refused(
+def test_an_unfinished_run_is_refused(
     tmp_path: Path, lora: Path, refusal: Callable[..., str]
 ) -> None:
     assert refusal(lambda: flowertune.load(tmp_path)) == f"{tmp_path}: is no finished run"

@@ -1,4 +1,4 @@
-"""A training of seconds: a small tower, random pixels, and all that `train` needs."""
+"""Small trainings on random pixels that take seconds."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ MIXUP = AugmentSettings(
 
 
 class RecordingReporter(ConsoleReporter):
-    """Keeps what the loop reports of steps and epochs."""
+    """Records the reports of steps and epochs."""
 
     def __init__(self, on_step: Callable[[int, int, int], None], total: int) -> None:
         super().__init__(Console(quiet=True))
@@ -85,7 +85,7 @@ class EpochReport(NamedTuple):
 
 @dataclass
 class Training:
-    """One training, ready to start; what it leaves is in `classifier`, `run_dir` and `records`."""
+    """Training before its first step; `run` leaves its results in `run_dir` and `records`."""
 
     backbone: Backbone
     classifier: Classifier
@@ -214,7 +214,7 @@ def mixup() -> AugmentSettings:
 
 @pytest.fixture(scope="session")
 def metrics() -> Callable[..., SplitMetrics]:
-    """`metrics(top1=0.5, mean_per_class=0.5, loss=1.0)`: what a validation might have measured."""
+    """`metrics(top1=0.5, mean_per_class=0.5, loss=1.0)`: metrics of a validation."""
 
     def metrics(top1: float = 0.5, mean_per_class: float = 0.5, loss: float = 1.0) -> SplitMetrics:
         return SplitMetrics(

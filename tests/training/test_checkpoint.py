@@ -1,4 +1,4 @@
-"""Weights and checkpoints on the disk: whole, or not there, or seen not to be whole."""
+"""Weights and checkpoints are written atomically, and damage is detected."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ def run(tmp_path):
     return run
 
 
-def test_weights_come_back_bit_for_bit_in_their_own_types(tmp_path):
+def test_weights_are_loaded_bit_for_bit_with_their_dtypes(tmp_path):
     state = {
         "a": torch.randn(3, 4).T,  # not contiguous
         "b": torch.randn(2).half(),
@@ -43,7 +43,7 @@ def test_weights_come_back_bit_for_bit_in_their_own_types(tmp_path):
     assert loaded["d"].signbit()[1]
 
 
-def test_a_full_disk_leaves_the_weights_of_before(tmp_path, fill_disk):
+def test_a_full_disk_keeps_the_previous_weights(tmp_path, fill_disk):
     path = tmp_path / "model.safetensors"
     save_weights(path, {"a": torch.ones(2)})
     fill_disk()
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_weights_of_before(tmp_path, fill_disk):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_checkpoint_comes_back_and_two_are_kept(run):
+def test_checkpoints_are_loaded_and_two_are_kept(run):
     for step in (1, 2, 3):
         save_checkpoint(run, 0, step, {**VALUES, "step": step}, tensors(step))
     newest, damaged = run.newest_checkpoint()
@@ -64,7 +64,7 @@ def test_a_checkpoint_comes_back_and_two_are_kept(run):
     assert run.checkpoints() == [run.checkpoint(0, 3), run.checkpoint(0, 2)]
 
 
-def test_a_full_disk_keeps_the_checkpoints_and_says_how_much_was_needed_where(run, fill_disk):
+def test_a_full_disk_keeps_the_checkpoints_and_the_error_names_the_needed_space(run, fill_disk):
     save_checkpoint(run, 0, 1, VALUES, tensors())
     fill_disk()
     with pytest.raises(files.DiskFullError) as full:
@@ -80,7 +80,7 @@ def test_a_full_disk_keeps_the_checkpoints_and_says_how_much_was_needed_where(ru
 
 
 def damages():
-    """Ways to damage a checkpoint: (name, what it does to the folder)."""
+    """Ways to damage a checkpoint: (name, function of the folder)."""
     rng = random.Random(0)
 
     def flip(path, at):
@@ -115,7 +115,7 @@ def damages():
 
 
 @pytest.mark.parametrize("damage", [pytest.param(each, id=name) for name, each in damages()])
-def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_is_taken(run, damage):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(run, damage):
     save_checkpoint(run, 0, 1, VALUES, tensors(1))
     save_checkpoint(run, 0, 2, VALUES, tensors(2))
     damage(run.checkpoint(0, 2))

@@ -1,4 +1,4 @@
-"""Recorded steps against the same steps as they are, by a stand-in where there is no GPU."""
+"""Replayed steps equal unrecorded ones; without a GPU, a stand-in records operations."""
 
 from dataclasses import replace
 from functools import partial
@@ -31,12 +31,12 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 @pytest.fixture(autouse=True)
 def _attention_as_on_a_gpu(monkeypatch):
-    """torch's own: which library computes the other on a CPU is no operation to record."""
+    """Use torch's attention, because oneDNN's calls cannot be recorded by the stand-in."""
     monkeypatch.setattr(attention, "uses_onednn", lambda x: False)
 
 
 class AsItIs(CudaGraphStep):
-    """In the place of what would replay, so that the optimizer is the same."""
+    """Runs every step unrecorded, with the same optimizer as a replaying one."""
 
     def __init__(self):
         super().__init__(StandIn(), print)
@@ -47,13 +47,13 @@ class AsItIs(CudaGraphStep):
 
 @pytest.fixture
 def queued(monkeypatch):
-    """The loop as a GPU's: it does not look at what a step gives."""
+    """Queue steps like on a GPU, without waiting for their results."""
     monkeypatch.setattr(Compute, "asynchronous", True)
 
 
 @pytest.fixture
 def both(prepare, queued):
-    """`both(criterion, **settings)`: a training as it is, and replayed, both at an end."""
+    """`both(criterion, **settings)`: a finished training without recording, and one with."""
 
     def both(criterion=None, **settings):
         unexpected, recorder = [], StandIn()
@@ -78,8 +78,8 @@ def assert_same(plain, replayed):
 
 
 @pytest.mark.parametrize("model", ["lora", "dora", "vpt", "layernorm", "bitfit", "full"])
-def test_a_replayed_training_is_the_same_training(both, mixup, model):
-    """Its rates warm up and fall, and dropout, crops and partners differ from step to step."""
+def test_a_replayed_training_gives_the_same_bits(both, mixup, model):
+    """Learning rates, dropout, crops and mixing partners differ from step to step."""
     dropout = 0.2 if model in ("lora", "dora") else 0.0
     plain, replayed, recorder = both(
         model=model, recipe=mixup, dropout=dropout, epochs=3, ema=0.9, clip_norm=1.0
@@ -90,7 +90,7 @@ def test_a_replayed_training_is_the_same_training(both, mixup, model):
 
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix", None])
-def test_what_one_batch_mixes_is_not_what_the_next_one_does(both, mixup, mixing):
+def test_each_replayed_batch_is_mixed_anew(both, mixup, mixing):
     recipe = replace(
         mixup, mixing=None if mixing is None else MixSettings(mixing, 0.4, last_epoch=2)
     )
@@ -104,14 +104,14 @@ def test_triplets_are_mined_anew_in_each_step(both):
     assert len({line["triplet"] for line in plain.split("train")}) > 3
 
 
-def test_smaller_batches_and_steps_of_several_have_recordings_of_their_own(both):
+def test_each_batch_size_and_weight_has_its_own_recording(both):
     plain, replayed, recorder = both(count=22, batch_size=4, accumulation=2, epochs=5)
     assert_same(plain, replayed)
     # half of 8 photos; two thirds, and a third, of the 6 in each epoch's last step; the update
     assert recorder.recorded == 4
 
 
-def test_the_rates_of_tensors_train_as_those_of_numbers_do(both, prepare):
+def test_learning_rates_as_tensors_train_like_numbers(both, prepare):
     plain, _, _ = both(epochs=3)
     numbers = prepare(epochs=3).run().classifier.trainable_state()
     for name, expected in plain.classifier.trainable_state().items():
@@ -119,7 +119,7 @@ def test_the_rates_of_tensors_train_as_those_of_numbers_do(both, prepare):
 
 
 @pytest.mark.usefixtures("queued")
-def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(prepare):
+def test_a_loss_that_is_not_finite_stops_a_replayed_training_at_the_same_step(prepare):
     def broken():
         calls = torch.zeros(())
 
@@ -143,24 +143,24 @@ def test_what_is_not_finite_stops_a_replayed_training_where_it_stops_any_other(p
 
 
 def looks(embedding, logits, targets):
-    """A criterion for which the host waits."""
+    """Criterion that makes the host wait."""
     loss = soft_cross_entropy(logits, targets, 0.0)
     return {"loss": loss * (1.0 if loss.item() > 0 else 2.0)}
 
 
 @pytest.mark.usefixtures("queued")
-def test_what_cannot_be_recorded_goes_on_as_it_is_with_one_line(prepare):
+def test_steps_that_cannot_be_recorded_run_unrecorded_with_one_line(prepare):
     said = []
     plain = prepare(epochs=3, replay=AsItIs()).run(looks)
     replayed = prepare(epochs=3, replay=CudaGraphStep(StandIn(), said.append))
     assert_same(plain, replayed.run(looks))
     assert said == [
-        "steps are not recorded, and so a little slower: "
+        "training without CUDA graphs, a little slower: "
         "operation not permitted when stream is capturing"
     ]
 
 
-def test_the_first_calls_run_and_rare_shapes_are_not_recorded():
+def test_the_first_calls_and_rare_shapes_are_not_recorded():
     recorder, ran = StandIn(), []
 
     def double(x):
@@ -176,7 +176,7 @@ def test_the_first_calls_run_and_rare_shapes_are_not_recorded():
     assert ran.count(MAX_RECORDINGS + 1) == WARM_UP + 3
 
 
-def test_a_result_is_the_callers_to_keep():
+def test_results_are_copies():
     def total(x):
         return {"x": x.sum()}
 
@@ -185,7 +185,7 @@ def test_a_result_is_the_callers_to_keep():
     assert [result.item() for result in results] == [0, 1, 2, 3, 4, 5]
 
 
-def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
+def test_steps_are_recorded_only_on_a_gpu_and_not_with_fp16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     said = []
     cuda = torch.device("cuda")
@@ -200,7 +200,7 @@ def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
 
 
 def on_gpu(made, precision, replay):
-    """A training of `prepare`, on the GPU."""
+    """Move a training of `prepare` to the GPU."""
     device = torch.device("cuda")
     made.classifier.to(device)
     photos = replace(
@@ -223,7 +223,7 @@ def on_gpu(made, precision, replay):
 
 @needs_cuda
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, precision):
+def test_cuda_graphs_train_like_unrecorded_steps(prepare, mixup, precision):
     def trained(replay):
         made = prepare(recipe=mixup, dropout=0.2, epochs=3, ema=0.9, clip_norm=1.0)
         return on_gpu(made, precision, replay).run()
@@ -239,7 +239,7 @@ def test_cuda_graphs_train_as_the_steps_they_were_recorded_from(prepare, mixup, 
 
 
 @needs_cuda
-def test_a_cuda_graph_that_cannot_be_leaves_everything_as_it_was(prepare):
+def test_a_failed_recording_does_not_affect_the_training(prepare):
     said = []
     compute = Compute(torch.device("cuda"), "fp32", 1)
     plain = on_gpu(prepare(epochs=3), "fp32", AsItIs()).run(looks)

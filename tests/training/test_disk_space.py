@@ -1,4 +1,4 @@
-"""Whether there is room for a run, before it is begun."""
+"""Check of the disk space before a run."""
 
 import shutil
 from collections.abc import Callable
@@ -33,7 +33,7 @@ METHODS = (
 
 
 @pytest.mark.parametrize("words", METHODS, ids=" ".join)
-def test_what_it_counts_is_what_a_run_of_that_method_keeps(
+def test_the_count_matches_the_parameters_that_each_method_saves(
     words: tuple[str, ...], compose: Callable[..., Config]
 ) -> None:
     config = compose("experiment=quickstart", *words)
@@ -50,7 +50,7 @@ def test_what_it_counts_is_what_a_run_of_that_method_keeps(
     assert real <= counted <= real + 4
 
 
-def test_a_run_that_does_not_fit_is_refused_and_one_that_fits_is_not(
+def test_only_a_run_that_does_not_fit_is_refused(
     compose: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "not" / "yet"

@@ -1,4 +1,4 @@
-"""The moving average against a loop over the weights of every step."""
+"""The moving average equals a naive loop over the weights of every step."""
 
 import math
 
@@ -13,7 +13,7 @@ def copies(parameters):
 
 
 def naive_average(steps, decay):
-    """From the initial weights `steps[0]` on, in float64."""
+    """Average from the initial weights `steps[0]` on, in float64."""
     average = [weight.double() for weight in steps[0]]
     for t, weights in enumerate(steps[1:]):
         d = min(decay, (1 + t) / (10 + t))
@@ -22,7 +22,7 @@ def naive_average(steps, decay):
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.5, 0.999])  # the ramp passes 0.2 and 0.5, not 0.999
-def test_the_average_is_the_naive_loops_and_starts_without_its_bias(prepare, decay):
+def test_the_average_equals_a_naive_loop_and_forgets_the_initial_weights(prepare, decay):
     training = prepare(epochs=4, ema=decay)
     steps = [copies(training.average.weights)]
     training.run(on_step=lambda *_: steps.append(copies(training.average.weights)))
@@ -36,7 +36,7 @@ def test_the_average_is_the_naive_loops_and_starts_without_its_bias(prepare, dec
 
 
 @pytest.mark.parametrize("model", ["lora", "linear_probe", "full"])
-def test_only_what_is_trained_is_averaged(prepare, model):
+def test_only_trainable_parameters_are_averaged(prepare, model):
     training = prepare(model=model, ema=0.9)
     trained = {id(p) for p in training.classifier.parameters() if p.requires_grad}
     assert {id(weight) for weight in training.average.weights} == trained
@@ -45,7 +45,7 @@ def test_only_what_is_trained_is_averaged(prepare, model):
     )
 
 
-def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights(prepare):
+def test_validation_uses_the_average_and_training_its_own_weights(prepare):
     plain, averaging = prepare(epochs=3, lr=1e-2), prepare(epochs=3, lr=1e-2, ema=0.9)
     seen = []
 
@@ -68,7 +68,7 @@ def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights(p
         assert one["loss"] != two["loss"]
 
 
-def test_the_own_weights_come_back_when_validation_fails(prepare):
+def test_the_own_weights_are_restored_if_validation_fails(prepare):
     training = prepare(ema=0.9).run()
     own = training.classifier.trainable_state()
     with pytest.raises(KeyboardInterrupt), training.average.average_parameters():
@@ -77,7 +77,7 @@ def test_the_own_weights_come_back_when_validation_fails(prepare):
     assert all(torch.equal(own[name], after[name]) for name in own)
 
 
-def test_a_step_that_fp16s_scaler_skips_is_not_averaged(prepare):
+def test_steps_skipped_by_the_fp16_scaler_are_not_averaged(prepare):
     training = prepare(count=16, precision="fp16", epochs=1, warmup_epochs=1.0, ema=0.9)
     calls, updates = 0, []
 

@@ -1,4 +1,4 @@
-"""What a training does with the weights, and what it says of it."""
+"""The training loop: weights, metrics and errors."""
 
 import json
 import math
@@ -18,12 +18,12 @@ from flowertune.runtime.device import Compute
 
 
 def same(one, two):
-    """Whether two states hold the same bits."""
+    """Whether two states are equal bit for bit."""
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def broken(at, what="loss and gradient", always=False):
-    """Cross-entropy whose call number `at` (from 1) gives a value or gradient that is no number."""
+    """Cross-entropy whose call number `at` (from 1) has a NaN loss or infinite gradient."""
     calls = 0
 
     def criterion(embedding, logits, targets):
@@ -56,7 +56,7 @@ def test_accumulated_batches_make_the_same_step_as_one_large_batch(prepare, coun
 
 @pytest.mark.parametrize("what", ["loss", "gradient", "loss and gradient"])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, what, accumulation):
+def test_a_step_that_is_not_finite_does_not_update_the_weights(prepare, what, accumulation):
     training = prepare(count=16, batch_size=2, accumulation=accumulation)
     steps = 8 // accumulation
     states = []
@@ -76,7 +76,7 @@ def test_what_is_not_finite_stops_before_it_touches_a_weight(prepare, what, accu
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient", "loss and gradient"])
-def test_where_the_host_does_not_wait_the_optimizer_stops_by_itself(prepare, what, monkeypatch):
+def test_deferred_steps_stop_updating_after_one_that_is_not_finite(prepare, what, monkeypatch):
     alone = prepare(count=16, batch_size=2, epochs=1)
     states = []
     alone.run(on_step=lambda *_: states.append(alone.classifier.trainable_state()))
@@ -97,7 +97,7 @@ def reading_threads():
 
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_validation(
+def test_each_batch_is_freed_before_the_next_is_built_and_before_validation(
     prepare, mixup, accumulation, resident, monkeypatch
 ):
     training = prepare(
@@ -126,7 +126,7 @@ def test_a_batch_is_gone_before_the_next_is_put_together_and_all_are_before_vali
     assert len(given) == 2 * (5 * 2 + (18 if resident else 5))
 
 
-def test_a_step_that_fails_leaves_no_thread_that_reads(prepare):
+def test_a_failed_step_leaves_no_reading_thread(prepare):
     training = prepare(count=16, batch_size=2, resident=False)
     with pytest.raises(TrainingError) as failure:
         training.run(broken(2))
@@ -134,7 +134,7 @@ def test_a_step_that_fails_leaves_no_thread_that_reads(prepare):
     assert not reading_threads()
 
 
-def test_weights_that_explode_in_the_last_step_of_an_epoch_are_not_a_result(prepare):
+def test_a_validation_loss_that_is_not_finite_is_an_error(prepare):
     training = prepare(count=4, batch_size=4, epochs=1, warmup_epochs=0.0, lr=1e38)
     with pytest.raises(TrainingError, match="validation loss of epoch 1 is not finite"):
         training.run()
@@ -142,7 +142,7 @@ def test_weights_that_explode_in_the_last_step_of_an_epoch_are_not_a_result(prep
 
 
 @pytest.mark.parametrize("model", ["lora", "full"])
-def test_same_seed_gives_the_same_bits_whatever_else_draws(prepare, mixup, model):
+def test_the_same_seed_gives_the_same_bits_after_other_random_draws(prepare, mixup, model):
     torch.manual_seed(1)
     one = prepare(model=model, recipe=mixup, dropout=0.3 * (model == "lora")).run()
     torch.manual_seed(2)
@@ -152,13 +152,13 @@ def test_same_seed_gives_the_same_bits_whatever_else_draws(prepare, mixup, model
     assert one.lines == two.lines
 
 
-def test_dropout_is_in_force_and_differs_between_steps(prepare):
+def test_dropout_changes_the_training(prepare):
     plain, dropped = prepare().run(), prepare(dropout=0.5).run()
     assert not same(plain.classifier.trainable_state(), dropped.classifier.trainable_state())
 
 
 @pytest.mark.parametrize("model", ["lora", "linear_probe", "full"])
-def test_nothing_frozen_changes_and_everything_trained_does(prepare, model):
+def test_exactly_the_trainable_parameters_change(prepare, model):
     training = prepare(model=model, count=16)
     modules = {"model": training.backbone.model, "head": training.classifier.head}
     names, before = {}, {}
@@ -176,13 +176,13 @@ def test_nothing_frozen_changes_and_everything_trained_does(prepare, model):
 
 
 def outputs_with_top1(training, top1):
-    """Outputs that classify so many of the training's images correctly."""
+    """Outputs that classify this share of the training's images correctly."""
     labels, count = training.photos.labels, round(top1 * len(training.photos.labels))
     classes = torch.where(torch.arange(len(labels)) < count, labels, (labels + 1) % 4)
     return Outputs(torch.zeros(len(labels), 1), torch.nn.functional.one_hot(classes, 4).float())
 
 
-def test_patience_ends_it(prepare):
+def test_early_stopping_after_patience(prepare):
     accuracies = iter([0.5, 0.6, 0.6, 0.55, 0.9])
     training = prepare(count=20, epochs=5, patience=2)
     training.run(infer_val=lambda: outputs_with_top1(training, next(accuracies)))
@@ -190,14 +190,14 @@ def test_patience_ends_it(prepare):
     assert (training.best.epoch, training.best.value) == (2, pytest.approx(0.6))
 
 
-def test_without_patience_it_goes_on_to_the_end(prepare):
+def test_without_patience_all_epochs_run(prepare):
     training = prepare(epochs=3, warmup_epochs=1.0)
     training.run(infer_val=lambda: outputs_with_top1(training, 0.5))
     assert [record.epoch for record in training.records] == [1, 2, 3]
     assert training.best.epoch == 1
 
 
-def test_without_a_val_split_every_epoch_is_run_and_the_last_weights_are_kept(prepare):
+def test_without_a_val_split_all_epochs_run_and_the_last_weights_are_saved(prepare):
     training, validated = prepare(epochs=3, warmup_epochs=1.0), prepare(epochs=3, warmup_epochs=1.0)
     training.run(val=False)
     validated.run()
@@ -208,7 +208,7 @@ def test_without_a_val_split_every_epoch_is_run_and_the_last_weights_are_kept(pr
     assert same(training.classifier.state_dict(), validated.classifier.state_dict())
 
 
-def test_learning_rates_follow_torchs_schedulers_apart_for_adapter_and_head(prepare):
+def test_learning_rates_of_adapter_and_head_follow_torch_schedulers(prepare):
     training = prepare(count=18, epochs=5, warmup_epochs=1.5, final_lr=0.1).run()
     train = training.split("train")
     total, warmup = 25, 8
@@ -229,7 +229,7 @@ def test_learning_rates_follow_torchs_schedulers_apart_for_adapter_and_head(prep
     assert train[-1]["lr"] == pytest.approx(0.1 * 1e-3)
 
 
-def test_lines_count_steps_through_and_are_json(prepare):
+def test_metric_lines_number_all_steps_and_are_json(prepare):
     training = prepare(count=10, batch_size=4, accumulation=2).run()
     assert [(li["step"], li["epoch"], li["split"]) for li in training.lines] == [
         (1, 1, "train"), (2, 1, "train"), (2, 1, "val"),
@@ -255,7 +255,7 @@ def test_lines_count_steps_through_and_are_json(prepare):
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_terms_of_the_loss_are_logged_apart_as_means_over_the_steps_photos(prepare, accumulation):
+def test_loss_terms_are_logged_as_means_over_the_images_of_the_step(prepare, accumulation):
     def criterion(embedding, logits, targets):
         ce = soft_cross_entropy(logits, targets, 0.0)
         length = embedding.norm(dim=1).mean()
@@ -273,7 +273,7 @@ def test_terms_of_the_loss_are_logged_apart_as_means_over_the_steps_photos(prepa
     assert training.records[0].train_loss == pytest.approx(sum(losses) / 10)
 
 
-def test_gradients_are_clipped_to_the_norm(prepare):
+def test_gradients_are_clipped(prepare):
     free, clipped = prepare(clip_norm=None), prepare(clip_norm=1e-3)
     reached = []
 
@@ -297,14 +297,14 @@ def test_gradients_are_clipped_to_the_norm(prepare):
     assert clipped.lines[0]["gradient_norm"] == pytest.approx(free.lines[0]["gradient_norm"])
 
 
-def test_it_learns(prepare):
+def test_training_lowers_the_loss(prepare):
     training = prepare(count=16, epochs=15, warmup_epochs=1.0, lr=2e-2).run()
     val = training.split("val")
     assert val[-1]["loss"] < 0.5 * val[0]["loss"]
     assert val[-1]["top1"] == 1.0
 
 
-def test_bf16_trains_close_to_fp32_with_weights_kept_in_float32(prepare):
+def test_bf16_trains_close_to_fp32_with_float32_weights(prepare):
     exact, rounded = prepare().run(), prepare(precision="bf16").run()
     assert {t.dtype for t in rounded.classifier.state_dict().values()} == {torch.float32}
     for one, two in zip(exact.split("train"), rounded.split("train"), strict=True):
@@ -312,7 +312,7 @@ def test_bf16_trains_close_to_fp32_with_weights_kept_in_float32(prepare):
     assert exact.lines[0]["loss"] != rounded.lines[0]["loss"]
 
 
-def test_a_step_that_fp16s_scaler_skips_moves_neither_weights_nor_schedule(prepare):
+def test_steps_skipped_by_the_fp16_scaler_change_neither_weights_nor_schedule(prepare):
     training = prepare(count=16, precision="fp16", epochs=1, warmup_epochs=1.0)
     states = [training.classifier.trainable_state()]
     training.run(
@@ -328,7 +328,7 @@ def test_a_step_that_fp16s_scaler_skips_moves_neither_weights_nor_schedule(prepa
     json.dumps(training.lines, allow_nan=False)
 
 
-def test_fp16_gradients_that_no_scale_helps_end_it(prepare):
+def test_fp16_gradients_that_overflow_at_every_scale_are_an_error(prepare):
     training = prepare(count=64, batch_size=2, precision="fp16", epochs=1)
     with pytest.raises(TrainingError, match=r"gradient of epoch 1, step .*precision=fp32"):
         training.run(broken(2, "gradient", always=True))

@@ -1,4 +1,4 @@
-"""What a training leaves for what comes after it."""
+"""Validation outputs that the training loop returns."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from flowertune.training.loop import train
 
 @pytest.fixture
 def course(prepare):
-    """`course(**settings)`: how a training went, what its weights made of val, and make again."""
+    """`course(**settings)`: result, validation outputs, and outputs computed again."""
 
     def course(**settings):
         made = prepare(**settings)
@@ -27,13 +27,13 @@ def course(prepare):
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
-def test_the_outputs_that_come_with_the_kept_weights_are_theirs_bit_for_bit(course, ema):
+def test_the_returned_outputs_are_those_of_the_saved_weights_bit_for_bit(course, ema):
     found, (outputs, _), again = course(epochs=3, ema=ema, min_delta=1.0)
     assert torch.equal(outputs.logits, again.logits)
     assert torch.equal(outputs.embedding, again.embedding)
     assert found.best_epoch < found.epochs_run  # so they are not simply the last ones
 
 
-def test_where_another_scale_of_the_adapter_was_tried_last_none_come(course):
+def test_no_outputs_are_returned_after_choosing_the_adapter_scale(course):
     _, best, _ = course(epochs=2, adapter_scales=[0.0, 0.5])
     assert best is None

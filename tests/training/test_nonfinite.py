@@ -1,4 +1,4 @@
-"""What is left for inspection where a training ran away."""
+"""Files that a diverged training leaves for inspection."""
 
 import json
 
@@ -16,8 +16,8 @@ from flowertune.training.loop import train
 
 @pytest.fixture
 def run_away(prepare, mixup):
-    """`run_away(at, factor, **settings)`: the loss of call `at` times `factor` in low precision, or
-    in any where `always`; gives the run, the failure and the images of the call."""
+    """`run_away(at, factor, **settings)`: multiply the loss of call `at` by `factor`, in float32
+    only if `always`; returns the run, the error, the images of all calls and the training."""
 
     def run_away(at, factor, always=True, **settings):
         made = prepare(count=20, recipe=mixup, epochs=2, **settings)
@@ -42,14 +42,14 @@ def run_away(prepare, mixup):
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_the_very_batch_is_in_the_run_and_the_lines_before_it(
+def test_the_failed_batch_and_the_metrics_before_it_are_saved(
     run_away, accumulation, asynchronous, monkeypatch
 ):
     monkeypatch.setattr(Compute, "asynchronous", asynchronous)
     at = 5 + accumulation + 1  # a call for each of 5 batches: the second step of epoch 2
     run, message, seen, made = run_away(at, float("nan"), accumulation=accumulation)
     assert "loss of epoch 2, step 2 is not finite" in message
-    assert message.endswith(f"its photos are in {run.failed_batch_dir}")
+    assert message.endswith(f"the images of the step are in {run.failed_batch_dir}")
     batch = load_file(run.failed_batch_dir / "batch.safetensors")
     assert torch.equal(batch["images"], torch.cat(seen[at - 1 :][:accumulation]))
     photos = torch.cat(made.photos.batches(2)[accumulation : 2 * accumulation])
@@ -63,7 +63,7 @@ def test_the_very_batch_is_in_the_run_and_the_lines_before_it(
     assert [line["step"] for line in lines] == list(range(1, steps + 2))
 
 
-def test_the_facts_hold_the_step_in_full_precision(run_away):
+def test_the_facts_include_the_step_in_full_precision(run_away):
     run, *_ = run_away(3, float("inf"), always=False, precision="bf16")
     facts = json.loads((run.failed_batch_dir / "facts.json").read_text())
     assert facts["precision"] == "bf16"
@@ -72,7 +72,7 @@ def test_the_facts_hold_the_step_in_full_precision(run_away):
     assert facts["in_full_precision"]["gradient_norm"] > 0
 
 
-def test_nothing_was_updated_and_the_run_can_go_on_from_the_epoch_before(run_away):
+def test_no_weight_was_updated_and_the_previous_checkpoint_is_intact(run_away):
     run, _, _, made = run_away(8, float("nan"))
     newest, _ = run.newest_checkpoint()
     assert newest == run.checkpoint(1, 5)
@@ -80,11 +80,11 @@ def test_nothing_was_updated_and_the_run_can_go_on_from_the_epoch_before(run_awa
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
-def test_a_disk_that_is_full_by_then_does_not_hide_the_reason(run_away, monkeypatch):
+def test_a_full_disk_does_not_hide_the_reason(run_away, monkeypatch):
     def full(path, state):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("flowertune.models.serialization.save_weights", full)
     _, message, *_ = run_away(3, float("nan"))
     assert "loss of epoch 1, step 3 is not finite" in message
-    assert "its photos could not be kept (OSError" in message
+    assert "the images of the step could not be saved (OSError" in message

@@ -33,7 +33,7 @@ def test_vectors_and_scalars_are_not_decayed():
     assert scalar == 1.0
 
 
-def test_each_kind_has_its_own_peak_rate_and_adam_its_settings():
+def test_adapter_and_head_have_their_own_peak_rates():
     optimizer = build_optimizer(parameters(), CONFIG, torch.device("cpu"), recorded=False)
     peaks = [(g["name"], g["peak_lr"], g["betas"], g["eps"]) for g in optimizer.param_groups]
     assert peaks == [(n, r, (0.8, 0.9), 1e-6) for n, r in
@@ -57,7 +57,7 @@ def test_every_parameter_is_in_exactly_one_group():
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(20, 5), (20, 0), (7, 6), (2, 1)])
-def test_the_schedule_rises_reaches_the_peak_once_and_ends_at_the_final_share(total, warmup):
+def test_the_schedule_warms_up_to_the_peak_and_falls_to_the_final_fraction(total, warmup):
     shares = [schedule(step, total, warmup, 0.05) for step in range(total)]
     assert all(one < two for one, two in pairwise(shares[: warmup + 1]))
     assert shares[warmup] == 1.0
@@ -67,7 +67,7 @@ def test_the_schedule_rises_reaches_the_peak_once_and_ends_at_the_final_share(to
         assert shares[-1] == pytest.approx(0.05)
 
 
-def test_a_training_that_is_all_warmup_never_jumps():
+def test_a_schedule_of_only_warmup_steps_rises_evenly():
     shares = [schedule(step, 4, 4, 0.0) for step in range(4)]
     assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert schedule(0, 1, 0, 0.0) == 1.0  # a single step is not wasted

@@ -1,4 +1,4 @@
-"""What a training leaves for its report: the right photos, small, with the right neighbors."""
+"""Images and embeddings that a training saves for its report."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ def is_of(picture: str, ending: report_data.ReportInputs, split: str, row: int) 
     return bool(np.abs(color(picture) - pixels).max() < 4)  # JPEG is not exact
 
 
-def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_training_photo(
+def test_errors_and_correct_predictions_are_ranked_and_have_their_nearest_training_images(
     tmp_path: Path, ending: Ending
 ) -> None:
     made = ending()
@@ -64,7 +64,7 @@ def test_the_surest_mistakes_and_the_least_sure_hits_each_with_its_nearest_train
         assert each["nearest"]["path"] == name
 
 
-def test_augmented_photos_are_shown_in_their_colors_and_of_different_classes(
+def test_augmented_images_have_the_original_colors_and_different_classes(
     tmp_path: Path, ending: Ending
 ) -> None:
     classes = tuple(f"class {number}" for number in range(8))
@@ -76,7 +76,7 @@ def test_augmented_photos_are_shown_in_their_colors_and_of_different_classes(
             assert np.abs(color(variant) - color(each["picture"])).max() < 4
 
 
-def test_the_map_is_of_photos_drawn_by_seed_as_they_were_before_and_after(
+def test_the_map_has_embeddings_of_the_same_random_images_before_and_after(
     tmp_path: Path, ending: Ending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_data, "MAPPED", 11)

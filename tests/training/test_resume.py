@@ -1,4 +1,4 @@
-"""A training that was stopped goes on as if it had not been."""
+"""A resumed training gives the same bits as an uninterrupted one."""
 
 import json
 import shutil
@@ -23,8 +23,8 @@ HARD = {"epochs": 3, "ema": 0.9, "dropout": 0.3, "warmup_epochs": 0.5, "clip_nor
 
 @pytest.fixture
 def life(prepare, mixup, tmp_path):
-    """`life(name, stop_after=None, **settings)`: a training in the run `name`, from its newest
-    checkpoint, with objects of its own; it is asked to end after so many of its own steps."""
+    """`life(name, stop_after=None, **settings)`: continue the training of run `name` from its
+    newest checkpoint, with new objects, and request a stop after this many steps."""
 
     def life(name, stop_after=None, in_validation=False, criterion=cross_entropy, stop=None,
              track=lambda lines: None, **settings):  # fmt: skip
@@ -70,7 +70,7 @@ def files_of(tmp_path, name):
 
 
 def lives(life, name, stops, **settings):
-    """As many lives as it takes; each but the last is stopped after so many of its steps."""
+    """Resume until the end; each process but the last is stopped after that many steps."""
     for stop_after in stops:
         with pytest.raises(Interrupted):
             life(name, stop_after, **settings)
@@ -100,7 +100,7 @@ def lives(life, name, stops, **settings):
         "early stopping",
     ],
 )
-def test_stopped_anywhere_it_ends_in_the_same_bits(life, tmp_path, settings):
+def test_stopping_at_any_step_gives_the_same_bits(life, tmp_path, settings):
     whole, weights, average = life("whole", **settings)
     cut, after, averaged = lives(life, "cut", [1, 3, 2, 1], **settings)
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
@@ -112,14 +112,14 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(life, tmp_path, settings):
         assert torch.equal(one, other)
 
 
-def test_where_the_host_does_not_wait_it_is_the_same(life, tmp_path, monkeypatch):
+def test_deferred_steps_give_the_same_bits(life, tmp_path, monkeypatch):
     monkeypatch.setattr(Compute, "asynchronous", True)
     life("whole", **HARD)
     lives(life, "cut", [2, 4, 5], **HARD)
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
 
 
-def test_stopped_in_a_validation_it_goes_on_with_that(life, tmp_path):
+def test_a_training_stopped_in_validation_resumes_with_the_validation(life, tmp_path):
     life("whole", **HARD)
     with pytest.raises(Interrupted):
         life("cut", 5, in_validation=True, **HARD)  # 5 steps are an epoch
@@ -130,7 +130,7 @@ def test_stopped_in_a_validation_it_goes_on_with_that(life, tmp_path):
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
 
 
-def test_another_loss_with_terms_of_its_own_goes_on_too(life, tmp_path):
+def test_a_loss_with_several_terms_is_resumed(life, tmp_path):
     triplets = partial(
         triplet_cross_entropy, margin=1.0, weight=0.3, distance="euclidean", normalize=False,
         reduction="mean",
@@ -141,7 +141,7 @@ def test_another_loss_with_terms_of_its_own_goes_on_too(life, tmp_path):
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
 
 
-def test_the_adapters_size_is_chosen_from_the_same_beginning(life, tmp_path):
+def test_the_adapter_scale_is_chosen_from_the_same_initial_weights(life, tmp_path):
     settings = {**HARD, "adapter_scales": [0.0, 0.5]}
     whole, *_ = life("whole", **settings)
     cut, *_ = lives(life, "cut", [7], **settings)
@@ -149,7 +149,7 @@ def test_the_adapters_size_is_chosen_from_the_same_beginning(life, tmp_path):
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
 
 
-def test_it_saves_as_often_as_asked_and_keeps_two(life, tmp_path, monkeypatch):
+def test_checkpoints_are_saved_on_time_and_two_are_kept(life, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
         "flowertune.training.state.save_checkpoint",
@@ -166,7 +166,7 @@ def test_it_saves_as_often_as_asked_and_keeps_two(life, tmp_path, monkeypatch):
     assert names == ["epoch-00003-step-000000015", "epoch-00002-step-000000015"]
 
 
-def test_from_the_one_before_a_damaged_checkpoint_it_ends_in_the_same_bits_too(life, tmp_path):
+def test_resuming_from_the_checkpoint_before_a_damaged_one_gives_the_same_bits(life, tmp_path):
     life("whole", **HARD)
     with pytest.raises(Interrupted):
         life("cut", 8, checkpoint_minutes=1e-9, **HARD)
@@ -178,7 +178,7 @@ def test_from_the_one_before_a_damaged_checkpoint_it_ends_in_the_same_bits_too(l
     assert files_of(tmp_path, "cut") == files_of(tmp_path, "whole")
 
 
-def test_whoever_tracks_it_gets_all_lines_from_the_first_on_in_each_life(life, tmp_path):
+def test_trackers_get_all_lines_from_the_first_on_after_each_resume(life, tmp_path):
     lives: list[list[list[dict[str, Any]]]] = [[], []]
     often = {**HARD, "checkpoint_minutes": 1e-9}
     with pytest.raises(Interrupted):
@@ -192,7 +192,7 @@ def test_whoever_tracks_it_gets_all_lines_from_the_first_on_in_each_life(life, t
     assert [len(given) for given in lives[0]] == [1, 2, 3, 4, 5, 6, 7, 8]  # 6 is a validation
 
 
-def test_a_second_signal_ends_it_at_once_and_what_was_saved_stands(life, tmp_path):
+def test_a_second_signal_stops_at_once_and_keeps_the_checkpoints(life, tmp_path):
     with pytest.raises(Interrupted):
         life("cut", 6, **HARD)
     (saved, *_) = Run(tmp_path / "cut").checkpoints()

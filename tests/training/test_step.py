@@ -1,4 +1,4 @@
-"""What a step asks of the device: nothing that the host would have to wait for, nothing twice."""
+"""A step does not make the host wait, and allocates no more than needed."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -41,7 +41,7 @@ TRIPLET = partial(
 @pytest.mark.parametrize("model", ["lora", "full"])
 @pytest.mark.parametrize("variant", ["plain", "mixup", "cutmix", "triplet"])
 def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, resident, monkeypatch):
-    """From the photos' numbers to the averaged weights, in steps of two batches."""
+    """From image indices to averaged weights, in steps of two batches."""
     monkeypatch.setattr(Compute, "asynchronous", True)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know META
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
@@ -72,9 +72,7 @@ def test_the_host_never_waits_for_a_value(prepare, mixup, variant, model, reside
 
 
 @pytest.mark.parametrize("fused", [None, False, True])
-def test_only_an_optimizer_that_can_be_stopped_on_the_device_is_not_waited_for(
-    prepare, fused, monkeypatch
-):
+def test_deferred_steps_need_a_fused_optimizer(prepare, fused, monkeypatch):
     monkeypatch.setattr(Compute, "asynchronous", True)
     training = prepare()
     optimizer = torch.optim.AdamW(training.classifier.head.parameters(), fused=fused)
@@ -83,7 +81,7 @@ def test_only_an_optimizer_that_can_be_stopped_on_the_device_is_not_waited_for(
 
 
 class Allocations(TorchDispatchMode):
-    """Counts the tensors that operations make anew, scalars left out, and their bytes."""
+    """Counts new tensors, except scalars, and their bytes."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +103,7 @@ class Allocations(TorchDispatchMode):
         return result
 
 
-def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_and_no_more_than_the_last(
+def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_or_the_previous_step(
     prepare, small_dir
 ):
     ours = prepare(batch_size=16, clip_norm=1.0)
@@ -143,7 +141,7 @@ def test_a_step_allocates_no_more_than_peft_in_a_plain_loop_and_no_more_than_the
     assert our_bytes <= their_bytes
 
 
-def test_nothing_is_kept_for_the_backward_pass_below_the_first_part_that_is_trained(small_dir):
+def test_layers_below_the_first_trained_one_save_no_activations(small_dir):
     def bytes_kept(layers, below_without_gradients):
         backbone = load_directory(small_dir, text=False)
         *below, last = range(len(backbone.visual.transformer.resblocks))

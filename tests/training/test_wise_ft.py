@@ -11,7 +11,7 @@ from flowertune.training.wise_ft import choose_scale, interpolate
 
 @pytest.fixture
 def lora(small):
-    """A classifier with LoRA, its initial state, and a state as after training."""
+    """A classifier with LoRA, its initial state, and a trained state."""
     LORA.attach(LoraConfig(rank=2, alpha=4.0, targets=["q", "mlp"]), small, seed=1)
     inputs = HeadInputs(small.embedding_dim, 5, 1.0, 1, None, None, None)
     classifier = Classifier(small, LinearHead(inputs, standardize=False), LORA)
@@ -29,7 +29,7 @@ def update(classifier):
 
 
 @torch.no_grad()
-def test_the_update_grows_in_a_straight_line_and_the_head_stays_trained(lora):
+def test_the_update_scales_linearly_and_the_head_stays_trained(lora):
     classifier, initial, trained = lora
     classifier.load_trainable_state(trained)
     full, head = update(classifier)
@@ -61,7 +61,7 @@ def test_the_scale_of_the_highest_score_is_chosen(lora, scores, expected):
     torch.testing.assert_close(state[name], expected * trained[name])
 
 
-def test_a_tower_that_was_trained_whole_goes_from_initial_to_trained():
+def test_a_fully_trained_encoder_is_interpolated():
     initial = {"visual.conv1.weight": torch.zeros(2), "head.linear.bias": torch.zeros(2)}
     trained = {"visual.conv1.weight": torch.ones(2), "head.linear.bias": torch.ones(2)}
     half = interpolate(FULL, initial, trained, 0.5)

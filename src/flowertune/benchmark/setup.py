@@ -1,4 +1,4 @@
-"""Set up a training for timing its steps: in no run directory, without baselines."""
+"""Set up a training to time its steps, without run directory and baselines."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -20,32 +20,26 @@ from flowertune.training.step import nonfinite_message
 
 @dataclass(frozen=True)
 class BenchTraining:
-    """A training before its first step. The setup has no test images; steps have `step_size`."""
+    """Training before its first step, without test images. Each step has `step_size` images."""
 
     setup: Setup
     state: TrainState
     step_size: int
 
     def run_step(self, batches: Iterable[Batch]) -> None:
-        """Run the loop's step, and update the average of the weights where there is one."""
+        """Run a step like the training loop, including the weight average."""
         _, updated = self.state.step.run(batches, self.step_size, "the benchmark")
         if updated and self.state.ema is not None:
             self.state.ema.update()
 
     def check(self) -> None:
-        """Raise TrainingError where a step was not finite that the host queued without looking.
-
-        A step that the host waits for raises it by itself.
-        """
+        """Raise TrainingError if a deferred step was not finite (other steps raise it)."""
         if self.state.step.found_inf.item():
             what = "loss or gradient of the benchmark"
             raise TrainingError(nonfinite_message(what, self.setup.compute.precision))
 
     def steps(self) -> Generator[Iterator[Batch], None, None]:
-        """Yield the batches of one whole step after the other, an epoch's in one stream.
-
-        Smaller steps, at an epoch's end, are left out. Close the generator after the last one.
-        """
+        """Yield the batches of each full-size step; close the generator after the last one."""
         for epoch in count(1):
             steps = self.state.step_indices(epoch)
             whole = [step for step in steps if count_images(step) == self.step_size]
@@ -54,11 +48,11 @@ class BenchTraining:
 
 
 def prepare(config: Config, console: ConsoleReporter) -> BenchTraining:
-    """Prepare a training like `train`, without test images and baselines, in no run directory."""
+    """Prepare a training like `train`, without run directory, test images and baselines."""
     setup = training_setup.prepare(config, console, test=False)
     pixels = training_setup.move_to_device(setup)
     width, classes = setup.backbone.embedding_dim, len(setup.cached.dataset.class_names)
-    # random features, class vectors and linear probe for a head; no time depends on them
+    # random inputs for any head; timings do not depend on them
     generator = seeding.generator(0, "bench")
     features, vectors = (torch.randn(rows, width, generator=generator) for rows in (64, classes))
     vectors = torch.nn.functional.normalize(vectors, dim=1)

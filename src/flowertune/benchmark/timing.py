@@ -1,4 +1,4 @@
-"""Time pieces of work, count their operations, and measure the machine's rate."""
+"""Measure time, floating-point operations, memory and the machine's peak rate."""
 
 import math
 import statistics
@@ -17,9 +17,9 @@ from flowertune.errors import TrainingError
 from flowertune.models.kernels.linear import linear_forward, mkl_lacks_avx512
 from flowertune.runtime.device import Compute
 
-WARM_UP = 3  # calls that are not timed: memory is fetched, kernels are chosen and loaded
+WARM_UP = 3  # untimed calls, which allocate memory and load kernels
 MIN_CALLS, MAX_CALLS = 5, 50  # timed calls
-MIN_SECONDS = 10.0  # of timed calls, when there are the least
+MIN_SECONDS = 10.0  # minimum total of timed calls, unless there are MAX_CALLS
 
 # Large enough for the highest rate (H100, bf16; two cores, fp32), small enough for a laptop.
 MATRIX_SIDE = {"cuda": 8192, "mps": 4096, "cpu": 2048}
@@ -27,18 +27,18 @@ MATRIX_SIDE = {"cuda": 8192, "mps": 4096, "cpu": 2048}
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of each call, in order; `images` go through one call (None: not counted)."""
+    """Seconds of each call, and images per call (None if not applicable)."""
 
     seconds: tuple[float, ...]
     images: int | None
 
     @property
     def median(self) -> float:
-        """Seconds of the median call."""
+        """Median seconds."""
         return statistics.median(self.seconds)
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values, ready for JSON; photos a second are those of the median."""
+        """Convert to JSON values; images/s are at the median."""
         spread = {"median": self.median, "least": min(self.seconds), "most": max(self.seconds)}
         summary = {"calls": len(self.seconds), "seconds": spread}
         if self.images is None:
@@ -49,10 +49,9 @@ class Timing:
 def timeit(
     actions: Sequence[Callable[[], object]], device: torch.device, images: int | None = None
 ) -> list[Timing]:
-    """Time calls of each action in turn, so that other load on the machine falls on all alike.
+    """Time the actions in turn, so that other load on the machine affects all of them.
 
-    Warm-up comes first, then calls until there are enough of them. The device's queue is empty at
-    the beginning and at the end of each timed call.
+    Each timed call starts and ends with an empty device queue.
     """
     for action in [*actions] * WARM_UP:
         action()
@@ -69,7 +68,7 @@ def timeit(
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for all work that is queued on the device; on the CPU there is none."""
+    """Wait for all work queued on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -77,10 +76,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_to_line(command: Sequence[str], line: str, log: Path) -> float:
-    """Measure seconds from the start of a process until it prints `line`; then wait for its end.
-
-    `log` gets its stderr. Raises TrainingError where the process ends without it.
-    """
+    """Run a process, with stderr to `log`, and return the seconds until it prints `line`."""
     with log.open("w", encoding="utf-8") as errors:
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
@@ -89,18 +85,18 @@ def seconds_to_line(command: Sequence[str], line: str, log: Path) -> float:
             seconds = time.perf_counter() - start
             process.stdout.read()
     if not is_printed:
-        lines = log.read_text(encoding="utf-8").strip().splitlines() or ["nothing was said"]
-        raise TrainingError(f"a process that was to take one step ended before it: {lines[-1]}")
+        lines = log.read_text(encoding="utf-8").strip().splitlines() or ["no message"]
+        raise TrainingError(f"the timed process ended before its first step: {lines[-1]}")
     return seconds
 
 
 def count_operations(action: Callable[[], object]) -> int:
-    """Count the floating-point operations of a call: matrix products, convolutions, attention.
+    """Count floating-point operations of matrix products, convolutions and attention in a call.
 
-    A product of (m, k) and (k, n) is 2 m k n. What autograd functions of our own compute counts as
-    it is computed, forward and backward; sums, norms and activations do not count.
+    A product of (m, k) and (k, n) is 2 m k n. Custom autograd functions count by the operations
+    that they run, forward and backward. Sums, norms and activations do not count.
     """
-    # torch does not count an operation that it has for compiled code alone
+    # torch's counter does not know this operation, which torch itself uses in compiled code only
     custom = {torch.ops.mkldnn._linear_pointwise: _product_flops} if mkl_lacks_avx512() else None
     with FlopCounterMode(display=False, custom_mapping=custom) as counter:
         action()
@@ -109,15 +105,14 @@ def count_operations(action: Callable[[], object]) -> int:
 
 
 def _product_flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    """Operations of x (..., K) and weight (N, K), by their shapes."""
+    """Operations of x (..., K) times weight (N, K), from their shapes."""
     return 2 * math.prod(x) * weight[0]
 
 
 def matrix_rate(compute: Compute) -> float:
-    """Floating-point operations a second of a large product of square matrices, in the best call.
+    """Floating-point operations per second of a large matrix product, best call.
 
-    Of the precision of `compute`, with the settings (TF32, threads) that the process has, by the
-    library that the model's Linear layers use.
+    It uses the settings (precision, TF32, threads) and kernels of the model's Linear layers.
     """
     side = MATRIX_SIDE[compute.device.type]
     left, right = (
@@ -128,16 +123,13 @@ def matrix_rate(compute: Compute) -> float:
 
 
 def peak_memory(device: torch.device) -> dict[str, Any] | None:
-    """Measure the peak memory in bytes, of a GPU's tensors or of this process from its start.
-
-    None on Windows, which does not tell Python.
-    """
+    """Peak memory of tensors on the GPU, or of this process since its start; None on Windows."""
     if device.type == "cuda":
-        return {"bytes": torch.cuda.max_memory_allocated(device), "of": "of tensors on the GPU"}
+        return {"bytes": torch.cuda.max_memory_allocated(device), "of": "tensors on the GPU"}
     if sys.platform == "win32":
         return None
-    import resource  # Windows has none
+    import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     n_bytes = peak if sys.platform == "darwin" else 1024 * peak
-    return {"bytes": n_bytes, "of": "resident, the whole process"}
+    return {"bytes": n_bytes, "of": "resident memory of the process"}

@@ -1,4 +1,4 @@
-"""`flowertune bench`: time the pieces of a training on this machine."""
+"""`flowertune bench`: measure the speed and memory of a training on this machine."""
 
 import json
 import sys
@@ -30,13 +30,14 @@ from flowertune.report.console import bench as report
 from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runtime import memory
 
-MAX_IMAGES = 512  # of validation or of cache building
+MAX_IMAGES = 512  # for validation and cache building
 GROUPS = ("model", "head", "augmentation", "loss")  # named in the results
-CALLS = 3  # of what takes long: processes and cache building
+CALLS = 3  # of slow pieces: processes and cache building
 
-IMPORTS = "import torch, open_clip"  # no tool on top of them starts faster
+IMPORTS = "import torch, open_clip"  # lower bound for any tool that uses them
 
-# What a process runs that is timed from its start to its first step, with a folder of config.yaml.
+# Program of the process that is timed up to its first step; its argument is a folder with
+# config.yaml.
 FIRST_STEP = "first step"
 CHILD = """\
 import sys
@@ -46,18 +47,9 @@ compose.run(["--config-path", sys.argv[1]], bench.first_step)
 
 
 def execute(config: Config, as_json: bool) -> int:
-    """Time the pieces and print them; only the image cache is left behind.
-
-    Raises:
-        UsageError: before anything was timed.
-        FlowertuneError: out of memory.
-        TrainingError: a loss that is not finite.
-    """
+    """Time the pieces and print the results; writes no files except the image cache."""
     if not config.model.trains_backbone:
-        raise UsageError(
-            f"model={config.model.name}: takes no training steps, so none can be timed"
-        )
-    # JSON has stdout alone
+        raise UsageError(f"model={config.model.name}: has no training steps to time")
     console = error_console() if as_json else ConsoleReporter()
     with memory.explain_oom(memory.oom_message("bench", config.trainer)):
         results = _measure(config, console)
@@ -69,7 +61,7 @@ def execute(config: Config, as_json: bool) -> int:
 
 
 def first_step(config: Config) -> int:
-    """Set up a training and run its first step, in the process that is timed."""
+    """Set up a training and run its first step (in the timed process)."""
     training = prepare(config, error_console())
     training.state.step.classifier.train()
     with closing(training.steps()) as steps:
@@ -86,10 +78,10 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     compute, backbone, splits = setup.compute, setup.backbone, setup.cached.splits
     device, resident = compute.device, training.state.loader.pixels.resident
 
-    console.say(f"timing the start of {CALLS} processes")
+    console.say(f"timing the start-up of {CALLS} processes")
     imports, start_up = _time_start_up(config)
 
-    # training: on one step's batches that lie ready, then as the loop has it
+    # training steps on batches that are ready on the device, and with loading
     console.say("timing training steps")
     classifier.train()
     with closing(training.steps()) as steps:
@@ -97,7 +89,7 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     bare_step = partial(training.run_step, ready)
-    operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
+    operations = timing.count_operations(bare_step)  # before CUDA graphs record the step
     with closing(training.steps()) as steps:
         bare, with_data = _time_steps(
             [bare_step, lambda: training.run_step(next(steps))], device, training.step_size,
@@ -126,21 +118,21 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     streaming = "" if resident else ", pixels streamed from the host"
     timings = {
         "train_step": (
-            bare, "forward, loss, backward, guard, step, on batches that lie ready on the device",
+            bare, "forward, loss, backward, guard and update, on batches ready on the device",
         ),
         "train_step_with_data": (
-            with_data, f"the same, and batches gathered, augmented and mixed{streaming}",
+            with_data, f"the same, plus gathering, augmenting and mixing the batches{streaming}",
         ),
         "validation": (
-            validation, "pixels gathered, forward, metrics, in eval mode with LoRA merged",
+            validation, "gathering pixels, forward, metrics, in eval mode with the adapter merged",
         ),
         "cache": (
-            cache, "photos read, decoded and written to a new temporary folder, on all cores",
+            cache, "reading and decoding images and writing the cache, on all cores",
         ),
-        "imports": (imports, f'a new process: python -c "{IMPORTS}", in turn with the next'),
+        "imports": (imports, f'a new process: python -c "{IMPORTS}", alternating with the next'),
         "start_up": (
-            start_up, "a new process: imports, config, weights, photos found in the cache, model "
-            "and one step; no baselines",
+            start_up, "a new process: imports, config, weights, cached images, model and one step; "
+            "no baselines",
         ),
     }  # fmt: skip
     return {
@@ -169,17 +161,12 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
 def _time_steps(
     steps: Sequence[Callable[[], None]], device: torch.device, n_images: int, *, streamed: bool
 ) -> list[Timing]:
-    """Time the bare step and the one with its data, alternating if the images are resident.
-
-    Streamed ones would be read ahead during the other step, for which nobody counts the time: the
-    slower the reading, the more of it would be lost. So those steps come one after the other.
-    """
+    # streamed images would be prefetched during the step without loading, hiding its time
     in_turn = [[step] for step in steps] if streamed else [steps]
     return [timed for group in in_turn for timed in timeit(group, device, n_images)]
 
 
 def _time_start_up(config: Config) -> tuple[Timing, Timing]:
-    """Time alternating processes: the imports alone, and all up to the first step."""
     with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(saved.to_yaml(asdict(config)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Compose the command line's config and run it as a job, a sweep or a reproduction."""
+"""Compose a config from command-line arguments and run it as a job, sweep or reproduction."""
 
 import logging
 from collections.abc import Sequence
@@ -27,21 +27,17 @@ def run(
     execute: Execute,
     target: Literal["job", "sweep", "reproduction"] = "sweep",
 ) -> int:
-    """Compose a config and call `execute` with it, in a sweep with each of several.
+    """Compose the config, or each config of a sweep, and call `execute` with it.
 
-    It is a sweep with -m, or where a YAML file sets hydra.mode to MULTIRUN; target="job" refuses
-    it, and target="reproduction" has jobs of its own. All configs are composed and checked before
-    the first job starts. Returns the job's exit code; of several 0 where all jobs were done, 2
-    where all were refused, else 1.
-
-    Raises:
-        UsageError: for a config that does not compose or a value out of its range.
+    -m or hydra.mode=MULTIRUN in a YAML file starts a sweep; `target` "job" refuses it, and a
+    "reproduction" has its own jobs. All configs are checked before the first job starts. Returns
+    the job's exit code; for several jobs 0 if all succeeded, 2 if all were refused, otherwise 1.
     """
     options = parse_arguments(arguments)
     if options.experimental_rerun:
-        raise UsageError("--experimental-rerun: is not supported; --config-path RUN runs again")
+        raise UsageError("--experimental-rerun: not supported; --config-path RUN runs a run again")
     if (options.package or options.resolve) and not options.cfg:
-        raise UsageError("--package and --resolve go with --cfg")
+        raise UsageError("--package, --resolve: only allowed with --cfg")
     with open_composer(options) as composer:
         name, task_overrides = options.config_name or "config", options.overrides
         if options.info or options.shell_completion or options.hydra_help:
@@ -63,10 +59,10 @@ def run(
         if not (is_sweep or reproduces):
             overrides.check_one_job(parsed)
             configure_log(node.hydra.job_logging)
-            logging.getLogger("flowertune").setLevel(logging.WARNING)  # which that has quietened
-            return execute(to_config(node))  # Hydra's own run would compose it once more
+            logging.getLogger("flowertune").setLevel(logging.WARNING)  # Hydra raised its level
+            return execute(to_config(node))  # Hydra's own run would compose the config again
         if target == "job":
-            raise UsageError("no sweeps here, by -m or by an experiment: give each key one value")
+            raise UsageError("sweeps (-m, experiments) are not supported; give each key one value")
         with translate_errors():
             sweep = plan_reproduction(composer, node) if reproduces else plan_sweep(composer, node)
         return run_sweep(sweep, composer, node, check_run(execute) if reproduces else execute)

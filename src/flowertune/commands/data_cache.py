@@ -1,4 +1,4 @@
-"""`flowertune data cache`: list or remove the cache entries."""
+"""`flowertune data cache`: list or delete cache entries."""
 
 import math
 import sys
@@ -16,31 +16,31 @@ from flowertune.report.console.run import ConsoleReporter
 
 
 def show(args: Namespace) -> int:
-    """Print all entries, longest unused first."""
+    """Print all entries, least recently used first."""
     root = cache_root()
     report.show(ConsoleReporter(), _list(root), root)
     return EXIT_DONE
 
 
 def clear(args: Namespace) -> int:
-    """Remove the old entries, after asking; return 1 if any could not be removed."""
+    """Delete entries after asking; returns 1 if any could not be deleted."""
     console, root = ConsoleReporter(), cache_root()
     cutoff = math.inf if args.older_than is None else time.time() - args.older_than * DAY
     entries = [entry for entry in _list(root) if entry.last_used < cutoff]
     if not entries:
-        console.say(f"nothing to remove in {printable(str(root))}")
+        console.say(f"nothing to delete in {printable(str(root))}")
         return EXIT_DONE
     if not args.yes:
         if not sys.stdin.isatty():
             raise UsageError(
-                f"would remove {report.total(entries)}; there is nobody to ask, add --yes"
+                f"stdin is not a terminal to ask; add --yes to delete {report.total(entries)}"
             )
         report.show(console, entries, root)
         answer = ""
         with suppress(EOFError):
-            answer = input("Remove all of these? [y/N] ").strip().lower()
+            answer = input("Delete all of these? [y/N] ").strip().lower()
         if answer not in ("y", "yes"):
-            console.say("nothing was removed")
+            console.say("nothing was deleted")
             return EXIT_DONE
     removed = []
     for entry in entries:
@@ -48,8 +48,8 @@ def clear(args: Namespace) -> int:
         if reason is None:
             removed.append(entry)
         else:
-            console.say(f"left: {entry.kind}, {printable(entry.description)}: {reason}")
-    console.say(f"removed: {report.total(removed)}")
+            console.say(f"not deleted: {entry.kind}, {printable(entry.description)}: {reason}")
+    console.say(f"deleted: {report.total(removed)}")
     return EXIT_DONE if len(removed) == len(entries) else EXIT_FAILED
 
 

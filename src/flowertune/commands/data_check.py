@@ -1,4 +1,4 @@
-"""`flowertune data check`: find defects of a dataset."""
+"""`flowertune data check`: find problems in a dataset."""
 
 import dataclasses
 import json
@@ -13,10 +13,9 @@ from flowertune.report.console.run import ConsoleReporter, error_console
 
 
 def execute(config: Config, as_json: bool) -> int:
-    """Print the findings; return 1 if there are any, else 0."""
-    # JSON has stdout alone
+    """Print the findings; returns 1 if there are any."""
     console = error_console() if as_json else ConsoleReporter()
-    data = dataclasses.replace(config.data, shots=None)  # all images, whichever are drawn later
+    data = dataclasses.replace(config.data, shots=None)  # check all images, not a sample
     with console.progress():
         dataset = list_images(data, cache_root(), console.advance)
         findings = check(dataset, console.advance)

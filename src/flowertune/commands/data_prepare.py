@@ -1,4 +1,4 @@
-"""`flowertune data prepare`: fetch and decode what a training needs, without training."""
+"""`flowertune data prepare`: download and decode everything that a training needs."""
 
 from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
@@ -12,7 +12,7 @@ from flowertune.report.console.run import ConsoleReporter
 
 
 def execute(config: Config) -> int:
-    """Build the stores that a training of this config opens, and print their paths."""
+    """Fill the cache for a training with this config, and print the paths."""
     console, cache = ConsoleReporter(), cache_root()
     existing = {store.name for store in (cache / "pixels").glob("*")}
     with console.progress():
@@ -27,11 +27,11 @@ def execute(config: Config) -> int:
             progress=console.advance,
         )
     for line in bad_file_lines(dataset, cached.bad):
-        console.say(f"left out: {printable(line)}")
+        console.say(f"skipped: {printable(line)}")
     console.say(f"{backbone.name} {backbone.tag}; {cached.dataset.protocol}")
     for name, split in cached.splits.items():
         store = cache / "pixels" / split.key
-        note = "was there already" if split.key in existing else "decoded now"
-        console.say(f"{name}: {len(split.split):,} photos, {format_bytes(bytes_in(store))}, {note}")
+        note = "already in the cache" if split.key in existing else "decoded now"
+        console.say(f"{name}: {len(split.split):,} images, {format_bytes(bytes_in(store))}, {note}")
         console.say(f"  {store}")
     return EXIT_DONE

@@ -1,4 +1,4 @@
-"""`flowertune demo`: serve a page to try a finished run."""
+"""`flowertune demo`: try a trained run in the browser."""
 
 import errno
 import importlib.util
@@ -24,7 +24,7 @@ PACKAGES = ("gradio", "uvicorn")
 
 
 def execute(args: Namespace) -> int:
-    """Serve the page until a signal ends it, then return 0."""
+    """Serve the page until a signal arrives."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
@@ -49,29 +49,29 @@ def execute(args: Namespace) -> int:
             with (
                 quiet_pil(),
                 install_handlers() as stop,
-                stop.deferred(lambda text: None),  # nothing is half done that would be told
+                stop.deferred(lambda text: None),  # nothing to finish or save
                 page.serve(blocks, folder, hosts, listener) as thread,
             ):
                 address, port = listener.getsockname()[:2]
                 if hosts is None:
-                    console.warn(f"whoever reaches {address} on port {port} can use the page")
-                console.say(f"http://{address}:{port} (Ctrl-C ends it)")
+                    console.warn(f"anyone who can reach {address} port {port} can use this page")
+                console.say(f"http://{address}:{port} (press Ctrl-C to stop)")
                 while stop.received is None and thread.is_alive():
                     thread.join(0.2)
             if stop.received is None:
-                raise FlowertuneError("the page's server has ended")
+                raise FlowertuneError("the server stopped unexpectedly")
     return EXIT_DONE
 
 
 def _open_socket(host: str, port: int | None) -> socket.socket:
-    """Open a listening socket; without a port, on the usual one or any free one."""
+    """Open a listening socket; without a port, on the default one or any free one."""
     try:
         return socket.create_server((host, port or PORT))
     except OSError as error:
         if port is None and error.errno == errno.EADDRINUSE:
             return socket.create_server((host, 0))
         flags = f"--host {host}" + ("" if port is None else f" --port {port}")
-        # Python adds the address to what the system says of it
+        # Python appends the address to the system's message
         code = error.errno or 0
         reason = os.strerror(code) if code in errno.errorcode else error.strerror
         raise UsageError(f"{flags}: {reason}") from error

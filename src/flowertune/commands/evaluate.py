@@ -1,4 +1,4 @@
-"""`flowertune evaluate`: evaluate a finished run on any labeled images."""
+"""`flowertune evaluate`: evaluate a trained run on labeled images."""
 
 import json
 from argparse import Namespace
@@ -24,18 +24,17 @@ from flowertune.runs.finished import read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 
-# of a trained model nothing else is for choosing
 SETTABLE = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_size")
 
 
 def execute(args: Namespace) -> int:
-    """Evaluate the run on the given images, by default its own, and print the metrics."""
+    """Evaluate the run on its own or on other images and print the metrics."""
     selected, overrides = _take_split(args.overrides)
     output = args.output
     if output is not None and output.is_dir():
-        raise UsageError(f"{output}: is a folder; --output takes a file")
+        raise UsageError(f"--output {output}: is a folder; give a file name")
     if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"{output}: there is no folder {output.absolute().parent}")
+        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
     console, cache = error_console() if args.as_json else ConsoleReporter(), cache_root()
     run = read_finished_run(args.run)
     config, other_data = _compose(run.path, overrides)
@@ -54,7 +53,7 @@ def execute(args: Namespace) -> int:
                 dataset, model.preprocessing, config.data.bad_files, cache, console.advance
             )
         for line in bad_file_lines(dataset, cached.bad):
-            console.warn(f"left out: {line}")
+            console.warn(f"skipped: {line}")
         for split, images in cached.splits.items():
             resident = are_resident("auto", images.eval_pixels.array.nbytes, compute.device)
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
@@ -82,18 +81,18 @@ def execute(args: Namespace) -> int:
         print(json.dumps(results, indent=2, allow_nan=False))
     else:
         report.show(console, results)
-    if args.output is not None:  # after the numbers, which do not depend on it
+    if args.output is not None:  # last, so that a failure does not lose the metrics
         try:
             files.write_text(args.output, to_csv(header, rows))
         except OSError as error:
-            reason = f"{args.output}: cannot be written ({error.strerror})"
+            reason = f"--output {args.output}: cannot be written ({error.strerror})"
             raise FlowertuneError(reason) from error
         console.say(str(args.output))
     return EXIT_DONE
 
 
 def _take_split(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Separate split=... from the config's overrides."""
+    """Separate split=... from the config overrides."""
     splits = [item for item in words if item.partition("=")[0] == "split"]
     for item in splits:
         if item.removeprefix("split=") not in evaluate.SPLITS:
@@ -103,19 +102,21 @@ def _take_split(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
-    """Compose the config, and tell whether its images are other than the run's own."""
+    """Compose the config; also returns whether it selects other images than the run's own."""
     for item in overrides:
         key = item.partition("=")[0]
+        if key == item and Path(item).is_dir():
+            raise UsageError(f"{printable(item)}: expected data=folder data.root={printable(item)}")
         if not (key in SETTABLE or key.startswith("data.")):
-            accepted = f"split, data.*, {', '.join(SETTABLE)}"
+            allowed = f"split, data.*, {', '.join(SETTABLE)}"
             raise UsageError(
-                f"{format_value(item)}: is settled in a trained model; evaluate takes {accepted}"
+                f"{format_value(item)}: cannot be changed for a trained model; allowed: {allowed}"
             )
     of_run = ["--config-path", str(run.absolute())]
     if not any(item.startswith("data=") for item in overrides):
         has_other_root = any(item.startswith("data.root=") for item in overrides)
         return _compose_job([*of_run, *overrides]), has_other_root
-    # a run's config has no groups to choose from, so that these are composed with the program's
+    # a run's config has no groups, so compose data=... with flowertune's own config
     data = [item for item in overrides if item.startswith(("data=", "data."))]
     other = _compose_job(["baselines=false", *data])
     config = _compose_job([*of_run, *(item for item in overrides if item not in data)])

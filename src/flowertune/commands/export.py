@@ -1,4 +1,4 @@
-"""`flowertune export`: export a finished run's model for other programs."""
+"""`flowertune export`: export a trained model for other programs."""
 
 import importlib.util
 import json
@@ -22,10 +22,10 @@ BUNDLED = Path(parity.__file__).parent / "bundled"
 
 
 def execute(args: Namespace) -> int:
-    """Export one run and return the exit code."""
+    """Export the run, and upload it if requested."""
     output = args.output
     if output.exists() or output.is_symlink():
-        raise UsageError(f"--output {output}: is there already; choose another place")
+        raise UsageError(f"--output {output}: already exists; choose another folder")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
     export_format = FORMATS[args.format]
@@ -37,15 +37,15 @@ def execute(args: Namespace) -> int:
         )
     if args.push_to_hub is not None:
         hub.check(args.push_to_hub)
-    # as other programs compute it; nothing shows that a GPU or another precision is exported
+    # the device and precision that the export is compared in
     model = predictor.load(args.run, device="cpu", precision="fp32", keep_backbone=True)
     reason = export_format.unsupported_reason(model)
     if reason is not None:
-        raise UsageError(f"{args.run}: --format {args.format} cannot hold it: {reason}")
+        raise UsageError(f"{args.run}: cannot be exported to --format {args.format}: {reason}")
 
     console = ConsoleReporter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the other libraries, about their own next versions
+        warnings.simplefilter("ignore")  # deprecations in the other libraries
         result = _export(model, export_format, args.output)
     console.say(f"{args.output}: {args.format}; {result}")
     if args.push_to_hub is not None:
@@ -54,7 +54,7 @@ def execute(args: Namespace) -> int:
 
 
 def _export(model: Predictor, export_format: Format, output: Path) -> str:
-    """Write the folder atomically, and say how its model compares with the run's."""
+    """Write the folder atomically; returns how its model compares with the run's."""
     sample = parity.draw_sample(model)
     tables = {LABELS: model.class_names, PREPROCESSING: model.preprocessing.to_dict()}
     try:
@@ -72,7 +72,7 @@ def _export(model: Predictor, export_format: Format, output: Path) -> str:
                 model, export_format.LIBRARY, contents, export_format.code(model), result
             )
             (folder / "README.md").write_text(text, encoding="utf-8")
-    # each library has its own for a file that cannot be written and for a model it cannot take
+    # the libraries raise different errors for unwritable files and unsupported models
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ExportError(f"{output}: could not be made ({one_line(error)})") from error
+        raise ExportError(f"{output}: export failed ({one_line(error)})") from error
     return result

@@ -1,4 +1,4 @@
-"""`flowertune predict`: classify images with a finished run."""
+"""`flowertune predict`: classify images with a trained run."""
 
 import os
 import sys
@@ -15,23 +15,29 @@ from flowertune.inference import predictor
 from flowertune.inference.logits import top_classes_header
 from flowertune.report.console.predictions import PredictionLines
 from flowertune.report.console.run import error_console
-from flowertune.runs.finished import read_finished_run
+from flowertune.runs.finished import is_run, read_finished_run
 from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.signals import install_handlers
 
 STDIN = "-"
-READ_AT_ONCE = 2**16  # bytes of stdin
+READ_AT_ONCE = 2**16  # bytes read from stdin at once
 
 
 def execute(args: Namespace) -> int:
-    """Print the likeliest classes of each image; return 1 if any could not be decoded."""
+    """Print the most likely classes of each image; returns 1 if any image is unreadable."""
+    given, names_run = printable(args.run), is_run(args.run)
+    if not args.paths:
+        hint = f"IMAGE is missing: predict {given} IMAGE"
+        raise UsageError(hint if names_run else f"RUN is missing: predict RUN {given}")
+    if not names_run and is_run(Path(args.paths[-1])):
+        raise UsageError(f"the run comes first: predict {printable(args.paths[-1])} {given}")
     run = read_finished_run(args.run)
     missing = [name for name in args.paths if name != STDIN and not os.path.lexists(name)]
     if missing:
-        raise UsageError(f"{printable(missing[0])}: there is no such photo or folder")
+        raise UsageError(f"{printable(missing[0])}: no such file or directory")
     if STDIN in args.paths and sys.stdin is None:
-        raise UsageError("-: stdin is closed, and names were to come from there")
+        raise UsageError("-: cannot read names from stdin, which is closed")
     compute = predictor.compute_for(run.config, args.device, args.precision)
 
     console = error_console()
@@ -41,13 +47,13 @@ def execute(args: Namespace) -> int:
     def skip(path: object, reason: str) -> None:
         nonlocal skipped
         skipped += 1
-        console.say(f"left out: {printable(str(path))}: {reason}")
+        console.say(f"skipped: {printable(str(path))}: {reason}")
 
     paths = _iterate_paths(args.paths, args.null, skip)
-    if STDIN not in args.paths:  # names that are still to come may rightly be none
+    if STDIN not in args.paths:  # an empty stdin is not an error
         first = list(islice(paths, 1))
         if not first and not skipped:
-            raise UsageError(f"{printable(args.paths[0])}: there are no files in it")
+            raise UsageError(f"{printable(args.paths[0])}: contains no files")
         paths = chain(first, paths)
 
     make_deterministic(run.config.trainer.deterministic, compute.device)
@@ -71,21 +77,21 @@ def execute(args: Namespace) -> int:
                     skip(result.image, result.reason)
                     continue
                 line = lines.line(Path(str(result.image)), result.classes, result.probabilities)
-                with stop.deferred():  # a line is printed once, and whole
+                with stop.deferred():  # print whole lines only
                     print(line, flush=True)
                 done += 1
                 stop.check()
                 if show_progress:
-                    console.advance("photos", done, None)
+                    console.advance("images", done, None)
     if skipped:
-        console.say(f"{skipped:,} of {done + skipped:,} files gave no picture")
+        console.say(f"{skipped:,} of {done + skipped:,} files cannot be read as images")
     return EXIT_FAILED if skipped else EXIT_DONE
 
 
 def _iterate_paths(
     names: Sequence[str], null: bool, on_unlisted: Callable[[Path, str], None]
 ) -> Iterator[Path]:
-    """Yield image paths as named, those below folders, and those listed on stdin."""
+    """Yield the given paths, the files below folders, and the paths listed on stdin."""
     for name in names:
         if name == STDIN:
             yield from _read_names(sys.stdin.fileno(), b"\0" if null else b"\n")
@@ -96,11 +102,11 @@ def _iterate_paths(
 
 
 def _read_names(descriptor: int, separator: bytes) -> Iterator[Path]:
-    """Yield each name read from the descriptor as it arrives, skipping empty ones."""
+    """Yield each name as it arrives, skipping empty ones."""
     rest = b""
     while chunk := os.read(descriptor, READ_AT_ONCE):
         if separator != b"\0" and b"\0" in chunk:
-            raise UsageError("-: names on stdin that end with NUL (find -print0) go with --null")
+            raise UsageError("-: names on stdin end with NUL (find -print0); add --null")
         *names, rest = (rest + chunk).split(separator)
         yield from (Path(os.fsdecode(name)) for name in names if name)
     if rest:

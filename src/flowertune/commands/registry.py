@@ -99,7 +99,7 @@ find PHOTOS -name '*.jpg' -print0 | flowertune predict runs/A - --null  # names"
         DEVICE,
         PRECISION,
         RUN,
-        Argument("paths PHOTO|FOLDER|-", nargs="+"),
+        Argument("paths IMAGE|FOLDER|- ...", nargs="*"),
     ),
     "demo": Command(
         "open a page to try a finished run on",

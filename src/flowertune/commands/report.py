@@ -1,4 +1,4 @@
-"""`flowertune report`: write an HTML report of a finished run, or compare several."""
+"""`flowertune report`: write the report of a run, or compare runs."""
 
 import json
 from argparse import Namespace
@@ -16,10 +16,12 @@ from flowertune.runs.finished import read_finished_run
 
 
 def execute(args: Namespace) -> int:
-    """Write the page of a run, or of several; a sweep or reproduction stands for its runs."""
+    """Write the page of one run, or the comparison of several, such as those of a sweep."""
+    if args.output is not None and args.output.suffix not in ("", ".html", ".htm"):
+        raise UsageError(f"--output {args.output}: report writes HTML; end the name in .html")
     paths = [run for path in args.runs for run in _list_runs(path)]
     if not paths:
-        raise UsageError(f"{args.runs[0]}: has no finished run yet")
+        raise UsageError(f"{args.runs[0]}: contains no finished runs yet")
     console, output, groups = ConsoleReporter(), args.output, []
     if len(paths) > 1:
         output = output or Path("report.html")
@@ -32,7 +34,7 @@ def execute(args: Namespace) -> int:
             lines = run_page.write(paths[0], output)
     except OSError as error:
         reason = f"{output or paths[0]}: cannot be written ({error.strerror})"
-        raise UsageError(f"{reason}; --output FILE chooses another place") from error
+        raise UsageError(f"{reason}; choose another place with --output FILE") from error
     if groups:
         comparison.show(console, groups)
     for line in lines:
@@ -50,5 +52,5 @@ def _list_runs(path: Path) -> list[Path]:
             if job.state == "finished":
                 finished.append((int(job.number), Path(job.run).name))
         except (OSError, ValueError, TypeError) as error:
-            raise UsageError(f"{job_file}: is damaged; give the runs in place of {path}") from error
+            raise UsageError(f"{job_file}: damaged; give the runs instead of {path}") from error
     return [path.absolute().parents[1] / name for _, name in sorted(finished)]

@@ -24,9 +24,9 @@ from flowertune.training.setup import prepare
 
 
 def execute(config: Config) -> int:
-    """Train one model and return the exit code.
+    """Train one model, or report a finished run of the same config.
 
-    A UsageError leaves no run directory behind; after other errors its status says why.
+    Creates no run directory if it raises UsageError; other errors are recorded in the run's status.
     """
     with install_handlers() as stop:
         return _train(config, stop)
@@ -36,31 +36,31 @@ def _train(config: Config, stop: StopRequest) -> int:
     console = ConsoleReporter(mode=config.run.console)
     assert config.run.name is not None
     resume = config.run.resume
-    # what is written down is for the next time, and restarts nothing then
+    # saved configs must not restart a run or fix the console mode
     plain_config = asdict(replace(config, run=replace(config.run, resume="auto", console="auto")))
     run, finished = find_run(Path(config.run.root), config.run.name, plain_config, resume)
     if finished:
         previous_run = read_finished_run(run.path)
         results = previous_run.results
-        run.remove_checkpoints()  # where it was killed just after it had finished
-        if config.data.name == "folder":  # the other sources give the same photos always
+        run.remove_checkpoints()  # left over if it was killed just after finishing
+        if config.data.name == "folder":  # other sources never change
             with console.progress():
                 dataset = list_images(config.data, cache_root(), console.advance)
                 provenance.check_images(previous_run, dataset, console.advance)
-        if config.backbone.path is not None:  # the other weights stay what they are
+        if config.backbone.path is not None:  # other weights never change
             backbone = load_backbone(config.backbone, config.seed)
             provenance.check_backbone(previous_run, backbone)
-        console.say(f"{run.path} is finished already; this is its result")
+        console.say(f"{run.path}: already finished; showing its results")
         console.results(results, str(run.path))
         return EXIT_DONE
 
-    # what can be refused comes before the run directory, and what is quick to refuse comes first
+    # check everything before the run directory is created, quick checks first
     trackers.check(config.logger)
     setup = prepare(config, console)
     backbone, cached = setup.backbone, setup.cached
     disk_space.check_disk_space(config, backbone, cached)
     for line in bad_file_lines(setup.listed, cached.bad):
-        console.warn(f"left out: {line}")
+        console.warn(f"skipped: {line}")
     console.start(
         str(run.path),
         method=config.method,
@@ -81,17 +81,17 @@ def _train(config: Config, stop: StopRequest) -> int:
             if previous is not None:
                 for note in previous.notes:
                     console.warn(note)
-                outcome = "it is started over" if previous.checkpoint is None else "it goes on"
+                outcome = "starting over" if previous.checkpoint is None else "continuing"
                 console.say(f"{run.path} {previous.description}; {outcome}")
             checkpoint = None if previous is None else previous.checkpoint
             results, report_inputs = adapt(
                 setup, run, console, stop, checkpoint, tracker.log_metrics
             )
-            with on_signals(signal.SIG_IGN):  # it is finished, whatever comes now
+            with on_signals(signal.SIG_IGN):  # too late to interrupt
                 run.write_results(results)
         tracker.log_results(results)
         console.results(results, str(run.path))
-    try:  # what fails here leaves the results in place
+    try:  # a failure here does not affect the results
         report_data.write_report_data(run, report_inputs)
         if config.run.report:
             from flowertune.report.html import run as run_page
@@ -99,5 +99,5 @@ def _train(config: Config, stop: StopRequest) -> int:
             for line in run_page.write(run.path):
                 console.say(line)
     except Exception as error:
-        console.warn(f"{run.path}: its report could not be made ({with_type(error)})")
+        console.warn(f"{run.path}: the report could not be written ({with_type(error)})")
     return EXIT_DONE

@@ -30,18 +30,16 @@ SPLITS = (*datasets.SPLITS, "all")
 def list_images_to_evaluate(
     config: Config, split: str | None, is_other_dataset: bool, cache: Path, progress: Progress
 ) -> ImageDataset:
-    """List the images of the split, or of every split for "all".
+    """List the images of a split, or of all splits if `split` is "all".
 
-    split: None for the run's own test photos (val where it has none), or for all of others. All
-    photos of another folder are taken as they lie there, and need not be fit for a training.
-
-    Raises UsageError where there are no such photos.
+    None selects the run's own test split (val if it has none), or all images of another dataset.
+    Another folder need not be suitable for training. Raises UsageError if there is no such split.
     """
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
     if is_other_dataset and isinstance(data, FolderConfig) and is_whole:
         dataset = folder.list_evaluation_images(Path(data.root))
-        if split not in (None, "all") and "all" in dataset.splits:  # it is to be split first
+        if split not in (None, "all") and "all" in dataset.splits:  # split it first
             dataset = list_images(data, cache, progress)
     else:
         dataset = list_images(data, cache, progress)
@@ -51,7 +49,7 @@ def list_images_to_evaluate(
     if split == "all":
         return dataset
     if split not in splits:
-        raise UsageError(f"split={split}: these photos have {', '.join(splits)}")
+        raise UsageError(f"split={split}: not in this dataset; available: {', '.join(splits)}")
     return replace(dataset, splits={split: splits[split]})
 
 
@@ -62,8 +60,8 @@ def decode_images(
     cache: Path,
     progress: Progress,
 ) -> CachedDataset:
-    """Decode the images of a dataset. Raises UsageError as `cache_dataset` does."""
-    # a training left its photos' two forms in one store
+    """Decode the images of a dataset. Raises UsageError like `cache_dataset`."""
+    # if a training stored train and eval pixels together, use that store
     train = dataset.splits.get("train")
     train_key = None if train is None else store_key(train.paths, preprocessing, True)
     return cache_dataset(
@@ -83,14 +81,14 @@ def evaluate(
     class_names: Sequence[str],
     trained_on: Collection[str],
 ) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
-    """Compute the metrics of a split from its logits, and its predictions as a table.
+    """Compute the metrics of a split from its logits, and the table of its predictions.
 
-    Classes are matched by name. Images of those that the model does not know are in no metric, but
-    in the table. The metrics are those of results.json and, besides, "unknown": these classes,
-    with how many images each has; "missing": the model's classes that no image is of;
-    "trained_on": how many of the images it was trained on, by the hashes in `trained_on`.
+    Classes are matched by name. Images of unknown classes are in the table, but in no metric. The
+    metrics are those of results.json plus "unknown" (unknown classes with their number of images),
+    "missing" (classes of the model without images) and "trained_on" (number of images whose hash
+    is in `trained_on`).
 
-    Raises UsageError where no image is of a class that the model knows.
+    Raises UsageError if no image is of a known class.
     """
     cached, names = images.splits[split], images.dataset.class_names
     n = len(class_names)
@@ -100,8 +98,8 @@ def evaluate(
     known = [index for index, label in enumerate(labels) if label < n]
     if not known:
         raise UsageError(
-            f"{printable(images.dataset.root)}: none of its classes ({_join(list(unknown))}) is"
-            f" one that the run knows ({_join(class_names)})"
+            f"{printable(images.dataset.root)}: the run knows none of its classes"
+            f" ({_join(list(unknown))}); it was trained on {_join(class_names)}"
         )
     targets = torch.tensor(labels)[known]
     present = set(targets.tolist())
@@ -117,8 +115,8 @@ def evaluate(
 
 
 def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Map each name to its index in `class_names`, or to an index behind them if unknown."""
-    # macOS writes the letters of a name apart from their accents
+    """Map each name to its index in `class_names`, or to an index after them if unknown."""
+    # macOS stores letters and accents separately
     composed = {unicodedata.normalize("NFC", name): index for index, name in enumerate(class_names)}
     exact = {name: index for index, name in enumerate(class_names)}
     return [

@@ -1,4 +1,4 @@
-"""Compute logits with a trained classifier: one code path for every reported number."""
+"""Compute logits with a trained classifier; every reported number comes from here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,10 +32,7 @@ def infer(
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
-    """Run evaluation pixels through the classifier in eval mode, adapter merged.
-
-    `progress(done, total)` counts photos.
-    """
+    """Run the classifier on pixels, in eval mode and with the adapter merged."""
     classifier.eval()
     mean = torch.tensor(preprocessing.mean, device=pixels.device)
     std = torch.tensor(preprocessing.std, device=pixels.device)
@@ -57,10 +54,7 @@ def infer(
 def encode(
     backbone: Backbone, compute: Compute, pixels: UInt8[Tensor, "b 3 h w"]
 ) -> Float[Tensor, "b e"]:
-    """Encode pixels on the device to embeddings, as `infer` does.
-
-    The backbone is in eval mode, and nothing of it is trained.
-    """
+    """Encode pixels on the device with the frozen backbone, like `infer`."""
     mean, std = backbone.preprocessing.mean, backbone.preprocessing.std
     with compute.autocast():
         parts = split_for_cpu(backbone.visual, pixels)
@@ -71,7 +65,7 @@ def encode(
 def infer_features(
     classifier: Classifier, features: Float[Tensor, "n e"], batch_size: int
 ) -> Outputs:
-    """Compute from a frozen tower's features the same bits as `infer`."""
+    """Compute outputs from frozen features, bit-identical to `infer`."""
     classifier.eval()
     device = next(classifier.parameters()).device
     logits = [
@@ -83,7 +77,7 @@ def infer_features(
 
 
 def top_classes_header(k: int) -> list[str]:
-    """Column names of the k likeliest classes and their probabilities."""
+    """Column names of the top k classes and their probabilities."""
     first = ["prediction", "probability"]
     return first + [f"{name}_{rank}" for rank in range(2, k + 1) for name in first]
 
@@ -91,8 +85,8 @@ def top_classes_header(k: int) -> list[str]:
 def top_classes(
     logits: Float[Tensor, "n c"], k: int
 ) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Rank classes by logits: indices and probabilities of the k likeliest, or of all if fewer."""
-    # Ranked by the logits, as the metrics are: probabilities round to equal ones near 1.
+    """Indices and probabilities of the top k classes, or of all if fewer."""
+    # ranked by logits, like the metrics, because probabilities near 1 round to equal values
     top = logits.argsort(dim=1, descending=True, stable=True)[:, :k]
     return top, logits.float().softmax(dim=1).gather(1, top)
 
@@ -103,7 +97,7 @@ def prediction_table(
     logits: Float[Tensor, "n c"],
     class_names: Sequence[str],
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a predictions file: name, label, five likeliest classes per image."""
+    """Header and rows of a predictions file: name, label and top five classes of each image."""
     top, probabilities = top_classes(logits, 5)
     header = ["path", "label", *top_classes_header(top.shape[1])]
     rows = []

@@ -1,13 +1,10 @@
-"""Load a finished run's model and predict any images, in batches and bounded memory.
-
-`flowertune.load(RUN).predict(photos)`; the command line's evaluate and predict open a run here too.
-"""
+"""Load the model of a finished run and classify images with it."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from numbers import Integral  # NumPy's whole numbers, too
+from numbers import Integral  # includes NumPy's integers
 from pathlib import Path
 
 import numpy as np
@@ -43,16 +40,16 @@ from flowertune.runtime.device import Compute, choose_compute, send
 ImageLike = str | Path | Image.Image
 _Images = ImageLike | Iterable[ImageLike]
 
-BATCH_SIZE = 32  # more is no faster on a CPU
+BATCH_SIZE = 32  # larger batches are no faster on a CPU
 TOP_K = 3
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted class names of an image, likeliest first, with their probabilities.
+    """Most likely classes of an image, with the most likely first.
 
-    `image` is as it was given. Probabilities are of all classes, so that those of the few that are
-    here add up to 1 at most.
+    `image` is the path or image that was passed in. `probabilities` come from a softmax over all
+    classes of the model, so those of the listed `classes` sum to at most 1.
     """
 
     image: ImageLike
@@ -61,18 +58,18 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """Likeliest class."""
+        """Most likely class."""
         return self.classes[0]
 
     @property
     def probability(self) -> float:
-        """Probability of the likeliest class."""
+        """Probability of the most likely class."""
         return self.probabilities[0]
 
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """Image that could not be decoded, with a short reason."""
+    """Image that cannot be read, with a short reason such as "not an image"."""
 
     image: ImageLike
     reason: str
@@ -80,9 +77,10 @@ class UnreadableImage:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Model of a run in eval mode on its device, with the adapter merged into the weights.
+    """Trained model of a run, as returned by `load`.
 
-    `class_names` are in the order of the logits.
+    `classifier` is a PyTorch module in eval mode on its device, with the adapter merged into the
+    weights. `class_names` are in the order of its logits.
     """
 
     run: FinishedRun
@@ -99,23 +97,27 @@ class Predictor:
 
     @property
     def backbone(self) -> Backbone:
-        """Backbone with the classifier's image tower, and its text tower as it was.
+        """Backbone with the adapted image encoder and the original text encoder.
 
-        Raises ValueError where the run was loaded without `keep_backbone`.
+        Raises ValueError unless the run was loaded with `keep_backbone`.
         """
         if self._backbone is None:
-            raise ValueError("no backbone was kept; load the run with keep_backbone=True")
+            raise ValueError("the backbone was not kept; load the run with keep_backbone=True")
         return self._backbone
 
     def predict(self, images: _Images, *, top_k: int = TOP_K) -> list[Prediction]:
-        """Predict the `top_k` likeliest classes of each image, in order.
+        """Classify images and return one prediction per image, in order.
 
-        images: a path or a PIL image, or any number of them. They are decoded in parallel, turned
-        upright by their EXIF orientation, and never all in memory at once.
+        Images are decoded in parallel, rotated by their EXIF orientation, and never all in memory
+        at once.
+
+        Args:
+            images: A path or PIL image, or an iterable of them.
+            top_k: Number of classes per prediction.
 
         Raises:
-            UnreadableImageError: a file gives no picture; `stream` goes on with the others.
-            ValueError: `top_k` is no whole number from 1.
+            UnreadableImageError: An image cannot be read; `stream` continues with the others.
+            ValueError: `top_k` is not a positive integer.
         """
         inputs = [images] if isinstance(images, str | Path | Image.Image) else images
         predictions = []
@@ -129,17 +131,23 @@ class Predictor:
     def stream(
         self, images: Iterable[ImageLike], *, top_k: int = TOP_K, batch_size: int = BATCH_SIZE
     ) -> Generator[Prediction | UnreadableImage, None, None]:
-        """Yield predictions one by one, for more images than fit in a list.
+        """Classify any number of images, yielding one result per image, in order.
 
-        `images` may be a generator without end: it is asked for a few more than `batch_size` images
-        ahead. Close what is given (`contextlib.closing`) to stop before its end.
+        Yields an `UnreadableImage` for an image that cannot be read. Close the generator (see
+        `contextlib.closing`) to stop early.
+
+        Args:
+            images: Paths or PIL images. The iterable may be infinite: it is read only a little
+                more than `batch_size` images ahead.
+            top_k: Number of classes per prediction.
+            batch_size: Number of images per forward pass.
 
         Raises:
-            ValueError: `top_k` or `batch_size` is no whole number from 1.
+            ValueError: `top_k` or `batch_size` is not a positive integer.
         """
         _check_positive_integer("top_k", top_k)
         _check_positive_integer("batch_size", batch_size)
-        return self._stream(images, top_k, batch_size)  # a generator, which begins when it is read
+        return self._stream(images, top_k, batch_size)  # a generator, so the checks run now
 
     def _stream(
         self, images: Iterable[ImageLike], top_k: int, batch_size: int
@@ -166,9 +174,9 @@ class Predictor:
                         yield Prediction(image, classes, tuple(values))
 
     def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        """Preprocess an image to uint8 pixels (3, H, W), as open_clip does before it normalizes.
+        """Resize and crop an image to uint8 pixels (3, H, W), like open_clip before normalization.
 
-        A photo that somebody has opened already stays as it is. Raises UnreadableImageError.
+        A PIL image is not modified. Raises UnreadableImageError.
         """
         if isinstance(image, Image.Image):
             rgb = convert_image(image)
@@ -177,12 +185,12 @@ class Predictor:
         return eval_pixels(rgb, self.preprocessing)
 
     def images(self, pixels: UInt8[np.ndarray, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Normalize pixels to the classifier's input, on the device."""
+        """Normalized input of the classifier, on the device."""
         batch = send(torch.from_numpy(pixels), self.compute.device)
         return normalize(batch, self.preprocessing.mean, self.preprocessing.std)
 
     def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Compute embeddings and logits of one batch of pixels (B, 3, H, W)."""
+        """Embeddings and logits of one batch of pixels (B, 3, H, W)."""
         with torch.inference_mode(), self.compute.autocast():
             embedding, logits = self.classifier(self.images(pixels))
         return Outputs(embedding.float().cpu(), logits.float().cpu())
@@ -200,35 +208,40 @@ def load(
     precision: str | None = None,
     keep_backbone: bool = False,
 ) -> Predictor:
-    """Load the model of the finished run at `path`.
+    """Load the model of a finished run.
 
-    The weights of its backbone are read from where they were: built in, in Hugging Face's cache or
-    fetched again, or in their folder. `device` (auto, cpu, cuda, mps) and `precision` (auto, fp32,
-    bf16, fp16) are by default as the run was set. `keep_backbone` keeps the text tower in memory.
+    The pretrained weights are loaded from where the training found them: the package, Hugging
+    Face's cache (downloaded again if missing) or a local folder.
+
+    Args:
+        path: Run directory.
+        device: "auto", "cpu", "cuda" or "mps"; by default the run's setting.
+        precision: "auto", "fp32", "bf16" or "fp16"; by default the run's setting.
+        keep_backbone: Whether to keep the text encoder in memory, as `Predictor.backbone`.
 
     Raises:
-        UsageError: it is no finished run, a file of it is damaged, the backbone's weights are gone
-            or others than it was trained on, or there is no such device or precision here.
+        UsageError: The run is not finished or damaged, its pretrained weights are missing or have
+            changed, or the device or precision is not available.
     """
     run = read_finished_run(Path(path))
     return load_model(run, compute_for(run.config, device, precision), keep_backbone=keep_backbone)
 
 
 def compute_for(config: Config, device: str | None = None, precision: str | None = None) -> Compute:
-    """Choose the device and precision, by default those of the run's config."""
+    """Choose device and precision, by default those of the run's config."""
     settings = config.trainer
     return choose_compute(device or settings.device, precision or settings.precision)
 
 
 def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = False) -> Predictor:
-    """Load the run's model onto the device. Raises UsageError as `load` does."""
+    """Load a run's model onto the device. Raises UsageError like `load`."""
     backbone = load_run_backbone(run)
     try:
         classifier, class_names = load_classifier(run.adapter, run.config, backbone)
     except ValueError as error:
         raise UsageError(damaged_message(run.path, str(error))) from error
     classifier.to(compute.device)
-    # there, as the run's own numbers were made of that device's sums
+    # merge on the device: the training's results also come from that device's arithmetic
     classifier.adapter.merge(classifier.visual)
     return Predictor(
         run, classifier, class_names, backbone.preprocessing, compute,
@@ -237,18 +250,18 @@ def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = Fals
 
 
 def load_run_backbone(run: FinishedRun) -> Backbone:
-    """Load the run's frozen backbone without tokenizer. Raises UsageError if unavailable."""
+    """Load a run's frozen backbone. Raises UsageError if it is unavailable or has changed."""
     config = run.config
     try:
         backbone = load_backbone(replace(config.backbone, text=False), config.seed)
     except UsageError as error:
-        reason = str(error).removesuffix(f"; {ADVICE}")  # no other one will do
-        message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
+        reason = str(error).removesuffix(f"; {ADVICE}")  # another backbone does not help
+        message = f"{run.path}: cannot load the pretrained weights of the run: {reason}"
         raise UsageError(message) from error
     if changed := changed_facts(run.environment, backbone.facts(), BACKBONE):
         source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(
-            f"{run.path}: was trained on another backbone than {source} is now"
-            f" ({', '.join(changed)}); put that back"
+            f"{run.path}: {source} has changed since the training"
+            f" ({', '.join(changed)}); restore the original weights"
         )
     return backbone

@@ -1,4 +1,4 @@
-"""Read the images of a finished run from where they were; nothing is downloaded."""
+"""Read the images of a finished run from their original place, without downloading."""
 
 import hashlib
 from collections.abc import Generator, Sequence
@@ -23,23 +23,20 @@ from flowertune.runs.directory import RunImage
 
 
 def run_image_root(data: DataConfig) -> Path:
-    """Root folder of the paths in a run's photos.csv, whether or not it still exists."""
+    """Root folder of the paths in a run's photos.csv; it may no longer exist."""
     return image_root(data, cache_root())
 
 
 def read_unchanged(
     images: Sequence[RunImage], root: Path, preprocessing: Preprocessing
 ) -> Generator[NDArray[np.uint8] | UnreadableImageError, None, None]:
-    """Yield evaluation pixels (3, H, W) of each image in order, or an error instead.
-
-    There are none where a photo is gone, or is another picture than the run had.
-    """
+    """Yield the pixels (3, H, W) of each image, or an error if it is missing or has changed."""
 
     def decode(image: RunImage) -> NDArray[np.uint8] | UnreadableImageError:
         try:
             data = image_bytes(root / image.path)
             if hashlib.sha256(data).hexdigest() != image.sha256:
-                return UnreadableImageError("another picture than the run had")
+                return UnreadableImageError("the image has changed since the run")
             return eval_pixels(decode_image(data), preprocessing)
         except UnreadableImageError as error:
             return error

@@ -212,6 +212,7 @@ def read_finished_run(path: Path) -> FinishedRun:
     damaged.
     """
     run = Run(path)
+    _refuse_near_miss(path)
     state, _ = run.status()
     if state != "finished":
         hint = "" if path.is_dir() else "; there is no such directory"
@@ -220,3 +221,23 @@ def read_finished_run(path: Path) -> FinishedRun:
     run.check_version()
     with run.reading("config.yaml") as file:
         return FinishedRun(run, saved.read_flat(file))
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run directory, finished or not."""
+    return Run(path).status()[0] != "unknown"
+
+
+def _refuse_near_miss(path: Path) -> None:
+    """Raise UsageError if `path` is not a run, but shows which one was meant."""
+    if is_run(path):
+        return
+    problem = f"{path}: {'is not a finished run' if path.exists() else 'no such directory'}"
+    if meant := next(filter(is_run, (Path("runs") / path, *path.parents)), None):
+        raise UsageError(f"{problem}; did you mean {meant}?")
+    states = [Run(each.parent).status()[0] for each in path.glob("*/status.json")]
+    if n_runs := states.count("finished"):
+        hint = f"it holds finished runs ({n_runs}): give one, or {path}/* to report"
+        raise UsageError(f"{problem}; {hint}")
+    if not path.exists() and not set("*?[").isdisjoint(str(path)):
+        raise UsageError(f"{problem}; the shell expands patterns only without quotes")

@@ -1,4 +1,4 @@
-"""Group a training's batches into steps."""
+"""Load the batches of a training, grouped into steps."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -17,24 +17,23 @@ Numbered = tuple[int, Int64[Tensor, "_"]]  # number of a batch in its epoch, and
 
 
 def count_images(step: list[Numbered]) -> int:
-    """Count the images of a step."""
+    """Number of images in a step."""
     return sum(len(indices) for _, indices in step)
 
 
 def load_steps(
     loader: TrainLoader, epoch: int, steps: Sequence[list[Numbered]]
 ) -> Generator[Iterator[Batch], None, None]:
-    """Yield the batches of each of these steps of an epoch.
+    """Yield an iterator over the batches of each step.
 
-    A batch is loaded when it is asked for, and sets the global random state that dropout draws
-    from: run its forward pass before asking for the next. Close the generator if you do not read
-    it to its end.
+    Loading a batch seeds the global random state that dropout uses, so run its forward pass before
+    loading the next one. Close the generator if you do not exhaust it.
     """
 
     def load(step: list[Numbered]) -> Iterator[Batch]:
         for batch, _ in step:
             torch.manual_seed(derive_seed(loader.seed, "dropout", epoch, batch))
-            yield next(stream)  # which draws nothing from that state
+            yield next(stream)  # does not use the global random state
 
     with closing(loader.load(chain.from_iterable(steps), epoch)) as stream:
         yield from map(load, steps)

@@ -1,8 +1,8 @@
-"""Run a GPU's step as one call of the host: record its kernels once, replay them (CUDA graphs).
+"""Record a training step as a CUDA graph and replay it.
 
-A small model leaves a large GPU waiting for the host, which launches some hundred kernels a step. A
-recording is launched whole. It reads and writes the same memory each time, so what changes from
-step to step has to be in tensors: the batch, the learning rates, the optimizer's count of steps.
+With a small model, a large GPU waits for the host, which launches hundreds of kernels per step. A
+graph needs one launch. A replay uses the same memory each time, so everything that changes from
+step to step must be a tensor: the batch, the learning rates, the optimizer's step count.
 
 https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -21,39 +21,35 @@ from flowertune.runtime.device import Compute
 
 Scalars = dict[str, Float[Tensor, ""]]  # by name
 
-WARM_UP = 2  # calls before the recording: kernels are loaded, gradients are made
-MAX_RECORDINGS = 5  # for each the device is waited for; rarer shapes run as they are
+WARM_UP = 2  # calls before recording, which load kernels and allocate gradients
+MAX_RECORDINGS = 5  # each one waits for the device; rarer shapes run unrecorded
 
-# Record the device work of a function without doing any of it -> what does it, in the same memory,
-# and the tensor that it fills. Raises RuntimeError where it cannot be recorded.
+# Record a function's device work without running it; return a function that replays it and the
+# tensor that a replay fills. Raises RuntimeError if it cannot be recorded.
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
 def record_cuda_graph(
     pool: Any, function: Callable[[], Tensor]
 ) -> tuple[Callable[[], None], Tensor]:
-    """Record a CUDA graph, as `Record` says.
-
-    pool: of torch.cuda.graph_pool_handle(), memory of all graphs, as they run one after the other;
-    the output of one has to be copied before another runs.
-    """
+    """Record a graph in the memory `pool` of all graphs: copy its output before another runs."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
-        # the thread that reads images ahead pins memory meanwhile; "global" would forbid it
+        # the thread that prefetches images pins memory meanwhile, which "global" would forbid
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             output = function()
     except RuntimeError:
-        torch.cuda.set_stream(stream)  # torch before 2.12 leaves its own in force
+        torch.cuda.set_stream(stream)  # torch before 2.12 does not restore it
         raise
     return graph.replay, output
 
 
 class CudaGraphStep:
-    """Call functions of tensors that give named scalars, recorded for each shape of the tensors.
+    """Call functions from tensors to named scalars, with a recording for each set of shapes.
 
-    The first calls of a function with such shapes (and `fixed` values) run it as it is, the next
-    one records it, and that and all later ones replay. Where one cannot be recorded, all go on as
-    they are, and `say` is told why, once.
+    The first calls with given shapes (and `fixed` values) run the function, the next one records
+    it, and that one and all later ones replay it. If recording fails, functions run unrecorded and
+    `say` gets the reason once.
     """
 
     def __init__(self, record: Record, say: Callable[[str], None]) -> None:
@@ -65,7 +61,7 @@ class CudaGraphStep:
     def __call__(
         self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
     ) -> Scalars:
-        """Call `function(*tensors, **fixed)`; the tensors may be changed afterwards."""
+        """Call `function(*tensors, **fixed)`; the tensors may be modified afterwards."""
         shapes = tuple(tensor.shape for tensor in tensors)
         key = (function.__name__, shapes, tuple(sorted(fixed.items())))
         call = partial(function, **fixed)
@@ -97,9 +93,9 @@ class CudaGraphStep:
             replay, output = self.record(run)
         except RuntimeError as error:
             self.record = None
-            # the end of the capture fails too, over what went wrong in it
+            # ending the capture fails as well; the cause is the error before
             reason = first_line(error.__context__ or error)
-            self.say(f"steps are not recorded, and so a little slower: {reason}")
+            self.say(f"training without CUDA graphs, a little slower: {reason}")
         else:
             self.recordings[key] = replay_with
 
@@ -107,14 +103,11 @@ class CudaGraphStep:
 def build_graph_step(
     mode: str, compute: Compute, say: Callable[[str], None]
 ) -> CudaGraphStep | None:
-    """Build the recorder of steps for `trainer.compile`; None: steps run as they are.
-
-    `say` gets a line where `mode` cannot be followed, then or when a step is recorded.
-    """
+    """Build the recorder of steps for `trainer.compile`; None to run steps unrecorded."""
     if mode == "never" or compute.device.type != "cuda":
         return None
     if compute.precision == "fp16":
-        say("steps are not recorded: fp16's loss scaling decides after each whether it counts")
+        say("training without CUDA graphs: fp16's loss scaling may skip steps")
         return None
     pool = torch.cuda.graph_pool_handle()
     return CudaGraphStep(partial(record_cuda_graph, pool), say)

@@ -1,4 +1,4 @@
-"""Check before a run that the disk has room for its files."""
+"""Check that the disk has room for a run."""
 
 import shutil
 from pathlib import Path
@@ -11,29 +11,25 @@ from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.runs.directory import CHECKPOINTS_KEPT, not_writable_message
 
-IMAGE_BYTES = 500  # of an image's rows in photos.csv and in its predictions
-LINE_BYTES = 250  # of a step in metrics.jsonl
+IMAGE_BYTES = 500  # per image: its rows in photos.csv and in the predictions
+LINE_BYTES = 250  # per step: its line in metrics.jsonl
 
 
 def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) -> None:
-    """Refuse a run that the disk of `run.root` has no room for.
-
-    Counted are the weights, the checkpoints and the one that is being written, and the lines of
-    images and steps. The adapter has been checked (`factory.check_adapter`).
-    """
+    """Raise UsageError if the disk of `run.root` has no room for the run."""
     settings = config.trainer
     sizes = {name: len(split.split) for name, split in cached.splits.items()}
     weights = 4 * saved_parameters(config, backbone, len(cached.dataset.class_names))
     needed = 2 * weights + IMAGE_BYTES * sum(sizes.values())  # best/ and adapter/
     if config.model.trains_backbone:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
-        n_states = 4 if settings.ema is None else 5  # trained, AdamW's two, kept; averaged
+        n_states = 4 if settings.ema is None else 5  # trained, AdamW's two, best; averaged
         checkpoint = n_states * weights + lines
         needed += lines + (CHECKPOINTS_KEPT + 1) * checkpoint
     root = Path(config.run.root).expanduser().absolute()
     path = root / str(config.run.name)
     try:
-        needed -= bytes_in(path) if path.exists() else 0  # of an unfinished run
+        needed -= bytes_in(path) if path.exists() else 0  # an unfinished run
         while not root.exists():
             root = root.parent
         free = shutil.disk_usage(root).free
@@ -41,12 +37,12 @@ def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) 
         raise UsageError(not_writable_message(path, error)) from error
     if needed > free:
         raise UsageError(
-            f"run.root={config.run.root}: the run needs about {format_bytes(needed)} there, and "
-            f"{format_bytes(free)} are free; make room, or give another run.root"
+            f"run.root={config.run.root}: the run needs about {format_bytes(needed)}, but only "
+            f"{format_bytes(free)} are free; make room or choose another run.root"
         )
 
 
 def saved_parameters(config: Config, backbone: Backbone, classes: int) -> int:
-    """Count the numbers in a saved classifier: the adapter, and the head or more."""
+    """Upper bound of the number of parameters in a saved classifier (adapter and head)."""
     head = (classes + 2) * (backbone.embedding_dim + 1)
     return head + find_adapter(config.model).count(config.model, backbone)

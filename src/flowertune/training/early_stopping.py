@@ -1,4 +1,4 @@
-"""Track the best epoch, and stop when validation no longer improves."""
+"""Track the best epoch and stop when validation no longer improves."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,11 @@ STATE = ("epoch", "value", "waited", "best", "milestone")
 
 @dataclass
 class EarlyStopping:
-    """Follow one validation metric over the epochs.
+    """Best epoch so far, and whether to stop.
 
-    `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). The best
-    epoch is the best, whatever `min_delta`; of equal ones the earlier. After `patience` epochs
-    without an improvement of more than `min_delta` over the last such one `should_stop` is true;
-    `patience` None never stops.
+    `monitor` is "top1", "mean_per_class" (higher is better) or "loss" (lower is better). Of equal
+    epochs, the earliest is best, independent of `min_delta`. `should_stop` becomes true after
+    `patience` epochs (None: never) without an improvement by more than `min_delta`.
     """
 
     monitor: str
@@ -24,11 +23,11 @@ class EarlyStopping:
     epoch: int = 0
     value: float | None = None
     waited: int = 0
-    best: float | None = None  # the score of `epoch`
-    milestone: float | None = None  # the score of the last improvement that counted
+    best: float | None = None  # score of `epoch`
+    milestone: float | None = None  # score of the last improvement by more than min_delta
 
     def update(self, epoch: int, metrics: SplitMetrics) -> bool:
-        """Record an epoch's metrics; true where it is the best so far."""
+        """Record an epoch's metrics; returns whether it is the best so far."""
         score = self.score(metrics)
         if self.milestone is None or score > self.milestone + self.min_delta:
             self.milestone, self.waited = score, 0
@@ -41,12 +40,12 @@ class EarlyStopping:
         return is_best
 
     def score(self, metrics: SplitMetrics) -> float:
-        """Return the monitored metric, the higher the better."""
+        """Monitored metric, negated if lower is better."""
         value = float(getattr(metrics, self.monitor))
         return -value if self.monitor == "loss" else value
 
     def state(self) -> dict[str, Any]:
-        """Return what changes from epoch to epoch, in JSON's values."""
+        """State for a checkpoint, as JSON values."""
         return {name: getattr(self, name) for name in STATE}
 
     @property

@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights."""
+"""Exponential moving average of the trained weights."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class EMA:
-    """Average after each step: averaged = d * averaged + (1 - d) * weights; buffers are left out.
+    """Average of parameters over steps: averaged = d * averaged + (1 - d) * weights.
 
-    d = min(decay, (1 + t) / (10 + t)) in update t (from 0), so that the initial weights, where the
-    average starts, are soon forgotten (as TensorFlow's ExponentialMovingAverage does it). Polyak &
-    Juditsky 1992.
+    d = min(decay, (1 + t) / (10 + t)) in update t (from 0), like TensorFlow's
+    ExponentialMovingAverage, so that the initial weights are soon forgotten. Buffers are not
+    averaged. Polyak & Juditsky 1992.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], decay: float) -> None:
@@ -23,14 +23,14 @@ class EMA:
         self.updates = 0
 
     def update(self) -> None:
-        """Add the present weights to the average."""
+        """Add the current weights to the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         get_ema_multi_avg_fn(decay)(self.averaged, self.weights, self.updates)
         self.updates += 1
 
     @contextmanager
     def average_parameters(self) -> Iterator[None]:
-        """Give the model the averaged weights inside; afterwards its own again, bit for bit."""
+        """Use the averaged weights in the body, then restore the model's own bit for bit."""
         original = [weight.detach().clone() for weight in self.weights]
         self._set(self.averaged)
         try:

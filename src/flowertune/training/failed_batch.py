@@ -1,4 +1,4 @@
-"""Keep the batch at which a training diverged, for inspection."""
+"""Save the batch at which a training diverged, for inspection."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,7 @@ from flowertune.training.step import NonFiniteError, TrainStep
 def keep_failed_batch(
     state: TrainState, run: Run, track: Callable[[Sequence[Metrics]], None]
 ) -> Iterator[None]:
-    """Write the metrics so far where the body raises a TrainingError, and the batch it failed at.
-
-    Raises:
-        TrainingError: the body's; it says where the images of a step that is not finite are.
-    """
+    """If the body raises a TrainingError, write the metrics and the failed batch, and re-raise."""
     try:
         yield
     except TrainingError as error:
@@ -34,18 +30,18 @@ def keep_failed_batch(
             raise
         try:
             dump_failed_batch(error, state, run)
-            message = f"{error}; its photos are in {run.failed_batch_dir}"
-        except (OSError, RuntimeError, MemoryError) as failure:  # no room; the reason counts
-            message = f"{error}; its photos could not be kept ({with_type(failure)})"
+            message = f"{error}; the images of the step are in {run.failed_batch_dir}"
+        except (OSError, RuntimeError, MemoryError) as failure:  # the first error matters more
+            message = f"{error}; the images of the step could not be saved ({with_type(failure)})"
         raise TrainingError(message) from error
 
 
 def dump_failed_batch(error: NonFiniteError, state: TrainState, run: Run) -> None:
-    """Write the images of a failed step and the facts about it into run.failed_batch_dir.
+    """Write the images of a failed step, and facts about it, to run.failed_batch_dir.
 
-    `state` has a line for each step of its epoch before the one that failed, and the weights of
-    then. batch.safetensors gets "images" (N, 3, H, W) as the model got them, "targets" (N, C) and
-    "photos" (N,), their rows among the train images of photos.csv; facts.json gets the rest.
+    `state` holds the weights before the step and a line for each earlier step of the epoch.
+    batch.safetensors has "images" (N, 3, H, W), the model's input, "targets" (N, C) and "photos"
+    (N,), row numbers among the train images of photos.csv. facts.json has the rest.
     """
     step, index = state.step, len(state.epoch_lines)
     numbered = state.step_indices(state.epoch)[index]
@@ -79,11 +75,11 @@ def dump_failed_batch(error: NonFiniteError, state: TrainState, run: Run) -> Non
 
 
 def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no such numbers
+    return value if math.isfinite(value) else None  # JSON has no infinity or NaN
 
 
 def _evaluate_in_float32(step: TrainStep, batches: list[Batch]) -> dict[str, float]:
-    """Compute the mean loss and the norm of its gradient in float32, with the present weights."""
+    """Compute the mean loss and its gradient norm in float32 with the current weights."""
     n_images = sum(len(images) for images, _ in batches)
     step.optimizer.zero_grad()
     loss = 0.0

@@ -24,22 +24,18 @@ from flowertune.training.state import TrainState
 from flowertune.training.step import nonfinite_message
 from flowertune.training.wise_ft import choose_scale
 
-Measured = tuple[Outputs, SplitMetrics]  # what a classifier makes of a split
+Measured = tuple[Outputs, SplitMetrics]  # of one split
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Summary of a training, for results.json.
-
-    best_epoch: None where nothing was selected on val. adapter_scale: where WiSE-FT chose one.
-    seconds: of training and validation. images_per_second: of training.
-    """
+    """Summary of a training, for results.json."""
 
     epochs_run: int
-    best_epoch: int | None
-    adapter_scale: float | None
-    seconds: float
-    images_per_second: float | None
+    best_epoch: int | None  # None if none was selected on val
+    adapter_scale: float | None  # of WiSE-FT
+    seconds: float  # with validation
+    images_per_second: float | None  # without validation
 
 
 def train(
@@ -51,20 +47,19 @@ def train(
     resume_from: Path | None,
     track: Callable[[Sequence[Metrics]], None] = lambda lines: None,
 ) -> tuple[TrainResult, Measured | None]:
-    """Train the state's classifier and save the best epoch's weights in the run, else the last's.
+    """Train the classifier and save the weights of the best epoch on val (without val, the last).
 
-    The run's files are true after each epoch. A checkpoint is saved then, every
-    `checkpoint_minutes`, and where `stop` was asked for; the training continues from the
-    checkpoint `resume_from`. `measure_val` measures the classifier on val; None without a val
-    split. `track` gets all lines of metrics.jsonl so far, whenever there are more. Returns the
-    result, and what `measure_val` gave for the saved weights, if they were measured.
+    Continues from the checkpoint `resume_from`, if given. Saves a checkpoint after each epoch,
+    every `checkpoint_minutes` and when `stop` is requested. `measure_val` measures the classifier
+    on val. `track` receives all lines of metrics.jsonl so far, whenever there are new ones.
+    Returns the result, and the outputs and metrics of the saved weights on val if known.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite, before it touches a weight (on a GPU
-            found at the end of its epoch or at the next checkpoint, with fp16 at once), with its
-            images in run.failed_batch_dir; a validation loss that is not finite.
-        Interrupted: after saving.
-        files.DiskFullError: what was saved before is there.
+        TrainingError: a loss, a gradient or the validation loss is not finite. A step that is not
+            finite does not update the weights; its images are saved in run.failed_batch_dir. On a
+            GPU, it is found at the end of the epoch or at the next checkpoint (fp16: at once).
+        Interrupted: after saving a checkpoint, or at once for a second signal.
+        files.DiskFullError: earlier checkpoints stay intact.
     """
     step, settings, steps_per_epoch = state.step, state.settings, state.steps_per_epoch
     total_steps = settings.epochs * steps_per_epoch
@@ -73,10 +68,10 @@ def train(
     best: Measured | None = None
     if resume_from is not None:
         state.load(resume_from)
-        if state.best_state is not None:  # an epoch that is to come again may have left others
+        if state.best_state is not None:  # the file may be from an epoch that is now repeated
             serialization.save_weights(run.best, state.best_state)
         state.write_metrics(run)
-        console.say(f"going on after {state.describe()}")
+        console.say(f"continuing the training saved {state.describe()}")
 
     view = console.training(settings.epochs, steps_per_epoch, state.lines)
     with keep_failed_batch(state, run, track), view as say, stop.deferred(say):
@@ -150,7 +145,7 @@ def train(
     scale = None
     if settings.adapter_scales and measure_val is not None:
         scale = _choose_scale(state, initial, run, measure_val, console)
-        best = None  # of those tried, another may have been the last
+        best = None  # the last scale measured need not be the chosen one
     train_seconds = sum(timing["train_seconds"] for timing in state.timings)
     n_images = sum(map(len, state.loader.batches(1))) * len(state.timings)
     return TrainResult(
@@ -163,10 +158,10 @@ def train(
 
 
 def _save(state: TrainState, run: Run, stop: StopRequest, console: ConsoleReporter) -> None:
-    """Save a checkpoint, and tell a person who asked to stop."""
+    """Save a checkpoint, and say so if a stop was requested."""
     state.save(run)
     if stop.received is not None:
-        console.say(f"saved after {state.describe()}; the same command goes on")
+        console.say(f"saved {state.describe()}; run the same command to continue")
 
 
 def _choose_scale(
@@ -176,10 +171,10 @@ def _choose_scale(
     measure_val: Callable[[], Measured],
     console: ConsoleReporter,
 ) -> float:
-    """Find how much of the adapter is best on val, and save the weights so; returns the scale."""
+    """Choose the adapter's scale on val and save the scaled weights."""
     assert state.best_state is not None
     scales = state.settings.adapter_scales
-    console.say(f"measuring val with the adapter at {', '.join(map(str, scales))} of its size")
+    console.say(f"measuring val with the adapter scaled by {', '.join(map(str, scales))}")
     scale, best_state = choose_scale(
         state.step.classifier, initial, state.best_state, scales,
         lambda: state.early_stopping.score(measure_val()[1]),

@@ -1,4 +1,4 @@
-"""Build AdamW for adapter and head, and schedule their learning rates."""
+"""Build AdamW for adapter and head and schedule the learning rates."""
 
 import math
 import warnings
@@ -17,11 +17,11 @@ def build_optimizer(
     *,
     recorded: bool,
 ) -> torch.optim.AdamW:
-    """Build AdamW: one group for the adapter, one for the head, each split by weight decay.
+    """Build AdamW with separate learning rates and weight decay for adapter and head.
 
-    `parameters`: the trainable ones of "adapter" and "head". Vectors and scalars (biases,
-    gains, logit scales) are not decayed. Every group keeps its peak rate as "peak_lr".
-    `recorded`: steps are to be recorded, so the rates are tensors (), which a replay looks up.
+    `parameters`: trainable parameters of "adapter" and "head". Vectors and scalars (biases, gains,
+    logit scales) are not decayed. Every group stores its peak rate as "peak_lr". If steps are
+    `recorded` as CUDA graphs, the rates are scalar tensors, so that a replay sees changes.
     """
     rates = {"adapter": config.lr, "head": config.head_lr}
     decays = {"adapter": config.weight_decay, "head": config.head_weight_decay}
@@ -40,7 +40,7 @@ def build_optimizer(
         ]
         if params
     ]
-    if recorded:  # the first steps are not yet, which AdamW thinks is a mistake
+    if recorded:  # AdamW warns about the first steps, which are not recorded yet
         warnings.filterwarnings("ignore", message="This instance was constructed with capturable")
     return torch.optim.AdamW(
         groups,
@@ -52,9 +52,10 @@ def build_optimizer(
 
 
 def schedule(step: int, total_steps: int, warmup_steps: int, final: float) -> float:
-    """Factor of the peak rate in step `step` (from 0): linear warm-up, then half a cosine.
+    """Learning rate in step `step` (from 0) as a fraction of the peak.
 
-    The last step has the factor `final`. Loshchilov & Hutter 2017, arXiv:1608.03983.
+    Linear warm-up, then half a cosine down to `final` in the last step. Loshchilov & Hutter 2017,
+    arXiv:1608.03983.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -63,7 +64,7 @@ def schedule(step: int, total_steps: int, warmup_steps: int, final: float) -> fl
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
-    """Set every group to `factor` times its peak; returns the rates by the group's name."""
+    """Set every group to `factor` times its peak rate; returns the rates by group name."""
     rates = {}
     for group in optimizer.param_groups:
         rate = rates[group["name"]] = factor * group["peak_lr"]

@@ -1,7 +1,4 @@
-"""Turn decoded images into results: features, baselines, model, training, final metrics.
-
-Reads from top to bottom; commands/train.py is what stands around it.
-"""
+"""From decoded images to results: frozen features, baselines, model, training, metrics."""
 
 import math
 import time
@@ -37,20 +34,17 @@ from flowertune.training.loop import Measured, TrainResult, train
 from flowertune.training.setup import Setup, build_model, build_train_state, move_to_device
 from flowertune.training.step import nonfinite_message
 
-Features = dict[str, Float[Tensor, "_ e"]]  # of the frozen backbone, by split
+Features = dict[str, Float[Tensor, "_ e"]]  # frozen features by split
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """What the frozen backbone gives: class vectors of the prompts, and a linear probe's tensors.
-
-    Each is None where nobody needs it. seconds: of fitting the probe. results: for results.json.
-    """
+    """Zero-shot class vectors and linear probe, None if not needed, with their results."""
 
     vectors: Float[Tensor, "c e"] | None
     probe: Sequence[Tensor] | None
-    seconds: float
-    results: dict[str, Any]
+    seconds: float  # to fit the probe
+    results: dict[str, Any]  # for results.json
 
 
 def adapt(
@@ -61,10 +55,9 @@ def adapt(
     resume_from: Path | None,
     track: Callable[[Sequence[directory.Metrics]], None],
 ) -> tuple[dict[str, Any], report_data.ReportInputs]:
-    """Train one model on decoded images -> the content of results.json, and the report's inputs.
+    """Train one model; returns the content of results.json and the inputs of the report.
 
-    The run gets everything else that a training leaves, as it comes. `resume_from`, `track` and
-    the errors raised are those of `loop.train`.
+    Writes all other files of the run. `resume_from`, `track` and errors: see `loop.train`.
     """
     trains_backbone = setup.config.model.trains_backbone
     batch_size = setup.config.trainer.eval_batch_size
@@ -76,7 +69,7 @@ def adapt(
     classifier = build_model(setup, features.get("train"), baselines.vectors, baselines.probe)
 
     def measure_split(split: str) -> Measured:
-        """Measure the classifier, as it is; a stop request ends it."""
+        """Measure the current classifier; raises Interrupted on a stop request."""
         if trains_backbone:
             outputs = infer(
                 classifier, pixels[split], setup.backbone.preprocessing, batch_size,
@@ -87,7 +80,7 @@ def adapt(
         return outputs, measure(outputs.logits, setup.labels[split])
 
     loader, best_val = None, None
-    if not trains_backbone:  # no step to take: the head is what it will be
+    if not trains_backbone:  # the head is final, no step is needed
         serialization.save_weights(run.best, classifier.trainable_state())
         run.write_lines("metrics.jsonl", [])
         run.write_lines("timings.jsonl", [])
@@ -100,8 +93,8 @@ def adapt(
             state, run, measure_val if "val" in pixels else None, console, stop, resume_from, track
         )
 
-    # the kept weights' result, by the code that every later use goes through; the trained model
-    # meets the test images here and nowhere else
+    # measure the saved weights with the code that later commands use; this is the only place
+    # where the trained model sees the test images
     classifier.load_trainable_state(load_file(run.best))
     outputs, metrics = measure_splits(setup, measure_split, best_val, run)
     serialization.save_classifier(
@@ -124,14 +117,14 @@ def adapt(
 def encode_splits(
     setup: Setup, pixels: Mapping[str, DevicePixels], console: ConsoleReporter
 ) -> Features:
-    """Encode the splits that need it by the frozen backbone."""
+    """Encode the splits whose frozen features the run needs."""
     backbone, compute, splits = setup.backbone, setup.compute, setup.cached.splits
     encode_pixels = partial(encode, backbone, compute)
     features = {}
     with console.progress():
         for name in splits_to_encode(setup.config, list(splits)):
             key = feature_key(backbone, splits[name], compute, setup.config.trainer.eval_batch_size)
-            advance = partial(console.advance, f"frozen features of {name}")
+            advance = partial(console.advance, f"features of the frozen backbone: {name}")
             features[name] = frozen_features(
                 pixels[name], encode_pixels, key, cache_root(), advance
             )
@@ -139,7 +132,7 @@ def encode_splits(
 
 
 def fit_baselines(setup: Setup, features: Features) -> Baselines:
-    """Fit and measure what stands beside the method, and what its head starts from."""
+    """Fit and measure the baselines, which may also initialize the head."""
     config, backbone, labels = setup.config, setup.backbone, setup.labels
     vectors, probe = None, None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
@@ -162,10 +155,7 @@ def measure_splits(
     best_val: Measured | None,
     run: directory.Run,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
-    """Measure every split and write its predictions: the outputs and the metrics of each.
-
-    best_val: what the same weights made of val already.
-    """
+    """Measure every split (val unless `best_val` has it) and write its predictions."""
     outputs, metrics = {}, {}
     for name, split in setup.cached.splits.items():
         known = best_val if name == "val" else None
@@ -187,7 +177,6 @@ def _results(
     metrics: dict[str, Any],
     baselines: dict[str, Any],
 ) -> dict[str, Any]:
-    """Collect the content of results.json."""
     config, backbone, cached = setup.config, setup.backbone, setup.cached
     return {
         "run": run.path.name,

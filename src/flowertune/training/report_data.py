@@ -1,9 +1,4 @@
-"""Save the images and embeddings of a report, which needs neither dataset nor GPU to be rebuilt.
-
-RUN/report/photos.json holds small JPEG pictures (base64) with what there is to say of each;
-RUN/report/embeddings.safetensors what the map of the embeddings is drawn from. Paths and labels are
-those of the run's predictions.
-"""
+"""Save thumbnails and embeddings, so that a report can be rebuilt without dataset and GPU."""
 
 import base64
 import io
@@ -26,37 +21,29 @@ from flowertune.data.loader import TrainLoader
 from flowertune.inference.logits import Outputs
 from flowertune.runs.directory import REPORT_DATA, Run
 
-SIDE = 112  # pixels of a small picture; JPEGs of about 4 kB
-SHOWN = 12  # mistakes, and as many correct ones
+SIDE = 112  # pixels of a thumbnail; JPEGs of about 4 kB
+SHOWN = 12  # errors, and as many correct predictions
 AUGMENTED = 6  # images
-VARIANTS = 4  # of each
-MAPPED = 2000  # images: 4 MB before and after, at 512 numbers
+VARIANTS = 4  # per augmented image
+MAPPED = 2000  # images: 4 MB before and after training, with 512 dimensions
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Data at the end of a training that its report needs.
-
-    reported_split: mistakes are looked for there; outputs: its own. train_embedding: by the kept
-    weights. frozen_embedding: of the reported split by the untrained backbone; None
-    where nobody needed it, or where the tower is untrained. loader: None without epochs.
-    """
+    """Data from the end of a training for its report."""
 
     cached: CachedDataset
     reported_split: str
-    outputs: Outputs
-    train_embedding: Float[Tensor, "n e"]
-    frozen_embedding: Float[Tensor, "m e"] | None
+    outputs: Outputs  # of the reported split
+    train_embedding: Float[Tensor, "n e"]  # of the trained model
+    frozen_embedding: Float[Tensor, "m e"] | None  # of the reported split; None if not computed
     pixels: Mapping[str, DevicePixels]
-    loader: TrainLoader | None
+    loader: TrainLoader | None  # None without epochs
     seed: int
 
 
 def write_report_data(run: Run, inputs: ReportInputs) -> None:
-    """Write RUN/report/, whole or not at all.
-
-    Raises DiskFullError, or another OSError.
-    """
+    """Write RUN/report/ atomically. Raises OSError, for example DiskFullError."""
     content = {
         "split": inputs.reported_split,
         **_gallery(inputs),
@@ -70,11 +57,11 @@ def write_report_data(run: Run, inputs: ReportInputs) -> None:
 
 
 def _gallery(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
-    """Collect sure mistakes and unsure correct predictions, with their nearest training images."""
+    """Most confident errors, least confident correct predictions, and nearest training images."""
     labels = torch.tensor(inputs.cached.splits[inputs.reported_split].split.labels)
     logits = inputs.outputs.logits
     confidence = logits.float().softmax(1).amax(1)
-    # of equal logits the first, as in the table of predictions
+    # the first of equal logits, like the table of predictions
     correct = logits.argsort(dim=1, descending=True, stable=True)[:, 0] == labels
     order = confidence.argsort(descending=True, stable=True)
     mistakes = order[~correct[order]][:SHOWN]
@@ -93,11 +80,11 @@ def _gallery(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
 
 
 def _augmented(inputs: ReportInputs, loader: TrainLoader) -> list[dict[str, Any]]:
-    """Show some training images as they are and as the first epoch could have augmented them."""
+    """Some training images with augmented variants, as the first epoch could have had them."""
     if loader.augmentation is None:
         return []
     order = torch.randperm(len(loader), generator=seeding.generator(inputs.seed, "report photos"))
-    first_of_class: dict[int, int] = {}  # images of different classes, as long as there are such
+    first_of_class: dict[int, int] = {}  # show different classes first
     for row in order.tolist():
         first_of_class.setdefault(int(loader.labels[row]), row)
     rest = [row for row in order.tolist() if row not in first_of_class.values()]
@@ -116,11 +103,11 @@ def _augmented(inputs: ReportInputs, loader: TrainLoader) -> list[dict[str, Any]
 
 
 def _embeddings(inputs: ReportInputs) -> bytes:
-    """Serialize before (M, E) and after (M, E) float16 of images drawn by seed, and rows (M,)."""
+    """Serialize "before" and "after" (M, E) in float16 and "rows" (M,) of randomly drawn images."""
     generator = seeding.generator(inputs.seed, "report map")
     rows = torch.randperm(len(inputs.outputs.logits), generator=generator)[:MAPPED].sort().values
     embeddings = {"after": inputs.outputs.embedding, "before": inputs.frozen_embedding}
-    # of length 1, as float16 has no room for large ones
+    # unit length, as large values overflow float16
     units = {
         name: F.normalize(embedding[rows].float(), dim=1).half()
         for name, embedding in embeddings.items()
@@ -133,7 +120,6 @@ def _embeddings(inputs: ReportInputs) -> bytes:
 def _describe(
     inputs: ReportInputs, split: str, rows: Int64[Tensor, "b"], **columns: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """Give the path, the label, the columns and a small picture of each image."""
     names, labels = inputs.cached.image_names(split), inputs.cached.splits[split].split.labels
     (pixels,) = inputs.pixels[split].batches([rows])
     return [
@@ -150,7 +136,6 @@ def _describe(
 
 
 def _thumbnails(pixels: UInt8[Tensor, "b 3 h w"]) -> Sequence[str]:
-    """Encode pixels as small JPEGs in base64."""
     pictures = []
     for image in pixels:
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())

@@ -38,32 +38,25 @@ from flowertune.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Setup:
-    """What a training starts from.
-
-    listed: all images of the source; cached: those that were decoded, with their pixels.
-    class_prompts: those of each class, for zero-shot and text heads.
-    """
+    """Device, backbone and images of a training."""
 
     config: Config
     compute: Compute
     backbone: Backbone
-    listed: ImageDataset
-    cached: CachedDataset
-    class_prompts: list[list[str]]
+    listed: ImageDataset  # all images of the source
+    cached: CachedDataset  # decoded images
+    class_prompts: list[list[str]]  # by class, for zero-shot and text heads
 
     @cached_property
     def labels(self) -> dict[str, Int64[Tensor, "_"]]:
-        """Labels of each split."""
+        """Labels by split."""
         return {name: torch.tensor(each.split.labels) for name, each in self.cached.splits.items()}
 
 
 def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> Setup:
-    """Load the frozen backbone and decode the images; what can be refused is refused here.
+    """Load the frozen backbone and decode the images, including the test split if `test`.
 
-    What is quick to refuse comes first. `test` false: no test image is decoded.
-
-    Raises:
-        UsageError: the config does not fit the machine, the backbone or the images.
+    Raises UsageError if the config does not fit the machine, the backbone or the images.
     """
     cache = cache_root()
     compute = choose_compute(config.trainer.device, config.trainer.precision)
@@ -90,7 +83,7 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
 
 
 def move_to_device(setup: Setup) -> dict[str, DevicePixels]:
-    """Move the backbone to the device, and each split's pixels too where they fit."""
+    """Move the backbone to the device, and the pixels of all splits if they fit."""
     device, splits = setup.compute.device, setup.cached.splits
     resident = pixels_are_resident(setup.config.data, setup.listed, splits["train"], device)
     pixels = {
@@ -107,7 +100,7 @@ def build_model(
     class_vectors: Float[Tensor, "c e"] | None,
     linear_start: Sequence[Tensor] | None,
 ) -> Classifier:
-    """Build backbone, adapter and head on the device, with what `build_classifier` takes."""
+    """Build the classifier on the device; for the arguments see `build_classifier`."""
     n_classes = len(setup.cached.dataset.class_names)
     return build_classifier(
         setup.config, setup.backbone, n_classes, train_features, class_vectors, linear_start
@@ -120,7 +113,7 @@ def build_train_state(
     classifier: Classifier,
     say: Callable[[str], None],
 ) -> TrainState:
-    """Build the state before the first step; `say` is told where steps cannot be recorded."""
+    """Build the state before the first step; `say` gets a line if steps cannot be recorded."""
     config, preprocessing, device = setup.config, setup.backbone.preprocessing, setup.compute.device
     settings, labels = config.trainer, setup.labels["train"]
     train, train_pixels, sizes = setup.cached.splits["train"], pixels["train"], None

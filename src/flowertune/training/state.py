@@ -1,4 +1,4 @@
-"""Hold everything a training goes on from, and save and load it bit for bit."""
+"""State of a training, saved to and loaded from checkpoints bit for bit."""
 
 import json
 import math
@@ -26,18 +26,18 @@ from flowertune.training.early_stopping import EarlyStopping
 from flowertune.training.ema import EMA
 from flowertune.training.step import TrainStep, check_finite
 
-STATE, TENSORS = "state.json", "tensors.safetensors"  # of a checkpoint: nothing is pickled
-PROGRESS = ("epoch", "done", "applied", "lines", "train_seconds")  # of state.json
+STATE, TENSORS = "state.json", "tensors.safetensors"  # files of a checkpoint; no pickle
+PROGRESS = ("epoch", "done", "applied", "lines", "train_seconds")  # keys in state.json
 
 
 class TrainState:
-    """State of a training: weights, optimizer, progress and metrics so far.
+    """Weights, optimizer, progress and metrics of a training.
 
-    `epoch`, from 1, is the one in work, `done` counts its steps so far, `updates` all steps that
-    changed the weights (fp16's scaler skips some). `epoch_lines` are the metrics of the epoch in
-    work, one line a step, and `train_seconds` is what these steps took. `lines` and `timings` are
-    those of the epochs that ended. `best_state`: the trained weights of the best of these, or of
-    the last where nothing is selected; None before the first ended.
+    `epoch` is the current epoch, from 1, and `done` the number of its finished steps; `updates`
+    counts all steps that changed the weights (fp16's scaler skips some). `epoch_lines` and
+    `train_seconds` are of the current epoch, with one line per step; `lines` and `timings` are of
+    the finished epochs. `best_state` has the trained weights of the best finished epoch (without
+    val: the last), or None.
     """
 
     def __init__(self, step: TrainStep, loader: TrainLoader, settings: TrainerConfig) -> None:
@@ -55,19 +55,16 @@ class TrainState:
         self._queued: list[tuple[Metrics, Scalars]] = []
 
     def step_indices(self, epoch: int) -> list[list[Numbered]]:
-        """List the steps of an epoch by their batches, of which the last step may have fewer."""
+        """Numbered batches of each step of an epoch; the last step may have fewer."""
         numbered, n = list(enumerate(self.loader.batches(epoch))), self.settings.accumulation
         return [numbered[i : i + n] for i in range(0, len(numbered), n)]
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Give the model the averaged weights inside, if there is an average."""
+        """Use the averaged weights in the body, if there is an average."""
         return nullcontext() if self.ema is None else self.ema.average_parameters()
 
     def end_step(self, rates: Mapping[str, float], terms: Scalars, updated: bool) -> None:
-        """Count a step, average its weights and log its learning rates and terms of the loss.
-
-        Where the host does not wait for steps, the terms stay on the device until `fetch_terms`.
-        """
+        """Count a step, update the weight average, log the rates, and queue the loss terms."""
         self.done += 1
         self.updates += updated
         if updated and self.ema is not None:
@@ -76,14 +73,13 @@ class TrainState:
         named = {"lr" if name == "adapter" else f"{name}_lr": rate for name, rate in rates.items()}
         line = {"step": number, "epoch": self.epoch, "split": "train", **named}
         self._queued.append((line, terms))
-        if not self.step.deferred:  # the host has waited for the step in any case
+        if not self.step.deferred:  # the host has waited for the step already
             self.fetch_terms()
 
     def fetch_terms(self) -> None:
-        """Fetch the terms of the queued steps from the device, in one piece, into `epoch_lines`.
+        """Move the terms of queued steps from the device to `epoch_lines`, in one transfer.
 
-        Raises:
-            NonFiniteError: of a step that the host did not wait for.
+        Raises NonFiniteError for a deferred step that was not finite.
         """
         queued, self._queued = self._queued, []
         if not queued:
@@ -100,7 +96,7 @@ class TrainState:
             self.epoch_lines.append(line)
 
     def end_epoch(self, val: SplitMetrics | None, val_seconds: float) -> Metrics | None:
-        """Move the epoch's metrics to those of the ended epochs; returns val's line, if any."""
+        """Move the current epoch's metrics to the finished ones; returns the val line, if any."""
         val_line = None if val is None else {
             "step": self.epoch * self.steps_per_epoch, "epoch": self.epoch, "split": "val",
             "loss": val.loss, "top1": val.top1, "top5": val.top5,
@@ -114,18 +110,18 @@ class TrainState:
         return val_line
 
     def write_metrics(self, run: Run) -> None:
-        """Write the metrics and timings of the epochs that ended."""
+        """Write the metrics and timings of the finished epochs."""
         run.write_lines("metrics.jsonl", self.lines)
         run.write_lines("timings.jsonl", self.timings)
 
     @property
     def is_late(self) -> bool:
-        """Whether more than `checkpoint_minutes` have passed since the last checkpoint."""
+        """Whether `checkpoint_minutes` have passed since the last checkpoint."""
         minutes = self.settings.checkpoint_minutes
         return minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self, run: Run) -> None:
-        """Save a checkpoint: after a step, before a validation, after an epoch."""
+        """Save a checkpoint after a step or after an epoch."""
         progress = (self.epoch, self.done, self.updates, self.epoch_lines, self.train_seconds)
         values = {
             "progress": dict(zip(PROGRESS, progress, strict=True)),
@@ -157,7 +153,7 @@ class TrainState:
         self.saved_at = time.monotonic()
 
     def load(self, path: Path) -> None:
-        """Load a checkpoint, in place, before the first step of this process."""
+        """Load a checkpoint in place; call it before the first step."""
         values, tensors = load_checkpoint(path)
         self.epoch, self.done, self.updates, self.epoch_lines, self.train_seconds = (
             values["progress"][name] for name in PROGRESS
@@ -183,32 +179,29 @@ class TrainState:
                 averaged.copy_(groups["averaged"][str(number)])
 
     def describe(self) -> str:
-        """Say how far the training has come."""
+        """Describe the progress, to follow "saved"."""
         if self.done == 0:
-            return f"epoch {self.epoch - 1}"
-        if self.done == self.steps_per_epoch:
-            return f"the steps of epoch {self.epoch}, before its validation"
-        return f"epoch {self.epoch}, step {self.done}"
+            return f"after epoch {self.epoch - 1} of {self.settings.epochs}"
+        is_trained = self.done == self.steps_per_epoch
+        place = "before validation" if is_trained else f"step {self.done}"
+        return f"in epoch {self.epoch} of {self.settings.epochs}, {place}"
 
 
 def save_checkpoint(
     run: Run, epochs: int, step: int, values: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Save a checkpoint after so many epochs and steps into the run; older ones but one go.
-
-    Raises files.DiskFullError, or another OSError; what was saved before is there then.
-    """
+    """Save a checkpoint, then delete old ones. If it raises OSError, all of them are kept."""
     path = run.checkpoint(epochs, step)
-    if path.exists():  # gone on from, and stopped before the next step
+    if path.exists():  # resumed from it and stopped before the next step
         return
     path.parent.mkdir(exist_ok=True)
-    state_file = json.dumps(values, allow_nan=False).encode()  # long: without indents it is quick
+    state_file = json.dumps(values, allow_nan=False).encode()  # no indents, as it may be long
     files.write_folder(path, {STATE: state_file, TENSORS: to_safetensors(tensors)})
     for old in run.checkpoints()[CHECKPOINTS_KEPT:]:
         shutil.rmtree(old)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `save_checkpoint` got; the caller has verified that the files are whole."""
+    """Read the values and tensors of a checkpoint whose checksums have been verified."""
     values = json.loads((path / STATE).read_text(encoding="utf-8"))
     return values, load_file(path / TENSORS)

@@ -1,4 +1,4 @@
-"""Interpolate between the pretrained and the trained model (WiSE-FT), the scale chosen on val."""
+"""Interpolate between pretrained and trained weights (WiSE-FT), with the scale chosen on val."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,9 @@ State = dict[str, Tensor]
 def interpolate(
     adapter: Adapter, initial: Mapping[str, Tensor], trained: Mapping[str, Tensor], scale: float
 ) -> State:
-    """Scale the adapter of the trained state: 0 gives the initial one, 1 the trained one.
+    """Interpolate the adapter linearly from `initial` (scale 0) to `trained` (scale 1).
 
-    What the adapter scales goes from initial to trained in a straight line; all else, and the
-    head, stay as trained.
+    The head, and tensors that the adapter does not scale, stay as trained.
     Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv:2109.01903.
     """
 
@@ -38,10 +37,10 @@ def choose_scale(
     scales: Sequence[float],
     score: Callable[[], float],
 ) -> tuple[float, State]:
-    """Return the scale with the highest score, and its state; the trained state (1) competes too.
+    """Return the scale, of `scales` and 1, with the highest score on val, and its state.
 
-    `score()` measures the classifier on val; of equal scores the one nearest to 1 is taken.
-    Leaves some state of those tried in the classifier.
+    `score()` measures the classifier. Of equal scores, the scale nearest to 1 is chosen. The
+    classifier is left with the state that was measured last.
     """
     best_scale, best_state, best_score = 1.0, dict(trained), -math.inf
     for scale in sorted({*scales, 1.0}, key=lambda scale: abs(scale - 1)):

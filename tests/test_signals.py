@@ -32,7 +32,7 @@ def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
         signal.raise_signal(signal.SIGUSR1)
         assert stop.received is signal.SIGUSR1
         assert not stop.forced
-        assert "once more ends it at once" in capfd.readouterr().err
+        assert "press Ctrl-C again to stop now" in capfd.readouterr().err
         with pytest.raises(Interrupted, match="SIGUSR1"):
             stop.check()
         signal.raise_signal(signal.SIGINT)  # the first that is no warning

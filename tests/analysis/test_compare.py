@@ -53,8 +53,8 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
     ]  # fmt: skip
     probes = [row for row in group.rows("test") if row.setting is None]  # one has another
     assert [(row.name, row.estimate("top1").mean) for row in probes] == [
-        ("linear probe beside mixup augmentation.alpha=0.1", 0.4),
-        ("linear probe beside vpt augmentation.alpha=null", 0.3),
+        ("linear probe for mixup augmentation.alpha=0.1", 0.4),
+        ("linear probe for vpt augmentation.alpha=null", 0.3),
     ]
     assert group.best_first().settings[0].label == "mixup augmentation.alpha=0.4"
 
@@ -81,7 +81,8 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
     runs = [done(*words, f"seed={seed}", test=0.4) for seed in (1, 2)]
     ((row,),) = (group.settings for group in compare_runs(runs))
     estimate = row.estimate("test", "top1")
-    assert (row.seeds_label, estimate.mean, estimate.std) == ("1, any seed", 0.4, None)
+    assert row.seeds_label == "1 (the seed has no effect)"
+    assert (estimate.mean, estimate.std) == (0.4, None)
     assert estimate.interval == tuple(runs[0].results["splits"]["test"]["top1_interval"])
     assert row.estimate("test", "mean_per_class").interval is None
 
@@ -124,10 +125,10 @@ def test_what_is_no_finished_run_or_damaged_is_refused(
     done: Done, refusal: Refusal, tmp_path: Path
 ) -> None:
     run = done("seed=1")
-    assert refusal(lambda: read_finished_run(tmp_path)) == f"{tmp_path}: is no finished run"
+    assert refusal(lambda: read_finished_run(tmp_path)) == f"{tmp_path}: is not a finished run"
     Run(run.run.path).write_status("interrupted", "by SIGTERM")
     assert refusal(lambda: read_finished_run(run.run.path)).endswith(
-        "is no finished run: interrupted"
+        "is not a finished run (interrupted)"
     )
     Run(run.run.path).write_status("finished")
     (run.run.path / "config.yaml").write_text("[")

@@ -61,7 +61,7 @@ def test_a_checkpoint_and_a_cache_that_do_not_fit(
     (line,) = process.stderr.splitlines()
     assert re.search(
         r"runs/r/checkpoints/last/epoch-\d+-step-\d+: File too large: .* needed, .* free; "
-        r"make room, and the same command goes on", line
+        r"free some space and run the same command again", line
     )  # fmt: skip
     state = json.loads((tmp_path / "runs/r/status.json").read_text())
     assert state["state"] == "failed"

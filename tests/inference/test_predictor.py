@@ -162,7 +162,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
         ("adapter/adapter_model.safetensors", "the adapter in .* does not fit tiny builtin"),
         ("config.yaml", f"config.yaml {DAMAGED}"),
         ("environment.json", f"environment.json {DAMAGED}"),
-        ("status.json", "is no finished run"),
+        ("status.json", "is not a finished run"),
     ],
 )
 def test_a_damaged_run_is_refused_in_a_line_that_names_the_file(
@@ -224,7 +224,7 @@ def test_the_backbone_is_there_for_an_export_and_not_in_the_way_of_a_prediction(
 def test_what_is_no_finished_run_is_refused(
     tmp_path: Path, lora: Path, refusal: Callable[..., str]
 ) -> None:
-    assert refusal(lambda: flowertune.load(tmp_path)) == f"{tmp_path}: is no finished run"
+    assert refusal(lambda: flowertune.load(tmp_path)) == f"{tmp_path}: is not a finished run"
     run = copied(lora, tmp_path)
     (run / "status.json").write_text(json.dumps({"state": "interrupted", "why": "SIGINT"}))
-    assert refusal(lambda: flowertune.load(run)).endswith("is no finished run: interrupted")
+    assert refusal(lambda: flowertune.load(run)).endswith("is not a finished run (interrupted)")

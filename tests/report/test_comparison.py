@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
     for words, said in (
         (["runs/sweeps/begun"], "has no finished run yet"),
         ([run, run], "are the same training"),
-        ([run, "runs"], "runs: is no finished run"),
+        ([run, "runs"], "runs: is not a finished run"),
         ([run, done("seed=2"), "--output", "no/such/a.html"], "cannot be written"),
         ([], "RUN"),
         (["--what", run, run], "--what"),

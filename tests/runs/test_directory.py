@@ -80,7 +80,7 @@ def test_words_that_shorten_to_the_same_stay_apart() -> None:
 def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) -> None:
     (tmp_path / "file").write_text("")
     run, _ = find_run(tmp_path / "file", "first", asdict(config))
-    with pytest.raises(UsageError, match=r"first: the directory cannot be made \(Not a directory"):
+    with pytest.raises(UsageError, match=r"first: cannot be created \(Not a directory"):
         run.create(asdict(config), {})
 
 
@@ -88,7 +88,7 @@ def test_a_full_disk_at_the_start_leaves_no_directory(
     tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
     fill_disk()
-    with pytest.raises(UsageError, match=r"cannot be made.*No space left"):
+    with pytest.raises(UsageError, match=r"cannot be created.*No space left"):
         Run(tmp_path / "first").create(asdict(config), {})
     assert list(tmp_path.rglob("*")) == [tmp_path / LOCKS]
 

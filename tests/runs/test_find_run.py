@@ -110,7 +110,7 @@ def test_somebody_elses_directory_or_file_is_refused_and_left_alone(tmp_path: Pa
     (tmp_path / "photos").mkdir()
     (tmp_path / "notes").write_text("mine")
     for name in ("photos", "notes"):
-        with pytest.raises(UsageError, match="not a finished run"):
+        with pytest.raises(UsageError, match="not a run"):
             find_run(tmp_path, name, {})
     assert (tmp_path / "notes").read_text() == "mine"
 
@@ -123,10 +123,10 @@ def test_names_that_are_no_directory_are_refused(tmp_path: Path, name: str) -> N
 
 
 def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path, config: Config) -> None:
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created"):
         find_run(tmp_path, "x" * 300, {})
     run, _ = find_run(tmp_path / "runs", "x" * 300, {})  # not known before it is made
-    with pytest.raises(UsageError, match="cannot be made"), open_run(run, asdict(config), {}):
+    with pytest.raises(UsageError, match="cannot be created"), open_run(run, asdict(config), {}):
         pass
 
 

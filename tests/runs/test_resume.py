@@ -81,7 +81,7 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
         assert before.checkpoint == run.checkpoint(1, 5)
         assert "(a reason)" in before.description
         (note,) = before.notes
-        assert "another cpu_threads" in note
+        assert "cpu_threads (same -> 8) changed" in note
         assert (run.path / "metrics.jsonl").read_text() == "old"
         assert run.status() == ("running", None)
     assert [path.name for path in run.path.rglob(".*")] == [".mine"]
@@ -121,7 +121,7 @@ def test_nothing_goes_on_with_other_photos_or_weights(
     changed, damaged = {**ENVIRONMENT, key: "other"}, run.checkpoint(1, 6)
     files.write_folder(damaged, {"state.json": b"{}"})
     (damaged / "state.json").write_text("[]")
-    with pytest.raises(UsageError, match=f"cannot go on, as {key} changed"):  # noqa: SIM117
+    with pytest.raises(UsageError, match=f"cannot be resumed, as {key} changed"):  # noqa: SIM117
         with open_run(run, asdict(config), changed):
             pass
     assert run.status() == ("interrupted", "a reason")
@@ -129,7 +129,7 @@ def test_nothing_goes_on_with_other_photos_or_weights(
     assert damaged.exists()  # and is told of when the run goes on
     with open_run(run, asdict(config), ENVIRONMENT) as before:
         assert before is not None
-        assert before.notes == (f"{damaged} is passed over: state.json is damaged",)
+        assert before.notes == (f"{damaged}: skipped (state.json is damaged)",)
     assert not damaged.exists()
     with open_run(run, asdict(config), changed, "restart") as before:
         assert before is not None
@@ -154,7 +154,7 @@ def test_never_refuses_what_is_there_and_restart_replaces_it_whatever_its_config
             assert not (run.path / "results.json").exists()
         shutil.rmtree(run.path)
     (tmp_path / "first").mkdir()
-    with pytest.raises(UsageError, match="not a finished run"):  # nobody's run is replaced
+    with pytest.raises(UsageError, match="exists but is not a run"):  # nobody's run is replaced
         find_run(tmp_path, "first", plain, "restart")
 
 
@@ -165,7 +165,7 @@ def test_what_a_newer_flowertune_made_is_left_alone(
     for make in (resumable, finished):
         run = make(tmp_path, config)
         files.write_json(run.path / "environment.json", newer)
-        told = r"by flowertune 99\.0, which is newer than this one; use that"
+        told = r"by flowertune 99\.0, which is newer than this version; use that"
         with pytest.raises(UsageError, match=told + r", or choose another run\.name$"):
             find_run(tmp_path, "first", asdict(config))
         if run.status()[0] == "finished":
@@ -217,7 +217,7 @@ def test_of_a_link_the_directory_it_leads_to_is_the_run(tmp_path: Path, config: 
             assert before is not None
         assert (tmp_path / "runs" / "linked" / "config.yaml").is_file()
     (tmp_path / "runs" / "circle").symlink_to(tmp_path / "runs" / "circle")
-    with pytest.raises(UsageError, match="circle: the directory cannot be made"):
+    with pytest.raises(UsageError, match="circle: cannot be created"):
         find_run(tmp_path / "runs", "circle", asdict(config))
 
 
@@ -241,7 +241,7 @@ def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(UsageError, match="another process is at work on it"):
+    with pytest.raises(UsageError, match="in use by another process"):
         find_run(tmp_path, "first", asdict(config))
     with pytest.raises(UsageError, match="another process"), open_run(run, asdict(config), {}):
         pass

@@ -143,7 +143,7 @@ def test_a_search_without_any_result_ends_in_one_line(
     ("word", "message"),
     [
         ("hydra.sweeper.direction=minimize", r"hydra\.sweeper\.direction: must be maximize"),
-        ("data.protocol=trainval", r"data\.protocol=trainval: has no val"),
+        ("data.protocol=trainval", r"data\.protocol=trainval: has no val split"),
         ("trainer.epochs=0", r"trainer\.epochs=0: must be at least 1"),
     ],
 )

@@ -97,7 +97,7 @@ def test_words_choose_methods_and_seeds_and_go_to_every_training(training: Train
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["optimizer.lr=1e-3,1e-4"], "optimizer.lr=1e-3,1e-4: several values, which only method"),
+        (["optimizer.lr=1e-3,1e-4"], "optimizer.lr=1e-3,1e-4: only method and seed may have"),
         (["experiment=sweep/alpha"], "no sweeps here"),
         (["hydra/sweeper=optuna"], "hydra/sweeper"),
         (["run.name=mine", "seed=1,2"], "are the same run"),
@@ -161,7 +161,7 @@ def test_two_at_once_are_refused(training: Training, refusal: Refusal) -> None:
     words = [*QUICK, "method=lora", "seed=1"]
     assert reproduce(words, training) == 0
     with lock_run(folder()):
-        assert "another process is at work on it" in refusal(lambda: reproduce(words, training))
+        assert "in use by another process" in refusal(lambda: reproduce(words, training))
     assert len(training.begun) == 1
 
 

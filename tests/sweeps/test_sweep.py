@@ -237,7 +237,7 @@ def test_a_sweep_that_another_process_is_at_is_refused(
     before = table()
     with (
         lock_run(sweep_folder()),
-        pytest.raises(UsageError, match="another process is at work on it"),
+        pytest.raises(UsageError, match="in use by another process"),
     ):
         compose.run(words, training)
     assert table() == before

@@ -172,7 +172,7 @@ def test_a_frozen_or_older_run_has_a_page_of_what_there_is(
     assert page.sections == [
         "result", "photos", "confusion", "classes", "calibration", "settings",
     ]  # fmt: skip
-    assert "the run has kept no photos" in (run / "report.html").read_text()
+    assert "the run saved no images" in (run / "report.html").read_text()
     assert not page.pictures
 
 
@@ -214,8 +214,7 @@ def test_without_whole_keepsakes_it_is_a_page_without_photos_and_says_so(
     assert {"photos", "confusion"} < set(page.sections) - {"mistakes", "map"}
     said, place = capsys.readouterr().out.splitlines()
     assert (
-        said
-        == f"{run / 'report'}: photos.json is damaged; the report is without photos and embeddings"
+        said == f"{run / 'report'}: photos.json is damaged; the report omits images and embeddings"
     )
     assert place == str(run / "report.html")
     assert said in (run / "report.html").read_text()
@@ -227,5 +226,5 @@ def test_what_is_no_finished_run_is_refused(
     run = leave_run(tmp_path)
     directory.Run(run).write_status("interrupted", "interrupted by SIGTERM")
     assert cli.main(["report", str(run)]) == 2
-    assert "is no finished run: interrupted" in capsys.readouterr().err
+    assert "is not a finished run (interrupted)" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 2

@@ -165,7 +165,7 @@ def test_what_a_newer_flowertune_made_is_left_alone(
     for make in (resumable, finished):
         run = make(tmp_path, config)
         files.write_json(run.path / "environment.json", newer)
-        told = r"by flowertune 99\.0, which is newer than this version; use that"
+        told = r"by flowertune 99\.0, which is newer than this version; use that version"
         with pytest.raises(UsageError, match=told + r", or choose another run\.name$"):
             find_run(tmp_path, "first", asdict(config))
         if run.status()[0] == "finished":
@@ -256,7 +256,7 @@ def test_what_another_process_made_since_the_claim_is_left_alone(
 ) -> None:
     run, _ = find_run(tmp_path, "first", asdict(config))
     finished(tmp_path, config)
-    with pytest.raises(UsageError, match="finished it in the meantime"):  # noqa: SIM117
+    with pytest.raises(UsageError, match="finished by another process in the meantime"):  # noqa: SIM117
         with open_run(run, asdict(config), {}):
             pass
     assert run.results() == {"run": "first"}

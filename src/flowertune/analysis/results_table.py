@@ -1,7 +1,4 @@
-"""Rows of every table of results: first the baselines, then the methods.
-
-The columns are METRICS.
-"""
+"""Rows of every table of results: first the baselines, then the methods. Columns: METRICS."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,10 +11,7 @@ from flowertune.analysis.statistics import Estimate, estimate
 
 @dataclass(frozen=True)
 class Row:
-    """Row of a split's table: a setting, or a baseline (`setting` is None).
-
-    `model`: name in the config. `metrics`: one mapping per seed.
-    """
+    """Row of a split's table. `metrics`: one mapping per seed; `setting`: None for a baseline."""
 
     name: str
     model: str

@@ -1,7 +1,4 @@
-"""95 % intervals over seeds, of paired models and against a published number.
-
-Accuracies are fractions in [0, 1].
-"""
+"""95 % intervals of accuracies in [0, 1]: over seeds, of paired models, against published ones."""
 
 import math
 from collections.abc import Mapping, Sequence

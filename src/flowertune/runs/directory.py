@@ -1,7 +1,4 @@
-"""Layout of a run directory, and how its files are read and written.
-
-Training passes its results to all other commands only through the run directory.
-"""
+"""Read and write run directories, the only link from training to the other commands."""
 
 import csv
 import io
@@ -132,10 +129,7 @@ class Run:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
-        """Yield the path of a file of the run; errors of the body mean that it is damaged.
-
-        Raises UsageError if the file is missing or damaged.
-        """
+        """Yield the path of a file; if the body fails to read it, raise UsageError ("damaged")."""
         try:
             yield self.path / name
         except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
@@ -193,11 +187,8 @@ class Run:
         """Read results.json of a finished run. Raises UsageError if it is missing or damaged."""
         values, status = self._read_json("results.json"), self._read_json("status.json")
         with self.reading("results.json") as path:
-            # early runs have no hash
-            if status.get("results_sha256") not in (
-                None,
-                files.sha256_of(path),
-            ):
+            recorded = status.get("results_sha256")  # None in early runs
+            if recorded not in (None, files.sha256_of(path)):
                 raise ValueError("changed since the run finished")
         return values
 

@@ -66,10 +66,7 @@ class ReportData:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Finished run. Files are read on first use; missing or damaged ones raise UsageError.
-
-    values: its config by dotted key.
-    """
+    """Finished run; `values` is its config by dotted key. Damaged files raise UsageError."""
 
     run: Run
     values: dict[str, Any]
@@ -203,10 +200,7 @@ def seed_matters(model: str, solver: str) -> bool:
 
 
 def read_finished_run(path: Path) -> FinishedRun:
-    """Open the run at `path`.
-
-    Raises UsageError if it is not finished, was written by a newer flowertune or is damaged.
-    """
+    """Open a finished run. Raises UsageError if unfinished, damaged or of a newer flowertune."""
     run = Run(path)
     state, _ = run.status()
     if state != "finished":

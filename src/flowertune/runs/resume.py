@@ -25,10 +25,7 @@ _STATE_TEXTS = {
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """State of an earlier run, and the checkpoint to resume from, if any.
-
-    `notes`: warnings about damaged checkpoints and a changed environment.
-    """
+    """State of an earlier run, the checkpoint to resume from, if any, and warnings (`notes`)."""
 
     description: str
     checkpoint: Path | None
@@ -49,7 +46,7 @@ def find_run(
     if not name.strip(". ") or Path(name).name != name:
         raise UsageError(f"run.name={name}: must be the name of one directory")
     if name in (SWEEPS, REPRODUCTIONS):
-        raise UsageError(f"run.name={name}: reserved for the tables of sweeps; choose another")
+        raise UsageError(f"run.name={name}: is reserved for tables of sweeps; choose another")
     path = root.expanduser() / name
     try:
         # a link is the run that it points to: two names of a directory are one run
@@ -111,10 +108,7 @@ def open_run(
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """Lock the run directory while the body runs or until the process ends.
-
-    Raises UsageError if another process holds it, or if the lock cannot be written.
-    """
+    """Lock the run directory in the body. Raises UsageError if it is in use or not writable."""
     with ExitStack() as stack:
         try:
             _locks(path).mkdir(parents=True, exist_ok=True)
@@ -166,7 +160,7 @@ def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> tuple[
     of_run = (run.path / "config.yaml", run.path / "environment.json")
     if state not in _STATE_TEXTS and not all(path.is_file() for path in of_run):
         raise UsageError(
-            f"{run.path}: exists but is not a run; choose another run.name or remove it"
+            f"{run.path}: exists but is not a run; remove it or choose another run.name"
         )
     if resume == "restart":
         return state, why

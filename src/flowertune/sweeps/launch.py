@@ -32,10 +32,7 @@ Execute = Callable[[Config], int]
 
 
 def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
-    """Compose and check all jobs of the sweep whose master config is `node`.
-
-    Raises UsageError if a job's config is invalid, or if two jobs are the same run.
-    """
+    """Compose and check all jobs of a sweep. Raises UsageError if one is invalid or repeated."""
     # the order of Hydra's sweepers: hydra.sweeper.params, then the typed overrides
     params = OmegaConf.select(node, "hydra.sweeper.params") or {}
     param_overrides = [f"{key}={value}" for key, value in params.items()]
@@ -65,10 +62,7 @@ def create_sweep(
     jobs: Sequence[Job],
     batch: Sequence[Sequence[str]] | None = None,
 ) -> Sweep:
-    """Create a sweep; its directory in `parent` is named after `title` and the typed overrides.
-
-    Raises UsageError if two jobs are the same run, or if jobs have different roots.
-    """
+    """Create a sweep in `parent`. Raises UsageError if jobs are the same run or differ in root."""
     seen: dict[str, Job] = {}
     for job in jobs:
         if Path(job.run).parent != Path(jobs[0].run).parent:
@@ -92,10 +86,7 @@ def create_sweep(
 
 
 def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute) -> int:
-    """Run all jobs of the sweep whose master config is `node`. -> exit code.
-
-    Raises UsageError if the sweep's directory is in use.
-    """
+    """Run all jobs of a sweep. -> exit code. Raises UsageError if its directory is in use."""
 
     # a launcher may call it in another process or on another machine
     def run_job(job_node: DictConfig) -> float | None:

@@ -74,9 +74,9 @@ class Sweep:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Lock the sweep while the body runs its jobs, then write the tables, even after an error.
+        """Lock the sweep in the body, then write the tables, even after an error.
 
-        Raises UsageError if another process holds the sweep, or the directory cannot be created.
+        Raises UsageError if the sweep is in use, or its directory cannot be created.
         """
         with lock_run(self.path):
             workers.wait_for_orphans(self.folder)
@@ -141,7 +141,7 @@ class Sweep:
         return next((code for code, state in _STATES.items() if states == {state}), EXIT_FAILED)
 
     def jobs(self) -> list[Job]:
-        """Read the jobs that have a file, by number."""
+        """Read the records of all jobs, sorted by number."""
         texts = [path.read_text(encoding="utf-8") for path in self.folder.glob("[0-9]*.json")]
         return sorted((Job(**json.loads(text)) for text in texts), key=attrgetter("number"))
 

@@ -1,4 +1,4 @@
-"""Config files that are damaged, hostile or of another version: one line, and nothing is called."""
+"""Damaged, hostile or newer config files are refused in one line, and nothing is called."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -72,7 +72,7 @@ LATER: list[tuple[str, str, str]] = [
 def refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """`refused(*words)`: the one line; nothing else was printed or left."""
+    """`refused(*words)`: the one line of the refusal; nothing else is printed or written."""
     monkeypatch.chdir(tmp_path)
 
     def refused(*words: str) -> str:
@@ -90,7 +90,7 @@ def refused(
 
 @pytest.mark.parametrize(("content", "message"), [each[1:] for each in FILES],
                          ids=[each[0] for each in FILES])  # fmt: skip
-def test_a_file_that_is_no_config_is_refused_by_name(
+def test_a_file_that_is_not_a_config_is_refused_by_name(
     content: bytes, message: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "conf" / "method").mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_a_file_that_is_no_config_is_refused_by_name(
 
 @pytest.mark.parametrize(("content", "message"), [each[1:] for each in LATER],
                          ids=[each[0] for each in LATER])  # fmt: skip
-def test_a_config_of_wrong_values_or_of_code_is_refused(
+def test_a_config_with_invalid_values_or_code_is_refused(
     content: str, message: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "conf" / "method").mkdir(parents=True)
@@ -124,7 +124,7 @@ def test_a_config_of_wrong_values_or_of_code_is_refused(
         ("seed: 42", "seed: 42\nseed: 43", "config.yaml, line"),
     ],
 )
-def test_a_runs_config_that_is_damaged_or_of_another_version_is_refused(
+def test_a_damaged_or_newer_config_of_a_run_is_refused(
     old: str, new: str, message: str, tmp_path: Path, config: Config, refused: Callable[..., str]
 ) -> None:
     text = saved.to_yaml(asdict(config))
@@ -133,7 +133,7 @@ def test_a_runs_config_that_is_damaged_or_of_another_version_is_refused(
     assert message in refused("--config-path", ".")
 
 
-def test_where_there_is_no_config_is_said(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_missing_config_is_reported(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "--config-path nowhere: is no folder" in refused("--config-path", "nowhere")
     assert "--config-path : is no folder" in refused("--config-path", "")

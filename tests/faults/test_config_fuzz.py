@@ -36,13 +36,13 @@ GROUPS = {
     for folder in conf_dir().iterdir()
     if folder.is_dir()
 }
-# What a refusal must not show: the insides of Hydra, OmegaConf and Python.
+# what a refusal must not show: internals of Hydra, OmegaConf and Python
 INSIDES = ("full_key", "object_type", "reference_type", "Traceback", "DictConfig", "Override(",
            "composing config", "_dummy_", "$KEY", "<class", "HYDRA_FULL_ERROR")  # fmt: skip
 
 
 def _declared() -> Iterator[tuple[str, Any, list[str]]]:
-    """Every key with a declaration of it, and the word that chooses the option which has it."""
+    """Every key with its declaration and the argument that selects the option with this key."""
     schemas = [("", Config, []), ("probe.", ProbeConfig, []), ("run.", RunConfig, [])]
     for group, options in SCHEMAS.items():
         for name, schema in options.items():
@@ -69,7 +69,7 @@ WORDS = ("", "null", "nan", "-inf", "inf", "true", "yes", "0", "-0.0", "1", "1.5
 
 
 def _near_bounds(declared: Any) -> list[str]:
-    """At, just within and just beyond each bound, and every choice; lists of them for a list."""
+    """Values at, just within and just beyond each bound, and every choice; in lists for a list."""
     rules = declared.metadata
     bounds = [rules[name] for name in ("above", "below", "at_least", "at_most")]
     types = str(declared.type)
@@ -96,7 +96,7 @@ ODD_KEYS = ("", ".", "=", "a.b", "nope", "Seed", "seed.x", "seed.0", "run", "pro
 
 @st.composite
 def _assignment(draw: st.DrawFn) -> list[str]:
-    """key=value, with the option that has the key; most values are near the key's bounds."""
+    """key=value with the option of the key; most values are near its bounds."""
     key = draw(st.sampled_from(draw(st.sampled_from([*[KEYS] * 6, ODD_KEYS]))))
     values = [st.sampled_from(WORDS), st.sampled_from(WORDS), st.text(max_size=8)]
     if key in DECLARED:
@@ -116,7 +116,7 @@ TYPED = st.tuples(
 
 
 def _is_within(declared: Any, value: Any) -> bool:
-    """Type and range, read off the declaration."""
+    """Check type and range by the declaration."""
     if get_origin(declared.type) is list:
         element = (get_args(declared.type)[0],)
         return type(value) is list and all(_is_one(declared, element, each) for each in value)
@@ -147,7 +147,7 @@ def _is_one(declared: Any, types: tuple[Any, ...], value: Any) -> bool:
 
 
 def _wrong(node: Any) -> list[str]:
-    """The keys whose values are outside of their rules; every key that is declared is there."""
+    """Keys with invalid values; every declared key must exist."""
     wrong = [name for name in vars(node) if name not in {each.name for each in fields(node)}]
     for declared in fields(node):
         value = getattr(node, declared.name)
@@ -159,13 +159,13 @@ def _wrong(node: Any) -> list[str]:
 
 
 class Typing:
-    """Types words into the command line, with nothing behind it that would train."""
+    """Run the command line with stand-ins for trainings."""
 
     def __init__(self) -> None:
         self.configs: list[Config] = []
 
     def __call__(self, words: list[str]) -> tuple[int | str | None, str, list[Config]]:
-        """-> exit code, what stands on standard error, the configs that would be trained."""
+        """-> exit code, stderr, the configs that would be trained."""
         self.configs.clear()
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
@@ -189,7 +189,7 @@ def typing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Typing:
     monkeypatch.setattr(train, "execute", lambda config: 0)
     monkeypatch.setattr(compose, "to_config", keep)
     monkeypatch.setattr(launch, "to_config", keep)
-    monkeypatch.setattr(Hydra, "multirun", lambda *words: None)  # planned is enough
+    monkeypatch.setattr(Hydra, "multirun", lambda *words: None)  # planning is enough
     return typing
 
 
@@ -225,7 +225,7 @@ def _composes_or_is_refused(typing: Typing, words: list[str]) -> None:
         assert _wrong(config) == []
 
 
-# What once ended in a traceback, in silence, without memory, or in words of Hydra's.
+# arguments that once caused a traceback, silence, lack of memory or a message of Hydra
 FOUND = [
     line.split()
     for line in """\
@@ -299,14 +299,16 @@ SETTINGS = settings(
 @_found
 @given(words=TYPED)
 @settings(SETTINGS, max_examples=60)
-def test_what_is_typed_composes_or_is_refused_in_one_line(typing: Typing, words: list[str]) -> None:
+def test_known_arguments_compose_or_are_refused_in_one_line(
+    typing: Typing, words: list[str]
+) -> None:
     _composes_or_is_refused(typing, words)
 
 
 @pytest.mark.faults
 @given(words=TYPED)
 @settings(SETTINGS, max_examples=2000)
-def test_whatever_is_typed_composes_or_is_refused_in_one_line(
+def test_random_arguments_compose_or_are_refused_in_one_line(
     typing: Typing, words: list[str]
 ) -> None:
     _composes_or_is_refused(typing, words)
@@ -319,7 +321,7 @@ TEXTS = st.text(max_size=12) | st.sampled_from(
 
 @st.composite
 def _sound(draw: st.DrawFn) -> list[str]:
-    """Words that mostly compose: one method, values within their range, any text for a text."""
+    """Arguments that mostly compose: one method, values within range, any text for strings."""
     words = [f"method={draw(st.sampled_from(GROUPS['method']))}", *draw(st.sampled_from(PLACES))]
     for key in draw(st.lists(st.sampled_from(sorted(DECLARED)), max_size=3)):
         declared = DECLARED[key][0]
@@ -346,7 +348,7 @@ def _comes_back(typing: Typing, folder: Path, words: list[str]) -> None:
 @example(words=[r"run.root='\${seed}'", r"data.templates=['{name} \${x}']"])
 @given(words=_sound())
 @settings(SETTINGS, max_examples=12)
-def test_what_a_run_was_set_to_comes_back_from_its_file(
+def test_a_known_config_is_read_back_from_its_file(
     typing: Typing, tmp_path: Path, words: list[str]
 ) -> None:
     _comes_back(typing, tmp_path, words)
@@ -355,7 +357,7 @@ def test_what_a_run_was_set_to_comes_back_from_its_file(
 @pytest.mark.faults
 @given(words=_sound())
 @settings(SETTINGS, max_examples=500)
-def test_whatever_a_run_was_set_to_comes_back_from_its_file(
+def test_a_random_config_is_read_back_from_its_file(
     typing: Typing, tmp_path: Path, words: list[str]
 ) -> None:
     _comes_back(typing, tmp_path, words)

@@ -39,12 +39,12 @@ def hidden(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.startswith(".")]
 
 
-def test_a_checkpoint_and_a_cache_that_do_not_fit(
+def test_a_checkpoint_or_cache_that_does_not_fit(
     live: Any, results: Any, whole: Any, tmp_path: Path, small: tuple[str, ...]
 ) -> None:
     words = ("train", *small, "method=mixup")
 
-    # the cache: nothing was started, nothing is left
+    # the cache: nothing starts, nothing is left
     process = limited(tmp_path, 400_000, *words)
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()
@@ -54,7 +54,7 @@ def test_a_checkpoint_and_a_cache_that_do_not_fit(
     assert not (tmp_path / "runs").exists()
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 
-    # the third checkpoint of a run: those before it stand
+    # the third checkpoint of a run: the earlier ones are kept
     assert live(tmp_path, ["method=mixup"], "step", 4)[0] == -9
     process = limited(tmp_path, 500_000, *words)
     assert process.returncode == 1, process.stderr

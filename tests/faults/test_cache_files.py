@@ -46,7 +46,7 @@ def zero(file: Path, other: Path, rng: np.random.Generator) -> None:
 
 
 def swap(file: Path, other: Path, rng: np.random.Generator) -> None:
-    """For another store's of the same name, or of the same length."""
+    """Replace by the same file of another store, or by one of the same length."""
     shutil.copy(other if other.exists() else file.with_name("eval.u8"), file)
 
 

@@ -97,9 +97,7 @@ def test_on_a_signal_running_workers_save_and_no_job_starts(
         compose.run([*words, "hydra.launcher.n_jobs=2"], execute)
     assert sorted(path.name for path in root.glob("saved *")) == ["saved 1", "saved 2"]
     assert column("state") == ["interrupted", "interrupted", "not started", "not started"]
-    assert (
-        column("why")[:2] == ["interrupted by SIGTERM"] * 2
-    )  # not by the SIGUSR1 that the workers get
+    assert column("why")[:2] == ["interrupted by SIGTERM"] * 2  # not by SIGUSR1, as passed on
     assert "0 of 4 runs finished" in capfd.readouterr().out
 
 

@@ -21,7 +21,7 @@ WORDS = ("-m", "run.root=my runs", "method=mixup", "augmentation.alpha=0.1,0.2,0
 
 
 class Training:
-    """Stand-in for a training that records its configs and raises `trouble[alpha]`."""
+    """Stand-in for a training that records each alpha and raises `trouble[alpha]`."""
 
     def __init__(self, finish: Finish) -> None:
         self.finish = finish

@@ -11,7 +11,7 @@ from flowertune import files
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("before", ["old", None])
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, before: "str | None"
 ) -> None:
     path = tmp_path / "results.json"
@@ -28,7 +28,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     assert before is None or path.read_text() == before
 
 
-def test_an_interrupt_in_the_middle_leaves_nothing_either(
+def test_an_interrupted_write_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(descriptor: int) -> None:
@@ -40,7 +40,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_either(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_content_is_on_the_disk_before_it_gets_its_name(
+def test_the_content_is_flushed_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.txt"
@@ -55,7 +55,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+def test_the_mode_of_a_file_follows_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         files.write_text(tmp_path / "a.txt", "x")
@@ -65,7 +65,7 @@ def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
-def test_json_has_no_nan_and_keeps_letters(tmp_path: Path) -> None:
+def test_json_refuses_nan_and_keeps_unicode(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, {"class": "Gänseblümchen", "n": 1})
     assert "Gänseblümchen" in path.read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def test_json_has_no_nan_and_keeps_letters(tmp_path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["n"] == 1
 
 
-def test_a_file_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     files.write_text(tmp_path / "photos.csv", name)
     assert (tmp_path / "photos.csv").read_text(encoding="utf-8") == "caf\\udce9.jpg"
@@ -86,5 +86,5 @@ def test_a_file_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None
     ("size", "words"),
     [(0, "0.0 kB"), (1234, "1.2 kB"), (56_780_000, "56.8 MB"), (3e12, "3,000.0 GB")],
 )
-def test_sizes_are_said_in_the_unit_that_fits(size: int, words: str) -> None:
+def test_sizes_have_a_fitting_unit(size: int, words: str) -> None:
     assert files.format_bytes(size) == words

@@ -1,4 +1,4 @@
-"""What is measured, against loops that anybody can check."""
+"""Metrics, compared with naive loops and SciPy."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from flowertune.metrics import measure, wilson_interval
 
 
 def naive(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float | list[float | None]]:
-    """The same numbers from Python floats, one photo at a time."""
+    """Compute the same metrics from Python floats, image by image."""
     classes = logits.shape[1]
     hits = [0] * classes
     photos = [0] * classes
@@ -66,41 +66,41 @@ def test_equals_the_naive_loop(classes: int, scale: float) -> None:
         assert measured[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
 
 
-def test_a_class_without_photos_does_not_lower_the_mean_though_it_was_predicted() -> None:
+def test_a_predicted_class_without_images_does_not_lower_the_mean() -> None:
     logits = torch.eye(3)[[0, 0, 1, 2]] * 5
-    labels = torch.tensor([0, 0, 1, 1])  # no photo of class 2, one prediction of it
+    labels = torch.tensor([0, 0, 1, 1])  # class 2: no image, one prediction
     metrics = measure(logits, labels)
     assert metrics.per_class == [1.0, 0.5, None]
     assert metrics.mean_per_class == 0.75
     assert metrics.top1 == 0.75
 
 
-def test_logits_between_0_and_1_are_still_logits() -> None:
+def test_logits_between_0_and_1_are_not_taken_for_probabilities() -> None:
     logits, labels = example(60, 6, 1.0)
     squeezed = (logits - logits.min()) / (logits.max() - logits.min())
     assert measure(squeezed, labels).ece == pytest.approx(naive(squeezed, labels)["ece"], abs=1e-6)
 
 
-def test_certainty_falls_into_the_last_of_15_bins() -> None:
-    # 0.97 right and 1.0 wrong share the bin above 14/15: the gap is |1.97 - 1| / 2, not more.
+def test_a_confidence_of_1_falls_into_the_last_of_15_bins() -> None:
+    # 0.97 (correct) and 1.0 (incorrect) share the bin above 14/15: the gap is |1.97 - 1| / 2
     logits = torch.tensor([[math.log(0.97 / 0.03), 0.0], [200.0, 0.0]])
     labels = torch.tensor([0, 1])
     assert measure(logits, labels).ece == pytest.approx(0.97 / 2, abs=1e-6)
 
 
-def test_top5_of_fewer_classes_counts_all_of_them() -> None:
+def test_top5_of_fewer_than_five_classes_is_1() -> None:
     logits, labels = example(20, 3, 1.0)
     assert measure(logits, labels).top5 == 1.0
 
 
-def test_half_precision_logits_that_carry_a_gradient_are_measured() -> None:
+def test_half_precision_logits_with_a_gradient_are_measured() -> None:
     logits, labels = example(40, 6, 2.0)
     rounded = logits.bfloat16()
     metrics = measure(rounded.clone().requires_grad_(), labels)
     assert metrics == measure(rounded.float(), labels)
 
 
-# the largest size that the process has had, before and after; in KiB (macOS: bytes)
+# peak memory of the process before and after, in KiB (macOS: bytes)
 MANY_CLASSES = """
 import resource, torch
 from flowertune.metrics import measure
@@ -116,8 +116,8 @@ print(largest() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts Linux's KiB")
-def test_the_memory_of_many_classes_is_that_of_their_logits() -> None:
-    # A count over photos x classes^2 took 18 GB of 1,081 classes' 8,000 photos.
+def test_memory_grows_with_the_logits_and_not_with_classes_squared() -> None:
+    # a count over images x classes^2 took 18 GB for 8,000 images of 1,081 classes
     command = [sys.executable, "-c", MANY_CLASSES]
     grown = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     logits = 2000 * 1081 * 4 / 1024
@@ -141,7 +141,7 @@ def test_wilson_interval_equals_scipy(hits: int, n: int) -> None:
     assert 0 <= low <= hits / n <= high <= 1
 
 
-def test_the_interval_is_that_of_top1() -> None:
+def test_the_interval_belongs_to_top1() -> None:
     logits, labels = example(50, 4, 1.0)
     metrics = measure(logits, labels)
     assert metrics.top1_interval == list(wilson_interval(round(metrics.top1 * 50), 50))

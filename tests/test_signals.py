@@ -1,4 +1,4 @@
-"""What a signal does, and when."""
+"""Effect of signals, at once or deferred."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 @pytest.mark.parametrize(
     ("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143), ("SIGHUP", 129)]
 )
-def test_a_signal_ends_the_work_where_it_is(name: str, exit_code: int) -> None:
+def test_a_signal_raises_interrupted_at_once(name: str, exit_code: int) -> None:
     before = signal.getsignal(signal.Signals[name])
     with pytest.raises(Interrupted, match=name) as interruption, install_handlers():  # noqa: PT012
         signal.raise_signal(signal.Signals[name])
@@ -24,7 +24,7 @@ def test_a_signal_ends_the_work_where_it_is(name: str, exit_code: int) -> None:
     assert signal.getsignal(signal.Signals[name]) is before
 
 
-def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
+def test_while_deferred_the_first_signal_waits_and_the_second_does_not(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with install_handlers() as stop, stop.deferred():
@@ -32,19 +32,19 @@ def test_where_it_is_deferred_the_first_waits_and_the_second_does_not(
         signal.raise_signal(signal.SIGUSR1)
         assert stop.received is signal.SIGUSR1
         assert not stop.forced
-        assert "once more ends it at once" in capfd.readouterr().err
+        assert "press Ctrl-C again to stop now" in capfd.readouterr().err
         with pytest.raises(Interrupted, match="SIGUSR1"):
             stop.check()
-        signal.raise_signal(signal.SIGINT)  # the first that is no warning
+        signal.raise_signal(signal.SIGINT)  # the first signal besides the warning
         assert not stop.forced
         with pytest.raises(Interrupted, match="SIGTERM"):
             signal.raise_signal(signal.SIGTERM)
         assert stop.forced
 
 
-def test_a_signal_that_nobody_can_be_told_of_is_noted_all_the_same() -> None:
+def test_a_signal_is_recorded_even_if_stderr_is_closed() -> None:
     reader, writer = os.pipe()
-    os.close(reader)  # `2>&1 | tee`, which the same Ctrl-C has ended
+    os.close(reader)  # like `2>&1 | tee`, which the same Ctrl-C ends
     stderr = os.dup(2)
     os.dup2(writer, 2)
     try:
@@ -57,7 +57,7 @@ def test_a_signal_that_nobody_can_be_told_of_is_noted_all_the_same() -> None:
             os.close(descriptor)
 
 
-def test_the_first_is_passed_on_and_a_warning_that_comes_back_hurries_nobody() -> None:
+def test_the_first_signal_is_passed_on_and_a_returned_warning_is_no_second_signal() -> None:
     passed = []
     with install_handlers() as stop, stop.deferred(lambda text: passed.append(stop.received)):
         signal.raise_signal(signal.SIGINT)
@@ -67,7 +67,7 @@ def test_the_first_is_passed_on_and_a_warning_that_comes_back_hurries_nobody() -
         assert not stop.forced
 
 
-def test_hanging_up_stays_ignored_under_nohup() -> None:
+def test_sighup_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with install_handlers():
@@ -76,7 +76,7 @@ def test_hanging_up_stays_ignored_under_nohup() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_child_that_was_forked_ends_and_saves_nothing() -> None:
+def test_a_forked_child_exits_without_saving() -> None:
     with install_handlers() as stop, stop.deferred():
         child = os.fork()
         if child == 0:
@@ -87,7 +87,7 @@ def test_a_child_that_was_forked_ends_and_saves_nothing() -> None:
         assert stop.received is None
 
 
-def test_outside_the_main_thread_nobody_listens() -> None:
+def test_outside_the_main_thread_no_handler_is_installed() -> None:
     handlers: list[object] = []
 
     def work() -> None:

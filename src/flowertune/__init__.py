@@ -1,4 +1,4 @@
-"""Adapt CLIP to fine-grained image classification from a few photos per class."""
+"""Adapt CLIP to fine-grained image classification from a few images per class."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use, and torch with it."""
+    """Import public names on first use: they need torch."""
     if name in __all__:
         from flowertune.inference import predictor
 

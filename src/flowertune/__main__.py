@@ -1,4 +1,4 @@
-"""`python -m flowertune`: the same as the console script."""
+"""Entry point of `python -m flowertune`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Errors meant for people: one line on what is wrong, where, and what to do."""
+"""Errors that the user can act on, and helpers that format their messages."""
 
 import re
 import signal
@@ -9,7 +9,7 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
-# What a name may hold and a line may not: it would break or turn it, or take over the terminal.
+# Characters in names that would break or reverse a line of output, or control the terminal.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -20,34 +20,34 @@ class FlowertuneError(Exception):
 
 
 class UsageError(FlowertuneError):
-    """Nothing was started: invalid config, missing folder, bad photos, no weights."""
+    """Refused before anything started: invalid config, unreadable images, missing weights."""
 
     exit_code = EXIT_REFUSED
 
 
 class TrainingError(FlowertuneError):
-    """A started run failed: non-finite loss, out of memory."""
+    """Failure of a started run, such as a non-finite loss."""
 
 
 class ExportError(FlowertuneError):
-    """An export failed, or could not be pushed."""
+    """Failed export or upload."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end; the exit code is 128 + its number, as in shells.
+    """Stop requested by a signal; the exit code is 128 + its number, as in shells.
 
-    Not an Exception, so that it also ends a multirun and nothing on the way takes it for a failure.
+    Not an Exception: no handler mistakes it for a failure, and it also ends a sweep.
     """
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(f"interrupted by {received.name}")
         self.received = received
-        # Slurm's warning is a SIGTERM that comes early
+        # SIGUSR1 is Slurm's early warning of a SIGTERM
         warned = received is getattr(signal, "SIGUSR1", None)
         self.exit_code = 128 + (signal.SIGTERM if warned else received)
 
     def __reduce__(self) -> tuple[type, tuple[signal.Signals]]:
-        return Interrupted, (self.received,)  # what a sweep's job raises may cross processes
+        return Interrupted, (self.received,)  # pickled when raised in a worker process
 
 
 def first_line(error: BaseException) -> str:
@@ -62,7 +62,7 @@ def with_type(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Whole message on one line, truncated; the type name if empty."""
+    """Whole message on one line, truncated to 300 characters; the type name if empty."""
     message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return message if len(message) <= 300 else message[:297] + "..."
 

@@ -1,4 +1,4 @@
-"""Write files atomically (temporary name, flush, rename) and hash them."""
+"""Write files atomically (temporary name, flush, rename), hash them and lock them."""
 
 import errno
 import hashlib
@@ -15,18 +15,18 @@ from filelock import FileLock, Timeout
 
 from flowertune.errors import UsageError
 
-SUMS = "SHA256SUMS"  # as sha256sum writes and reads it
+SUMS = "SHA256SUMS"  # in the format of sha256sum
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(OSError):
-    """File did not fit on disk; `strerror` says how much was needed where."""
+    """Full disk; `strerror` states the space needed and the space free."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: readers see the old content or the new.
 
-    Raises DiskFullError, or another OSError; what was at `path` is there then.
+    Raises DiskFullError or another OSError; `path` then keeps its old content.
     """
     temporary = _temporary_path(path)
     try:
@@ -42,10 +42,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Write a new folder of files atomically, with their SHA-256 sums.
-
-    Raises DiskFullError, or another OSError.
-    """
+    """Write a new folder of files and their SHA-256 sums atomically. Raises like `write_bytes`."""
     lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()]
     with _explain_full_disk(path, sum(map(len, contents.values()))), new_folder(path) as folder:
         for name, data in {**contents, SUMS: "".join(lines).encode()}.items():
@@ -56,8 +53,8 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 def new_folder(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Create a folder for the body to fill; it appears at `path` only if the body succeeds.
 
-    Until then it is `temporary`, else a name of its own. Its files are flushed, those of folders in
-    it are not. Raises OSError, also where something is at `path` by then.
+    Until then it is at `temporary` (default: a hidden name beside `path`). Its files are flushed,
+    those in its subfolders are not. Raises OSError, also if `path` exists by then.
     """
     temporary = temporary or _temporary_path(path)
     try:
@@ -82,7 +79,7 @@ def _temporary_path(path: Path) -> Path:
 def find_corruption(folder: Path) -> str | None:
     """Describe how a folder differs from what `write_folder` wrote; None if intact.
 
-    Raises OSError where it cannot be read just now, which says nothing about it.
+    Raises OSError if it cannot be read, which does not mean that it is corrupt.
     """
     try:
         lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
@@ -147,7 +144,7 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """Digest of a file in hex, read in chunks; "md5" is no help against attackers."""
+    """Digest of a file in hex; "md5" detects damage, but not tampering."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
@@ -156,12 +153,12 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; invalid bytes of file names become `\\udcXX`."""
+    """Write UTF-8 text atomically; undecodable bytes of file names become `\\udcXX`."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically. NaN and infinity are errors: JSON has no such numbers."""
+    """Write indented JSON atomically. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -169,10 +166,10 @@ def write_json(path: Path, value: Any) -> None:
 def lock(
     path: Path, waiting: Callable[[], None] | None = None, subject: Path | None = None
 ) -> Iterator[None]:
-    """Hold the lock file `path` while the body runs; it is released if the process ends.
+    """Hold the lock file `path` while the body runs; the lock ends with the process.
 
-    If another process holds it, call `waiting()` and wait, or without `waiting` raise Timeout.
-    Raises UsageError where the file system has no locks; it names `subject`, else `path`.
+    If another process holds it, call `waiting()` and wait, or raise Timeout without `waiting`.
+    Raises UsageError naming `subject` (default: `path`) if the file system has no locks.
     """
     file = FileLock(path)
     try:
@@ -184,8 +181,8 @@ def lock(
         acquired = file.acquire()
     except NotImplementedError as error:
         raise UsageError(
-            f"{subject or path}: its file system has no locks (flock), which keep processes out of "
-            "each other's way"
+            f"{subject or path}: the file system does not support locks (flock), which keep "
+            "processes from overwriting each other's files"
         ) from error
     with acquired:
         yield

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-EVALUATED_SPLITS = ("val", "test")  # whose results are shown, in this order
+EVALUATED_SPLITS = ("val", "test")  # in the order shown
 CALIBRATION_BINS = 15
 _Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
 
 
 def reported_split(splits: Container[str]) -> str:
-    """Split that a run is reported and compared on: test, or val without one."""
+    """Split on which a run is reported and compared: test, or val if there is no test."""
     return "test" if "test" in splits else "val"
 
 
@@ -23,9 +23,9 @@ def reported_split(splits: Container[str]) -> str:
 class SplitMetrics:
     """Metrics of one split, as plain JSON values. Accuracies and `ece` are fractions in [0, 1].
 
-    `loss` is the mean cross-entropy in nats. `top1` is over photos, `mean_per_class` over the
-    classes that have photos here; `per_class` holds None for the others. `top1_interval` is the
-    95 % Wilson interval of `top1`: the sampling error of these n photos, not the spread over seeds.
+    `loss` is the mean cross-entropy in nats. `mean_per_class` averages over the classes that have
+    images here; `per_class` is None for the others. `top1_interval` is the 95 % Wilson interval of
+    `top1`: the sampling error of n images, without the spread over seeds.
     """
 
     n: int
@@ -41,21 +41,20 @@ class SplitMetrics:
 def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
     """Compute all metrics from logits (N, C) and integer labels (N,), N at least 1.
 
-    Computed on the CPU in float32, so the same logits give the same numbers on every device.
-    With fewer than five classes, top5 counts hits among all C classes and is therefore 1.
-    `ece` is the expected calibration error of the top-1 confidence in 15 bins of equal width
+    Computed on the CPU in float32, so equal logits give equal metrics on every device. `top5` is 1
+    with five or fewer classes. `ece` is the expected calibration error in 15 bins of equal width
     (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
-    import torch  # seconds, for which no table of finished runs waits
+    import torch  # takes seconds; tables of finished runs do not need it
 
-    # a third of a second to import, for which no first step waits
+    # takes a third of a second, which would delay the first training step
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     logits, labels = logits.detach().float().cpu(), labels.cpu().long()
     n, n_classes = logits.shape
-    # Counted by label: torchmetrics' macro accuracy gives 0 to a class that has no photo but was
-    # predicted, a fraction in float32 does not go with an exact interval, and its counts take
-    # N x C^2 numbers where only deterministic algorithms are allowed.
+    # Counted here: torchmetrics' macro accuracy scores a class 0 that was predicted but has no
+    # image, its float32 fractions are too coarse for an exact interval, and its counts take
+    # N x C^2 numbers if only deterministic algorithms are allowed.
     correct = logits.argmax(dim=1) == labels
     class_correct = torch.bincount(labels[correct], minlength=n_classes).tolist()
     class_sizes = torch.bincount(labels, minlength=n_classes).tolist()
@@ -65,8 +64,8 @@ def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
     ]
     n_correct = sum(class_correct)
     n_top5 = (logits.topk(min(5, n_classes), dim=1).indices == labels[:, None]).any(1).sum().item()
-    # Probabilities, because torchmetrics takes logits that happen to lie in [0, 1] for such; and
-    # below 1, because it puts a confidence of exactly 1 into a sixteenth bin of its own.
+    # torchmetrics treats logits within [0, 1] as probabilities, so pass probabilities; and it puts
+    # a confidence of exactly 1 into a sixteenth bin, so stay below 1.
     probabilities = logits.softmax(1).clamp(max=1 - torch.finfo(torch.float32).eps)
     return SplitMetrics(
         n=n,
@@ -90,7 +89,7 @@ def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     proportion = n_correct / n
     center = (proportion + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + _Z**2 / (4 * n**2))
-    # The ends are exactly 0 and 1 where nothing, or everything, hit; rounding may not say so.
+    # exactly 0 or 1 if no, or every, prediction is correct, despite rounding
     low = 0.0 if n_correct == 0 else center - half
     high = 1.0 if n_correct == n else center + half
     return low, high

@@ -1,7 +1,7 @@
-"""Derive every random number from (seed, purpose, epoch, step), and nothing else.
+"""Derive every random number from (seed, purpose, epoch, step) alone.
 
-No draw depends on an earlier one, on the number of workers, or on global random state that
-something else left behind, so any batch of any epoch can be made again on its own.
+No draw depends on an earlier one, on the number of workers or on the global random state, so any
+batch of any epoch can be reproduced on its own.
 """
 
 import hashlib
@@ -24,10 +24,7 @@ def generator(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> torch.G
 
 @contextmanager
 def seeded(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> Iterator[None]:
-    """Seed torch's global CPU state in the body, for code such as layer initialization.
-
-    The global state is put back afterwards, so that nothing outside notices.
-    """
+    """Seed torch's global CPU generator in the body, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, purpose, epoch, step))
         yield

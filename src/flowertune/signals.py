@@ -1,4 +1,4 @@
-"""Handle signals so that a run ends where nothing is lost."""
+"""Stop cleanly on SIGINT, SIGTERM, SIGUSR1 or SIGHUP."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from types import FrameType
 
 from flowertune.errors import Interrupted
 
-WARNING = getattr(signal, "SIGUSR1", None)  # Slurm's, before its SIGTERM; Windows has none
-FINISHING = "what is begun is finished and saved first; once more ends it at once"
+WARNING = getattr(signal, "SIGUSR1", None)  # Slurm sends it before its SIGTERM; Windows has none
+FINISHING = "finishing this step and saving; press Ctrl-C again to stop now"
 
 
 def write(text: str) -> None:
-    """Write a line to stderr; print is not safe in a signal handler, as it may be mid-line."""
-    # not where it was closed: then 2 is another file. `2>&1 | tee`: a Ctrl-C ends the tee as well
+    """Write a line to stderr. Safe in signal handlers; `print` may be interrupted mid-line."""
+    # if stderr was closed, 2 may be another file; OSError: Ctrl-C has ended the tee of `2>&1 | tee`
     if sys.stderr is not None:
         with suppress(OSError):
             os.write(2, f"{text}\n".encode())
@@ -25,9 +25,9 @@ def write(text: str) -> None:
 class StopRequest:
     """Request to stop by SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) or SIGHUP.
 
-    A signal raises Interrupted where the process is. While `deferred` is open the first one only
-    notes it, and `check` raises it at the next place where nothing is half done; a second one
-    ends the process's work at once (`forced`). SIGUSR1, a warning, hurries nobody.
+    A signal raises Interrupted at once. While `deferred` is open, the first signal is only
+    recorded, for `check` to raise at the next safe point; a second one raises at once (`forced`),
+    unless it is SIGUSR1, which is only a warning.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class StopRequest:
 
     @contextmanager
     def deferred(self, say: Callable[[str], None] = write) -> Iterator[None]:
-        """Defer signals in the body, which calls `check` or reads `received` often enough.
+        """Defer signals in the body, which must call `check` or read `received` often enough.
 
-        `say` tells a person of the first signal, from its handler.
+        The signal handler calls `say` with a message at the first signal.
         """
         self._deferred, self._say = True, say
         try:
@@ -56,8 +56,7 @@ class StopRequest:
             self._deferred = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        if os.getpid() != self._pid:  # a child that was forked: it has nothing to save
+        if os.getpid() != self._pid:  # a forked child has nothing to save
             os._exit(128 + number)
         first = self.received is None
         warning = number == WARNING
@@ -75,7 +74,7 @@ class StopRequest:
 
 @contextmanager
 def install_handlers() -> Iterator[StopRequest]:
-    """Handle signals with the yielded StopRequest in the body, in the main thread only."""
+    """Handle signals in the body with the yielded StopRequest, in the main thread only."""
     stop_request = StopRequest()
     with on_signals(stop_request.handle):
         yield stop_request
@@ -85,7 +84,7 @@ def install_handlers() -> Iterator[StopRequest]:
 def on_signals(
     action: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
-    """Handle signals with `action` in the body; only the main thread can handle them."""
+    """Handle signals in the body with `action`; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Runs beside each other: what is a row, what is a table, what is compared photo by photo."""
+"""Comparison of runs: rows, tables, and tests image by image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ Refusal = Callable[[Callable[[], object]], str]
 
 @pytest.fixture
 def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
-    """`done(*words, **accuracies)`: a finished run that was typed so."""
+    """`done(*words, **accuracies)`: a finished run with these arguments and accuracies."""
 
     def done(*words: str, **accuracies: float | None) -> FinishedRun:
         number = len(list(tmp_path.iterdir()))
@@ -28,7 +28,7 @@ def done(tmp_path: Path, finish: Callable[..., int]) -> Done:
     return done
 
 
-def test_runs_that_differ_by_their_seed_are_one_row(done: Done) -> None:
+def test_runs_that_differ_only_by_seed_are_one_row(done: Done) -> None:
     runs = [done("method=mixup", f"seed={seed}", val=seed / 100) for seed in (70, 72, 74)]
     ((row,),) = (group.settings for group in compare_runs(runs))
     assert (row.label, row.seeds_label) == ("mixup", "3 seeds")
@@ -39,7 +39,7 @@ def test_runs_that_differ_by_their_seed_are_one_row(done: Done) -> None:
     assert estimate.interval == pytest.approx((0.72 - half, 0.72 + half))
 
 
-def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> None:
+def test_a_row_is_named_by_its_method_and_the_values_that_differ(done: Done) -> None:
     runs = [
         done("method=mixup", "augmentation.alpha=0.1", "trainer.checkpoint_minutes=5"),
         done("method=mixup", "augmentation.alpha=0.4", val=0.6),
@@ -51,15 +51,15 @@ def test_a_row_is_named_by_its_method_and_what_differs_within_it(done: Done) -> 
         "mixup augmentation.alpha=0.1", "mixup augmentation.alpha=0.4",
         "vpt augmentation.alpha=null",
     ]  # fmt: skip
-    probes = [row for row in group.rows("test") if row.setting is None]  # one has another
+    probes = [row for row in group.rows("test") if row.setting is None]  # one probe differs
     assert [(row.name, row.estimate("top1").mean) for row in probes] == [
-        ("linear probe beside mixup augmentation.alpha=0.1", 0.4),
-        ("linear probe beside vpt augmentation.alpha=null", 0.3),
+        ("linear probe for mixup augmentation.alpha=0.1", 0.4),
+        ("linear probe for vpt augmentation.alpha=null", 0.3),
     ]
     assert group.best_first().settings[0].label == "mixup augmentation.alpha=0.4"
 
 
-def test_other_photos_or_another_backbone_are_another_table(done: Done) -> None:
+def test_other_images_or_another_backbone_are_another_table(done: Done) -> None:
     runs = [done("seed=1"), done("seed=2", "data.seed=5"), done("seed=1", "backbone=tiny")]
     found = compare_runs([*runs, done("seed=3")])
     assert [[row.seeds_label for row in group.settings] for group in found] == [
@@ -67,15 +67,13 @@ def test_other_photos_or_another_backbone_are_another_table(done: Done) -> None:
     ]  # fmt: skip
 
 
-def test_the_same_training_twice_would_count_twice_and_is_refused(
-    done: Done, refusal: Refusal
-) -> None:
+def test_the_same_training_twice_is_refused(done: Done, refusal: Refusal) -> None:
     runs = [done("seed=1"), done("seed=1")]
     assert "are the same training; give one" in refusal(lambda: compare_runs(runs))
 
 
 @pytest.mark.parametrize("words", [("method=zeroshot",), ("method=linear_probe",)])
-def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
+def test_runs_without_effect_of_the_seed_count_once_with_a_wilson_interval(
     done: Done, words: tuple[str, ...]
 ) -> None:
     runs = [done(*words, f"seed={seed}", test=0.4) for seed in (1, 2)]
@@ -87,7 +85,7 @@ def test_what_no_seed_changes_is_one_run_with_a_wilson_interval(
     assert row.estimate("test", "mean_per_class").interval is None
 
 
-def test_a_probe_that_is_trained_by_steps_has_seeds(done: Done) -> None:
+def test_a_probe_trained_with_adamw_has_seeds(done: Done) -> None:
     words = ("method=linear_probe", "probe.solver=adamw")
     runs = [done(*words, f"seed={seed}", test=seed / 10) for seed in (1, 2)]
     ((row,),) = (group.settings for group in compare_runs(runs))
@@ -95,7 +93,7 @@ def test_a_probe_that_is_trained_by_steps_has_seeds(done: Done) -> None:
     assert row.estimate("test", "top1").std == pytest.approx(0.1 / 2**0.5)
 
 
-def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
+def test_two_methods_are_compared_on_the_same_images_for_each_common_seed(done: Done) -> None:
     runs = [
         done("method=zeroshot", "seed=42", test=0.5),
         *(done("method=lora", f"seed={seed}", test=0.6) for seed in (1, 2)),
@@ -103,11 +101,11 @@ def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
     ]
     predictions = runs[2].run.path / "predictions-test.csv"
     header, *lines = predictions.read_text().splitlines()
-    predictions.write_text("\n".join([header, *reversed(lines)]))  # by path, whatever the order
+    predictions.write_text("\n".join([header, *reversed(lines)]))  # matched by path, not by order
     (group,) = compare_runs(runs)
     pairs = {(pair.first.label, pair.second.label): pair for pair in group.pairs}
     both = pairs["lora", "mixup"]
-    assert list(both.tests) == [2]  # the seed that both have
+    assert list(both.tests) == [2]  # the common seed
     assert (both.tests[2].only_first, both.tests[2].only_second) == (20, 0)
     assert both.difference == pytest.approx(-0.2)
     zero_shot = pairs["zeroshot", "lora"]
@@ -115,20 +113,20 @@ def test_two_methods_meet_on_the_same_photos_seed_by_seed(done: Done) -> None:
     assert [test.p for test in zero_shot.tests.values()] == [pytest.approx(2 / 2**10)] * 2
 
 
-def test_without_test_photos_val_is_compared(done: Done) -> None:
+def test_without_test_images_val_is_compared(done: Done) -> None:
     (group,) = compare_runs([done("method=lora", test=None), done("method=vpt", test=None)])
     assert group.reported_split == "val"
     assert len(group.pairs) == 1
 
 
-def test_what_is_no_finished_run_or_damaged_is_refused(
+def test_unfinished_or_damaged_runs_are_refused(
     done: Done, refusal: Refusal, tmp_path: Path
 ) -> None:
     run = done("seed=1")
-    assert refusal(lambda: read_finished_run(tmp_path)) == f"{tmp_path}: is no finished run"
+    assert refusal(lambda: read_finished_run(tmp_path)) == f"{tmp_path}: is not a finished run"
     Run(run.run.path).write_status("interrupted", "by SIGTERM")
     assert refusal(lambda: read_finished_run(run.run.path)).endswith(
-        "is no finished run: interrupted"
+        "is not a finished run (interrupted)"
     )
     Run(run.run.path).write_status("finished")
     (run.run.path / "config.yaml").write_text("[")

@@ -1,4 +1,4 @@
-"""The tables of a sweep, against numpy on made-up results."""
+"""Tables of a sweep, compared with NumPy on made-up results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +36,9 @@ def trained(tmp_path: Path, finish: Finish) -> Callable[..., Job]:
     return make
 
 
-def test_mean_and_deviation_over_seeds_best_on_val_first(trained: Callable[..., Job]) -> None:
+def test_mean_and_std_over_seeds_best_on_val_first(trained: Callable[..., Job]) -> None:
     val = {"0.1": [0.5, 0.6, 0.7], "0.4": [0.9, 0.5, 0.7]}
-    test = {"0.1": [0.9, 0.8, 0.9], "0.4": [0.1, 0.2, 0.1]}  # the other way round: not looked at
+    test = {"0.1": [0.9, 0.8, 0.9], "0.4": [0.1, 0.2, 0.1]}  # reversed: test must not select
     jobs = [
         trained(10 * index + seed, alpha, seed, val=val[alpha][seed], test=test[alpha][seed])
         for index, alpha in enumerate(val)
@@ -62,14 +62,14 @@ def test_mean_and_deviation_over_seeds_best_on_val_first(trained: Callable[..., 
     assert summary[0]["seeds"] == "0 1 2"
 
 
-def test_without_val_nothing_is_put_in_order(trained: Callable[..., Job]) -> None:
+def test_without_val_the_order_is_kept(trained: Callable[..., Job]) -> None:
     jobs = [trained(n, f"0.{n}", 1, val=None, test=n / 10, probe=0.15) for n in (1, 3, 2)]
     (group,) = group_settings(jobs, SWEPT)
     assert [setting.values["augmentation.alpha"] for setting in group] == ["0.1", "0.3", "0.2"]
     assert [setting.is_below_probe for setting in group] == [True, False, False]
 
 
-def test_one_seed_has_no_deviation(trained: Callable[..., Job]) -> None:
+def test_one_seed_has_no_std(trained: Callable[..., Job]) -> None:
     ((setting,),) = group_settings([trained(1, "0.1", 1)], SWEPT)
     assert setting.estimate("val", "top1").std is None
     header, rows = setting_rows([[setting]], SWEPT)
@@ -80,7 +80,7 @@ def test_one_seed_has_no_deviation(trained: Callable[..., Job]) -> None:
     ("probe", "test", "below"),
     [(0.6, 0.5, True), (0.5, 0.5, False), (0.4, 0.5, False), (0.75, None, True)],
 )
-def test_below_the_probe_is_judged_on_test_where_there_is_one(
+def test_below_the_probe_is_judged_on_test_if_there_is_one(
     trained: Callable[..., Job], probe: float, test: float | None, below: bool
 ) -> None:
     ((setting,),) = group_settings([trained(1, "0.1", 1, val=0.7, test=test, probe=probe)], SWEPT)
@@ -89,13 +89,13 @@ def test_below_the_probe_is_judged_on_test_where_there_is_one(
     assert dict(zip(header, rows[0], strict=True))["below_linear_probe"] is below
 
 
-def test_other_photos_are_another_table(trained: Callable[..., Job]) -> None:
+def test_other_images_are_another_table(trained: Callable[..., Job]) -> None:
     jobs = [trained(1, "0.1", 1), trained(2, "0.1", 2, "data.seed=5"), trained(3, "0.2", 3)]
     groups = group_settings(jobs, SWEPT)
     assert [[len(setting.results) for setting in group] for group in groups] == [[1, 1], [1]]
 
 
-def test_jobs_without_a_result_count_and_are_in_no_mean(
+def test_unfinished_jobs_are_counted_but_not_averaged(
     trained: Callable[..., Job], tmp_path: Path
 ) -> None:
     jobs = [

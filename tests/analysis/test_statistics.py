@@ -1,4 +1,4 @@
-"""Intervals and tests, against scipy, against counting everything, and by hand."""
+"""Intervals and tests, compared with SciPy, exhaustive counts and values computed by hand."""
 
 import math
 from itertools import product
@@ -16,7 +16,7 @@ from flowertune.analysis.statistics import (
 
 
 def hits(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], ...]:
-    """The hits of two models, with so many photos of each kind."""
+    """Correct predictions of two models, with these numbers of images of each kind."""
     kinds = [(True, True), (True, False), (False, True), (False, False)]
     counts = (both, only_first, only_second, neither)
     pairs = [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]
@@ -24,44 +24,42 @@ def hits(both: int, only_first: int, only_second: int, neither: int) -> tuple[li
 
 
 def test_three_seeds_have_the_t_interval_of_two_degrees_of_freedom() -> None:
-    # by hand: deviation 0.01, t = 4.3027
+    # by hand: std 0.01, t = 4.3027
     assert t_half_width([0.90, 0.91, 0.92]) == pytest.approx(4.3027 * 0.01 / math.sqrt(3), 1e-4)
 
 
 @pytest.mark.parametrize("runs", [2, 3, 5, 20])
-def test_the_interval_over_seeds_is_scipys(runs: int) -> None:
+def test_the_interval_over_seeds_equals_scipys(runs: int) -> None:
     values = np.random.default_rng(runs).normal(0.8, 0.01, runs)
     expected = stats.t.interval(0.95, runs - 1, values.mean(), stats.sem(values))
     over_seeds = estimate([{"top1": value} for value in values.tolist()], "top1")
     assert over_seeds.interval == pytest.approx(expected)
 
 
-def test_an_interval_of_accuracies_ends_at_one() -> None:
+def test_an_interval_of_accuracies_is_clipped_at_one() -> None:
     interval = estimate([{"top1": value} for value in (0.98, 0.99, 1.0)], "top1").interval
     assert interval is not None
     assert interval[1] == 1.0
     assert interval[0] == pytest.approx(0.99 - 4.3027 * 0.01 / math.sqrt(3), abs=1e-6)
 
 
-def test_a_published_number_brings_its_own_sampling_error() -> None:
-    # by hand: 91.09 % of 6,149 photos is known to 0.712 points, three seeds here to 2.484
+def test_a_difference_includes_the_sampling_error_of_the_published_number() -> None:
+    # by hand: half-widths of 0.712 points for 91.09 % of 6,149 images, 2.484 for three seeds
     found = difference_from_published([0.90, 0.91, 0.92], 6149, 0.9109)
     assert found.value == pytest.approx(-0.0009)
     assert found.high - found.value == pytest.approx(math.hypot(0.00712, 0.02484), rel=1e-3)
     assert found.includes_zero
-    # seeds that agree leave the published number's alone
+    # equal seeds: only the sampling error of the published number is left
     agreeing = difference_from_published([0.92, 0.92, 0.92], 6149, 0.9109)
     assert agreeing.high - agreeing.low == pytest.approx(2 * 0.00712, rel=1e-3)
     assert not agreeing.includes_zero
-    # of one run of ours nothing is known but its sampling error
+    # a single run: its sampling error
     single = difference_from_published([0.92], 6149, 0.9109)
     assert single.high - single.value == pytest.approx(math.hypot(0.00712, 0.00678), rel=1e-3)
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 8), (8, 1), (5, 5), (3, 7)])
-def test_mcnemars_p_counts_all_outcomes_that_are_as_uneven(
-    only_first: int, only_second: int
-) -> None:
+def test_mcnemars_p_equals_a_count_of_all_outcomes(only_first: int, only_second: int) -> None:
     n = only_first + only_second
     as_uneven = sum(
         abs(2 * sum(coins) - n) >= abs(only_first - only_second)
@@ -72,13 +70,13 @@ def test_mcnemars_p_counts_all_outcomes_that_are_as_uneven(
     assert found.p == pytest.approx(as_uneven / 2**n)
 
 
-def test_mcnemars_p_of_many_photos_is_scipys() -> None:
+def test_mcnemars_p_of_many_images_equals_scipys() -> None:
     found = mcnemar(*hits(5400, 210, 260, 279))
     assert found.p == pytest.approx(stats.binomtest(210, 470).pvalue)
     assert found.difference.value == pytest.approx(50 / 6149)
 
 
-def test_the_interval_of_a_paired_difference_is_bonett_and_prices() -> None:
+def test_the_interval_of_a_paired_difference_equals_bonett_and_prices() -> None:
     # by hand, n = 100: shares 4/102 and 12/102, z = 1.96
     found = mcnemar(*hits(80, 3, 11, 6)).difference
     assert found.value == pytest.approx(0.08)
@@ -86,7 +84,7 @@ def test_the_interval_of_a_paired_difference_is_bonett_and_prices() -> None:
     assert (found.low, found.high) == pytest.approx((center - half, center + half), abs=1e-5)
 
 
-def test_it_holds_the_true_difference_in_95_of_100_draws() -> None:
+def test_it_contains_the_true_difference_in_95_percent_of_draws() -> None:
     rng = np.random.default_rng(0)
     kinds = rng.multinomial(200, [0.8, 0.04, 0.10, 0.06], size=1000)
     found = [mcnemar(*hits(*map(int, counts))).difference for counts in kinds]

@@ -175,7 +175,7 @@ def test_bad_arguments_are_refused_in_one_line(
     )
     assert "gradio, uvicorn not installed; pip install 'flowertune[demo]'" in refused(lora)
     monkeypatch.setattr(demo, "PACKAGES", ())
-    assert "is no finished run" in refused(tmp_path / "nothing")
+    assert "no such directory" in refused(tmp_path / "nothing")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert f"--port {port}: Address already in use" in refused(lora, "--port", port)

@@ -74,7 +74,7 @@ def test_a_run_that_nobody_reads_is_interrupted_and_can_go_on(
     assert process.stderr == ""
     status = status_of(tmp_path / "runs/r")
     assert (status["state"], status["why"]) == (
-        "interrupted", "nobody reads its output any more",
+        "interrupted", "its output was closed",
     )  # fmt: skip
     subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True)
     assert status_of(tmp_path / "runs/r")["state"] == "finished"

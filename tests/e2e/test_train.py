@@ -217,5 +217,5 @@ def test_an_unfinished_run_is_refused(
     process = flowertune("train", *small, "run.name=mine", cwd=tmp_path)
     assert process.returncode == 2
     assert process.stderr.count("\n") == 1
-    assert "runs/mine: exists and is not a finished run" in process.stderr
+    assert "runs/mine: exists but is not a run" in process.stderr
     assert files_below(tmp_path) == set()

@@ -1,4 +1,4 @@
-"""A program that dies when it is told to, what a run must not depend on, a limit for what hangs."""
+"""Trainings that kill themselves, their expected results, and a limit for hanging tests."""
 
 import faulthandler
 import os
@@ -12,7 +12,7 @@ import pytest
 
 PATIENCE_S = 60
 KILL_WORKER = Path(__file__).with_name("kill_worker.py")
-# Small enough for seconds, with everything whose state could be lost.
+# a training of seconds that uses every kind of state that could be lost
 SMALL = (
     "experiment=quickstart", "trainer.epochs=3", "trainer.ema=0.9", "model.dropout=0.2",
     "trainer.eval_batch_size=16", "data.train_per_class=4", "data.val_per_class=2",
@@ -23,7 +23,7 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
-    """The words of these trainings, without their method."""
+    """Arguments of these trainings, without the method."""
     return SMALL
 
 
@@ -42,7 +42,7 @@ def _no_hang() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def no_hang() -> Callable[[], AbstractContextManager[None]]:
-    """`with no_hang():` ends the process, with the stacks of all threads, instead of waiting."""
+    """`with no_hang():` ends a hanging process and prints the stacks of all threads."""
     return _no_hang
 
 
@@ -59,7 +59,7 @@ def _start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 @pytest.fixture(scope="session")
 def start() -> Callable[..., "subprocess.Popen[str]"]:
-    """`start(folder, *words)`: a training in the background; its output is in one pipe."""
+    """`start(folder, *words)`: a training in the background, with its output in one pipe."""
     return lambda folder, *words: _start(folder, "-m", "flowertune", "train", *SMALL, *words)
 
 
@@ -82,7 +82,7 @@ def live() -> Live:
 
 @pytest.fixture(scope="session")
 def results() -> Callable[[Path], dict[str, bytes]]:
-    """`results(folder)`: all files of its run that must be the same however it came about."""
+    """`results(folder)`: all files of its run that must not depend on interruptions."""
 
     def results(folder: Path) -> dict[str, bytes]:
         run = folder / "runs" / "r"
@@ -98,7 +98,7 @@ def whole(
     live: Live, results: Callable[[Path], dict[str, bytes]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], dict[str, bytes]]:  # fmt: skip
-    """`whole(method)`: the files of such a run that was left alone."""
+    """`whole(method)`: the files of an uninterrupted run."""
     found: dict[str, dict[str, bytes]] = {}
 
     def whole(method: str) -> dict[str, bytes]:

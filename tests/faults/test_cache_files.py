@@ -1,4 +1,4 @@
-"""Damaged files of the photo cache: what is read is what was stored, or nothing, and made anew."""
+"""Damaged files of the image cache: reads return the stored pixels, or the cache is rebuilt."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def flip(file: Path, other: Path, rng: np.random.Generator) -> None:
 
 
 def zero(file: Path, other: Path, rng: np.random.Generator) -> None:
-    """Blocks that never reached the disk; the length did."""
+    """Blocks that never reached the disk, in a file of full length."""
     data = bytearray(file.read_bytes())
     place = int(rng.integers(len(data)))
     block = min(4096, len(data) - place)
@@ -46,7 +46,7 @@ def zero(file: Path, other: Path, rng: np.random.Generator) -> None:
 
 
 def swap(file: Path, other: Path, rng: np.random.Generator) -> None:
-    """For another store's of the same name, or of the same length."""
+    """Replace by the same file of another store, or by one of the same length."""
     shutil.copy(other if other.exists() else file.with_name("eval.u8"), file)
 
 
@@ -59,12 +59,12 @@ def empty(file: Path, other: Path, rng: np.random.Generator) -> None:
 
 
 DAMAGES: list[Damage] = [cut, flip, flip, zero, swap, lose, empty]
-OF_META = [cut, zero, swap, lose, empty]  # it has no checksum: it is written at once, or not
+OF_META = [cut, zero, swap, lose, empty]  # no checksum: it is written atomically
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageDataset, Path]:
-    """24 photos for training and 8 for val, and the folder of their cache."""
+    """24 images for training and 8 for val, and the folder of their cache."""
     folder, rng = tmp_path_factory.mktemp("cache-files"), np.random.default_rng(0)
     splits = {}
     for split, count in (("train", 24), ("val", 8)):
@@ -90,7 +90,7 @@ def opened(dataset: ImageDataset, folder: Path) -> CachedDataset:
 
 
 def read(split: CachedSplit, order: Sequence[int], *, resident: bool) -> list[np.ndarray]:
-    """Every row of both forms, as a training and as a validation get them."""
+    """All rows in both forms, for training and for validation."""
     forms = [split.eval_pixels] + ([] if split.train_pixels is None else [split.train_pixels])
     found = []
     for form in forms:
@@ -106,7 +106,7 @@ def read(split: CachedSplit, order: Sequence[int], *, resident: bool) -> list[np
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_read_is_what_was_stored(name, rounds, photos, tmp_path, no_hang):
+def test_damaged_files_are_detected_or_harmless(name, rounds, photos, tmp_path, no_hang):
     dataset, folder = photos
     whole = opened(dataset, folder)
     expected = {
@@ -121,7 +121,7 @@ def test_what_is_read_is_what_was_stored(name, rounds, photos, tmp_path, no_hang
         shutil.copytree(folder, copy)
         stores = {split: copy / "pixels" / each.key for split, each in whole.splits.items()}
         damage(stores["train"] / name, stores["val"] / name, rng)
-        for start in range(2):  # the damage itself, and what was made of it
+        for start in range(2):  # the damage, then the rebuilt cache
             with no_hang():
                 again = opened(dataset, copy)
                 assert again.fingerprint == whole.fingerprint
@@ -140,10 +140,10 @@ def test_what_is_read_is_what_was_stored(name, rounds, photos, tmp_path, no_hang
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", FILES[:2])
-def test_without_the_photos_it_is_what_was_stored_or_one_line(
+def test_without_the_images_damage_gives_the_stored_pixels_or_one_line(
     name, rounds, photos, tmp_path, monkeypatch, no_hang
 ):
-    """They cannot be read any more, though the system lists them as they were."""
+    """The images are listed but cannot be read."""
 
     def unreadable(path: Path) -> bytes:
         raise UnreadableImageError("cannot be read: Input/output error")
@@ -163,7 +163,7 @@ def test_without_the_photos_it_is_what_was_stored_or_one_line(
             try:
                 try:
                     pixels = read(opened(dataset, copy).splits["train"], range(24), resident=True)
-                except TrainingError:  # the damage is seen, and the next start makes it anew
+                except TrainingError:  # damage found; the next start rebuilds the cache
                     pixels = read(opened(dataset, copy).splits["train"], range(24), resident=True)
             except FlowertuneError as error:
                 said.append(str(error))

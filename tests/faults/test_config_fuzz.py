@@ -299,14 +299,16 @@ SETTINGS = settings(
 @_found
 @given(words=TYPED)
 @settings(SETTINGS, max_examples=60)
-def test_what_is_typed_composes_or_is_refused_in_one_line(typing: Typing, words: list[str]) -> None:
+def test_known_arguments_compose_or_are_refused_in_one_line(
+    typing: Typing, words: list[str]
+) -> None:
     _composes_or_is_refused(typing, words)
 
 
 @pytest.mark.faults
 @given(words=TYPED)
 @settings(SETTINGS, max_examples=2000)
-def test_whatever_is_typed_composes_or_is_refused_in_one_line(
+def test_random_arguments_compose_or_are_refused_in_one_line(
     typing: Typing, words: list[str]
 ) -> None:
     _composes_or_is_refused(typing, words)

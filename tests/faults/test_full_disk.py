@@ -39,12 +39,12 @@ def hidden(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.startswith(".")]
 
 
-def test_a_checkpoint_and_a_cache_that_do_not_fit(
+def test_a_checkpoint_or_cache_that_does_not_fit(
     live: Any, results: Any, whole: Any, tmp_path: Path, small: tuple[str, ...]
 ) -> None:
     words = ("train", *small, "method=mixup")
 
-    # the cache: nothing was started, nothing is left
+    # the cache: nothing starts, nothing is left
     process = limited(tmp_path, 400_000, *words)
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()
@@ -52,14 +52,14 @@ def test_a_checkpoint_and_a_cache_that_do_not_fit(
     assert not (tmp_path / "runs").exists()
     assert not list((tmp_path / "cache" / "pixels").glob("*.building"))
 
-    # the third checkpoint of a run: those before it stand
+    # the third checkpoint of a run: the earlier ones are kept
     assert live(tmp_path, ["method=mixup"], "step", 4)[0] == -9
     process = limited(tmp_path, 500_000, *words)
     assert process.returncode == 1, process.stderr
     (line,) = process.stderr.splitlines()
     assert re.search(
         r"runs/r/checkpoints/last/epoch-\d+-step-\d+: File too large: .* needed, .* free; "
-        r"make room, and the same command goes on", line
+        r"free some space and run the same command again", line
     )  # fmt: skip
     state = json.loads((tmp_path / "runs/r/status.json").read_text())
     assert state["state"] == "failed"

@@ -1,4 +1,4 @@
-"""A joblib sweep is asked to end, or its process is killed: its workers save and end with it."""
+"""The workers of a stopped or killed joblib sweep save and exit."""
 
 import json
 import os
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="POSIX signals"),
 ]
 
-START_S = 240  # until both jobs train, on a machine that is busy
+START_S = 240  # until both jobs train on a busy machine
 END_S = 10
 
 
@@ -49,7 +49,7 @@ def until(holds: Callable[[], object], seconds: float) -> None:
 
 
 def begun(folder: Path) -> list[Path]:
-    """Runs whose training is under way."""
+    """Runs that are training."""
     lines = {path.parent: path.read_text() for path in (folder / "runs").glob("*/metrics.jsonl")}
     return sorted(run for run, text in lines.items() if text.count("\n") > 2)
 
@@ -85,7 +85,7 @@ def states(folder: Path) -> list[str]:
     [
         (signal.SIGKILL, os.kill, -9),
         (signal.SIGTERM, os.kill, 143),
-        (signal.SIGINT, os.killpg, 130),  # a terminal's Ctrl-C, which the workers get as well
+        (signal.SIGINT, os.killpg, 130),  # a terminal's Ctrl-C also reaches the workers
     ],
     ids=["killed", "terminated", "Ctrl-C"],
 )

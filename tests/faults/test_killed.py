@@ -1,4 +1,4 @@
-"""A training that is killed again and again, with kill -9, ends as one that was left alone."""
+"""A training killed repeatedly with kill -9 ends like an uninterrupted one."""
 
 import random
 import time
@@ -16,7 +16,7 @@ Check = Callable[[str, Sequence[Kill]], None]
 
 @pytest.fixture
 def check(live: Any, results: Any, whole: Any, tmp_path: Path) -> Check:
-    """`check(method, kills)`: killed so often, then left alone, it is as if never killed."""
+    """`check(method, kills)`: after these kills, the results equal an uninterrupted run's."""
 
     def check(method: str, kills: Sequence[Kill]) -> None:
         said = []
@@ -41,7 +41,7 @@ def test_killed_in_a_checkpoint_and_in_validation(check: Check) -> None:
 
 
 def drawn(seed: int) -> list[Kill]:
-    """Nine kills, in an order in which each moment is still to come."""
+    """Nine kills, each at a moment later than the one before."""
     rng = random.Random(seed)
     return [
         ("decoding", rng.randint(1, 80), SELDOM),
@@ -58,7 +58,7 @@ def drawn(seed: int) -> list[Kill]:
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("method", "seed"), [("mixup", 1), ("triplet", 2), ("vpt", 3)])
-def test_killed_nine_times_at_drawn_moments(check: Check, method: str, seed: int) -> None:
+def test_killed_nine_times_at_random_moments(check: Check, method: str, seed: int) -> None:
     check(method, drawn(seed))
 
 
@@ -66,7 +66,7 @@ def test_killed_nine_times_at_drawn_moments(check: Check, method: str, seed: int
 def test_killed_at_any_time_from_outside(
     start: Any, live: Any, results: Any, tmp_path: Path
 ) -> None:
-    """Not at moments that somebody thought of."""
+    """At random times, not at chosen moments."""
     words = ("method=mixup", "trainer.epochs=12", OFTEN)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
@@ -75,7 +75,7 @@ def test_killed_at_any_time_from_outside(
     rng, kills = random.Random(4), 0
     for _ in range(8):
         process = start(cut, *words)
-        process.stdout.readline()  # once it has said something
+        process.stdout.readline()  # after its first line
         time.sleep(rng.uniform(0, 1.5))
         kills += process.poll() is None
         process.kill()

@@ -1,4 +1,4 @@
-"""Damaged photo files: each is read as PIL reads it, or is in the list with a reason."""
+"""Damaged images are read like PIL reads them, or listed with a reason."""
 
 import io
 import os
@@ -33,7 +33,7 @@ Damage = Callable[[bytes, str, np.random.Generator], bytes]
 
 
 def whole(kind: str, rng: np.random.Generator) -> bytes:
-    """A photo of 90 x 60 with smooth and with busy parts, saved in one of the ways."""
+    """An image of 90 x 60 with smooth and busy parts, saved in one of the ways."""
     options = dict(SAVED[kind][rng.integers(len(SAVED[kind]))])
     pixels = np.linspace(0, 255, 60 * 90 * 3).reshape(60, 90, 3).astype(np.uint8)
     pixels[20:40] = rng.integers(0, 256, (20, 90, 3))
@@ -66,7 +66,7 @@ def flip_in_header(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def overwrite(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
-    """A block of the disk that holds something else."""
+    """Overwrite a block with other data."""
     block = int(rng.integers(16, 512))
     place = int(rng.integers(0, len(data) - 16))
     fill = [bytes(block), b"\xff" * block, rng.bytes(block)][rng.integers(3)]
@@ -89,7 +89,7 @@ def continue_as_another(data: bytes, kind: str, rng: np.random.Generator) -> byt
 
 
 def lie(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
-    """A header that states another size: more, less, a side of none, 30,000 x 30,000."""
+    """A header with another size: larger, smaller, a side of 0, 30,000 x 30,000."""
     sizes = [(30_000, 30_000), (2_000, 2_000), (90, 61), (91, 60), (45, 30), (1, 9_000), (0, 60)]
     width, height = sizes[rng.integers(len(sizes))]
     lying = bytearray(data)
@@ -124,7 +124,7 @@ def zeros(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def nothing(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
-    """Whole, for the sake of its wrong ending."""
+    """Intact; only the file extension is wrong."""
     return data
 
 
@@ -135,13 +135,13 @@ DAMAGES: list[Damage] = [
 
 
 def by_pil(path: Path) -> Image.Image | None:
-    """The upright RGB picture as PIL by itself gives it; None where it gives none."""
+    """The upright RGB image as read by PIL alone; None if PIL cannot read it."""
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
             image.load()
             try:
                 upright = ImageOps.exif_transpose(image)
-            except Exception:  # of damaged EXIF, which is not the picture
+            except Exception:  # damaged EXIF does not matter
                 upright = image
             return upright.convert("RGB")
     except Exception:  # PIL raises nearly anything on damaged files
@@ -149,7 +149,7 @@ def by_pil(path: Path) -> Image.Image | None:
 
 
 def write_damaged(folder: Path, kind: str, rounds: int) -> list[Path]:
-    """`rounds` times 16 files, every fourth with another format's ending."""
+    """`rounds` times 16 files, every fourth with the extension of another format."""
     rng = np.random.default_rng([rounds, sorted(SAVED).index(kind)])
     paths = []
     for number in range(rounds * len(DAMAGES)):
@@ -175,7 +175,7 @@ def photos_of(paths: tuple[Path, ...], folder: Path) -> CachedDataset:
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("kind", SAVED)
-def test_a_damaged_photo_is_read_as_pil_reads_it_or_is_named(kind, rounds, tmp_path, no_hang):
+def test_a_damaged_image_is_read_like_pil_reads_it_or_is_named(kind, rounds, tmp_path, no_hang):
     folder = tmp_path / "photos" / "rose"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -199,12 +199,12 @@ def test_a_damaged_photo_is_read_as_pil_reads_it_or_is_named(kind, rounds, tmp_p
             assert reason.isprintable(), path.name
             assert 0 < len(reason) < 120, path.name
             assert by_pil(path) is None, f"{path.name}: {reason}"
-    # neither everything nor nothing is refused
+    # some files are refused, but not all
     assert len(bad) > len(paths) / 4
     assert len(train.split.paths) > len(paths) / 8
 
 
-def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, no_hang):
+def test_special_files_are_named_without_a_wait(tmp_path, no_hang):
     folder = tmp_path / "photos" / "rose"
     folder.mkdir(parents=True)
     (folder / "whole").write_bytes(whole("PNG", np.random.default_rng(0)))

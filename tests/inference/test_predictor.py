@@ -162,7 +162,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
         ("adapter/adapter_model.safetensors", "the adapter in .* does not fit tiny builtin"),
         ("config.yaml", f"config.yaml {DAMAGED}"),
         ("environment.json", f"environment.json {DAMAGED}"),
-        ("status.json", "is no finished run"),
+        ("status.json", "is not a finished run"),
     ],
 )
 def test_a_damaged_run_is_refused_and_the_file_is_named(
@@ -222,7 +222,7 @@ def test_the_backbone_is_kept_only_if_requested(lora: Path, model: flowertune.Pr
 def test_an_unfinished_run_is_refused(
     tmp_path: Path, lora: Path, refusal: Callable[..., str]
 ) -> None:
-    assert refusal(lambda: flowertune.load(tmp_path)) == f"{tmp_path}: is no finished run"
+    assert refusal(lambda: flowertune.load(tmp_path)) == f"{tmp_path}: is not a finished run"
     run = copied(lora, tmp_path)
     (run / "status.json").write_text(json.dumps({"state": "interrupted", "why": "SIGINT"}))
-    assert refusal(lambda: flowertune.load(run)).endswith("is no finished run: interrupted")
+    assert refusal(lambda: flowertune.load(run)).endswith("is not a finished run (interrupted)")

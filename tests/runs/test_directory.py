@@ -1,4 +1,4 @@
-"""The run directory: its name, who may have it, and what is written there."""
+"""Run directories: name, creation, files, and running again from config.yaml."""
 
 import json
 import re
@@ -22,14 +22,14 @@ Finished = Callable[..., Run]
 # names
 
 
-def test_the_same_words_in_any_order_give_the_same_name() -> None:
+def test_the_same_arguments_in_any_order_give_the_same_name() -> None:
     words = ["method=mixup", "seed=43", "data=folder", "data.root=/photos/my flowers"]
     assert run_name("mixup", words) == run_name("mixup", words[::-1])
     assert re.fullmatch(r"mixup-seed_43-data_folder-root_my_flowers-[0-9a-f]{6}",
                         run_name("mixup", words))  # fmt: skip
 
 
-def test_nothing_typed_is_the_method_and_keys_without_a_result_do_not_count() -> None:
+def test_the_name_without_arguments_is_the_method_and_neutral_keys_do_not_count() -> None:
     assert run_name("lora", []) == "lora"
     silent = ["method=lora", "run.root=/tmp/x", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
               "+hydra.verbose=true", "++run.root=y", "data.residency=stream"]  # fmt: skip
@@ -54,7 +54,7 @@ def test_nothing_typed_is_the_method_and_keys_without_a_result_do_not_count() ->
         "=",
     ],
 )
-def test_a_name_is_one_safe_directory_whatever_was_typed(word: str, tmp_path: Path) -> None:
+def test_a_name_is_always_one_safe_directory(word: str, tmp_path: Path) -> None:
     name = run_name("lora", [word])
     assert re.fullmatch(r"lora[A-Za-z0-9._-]*-[0-9a-f]{6}", name)
     assert len(name) <= 90
@@ -62,25 +62,25 @@ def test_a_name_is_one_safe_directory_whatever_was_typed(word: str, tmp_path: Pa
     assert find_run(tmp_path / "other", name, {})[1] is False
 
 
-def test_what_is_short_is_not_cut_off_by_what_is_long() -> None:
+def test_long_values_do_not_cut_off_short_ones() -> None:
     words = ["data.root=/photos/" + "x" * 100, "seed=42", "trainer.epochs=3"]
     assert run_name("lora", words).startswith("lora-seed_42-epochs_3-root_xxx")
 
 
-def test_words_that_shorten_to_the_same_stay_apart() -> None:
+def test_arguments_with_the_same_short_form_have_different_names() -> None:
     words = [["data.root=/a/photos"], ["data.root=/b/photos"], ["data.root=/a/photos", "seed=1"]]
     words += [["x=" + "y" * 200 + end] for end in "ab"]
     names = [run_name("lora", each) for each in words]
     assert len(set(names)) == len(names)
 
 
-# what is written
+# files
 
 
-def test_a_place_that_cannot_hold_it_is_refused(tmp_path: Path, config: Config) -> None:
+def test_an_invalid_location_is_refused(tmp_path: Path, config: Config) -> None:
     (tmp_path / "file").write_text("")
     run, _ = find_run(tmp_path / "file", "first", asdict(config))
-    with pytest.raises(UsageError, match=r"first: the directory cannot be made \(Not a directory"):
+    with pytest.raises(UsageError, match=r"first: cannot be created \(Not a directory"):
         run.create(asdict(config), {})
 
 
@@ -88,12 +88,12 @@ def test_a_full_disk_at_the_start_leaves_no_directory(
     tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
     fill_disk()
-    with pytest.raises(UsageError, match=r"cannot be made.*No space left"):
+    with pytest.raises(UsageError, match=r"cannot be created.*No space left"):
         Run(tmp_path / "first").create(asdict(config), {})
     assert list(tmp_path.rglob("*")) == [tmp_path / LOCKS]
 
 
-def test_status_goes_from_running_to_finished_after_the_results(
+def test_the_status_becomes_finished_after_the_results_are_written(
     tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path / "first")
@@ -109,7 +109,7 @@ def test_status_goes_from_running_to_finished_after_the_results(
     assert json.loads(status.read_text())["state"] == "finished"
 
 
-def test_lines_and_tables_come_back_as_they_were(tmp_path: Path) -> None:
+def test_lines_and_tables_are_read_back_unchanged(tmp_path: Path) -> None:
     import csv
 
     run = Run(tmp_path)
@@ -159,7 +159,7 @@ def test_config_yaml_is_enough_to_run_again(
      ("trainer.epochs=0", "trainer.epochs=0: must be at least 1"),
      ("trainer.epoch=3", "trainer.epoch: unknown key")],
 )  # fmt: skip
-def test_what_is_changed_when_running_again_is_checked_as_ever(
+def test_changed_keys_are_checked_when_running_again(
     tmp_path: Path, config: Config, word: str, message: str, compose: Compose, finished: Finished
 ) -> None:
     run = finished(tmp_path, config)
@@ -167,7 +167,7 @@ def test_what_is_changed_when_running_again_is_checked_as_ever(
         compose("--config-path", str(run.path), word)
 
 
-def test_running_again_leaves_nothing_of_hydras(
+def test_running_again_leaves_no_files_of_hydra(
     tmp_path: Path,
     config: Config,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Whose a run directory is."""
+"""Whether a run directory is new, finished, or refused."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Compose = Callable[..., Config]
 Finished = Callable[..., Run]
 
 
-def test_a_new_name_is_free_and_claiming_makes_nothing(tmp_path: Path, config: Config) -> None:
+def test_a_new_name_is_free_and_finding_it_creates_nothing(tmp_path: Path, config: Config) -> None:
     run, is_finished = find_run(tmp_path / "runs", "first", asdict(config))
     assert (run.path, is_finished) == (tmp_path / "runs" / "first", False)
     assert not run.path.parent.exists()
@@ -39,7 +39,7 @@ def test_a_finished_run_of_the_same_config_is_found_again(
     assert find_run(tmp_path, "first", asdict(moved))[1]
 
 
-def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
+def test_a_finished_run_of_another_config_is_refused_with_the_keys_that_differ(
     tmp_path: Path, config: Config, compose: Compose, finished: Finished
 ) -> None:
     finished(tmp_path, config)
@@ -58,14 +58,14 @@ def test_a_finished_run_of_another_config_is_refused_by_the_keys_that_differ(
     ("key", "default", "other"),
     [
         ("trainer.compile", "auto", "never"),
-        ("augmentation.mix_off_epochs", "0", "1"),  # of mixup alone
-        ("data.test_per_class", "100", "3"),  # of the drawn flowers alone
+        ("augmentation.mix_off_epochs", "0", "1"),  # only mixup
+        ("data.test_per_class", "100", "3"),  # only synthetic flowers
         ("baselines", "true", "false"),
         ("probe.weight_decay", "null", "0.1"),
         ("probe.solver", "lbfgs", "adamw"),
     ],
 )
-def test_a_key_that_came_after_a_run_had_its_default_in_it(
+def test_a_key_missing_in_an_old_run_counts_as_its_default(
     tmp_path: Path, key: str, default: str, other: str, compose: Compose, finished: Finished
 ) -> None:
     words = ("method=mixup", "experiment=quickstart", "run.name=first")
@@ -94,7 +94,7 @@ def test_a_key_that_came_after_a_run_had_its_default_in_it(
         None,
     ],
 )
-def test_torn_files_are_refused_and_no_traceback(
+def test_damaged_files_are_refused_without_a_traceback(
     tmp_path: Path, config: Config, torn: str, content: str | None, finished: Finished
 ) -> None:
     run = finished(tmp_path, config)
@@ -106,32 +106,30 @@ def test_torn_files_are_refused_and_no_traceback(
         find_run(tmp_path, "first", asdict(config))
 
 
-def test_somebody_elses_directory_or_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_directory_or_file_that_is_not_a_run_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "notes").write_text("mine")
     for name in ("photos", "notes"):
-        with pytest.raises(UsageError, match="not a finished run"):
+        with pytest.raises(UsageError, match="not a run"):
             find_run(tmp_path, name, {})
     assert (tmp_path / "notes").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "...", " ", "../x", "a/b", "a/", "/a", "sweeps"])
-def test_names_that_are_no_directory_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_are_not_one_directory_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
         find_run(tmp_path / "runs", name, {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path, config: Config) -> None:
-    with pytest.raises(UsageError, match="cannot be made"):
+def test_a_name_too_long_for_the_file_system_is_refused(tmp_path: Path, config: Config) -> None:
+    with pytest.raises(UsageError, match="cannot be created"):
         find_run(tmp_path, "x" * 300, {})
-    run, _ = find_run(tmp_path / "runs", "x" * 300, {})  # not known before it is made
-    with pytest.raises(UsageError, match="cannot be made"), open_run(run, asdict(config), {}):
+    run, _ = find_run(tmp_path / "runs", "x" * 300, {})  # fails only on creation
+    with pytest.raises(UsageError, match="cannot be created"), open_run(run, asdict(config), {}):
         pass
 
 
-def test_the_home_directorys_sign_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tilde_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_run(Path("~/runs"), "x", {})[0].path == tmp_path / "runs" / "x"

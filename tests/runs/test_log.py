@@ -1,4 +1,4 @@
-"""What a run's directory says after it did not finish."""
+"""Status and log of runs that did not finish."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def status(run: Run) -> dict[str, "str | None"]:
     return found
 
 
-def test_a_body_that_ends_well_changes_nothing(run: Run) -> None:
+def test_a_body_that_succeeds_changes_nothing(run: Run) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     loggers = list(logging.getLogger().handlers)
     with recorded(run, MEMORY):
@@ -54,7 +54,7 @@ def test_a_body_that_ends_well_changes_nothing(run: Run) -> None:
     assert logging.getLogger().handlers == loggers
 
 
-def test_an_unforeseen_error_is_one_line_for_people_and_a_traceback_in_the_log(run: Run) -> None:
+def test_an_unexpected_error_is_one_line_for_the_user_and_a_traceback_in_the_log(run: Run) -> None:
     with pytest.raises(TrainingError) as failure, recorded(run, MEMORY):
         raise ValueError("something odd\nwith details on\nmore lines")
     assert str(failure.value) == f"ValueError: something odd (see {run.log})"
@@ -65,7 +65,7 @@ def test_an_unforeseen_error_is_one_line_for_people_and_a_traceback_in_the_log(r
     assert "with details on" in log
 
 
-def test_an_error_without_words_is_its_name(run: Run) -> None:
+def test_an_error_without_a_message_is_shown_by_its_type(run: Run) -> None:
     with pytest.raises(TrainingError, match=r"AssertionError \(see"), recorded(run, MEMORY):
         raise AssertionError
     assert status(run)["why"] == "AssertionError"
@@ -74,7 +74,7 @@ def test_an_error_without_words_is_its_name(run: Run) -> None:
 @pytest.mark.parametrize(
     "error", [TrainingError("loss is not finite"), UsageError("no such thing")]
 )
-def test_what_is_meant_for_people_stays_as_it_is(run: Run, error: FlowertuneError) -> None:
+def test_errors_for_the_user_are_raised_unchanged(run: Run, error: FlowertuneError) -> None:
     with pytest.raises(type(error)) as failure, recorded(run, MEMORY):
         raise error
     assert failure.value is error
@@ -90,7 +90,7 @@ def test_what_is_meant_for_people_stays_as_it_is(run: Run, error: FlowertuneErro
         MemoryError(),
     ],
 )
-def test_out_of_memory_is_the_line_that_says_what_to_do(run: Run, error: Exception) -> None:
+def test_out_of_memory_gives_the_message_with_the_remedy(run: Run, error: Exception) -> None:
     with pytest.raises(TrainingError) as failure, recorded(run, MEMORY):
         raise error
     assert str(failure.value) == MEMORY
@@ -98,13 +98,13 @@ def test_out_of_memory_is_the_line_that_says_what_to_do(run: Run, error: Excepti
     assert type(error).__name__ in run.log.read_text()
 
 
-def test_memory_that_this_machine_really_lacks(run: Run) -> None:
+def test_a_real_lack_of_memory_is_recognized(run: Run) -> None:
     with pytest.raises(TrainingError) as failure, recorded(run, MEMORY):
         torch.empty(2**60, dtype=torch.uint8)
     assert str(failure.value) == MEMORY
 
 
-def test_warnings_go_to_the_log_and_only_ours_to_the_screen(
+def test_all_warnings_are_logged_and_only_flowertunes_are_printed(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with recorded(run, MEMORY):
@@ -120,7 +120,7 @@ def test_warnings_go_to_the_log_and_only_ours_to_the_screen(
     assert "afterwards" not in run.log.read_text()
 
 
-def test_the_log_of_a_later_job_in_the_same_process_is_as_full(run: Run) -> None:
+def test_the_log_of_a_later_job_in_the_same_process_is_complete(run: Run) -> None:
     for _ in range(2):  # Hydra configures logging for each job
         assert compose.run(["experiment=quickstart"], lambda config: 0) == 0
     with pytest.raises(TrainingError), recorded(run, MEMORY):  # noqa: PT012  # both are logged
@@ -130,7 +130,7 @@ def test_the_log_of_a_later_job_in_the_same_process_is_as_full(run: Run) -> None
     assert "Traceback" in run.log.read_text()
 
 
-def test_a_full_disk_hides_neither_the_reason_nor_the_one_line(
+def test_a_full_disk_is_reported_with_its_reason(
     run: Run, fill_disk: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not Path("/dev/full").exists():
@@ -202,7 +202,7 @@ except Interrupted as interruption:
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)],
     ids=["TERM", "INT", "USR1"],
 )
-def test_a_real_signal_leaves_the_state_interrupted(
+def test_a_real_signal_sets_the_state_to_interrupted(
     run: Run, sent: signal.Signals, exit_code: int
 ) -> None:
     process = subprocess.Popen(
@@ -216,5 +216,5 @@ def test_a_real_signal_leaves_the_state_interrupted(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
     assert "Traceback" not in errors
-    assert time.monotonic() - sent_at < 30  # the body would have slept for a minute
+    assert time.monotonic() - sent_at < 30  # the body would sleep for a minute
     assert status(run) == {"state": "interrupted", "why": f"interrupted by {sent.name}"}

@@ -1,4 +1,4 @@
-"""What becomes of the run that lies where another is to begin."""
+"""Resume, replace or refuse an existing run."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def left_over(root: Path, config: Config, state: str) -> Run:
 
 
 @pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
-def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
+def test_an_unfinished_run_is_replaced_only_when_the_next_starts(
     tmp_path: Path, config: Config, state: str
 ) -> None:
     left_over(tmp_path, config, state)
@@ -56,7 +56,7 @@ def test_an_unfinished_run_is_replaced_when_the_next_begins_and_not_before(
 
 
 def resumable(root: Path, config: Config, state: str = "interrupted") -> Run:
-    """A run that left a checkpoint, and half a file."""
+    """Create a run with a checkpoint and half-written files."""
     run = left_over(root, config, state)
     files.write_json(run.path / "environment.json", ENVIRONMENT)
     run.checkpoint(1, 5).parent.mkdir()
@@ -69,9 +69,7 @@ def resumable(root: Path, config: Config, state: str = "interrupted") -> Run:
 
 
 @pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
-def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
-    tmp_path: Path, config: Config, state: str
-) -> None:
+def test_a_run_with_a_checkpoint_is_resumed(tmp_path: Path, config: Config, state: str) -> None:
     resumable(tmp_path, config, state)
     run, is_finished = find_run(tmp_path, "first", asdict(config))
     assert not is_finished
@@ -81,7 +79,7 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
         assert before.checkpoint == run.checkpoint(1, 5)
         assert "(a reason)" in before.description
         (note,) = before.notes
-        assert "another cpu_threads" in note
+        assert "cpu_threads (same -> 8) changed" in note
         assert (run.path / "metrics.jsonl").read_text() == "old"
         assert run.status() == ("running", None)
     assert [path.name for path in run.path.rglob(".*")] == [".mine"]
@@ -89,7 +87,7 @@ def test_a_run_with_a_checkpoint_is_taken_up_as_it_is(
     assert run.environment() == {**ENVIRONMENT, "resumed": [{"cpu_threads": 8}]}
 
 
-def test_a_missing_folder_is_made_again_and_what_is_no_checkpoint_is_left(
+def test_missing_folders_are_created_again_and_other_files_are_kept(
     tmp_path: Path, config: Config
 ) -> None:
     run = resumable(tmp_path, config)
@@ -103,7 +101,7 @@ def test_a_missing_folder_is_made_again_and_what_is_no_checkpoint_is_left(
         assert run.adapter.is_dir()
 
 
-def test_of_damaged_checkpoints_alone_nothing_is_taken_up(tmp_path: Path, config: Config) -> None:
+def test_a_run_with_only_damaged_checkpoints_is_not_resumed(tmp_path: Path, config: Config) -> None:
     run = resumable(tmp_path, config)
     (run.checkpoint(1, 5) / "state.json").write_text("[]")
     with open_run(run, asdict(config), ENVIRONMENT) as before:
@@ -114,29 +112,29 @@ def test_of_damaged_checkpoints_alone_nothing_is_taken_up(tmp_path: Path, config
 
 
 @pytest.mark.parametrize("key", ["data_fingerprint", "weights_sha256", "preprocessing"])
-def test_nothing_goes_on_with_other_photos_or_weights(
+def test_a_run_is_not_resumed_with_other_images_or_weights(
     tmp_path: Path, config: Config, key: str
 ) -> None:
     run = resumable(tmp_path, config)
     changed, damaged = {**ENVIRONMENT, key: "other"}, run.checkpoint(1, 6)
     files.write_folder(damaged, {"state.json": b"{}"})
     (damaged / "state.json").write_text("[]")
-    with pytest.raises(UsageError, match=f"cannot go on, as {key} changed"):  # noqa: SIM117
+    with pytest.raises(UsageError, match=f"cannot be resumed, as {key} changed"):  # noqa: SIM117
         with open_run(run, asdict(config), changed):
             pass
     assert run.status() == ("interrupted", "a reason")
     assert run.checkpoint(1, 5).exists()
-    assert damaged.exists()  # and is told of when the run goes on
+    assert damaged.exists()  # reported when the run is resumed
     with open_run(run, asdict(config), ENVIRONMENT) as before:
         assert before is not None
-        assert before.notes == (f"{damaged} is passed over: state.json is damaged",)
+        assert before.notes == (f"{damaged}: skipped (state.json is damaged)",)
     assert not damaged.exists()
     with open_run(run, asdict(config), changed, "restart") as before:
         assert before is not None
         assert before.checkpoint is None
 
 
-def test_never_refuses_what_is_there_and_restart_replaces_it_whatever_its_config(
+def test_never_refuses_an_existing_run_and_restart_replaces_it(
     tmp_path: Path, config: Config, compose: Compose, finished: Finished
 ) -> None:
     plain, other = asdict(config), asdict(compose("method=lora", "seed=7"))
@@ -154,18 +152,18 @@ def test_never_refuses_what_is_there_and_restart_replaces_it_whatever_its_config
             assert not (run.path / "results.json").exists()
         shutil.rmtree(run.path)
     (tmp_path / "first").mkdir()
-    with pytest.raises(UsageError, match="not a finished run"):  # nobody's run is replaced
+    with pytest.raises(UsageError, match="exists but is not a run"):  # not a run: not replaced
         find_run(tmp_path, "first", plain, "restart")
 
 
-def test_what_a_newer_flowertune_made_is_left_alone(
+def test_a_run_of_a_newer_flowertune_is_refused(
     tmp_path: Path, config: Config, finished: Finished
 ) -> None:
     newer = {**ENVIRONMENT, "format": FORMAT + 1, "flowertune": "99.0"}
     for make in (resumable, finished):
         run = make(tmp_path, config)
         files.write_json(run.path / "environment.json", newer)
-        told = r"by flowertune 99\.0, which is newer than this one; use that"
+        told = r"by flowertune 99\.0, which is newer than this version; use that version"
         with pytest.raises(UsageError, match=told + r", or choose another run\.name$"):
             find_run(tmp_path, "first", asdict(config))
         if run.status()[0] == "finished":
@@ -180,7 +178,7 @@ def test_a_new_run_replaces_nothing(tmp_path: Path, config: Config) -> None:
         assert before is None
 
 
-def test_an_unfinished_run_of_another_config_or_of_no_state_is_refused_and_kept(
+def test_an_unfinished_run_with_another_config_or_without_state_is_refused_and_kept(
     tmp_path: Path, config: Config, compose: Compose
 ) -> None:
     run = left_over(tmp_path, config, "failed")
@@ -197,7 +195,7 @@ def test_an_unfinished_run_of_another_config_or_of_no_state_is_refused_and_kept(
         assert not (run.path / "metrics.jsonl").exists()
 
 
-def test_results_that_are_not_what_the_run_wrote_are_not_shown(
+def test_results_changed_after_the_run_are_refused(
     tmp_path: Path, config: Config, finished: Finished
 ) -> None:
     run = finished(tmp_path, config)
@@ -207,7 +205,7 @@ def test_results_that_are_not_what_the_run_wrote_are_not_shown(
             run.results()
 
 
-def test_of_a_link_the_directory_it_leads_to_is_the_run(tmp_path: Path, config: Config) -> None:
+def test_a_link_stands_for_the_directory_that_it_points_to(tmp_path: Path, config: Config) -> None:
     run = left_over(tmp_path / "large disk", config, "failed")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "linked").symlink_to(run.path)
@@ -217,7 +215,7 @@ def test_of_a_link_the_directory_it_leads_to_is_the_run(tmp_path: Path, config: 
             assert before is not None
         assert (tmp_path / "runs" / "linked" / "config.yaml").is_file()
     (tmp_path / "runs" / "circle").symlink_to(tmp_path / "runs" / "circle")
-    with pytest.raises(UsageError, match="circle: the directory cannot be made"):
+    with pytest.raises(UsageError, match="circle: cannot be created"):
         find_run(tmp_path / "runs", "circle", asdict(config))
 
 
@@ -231,9 +229,7 @@ with lock_run(Path(sys.argv[1])):
 """
 
 
-def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
-    tmp_path: Path, config: Config
-) -> None:
+def test_a_run_is_refused_while_its_process_lives(tmp_path: Path, config: Config) -> None:
     run = left_over(tmp_path, config, "running")
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(run.path)],
@@ -241,7 +237,7 @@ def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(UsageError, match="another process is at work on it"):
+    with pytest.raises(UsageError, match="in use by another process"):
         find_run(tmp_path, "first", asdict(config))
     with pytest.raises(UsageError, match="another process"), open_run(run, asdict(config), {}):
         pass
@@ -251,18 +247,18 @@ def test_a_run_of_a_living_process_is_refused_and_of_a_dead_one_is_free(
     assert find_run(tmp_path, "first", asdict(config)) == (run, False)
 
 
-def test_what_another_process_made_since_the_claim_is_left_alone(
+def test_a_run_finished_by_another_process_in_the_meantime_is_kept(
     tmp_path: Path, config: Config, finished: Finished
 ) -> None:
     run, _ = find_run(tmp_path, "first", asdict(config))
     finished(tmp_path, config)
-    with pytest.raises(UsageError, match="finished it in the meantime"):  # noqa: SIM117
+    with pytest.raises(UsageError, match="finished by another process in the meantime"):  # noqa: SIM117
         with open_run(run, asdict(config), {}):
             pass
     assert run.results() == {"run": "first"}
 
 
-def test_a_full_disk_at_the_start_keeps_what_was_left(
+def test_a_full_disk_at_the_start_keeps_the_previous_run(
     tmp_path: Path, config: Config, fill_disk: Callable[[], None]
 ) -> None:
     run = left_over(tmp_path, config, "interrupted")
@@ -273,7 +269,7 @@ def test_a_full_disk_at_the_start_keeps_what_was_left(
     assert run.status() == ("interrupted", "a reason")
 
 
-def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
+def test_a_lock_is_released_after_its_block(tmp_path: Path) -> None:
     with lock_run(tmp_path / "x"):  # noqa: SIM117
         with pytest.raises(UsageError), lock_run(tmp_path / "x"):
             pass
@@ -283,7 +279,7 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["environment.json", "config.yaml"])
 @pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00\xff"])
-def test_a_run_whose_files_are_damaged_is_refused_by_name_and_may_be_replaced(
+def test_a_run_with_damaged_files_is_refused_and_can_be_replaced(
     tmp_path: Path, config: Config, finished: Finished, name: str, content: str | None
 ) -> None:
     for make in (finished, resumable):
@@ -298,7 +294,7 @@ def test_a_run_whose_files_are_damaged_is_refused_by_name_and_may_be_replaced(
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00\xff"])
-def test_results_that_are_damaged_are_refused(
+def test_damaged_results_are_refused(
     tmp_path: Path, config: Config, finished: Finished, content: str | None
 ) -> None:
     run = finished(tmp_path, config)
@@ -309,7 +305,7 @@ def test_results_that_are_damaged_are_refused(
         run.results()
 
 
-def test_a_checkpoint_that_cannot_be_read_just_now_is_left_where_it_is(
+def test_a_checkpoint_that_cannot_be_read_is_kept(
     tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = resumable(tmp_path, config)
@@ -325,9 +321,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_left_where_it_is(
     assert run.newest_checkpoint() == (run.checkpoint(1, 5), {})
 
 
-def test_what_was_moved_aside_by_a_process_that_was_killed_comes_back(
-    tmp_path: Path, config: Config
-) -> None:
+def test_a_run_moved_aside_by_a_killed_process_is_restored(tmp_path: Path, config: Config) -> None:
     run = resumable(tmp_path, config)
     (tmp_path / ".locks").mkdir(exist_ok=True)
     run.path.rename(tmp_path / ".locks" / "first.replaced")

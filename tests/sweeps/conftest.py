@@ -1,4 +1,4 @@
-"""A folder for each sweep, and what the sweep left there."""
+"""Work in a temporary folder, and read the files of a sweep."""
 
 import csv
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _table(name: str = "sweep.csv") -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def sweep_folder() -> Callable[[], Path]:
-    """`sweep_folder()`: that of the one sweep with `run.root=my runs`."""
+    """`sweep_folder()`: the directory of the only sweep with `run.root=my runs`."""
     return _sweep_folder
 
 
@@ -36,5 +36,5 @@ def table() -> Callable[..., list[dict[str, str]]]:
 
 @pytest.fixture(scope="session")
 def column() -> Callable[[str], list[str]]:
-    """`column(name)`: of sweep.csv, a value for each job."""
+    """`column(name)`: a column of sweep.csv, one value per job."""
     return lambda name: [row[name] for row in _table()]

@@ -1,4 +1,4 @@
-"""Launchers and sweepers that come with flowertune[sweep]. Nothing is trained here."""
+"""Launchers and sweepers of flowertune[sweep], with stand-ins for trainings."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ Table = Callable[..., list[dict[str, str]]]
 Column = Callable[[str], list[str]]
 
 
-def test_jobs_in_other_processes_tell_through_their_files(
+def test_jobs_in_other_processes_report_through_their_files(
     finish: Finish,
     capfd: pytest.CaptureFixture[str],
     column: Column,
@@ -51,7 +51,7 @@ def test_jobs_in_other_processes_tell_through_their_files(
     assert "Traceback" in logs["3.log"]
 
 
-def test_a_worker_that_dies_costs_its_job_and_is_not_waited_for(
+def test_a_worker_that_dies_fails_its_job_without_a_wait(
     finish: Finish, capfd: pytest.CaptureFixture[str], column: Column
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs flowertune[sweep]")
@@ -69,7 +69,7 @@ def test_a_worker_that_dies_costs_its_job_and_is_not_waited_for(
     assert "the sweep ended early" in capfd.readouterr().err
 
 
-def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
+def test_on_a_signal_running_workers_save_and_no_job_starts(
     finish: Finish, column: Column, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs flowertune[sweep]")
@@ -80,7 +80,7 @@ def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
             (root / f"begun {config.seed}").touch()
             while stop.received is None:
                 time.sleep(0.01)
-            time.sleep(0.5)  # to save: the other must not be killed as this one ends
+            time.sleep(0.5)  # saving takes time; the end of the other worker must not kill this one
             (root / f"saved {config.seed}").touch()
             stop.check()
         return finish(config)
@@ -97,7 +97,7 @@ def test_jobs_elsewhere_hear_of_the_end_save_and_none_is_begun_after(
         compose.run([*words, "hydra.launcher.n_jobs=2"], execute)
     assert sorted(path.name for path in root.glob("saved *")) == ["saved 1", "saved 2"]
     assert column("state") == ["interrupted", "interrupted", "not started", "not started"]
-    assert column("why")[:2] == ["interrupted by SIGTERM"] * 2  # and not by what it was passed as
+    assert column("why")[:2] == ["interrupted by SIGTERM"] * 2  # not by SIGUSR1, as passed on
     assert "0 of 4 runs finished" in capfd.readouterr().out
 
 
@@ -106,7 +106,7 @@ def search(*words: str) -> list[str]:
     return ["experiment=search/rates", "run.root=my runs", "hydra.sweeper.n_trials=4", *words]
 
 
-def test_a_search_climbs_on_val_and_its_failures_do_not_end_it(
+def test_a_search_maximizes_val_and_survives_failed_jobs(
     finish: Finish, column: Column, table: Table, sweep_folder: Callable[[], Path]
 ) -> None:
     import yaml
@@ -128,7 +128,7 @@ def test_a_search_climbs_on_val_and_its_failures_do_not_end_it(
     assert float(table("summary.csv")[0]["optimizer.lr"]) == best
 
 
-def test_a_search_without_any_result_ends_in_one_line(
+def test_a_search_without_results_ends_with_one_line(
     capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     def execute(config: Config) -> int:
@@ -143,11 +143,11 @@ def test_a_search_without_any_result_ends_in_one_line(
     ("word", "message"),
     [
         ("hydra.sweeper.direction=minimize", r"hydra\.sweeper\.direction: must be maximize"),
-        ("data.protocol=trainval", r"data\.protocol=trainval: has no val"),
+        ("data.protocol=trainval", r"data\.protocol=trainval: has no val split"),
         ("trainer.epochs=0", r"trainer\.epochs=0: must be at least 1"),
     ],
 )
-def test_what_no_search_can_go_by_is_refused(word: str, message: str) -> None:
+def test_invalid_search_settings_are_refused(word: str, message: str) -> None:
     started: list[Config] = []
     with pytest.raises(UsageError, match=message):
         compose.run(

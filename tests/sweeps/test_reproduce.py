@@ -1,4 +1,4 @@
-"""`flowertune reproduce`: which trainings it is, and what becomes of them. Nothing is trained."""
+"""`flowertune reproduce`: its jobs and tables, with stand-ins for trainings."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ QUICK = ("experiment=quickstart", "run.root=my runs")
 
 
 class Training:
-    """In place of a training: keeps what was begun, and does to one method what it is told."""
+    """Stand-in for a training that records its calls and raises `trouble[method]`."""
 
     def __init__(self, finish: Finish) -> None:
         self.finish = finish
@@ -57,7 +57,9 @@ def planned() -> list[tuple[str, int]]:
     return [(job["method"], job["seed"]) for job in sorted(jobs, key=lambda job: job["number"])]
 
 
-def test_all_methods_with_three_seeds_and_once_where_no_seed_matters(training: Training) -> None:
+def test_every_method_runs_with_three_seeds_or_once_if_the_seed_has_no_effect(
+    training: Training,
+) -> None:
     training.trouble["zeroshot"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         reproduce(QUICK, training)
@@ -68,7 +70,7 @@ def test_all_methods_with_three_seeds_and_once_where_no_seed_matters(training: T
     ]  # fmt: skip
 
 
-def test_without_a_text_tower_there_is_no_zero_shot(training: Training) -> None:
+def test_without_a_text_encoder_there_is_no_zero_shot(training: Training) -> None:
     training.trouble["linear_probe"] = KeyboardInterrupt()
     local = ["backbone=local", "backbone.path=weights", "backbone.text=false", "seed=1"]
     with pytest.raises(KeyboardInterrupt):
@@ -77,13 +79,13 @@ def test_without_a_text_tower_there_is_no_zero_shot(training: Training) -> None:
     assert methods == ["linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "best"]
 
 
-def test_a_probe_that_is_trained_by_steps_has_every_seed(training: Training) -> None:
+def test_a_probe_trained_with_adamw_runs_with_every_seed(training: Training) -> None:
     words = ["method=linear_probe", "probe.solver=adamw", "seed=1,2"]
     assert reproduce([*QUICK, *words], training) == 0
     assert training.begun == [("linear_probe", 1), ("linear_probe", 2)]
 
 
-def test_words_choose_methods_and_seeds_and_go_to_every_training(training: Training) -> None:
+def test_arguments_choose_methods_and_seeds_and_apply_to_every_training(training: Training) -> None:
     words = ["method=lora,linear_probe", "seed=1,2", "trainer.batch_size=8", "data.shots=4"]
     assert reproduce([*QUICK, *words], training) == 0
     assert training.begun == [("lora", 1), ("linear_probe", 1), ("lora", 2)]
@@ -97,7 +99,7 @@ def test_words_choose_methods_and_seeds_and_go_to_every_training(training: Train
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["optimizer.lr=1e-3,1e-4"], "optimizer.lr=1e-3,1e-4: several values, which only method"),
+        (["optimizer.lr=1e-3,1e-4"], "optimizer.lr=1e-3,1e-4: only method and seed may have"),
         (["experiment=sweep/alpha"], "no sweeps here"),
         (["hydra/sweeper=optuna"], "hydra/sweeper"),
         (["run.name=mine", "seed=1,2"], "are the same run"),
@@ -105,7 +107,7 @@ def test_words_choose_methods_and_seeds_and_go_to_every_training(training: Train
         (["method=lora", "seed=1,-2"], "seed=-2"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_begun(
+def test_invalid_arguments_are_refused_before_any_training(
     words: list[str], said: str, training: Training, refusal: Refusal
 ) -> None:
     if "hydra/sweeper=optuna" in words:
@@ -115,7 +117,7 @@ def test_what_cannot_be_is_refused_before_anything_is_begun(
     assert list(Path().iterdir()) == []
 
 
-def test_one_that_fails_or_was_damaged_stops_no_other_is_named_and_alone_is_done_again(
+def test_a_failed_or_damaged_run_is_named_and_only_it_runs_again(
     training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*QUICK, "seed=1", "method=lora,mixup,vpt"]
@@ -136,7 +138,7 @@ def test_one_that_fails_or_was_damaged_stops_no_other_is_named_and_alone_is_done
     )
 
 
-def test_an_interruption_leaves_the_tables_of_what_there_is_and_it_goes_on(
+def test_an_interruption_writes_the_tables_and_the_same_command_continues(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from flowertune.commands import train
@@ -157,16 +159,16 @@ def test_an_interruption_leaves_the_tables_of_what_there_is_and_it_goes_on(
     assert finished.stat().st_mtime_ns == before
 
 
-def test_two_at_once_are_refused(training: Training, refusal: Refusal) -> None:
+def test_a_second_process_is_refused(training: Training, refusal: Refusal) -> None:
     words = [*QUICK, "method=lora", "seed=1"]
     assert reproduce(words, training) == 0
     with lock_run(folder()):
-        assert "another process is at work on it" in refusal(lambda: reproduce(words, training))
+        assert "in use by another process" in refusal(lambda: reproduce(words, training))
     assert len(training.begun) == 1
 
 
 @pytest.mark.slow
-def test_a_launcher_does_them_side_by_side(finish: Finish) -> None:
+def test_a_launcher_runs_jobs_in_parallel(finish: Finish) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs flowertune[sweep]")
     root = Path("my runs").absolute()  # the workers of an earlier test live on, in its folder
     words = ["experiment=quickstart", f"run.root={root}", "method=lora", "seed=1,2"]
@@ -175,13 +177,13 @@ def test_a_launcher_does_them_side_by_side(finish: Finish) -> None:
     assert rows()["lora"]["seeds"] == "1 2"
 
 
-def test_on_the_references_photos_its_numbers_stand_beside_ours(
+def test_the_reference_is_shown_for_the_same_dataset_and_backbone(
     training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reproduce(["run.root=my runs", "method=mixup,vpt"], training) == 0
     assert folder().name == "flowers102_mixup_vpt"
     mixup = rows()["mixup"]
-    # ours by hand: 0.9043 on 100 photos of "test", deviation 0.0001
+    # by hand: 0.9043 on 100 images of "test", std 0.0001
     assert float(mixup["test_top1_mean"]) == pytest.approx(0.9043)
     assert (mixup["val_reference"], mixup["test_reference"]) == ("0.9088", "0.9109")
     assert float(mixup["test_difference"]) == pytest.approx(-0.0066)
@@ -199,7 +201,7 @@ def test_on_the_references_photos_its_numbers_stand_beside_ours(
 
 
 @pytest.mark.parametrize("words", [["data.shots=4"], ["backbone=vit_b32_laion2b"]])
-def test_on_other_photos_or_another_backbone_they_do_not(
+def test_the_reference_is_not_shown_for_another_dataset_or_backbone(
     words: list[str], training: Training
 ) -> None:
     assert reproduce(["run.root=my runs", "method=mixup", "seed=1", *words], training) == 0

@@ -1,4 +1,4 @@
-"""Sweeps: every job ends in the table, whatever becomes of it. Nothing is trained here."""
+"""Sweeps: every job is in the table, however it ends; with stand-ins for trainings."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ WORDS = ("-m", "run.root=my runs", "method=mixup", "augmentation.alpha=0.1,0.2,0
 
 
 class Training:
-    """In place of a training: keeps the configs, and does to one alpha what it is told."""
+    """Stand-in for a training that records each alpha and raises `trouble[alpha]`."""
 
     def __init__(self, finish: Finish) -> None:
         self.finish = finish
@@ -49,7 +49,7 @@ def test_all_jobs_are_checked_before_the_first(training: Training) -> None:
 
 
 @pytest.mark.parametrize("mode", ["quiet", "json"])
-def test_with_a_program_as_reader_a_sweep_leaves_stdout_to_its_jobs(
+def test_with_json_output_a_sweep_leaves_stdout_to_its_jobs(
     mode: str, training: Training, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert compose.run([*WORDS, f"run.console={mode}"], training) == 0
@@ -58,7 +58,7 @@ def test_with_a_program_as_reader_a_sweep_leaves_stdout_to_its_jobs(
     assert ("3 of 3 runs finished" in err) == (mode == "json")
 
 
-def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
+def test_a_sweep_writes_its_tables_and_hydra_writes_nothing_elsewhere(
     training: Training,
     capsys: pytest.CaptureFixture[str],
     column: Column,
@@ -84,7 +84,7 @@ def test_a_sweep_leaves_its_table_and_hydra_nothing_elsewhere(
     assert text.index("job 3 of 3") < text.index("3 of 3 runs finished")
 
 
-def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
+def test_a_failed_job_is_named_and_only_it_runs_again(
     training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     training.trouble[0.2] = TrainingError("the loss is not finite")
@@ -103,7 +103,7 @@ def test_a_job_that_fails_is_named_the_others_go_on_and_it_alone_runs_again(
     assert column("state") == ["finished"] * 3
 
 
-def test_a_fault_of_ours_is_shown_and_stops_no_other_job(
+def test_an_internal_error_is_shown_and_stops_no_other_job(
     training: Training, capsys: pytest.CaptureFixture[str], column: Column
 ) -> None:
     training.trouble[0.1] = ValueError("a fault\nin two lines")
@@ -116,7 +116,7 @@ def test_a_fault_of_ours_is_shown_and_stops_no_other_job(
 @pytest.mark.parametrize(
     ("codes", "expected"), [((0, 0), 0), ((0, 1), 1), ((2, 2), 2), ((0, 2), 1), ((2, 1), 1)]
 )
-def test_a_sweep_is_done_failed_or_refused_as_a_whole(
+def test_the_exit_code_of_a_sweep_follows_from_its_jobs(
     codes: tuple[int, int], expected: int, finish: Finish
 ) -> None:
     left = iter(codes)
@@ -131,7 +131,7 @@ def test_a_sweep_is_done_failed_or_refused_as_a_whole(
 
 
 @pytest.mark.parametrize("interruption", [Interrupted(signal.SIGTERM), KeyboardInterrupt()])
-def test_an_interruption_ends_the_sweep_and_the_table_says_how_far_it_was(
+def test_an_interruption_ends_the_sweep_and_the_table_shows_the_state_of_each_job(
     training: Training,
     interruption: KeyboardInterrupt,
     capsys: pytest.CaptureFixture[str],
@@ -146,7 +146,7 @@ def test_an_interruption_ends_the_sweep_and_the_table_says_how_far_it_was(
     assert compose.run(WORDS, training) == 0
 
 
-def test_the_command_line_exits_with_the_signals_number(
+def test_the_exit_code_is_that_of_the_signal(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from flowertune.commands import train
@@ -159,7 +159,7 @@ def test_the_command_line_exits_with_the_signals_number(
     assert capsys.readouterr().err.endswith("flowertune train: interrupted\n")
 
 
-def test_the_same_words_are_the_same_sweep_and_others_another(
+def test_the_same_arguments_give_the_same_sweep_and_others_another(
     training: Training, column: Column
 ) -> None:
     words = ["-m", "run.root=my runs", "method=mixup", "seed=1"]
@@ -172,7 +172,7 @@ def test_the_same_words_are_the_same_sweep_and_others_another(
     assert all(path.name.startswith("mixup-") for path in folders)
 
 
-def test_a_sweep_that_got_smaller_keeps_no_old_rows(
+def test_a_smaller_sweep_keeps_no_old_rows(
     training: Training, tmp_path: Path, column: Column
 ) -> None:
     experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
@@ -196,7 +196,7 @@ def test_a_sweep_that_got_smaller_keeps_no_old_rows(
         (["experiment=[quickstart,sweep/alpha]", "augmentation.alpha=0.8"], {0.8}, {42, 43}),
     ],
 )  # fmt: skip
-def test_a_ready_sweep_needs_no_m_and_what_is_typed_wins(
+def test_a_sweep_experiment_needs_no_m_and_typed_values_win(
     words: list[str], alphas: set[float], seeds: set[int]
 ) -> None:
     configs: list[Config] = []
@@ -221,7 +221,7 @@ def test_a_ready_sweep_needs_no_m_and_what_is_typed_wins(
         (["seed=1,2", "hydra/launcher=nope"], "unknown hydra/launcher"),
     ],
 )
-def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(
+def test_an_invalid_sweep_is_refused_and_leaves_nothing(
     words: list[str], message: str, training: Training
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -229,7 +229,7 @@ def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(
     assert list(Path().iterdir()) == []
 
 
-def test_a_sweep_that_another_process_is_at_is_refused(
+def test_a_sweep_in_use_by_another_process_is_refused(
     training: Training, table: Table, sweep_folder: Callable[[], Path]
 ) -> None:
     words = ["-m", "run.root=my runs", "method=mixup", "seed=1"]
@@ -237,13 +237,13 @@ def test_a_sweep_that_another_process_is_at_is_refused(
     before = table()
     with (
         lock_run(sweep_folder()),
-        pytest.raises(UsageError, match="another process is at work on it"),
+        pytest.raises(UsageError, match="in use by another process"),
     ):
         compose.run(words, training)
     assert table() == before
 
 
-def test_an_interruption_crosses_processes_whole() -> None:
+def test_an_interruption_can_be_pickled() -> None:
     interruption = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
     assert isinstance(interruption, Interrupted)
     assert (str(interruption), interruption.exit_code) == ("interrupted by SIGTERM", 143)

@@ -1,7 +1,7 @@
 """Compare finished runs: group them, find the keys that differ, test pairs of settings.
 
-A comparison holds the settings of one backbone, one protocol and the same photos; the runs of a
-setting differ by their seed alone.
+A comparison holds settings with the same backbone, protocol and images. The runs of a setting
+differ only by seed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,13 @@ from flowertune.runs.finished import FinishedRun
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings whose numbers are comparable."""
+    """Comparable settings."""
 
     settings: Sequence[Setting]
 
     @property
     def keys(self) -> list[str]:
-        """Keys that distinguish the settings, `method` first."""
+        """Keys whose values differ between the settings, `method` first."""
         return list(self.settings[0].values)
 
     @property
@@ -51,7 +51,7 @@ class Comparison:
         return without_repeats(table_rows(self.settings, split))
 
     def best_first(self) -> "Comparison":
-        """Sort the settings by mean top-1 on val, if there is one."""
+        """Sort the settings by mean top-1 on val, if it was measured."""
         return Comparison(best_first(self.settings))
 
     @cached_property
@@ -68,7 +68,7 @@ class Comparison:
             tests = {}
             for run, other in product(first.seed_runs, second.seed_runs):
                 seeds = {each.results["seed"] for each in (run, other) if each.depends_on_seed}
-                if len(seeds) > 1:  # a run without seed pairs with every run
+                if len(seeds) > 1:  # runs that do not depend on the seed pair with every run
                     continue
                 ours, theirs = correct[run.path], correct[other.path]
                 if ours.keys() != theirs.keys():
@@ -82,7 +82,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two settings on the same images: McNemar's test for each common seed."""
+    """McNemar's test of two settings on the same images, for each common seed."""
 
     first: Setting
     second: Setting
@@ -90,7 +90,7 @@ class PairComparison:
 
     @property
     def difference(self) -> float:
-        """Mean accuracy of the second minus that of the first over the common seeds."""
+        """Mean accuracy of the second minus the first over the common seeds."""
         return mean(test.difference.value for test in self.tests.values())
 
 
@@ -116,7 +116,7 @@ def _settings(runs: Sequence[FinishedRun]) -> list[Setting]:
 
 
 def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """Keys whose values differ between runs, except the seed and neutral keys."""
+    """Keys whose values differ between runs, except the seed and keys without effect."""
     ignored = ("seed", *RESULT_NEUTRAL_KEYS)
     return [
         key

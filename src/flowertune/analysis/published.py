@@ -1,7 +1,7 @@
 """Reference results: notebooks with ViT-B/32 openai on Flowers-102, seed 42.
 
-They state alpha, margin, weight, number of prompts, their learning rate and the seed; not LoRA's
-rank, the head, batch size, epochs or patience, which are ours.
+They state alpha, margin, weight, number of prompts, the prompts' learning rate and the seed. They
+do not state LoRA's rank, the head, batch size, epochs and patience; these are flowertune's own.
 """
 
 from collections.abc import Mapping

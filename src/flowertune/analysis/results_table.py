@@ -1,8 +1,4 @@
-"""Rows of a results table: for each split the baselines first, then the method.
-
-All that shows results takes its rows from here and its columns from METRICS: console, pages,
-comparison, sweep, model card, trackers, reproduction.
-"""
+"""Rows of every table of results: first the baselines, then the methods. Columns: METRICS."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,11 +11,7 @@ from flowertune.analysis.statistics import Estimate, estimate
 
 @dataclass(frozen=True)
 class Row:
-    """Row of a table of one split: a setting, or a baseline of its runs.
-
-    `model`: by its name in the config. `metrics`: one mapping per seed. `setting`: None for a
-    baseline.
-    """
+    """Row of a split's table. `metrics`: one mapping per seed; `setting`: None for a baseline."""
 
     name: str
     model: str
@@ -28,7 +20,7 @@ class Row:
     setting: Setting | None
 
     def estimate(self, metric: str) -> Estimate:
-        """Estimate one of METRICS, or another accuracy."""
+        """Estimate a metric over the seeds."""
         return estimate(self.metrics, metric)
 
 
@@ -38,17 +30,14 @@ def result_rows(results: Mapping[str, Any], split: str) -> list[Row]:
 
 
 def table_rows(settings: Sequence[Setting], split: str) -> list[Row]:
-    """Rows of settings that are comparable.
-
-    Where not all have the same baseline, as its own settings or the device differ, each is named.
-    """
+    """Rows of comparable settings. Baselines that differ between settings each get a row."""
     rows = []
     for key, name in BASELINE_NAMES.items():
         pairs = [(each, each.results[0]["baselines"].get(key)) for each in settings]
         distinct = {json.dumps(each): (first, each) for first, each in reversed(pairs) if each}
         for setting, baseline in reversed(distinct.values()):
             if split in baseline["splits"]:
-                title = name if len(distinct) == 1 else f"{name} beside {setting.label}"
+                title = name if len(distinct) == 1 else f"{name} for {setting.label}"
                 metrics, n_parameters = baseline["splits"][split], baseline["trainable_parameters"]
                 rows.append(Row(title, key, [metrics], n_parameters, None))
     for setting in settings:
@@ -59,6 +48,6 @@ def table_rows(settings: Sequence[Setting], split: str) -> list[Row]:
 
 
 def without_repeats(rows: Sequence[Row]) -> list[Row]:
-    """Leave out a baseline that is itself one of the settings."""
+    """Leave out baselines that are also among the settings."""
     models = {row.model for row in rows if row.setting is not None}
     return [row for row in rows if row.setting is not None or row.model not in models]

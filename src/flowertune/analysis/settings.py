@@ -1,7 +1,4 @@
-"""Aggregate finished runs over their seeds, and tabulate the jobs of a sweep.
-
-Accuracies are fractions in [0, 1].
-"""
+"""Aggregate finished runs over seeds, and tabulate the jobs of a sweep. Accuracies in [0, 1]."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -18,8 +15,8 @@ from flowertune.metrics import EVALUATED_SPLITS, reported_split
 from flowertune.runs.directory import Run
 from flowertune.runs.finished import FinishedRun
 
-TOP1 = "top1"  # has an interval, for one run as well
-METRICS = {TOP1: "top-1", "mean_per_class": "mean per class"}  # the columns of every table
+TOP1 = "top1"  # has an interval even for one run
+METRICS = {TOP1: "top-1", "mean_per_class": "mean per class"}  # columns of every table
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
 _FACTS = [
     "trainable_parameters", "best_epoch", "epochs_run", "seconds", "backbone", "tag", "protocol",
@@ -27,7 +24,7 @@ _FACTS = [
 
 T = TypeVar("T")
 
-# facts that must be equal for two results to be comparable
+# facts that comparable results share
 comparability_key = itemgetter("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
 
 
@@ -44,7 +41,7 @@ class Job:
     why: str | None = None
 
     def results(self) -> dict[str, Any] | None:
-        """Read results.json of its run; None unless it is finished."""
+        """Read results.json of its run; None unless finished."""
         return Run(Path(self.run)).results() if self.state == "finished" else None
 
 
@@ -52,8 +49,8 @@ class Job:
 class Setting:
     """Results that differ only by seed, on the same backbone and images.
 
-    `values`: key -> value, as text. `n_jobs`: with those that are not finished. `runs`: those of
-    the results, sorted by seed; none in a sweep, whose tables need no config.
+    `values`: key -> value, as text. `n_jobs`: number of jobs, finished or not. `runs`: the runs of
+    the results, sorted by seed; empty in a sweep, whose tables need no config.
     """
 
     values: dict[str, str]
@@ -67,13 +64,13 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """Method, and the values that distinguish the setting within its group."""
+        """Method, and the values in which the setting differs from others of its group."""
         others = [f"{key}={value}" for key, value in self.values.items() if key != "method"]
         return " ".join([self.method, *others])
 
     @property
     def seed_runs(self) -> tuple[FinishedRun, ...]:
-        """Its runs; a single one if the seed does not matter."""
+        """Its runs; only the first if the seed has no effect."""
         return tuple(run for run in self.runs if run is self.runs[0] or run.depends_on_seed)
 
     @property
@@ -84,7 +81,7 @@ class Setting:
 
     @property
     def splits(self) -> list[str]:
-        """Evaluated splits, without train."""
+        """Measured splits, without train."""
         return [split for split in EVALUATED_SPLITS if split in self.results[0]["splits"]]
 
     @property
@@ -107,7 +104,7 @@ class Setting:
 
     @property
     def is_below_probe(self) -> bool:
-        """Whether its mean is below its linear probe's, on test if there is one."""
+        """Whether its mean top-1 is below its linear probe's on the reported split."""
         if not any(model_config(each["model"]).trains_backbone for each in self.results):
             return False
         probe = self.metrics(self.reported_split, "linear_probe")
@@ -115,23 +112,20 @@ class Setting:
         return bool(probe) and top1 < estimate(probe, "top1").mean
 
     def metrics(self, split: str, baseline: str | None = None) -> list[Mapping[str, Any]]:
-        """Metrics of a split, one mapping per seed; none unless every run was measured on it.
-
-        `baseline`: in place of the runs' own, those of their baseline.
-        """
+        """Metrics of the runs or their `baseline`, one mapping per seed; [] if one is missing."""
         results = [run.results for run in self.seed_runs] or self.results
         metrics = [split_metrics(each, split, baseline) for each in results]
         return [each for each in metrics if each is not None] if None not in metrics else []
 
     def estimate(self, split: str, metric: str) -> Estimate:
-        """Estimate a metric of a split that its runs have."""
+        """Estimate a metric of a measured split."""
         return estimate(self.metrics(split), metric)
 
 
 def split_metrics(
     results: Mapping[str, Any], split: str, baseline: str | None = None
 ) -> Mapping[str, Any] | None:
-    """Metrics of a split in results.json, or those of its baseline; None if not measured."""
+    """Metrics of a split, or of its baseline, in results.json; None if not measured."""
     model = results if baseline is None else results["baselines"].get(baseline)
     return None if model is None else model["splits"].get(split)
 
@@ -142,7 +136,7 @@ def protocol_text(results: Mapping[str, Any]) -> str:
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    """Group items with an equal key, in the order given."""
+    """Group items with equal keys, keeping their order."""
     groups: dict[Hashable, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -150,14 +144,14 @@ def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 
 
 def best_first(settings: Sequence[Setting]) -> list[Setting]:
-    """Sort by mean top-1 on val. Without a val split nothing may select: keep the order."""
+    """Sort by mean top-1 on val; keep the order without val, as test must not select."""
     if "val" not in settings[0].splits:
         return list(settings)
     return sorted(settings, key=lambda setting: -setting.estimate("val", "top1").mean)
 
 
 def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
-    """Group the finished jobs by backbone and protocol, then by setting, the best first."""
+    """Group the finished jobs by backbone and protocol, then by setting, best first."""
     planned = [(_values(job, swept), job.results()) for job in jobs]
     finished = [(values, results) for values, results in planned if results is not None]
     groups = []
@@ -172,10 +166,7 @@ def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setti
 
 
 def seconds_left(jobs: Sequence[Job]) -> float:
-    """Estimate the seconds of training and validation left; 0 if unknown.
-
-    By what the method's finished runs took, or where it has none, all trainings.
-    """
+    """Estimate the seconds left from runs of the same method, else from all runs; 0 if unknown."""
     trained: defaultdict[str, list[float]] = defaultdict(list)
     for results in filter(None, (job.results() for job in jobs)):
         if results["epochs_run"]:
@@ -225,7 +216,7 @@ def setting_rows(
 
 
 def _measures() -> dict[str, tuple[str | None, str, str]]:
-    """Baseline or None, split and metric of each accuracy in the CSVs, by its name there."""
+    """Column of the CSVs -> baseline or None, split, metric."""
     measures = product((None, *sorted(BASELINE_NAMES)), EVALUATED_SPLITS, METRICS)
     return {"_".join(filter(None, measure)): measure for measure in measures}
 

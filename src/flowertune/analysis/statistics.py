@@ -1,7 +1,4 @@
-"""Estimate uncertainty: over seeds, of paired models, and against a published number.
-
-Accuracies are fractions in [0, 1]; intervals are of 95 %.
-"""
+"""95 % intervals of accuracies in [0, 1]: over seeds, of paired models, against published ones."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +12,11 @@ _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Estimate:
-    """An accuracy over seeds. `std` (n - 1 in the denominator) is None for a single one.
+    """Accuracy over seeds. `std` (n - 1 in the denominator) is None for a single seed.
 
-    The interval of several seeds is Student's t of the mean, clipped to [0, 1]: their spread alone,
-    as they share the photos and so the sampling error. Of a single one it is Wilson's where its
-    results have one, as they have for top-1, else None.
+    The interval is Student's t of the mean, clipped to [0, 1]: the spread over seeds alone, as all
+    seeds share the images and so the sampling error. For a single seed it is Wilson's interval,
+    which only top-1 has, else None.
     """
 
     mean: float
@@ -29,7 +26,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two numbers with its interval, which may exceed 1."""
+    """Difference of two accuracies with its interval, which may exceed 1."""
 
     value: float
     low: float
@@ -37,15 +34,15 @@ class Difference:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the interval contains 0, so that chance alone explains the difference."""
+        """Whether the interval contains 0: chance alone can explain the difference."""
         return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """McNemar's test of two models on the same images.
+    """McNemar's exact test of two models on the same images; `difference`: second minus first.
 
-    `difference` is the second's accuracy minus the first's; `p` is that of McNemar's exact test.
+    `only_first`, `only_second`: numbers of images that only this model classifies correctly.
     """
 
     only_first: int
@@ -55,7 +52,7 @@ class PairedTest:
 
 
 def estimate(metrics: Sequence[Mapping[str, Any]], name: str) -> Estimate:
-    """Estimate the metric `name` from the metrics of a split, one mapping per seed."""
+    """Estimate the metric `name`; `metrics` has one mapping per seed."""
     values = [each[name] for each in metrics]
     if len(values) > 1:
         center, half = mean(values), t_half_width(values)
@@ -65,7 +62,7 @@ def estimate(metrics: Sequence[Mapping[str, Any]], name: str) -> Estimate:
 
 
 def t_half_width(values: Sequence[float]) -> float:
-    """Half-width of Student's t interval of the mean of two or more runs: 3 runs, t = 4.30."""
+    """Half-width of Student's t interval of the mean of two or more runs (3 runs: t = 4.30)."""
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     t = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
@@ -73,11 +70,11 @@ def t_half_width(values: Sequence[float]) -> float:
 
 
 def difference_from_published(values: Sequence[float], n: int, published: float) -> Difference:
-    """Mean accuracy of our runs minus a published accuracy of one run on n images.
+    """Mean accuracy of our runs minus the published accuracy of one run on n images.
 
-    Its half is the root of two squares: of the t interval of our mean over seeds, and of the
-    published number's own sampling error. One run of ours has, in place of the first, its own
-    sampling error. That the published number would be another with another seed is in neither.
+    The squared half-width is the sum of two squares: the t interval of our mean (for a single run,
+    its sampling error) and the sampling error of the published number. The spread of the published
+    number over seeds is unknown and not included.
     """
     center = mean(values)
     our_half = t_half_width(values) if len(values) > 1 else sampling_error(center, n)
@@ -91,11 +88,12 @@ def sampling_error(accuracy: float, n: int) -> float:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
-    """Compare which images two models classify correctly, in the same order.
+    """Compare which images two models classify correctly, given in the same order.
 
-    The p value is exact and two-sided: of the photos that one alone has right, either has each
-    with probability 1/2 (McNemar 1947, https://doi.org/10.1007/BF02295996). The interval of the
-    difference is Bonett and Price's (2012, https://doi.org/10.3102/1076998611411915).
+    The p value is exact and two-sided: under the null hypothesis, an image that only one model
+    classifies correctly is equally likely to be either's (McNemar 1947,
+    https://doi.org/10.1007/BF02295996). The interval of the difference is Bonett and Price's (2012,
+    https://doi.org/10.3102/1076998611411915).
     """
     from scipy.special import bdtr
 

@@ -1,7 +1,4 @@
-"""Read and write a run directory: its layout and atomic writes.
-
-It is the only thing that passes from training to everything else (see README, "What a run leaves").
-"""
+"""Read and write run directories, the only link from training to the other commands."""
 
 import csv
 import io
@@ -19,15 +16,15 @@ from flowertune.config import saved
 from flowertune.errors import UsageError
 
 Metrics = dict[str, Any]  # one line of metrics.jsonl or timings.jsonl
-FORMAT = 1  # of a run directory; to be raised when an older flowertune could misread one
-REPORT_DATA = "report"  # in a run: what its page shows of the photos
-CHECKPOINTS_KEPT = 2  # should the newer be damaged, there is one before it
-LOCKS = ".locks"  # beside the runs, and no run's name: what runs and sweeps are held and made in
-_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # as files.py names what it is writing
+FORMAT = 1  # of run directories; raise it if an older flowertune could misread new ones
+REPORT_DATA = "report"  # folder in a run with the images of its report
+CHECKPOINTS_KEPT = 2  # the second is for when the newest is damaged
+LOCKS = ".locks"  # folder beside the runs for locks and half-made runs; never a run's name
+_HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")  # temporary names of files.py
 
 
 class RunImage(NamedTuple):
-    """Row of photos.csv. `path` is relative to the image root, `label` is the class name."""
+    """Row of photos.csv. `path` is relative to the image root; `label` is the class name."""
 
     split: str
     path: str
@@ -40,7 +37,7 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = []
     for row in (header, *rows):
         line = io.StringIO()
-        # with "\n" alone, older Pythons do not quote a name that holds "\r", and cannot read it
+        # with "\n" alone, older Pythons do not quote a name with "\r" and cannot read it back
         csv.writer(line, lineterminator="\r\n").writerow(row)
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
     return "".join(lines)
@@ -54,11 +51,11 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """Weights of the best epoch on val, or of the last epoch without val."""
+        """Weights of the best epoch on val; of the last epoch without val."""
         return self.path / "checkpoints" / "best" / "model.safetensors"
 
     def checkpoint(self, epochs: int, step: int) -> Path:
-        """Folder of the checkpoint after `epochs` whole epochs and `step` steps."""
+        """Folder of the checkpoint after `epochs` whole epochs and `step` steps in total."""
         return self._last / f"epoch-{epochs:05}-step-{step:09}"
 
     def checkpoints(self) -> list[Path]:
@@ -72,24 +69,24 @@ class Run:
 
     @property
     def failed_batch_dir(self) -> Path:
-        """Folder of the batch that gave a non-finite loss or gradient."""
+        """Folder of the batch with a non-finite loss or gradient."""
         return self.path / "failed_batch"
 
     @property
     def adapter(self) -> Path:
-        """Folder needed for inference: adapter, head, labels, preprocessing."""
+        """Folder for inference: adapter, head, labels and preprocessing."""
         return self.path / "adapter"
 
     @property
     def log(self) -> Path:
-        """Log file of warnings and the traceback of a failure."""
+        """Log of warnings, and of the traceback of a failure."""
         return self.path / "run.log"
 
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Create the directory atomically. Raises UsageError where it cannot be made."""
+        """Create the directory atomically. Raises UsageError if it cannot be created."""
         temporary = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
         try:
-            if temporary.path.exists():  # of a process that was killed just below
+            if temporary.path.exists():  # by a process killed in the lines below
                 shutil.rmtree(temporary.path)
             temporary.path.parent.mkdir(parents=True, exist_ok=True)
             with files.new_folder(self.path, temporary.path):
@@ -102,7 +99,7 @@ class Run:
             raise UsageError(not_writable_message(self.path, error)) from error
 
     def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
-        """Find the newest intact checkpoint, and why each newer one is corrupt."""
+        """Find the newest intact checkpoint; also map each newer, corrupt one to its problem."""
         problems: dict[Path, str] = {}
         for path in self.checkpoints():
             problem = files.find_corruption(path)
@@ -112,10 +109,9 @@ class Run:
         return None, problems
 
     def mark_resumed(self, changes: Mapping[str, Any], damaged_checkpoints: Iterable[Path]) -> None:
-        """Set the directory of an unfinished run back to running.
+        """Set an unfinished run back to running, and delete damaged checkpoints and partial files.
 
-        `changes`: what is another than it was; environment.json gets it under "resumed". The
-        damaged checkpoints go.
+        `changes`: facts that changed since it started; added to "resumed" in environment.json.
         """
         previous = self.environment()
         with self.reading("environment.json"):
@@ -125,7 +121,7 @@ class Run:
             shutil.rmtree(path)
         for folder in (self.best.parent, self.adapter):
             folder.mkdir(parents=True, exist_ok=True)
-        for partial in list(self.path.rglob(".*")):  # half a file of a process that was killed
+        for partial in list(self.path.rglob(".*")):  # of a killed process
             if _HALF_WRITTEN.fullmatch(partial.name) and not partial.is_symlink():
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         shutil.rmtree(self.failed_batch_dir, ignore_errors=True)
@@ -133,17 +129,14 @@ class Run:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
-        """Yield the path of a file of the run, for the body to read and check.
-
-        Raises UsageError where the file is missing or damaged.
-        """
+        """Yield the path of a file; if the body fails to read it, raise UsageError ("damaged")."""
         try:
             yield self.path / name
         except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
             raise UsageError(damaged_message(self.path, name)) from error
 
     def status(self) -> tuple[str, str | None]:
-        """Read (state, why) from status.json; ("unknown", None) without a valid file."""
+        """Read (state, why) from status.json; ("unknown", None) if it is missing or damaged."""
         with suppress(UsageError):
             status = self._read_json("status.json")
             state, why = status.get("state"), status.get("why")
@@ -156,7 +149,7 @@ class Run:
         files.write_json(self.path / "status.json", {"state": state, "why": why, **extra})
 
     def write_lines(self, name: str, lines: Iterable[Metrics]) -> None:
-        """Write a whole .jsonl file, so that readers never see half a line."""
+        """Write a whole .jsonl file; readers never see half a line."""
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         files.write_text(self.path / name, text)
 
@@ -165,14 +158,14 @@ class Run:
         files.write_text(self.path / name, to_csv(header, rows))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """Write results.json and mark the run finished; it can no longer be resumed."""
+        """Write results.json, mark the run finished and delete its checkpoints."""
         path = self.path / "results.json"
         files.write_json(path, results)
         self.write_status("finished", results_sha256=files.sha256_of(path))
         self.remove_checkpoints()
 
     def remove_checkpoints(self) -> None:
-        """Delete the checkpoints, which a finished run does not need."""
+        """Delete all checkpoints."""
         shutil.rmtree(self._last, ignore_errors=True)
 
     def environment(self) -> dict[str, Any]:
@@ -180,30 +173,28 @@ class Run:
         return self._read_json("environment.json")
 
     def check_version(self, otherwise: str = "") -> None:
-        """Raise UsageError if a newer flowertune wrote the run.
-
-        `otherwise`: what else a person may do than use that one, as the sentence goes on.
-        """
+        """Raise UsageError if a newer flowertune wrote the run; `otherwise` extends the remedy."""
         environment = self.environment()
         with self.reading("environment.json"):
-            is_newer = environment.get("format", 0) > FORMAT  # the first ones had none
+            is_newer = environment.get("format", 0) > FORMAT  # absent in the first format
         if is_newer:
             raise UsageError(
-                f"{self.path}: was made by flowertune {environment.get('flowertune')}, which is "
-                f"newer than this one; use that{otherwise}"
+                f"{self.path}: was written by flowertune {environment.get('flowertune')}, which is "
+                f"newer than this version; use that version{otherwise}"
             )
 
     def results(self) -> dict[str, Any]:
         """Read results.json of a finished run. Raises UsageError if it is missing or damaged."""
         values, status = self._read_json("results.json"), self._read_json("status.json")
         with self.reading("results.json") as path:
-            if status.get("results_sha256") not in (None, files.sha256_of(path)):  # earlier: none
-                raise ValueError("other results than the run wrote")
+            recorded = status.get("results_sha256")  # None in early runs
+            if recorded not in (None, files.sha256_of(path)):
+                raise ValueError("changed since the run finished")
         return values
 
     def _read_json(self, name: str) -> dict[str, Any]:
         with self.reading(name) as path:
-            # int refuses what JSON does not have: infinities, and what is no number
+            # int raises ValueError for NaN and Infinity, which are not JSON
             values = json.loads(path.read_text(encoding="utf-8"), parse_constant=int)
             if not isinstance(values, dict):
                 raise ValueError("not an object")
@@ -211,7 +202,7 @@ class Run:
 
 
 def damaged_message(path: Path, name: str) -> str:
-    """Error message for a run with a missing or damaged file."""
+    """Message for a run with a missing or damaged file."""
     return (
         f"{path}: {name} is missing or damaged; remove the run and train it again"
         " (run.resume=restart does both)"
@@ -219,5 +210,5 @@ def damaged_message(path: Path, name: str) -> str:
 
 
 def not_writable_message(path: Path, error: OSError) -> str:
-    """Error message for a directory that cannot be created."""
-    return f"{path}: the directory cannot be made ({error.strerror})"
+    """Message for a directory that cannot be created."""
+    return f"{path}: cannot be created ({error.strerror})"

@@ -1,4 +1,4 @@
-"""Open a finished run: the one door to what it left."""
+"""Open a finished run and read its files."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from flowertune.errors import UsageError, printable
 from flowertune.metrics import reported_split
 from flowertune.runs.directory import REPORT_DATA, Metrics, Run, RunImage, damaged_message
 
-_LINE_KEYS = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
+_LINE_KEYS = {  # split -> keys of its lines in metrics.jsonl; train also has the terms of the loss
     "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},
     "val": {"epoch", "loss", "top1", "top5", "mean_per_class"},
 }
@@ -30,9 +30,9 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True)
 class Prediction:
-    """Image with its label and its likeliest classes with probabilities, likeliest first.
+    """Image with its label and its most likely classes and their probabilities, best first.
 
-    `path` is as the file has it; classes are named as they are shown, without control characters.
+    `path` is as in the file; control characters in class names are escaped for display.
     """
 
     path: str
@@ -51,11 +51,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Images and embeddings that a run keeps for its report.
+    """Images and embeddings saved with a run for its report.
 
-    images: the content of photos.json. rows: (M,) into the reported split's predictions. after,
-    before: unit-length float32 embeddings (M, E) by the trained and by the frozen backbone;
-    `before` is None if unchanged or unknown.
+    images: content of photos.json. rows: (M,) indices into the predictions of the reported split.
+    after, before: unit-length float32 embeddings (M, E) of the trained and the frozen backbone;
+    `before` is None if they are the same or unknown.
     """
 
     images: dict[str, Any]
@@ -66,10 +66,7 @@ class ReportData:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, whose files are each read when they are first asked for.
-
-    values: its config by dotted key. What is missing or damaged raises UsageError.
-    """
+    """Finished run; `values` is its config by dotted key. Damaged files raise UsageError."""
 
     run: Run
     values: dict[str, Any]
@@ -80,34 +77,31 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """Name of the run, even if its directory was given as "."."""
+        """Name of the directory, even if it was given as "."."""
         return self.path.absolute().name
 
     @property
     def adapter(self) -> Path:
-        """Folder of the adapter, the head, the labels and the preprocessing."""
+        """Folder of adapter, head, labels and preprocessing."""
         return self.run.adapter
 
     @cached_property
     def config(self) -> Config:
-        """Config of the run, checked."""
+        """Checked config."""
         with self.run.reading("config.yaml") as path:
             return saved.read_config(path)
 
     @property
     def config_text(self) -> str:
-        """Content of config.yaml."""
         with self.run.reading("config.yaml") as path:
             return path.read_text(encoding="utf-8")
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Content of environment.json."""
         return self.run.environment()
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """Content of results.json."""
         return self.run.results()
 
     @property
@@ -117,12 +111,12 @@ class FinishedRun:
 
     @property
     def reported_split(self) -> str:
-        """Split whose images are reported one by one."""
+        """Split whose images the report shows: test, else val."""
         return reported_split(self.results["splits"])
 
     @cached_property
     def images(self) -> dict[str, list[RunImage]]:
-        """Images of each split, in the order of photos.csv; of "train" there are some."""
+        """Images of each split, in the order of photos.csv; "train" is never empty."""
         images: dict[str, list[RunImage]] = {}
         for image in self._table("photos.csv", lambda row: RunImage(*row)):
             images.setdefault(image.split, []).append(image)
@@ -131,7 +125,7 @@ class FinishedRun:
         return images
 
     def predictions(self, split: str) -> tuple[Prediction, ...]:
-        """Read the predictions of a split, in the order of its images, which were measured."""
+        """Read the predictions of a measured split, in the order of its images."""
         name, n_images = f"predictions-{split}.csv", self.results["splits"][split]["n"]
         predictions = tuple(self._table(name, _prediction))
         if not len(predictions) == len({each.path for each in predictions}) == n_images:
@@ -140,12 +134,12 @@ class FinishedRun:
 
     @cached_property
     def steps(self) -> list[Metrics]:
-        """Lines of metrics.jsonl of the training's steps; none of a run without epochs."""
+        """Lines of metrics.jsonl for training steps; empty for a run without epochs."""
         return [line for line in self._lines if line["split"] == "train"]
 
     @cached_property
     def validations(self) -> list[Metrics]:
-        """Lines of metrics.jsonl of the validations."""
+        """Lines of metrics.jsonl for validations."""
         return [line for line in self._lines if line["split"] == "val"]
 
     @cached_property
@@ -154,7 +148,7 @@ class FinishedRun:
         with self.run.reading("metrics.jsonl") as path:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             if bool(lines) != is_trained or not all(map(_is_whole, lines)):
-                raise ValueError("not the lines of this training")
+                raise ValueError("incomplete or unexpected lines")
         return lines
 
     def _table(self, name: str, parse: Callable[[list[str]], _Row]) -> list[_Row]:
@@ -164,16 +158,16 @@ class FinishedRun:
 
     @cached_property
     def report_data(self) -> ReportData | str:
-        """What the run keeps of its images; where it is not whole, why."""
+        """Images and embeddings for the report, or the reason why there are none."""
         folder = self.path / REPORT_DATA
         if not folder.exists():
-            return f"{folder}: the run has kept no photos for its report"
+            return f"{folder}: the run saved no images for its report"
         try:
-            problem = files.find_corruption(folder)  # what is as it was written is right
+            problem = files.find_corruption(folder)
         except OSError as error:
             problem = f"cannot be read ({error.strerror})"
         if problem is not None:
-            return f"{folder}: {problem}; the report is without photos and embeddings"
+            return f"{folder}: {problem}; the report omits images and embeddings"
         tensors = load_file(folder / "embeddings.safetensors")
         frozen = tensors.get("before")
         return ReportData(
@@ -194,30 +188,27 @@ def _prediction(row: Sequence[str]) -> Prediction:
 
 
 def _is_whole(line: Any) -> bool:
-    keys = _LINE_KEYS[line["split"]]  # raises for what is no line at all, which is damage too
+    keys = _LINE_KEYS[line["split"]]  # raises if it is not a line of metrics
     numbers = (value for key, value in line.items() if key != "split")
     return line.keys() >= keys and all(isinstance(value, int | float) for value in numbers)
 
 
 def seed_matters(model: str, solver: str) -> bool:
-    """Whether the seed changes the result; not for zero-shot or a probe without draws."""
+    """Whether the seed affects the result: not for zero-shot or a deterministic probe."""
     config = model_config(model)
     return config.trains_backbone or (config.is_probe and solver not in SEEDLESS_SOLVERS)
 
 
 def read_finished_run(path: Path) -> FinishedRun:
-    """Open the run at `path`.
-
-    Raises UsageError where it is not finished, a newer flowertune made it, or its config is
-    damaged.
-    """
+    """Open a finished run. Raises UsageError if unfinished, damaged or of a newer flowertune."""
     run = Run(path)
     _refuse_near_miss(path)
     state, _ = run.status()
     if state != "finished":
-        hint = "" if path.is_dir() else "; there is no such directory"
-        detail = hint if state == "unknown" else f": {state}"
-        raise UsageError(f"{path}: is no finished run{detail}")
+        if not path.is_dir():
+            raise UsageError(f"{path}: no such directory")
+        detail = "" if state == "unknown" else f" ({state})"
+        raise UsageError(f"{path}: is not a finished run{detail}")
     run.check_version()
     with run.reading("config.yaml") as file:
         return FinishedRun(run, saved.read_flat(file))

@@ -1,4 +1,4 @@
-"""Record how a run ends: its status, the reason, and a log with the traceback."""
+"""Record how a run ends: status, reason, and a log with the traceback."""
 
 import logging
 import signal
@@ -15,15 +15,15 @@ from flowertune.signals import on_signals
 
 log = logging.getLogger(__name__)
 
-UNREAD = "nobody reads its output any more"
+UNREAD = "its output was closed"
 
 
 @contextmanager
 def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
     """Keep status.json up to date while the body runs; use inside `log_to_file`.
 
-    `out_of_memory` is what a person reads when the device has no more. Anything else that is not
-    meant for people becomes a TrainingError that names the log; the traceback is there.
+    `out_of_memory` is the message if the device runs out of memory. Other exceptions that are not
+    FlowertuneErrors become a TrainingError that names the log with the traceback.
     """
     try:
         yield
@@ -40,12 +40,12 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
             message, hint = out_of_memory, ""
         elif isinstance(error, OSError) and error.errno in NO_ROOM:
             where = f"{error.filename}: " if error.filename else ""
-            message = f"{where}{error.strerror}; make room, and the same command goes on"
+            message = f"{where}{error.strerror}; free some space and run the same command again"
             hint = ""
         log.debug("%s\n%s", message, traceback.format_exc())
         _write_status(run, "failed", message)
         raise TrainingError(message + hint) from error
-    except BaseException as error:  # SystemExit, say, as rich makes of a BrokenPipeError
+    except BaseException as error:  # such as the SystemExit that rich makes of a BrokenPipeError
         is_unread = isinstance(error.__context__, BrokenPipeError)
         state, why = ("interrupted", UNREAD) if is_unread else ("failed", with_type(error))
         _write_status(run, state, why)
@@ -61,18 +61,18 @@ def _write_status(run: Run, state: str, why: str) -> None:
 
 
 class _LogFileHandler(logging.FileHandler):
-    """File handler that reports write errors on one line instead of raising them."""
+    """File handler that prints write errors on one line."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 
     def close(self) -> None:
-        with suppress(OSError):  # the rest that did not fit, which was said by then
+        with suppress(OSError):  # the rest did not fit; already reported
             super().close()
 
 
 class _ScreenHandler(logging.StreamHandler):
-    """Stream handler that follows changes of sys.stderr, such as a live view's."""
+    """Stream handler that writes to the current sys.stderr, which a live display replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.setStream(sys.stderr)
@@ -81,7 +81,7 @@ class _ScreenHandler(logging.StreamHandler):
 
 @contextmanager
 def log_to_file(run: Run) -> Iterator[None]:
-    """Log our messages and Python's warnings to run.log; show only our warnings on screen."""
+    """Log to run.log, with the warnings of libraries; print only flowertune's own warnings."""
     file = _LogFileHandler(run.log, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     screen = _ScreenHandler()
@@ -89,7 +89,7 @@ def log_to_file(run: Run) -> Iterator[None]:
     screen.addFilter(logging.Filter("flowertune"))
     logger, root = logging.getLogger("flowertune"), logging.getLogger()
     logger.setLevel(logging.DEBUG)
-    # Hydra's job_logging=disabled hides warnings, and disables the loggers that a job finds.
+    # Hydra's job_logging=disabled hides warnings and disables existing loggers
     level = root.level
     root.setLevel(logging.WARNING)
     for other in root.manager.loggerDict.values():

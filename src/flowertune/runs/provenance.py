@@ -1,6 +1,6 @@
-"""Record what a run rests on, and compare that with what is there now.
+"""Check that the config, images, backbone and environment of a run are unchanged.
 
-The facts are in environment.json, the settings in config.yaml, the images' hashes in photos.csv.
+They are recorded in config.yaml, photos.csv (hashes) and environment.json.
 """
 
 import json
@@ -20,13 +20,13 @@ from flowertune.errors import UsageError, printable
 from flowertune.runs.directory import FORMAT, Run
 from flowertune.runs.finished import FinishedRun
 
-if TYPE_CHECKING:  # they take torch along, which a comparison of finished runs does not need
+if TYPE_CHECKING:  # they import torch, which comparing finished runs does not need
     from flowertune.data.cache.dataset import CachedDataset
     from flowertune.models.backbone import Backbone
     from flowertune.runtime.device import Compute
 
 BACKBONE = ("backbone", "tag", "weights_sha256", "activation", "preprocessing")
-TASK = (*BACKBONE, "data_fingerprint")  # with another one there is nothing to resume
+TASK = (*BACKBONE, "data_fingerprint")  # if one changed, a run cannot be resumed
 MACHINE = ("flowertune", "git_commit", "python", "packages", "device", "precision", "cpu_threads")
 PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "peft", "torchmetrics", "numpy", "pillow",
@@ -56,7 +56,7 @@ def describe(compute: "Compute", backbone: "Backbone", cached: "CachedDataset") 
 
 
 def _git_commit() -> str | None:
-    """Git commit of the checkout that contains this code; None for an installed package."""
+    """Git commit of the checkout with this code; None for an installed package."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
@@ -71,14 +71,14 @@ def _git_commit() -> str | None:
 def changed_facts(
     recorded: Mapping[_Name, Any], current: Mapping[_Name, Any], names: Iterable[_Name]
 ) -> list[_Name]:
-    """Which of the facts differ between a run's record and now."""
-    # a record came through JSON, whose lists may be tuples here
+    """Names of the facts that differ between a run's record and now."""
+    # like the record, which went through JSON: tuples became lists
     now = {name: json.loads(json.dumps(current.get(name))) for name in names}
     return [name for name, value in now.items() if recorded.get(name) != value]
 
 
 def check_config(run: Run, config: Mapping[str, Any]) -> None:
-    """Raise UsageError if the run had another config than this one, given as plain values."""
+    """Raise UsageError if the run had a config other than this one, given as plain values."""
     with run.reading("config.yaml") as path:
         recorded = saved.read_flat(path)
     current = dict(saved.flatten(config))
@@ -86,7 +86,7 @@ def check_config(run: Run, config: Mapping[str, Any]) -> None:
     relevant = [name for name in names if not name.startswith(RESULT_NEUTRAL_KEYS)]
     if changed := changed_facts(recorded, current, relevant):
         raise UsageError(
-            f"{run.path}: is a run with another config ({', '.join(changed)}); "
+            f"{run.path}: already exists with another config ({', '.join(changed)}); "
             "choose another run.name, or run.resume=restart to replace it"
         )
 
@@ -103,7 +103,7 @@ def check_backbone(run: FinishedRun, backbone: "Backbone") -> None:
 def check_images(run: FinishedRun, dataset: ImageDataset, progress: Progress) -> None:
     """Raise UsageError if images were added, removed or changed since a finished run.
 
-    Every file is read: a folder that took another's place does not show in its files' times.
+    Reads every file, as modification times do not reveal a replaced folder.
     """
     recorded = {
         (split, image.path): image.sha256
@@ -121,21 +121,21 @@ def check_images(run: FinishedRun, dataset: ImageDataset, progress: Progress) ->
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(_sha256_or_reason, paths.values())
         for done, (entry, sha256) in enumerate(zip(paths, hashes, strict=True), start=1):
-            progress("comparing photos", done, len(paths))
+            progress("checking images", done, len(paths))
             if entry in recorded or paths[entry] not in left_out:
                 current[entry] = sha256
     if changed := changed_facts(recorded, current, sorted(recorded.keys() | current.keys())):
         first = printable(changed[0][1])
         more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         raise UsageError(
-            f"{run.path}: is finished, but the photos have changed since ({first}{more}: came, "
-            "went or is another); choose another run.name, and if one was replaced with its size "
-            "and time kept, flowertune data cache clear first"
+            f"{run.path}: is finished, but images were added, removed or changed since ({first}"
+            f"{more}); choose another run.name, and if an image was replaced by one of the same "
+            "size and time, run flowertune data cache clear first"
         )
 
 
 def _sha256_or_reason(path: Path) -> str:
-    """SHA-256 of a file, or why it cannot be read, which is nobody's hash."""
+    """SHA-256 of a file, or why it cannot be read, which equals no hash."""
     try:
         return files.sha256_of(path)
     except OSError as error:

@@ -14,22 +14,18 @@ from flowertune.files import lock
 from flowertune.runs import provenance
 from flowertune.runs.directory import LOCKS, Run, damaged_message, not_writable_message
 
-SWEEPS = "sweeps"  # beside the runs
-REPRODUCTIONS = "reproduce"  # beside them, too
+SWEEPS, REPRODUCTIONS = "sweeps", "reproduce"  # folders beside the runs
 _STATE_TEXTS = {
     "finished": "is finished",
     "failed": "failed before",
-    "interrupted": "was interrupted before",
-    "running": "was left by a process that died",
+    "interrupted": "was stopped before",
+    "running": "was left unfinished when its process died",
 }
 
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """State of an earlier run, with the `checkpoint` to resume from, if any.
-
-    `notes` are lines for a person: damaged checkpoints, another machine.
-    """
+    """State of an earlier run, the checkpoint to resume from, if any, and warnings (`notes`)."""
 
     description: str
     checkpoint: Path | None
@@ -39,30 +35,30 @@ class PreviousRun:
 def find_run(
     root: Path, name: str, config: Mapping[str, Any], resume: str = "auto"
 ) -> tuple[Run, bool]:
-    """Find the run of that name, and whether it is finished with this very config.
+    """Find the run of that name, and whether it is finished with the same config.
 
-    One that failed, was interrupted or died is there for `open_run` to go on with or to replace;
-    with `resume` "restart" a finished one is, too, whatever its config.
+    An unfinished run is left for `open_run` to resume or replace; so is a finished run if `resume`
+    is "restart", whatever its config.
 
-    Raises UsageError where another process is at it, it had another config, it is no run, or
-    `resume` is "never" and it is one.
+    Raises UsageError if another process holds the run, it has another config, the directory is not
+    a run, or `resume` is "never" and the run exists.
     """
     if not name.strip(". ") or Path(name).name != name:
         raise UsageError(f"run.name={name}: must be the name of one directory")
     if name in (SWEEPS, REPRODUCTIONS):
-        raise UsageError(f"run.name={name}: is where the tables of many runs lie; choose another")
+        raise UsageError(f"run.name={name}: is reserved for tables of sweeps; choose another")
     path = root.expanduser() / name
     try:
-        # of a link, what it leads to is the run: two names of one directory are one run
+        # a link is the run that it points to: two names of a directory are one run
         run = Run(path.resolve() if path.is_symlink() else path)
-        if run.path.is_symlink():  # Python 3.13 resolves links in a circle to one of them
+        if run.path.is_symlink():  # Python 3.13 resolves circular links to one of them
             raise RuntimeError
         if not run.path.exists():
             return run, False
     except OSError as error:
         raise UsageError(not_writable_message(path, error)) from error
     except RuntimeError as error:
-        raise UsageError(f"{path}: the directory cannot be made (links in a circle)") from error
+        raise UsageError(f"{path}: cannot be created (circular links)") from error
     state, _ = _check_resumable(run, config, resume)
     is_finished = state == "finished" and resume != "restart"
     if not is_finished and _locks(run.path).exists():
@@ -75,19 +71,18 @@ def find_run(
 def open_run(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str = "auto"
 ) -> Iterator[PreviousRun | None]:
-    """Create the run directory or resume it, and lock it while the body runs.
+    """Create or resume the run directory and lock it in the body. Yields the previous run, if any.
 
-    A run that left a checkpoint keeps its directory. What another left is kept until the new
-    directory is there, and then gone. Yields what had become of that run, or None.
+    A run with a checkpoint keeps its directory; one without is deleted once the new one exists.
 
-    Raises UsageError where another process is at it or was faster, it cannot be made, or the photos
-    or the backbone have changed since it was left.
+    Raises UsageError if another process holds or has finished the run, the directory cannot be
+    created, or the images or the backbone have changed since the run started.
     """
     with lock_run(run.path):
         replaced = _locks(run.path) / f"{run.path.name}.replaced"
         previous = None
         try:
-            if replaced.exists():  # by a process that was killed just below
+            if replaced.exists():  # by a process killed in the lines below
                 if run.path.exists():
                     shutil.rmtree(replaced)
                 else:
@@ -113,23 +108,20 @@ def open_run(
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """Lock the run directory while the body runs or until the process ends.
-
-    Raises UsageError where another process has it, or nothing can be written there.
-    """
+    """Lock the run directory in the body. Raises UsageError if it is in use or not writable."""
     with ExitStack() as stack:
         try:
             _locks(path).mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(_locks(path) / f"{path.name}.lock", subject=path))
         except Timeout:
-            raise UsageError(f"{path}: another process is at work on it") from None
+            raise UsageError(f"{path}: in use by another process") from None
         except OSError as error:
             raise UsageError(not_writable_message(path, error)) from error
         yield
 
 
 def _locks(path: Path) -> Path:
-    return path.parent / LOCKS  # a lock must outlast what it guards
+    return path.parent / LOCKS  # outside the run, as a lock must outlast it
 
 
 def _resume(
@@ -137,34 +129,38 @@ def _resume(
 ) -> PreviousRun:
     state, why = _check_resumable(run, config, resume)
     if state == "finished" and resume != "restart":
-        raise UsageError(f"{run.path}: another process has finished it in the meantime")
+        raise UsageError(f"{run.path}: was finished by another process in the meantime")
     text = _STATE_TEXTS.get(state, "has no readable status.json") + (f" ({why})" if why else "")
     if resume == "restart":
         return PreviousRun(text, None, ())
     checkpoint, problems = run.newest_checkpoint()
-    notes = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
+    notes = [f"{path}: skipped ({problem})" for path, problem in problems.items()]
     if checkpoint is not None:
         recorded = run.environment()
         if changed := provenance.changed_facts(recorded, environment, provenance.TASK):
             raise UsageError(
-                f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
+                f"{run.path}: cannot be resumed, as {', '.join(changed)} changed; choose another "
                 "run.name, or run.resume=restart to replace it"
             )
-        changes = provenance.changed_facts(recorded, environment, provenance.MACHINE)
-        run.mark_resumed({name: environment[name] for name in changes}, problems)
-        if changes:
-            others = ", another ".join(changes)
-            notes.append(f"it had another {others}: its bits may differ from those of one run")
+        names = provenance.changed_facts(recorded, environment, provenance.MACHINE)
+        run.mark_resumed({name: environment[name] for name in names}, problems)
+        details = [
+            name if name == "packages" else f"{name} ({recorded.get(name)} -> {environment[name]})"
+            for name in names
+        ]
+        if details:
+            facts = ", ".join(details)
+            notes.append(f"{facts} changed since the start; results may differ in the last digits")
     return PreviousRun(text, checkpoint, tuple(notes))
 
 
 def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> tuple[str, str | None]:
-    """Read the status of a run that this config and `resume` may continue, else UsageError."""
+    """Read the status of a run; raise UsageError if config or `resume` do not allow its use."""
     state, why = run.status()
     of_run = (run.path / "config.yaml", run.path / "environment.json")
     if state not in _STATE_TEXTS and not all(path.is_file() for path in of_run):
         raise UsageError(
-            f"{run.path}: exists and is not a finished run; choose another run.name or remove it"
+            f"{run.path}: exists but is not a run; remove it or choose another run.name"
         )
     if resume == "restart":
         return state, why

@@ -32,11 +32,8 @@ Execute = Callable[[Config], int]
 
 
 def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
-    """Compose and check all jobs of the sweep whose master config is `node`.
-
-    Raises UsageError where a job's config is wrong, or two are the same run.
-    """
-    # what a sweeper goes by: hydra.sweeper.params, then the typed overrides
+    """Compose and check all jobs of a sweep. Raises UsageError if one is invalid or repeated."""
+    # the order of Hydra's sweepers: hydra.sweeper.params, then the typed overrides
     params = OmegaConf.select(node, "hydra.sweeper.params") or {}
     param_overrides = [f"{key}={value}" for key, value in params.items()]
     parsed = parse_overrides(composer, [*param_overrides, *typed_overrides(node)])
@@ -45,10 +42,10 @@ def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
         direction = OmegaConf.select(node, "hydra.sweeper.direction")
         if direction is not None and str(direction).rpartition(".")[2] != "maximize":
             raise UsageError(
-                "hydra.sweeper.direction: must be maximize; a job's value is its top-1 on val"
+                "hydra.sweeper.direction: must be maximize; the objective is top-1 on val"
             )
         if to_config(node).data.protocol == "trainval":
-            raise UsageError("data.protocol=trainval: has no val for a search to go by")
+            raise UsageError("data.protocol=trainval: has no val split, which a search needs")
     else:
         jobs = [job for job, _, _ in compose_jobs(composer, node, parsed)]
     keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
@@ -65,10 +62,7 @@ def create_sweep(
     jobs: Sequence[Job],
     batch: Sequence[Sequence[str]] | None = None,
 ) -> Sweep:
-    """Create a sweep; its directory in `parent` is named by the title and what was typed.
-
-    Raises UsageError where two jobs are the same run, or they spread over several roots.
-    """
+    """Create a sweep in `parent`. Raises UsageError if jobs are the same run or differ in root."""
     seen: dict[str, Job] = {}
     for job in jobs:
         if Path(job.run).parent != Path(jobs[0].run).parent:
@@ -77,7 +71,7 @@ def create_sweep(
         if other is not job:
             raise UsageError(
                 f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
-                "give each value once, and no run.name"
+                "give each value only once, and leave out run.name"
             )
     return Sweep(
         path=Path(node.run.root).expanduser() / parent / run_name(title, node.hydra.overrides.task),
@@ -92,13 +86,10 @@ def create_sweep(
 
 
 def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute) -> int:
-    """Run all jobs of the sweep whose master config is `node`. -> exit code.
+    """Run all jobs of a sweep. -> exit code. Raises UsageError if its directory is in use."""
 
-    Raises UsageError where the sweep's directory is in use.
-    """
-
+    # a launcher may call it in another process or on another machine
     def run_job(job_node: DictConfig) -> float | None:
-        """Run one job, in this process or by a launcher in another one or on another machine."""
         job = _create_job(job_node)
         return sweep.run_job(job, lambda: execute(_set_group(to_config(job_node), sweep)))
 
@@ -106,7 +97,7 @@ def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute)
         try:
             with translate_errors():
                 _launch(sweep, composer, node, run_job)
-        except Exception as error:  # the launcher's or the sweeper's: jobs keep their own
+        except Exception as error:  # of the launcher or sweeper; jobs record their own
             if not sweep.has_started():
                 raise
             print(f"the sweep ended early: {first_line(error)}", file=sys.stderr)
@@ -122,10 +113,10 @@ def _launch(
     words = [*typed["hydra"], *typed["task"], "hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
     n_jobs = OmegaConf.select(node, "hydra.launcher.n_jobs")
     if sweep.total and n_jobs is not None:
-        import joblib  # comes with the launcher that has this key
+        import joblib  # installed with the launcher that has this key
 
         if joblib.effective_n_jobs(n_jobs) > sweep.total:
-            words.append(f"hydra.launcher.n_jobs={sweep.total}")  # none that waits for no job
+            words.append(f"hydra.launcher.n_jobs={sweep.total}")  # no idle workers
     name = node.hydra.job.config_name
     if sweep.batch is None:
         composer.multirun(name, run_job, words)
@@ -134,7 +125,7 @@ def _launch(
     context = HydraContext(config_loader=composer.config_loader, callbacks=Callbacks(master))
     launcher = Plugins.instance().instantiate_launcher(context, run_job, master)
     for job_return in launcher.launch(sweep.batch, initial_job_idx=0):
-        _ = job_return.return_value  # raises what a launcher kept to itself
+        _ = job_return.return_value  # raises the job's exception, if any
 
 
 def _set_group(config: Config, sweep: Sweep) -> Config:
@@ -145,21 +136,21 @@ def _set_group(config: Config, sweep: Sweep) -> Config:
 
 
 def parse_overrides(composer: Hydra, arguments: Sequence[str]) -> list[Override]:
-    """Parse the overrides; of those for the same key the last one counts."""
+    """Parse the overrides; the last one of each key counts."""
     parser = OverridesParser.create(config_loader=composer.config_loader)
     parsed = parser.parse_overrides(list(arguments))
     return list({override.get_key_element(): override for override in parsed}.values())
 
 
 def is_search(node: DictConfig) -> bool:
-    """Whether a sweeper decides the jobs as it goes."""
+    """Whether a sweeper chooses the jobs one after the other."""
     return bool(node.hydra.sweeper._target_ != BasicSweeperConf._target_)
 
 
 def compose_jobs(
     composer: Hydra, node: DictConfig, parsed: list[Override]
 ) -> Iterator[tuple[Job, Config, list[str]]]:
-    """Yield the job of every combination of the values, its checked config and its overrides."""
+    """Yield job, checked config and overrides of every combination of the values."""
     overrides.check_number_of_jobs(parsed)
     (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     for index, job_overrides in enumerate(batch):

@@ -1,4 +1,4 @@
-"""A reproduction: every method with every seed, run as the jobs of a sweep."""
+"""Plan a reproduction: every method with every seed, as the jobs of a sweep."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,20 +29,19 @@ METHODS = (
     "zeroshot", "linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "best",
 )  # fmt: skip
 SEEDS = (42, 43, 44)
-_SWEPT_KEYS = ("method", "seed")  # the keys that may have several values
+_SWEPT_KEYS = ("method", "seed")  # keys that may have several values
 
 
 def plan_reproduction(composer: Hydra, node: DictConfig) -> Sweep:
-    """Plan the jobs of all methods with all seeds that the typed overrides allow.
+    """Plan the jobs of all chosen methods with all chosen seeds.
 
-    Of a method to which the seed does not matter, the first seed is enough. It goes seed by seed,
-    so that a table of all methods is soon there.
-
-    Raises UsageError where a job's config is wrong, or another key has several values.
+    Methods whose result does not depend on the seed run once. Jobs are sorted by seed, so that a
+    table of all methods is available early. Raises UsageError if a job's config is invalid, or if
+    another key has several values.
     """
     typed = parse_overrides(composer, typed_overrides(node))
     _check(node, typed)
-    # without a text tower that means something there is no zero-shot, unless it is asked for
+    # zero-shot needs a text encoder
     methods = [name for name in METHODS if node.backbone.text or name != "zeroshot"]
     defaults = [f"seed={','.join(map(str, SEEDS))}", f"method={','.join(methods)}"]
     candidates = parse_overrides(composer, [*defaults, *typed_overrides(node)])
@@ -59,7 +58,7 @@ def plan_reproduction(composer: Hydra, node: DictConfig) -> Sweep:
 
 
 def check_run(execute: Execute) -> Execute:
-    """Read each run that `execute` finishes: damage fails its job then, not all tables later."""
+    """Read each run after `execute`, so that damage fails its job instead of all tables later."""
 
     def execute_and_check(config: Config) -> int:
         exit_code = execute(config)
@@ -74,15 +73,15 @@ def check_run(execute: Execute) -> Execute:
 
 def _check(node: DictConfig, parsed: Sequence[Override]) -> None:
     if is_search(node):
-        raise UsageError("hydra/sweeper: has no use for one; methods and seeds decide the jobs")
+        raise UsageError("hydra/sweeper: not supported here; methods and seeds define the jobs")
     if node.hydra.mode == RunMode.MULTIRUN:
         raise UsageError(
-            "hydra.mode=MULTIRUN: no sweeps here, by an experiment either; methods and seeds decide"
-            " the jobs"
+            "hydra.mode=MULTIRUN: no sweeps here, not even by an experiment; methods and seeds "
+            "define the jobs"
         )
     for override in parsed:
         if override.is_sweep_override() and override.get_key_element() not in _SWEPT_KEYS:
             raise UsageError(
-                f"{format_value(override.input_line)}: several values, which only method and seed "
-                "may have here; flowertune train -m makes a run of each"
+                f"{format_value(override.input_line)}: only method and seed may have several "
+                "values here; use flowertune train -m"
             )

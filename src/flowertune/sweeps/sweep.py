@@ -1,15 +1,15 @@
 """A sweep: many jobs, one directory, and tables of their results.
 
-    runs/sweeps/<name>/     the name is made from what was typed, as a run's is
-      sweep.csv             a row a job
-      summary.csv           a row a setting: mean and standard deviation over seeds; best first
-      jobs/<number>.json    a job: its run, its words, its state and why
-      jobs/<number>.log     what it printed, where it ran in a process of its own
-      multirun.yaml         what Hydra went by
+    runs/sweeps/<name>/     named after the typed overrides, like a run
+      sweep.csv             one row per job
+      summary.csv           one row per setting: mean and std over seeds, best first
+      jobs/<number>.json    run, overrides, state and reason of a job
+      jobs/<number>.log     output of a job that ran in a worker process
+      multirun.yaml         Hydra's config of the sweep
 
-A reproduction is one in runs/reproduce/<name>/, with tables of its own: report/reproduction.py.
-The runs lie beside it, where they would lie without the sweep. A launcher may start a job in
-another process or on another machine: all that is known of it passes through its file.
+A reproduction is a sweep in runs/reproduce/<name>/ with the tables of report/reproduction.py.
+Each run has the directory that it has without the sweep. A launcher may start a job in another
+process or on another machine, so a job reports its state through its file.
 """
 
 import gc
@@ -41,14 +41,11 @@ from flowertune.runs.directory import not_writable_message
 from flowertune.runs.resume import lock_run
 from flowertune.sweeps import workers
 
-_STATES = {EXIT_DONE: "finished", EXIT_REFUSED: "refused"}  # of a job; of any other code: failed
+_STATES = {EXIT_DONE: "finished", EXIT_REFUSED: "refused"}  # of a job; other codes: failed
 
 
 class Tables(Protocol):
-    """Tables of the jobs, in the directory of the sweep: report/sweep.py, report/reproduction.py
-
-    They are written after each job, and shown at the end.
-    """
+    """Tables of a sweep, written after each job and shown at the end: report/sweep.py."""
 
     def write(self, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None: ...
 
@@ -61,8 +58,8 @@ class Tables(Protocol):
 class Sweep:
     """Checked jobs of a sweep, and its directory.
 
-    swept: the keys of several values. planned: the jobs, unless a sweeper decides them as it goes.
-    batch: the overrides of each; None where Hydra's sweeper expands them. total: jobs, if known.
+    swept: keys with several values. planned: the jobs; empty if a sweeper chooses them.
+    batch: the overrides of each; None if Hydra's sweeper expands them. total: jobs, if known.
     """
 
     path: Path
@@ -71,17 +68,15 @@ class Sweep:
     batch: Sequence[Sequence[str]] | None
     total: int | None
     tables: Tables
-    uses_processes: bool  # whether its jobs have processes of their own
-    console: str  # the mode of what people see
+    uses_processes: bool  # whether jobs run in worker processes
+    console: str  # run.console
     pid: int = field(default_factory=os.getpid)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Lock the sweep while the body runs its jobs, then write the tables.
+        """Lock the sweep in the body, then write the tables, even after an error.
 
-        However the body ends, the tables hold what there is.
-
-        Raises UsageError where another process has the sweep, or the directory cannot be made.
+        Raises UsageError if the sweep is in use, or its directory cannot be created.
         """
         with lock_run(self.path):
             workers.wait_for_orphans(self.folder)
@@ -99,10 +94,9 @@ class Sweep:
                 self._close(sys.exc_info()[1])
 
     def run_job(self, job: Job, action: Callable[[], int]) -> float | None:
-        """Run one job and record its outcome. -> top-1 on val, for a search.
+        """Run one job and record its outcome. -> top-1 on val; None if unfinished or without val.
 
-        None for a job that did not finish or has no val. Only an interruption is raised, and ends
-        the sweep; in a process of its own it ends that job.
+        Raises only interruptions, which end the sweep; in a worker process they end the job.
         """
         in_worker = os.getpid() != self.pid
         with workers.keep_process() if in_worker else nullcontext():
@@ -129,7 +123,7 @@ class Sweep:
         self._write(job)
         jobs = self.jobs()
         self.tables.write(self.path, jobs, self.swept)
-        gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
+        gc.collect()  # frees tensors in reference cycles before the next job
         results = job.results()
         top1 = None if results is None else results["splits"].get("val", {}).get("top1")
         if results is None:
@@ -144,12 +138,12 @@ class Sweep:
         return any(job.state != "not started" for job in self.jobs())
 
     def exit_code(self) -> int:
-        """0: all jobs are done; 2: all were refused; 1: anything else."""
+        """0 if all jobs are finished, 2 if all were refused, else 1."""
         states = {job.state for job in self.jobs()}
         return next((code for code, state in _STATES.items() if states == {state}), EXIT_FAILED)
 
     def jobs(self) -> list[Job]:
-        """List all known jobs, in order."""
+        """Read the records of all jobs, sorted by number."""
         texts = [path.read_text(encoding="utf-8") for path in self.folder.glob("[0-9]*.json")]
         return sorted((Job(**json.loads(text)) for text in texts), key=attrgetter("number"))
 
@@ -162,16 +156,16 @@ class Sweep:
         files.write_json(self.folder / f"{job.number}.json", asdict(job))
 
     def _close(self, error: BaseException | None) -> None:
-        """Write the final states and tables; remove a sweep whose jobs never started."""
+        """Write the final states and tables; remove a sweep of which no job started."""
         if not self.has_started():
             shutil.rmtree(self.folder)
-            with suppress(OSError):  # tables of an earlier time are there
+            with suppress(OSError):  # not empty: tables of an earlier sweep
                 self.path.rmdir()
             return
         for job in self.jobs():
             if isinstance(error, KeyboardInterrupt) and job.state in ("running", "interrupted"):
                 self._write(_interrupted(job, error))
-            elif job.state == "running":  # the launcher came back without it
+            elif job.state == "running":  # the launcher lost it
                 self._write(replace(job, state="failed", why="its process ended"))
         jobs = self.jobs()
         self.tables.write(self.path, jobs, self.swept)
@@ -195,9 +189,9 @@ def _finish(job: Job, action: Callable[[], int]) -> Job:
         why = None if exit_code == EXIT_DONE else f"exit code {exit_code}"
     except FlowertuneError as error:
         exit_code, why = error.exit_code, str(error)
-    except BrokenPipeError:  # nobody reads what the jobs print
+    except BrokenPipeError:  # stdout is closed
         raise
-    except Exception as error:  # a fault of ours: the others go on, and it is not hidden
+    except Exception as error:  # a bug: show it, and run the other jobs
         traceback.print_exc()
         exit_code, why = EXIT_FAILED, with_type(error)
     return replace(job, state=_STATES.get(exit_code, "failed"), why=why)

@@ -1,8 +1,8 @@
-"""Worker processes of a sweep's jobs: how they end with the sweep.
+"""Stop the worker processes of a sweep together with it.
 
-A launcher that loses one of its processes kills the others. So the sweep signals each, which saves
-and comes back as if its job were done; the jobs that still wait see the sign and are not begun. A
-worker whose sweep was killed notices, saves and ends by itself.
+A launcher that loses a worker kills the others. So the sweep signals each worker, which saves and
+returns as if its job were done; jobs that still wait find the STOP file and do not start. A worker
+whose sweep was killed notices it, saves and exits.
 """
 
 import multiprocessing
@@ -19,25 +19,25 @@ from pathlib import Path
 from flowertune.errors import EXIT_FAILED
 from flowertune.signals import WARNING, install_handlers, write
 
-INTERVAL_S = 1  # between two looks at whether the sweep's process is still there
-PATIENCE_S = 10  # that the workers of a killed sweep have for saving
+INTERVAL_S = 1  # between two checks that the sweep's process is alive
+PATIENCE_S = 10  # time for the workers of a killed sweep to save
 
-STOP = "stop"  # the sign that no further job is to begin
-_job_lock = threading.Lock()  # held while this process has a job
+STOP = "stop"  # file that keeps further jobs from starting
+_job_lock = threading.Lock()  # held while this process runs a job
 
 
 @contextmanager
 def stop_together(folder: Path) -> Iterator[None]:
-    """Pass the first signal on to the workers, while the body goes on in the sweep's process.
+    """Pass the first signal on to the workers, and raise Interrupted after the body.
 
-    Raises Interrupted after it. A second signal raises it at once.
+    A second signal raises it at once.
     """
 
     def stop(text: str) -> None:
         write(text)
-        with suppress(OSError):  # a full disk: those at work hear of it all the same
+        with suppress(OSError):  # a full disk: workers with a job are still signaled
             (folder / STOP).touch()
-        if WARNING is not None:  # in a terminal they have had a Ctrl-C too: it hurries nobody
+        if WARNING is not None:  # no second signal after a terminal's Ctrl-C
             _signal_all(folder, WARNING)
 
     with install_handlers() as request, request.deferred(stop):
@@ -48,17 +48,17 @@ def stop_together(folder: Path) -> Iterator[None]:
 
 
 def wait_for_orphans(folder: Path) -> None:
-    """Wait until the workers of a sweep that was killed have saved."""
+    """Wait for the workers of a killed sweep to save, at most PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
     while WARNING is not None and _signal_all(folder, 0) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def _signal_all(folder: Path, number: int) -> int:
-    """Signal all workers on this machine that have a job; 0 only counts them. -> their number."""
+    """Signal (0: only count) all workers with a job on this machine. -> their number."""
     count = 0
     for file in folder.glob("*.pid"):
-        with suppress(OSError, ValueError):  # it has just ended, or begins and sees the sign
+        with suppress(OSError, ValueError):  # has just ended, or starts and finds STOP
             host, pid = file.read_text().split()
             if host == socket.gethostname():
                 os.kill(int(pid), number)
@@ -68,9 +68,9 @@ def _signal_all(folder: Path, number: int) -> int:
 
 @contextmanager
 def keep_process() -> Iterator[None]:
-    """Keep this worker process alive until the body is done; it ends soon after its parent."""
+    """Keep this worker alive until the body is done; afterwards it ends with its parent."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
-        if hasattr(signal, name):  # between two jobs the launcher needs it alive
+        if hasattr(signal, name):  # the launcher needs it alive between jobs
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _start_watching()
     with _job_lock:
@@ -79,7 +79,7 @@ def keep_process() -> Iterator[None]:
 
 @contextmanager
 def register(folder: Path, number: int) -> Iterator[bool]:
-    """Register the process of job `number`; yield whether it may start. A signal interrupts it."""
+    """Register the process of job `number` for signals, and yield whether the job may start."""
     file = folder / f"{number}.pid"
     with install_handlers():
         file.write_text(f"{socket.gethostname()} {os.getpid()}")
@@ -95,7 +95,7 @@ def _start_watching() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process after its parent; a job that it has is told, and saved first."""
+    """End this process after its parent; let its job save first."""
     while not _is_orphan():
         time.sleep(INTERVAL_S)
     os.kill(os.getpid(), WARNING or signal.SIGTERM)

@@ -213,7 +213,7 @@ def test_a_signal_is_announced_in_the_view_only(
         shown.step(1, 1, [TERMS])
         signal.raise_signal(signal.SIGINT)
         shown.say("saved")
-    assert "once more ends it at once" in out.getvalue()
+    assert "press Ctrl-C again to stop now" in out.getvalue()
     assert capfd.readouterr() == ("", "")  # written past the view, it would move what is redrawn
 
 

@@ -172,7 +172,7 @@ def test_a_run_without_epochs_or_report_data_has_a_shorter_page(
     assert page.sections == [
         "result", "photos", "confusion", "classes", "calibration", "settings",
     ]  # fmt: skip
-    assert "the run has kept no photos" in (run / "report.html").read_text()
+    assert "the run saved no images" in (run / "report.html").read_text()
     assert not page.pictures
 
 
@@ -212,8 +212,7 @@ def test_with_damaged_report_data_it_has_no_images_and_says_so(
     assert {"photos", "confusion"} < set(page.sections) - {"mistakes", "map"}
     said, place = capsys.readouterr().out.splitlines()
     assert (
-        said
-        == f"{run / 'report'}: photos.json is damaged; the report is without photos and embeddings"
+        said == f"{run / 'report'}: photos.json is damaged; the report omits images and embeddings"
     )
     assert place == str(run / "report.html")
     assert said in (run / "report.html").read_text()
@@ -225,5 +224,5 @@ def test_an_unfinished_run_is_refused(
     run = leave_run(tmp_path)
     directory.Run(run).write_status("interrupted", "interrupted by SIGTERM")
     assert cli.main(["report", str(run)]) == 2
-    assert "is no finished run: interrupted" in capsys.readouterr().err
+    assert "is not a finished run (interrupted)" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path)]) == 2

@@ -141,7 +141,7 @@ def test_merged_it_computes_the_same_and_leaves_every_bit_of_the_weights(
 
 def test_adapters_that_do_not_fit_are_refused(small_dir, resnet_dir, tmp_path):
     LORA.save(with_lora(load_directory(small_dir, text=False)).visual, None, tmp_path)
-    with pytest.raises(UsageError, match="model=lora needs a vision transformer"):
+    with pytest.raises(UsageError, match="not open_clip's own vision transformer"):
         LORA.load(load_directory(resnet_dir, text=False), tmp_path)
     state = load_file(tmp_path / "adapter_model.safetensors")
     for other in (
@@ -165,8 +165,8 @@ def test_a_tower_without_opened_attention_is_refused(resnet_dir):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layers": [0, 3]}, "layers 0 to 2, not 3"),
-        ({"layers": [-1]}, "not -1"),
+        ({"layers": [0, 3]}, "no layer 3; use 0 to 2"),
+        ({"layers": [-1]}, "no layer -1"),
     ],
 )
 def test_layers_that_the_tower_does_not_have_are_refused(small, change, words):

@@ -286,4 +286,4 @@ def test_a_hub_that_is_not_there_is_given_up_at_once(hub, small_pretrained, refu
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     hub(f"http://127.0.0.1:{port}")
-    assert "could not fetch" in refusal(lambda: load_pretrained("small-vit", "quick"))
+    assert "cannot fetch" in refusal(lambda: load_pretrained("small-vit", "quick"))

@@ -39,7 +39,7 @@ def test_a_dimension_that_never_varies_does_not_blow_up(embedding):
 
 
 def test_features_that_never_vary_are_an_error():
-    with pytest.raises(ValueError, match="all training features are the same"):
+    with pytest.raises(ValueError, match="all training features are equal"):
         LinearHead(inputs(torch.ones(3, 8)), standardize=True)
 
 

@@ -33,7 +33,7 @@ def test_names_suffice_where_there_are_no_descriptions() -> None:
         (["{name!r}"], "unknown placeholder {name!r}"),
         (["{name:>9}"], "unknown placeholder {name:>9}"),
         (["a photo of a {name"], "cannot be read"),
-        (["a {name}", "{name}: {description}"], "no descriptions"),
+        (["a {name}", "{name}: {description}"], "no class descriptions"),
     ],
 )
 def test_a_template_that_cannot_be_filled_in_is_refused_in_one_line(

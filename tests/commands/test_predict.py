@@ -185,7 +185,7 @@ def test_nothing_is_worked_out_for_a_reader_who_has_left(
         ([], "the following arguments are required: PHOTO"),
         ([".", "--top-k", "0"], "argument --top-k: 0: must be a whole number, 1 or more"),
         ([".", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
-        ([".", "--device", "cuda", "--precision", "fp16"], "there is cpu"),
+        ([".", "--device", "cuda", "--precision", "fp16"], "available: cpu"),
         (["empty"], "empty: there are no files in it"),
     ],
 )

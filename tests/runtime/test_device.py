@@ -15,8 +15,8 @@ def no_accelerator(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "precision", "message"),
     [
-        ("cuda", "auto", "trainer.device=cuda: torch finds no such device here; there is cpu"),
-        ("mps", "fp32", "trainer.device=mps: torch finds no such device here; there is cpu"),
+        ("cuda", "auto", "trainer.device=cuda: torch finds no such device; available: cpu"),
+        ("mps", "fp32", "trainer.device=mps: torch finds no such device; available: cpu"),
         ("cpu", "fp16", "trainer.precision=fp16: needs cuda, not cpu; use fp32"),
         ("auto", "fp16", "trainer.precision=fp16: needs cuda, not cpu; use fp32"),
     ],
@@ -52,7 +52,7 @@ def test_auto_takes_the_gpu_and_bf16_where_the_gpu_computes_with_it(
     compute = choose_compute("auto", "auto")
     assert (compute.device.type, compute.precision) == ("cuda", precision)
     if precision == "fp32":
-        with pytest.raises(UsageError, match=r"trainer.precision=bf16: not on this cuda; use fp16"):
+        with pytest.raises(UsageError, match=r"bf16: not supported by this cuda device; use fp16"):
             choose_compute("auto", "bf16")
 
 

@@ -21,10 +21,7 @@ def evaluate_baselines(
     logit_scale: float,
     probe: LinearProbe | None,
 ) -> dict[str, Any]:
-    """Return the results of each baseline, or None, by its name in results.json.
-
-    features and labels: by split; vectors: from prompts, None without a usable text encoder.
-    """
+    """Return the results of each baseline, or None, by name; features and labels are by split."""
     results: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if enabled and vectors is not None:
         results["zeroshot"] = {

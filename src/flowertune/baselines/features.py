@@ -95,8 +95,8 @@ def frozen_features(
         features = _compute(pixels, encode, key["batch_size"], progress)
         if not features.isfinite().all():
             raise TrainingError(
-                f"trainer.precision={key['precision']}: embeddings of the frozen backbone are not "
-                "finite; use trainer.precision=fp32"
+                f"the frozen backbone's embeddings are not finite in {key['precision']}; "
+                "use trainer.precision=fp32"
             )
         _write(path, key, features)
     return features
@@ -104,7 +104,7 @@ def frozen_features(
 
 @contextmanager
 def _lock_features(path: Path) -> Iterator[None]:
-    """Make other processes wait that need the same features."""
+    """Make other processes that need the same features wait."""
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,8 +53,7 @@ class ProbeInputs:
 class LinearProbe:
     """Weight and bias for features standardized by mean and std, in float64.
 
-    `weight_decay` is the given or chosen one; `failure` is why the solver did not converge, or
-    None.
+    `weight_decay` is given or chosen on val; `failure` tells why the solver did not converge.
     """
 
     weight: Float[Tensor, "c e"]

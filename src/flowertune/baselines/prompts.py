@@ -12,11 +12,8 @@ def render(
     """Return one list of prompts per class, with one prompt per template.
 
     `descriptions` has one line per class, or is None if the dataset has none. Underscores in class
-    names, which are often folder names, become spaces.
-
-    Raises:
-        UsageError: no template; a template with unbalanced braces, without a placeholder, with one
-            other than {name} and {description}, or with {description} without descriptions.
+    names, which are often folder names, become spaces. Raises UsageError without templates and for
+    templates that cannot be filled in.
     """
     if not templates:
         raise UsageError('no prompt template; give at least one, such as "a photo of a {name}."')

@@ -15,17 +15,14 @@ GRADIENT_TOLERANCE = 1e-5
 # Per weight decay. Small tasks need 5 to 120; the limit is for 20,000 images of 1,000 classes.
 MAX_ITERATIONS = 500
 
-# Steps stored by L-BFGS; each takes two vectors of the size of the weights.
+# Steps stored by L-BFGS (Liu and Nocedal 1989); each takes two vectors of the weights' size.
 HISTORY = 10
 
 
 def lbfgs(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, str | None]:
-    """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed.
-
-    Uses L-BFGS (Liu and Nocedal 1989) and no random numbers.
-    """
+    """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed."""
     offsets = torch.arange(len(problem.labels), device=problem.labels.device) * problem.classes
-    label_positions = offsets + problem.labels
+    label_positions = offsets + problem.labels  # in the flattened logits (N * C,)
     vector = start.clone().requires_grad_()
     # scipy's L-BFGS-B finds the same solutions, but spends several times as long on its own
     # vectors as on the loss, in BLAS threads that torch does not control.
@@ -104,10 +101,7 @@ def ridge(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector,
 def _loss_and_gradient(
     vector: Vector, problem: Problem, label_positions: Int64[Tensor, "n"], weight_decay: float
 ) -> tuple[Float[Tensor, ""], Vector]:
-    """Compute both without autograd, which needs a graph and a second copy of the logits.
-
-    `label_positions`: index of each image's label in the flattened logits (N * C,).
-    """
+    """Compute both without autograd, which needs a graph and a second copy of the logits."""
     features, (weight, bias) = problem.features, unpack(vector, problem.classes)
     log_probabilities = torch.addmm(bias, features, weight.T).log_softmax(1)
     loss = -log_probabilities.view(-1)[label_positions].mean()

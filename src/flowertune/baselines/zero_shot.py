@@ -30,8 +30,5 @@ def class_vectors(
 def zero_shot_logits(
     features: Float[Tensor, "n e"], vectors: Float[Tensor, "c e"], logit_scale: float
 ) -> Float[Tensor, "n c"]:
-    """Return the scaled cosines of image embeddings and class vectors.
-
-    `logit_scale` is the factor itself, CLIP's `logit_scale.exp()` (about 100 after training).
-    """
+    """Return the cosines of image embeddings and class vectors times CLIP's `logit_scale.exp()`."""
     return logit_scale * F.normalize(features, dim=1) @ vectors.T

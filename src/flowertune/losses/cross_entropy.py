@@ -23,5 +23,5 @@ def cross_entropy(
     *,
     label_smoothing: float,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return the cross-entropy as the "loss", without further terms."""
+    """Return the cross-entropy as "loss", without further terms."""
     return {"loss": soft_cross_entropy(logits, targets, label_smoothing)}

@@ -27,5 +27,5 @@ def focal(
     targets = torch.lerp(
         targets.float(), targets.new_full((), 1 / targets.shape[1]), label_smoothing
     )
-    weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # 1 - p without cancellation
+    weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # -expm1: 1 - p without cancellation
     return {"loss": -(targets * weights * log_p).sum(1).mean()}

@@ -51,12 +51,12 @@ def batch_hard_triplet_loss(
     "soft". A triplet is active if d(a, p) + margin > d(a, n), with margin 0 for "soft".
     `normalize` scales embeddings to unit length first; distance "cosine", 1 - cos, always does.
     Reduction "mean" averages over the anchors that have a positive and a negative, "nonzero_mean"
-    over those of them whose loss is not 0. Without such anchors, the result is 0.
+    over those of them whose loss is not 0. Without such anchors, both results are 0.
     The embedding may have any float type; the loss is computed in float32.
 
     Hermans et al., In Defense of the Triplet Loss, 2017, https://arxiv.org/abs/1703.07737
     """
-    points = embedding.float()  # autocast keeps it: it lowers only matrix products, here are none
+    points = embedding.float()  # stays so under autocast, which lowers only matrix products
     if normalize or distance == "cosine":
         points = F.normalize(points, dim=1)
     positive, negative, is_anchor = mine_batch_hard(points, labels)
@@ -78,8 +78,8 @@ def mine_batch_hard(
 ) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "b"], Bool[Tensor, "b"]]:
     """Find the farthest point of the same label and the nearest of another label for each point.
 
-    Returns their indices and whether both exist; an index is meaningless if its point does not
-    exist. All shapes depend on B alone, so the host never waits for the device.
+    Returns their indices and whether both exist; the index of a missing point is meaningless. All
+    shapes depend on B alone, so the host never waits for the device.
     """
     # Not |a|^2 + |b|^2 - 2ab, which cancels: CLIP's embeddings lie in a narrow cone far from the
     # origin.

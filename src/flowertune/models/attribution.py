@@ -47,7 +47,7 @@ def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -
 
 @torch.no_grad()
 def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Tensor:
-    """Return the attention (B, M, S) that raises the logit; gradient (B, M, D): the context's."""
+    """Return the attention (B, M, S) that raises the logit; gradient: of the context, (B, M, D)."""
     q, k, v, context_gradient = (
         x.float().unflatten(2, (heads, -1)).transpose(1, 2)
         for x in (*(captured[name] for name in QKV), gradient)
@@ -60,7 +60,7 @@ def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Te
 
 @contextmanager
 def _capture(blocks: Sequence[ResidualAttentionBlock]) -> Iterator[list[_Captured]]:
-    """Capture q, k, v and context of each block in a forward pass within the context."""
+    """Capture the tensors of each block's attention in a forward pass."""
     captures: list[_Captured] = [{} for _ in blocks]
     with ExitStack() as hooks:
         for block, captured in zip(blocks, captures, strict=True):

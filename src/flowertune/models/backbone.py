@@ -32,7 +32,7 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
-NOT_TENSORS = "the file is damaged, or a pickle that holds more than tensors (never executed)"
+NOT_TENSORS = "the file is damaged, or a pickle with other objects than tensors (not executed)"
 Tokenizer = Callable[[Sequence[str]], Tensor]  # n strings -> token ids (n, context length)
 TEXT_BATCH = 256  # strings per forward pass of the text tower; bounds its memory
 
@@ -202,7 +202,7 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
     except Exception as error:  # from transformers, or because it is not installed
         raise UsageError(
             f"cannot load the tokenizer of {source}: {one_line(error)};"
-            " backbone.text=false needs none"
+            " set backbone.text=false to do without it"
         ) from error
 
 

@@ -44,10 +44,7 @@ def build_classifier(
     class_vectors: Tensor | None,
     linear_start: Sequence[Tensor] | None,
 ) -> Classifier:
-    """Build a classifier with initial weights drawn on the CPU.
-
-    The last three arguments are those of `HeadInputs`.
-    """
+    """Build a classifier with weights drawn on the CPU; the last arguments go to `HeadInputs`."""
     inputs = HeadInputs(
         backbone.embedding_dim, classes, backbone.logit_scale, config.seed,
         train_features, class_vectors, linear_start if head_from_probe(config) else None,

@@ -48,7 +48,7 @@ class Head(nn.Module):
     """Base class of heads: `forward(embedding) -> logits`."""
 
     def as_linear(self) -> LinearForm:
-        """Return the whole head as one matrix and one vector; raises ExportError if it cannot."""
+        """Return the whole head as one matrix and one vector, or raise ExportError."""
         raise ExportError(f"{type(self).__name__}: not a linear head, which every format requires")
 
 

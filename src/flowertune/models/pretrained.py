@@ -27,12 +27,9 @@ QUICKGELU = "-quickgelu"
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the log lines of open_clip and huggingface_hub.
-
-    The handler prevents `logging.warning`, which open_clip calls, from installing its own.
-    """
+    """Silence the log lines of open_clip and huggingface_hub."""
     root, previous = logging.getLogger(), logging.root.manager.disable
-    handler = logging.NullHandler()
+    handler = logging.NullHandler()  # without one, `logging.warning` in open_clip installs its own
     root.addHandler(handler)
     logging.disable(logging.ERROR)
     try:
@@ -114,11 +111,8 @@ def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
 
 
 def candidates(filename: str) -> tuple[str, ...]:
-    """List the file names to try on the Hub for a name in open_clip's list, safetensors first.
-
-    An empty name stands for open_clip's two defaults.
-    """
-    if not filename:
+    """List the file names to try on the Hub for a name in open_clip's list, safetensors first."""
+    if not filename:  # open_clip's defaults
         return "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
     stem, _, extension = filename.rpartition(".")
     if extension in ("bin", "pth", "pt"):

@@ -55,11 +55,8 @@ def load_classifier(
 ) -> tuple[Classifier, tuple[str, ...]]:
     """Load the classifier onto the CPU; returns it and its class names.
 
-    backbone: freshly loaded, without an adapter; it is changed in place.
-
-    Raises:
-        UsageError: the adapter is missing or damaged, or does not fit the backbone.
-        ValueError: another file is missing or damaged; the message is its name.
+    backbone: freshly loaded; the adapter is added to it in place. Raises UsageError if the adapter
+    is missing, damaged or for another backbone, ValueError with the name of another damaged file.
     """
     adapter, name = find_adapter(config.model), "head.safetensors"
     prompts = adapter.load(backbone, folder)

@@ -15,10 +15,7 @@ MAX_CPU_TOKENS = 6400
 
 
 def split_for_cpu(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
-    """Split a batch (B, ...) of a tower's inputs or outputs into parts for inference.
-
-    A GPU takes the whole batch at once, a CPU as many images as have `MAX_CPU_TOKENS` tokens.
-    """
+    """Split a batch (B, ...) of images or embeddings for inference on a CPU."""
     if batch.device.type != "cpu" or not isinstance(visual, VisionTransformer):
         return [batch]
     return torch.split(batch, max(1, MAX_CPU_TOKENS // len(visual.positional_embedding)))
@@ -73,10 +70,7 @@ def _is_supported(block: nn.Module) -> bool:
 def _run_block(
     block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor, context: Tensor
 ) -> Tensor:
-    """Run `block` on tokens (B, M, D) that attend to context (B, N, D) -> (B, M, D).
-
-    `normed` (the tokens) and the context are outputs of the block's ln_1.
-    """
+    """Run `block` on tokens (B, M, D) that attend to context; normed and context are after ln_1."""
     attended, _ = block.attn(normed, context, context)
     tokens = tokens + block.ls_1(attended)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))  # type: ignore[no-any-return]

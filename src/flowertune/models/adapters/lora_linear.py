@@ -52,10 +52,7 @@ def fuse_lora(model: nn.Module) -> None:
 
 
 class _UpdatedLinear(torch.autograd.Function):
-    """x (W + s B A)^T + bias; the gradient of the sum W + s B A is never formed.
-
-    W (D_out, D_in) and bias, (D_out,) or None, are frozen; A is (r, D_in) and B (D_out, r).
-    """
+    """x (W + s B A)^T + bias; W and bias are frozen, and the sum's gradient is never formed."""
 
     @staticmethod
     def forward(

@@ -28,10 +28,7 @@ def attend(
     k: Float[Tensor, "b heads s e"],
     v: Float[Tensor, "b heads s e"],
 ) -> Float[Tensor, "b heads n e"]:
-    """Return softmax(q k^T / sqrt(e)) v.
-
-    Uses torch's own attention if it is faster, or if gradients would need too much memory.
-    """
+    """Return softmax(q k^T / sqrt(e)) v; torch computes it where it is faster or saves memory."""
     if not uses_onednn(q) or not _keeps_float32():
         return F.scaled_dot_product_attention(q, k, v)
     image_bytes = q.shape[1:3].numel() * k.shape[2] * q.element_size()
@@ -50,9 +47,9 @@ _users, _previous = 0, ""  # number of threads in `_onednn`, and the precision b
 
 @contextmanager
 def _onednn() -> Iterator[None]:
-    """Compute batched float32 products of the whole process with oneDNN within the context.
+    """Compute batched float32 products of the whole process with oneDNN.
 
-    If torch's newer precision API is in use, which excludes the older one used here, MKL remains.
+    If torch's newer precision API is in use, the older one used here fails, and MKL computes them.
     """
     global _users, _previous
     with _lock:
@@ -74,10 +71,7 @@ def _onednn() -> Iterator[None]:
 
 @functools.cache
 def _keeps_float32() -> bool:
-    """Whether oneDNN computes in float32 although it may round factors to bfloat16.
-
-    False if there is a GPU, whose products the switch would round.
-    """
+    """Whether oneDNN keeps float32 where bfloat16 is allowed; a GPU, if any, would round."""
     if torch.cuda.is_available():
         return False
     fine = torch.full((1, 64, 64), 1 + 2.0**-12, dtype=torch.float32, device="cpu")  # 1 in bfloat16

@@ -30,10 +30,10 @@ def linear_forward(
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether `linear_forward` uses oneDNN for `x`; never while tracing: exports are portable."""
+    """Whether `linear_forward(x)` uses oneDNN; False while tracing, to keep exports portable."""
     return (
         not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # public nevertheless
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # documented as public
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

@@ -10,7 +10,7 @@ from flowertune.data.image import Preprocessing
 from flowertune.inference.logits import encode, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
 from flowertune.models.adapters.lora import LORA
-from flowertune.models.adapters.tower_parameters import LINEAR_PROBE, ZEROSHOT
+from flowertune.models.adapters.none import LINEAR_PROBE, ZEROSHOT
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.runtime.device import Compute

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from flowertune.models.adapters.none import LINEAR_PROBE
 from flowertune.models.adapters.registry import ADAPTERS
-from flowertune.models.adapters.tower_parameters import LINEAR_PROBE
 from flowertune.models.attribution import patch_attribution
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from flowertune.config.model import LoraConfig
+from flowertune.models.adapters.full import FULL
 from flowertune.models.adapters.lora import LORA
-from flowertune.models.adapters.tower_parameters import FULL
 from flowertune.models.classifier import Classifier
 from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.training.wise_ft import choose_scale, interpolate

@@ -3,9 +3,10 @@
 Accuracies are fractions in [0, 1].
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from operator import itemgetter
 from pathlib import Path
 from statistics import mean
@@ -175,13 +176,13 @@ def seconds_left(jobs: Sequence[Job]) -> float:
 
     By what the method's finished runs took, or where it has none, all trainings.
     """
-    results = filter(None, (job.results() for job in jobs))
-    trained: list[tuple[str, float]] = [
-        (each["method"], each["seconds"]) for each in results if each["epochs_run"]
-    ]
-    of_all = [seconds for _, seconds in trained] or [0.0]
+    trained: defaultdict[str, list[float]] = defaultdict(list)
+    for results in filter(None, (job.results() for job in jobs)):
+        if results["epochs_run"]:
+            trained[results["method"]].append(results["seconds"])
+    of_all = list(chain.from_iterable(trained.values())) or [0.0]
     return sum(
-        mean([seconds for method, seconds in trained if method == job.method] or of_all)
+        mean(trained.get(job.method, of_all))
         for job in jobs
         if job.state == "not started" and Run(Path(job.run)).status()[0] != "finished"
     )

@@ -43,11 +43,12 @@ def execute(args: Namespace) -> int:
 def _list_runs(path: Path) -> list[Path]:
     if not (path / "jobs").is_dir():
         return [path]
-    jobs = []
+    finished = []
     for job_file in (path / "jobs").glob("[0-9]*.json"):
         try:
-            jobs.append(Job(**json.loads(job_file.read_text(encoding="utf-8"))))
+            job = Job(**json.loads(job_file.read_text(encoding="utf-8")))
+            if job.state == "finished":
+                finished.append((int(job.number), Path(job.run).name))
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{job_file}: is damaged; give the runs in place of {path}") from error
-    finished = sorted((job.number, job.run) for job in jobs if job.state == "finished")
-    return [path.absolute().parents[1] / Path(run).name for _, run in finished]
+    return [path.absolute().parents[1] / name for _, name in sorted(finished)]

@@ -15,7 +15,7 @@ from flowertune.runs import log, provenance
 from flowertune.runs.finished import read_finished_run
 from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
-from flowertune.signals import install_handlers, on_signals
+from flowertune.signals import StopRequest, install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
 from flowertune.tracking.tracker import Tracking
 from flowertune.training import disk_space, report_data
@@ -28,6 +28,11 @@ def execute(config: Config) -> int:
 
     A UsageError leaves no run directory behind; after other errors its status says why.
     """
+    with install_handlers() as stop:
+        return _train(config, stop)
+
+
+def _train(config: Config, stop: StopRequest) -> int:
     console = ConsoleReporter(mode=config.run.console)
     assert config.run.name is not None
     resume = config.run.resume
@@ -68,7 +73,6 @@ def execute(config: Config) -> int:
     out_of_memory = memory.oom_message("train", config.trainer, setup.compute.device_name)
     run_environment = provenance.describe(setup.compute, backbone, cached)
     with (
-        install_handlers() as stop,
         open_run(run, plain_config, run_environment, resume) as previous,
         log.log_to_file(run),
         Tracking(config.logger, run, plain_config, console.say) as tracker,

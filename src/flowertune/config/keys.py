@@ -37,10 +37,13 @@ def check_typed(key: str, values: Sequence[Any], text: str) -> None:
     for value in values:
         if isinstance(value, dict) and is_dataclass(declared(candidates[0])[name].type):
             for child, each in value.items():
+                if not isinstance(child, str):
+                    raise UsageError(f"{text}: a key must be a name")
                 child_key = f"{key}.{child}"
                 check_typed(child_key, [each], f"{child_key}={format_value(each)}")
         elif not any(_takes(schema, name, value) for schema in candidates):
-            raise UsageError(f"{text}: must be {describe_type(declared(candidates[0])[name])}")
+            requirements = [describe_type(declared(each)[name]) for each in candidates]
+            raise UsageError(f"{text}: must be {max(requirements, key=len)}")
 
 
 def find_declaration(key: str) -> "Field[Any] | None":

@@ -107,6 +107,7 @@ def _check_options(override: Override, repository: IConfigRepository) -> None:
     options = _list_options(group, repository)
     names: Iterable[object] = [value]
     if isinstance(value, dict):  # keys of the group, as in model={rank:4}
+        check_typed(group, [value], format_value(override.input_line))
         return
     if isinstance(value, list) and group == "experiment":
         names = value

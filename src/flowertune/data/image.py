@@ -62,7 +62,8 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Build it from `to_dict()` or open_clip's, where one number may be a square's size."""
         size = values["size"]
-        pairs: dict[str, Any] = {"size": (size, size) if isinstance(size, int) else tuple(size)}
+        pair = (size, size) if isinstance(size, int) else size
+        pairs: dict[str, Any] = {"size": tuple(map(int, pair))}
         colors: dict[str, Any] = {key: tuple(map(float, values[key])) for key in ("mean", "std")}
         others = {key: values[key] for key in ("interpolation", "resize_mode", "fill_color")}
         return cls(**pairs, **colors, **others)

@@ -54,10 +54,9 @@ def trace(model: Predictor) -> ExportedProgram:
     """
     example = torch.zeros(2, 3, *model.preprocessing.size)
     shapes = {INPUT: {0: Dim("batch")}}
+    classifier = PortableClassifier(model)
     try:
-        program = torch.export.export(
-            PortableClassifier(model), (example,), dynamic_shapes=shapes, strict=False
-        )
+        program = torch.export.export(classifier, (example,), dynamic_shapes=shapes, strict=False)
     # Towers of timm and of open_clip's users hold any code, and torch.export fails on it in as
     # many ways.
     except Exception as error:

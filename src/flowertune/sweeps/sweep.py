@@ -104,39 +104,41 @@ class Sweep:
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
         the sweep; in a process of its own it ends that job.
         """
-        title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
-        console = ConsoleReporter(mode=self.console)
         in_worker = os.getpid() != self.pid
         with workers.keep_process() if in_worker else nullcontext():
-            register = workers.register(self.folder, job.number) if in_worker else nullcontext(True)
-            log = _redirect(self.folder / f"{job.number}.log") if in_worker else nullcontext()
-            try:
-                with register as may_start:
-                    if not may_start:
-                        return None
-                    console.say(f"{title}: {report.label(job, self.swept)}")
-                    self._write(replace(job, state="running"))
-                    with log:
-                        job = _finish(job, action)
-            except KeyboardInterrupt as interruption:
-                self._write(_interrupted(job, interruption))
-                if in_worker:
+            return self._run_job(job, action, in_worker)
+
+    def _run_job(self, job: Job, action: Callable[[], int], in_worker: bool) -> float | None:
+        title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
+        console = ConsoleReporter(mode=self.console)
+        register = workers.register(self.folder, job.number) if in_worker else nullcontext(True)
+        log = _redirect(self.folder / f"{job.number}.log") if in_worker else nullcontext()
+        try:
+            with register as may_start:
+                if not may_start:
                     return None
-                raise
-            self._write(job)
-            jobs = self.jobs()
-            self.tables.write(self.path, jobs, self.swept)
-            gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
-            results = job.results()
-            top1 = None if results is None else results["splits"].get("val", {}).get("top1")
-            if results is None:
-                print(f"{title}: {job.state}: {job.why}", file=sys.stderr)
-            elif in_worker:
-                val = "" if top1 is None else f", val top-1 {top1:.2%}"
-                console.say(f"{title}: finished{val}")
-            if remaining := seconds_left(jobs):
-                console.say(f"about {report.format_duration(remaining)} of training left")
-            return top1
+                console.say(f"{title}: {report.label(job, self.swept)}")
+                self._write(replace(job, state="running"))
+                with log:
+                    job = _finish(job, action)
+        except KeyboardInterrupt as interruption:
+            self._write(_interrupted(job, interruption))
+            if in_worker:
+                return None
+            raise
+        self._write(job)
+        jobs = self.jobs()
+        self.tables.write(self.path, jobs, self.swept)
+        gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
+        results = job.results()
+        top1 = None if results is None else results["splits"].get("val", {}).get("top1")
+        if results is None:
+            print(f"{title}: {job.state}: {job.why}", file=sys.stderr)
+        elif in_worker:
+            console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
+        if remaining := seconds_left(jobs):
+            console.say(f"about {report.format_duration(remaining)} of training left")
+        return top1
 
     def has_started(self) -> bool:
         return any(job.state != "not started" for job in self.jobs())

@@ -105,6 +105,7 @@ def train(
                         state.train_seconds += time.perf_counter() - started
                         track(state.lines + state.epoch_lines)
                         _save(state, run, stop, console)
+                        stop.check()
                         started = time.perf_counter()
 
             # validate
@@ -144,6 +145,7 @@ def train(
 
             # checkpoint, stop
             _save(state, run, stop, console)
+            stop.check()
 
     scale = None
     if settings.adapter_scales and measure_val is not None:
@@ -161,11 +163,10 @@ def train(
 
 
 def _save(state: TrainState, run: Run, stop: StopRequest, console: ConsoleReporter) -> None:
-    """Save a checkpoint, and end the training there if `stop` was asked for."""
+    """Save a checkpoint, and tell a person who asked to stop."""
     state.save(run)
     if stop.received is not None:
         console.say(f"saved after {state.describe()}; the same command goes on")
-    stop.check()
 
 
 def _choose_scale(

@@ -8,7 +8,7 @@ from peft.tuners import lora
 from torch import nn
 
 from flowertune.config.model import DoraConfig
-from flowertune.models.adapters.lora import DORA
+from flowertune.models.adapters.dora import DORA
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from flowertune.data.cache.store import BadFile, CachedSplit, open_or_build
@@ -24,7 +25,7 @@ class CachedDataset:
         """Bad files of all splits, with the reason."""
         return tuple(bad_file for split in self.splits.values() for bad_file in split.bad)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of class names and of each photo's split, name below the root, label and content.
 

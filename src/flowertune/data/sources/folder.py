@@ -239,11 +239,15 @@ def walk_files(folder: Path, on_error: Callable[[Path, str], None]) -> Iterator[
     """
 
     def tell(error: OSError) -> None:
-        on_error(Path(error.filename), f"cannot be listed: {error.strerror or error}")
+        on_error(Path(error.filename or folder), f"cannot be listed: {error.strerror or error}")
 
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, onerror=tell, followlinks=True):
-        status = os.stat(parent)
+        try:
+            status = os.stat(parent)
+        except OSError as error:
+            tell(error)
+            continue
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue

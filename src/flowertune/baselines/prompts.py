@@ -35,8 +35,8 @@ def _check(template: str, has_descriptions: bool) -> None:
         fields = [parts[1:] for parts in Formatter().parse(template) if parts[1] is not None]
     except ValueError as error:
         raise UsageError(
-            f"prompt template {template!r}: {error}; write {{name}} for the class name, and "
-            "{{ or }} for a literal brace"
+            f"prompt template {template!r}: cannot be read ({error}); write {{name}} for the "
+            "class name, and {{ or }} for a literal brace"
         ) from error
     # with conversion and format, so that {name!r} is rejected
     placeholders = [

@@ -1,4 +1,4 @@
-"""Frozen features: computed once, found again only where they would be the same."""
+"""Frozen features are cached, and read only if they would be computed bit for bit the same."""
 
 import logging
 import threading
@@ -41,7 +41,7 @@ class TenPhotos:
 
 
 class Encoder:
-    """A frozen projection that counts the photos it has seen."""
+    """A frozen projection that counts the images it encodes."""
 
     def __init__(self) -> None:
         self.weight = torch.randn(192, 5, generator=torch.Generator().manual_seed(1))
@@ -69,7 +69,7 @@ def cached_file(folder: Path) -> Path:
     return path
 
 
-def test_features_are_those_of_the_encoder_and_the_second_time_they_are_found(
+def test_features_equal_the_encoders_and_are_cached(
     tmp_path: Path,
 ) -> None:
     encode = Encoder()
@@ -84,11 +84,11 @@ def test_features_are_those_of_the_encoder_and_the_second_time_they_are_found(
     assert encode.batches == [4, 4, 2]
     assert steps == []
     assert torch.equal(again, first)
-    assert cached_file(tmp_path).is_file()  # and nothing temporary beside it
+    assert cached_file(tmp_path).is_file()  # and no temporary file
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_head_may_be_trained_on_them(tmp_path: Path, cached: bool) -> None:
+def test_a_head_can_train_on_them(tmp_path: Path, cached: bool) -> None:
     for _ in range(1 + cached):
         features, _ = features_of(Encoder(), tmp_path)
     assert not features.requires_grad
@@ -97,7 +97,7 @@ def test_a_head_may_be_trained_on_them(tmp_path: Path, cached: bool) -> None:
     assert head.weight.grad is not None
 
 
-def test_half_precision_embeddings_are_kept_as_float32(tmp_path: Path) -> None:
+def test_half_precision_embeddings_are_saved_as_float32(tmp_path: Path) -> None:
     def encode(pixels: Tensor) -> Tensor:
         return Encoder()(pixels).bfloat16()
 
@@ -108,7 +108,7 @@ def test_half_precision_embeddings_are_kept_as_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", KEY)
-def test_other_circumstances_are_computed_anew(tmp_path: Path, field: str) -> None:
+def test_a_changed_key_is_computed_again(tmp_path: Path, field: str) -> None:
     encode = Encoder()
     features_of(encode, tmp_path)
     other = KEY | {field: KEY[field] + (1 if field == "batch_size" else "x")}
@@ -117,7 +117,7 @@ def test_other_circumstances_are_computed_anew(tmp_path: Path, field: str) -> No
     assert len(encode.batches) > before
 
 
-def test_another_number_of_threads_is_another_machine(small: Backbone) -> None:
+def test_the_number_of_threads_is_part_of_the_key(small: Backbone) -> None:
     split, compute = SimpleNamespace(sha256=["ab", "cd"]), Compute(torch.device("cpu"), "fp32", 1)
     threads = torch.get_num_threads()
     one, same = (feature_key(small, split, compute, 4) for _ in range(2))
@@ -140,7 +140,7 @@ def test_another_number_of_threads_is_another_machine(small: Backbone) -> None:
         lambda content: b"not safetensors at all",
     ],
 )
-def test_a_damaged_file_is_reported_and_made_again(
+def test_a_damaged_file_is_reported_and_replaced(
     tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     encode = Encoder()
@@ -157,23 +157,23 @@ def test_a_damaged_file_is_reported_and_made_again(
     assert encode.batches == [4, 4, 2] * 2
 
 
-def test_a_cache_that_cannot_be_written_is_reported_and_the_features_are_there(
+def test_an_unwritable_cache_is_reported_and_features_are_returned(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "features").write_text("a file where the folder belongs")
     with caplog.at_level(logging.WARNING):
         features, _ = features_of(Encoder(), tmp_path)
     assert features.shape == (10, 5)
-    assert "could not be kept" in caplog.text
+    assert "cannot cache" in caplog.text
 
 
-def test_embeddings_that_are_not_finite_end_in_a_message_and_are_not_kept(tmp_path: Path) -> None:
+def test_embeddings_that_are_not_finite_are_an_error_and_not_cached(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"trainer\.precision=fp32"):
         features_of(lambda pixels: pixels.flatten(1).float() / 0, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_of_two_that_want_the_same_features_one_computes_them(tmp_path: Path) -> None:
+def test_one_of_two_processes_computes_the_features(tmp_path: Path) -> None:
     first, second = Encoder(), Encoder()
     begun, waited = threading.Event(), threading.Event()
 

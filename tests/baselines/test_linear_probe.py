@@ -1,4 +1,4 @@
-"""The linear probe against the loss that it claims to minimize, written out in full."""
+"""The linear probe against the loss that it minimizes, written out."""
 
 import logging
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def test_validation_chooses_the_weight_decay_top1_first_and_then_the_loss() -> N
     best = max(scores, key=lambda weight_decay: scores[weight_decay])
     assert fit().weight_decay == best
 
-    # Everything is right at every weight decay: the lower loss decides.
+    # All predictions are correct at every weight decay: the lower loss decides.
     easy, easy_labels = torch.eye(4).repeat(5, 1) * 9, torch.arange(4).repeat(5)
     probe = fit_linear_probe(easy, easy_labels, easy, easy_labels, 4, None, lbfgs)
     assert probe.weight_decay == min(WEIGHT_DECAYS)
@@ -105,7 +105,7 @@ def test_a_feature_that_never_varies_is_harmless() -> None:
     torch.testing.assert_close(logits, reference.logits(features), atol=1e-2, rtol=0)
 
 
-def test_twice_the_same_bits_and_no_trace_in_the_process() -> None:
+def test_repeated_fits_are_bit_identical_and_leave_the_process_unchanged() -> None:
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     first, second = fit(), fit()
     assert torch.equal(first.weight, second.weight)
@@ -114,7 +114,7 @@ def test_twice_the_same_bits_and_no_trace_in_the_process() -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_adamw_comes_to_where_lbfgs_does_and_only_its_seed_moves_it() -> None:
+def test_adamw_finds_the_solution_of_lbfgs_and_depends_only_on_its_seed() -> None:
     """Without weight decay both minimize the same loss; wrong labels give it a minimum."""
     train, val = task(1000, 12, 5, seed=1), task(60, 12, 5, seed=2)
     train[1][::7] = 0
@@ -131,7 +131,7 @@ def test_adamw_comes_to_where_lbfgs_does_and_only_its_seed_moves_it() -> None:
 
 
 def test_adamw_shrinks_the_weights_and_not_the_bias() -> None:
-    """Decoupled decay so strong that every step takes the weight to nothing."""
+    """The decoupled decay is so strong that every step sets the weight to 0."""
     probe = fit(10.0, adamw(50, 0.1, 120, 1))
     assert probe.weight.abs().max() < 0.15
     loose = fit(0.0, adamw(50, 0.1, 120, 1))
@@ -152,7 +152,7 @@ def test_ridge_is_the_augmented_least_squares_problem(weight_decay: float) -> No
     np.testing.assert_allclose(probe.bias.numpy(), solution[-1], atol=1e-9)
 
 
-def test_a_search_that_was_cut_short_says_so(
+def test_a_search_that_does_not_converge_warns(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(solvers, "MAX_ITERATIONS", 2)
@@ -163,7 +163,7 @@ def test_a_search_that_was_cut_short_says_so(
 
 @pytest.mark.slow
 def test_real_photos_give_the_known_accuracy(shared_folder: Callable[[str], Path]) -> None:
-    """Flowers-17 val, DeiT-Tiny features: 92.65 by an L-BFGS probe that was written apart."""
+    """Flowers-17 val, DeiT-Tiny features: 92.65 by an independent L-BFGS probe."""
     weights, photos = shared_folder("weights/deit-tiny-imagenet"), shared_folder("data/flowers17")
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{weights}")
     model.eval()

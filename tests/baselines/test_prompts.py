@@ -1,4 +1,4 @@
-"""Prompt templates: what is filled in, and what is refused before anything starts."""
+"""Prompt templates are filled in, and bad ones are rejected."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_one_list_of_prompts_for_each_class_with_one_prompt_for_each_template() 
     ]
 
 
-def test_names_suffice_where_there_are_no_descriptions() -> None:
+def test_templates_with_names_need_no_descriptions() -> None:
     assert render(["a {name}"], ["rose", "a{b}"], None) == [["a rose"], ["a a{b}"]]
 
 
@@ -33,7 +33,7 @@ def test_names_suffice_where_there_are_no_descriptions() -> None:
         (["{name!r}"], "unknown placeholder {name!r}"),
         (["{name:>9}"], "unknown placeholder {name:>9}"),
         (["a photo of a {name"], "cannot be read"),
-        (["a {name}", "{name}: {description}"], "no descriptions"),
+        (["a {name}", "{name}: {description}"], "no class descriptions"),
     ],
 )
 def test_a_template_that_cannot_be_filled_in_is_refused_in_one_line(

@@ -46,7 +46,7 @@ def test_class_vectors_equal_open_clips(clip: open_clip.CLIP) -> None:
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_head_may_be_initialised_with_class_vectors_and_trained() -> None:
+def test_a_head_can_start_from_class_vectors_and_train() -> None:
     vectors = class_vectors(lambda texts: torch.eye(4)[: len(texts)], [["a"], ["b"]])
     weight = torch.nn.Parameter(vectors)
     zero_shot_logits(torch.randn(3, 4), weight, 10.0).sum().backward()
@@ -58,5 +58,5 @@ def test_classes_may_have_different_numbers_of_prompts() -> None:
     vectors = class_vectors(
         lambda texts: torch.tensor([embeddings[text] for text in texts]), [["x", "y"], ["z"]]
     )
-    half = 0.5**0.5  # lengths of the prompts' embeddings do not count
+    half = 0.5**0.5  # the lengths of prompt embeddings do not matter
     torch.testing.assert_close(vectors, torch.tensor([[half, half], [0.0, 1.0]]))

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("quiet_commands")
 @pytest.mark.parametrize(
     ("command", "advice"),
     [
-        ("evaluate", "lower trainer.eval_batch_size=128, or take another trainer.device"),
-        ("predict", "take another --device, or free some of it"),
+        ("evaluate", "lower trainer.eval_batch_size=128, or choose another trainer.device"),
+        ("predict", "choose another --device, or free some memory"),
     ],
 )
 def test_the_error_is_one_line_with_advice(

@@ -180,7 +180,7 @@ def test_a_closed_pipe_stops_it(
         (["nowhere.jpg"], "nowhere.jpg: no such file or directory"),
         ([".", "--top-k", "0"], "argument --top-k: 0: must be a whole number, 1 or more"),
         ([".", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
-        ([".", "--device", "cuda", "--precision", "fp16"], "there is cpu"),
+        ([".", "--device", "cuda", "--precision", "fp16"], "available: cpu"),
         (["empty"], "empty: contains no files"),
     ],
 )

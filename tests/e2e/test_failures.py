@@ -109,8 +109,8 @@ def test_what_this_backbone_cannot_take_is_refused_before_a_run_exists(
     small: tuple[str, ...], flowertune: Any, tmp_path: Path
 ) -> None:
     for words, message in (
-        (("model.layers=[99]",), "model.layers=[99]: tiny has the layers 0 to 3"),
-        (("method=vpt", "model.depth=99"), "model.depth=99: tiny has 4 blocks; give 1 to 4"),
+        (("model.layers=[99]",), "model.layers=[99]: tiny has no layer 99; use 0 to 3"),
+        (("method=vpt", "model.depth=99"), "model.depth=99: tiny has 4 blocks; use 1 to 4"),
     ):
         process = flowertune("train", *small, *words, cwd=tmp_path)
         assert process.returncode == 2

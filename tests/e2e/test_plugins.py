@@ -61,7 +61,7 @@ def test_its_run_is_used_like_any_other(run: Path, with_plugins: Any) -> None:
     )
     assert exported.returncode == 1
     assert exported.stderr == (
-        "flowertune export: Mlp is no linear head, which every format needs\n"
+        "flowertune export: Mlp: not a linear head, which every format requires\n"
     )
 
 

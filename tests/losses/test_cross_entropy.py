@@ -32,7 +32,7 @@ def test_soft_targets_follow_the_definition(smoothing):
     )
 
 
-def test_half_precision_logits_are_judged_in_float32():
+def test_half_precision_logits_are_computed_in_float32():
     logits = torch.tensor([[12.0, 0.0, -3.0], [1.0, 2.0, 3.0]], dtype=torch.bfloat16)
     targets = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 1.0]])
     loss = soft_cross_entropy(logits, targets, 0.0)

@@ -1,4 +1,4 @@
-"""What the training loop is given to minimize and to log."""
+"""The losses and terms that the training loop minimizes and logs."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_triplet_cross_entropy_is_the_weighted_sum_of_its_terms(outputs):
     assert logits.grad.any()
 
 
-def test_the_others_have_no_terms_apart(outputs):
+def test_other_losses_have_no_terms(outputs):
     cases = [
         (CrossEntropyConfig(label_smoothing=0.1), soft_cross_entropy(*outputs[1:], 0.1)),
         (
@@ -52,7 +52,7 @@ def test_the_others_have_no_terms_apart(outputs):
 
 
 class NoConstants(TorchDispatchMode):
-    """Refuses tensors of the host's numbers, which a step recorded for a GPU cannot copy."""
+    """Rejects tensors made from host values, which a CUDA graph cannot copy."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         assert function is not torch.ops.aten.lift_fresh.default
@@ -60,7 +60,7 @@ class NoConstants(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_makes_no_tensor_of_the_hosts_numbers(outputs, name):
+def test_a_loss_makes_no_tensor_from_host_values(outputs, name):
     criterion = build_criterion(SCHEMAS["loss"][name](label_smoothing=0.1))
     with NoConstants():
         assert criterion(*outputs)["loss"].isfinite()

@@ -1,4 +1,4 @@
-"""The focal loss against its definition, and at the ends of its range."""
+"""The focal loss against its definition, and at extreme probabilities."""
 
 import math
 
@@ -53,8 +53,8 @@ def test_gamma_0_is_cross_entropy_with_its_gradient(smoothing):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-def test_a_sure_image_has_no_loss_and_a_finite_gradient(gamma):
-    """Right, p rounds to 1; wrong, to 0, where the loss grows as the logits do."""
+def test_a_confident_image_has_a_finite_gradient(gamma):
+    """p rounds to 1 if correct, and to 0 if incorrect, where the loss grows like the logits."""
     logits = torch.tensor([[200.0, 0.0, 0.0], [20.0, 0.0, 0.0]], requires_grad=True)
     right, wrong = (F.one_hot(torch.tensor([label] * 2), 3).float() for label in (0, 1))
     loss = soft_focal_loss(logits, right, gamma, 0.0)
@@ -65,7 +65,7 @@ def test_a_sure_image_has_no_loss_and_a_finite_gradient(gamma):
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
 
 
-def test_half_precision_logits_are_judged_in_float32():
+def test_half_precision_logits_are_computed_in_float32():
     logits, targets = case(2)
     half = logits.bfloat16()
     loss = soft_focal_loss(half, targets, 2.0, 0.0)

@@ -31,7 +31,7 @@ def named(settings):
 
 
 def batch(labels, scale=1.0, seed=0):
-    """Embeddings with some of their class in them, so that triplets of every kind occur."""
+    """Embeddings that depend on the class to a degree, so that all kinds of triplets occur."""
     labels = torch.tensor(labels)
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(int(labels.max()) + 1, 6, generator=generator)
@@ -40,7 +40,7 @@ def batch(labels, scale=1.0, seed=0):
 
 
 def naive(embedding, labels, distance, normalize, margin, reduction):
-    """Each anchor's costliest triplet, found by trying them all, in float64."""
+    """The triplet with the largest loss per anchor, from a loop over all, in float64."""
     points = embedding.double()
     if normalize:
         points = torch.stack([point / point.norm() for point in points])
@@ -74,8 +74,8 @@ def naive(embedding, labels, distance, normalize, margin, reduction):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=named)
-def test_it_is_the_mean_over_the_hardest_triplets(settings):
-    # 3 is alone of its class: a negative for others, no anchor itself
+def test_the_loss_is_the_mean_over_the_hardest_triplets(settings):
+    # 3 is the only one of its class: a negative for others, but not an anchor
     embedding, labels = batch([0, 1, 2, 0, 3, 1, 2, 2, 0, 1])
     loss, active = batch_hard_triplet_loss(embedding, labels, **settings)
     expected, expected_active = naive(embedding, labels, **settings)
@@ -117,7 +117,7 @@ def test_it_agrees_with_pytorch_metric_learning(settings, seed):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=named)
 @pytest.mark.parametrize("labels", [[1] * 6, [0, 1, 2, 3, 4, 5], [2]])
-def test_a_batch_without_any_triplet_costs_nothing(settings, labels):
+def test_a_batch_without_triplets_has_loss_0(settings, labels):
     embedding, labels = batch(labels)
     loss, active = batch_hard_triplet_loss(embedding, labels, **settings)
     assert loss.item() == active.item() == theirs(embedding, labels, **settings).item() == 0
@@ -126,7 +126,7 @@ def test_a_batch_without_any_triplet_costs_nothing(settings, labels):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=named)
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_embeddings_that_are_all_equal_cost_the_margin_and_have_finite_gradients(settings, value):
+def test_equal_embeddings_cost_the_margin_with_finite_gradients(settings, value):
     embedding = torch.full((6, 4), value, requires_grad=True)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     loss, active = batch_hard_triplet_loss(embedding, labels, **settings)
@@ -136,7 +136,7 @@ def test_embeddings_that_are_all_equal_cost_the_margin_and_have_finite_gradients
     assert torch.autograd.grad(loss, embedding)[0].isfinite().all()
 
 
-def test_triplets_that_are_all_satisfied_cost_nothing():
+def test_satisfied_triplets_have_loss_0():
     labels = torch.tensor([0, 0, 1, 1])
     embedding = F.one_hot(labels).float().mul(10).requires_grad_()
     for reduction in ("mean", "nonzero_mean"):
@@ -148,8 +148,8 @@ def test_triplets_that_are_all_satisfied_cost_nothing():
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_close_embeddings_far_from_the_origin_are_told_apart(normalize):
-    """CLIP's lie in a narrow cone; |a|^2 + |b|^2 - 2ab in float32 gives noise here."""
+def test_close_embeddings_far_from_the_origin_are_distinguished(normalize):
+    """CLIP's form a narrow cone, where |a|^2 + |b|^2 - 2ab in float32 is noise."""
     spread, labels = batch([0, 0, 0, 1, 1, 1, 2, 2], scale=1e-3)
     embedding = (20 + spread).detach()
     settings = {**PLAIN, "normalize": normalize, "margin": 1e-4}
@@ -171,8 +171,8 @@ def test_distances_are_in_float32_under_autocast_too(distance, dtype):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=named)
-def test_no_value_decides_a_shape(settings):
-    """torch.vmap refuses code in which one does, and which would wait for the device there."""
+def test_shapes_do_not_depend_on_values(settings):
+    """torch.vmap rejects shapes that depend on values, which would wait for the device."""
     cases = [batch(labels) for labels in ([0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 2, 3])]
     embeddings, labels = (torch.stack(values) for values in zip(*cases, strict=True))
     at_once = torch.vmap(partial(batch_hard_triplet_loss, **settings))(embeddings, labels)

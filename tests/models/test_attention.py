@@ -28,7 +28,7 @@ def masks():
 @pytest.mark.parametrize("mask", masks())
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_opened_attention_computes_what_multihead_attention_does(batch_first, bias, mask):
+def test_split_attention_equals_multihead_attention(batch_first, bias, mask):
     source = multihead(batch_first=batch_first, bias=bias)
     x = torch.randn((3, 5, 32) if batch_first else (5, 3, 32))
     expected = source(x, x, x, need_weights=False, attn_mask=masks()[mask])[0]
@@ -38,7 +38,7 @@ def test_opened_attention_computes_what_multihead_attention_does(batch_first, bi
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_cross_attention_of_other_widths_is_opened_too():
+def test_cross_attention_of_other_widths_is_split():
     source = multihead(kdim=24, vdim=16, batch_first=True)
     query, key, value = torch.randn(2, 3, 32), torch.randn(2, 7, 24), torch.randn(2, 7, 16)
     expected = source(query, key, value, need_weights=False)[0]
@@ -56,7 +56,7 @@ def test_gradients_are_those_of_multihead_attention():
     torch.testing.assert_close(packed, source.in_proj_weight.grad, atol=1e-3, rtol=1e-4)
 
 
-def test_attention_that_cannot_be_opened_faithfully_is_not_opened():
+def test_attention_that_cannot_be_split_is_refused():
     with pytest.raises(NotImplementedError, match="add_bias_kv"):
         unfuse_attention(nn.Sequential(nn.MultiheadAttention(32, 4, add_bias_kv=True)))
 
@@ -66,7 +66,7 @@ def n_opened(model):
     return sum(isinstance(module, Attention) for module in model.modules())
 
 
-def test_opening_twice_changes_nothing():
+def test_splitting_twice_changes_nothing():
     model = nn.Sequential(multihead(), nn.Sequential(multihead()))
     unfuse_attention(model)
     assert n_opened(model) == 2
@@ -76,13 +76,13 @@ def test_opening_twice_changes_nothing():
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_the_layers_are_as_trainable_as_the_attention_was(trained):
+def test_the_layers_keep_requires_grad(trained):
     opened = Attention(multihead().requires_grad_(trained))
     assert all(parameter.requires_grad == trained for parameter in opened.parameters())
     assert not any(module.training for module in opened.modules())
 
 
-def test_drawn_numbers_are_left_alone():
+def test_the_random_state_is_unchanged():
     model = nn.Sequential(multihead())
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -108,8 +108,8 @@ def test_vit_b_32_equals_the_untouched_model(roughen):
 
 
 @pytest.mark.parametrize("options", [{}, {"attentional_pool": True}], ids=str)
-def test_open_clip_reads_the_weights_of_an_opened_model_again(tower_dir, options):
-    folder = tower_dir(**options)  # the pooling attention has keys of another width
+def test_open_clip_reads_the_weights_of_a_split_model(tower_dir, options):
+    folder = tower_dir(**options)  # keys of the pooling attention have another width
     untouched = open_clip.create_model(f"local-dir:{folder}")
     opened = open_clip.create_model(f"local-dir:{folder}")
     unfuse_attention(opened)

@@ -1,4 +1,4 @@
-"""Relevance of patches against Chefer et al.'s rule written out, and against patches taken away."""
+"""Relevance of patches against Chefer et al.'s rule, and against removed patches."""
 
 import open_clip
 import pytest
@@ -16,7 +16,7 @@ P = 5
 
 
 def attend(attention, x):
-    """(N, D) -> (N, D), and the attention (heads, N, N) with its gradient to be kept."""
+    """(N, D) -> (N, D), and the attention (heads, N, N), which retains its gradient."""
     heads = attention.num_heads
     q, k, v = (x @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(3, dim=1)
     q, k, v = (each.unflatten(1, (heads, -1)).transpose(0, 1) for each in (q, k, v))
@@ -26,7 +26,7 @@ def attend(attention, x):
 
 
 def naive(visual, head, image, label, prompts, depth, position):
-    """One image through open_clip's tower as it is, all tokens in all blocks, and then the rule."""
+    """One image through open_clip's unchanged tower, all tokens in all blocks, then the rule."""
     patches = visual.conv1(image[None])[0].flatten(1).T
     tokens = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
     tokens, count = visual.ln_pre(tokens), len(patches) + 1
@@ -62,7 +62,7 @@ def a_head():
 @pytest.mark.parametrize("position", ["after_cls", "end"])
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 @pytest.mark.parametrize("mode", ["linear_probe", "full", "layernorm", "bitfit"])
-def test_it_is_what_the_rule_gives_written_out(
+def test_relevance_equals_the_rule_written_out(
     small_dir, images, trained_prompts, mode, depth, position
 ):
     backbone, head = load_directory(small_dir, text=False), a_head()
@@ -85,9 +85,7 @@ def test_it_is_what_the_rule_gives_written_out(
     assert found.amax((1, 2)).min() > 1e-3
 
 
-def test_a_photo_has_the_same_alone_and_beside_others_and_another_for_another_class(
-    small_dir, images
-):
+def test_relevance_depends_on_image_and_class_but_not_on_the_batch(small_dir, images):
     classifier = Classifier(load_directory(small_dir, text=False), a_head(), LINEAR_PROBE)
     labels = torch.tensor([1, 0, 5, 1])
     together = patch_attribution(classifier, images, labels)
@@ -101,5 +99,5 @@ def test_a_photo_has_the_same_alone_and_beside_others_and_another_for_another_cl
     ("options", "shows"),
     [({}, True), ({"pool_type": "avg"}, False), ({"scale_attn": True}, False)],
 )
-def test_towers_that_pool_otherwise_show_none(tower_dir, options, shows):
+def test_towers_with_other_pooling_have_no_attribution(tower_dir, options, shows):
     assert pools_class_token(load_directory(tower_dir(**options), text=False).visual) is shows

@@ -23,7 +23,7 @@ def build(small_dir):
         options["dora"] = options["lora"]
         prompts = adapter.attach(adapter.config(**options.get(mode, {})), backbone, seed=42)
         dim = backbone.embedding_dim
-        features = torch.tensor([[-1.9], [2.1]]).expand(2, dim)  # of the mean 0.1, deviation 2
+        features = torch.tensor([[-1.9], [2.1]]).expand(2, dim)  # mean 0.1, std 2
         inputs = HeadInputs(dim, 5, 1.0, 42, features, None, None)
         head = LinearHead(inputs, standardize=True)
         return Classifier(backbone, head, adapter, prompts)
@@ -32,7 +32,7 @@ def build(small_dir):
 
 
 def names_of(classifier, mode):
-    """What each adapter trains, by hand."""
+    """The names that each adapter trains, listed by hand."""
     tower = {name for name, _ in classifier.visual.named_parameters(prefix="visual")}
     return {
         "lora": {name for name in tower if ".lora_" in name},
@@ -57,7 +57,7 @@ def step(classifier, images, lr=0.1):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode):
+def test_a_step_changes_only_what_the_mode_trains(build, images, mode):
     classifier = build(mode)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with_gradient = step(classifier, images)
@@ -76,7 +76,7 @@ def test_a_step_moves_what_the_mode_trains_and_nothing_else(build, images, mode)
     assert counts == {"adapter": len(expected) - 2, "head": 2}
 
 
-def test_shapes_and_types_under_autocast_too(build, images):
+def test_shapes_and_dtypes_with_and_without_autocast(build, images):
     for mode in MODES:
         classifier = build(mode)
         with torch.autocast("cpu", torch.bfloat16):
@@ -90,21 +90,21 @@ def test_only_lora_dropouts_train_in_a_lora_tower(build, images):
     training = [name for name, module in classifier.visual.named_modules() if module.training]
     assert training
     assert all("lora_dropout" in name for name in training)
-    step(classifier, images)  # B is no longer zero: dropout shows
+    step(classifier, images)  # B is no longer zero, so dropout has an effect
     assert not torch.equal(classifier(images)[0], classifier(images)[0])
     classifier.eval()
     assert not any(module.training for module in classifier.modules())
     assert torch.equal(classifier(images)[0], classifier(images)[0])
 
 
-def test_no_dropout_is_no_work(build):
+def test_dropout_0_is_an_identity(build):
     visual = build("lora", dropout=0.0).visual
     dropouts = LORA.training_modules(visual)
     assert dropouts
     assert all(isinstance(each, nn.Identity) for layer in dropouts for each in layer.values())
 
 
-def test_frozen_towers_stay_in_eval_mode_and_trained_ones_do_not(build, resnet_dir):
+def test_only_trained_towers_leave_eval_mode(build, resnet_dir):
     assert not any(m.training for m in build("linear_probe").train().visual.modules())
     assert all(m.training for m in build("full", resnet_dir).train().visual.modules())
 
@@ -116,7 +116,7 @@ def test_a_linear_probe_builds_no_graph_through_the_tower(build, images):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, small_dir, mode):
+def test_trainable_state_restores_the_function(build, images, resnet_dir, small_dir, mode):
     folder = resnet_dir if mode == "full" else small_dir  # with batch norm's running statistics
     images = torch.randn(4, 3, 64, 64) if mode == "full" else images
     classifier = build(mode, folder)
@@ -124,7 +124,7 @@ def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, 
     state = classifier.trainable_state()
     with torch.no_grad():
         expected = classifier.eval()(images)[1].clone()
-    step(classifier, images, lr=1e-3)  # a copy does not move with training
+    step(classifier, images, lr=1e-3)  # the state is a copy
     fresh = build(mode, folder).eval()
     with torch.no_grad():
         assert not torch.equal(fresh(images)[1], expected)
@@ -135,7 +135,7 @@ def test_trained_state_brings_back_the_same_function(build, images, resnet_dir, 
     assert tower == names_of(fresh, mode) | (buffers if mode == "full" else set())
 
 
-def test_a_state_of_another_classifier_is_not_taken(build):
+def test_a_state_of_another_classifier_is_refused(build):
     classifier = build("lora")
     state = classifier.trainable_state()
     state.pop("head.mean")

@@ -31,15 +31,15 @@ def test_linear_head_without_statistics_is_a_linear_layer(embedding):
     assert torch.equal(head(embedding), head.linear(embedding))
 
 
-def test_a_dimension_that_never_varies_does_not_blow_up(embedding):
+def test_a_constant_dimension_gives_finite_logits(embedding):
     embedding[:, 3] = 1.0
     head = LinearHead(inputs(embedding), standardize=True)
     embedding[:, 3] += 1e-6
     assert head(embedding).abs().max() < 10
 
 
-def test_features_that_never_vary_are_an_error():
-    with pytest.raises(ValueError, match="all training features are the same"):
+def test_constant_features_are_an_error():
+    with pytest.raises(ValueError, match="all training features are equal"):
         LinearHead(inputs(torch.ones(3, 8)), standardize=True)
 
 
@@ -51,7 +51,7 @@ def test_cosine_head_is_scale_times_cosine(embedding):
 
 
 @pytest.mark.parametrize("learn_scale", [True, False])
-def test_the_scale_is_learnt_only_where_asked(embedding, learn_scale):
+def test_the_scale_is_learned_only_with_learn_scale(embedding, learn_scale):
     head = CosineHead(inputs(), scale=20.0, learn_scale=learn_scale)
     head(embedding).square().sum().backward()
     assert (head.log_scale.grad is not None) is learn_scale
@@ -68,7 +68,7 @@ def heads(seed):
     return plain_head(seed), CosineHead(inputs(seed=seed), scale=1.0, learn_scale=False)
 
 
-def test_initial_weights_come_from_the_seed_alone():
+def test_initial_weights_depend_only_on_the_seed():
     for one, same, other in zip(heads(1), heads(1), heads(2), strict=True):
         weight, repeated, different = (next(head.parameters()) for head in (one, same, other))
         assert torch.equal(weight, repeated)
@@ -84,7 +84,7 @@ def test_logits_are_float32_under_autocast(embedding):
         assert torch.equal(logits, expected)
 
 
-def test_a_head_that_starts_from_a_probe_is_that_probe(embedding):
+def test_a_head_that_starts_from_a_probe_equals_it(embedding):
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(5, 8, generator=generator).double()
     bias = torch.randn(5, generator=generator).double()
@@ -98,11 +98,11 @@ def test_a_head_that_starts_from_a_probe_is_that_probe(embedding):
 
 
 @pytest.mark.parametrize("kind", ["linear", "plain", "cosine"])
-def test_every_head_is_one_matrix_and_one_vector(embedding, kind):
+def test_every_head_has_a_linear_form(embedding, kind):
     if kind == "cosine":
         head = CosineHead(inputs(), scale=30.0, learn_scale=True)
         with torch.no_grad():
-            head.weight.mul_(torch.arange(1, 6)[:, None])  # as training leaves it: of any length
+            head.weight.mul_(torch.arange(1, 6)[:, None])  # any lengths, as after training
     else:
         head = LinearHead(inputs(embedding), standardize=kind == "linear")
     one = head.as_linear()

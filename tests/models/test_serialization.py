@@ -1,4 +1,4 @@
-"""What a later program needs to use the model: written so that others can read it too."""
+"""Saved classifiers can be loaded, and read by other libraries."""
 
 import json
 from dataclasses import asdict
@@ -34,7 +34,7 @@ def config(small_dir, model, head):
 
 
 def write(small_dir, folder, model, head=None):
-    """A classifier as if trained, written to `folder`."""
+    """A classifier with random weights, written to `folder`."""
     settings = config(small_dir, model, head or LinearHeadConfig())
     backbone = load_directory(small_dir, text=False)
     features = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
@@ -52,7 +52,7 @@ def write(small_dir, folder, model, head=None):
 
 
 def standardized_linear(state, embedding):
-    """The head from its file alone, without a line of ours."""
+    """The head computed from its file without flowertune."""
     standard = (embedding - state["mean"]) / state["std"]
     return nn.functional.linear(standard, state["linear.weight"], state["linear.bias"])
 
@@ -94,7 +94,7 @@ def test_prompts_and_the_head_file_give_the_same_logits(small_dir, images, tmp_p
 
 
 @torch.no_grad()
-def test_a_full_tower_comes_back_bit_for_bit(small_dir, images, tmp_path):
+def test_a_full_tower_is_loaded_bit_identical(small_dir, images, tmp_path):
     _, _, classifier = write(small_dir, tmp_path, FullConfig())
     embedding, logits = classifier(images)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -109,7 +109,7 @@ def test_a_full_tower_comes_back_bit_for_bit(small_dir, images, tmp_path):
 
 
 @torch.no_grad()
-def test_a_frozen_backbone_leaves_its_head_alone(small_dir, images, tmp_path):
+def test_a_frozen_backbone_saves_only_its_head(small_dir, images, tmp_path):
     _, _, classifier = write(small_dir, tmp_path, LinearProbeConfig())
     _, logits = classifier(images)
     assert {path.name for path in tmp_path.iterdir()} == {"head.safetensors", "model.json"}
@@ -128,7 +128,7 @@ def test_a_cosine_head_keeps_its_scale(small_dir, images, tmp_path):
     torch.testing.assert_close(cosine * state["log_scale"].exp(), logits, atol=1e-4, rtol=1e-5)
 
 
-def test_a_head_is_standardized_only_where_asked(small_dir, tmp_path):
+def test_a_head_is_standardized_only_if_configured(small_dir, tmp_path):
     for standardize in (True, False):
         write(small_dir, tmp_path, LoraConfig(rank=2), LinearHeadConfig(standardize=standardize))
         state = load_file(tmp_path / "head.safetensors")
@@ -136,7 +136,7 @@ def test_a_head_is_standardized_only_where_asked(small_dir, tmp_path):
         assert plain != standardize
 
 
-def test_model_json_says_what_it_is_for_a_program_that_reads_nothing_else(small_dir, tmp_path):
+def test_model_json_describes_the_model(small_dir, tmp_path):
     settings, backbone, _ = write(small_dir, tmp_path, LoraConfig(rank=2))
     text = (tmp_path / "model.json").read_text(encoding="utf-8")
     assert "Gänseblümchen" in text
@@ -159,7 +159,7 @@ def test_model_json_says_what_it_is_for_a_program_that_reads_nothing_else(small_
     assert json.loads(text)["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
 
 
-def test_a_full_disk_leaves_no_half_of_an_adapter(small_dir, tmp_path, fill_disk):
+def test_a_full_disk_leaves_no_partial_adapter(small_dir, tmp_path, fill_disk):
     fill_disk()
     with pytest.raises(OSError, match="No space left"):
         write(small_dir, tmp_path / "adapter", LoraConfig(rank=2))

@@ -1,4 +1,4 @@
-"""The built-in tiny CLIP: open_clip alone opens it, it is small, and it knows some flowers."""
+"""The built-in tiny CLIP: loads in open_clip, is small and classifies some flowers."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ PER_SPECIES = 20
 
 @pytest.fixture(scope="module")
 def similarities() -> torch.Tensor:
-    """(species, PER_SPECIES, species): test pictures against descriptions, by open_clip alone."""
+    """(species, PER_SPECIES, species): test images against descriptions, with plain open_clip."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{TINY}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{TINY}")
     model.eval()
@@ -47,7 +47,7 @@ def test_it_is_small_and_float16() -> None:
     assert kinds == {"F16"}
 
 
-def test_zero_shot_knows_something_and_not_everything(similarities: torch.Tensor) -> None:
+def test_zero_shot_is_neither_poor_nor_perfect(similarities: torch.Tensor) -> None:
     labels = torch.arange(len(SPECIES))[:, None]
     top1 = (similarities.argmax(2) == labels).float().mean().item()
     assert 0.25 <= top1 <= 0.75
@@ -57,7 +57,7 @@ def test_zero_shot_is_as_recorded(similarities: torch.Tensor) -> None:
     labels = torch.arange(len(SPECIES))[:, None]
     top1 = (similarities.argmax(2) == labels).float().mean().item()
     recorded = json.loads((TINY / "training.json").read_text(encoding="utf-8"))
-    # Other pictures of the same species: four standard errors of this many.
+    # Other images of the same species: four standard errors of this number.
     allowed = 4 * np.sqrt(0.25 / similarities[..., 0].numel())
     assert abs(top1 - recorded["measured"]["zero_shot_top1"]) < allowed
     assert recorded["drawing_version"] == DRAWING_VERSION
@@ -68,4 +68,4 @@ def test_the_tokenizer_keeps_whole_descriptions() -> None:
     lines = [f"a photo of {description(a)}, a type of flower." for a in SPECIES.values()]
     tokens = tokenize(lines)
     assert tokens.shape == (len(SPECIES), 40)
-    assert (tokens[:, -1] == 0).all()  # nothing was cut off
+    assert (tokens[:, -1] == 0).all()  # nothing was truncated

@@ -1,4 +1,4 @@
-"""The image tower against open_clip untouched, and with prompts against VPT written out."""
+"""The image tower against open_clip's own, and with prompts against a naive VPT."""
 
 import copy
 
@@ -43,7 +43,7 @@ def pooled(output):
 
 
 @pytest.mark.parametrize("kind", TOWERS)
-def test_the_embedding_and_its_gradients_are_those_of_open_clip_untouched(kind):
+def test_embedding_and_gradients_equal_open_clips(kind):
     untouched = tower(TOWERS[kind])
     ours = copy.deepcopy(untouched)
     unfuse_attention(ours)
@@ -62,7 +62,7 @@ def test_the_embedding_and_its_gradients_are_those_of_open_clip_untouched(kind):
 
 
 @pytest.mark.parametrize("kind", TOWERS)
-def test_the_last_block_computes_the_class_token_alone_where_pooling_takes_no_other(kind):
+def test_the_last_block_computes_only_the_class_token_if_only_it_is_pooled(kind):
     visual = tower(TOWERS[kind])
     unfuse_attention(visual)
     counts = []
@@ -78,7 +78,7 @@ P = 5
 
 
 def naive(visual, images, embeddings, depth, position, before_ln_pre):
-    """VPT written out on open_clip's tower as it is: an image at a time, lists of tokens."""
+    """Naive VPT on open_clip's unchanged tower: one image at a time, lists of tokens."""
     of_images, positions = [], visual.positional_embedding
     for image in images:
         patches = visual.conv1(image[None])[0].flatten(1).T
@@ -111,7 +111,7 @@ def agree(
     position="after_cls",
     before_ln_pre=True,
 ):
-    """Embedding and the prompts' gradient are those of the naive forward pass."""
+    """Embedding and prompt gradients equal those of the naive forward pass."""
     untouched = open_clip.create_model(f"local-dir:{folder}").visual.eval()
     assert isinstance(untouched.transformer.resblocks[0].attn, nn.MultiheadAttention)
     backbone = load_directory(folder, text=False)
@@ -149,7 +149,7 @@ def test_embedding_and_gradients_are_those_of_a_naive_forward_pass(
 @pytest.mark.parametrize("position", ["after_cls", "end"])
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
 @pytest.mark.parametrize("kind", PROMPTED)
-def test_so_they_are_in_towers_of_every_kind(
+def test_they_also_equal_it_in_other_towers(
     tower_dir, images, kind, depth, position, trained_prompts
 ):
     folder = tower_dir(**PROMPTED[kind])
@@ -159,14 +159,14 @@ def test_so_they_are_in_towers_of_every_kind(
 @pytest.mark.parametrize(
     ("depth", "computed"),
     [
-        # 17 tokens of the image; the last block computes the class token alone
+        # the image has 17 tokens; the last block computes only the class token
         ("deep", [17, 17, 1]),
         (2, [17, 17 + P, 1]),
         ("shallow", [17 + P, 17 + P, 1]),
     ],
 )
 @torch.no_grad()
-def test_prompts_are_replaced_and_those_to_be_replaced_are_not_computed(
+def test_outputs_of_replaced_prompts_are_not_computed(
     small, images, depth, computed, trained_prompts
 ):
     attended_to, through_mlp = [], []
@@ -189,7 +189,7 @@ def test_bf16_stays_close_to_float32(small, images, trained_prompts):
     with torch.autocast("cpu", torch.bfloat16):
         rounded = embed(small.visual, images, prompts)
     assert rounded.dtype == torch.bfloat16
-    # or every token after them would be float32 and the tower as slow as without autocast
+    # otherwise all later tokens would be float32, and the tower as slow as without autocast
     tokens = torch.zeros(2, 17, 64, dtype=torch.bfloat16)
     assert prompts(0, tokens, small.visual.ln_pre).dtype == torch.bfloat16
     assert (rounded.float() - exact).abs().max() < 0.05 * exact.abs().max()

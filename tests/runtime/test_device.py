@@ -15,19 +15,19 @@ def no_accelerator(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "precision", "message"),
     [
-        ("cuda", "auto", "trainer.device=cuda: torch finds no such device here; there is cpu"),
-        ("mps", "fp32", "trainer.device=mps: torch finds no such device here; there is cpu"),
+        ("cuda", "auto", "trainer.device=cuda: torch finds no such device; available: cpu"),
+        ("mps", "fp32", "trainer.device=mps: torch finds no such device; available: cpu"),
         ("cpu", "fp16", "trainer.precision=fp16: needs cuda, not cpu; use fp32"),
         ("auto", "fp16", "trainer.precision=fp16: needs cuda, not cpu; use fp32"),
     ],
 )
-def test_what_is_not_there_is_refused_in_one_line(device, precision, message):
+def test_missing_devices_are_refused_in_one_line(device, precision, message):
     with pytest.raises(UsageError) as refusal:
         choose_compute(device, precision)
     assert str(refusal.value) == message
 
 
-def test_auto_on_a_cpu_is_fp32_and_autocasts_nothing():
+def test_auto_on_a_cpu_is_fp32_without_autocast():
     compute = choose_compute("auto", "auto")
     assert (compute.device.type, compute.precision) == ("cpu", "fp32")
     assert compute.threads == torch.get_num_threads()
@@ -44,15 +44,13 @@ def test_bf16_on_a_cpu_autocasts():
 @pytest.mark.parametrize(
     ("capability", "precision"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")]
 )
-def test_auto_takes_the_gpu_and_bf16_where_the_gpu_computes_with_it(
-    monkeypatch, capability, precision
-):
+def test_auto_uses_the_gpu_and_bf16_if_supported(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     compute = choose_compute("auto", "auto")
     assert (compute.device.type, compute.precision) == ("cuda", precision)
     if precision == "fp32":
-        with pytest.raises(UsageError, match=r"trainer.precision=bf16: not on this cuda; use fp16"):
+        with pytest.raises(UsageError, match=r"bf16: not supported by this cuda device; use fp16"):
             choose_compute("auto", "bf16")
 
 

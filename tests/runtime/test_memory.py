@@ -1,4 +1,4 @@
-"""Memory that is freed and taken again, by the page faults that the kernel counts."""
+"""Freed memory is reused, measured by the kernel's page faults."""
 
 import os
 import platform
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-# glibc's first threshold, which it else raises by itself or not, as what was freed before has it
+# glibc's initial threshold, fixed: by default it adapts to what was freed before
 FIRST_THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
-# as a training step does: some blocks of 8 MB, all freed at its end
+# like a training step: some blocks of 8 MB, all freed at its end
 STEPS = """
 import resource, sys
 import torch
@@ -28,12 +28,12 @@ print([faults_of_a_step() for _ in range(4)][-1])
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc supports it")
 @pytest.mark.skipif(
     HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(),
-    reason="the kernel hands out huge pages, which are few",
+    reason="huge pages cause few page faults",
 )
-def test_a_later_step_takes_no_new_pages_from_the_kernel():
+def test_later_steps_request_no_new_pages():
     counts = {}
     for how in ("kept", "given back"):
         command = [sys.executable, "-c", STEPS, how]

@@ -1,4 +1,4 @@
-"""Measure the baselines of every trained model: zero-shot and a linear probe of its backbone."""
+"""Evaluate the baselines of a run: zero-shot and a linear probe of the same backbone."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,11 +21,7 @@ def evaluate_baselines(
     logit_scale: float,
     probe: LinearProbe | None,
 ) -> dict[str, Any]:
-    """Evaluate the baselines; the results of each by its name in results.json, or None.
-
-    features and labels: by split; vectors: from the prompts, None where the backbone's text means
-    nothing.
-    """
+    """Return the results of each baseline, or None, by name; features and labels are by split."""
     results: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if enabled and vectors is not None:
         results["zeroshot"] = {
@@ -55,11 +51,11 @@ def notes(
     metrics: Mapping[str, Any],
     baselines: Mapping[str, Any],
 ) -> list[str]:
-    """List what a reader of the table must know: a missing baseline, a method that is beaten."""
+    """Return notes for the results table: missing baselines, and a method below its probe."""
     if not enabled:
         return ["no zero-shot and no linear probe: baselines=false"]
     lines = [] if has_text else ["no zero-shot: backbone.text=false"]
-    if model_config(model).is_probe:  # it is that probe: float32 may yet rank a tie otherwise
+    if model_config(model).is_probe:  # the same probe; only ties may differ in float32
         return lines
     split = reported_split(metrics)
     probe = baselines["linear_probe"]["splits"][split]["top1"]

@@ -1,4 +1,4 @@
-"""Fit a probe by the solver that its config names."""
+"""Fit a linear probe with the solver that its config names."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from flowertune.baselines.solvers import adamw, lbfgs, ridge
 from flowertune.config.plugins import bind
 from flowertune.config.probe import ProbeConfig
 
-# By name; keyword-only parameters are keys of `probe`.
+# By `probe.solver`; keyword-only parameters are keys of `probe`.
 SOLVERS: dict[str, Callable[..., LinearProbe]] = {
     "lbfgs": lambda inputs, *, weight_decay: fit_linear_probe(inputs, weight_decay, lbfgs),
     "adamw": lambda inputs, *, weight_decay, epochs, lr, batch_size: fit_linear_probe(
@@ -18,6 +18,6 @@ SOLVERS: dict[str, Callable[..., LinearProbe]] = {
 
 
 def fit_probe(settings: ProbeConfig, inputs: ProbeInputs) -> LinearProbe:
-    """Fit a probe, on val choosing what is not set."""
+    """Fit a linear probe; a weight decay of null is chosen on val."""
     probe: LinearProbe = bind("solver", settings.solver, SOLVERS, settings)(inputs)
     return probe

@@ -1,4 +1,4 @@
-"""Compute embeddings of whole splits by the frozen backbone once, and cache them on disk."""
+"""Compute the frozen backbone's embeddings of whole splits and cache them on disk."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from flowertune.files import lock, write_bytes
 from flowertune.models.backbone import Backbone
 from flowertune.runtime.device import Compute
 
-# Raise it when this package comes to compute other features from the same inputs.
+# Raise this when the code computes different features from the same inputs.
 FEATURES_VERSION = 3
 FEATURES_FILE = "features.safetensors"
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
-    """List the splits whose frozen features are needed."""
+    """Return the splits whose frozen features are needed."""
     if config.baselines or not config.model.trains_backbone:
         return splits
     if head_from_probe(config):
@@ -46,21 +46,21 @@ def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
 def feature_key(
     backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
 ) -> dict[str, Any]:
-    """Describe everything that decides the bits of a split's features, this process included."""
+    """Return everything that affects the bits of a split's features, process settings included."""
     return {
         "weights_sha256": backbone.weights_sha256,
         "activation": backbone.activation,
-        # of the contents of the images, in their order
+        # image contents, in order
         "split_fingerprint": hashlib.sha256("".join(split.sha256).encode()).hexdigest(),
         "preprocessing": str(backbone.preprocessing.to_dict()),
         "precision": compute.precision,
         "device": compute.device_name,
-        "batch_size": batch_size,  # the shape of a batch decides how sums are rounded
+        "batch_size": batch_size,  # the batch shape affects the rounding of sums
         "features_version": FEATURES_VERSION,
         "pixels_version": FORMAT,
         "torch": torch.__version__,
         "open_clip": version("open_clip_torch"),
-        # These two resize the images.
+        # both resize images
         "pillow": version("pillow"),
         "torchvision": version("torchvision"),
         "threads": torch.get_num_threads(),
@@ -78,27 +78,25 @@ def frozen_features(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Float[Tensor, "n e"]:
-    """Load or compute the embeddings, float32 on the CPU, of all images of a split.
+    """Load or compute the embeddings of all images of a split, float32 on the CPU.
 
-    `encode` maps evaluation pixels to embeddings, as `key` (of `feature_key`) describes. Entries
-    under `features/` of the cache folder are exactly what would have been computed.
-    `progress(done, total)` counts images, and is not called for features from the cache.
-
-    Raises:
-        TrainingError: an embedding is not finite.
+    `encode` maps evaluation pixels to embeddings; `key` is from `feature_key`. Cached embeddings
+    (`features/` in the cache folder) are bit-identical to computed ones. `progress(done, total)`
+    counts images and is not called if the cache has them.
+    Raises TrainingError if an embedding is not finite.
     """
     name = hashlib.sha256(_dump(key).encode()).hexdigest()[:32]
     path = folder / "features" / name
     if (cached := _read(path, key)) is not None:
         return cached
     with _lock_features(path):
-        if (cached := _read(path, key)) is not None:  # by another process in the meantime
+        if (cached := _read(path, key)) is not None:  # from another process in the meantime
             return cached
         features = _compute(pixels, encode, key["batch_size"], progress)
         if not features.isfinite().all():
             raise TrainingError(
-                f"the frozen backbone gives embeddings that are not finite in precision "
-                f"{key['precision']}: try trainer.precision=fp32"
+                f"the frozen backbone's embeddings are not finite in {key['precision']}; "
+                "use trainer.precision=fp32"
             )
         _write(path, key, features)
     return features
@@ -106,13 +104,13 @@ def frozen_features(
 
 @contextmanager
 def _lock_features(path: Path) -> Iterator[None]:
-    """Let one of several processes compute the same features, while the others wait."""
+    """Make other processes that need the same features wait."""
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            waiting = partial(log.warning, "waiting for another process that computes %s", path)
+            waiting = partial(log.warning, "waiting for another process to compute %s", path)
             stack.enter_context(lock(path.with_suffix(LOCK), waiting))
-        except OSError as error:  # nothing can be kept there, so nobody waits for it either
+        except OSError as error:  # nothing can be saved there, so there is nothing to wait for
             log.info("%s cannot be locked: %s", path, error)
         yield
 
@@ -129,22 +127,22 @@ def _compute(
             parts.append(encode(batch).float().cpu())
             done += len(batch)
             progress(done, len(pixels))
-    # Outside inference mode: the result is an ordinary tensor that autograd may use.
+    # Outside inference mode, so that autograd may use the result.
     return torch.cat(parts)
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> Tensor | None:
-    """Read cached features; None where there are none, or where a file is damaged."""
+    """Read cached features; None if they are missing or damaged."""
     if not path.exists():
         return None
     try:
         meta = read_meta(path)
         features: Tensor = safetensors.torch.load_file(path / FEATURES_FILE)["features"]
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        log.warning("%s cannot be read (%s): the features are computed again", path, error)
+        log.warning("%s: cannot be read (%s); computing the features again", path, error)
         return None
     if meta.get("key") != _dump(key) or meta.get("sha256") != _checksum(features):
-        log.warning("%s is damaged: the features are computed again", path)
+        log.warning("%s: damaged; computing the features again", path)
         return None
     touch(path)
     return features
@@ -161,8 +159,8 @@ def _write(path: Path, key: Mapping[str, Any], features: Tensor) -> None:
             write_bytes(folder / FEATURES_FILE, content)
             write_meta(folder, description, key=_dump(key), sha256=_checksum(features))
     except OSError as error:
-        # The features are here, only the next run has to compute them again.
-        log.warning("the frozen features could not be kept in %s: %s", path.parent, error)
+        # This run has its features; only the next one has to compute them again.
+        log.warning("%s: cannot cache the frozen features: %s", path.parent, error)
 
 
 def _checksum(features: Tensor) -> str:

@@ -9,14 +9,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-Vector = Float[Tensor, "w"]  # a solution: weight and bias, as `unpack` takes them
+Vector = Float[Tensor, "w"]  # a solution: weight and bias, see `unpack`
 
-# The strengths of the L2 penalty that validation chooses from, strongest first: each solution is
-# where the search for the next begins. Seen: 1e-2 is best for DeiT-Tiny on Flowers-17, 40 a class.
+# L2 penalties to choose from on val, strongest first: each solution starts the next search. For
+# DeiT-Tiny on Flowers-17 with 40 images per class, 1e-2 is best.
 WEIGHT_DECAYS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
-# Multiply-adds of one pass, N * E * C, below which a second thread costs more than it gives
-# (and much more than that on a machine that others use too).
+# Multiply-adds of one pass, N * E * C, below which a second thread costs more time than it saves
+# (much more on a shared machine).
 MIN_PARALLEL_WORK = 100_000_000
 
 log = logging.getLogger(__name__)
@@ -24,22 +24,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Problem:
-    """What a solver minimizes on: standardized features, and labels below `classes`."""
+    """Inputs of a solver: standardized features, and labels below `classes`."""
 
     features: Float[Tensor, "n e"]
     labels: Int64[Tensor, "n"]
     classes: int
 
 
-# A weight decay and a solution to begin from -> a solution, and why it was not reached, else None.
+# (problem, weight decay, start) -> solution, and what kept the solver from converging or None
 Solve = Callable[[Problem, float, Vector], tuple[Vector, str | None]]
 
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """What a probe is fitted on: by split ("train", perhaps "val"), frozen features and labels.
+    """Inputs to fit a probe: frozen features and labels by split ("train", optionally "val").
 
-    labels: integers below `classes`; class_vectors: from prompts, None where there are none.
+    labels: integers below `classes`. class_vectors: from prompts, None without prompts.
     """
 
     features: Mapping[str, Float[Tensor, "_ e"]]
@@ -51,10 +51,9 @@ class ProbeInputs:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Weight and bias on features standardized by mean and std, in float64.
+    """Weight and bias for features standardized by mean and std, in float64.
 
-    `weight_decay` is the one that was chosen or given; `failure` says what kept the solver from
-    its solution, else None.
+    `weight_decay` is given or chosen on val; `failure` tells why the solver did not converge.
     """
 
     weight: Float[Tensor, "c e"]
@@ -66,26 +65,26 @@ class LinearProbe:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weight, bias, mean and std, for the initialization of a linear head."""
+        """Weight, bias, mean and std, to initialize a linear head."""
         return self.weight, self.bias, self.mean, self.std
 
     def logits(self, features: Float[Tensor, "n e"]) -> Float[Tensor, "n c"]:
-        """Compute logits, in float32."""
+        """Return the logits in float32."""
         standardized = (features.to(self.mean) - self.mean) / self.std
         return torch.addmm(self.bias, standardized, self.weight.T).float()
 
 
 def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Solve) -> LinearProbe:
-    """Fit a probe; without a weight decay, choose it by val top-1, of equals by the val loss.
+    """Fit a probe; without a weight decay, choose it by val top-1, ties by val loss.
 
-    Features are standardized by their mean and standard deviation on train. Weight decays are tried
-    from the strongest down, each solution being where the next search begins. All is computed where
-    the features lie (CPU or CUDA).
+    Features are standardized by their mean and standard deviation on train. Weight decays are
+    tried from the strongest down, and each solution starts the next search. Runs on the device of
+    the features (CPU or CUDA).
     """
     features, classes = inputs.features["train"].double(), inputs.classes
     mean = features.mean(0)
     std = features.std(0, correction=0)
-    # A feature that is the same on every image says nothing: its standard deviation is rounding.
+    # A feature that is constant over all images carries no information: its std is rounding error.
     std = torch.where(std > 1e-9 * features.abs().amax(0), std, torch.ones_like(std))
     labels = inputs.labels["train"].to(features.device).long()
     problem = Problem((features - mean) / std, labels, classes)
@@ -113,7 +112,7 @@ def fit_linear_probe(inputs: ProbeInputs, weight_decay: float | None, solve: Sol
     best = probes[0] if len(probes) == 1 else max(probes, key=score)
     if best.failure is not None:
         log.warning(
-            "the linear probe %s with weight decay %g: its accuracy may be a little too low",
+            "the linear probe %s with weight decay %g; its accuracy may be slightly too low",
             best.failure,
             best.weight_decay,
         )

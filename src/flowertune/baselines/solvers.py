@@ -1,4 +1,4 @@
-"""Solve for a linear probe's weights: L-BFGS to convergence, AdamW for some epochs, or ridge."""
+"""Solvers for the weights of a linear probe: L-BFGS, AdamW and ridge."""
 
 import math
 
@@ -10,25 +10,22 @@ from torch.nn import functional as F
 from flowertune import seeding
 from flowertune.baselines.linear_probe import Problem, Solve, Vector, unpack
 
-# The largest entry of the gradient of the mean loss at which a solution counts as reached.
+# L-BFGS has converged if no entry of the mean loss's gradient is larger.
 GRADIENT_TOLERANCE = 1e-5
-# For each weight decay. Small tasks need 5 to 120; the bound is for 20,000 images of 1,000 classes.
+# Per weight decay. Small tasks need 5 to 120; the limit is for 20,000 images of 1,000 classes.
 MAX_ITERATIONS = 500
 
-# Steps that L-BFGS remembers; each costs two vectors of the size of the weights.
+# Steps stored by L-BFGS (Liu and Nocedal 1989); each takes two vectors of the weights' size.
 HISTORY = 10
 
 
 def lbfgs(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, str | None]:
-    """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed.
-
-    L-BFGS: Liu and Nocedal 1989. No random number.
-    """
+    """Minimize mean cross-entropy + weight_decay / 2 * |weight|^2; the bias is not decayed."""
     offsets = torch.arange(len(problem.labels), device=problem.labels.device) * problem.classes
-    label_positions = offsets + problem.labels
+    label_positions = offsets + problem.labels  # in the flattened logits (N * C,)
     vector = start.clone().requires_grad_()
-    # scipy's L-BFGS-B comes to the same solutions, but spends several times as long on
-    # its own vectors as on the loss, in BLAS threads that torch does not govern.
+    # scipy's L-BFGS-B finds the same solutions, but spends several times as long on its own
+    # vectors as on the loss, in BLAS threads that torch does not control.
     optimizer = torch.optim.LBFGS(
         [vector],
         max_iter=MAX_ITERATIONS,
@@ -45,7 +42,7 @@ def lbfgs(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector,
         return loss
 
     optimizer.step(closure)
-    # Once more: the line search may have looked elsewhere last.
+    # Computed again: the line search may have evaluated another point last.
     solution = vector.detach()
     _, gradient = _loss_and_gradient(solution, problem, label_positions, weight_decay)
     largest = gradient.abs().max().item()
@@ -55,10 +52,10 @@ def lbfgs(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector,
 
 
 def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
-    """Train in minibatches with AdamW (Loshchilov & Hutter 2019); a cosine lowers the rate to 0.
+    """Return a solver that trains in minibatches with AdamW (Loshchilov & Hutter 2019).
 
-    From zero, whatever there is to begin from; weight decay is AdamW's own, decoupled one. The
-    order of the images comes from (seed, "linear probe", epoch).
+    It starts from zero and ignores the given start. Learning rates follow a cosine to 0, weight
+    decay is decoupled, and the order of the images comes from (seed, "linear probe", epoch).
     """
 
     def solve(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, None]:
@@ -89,12 +86,12 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
 def ridge(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, None]:
     """Minimize the mean of |features @ weight.T + bias - onehot|^2, + weight_decay * |weight|^2.
 
-    The bias is not decayed. The sums are no log-odds: their order means something, the
-    probabilities made of them little. Hoerl and Kennard 1970.
+    The bias is not decayed. The outputs rank the classes but are not log-odds, so probabilities
+    computed from them mean little. Hoerl and Kennard 1970.
     """
     features = problem.features
     targets = F.one_hot(problem.labels, problem.classes).to(features)
-    bias = targets.mean(0)  # apart from the weights, as standardized features have the mean 0
+    bias = targets.mean(0)  # independent of the weights, as standardized features have mean 0
     gram = features.T @ features / len(features)
     gram.diagonal().add_(weight_decay)
     weight = torch.linalg.solve(gram, features.T @ (targets - bias) / len(features)).T
@@ -104,10 +101,7 @@ def ridge(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector,
 def _loss_and_gradient(
     vector: Vector, problem: Problem, label_positions: Int64[Tensor, "n"], weight_decay: float
 ) -> tuple[Float[Tensor, ""], Vector]:
-    """Compute both by hand rather than autograd: no graph, no second copy of the logits.
-
-    `label_positions` is the position of each image's label in the flattened logits (N * C,).
-    """
+    """Compute both without autograd, which needs a graph and a second copy of the logits."""
     features, (weight, bias) = problem.features, unpack(vector, problem.classes)
     log_probabilities = torch.addmm(bias, features, weight.T).log_softmax(1)
     loss = -log_probabilities.view(-1)[label_positions].mean()

@@ -1,4 +1,4 @@
-"""Cross-entropy against class probabilities."""
+"""Cross-entropy with class probabilities as targets."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,10 +8,10 @@ from torch import Tensor
 def soft_cross_entropy(
     logits: Float[Tensor, "b c"], targets: Float[Tensor, "b c"], label_smoothing: float
 ) -> Float[Tensor, ""]:
-    """Mean over the batch of -sum(targets * log softmax(logits)), in float32.
+    """Return the mean over the batch of -sum(targets * log softmax(logits)), in float32.
 
-    targets: each row a distribution. Label smoothing s mixes them with the uniform distribution:
-    (1 - s) * targets + s / C. With one-hot targets this is the ordinary cross-entropy.
+    targets: one distribution per row. Label smoothing s mixes them with the uniform distribution:
+    (1 - s) * targets + s / C. One-hot targets give the ordinary cross-entropy.
     """
     return F.cross_entropy(logits.float(), targets.float(), label_smoothing=label_smoothing)
 
@@ -23,5 +23,5 @@ def cross_entropy(
     *,
     label_smoothing: float,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Compute the cross-entropy alone."""
+    """Return the cross-entropy as "loss", without further terms."""
     return {"loss": soft_cross_entropy(logits, targets, label_smoothing)}

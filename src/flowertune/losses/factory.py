@@ -1,4 +1,4 @@
-"""Build a loss from its config, picked by its literal name."""
+"""Build the loss that a config names."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from flowertune.losses.cross_entropy import cross_entropy
 from flowertune.losses.focal import focal
 from flowertune.losses.triplet import triplet_cross_entropy
 
-# embedding, logits and targets to "loss" and its terms
+# (embedding, logits, targets) -> "loss" and its terms
 Criterion = Callable[
     [Float[Tensor, "b e"], Float[Tensor, "b c"], Float[Tensor, "b c"]], dict[str, Float[Tensor, ""]]
 ]
 
-# By the option's name; keyword-only parameters are keys of its config.
+# By option name; keyword-only parameters are keys of the option's config.
 LOSSES: dict[str, Callable[..., Any]] = {
     "ce": cross_entropy,
     "focal": focal,
@@ -32,9 +32,9 @@ def build_criterion(settings: LossConfig) -> Criterion:
 
 
 def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:
-    """Refuse training images (their labels) on which a loss is undefined."""
+    """Raise UsageError if the loss is undefined for training images with these labels."""
     if isinstance(settings, ClassBatches) and len(set(labels)) == len(labels):
         raise UsageError(
-            f"loss={settings.name}: takes two photos of a class, and there is one training photo "
-            "in each; take loss=ce"
+            f"loss={settings.name}: needs two training images of a class, but every class has "
+            "one; use loss=ce"
         )

@@ -1,10 +1,10 @@
-"""The focal loss, for several classes and soft targets."""
+"""Focal loss for several classes and soft targets."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Under the power, whose slope at 0 is infinite for a gamma below 1.
+# Smallest base of the power, whose slope at 0 is infinite for a gamma below 1.
 EPS = torch.finfo(torch.float32).tiny
 
 
@@ -16,10 +16,10 @@ def focal(
     gamma: float,
     label_smoothing: float,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Compute the mean over the batch of -sum(targets * (1 - p) ** gamma * log p), in float32.
+    """Return the mean over the batch of -sum(targets * (1 - p) ** gamma * log p), in float32.
 
-    p is the softmax of the logits; targets: each row a distribution, smoothed as by
-    `soft_cross_entropy`, which this is with gamma 0. Classes are weighted alike (alpha is 1).
+    p is the softmax of the logits. targets: one distribution per row, smoothed as in
+    `soft_cross_entropy`, which gamma 0 gives. All classes have the same weight (alpha is 1).
 
     Lin et al., Focal Loss for Dense Object Detection, 2017, https://arxiv.org/abs/1708.02002
     """
@@ -27,5 +27,5 @@ def focal(
     targets = torch.lerp(
         targets.float(), targets.new_full((), 1 / targets.shape[1]), label_smoothing
     )
-    weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # of 1 - p, without cancellation
+    weights = (-log_p.expm1()).clamp_min(EPS) ** gamma  # -expm1: 1 - p without cancellation
     return {"loss": -(targets * weights * log_p).sum(1).mean()}

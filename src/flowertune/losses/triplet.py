@@ -1,4 +1,4 @@
-"""The triplet loss with batch-hard mining."""
+"""Triplet loss with batch-hard mining, added to the cross-entropy."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -13,7 +13,7 @@ from flowertune.losses.cross_entropy import soft_cross_entropy
 Distance = Literal["euclidean", "squared_euclidean", "cosine"]
 Reduction = Literal["mean", "nonzero_mean"]
 
-EPS = 1e-12  # under the root, whose slope at 0 is infinite
+EPS = 1e-12  # added under the square root, whose slope at 0 is infinite
 
 
 def triplet_cross_entropy(
@@ -28,7 +28,7 @@ def triplet_cross_entropy(
     normalize: bool,
     reduction: Reduction,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Compute "ce" + weight * "triplet", and the share "active_triplets"; targets: one-hot."""
+    """Return loss = ce + weight * triplet, its terms and the active share; one-hot targets."""
     ce = soft_cross_entropy(logits, targets, label_smoothing)
     triplet, active = batch_hard_triplet_loss(
         embedding, targets.argmax(1), margin, distance, normalize, reduction
@@ -44,19 +44,19 @@ def batch_hard_triplet_loss(
     normalize: bool,
     reduction: Reduction,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Pair each anchor with its farthest positive and nearest negative -> loss, active share.
+    """Return the mean triplet loss and the share of active triplets, both float32 scalars.
 
-    The embedding may be of any float type, and is computed in float32. An anchor a with positive p
-    and negative n costs max(0, d(a, p) - d(a, n) + margin), or with margin "soft" log(1 +
-    exp(d(a, p) - d(a, n))). `normalize` puts the embedding on the unit sphere first; "cosine",
-    1 - cos, always does. "mean" is over the anchors that have a positive and a negative in the
-    batch, "nonzero_mean" over those of them whose cost is not 0. A triplet is active where d(a,
-    p) + margin > d(a, n), without margin for "soft". Both results are float32 scalars, and 0
-    where no anchor has both.
+    Each anchor a is paired with its farthest positive p and its nearest negative n in the batch.
+    Its loss is max(0, d(a, p) - d(a, n) + margin), or log(1 + exp(d(a, p) - d(a, n))) with margin
+    "soft". A triplet is active if d(a, p) + margin > d(a, n), with margin 0 for "soft".
+    `normalize` scales embeddings to unit length first; distance "cosine", 1 - cos, always does.
+    Reduction "mean" averages over the anchors that have a positive and a negative, "nonzero_mean"
+    over those of them whose loss is not 0. Without such anchors, both results are 0.
+    The embedding may have any float type; the loss is computed in float32.
 
     Hermans et al., In Defense of the Triplet Loss, 2017, https://arxiv.org/abs/1703.07737
     """
-    points = embedding.float()  # autocast leaves it so: it lowers matrix products, and none is here
+    points = embedding.float()  # stays so under autocast, which lowers only matrix products
     if normalize or distance == "cosine":
         points = F.normalize(points, dim=1)
     positive, negative, is_anchor = mine_batch_hard(points, labels)
@@ -76,13 +76,13 @@ def batch_hard_triplet_loss(
 def mine_batch_hard(
     points: Float[Tensor, "b e"], labels: Int64[Tensor, "b"]
 ) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "b"], Bool[Tensor, "b"]]:
-    """For each point, find the farthest of its label and the nearest of another.
+    """Find the farthest point of the same label and the nearest of another label for each point.
 
-    Returns both and whether both exist; where one does not, its index means nothing. The shapes
-    depend on B alone, so that nothing waits for the device.
+    Returns their indices and whether both exist; the index of a missing point is meaningless. All
+    shapes depend on B alone, so the host never waits for the device.
     """
-    # Differences, not |a|^2 + |b|^2 - 2ab: CLIP's embeddings lie in a narrow cone far from the
-    # origin, where that cancels.
+    # Not |a|^2 + |b|^2 - 2ab, which cancels: CLIP's embeddings lie in a narrow cone far from the
+    # origin.
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     same_label = labels[:, None] == labels
     not_self = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -92,9 +92,9 @@ def mine_batch_hard(
     return farthest, nearest, is_positive.any(1) & is_negative.any(1)
 
 
-# Of differences (B, E); all grow with the Euclidean distance, so one mining serves them all.
+# From differences (B, E). All grow with the Euclidean distance, so one mining serves them all.
 _DISTANCES: dict[Distance, Callable[[Tensor], Tensor]] = {
     "euclidean": lambda difference: (difference.square().sum(1) + EPS).sqrt(),
     "squared_euclidean": lambda difference: difference.square().sum(1),
-    "cosine": lambda difference: difference.square().sum(1) / 2,  # of unit vectors: 1 - cos
+    "cosine": lambda difference: difference.square().sum(1) / 2,  # 1 - cos of unit vectors
 }

@@ -1,8 +1,8 @@
 """Multi-head attention split into four Linear layers, so that LoRA can adapt each of them.
 
 open_clip up to 3.3 builds its towers from `nn.MultiheadAttention`, which keeps q, k and v in one
-parameter outside any Linear layer; peft's wrapper for it is wrong (it adds the update of the
-output projection twice). The names here are those of transformers' `CLIPAttention`.
+parameter outside any Linear layer. peft's wrapper for it is wrong: it adds the update of the output
+projection twice. The names here are those of transformers' `CLIPAttention`.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ QKV = ("q_proj", "k_proj", "v_proj")
 
 
 class Attention(nn.Module):
-    """The weights of an `nn.MultiheadAttention`, called as open_clip calls that.
+    """Drop-in replacement for an `nn.MultiheadAttention` in open_clip, with copies of its weights.
 
-    Computed by `attend` or PyTorch's SDPA: query (B, N, D), key and value (B, S, D); (N, B, D) and
-    (S, B, D) where not `batch_first`. Raises NotImplementedError for `add_bias_kv` and
+    query: (B, N, D), key and value: (B, S, D); without `batch_first` (N, B, D) and (S, B, D).
+    Computed by `attend` or PyTorch's SDPA. Raises NotImplementedError for `add_bias_kv` and
     `add_zero_attn`, which no CLIP uses.
     """
 
     def __init__(self, source: nn.MultiheadAttention) -> None:
         super().__init__()
         if source.bias_k is not None or source.bias_v is not None or source.add_zero_attn:
-            raise NotImplementedError("attention with add_bias_kv or add_zero_attn is not opened")
+            raise NotImplementedError("attention with add_bias_kv or add_zero_attn: not supported")
         self.embed_dim = source.embed_dim
         self.num_heads = source.num_heads
         self.dropout = source.dropout
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         weights: Sequence[Tensor]
         if source.in_proj_weight is not None:
             weights = source.in_proj_weight.chunk(3)
-        else:  # key or value of another width than the query
+        else:  # key or value is not as wide as the query
             weights = source.q_proj_weight, source.k_proj_weight, source.v_proj_weight
         biases = [None] * 3 if source.in_proj_bias is None else source.in_proj_bias.chunk(3)
         self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
@@ -50,13 +50,13 @@ class Attention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attend; returns the tokens and, in place of `nn.MultiheadAttention`'s weights, None.
+        """Return the attended tokens, and None instead of the attention weights.
 
-        `attn_mask`: (N, S) or (B * heads, N, S), as `nn.MultiheadAttention` takes it: a float mask
-        is added to the scores, a bool mask is True where attention is NOT allowed.
+        `attn_mask`: (N, S) or (B * heads, N, S) as in `nn.MultiheadAttention`: a float mask is
+        added to the scores, a bool mask is True where attention is NOT allowed.
         """
         if need_weights:
-            raise NotImplementedError("the opened attention does not return attention weights")
+            raise NotImplementedError("split attention does not return attention weights")
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q = self._split_heads(self.q_proj(query))
@@ -75,7 +75,7 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _sdpa_mask(self, mask: Tensor | None, q: Tensor) -> Tensor | None:
-        """Convert a mask to SDPA's form: bool True = attend, per-head masks four-dimensional."""
+        """Convert a mask to SDPA's form: bool True = attend, per-head masks in four dimensions."""
         if mask is None:
             return None
         mask = ~mask if mask.dtype == torch.bool else mask.to(q.dtype)
@@ -83,9 +83,9 @@ class Attention(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Make a Linear layer of copies."""
+    """Build a Linear layer from copies of weight and bias."""
     n_outputs, n_inputs = weight.shape
-    linear = nn.Linear(n_inputs, n_outputs, bias=False, device="meta")  # nothing is drawn
+    linear = nn.Linear(n_inputs, n_outputs, bias=False, device="meta")  # draws nothing
     linear.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
@@ -93,10 +93,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def unfuse_attention(model: nn.Module) -> None:
-    """Replace every `nn.MultiheadAttention` inside `model` by an `Attention` of the same weights.
-
-    Found by what an attribute holds, not by the class of the block around it.
-    """
+    """Replace every `nn.MultiheadAttention` in `model`, in any block, by an `Attention`."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MultiheadAttention):
@@ -104,7 +101,7 @@ def unfuse_attention(model: nn.Module) -> None:
 
 
 def fused_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """State dict of a model under the parameter names of `nn.MultiheadAttention`."""
+    """Return the state dict of a model with the parameter names of `nn.MultiheadAttention`."""
     state: dict[str, Tensor] = model.state_dict()
     for name, module in model.named_modules():
         if isinstance(module, Attention):
@@ -112,7 +109,7 @@ def fused_state_dict(model: nn.Module) -> dict[str, Tensor]:
             weights = [state.pop(f"{prefix}.weight") for prefix in prefixes]
             if all(weight.shape[1] == module.embed_dim for weight in weights):
                 state[f"{name}.in_proj_weight"] = torch.cat(weights)
-            else:  # key or value of another width than the query
+            else:  # key or value is not as wide as the query
                 keys = (f"{prefix}_weight" for prefix in prefixes)
                 state.update(zip(keys, weights, strict=True))
             if module.q_proj.bias is not None:

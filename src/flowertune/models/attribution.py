@@ -12,23 +12,23 @@ from flowertune.models.attention import QKV
 from flowertune.models.classifier import Classifier
 from flowertune.models.vision_tower import embed
 
-_Captured = dict[str, Tensor]  # q, k, v and context, what the values were summed to; each (B, *, D)
+_Captured = dict[str, Tensor]  # q, k, v and context (the weighted sum of values); each (B, *, D)
 
 
 def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
-    """Relevance of each patch to the logit of a class: (B, rows, columns), 0 or more.
+    """Return the relevance of each patch to the logit of a class: (B, rows, columns), 0 or more.
 
-    images: (B, 3, H, W), normalized; classes: (B,). In each block the attention that raises the
-    logit (attention times its gradient, what is negative left out, mean over heads) carries the
-    tokens' relevance on: R <- R + A R, equations 5 and 6. The result is the class token's row
-    at the end. Prompts that a block gets belong to no patch. `pools_class_token` must hold.
+    images: (B, 3, H, W), normalized; classes: (B,). Each block updates the relevance R of the
+    tokens: R <- R + A R (equations 5 and 6), where A is attention times its gradient, clamped at 0
+    and averaged over heads. The result is the class token's row of R after the last block. Prompts
+    added by a block belong to no patch. Requires `pools_class_token`.
     """
     visual, prompts = classifier.visual, classifier.prompts
     assert isinstance(visual, VisionTransformer)
     blocks: list[ResidualAttentionBlock] = list(visual.transformer.resblocks)
     with torch.enable_grad(), _capture(blocks) as captures:
         logits = classifier.head(embed(visual, images, prompts).float())
-        total = logits.gather(1, classes[:, None]).sum()  # each image's depends on its own alone
+        total = logits.gather(1, classes[:, None]).sum()  # images do not depend on each other
     gradients = torch.autograd.grad(total, [captured["context"] for captured in captures])
     rows, columns = visual.grid_size
     relevance = torch.eye(1 + rows * columns, device=images.device).expand(len(images), -1, -1)
@@ -38,7 +38,7 @@ def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -
         if prompts is not None and n_prompts:
             zeros = relevance.new_zeros(len(images), n_prompts, relevance.shape[2])
             keys = prompts.insert(relevance, zeros)
-        # prompts that travel on ask as well; else the image's tokens do, at the end the class token
+        # Prompts that stay are queries too; else queries are the image's tokens or the class token.
         queries = keys if weights.shape[1] == keys.shape[1] else relevance[:, : weights.shape[1]]
         relevance = queries + weights @ keys
     result: Tensor = relevance[:, 0, 1:].unflatten(1, (rows, columns))
@@ -47,7 +47,7 @@ def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -
 
 @torch.no_grad()
 def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Tensor:
-    """Attention (B, M, S) that raises the logit; gradient (B, M, D): of the context."""
+    """Return the attention (B, M, S) that raises the logit; gradient: of the context, (B, M, D)."""
     q, k, v, context_gradient = (
         x.float().unflatten(2, (heads, -1)).transpose(1, 2)
         for x in (*(captured[name] for name in QKV), gradient)
@@ -60,7 +60,7 @@ def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Te
 
 @contextmanager
 def _capture(blocks: Sequence[ResidualAttentionBlock]) -> Iterator[list[_Captured]]:
-    """Inside, a forward pass fills in what the attention of each block worked with."""
+    """Capture the tensors of each block's attention in a forward pass."""
     captures: list[_Captured] = [{} for _ in blocks]
     with ExitStack() as hooks:
         for block, captured in zip(blocks, captures, strict=True):
@@ -80,7 +80,7 @@ def _save_output(
 
 def _save_context(captured: _Captured, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     (context,) = inputs
-    if not context.requires_grad:  # in the first block; nothing before it is differentiated
+    if not context.requires_grad:  # in the first block, where the differentiated part begins
         context = context.detach().requires_grad_()
     captured["context"] = context
     return (context,)

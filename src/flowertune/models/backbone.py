@@ -1,4 +1,4 @@
-"""Load the pretrained CLIP, freeze it and split its attention; facts for the run's record."""
+"""Load a pretrained CLIP model, freeze it and split its attention."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ from flowertune.models.kernels.quick_gelu import fuse_quick_gelu
 from flowertune.models.vision_tower import embed
 from flowertune.seeding import seeded
 
-TINY = Path(__file__).parents[1] / "assets" / "tiny"  # the built-in CLIP, which needs no network
+TINY = Path(__file__).parents[1] / "assets" / "tiny"  # the built-in CLIP; needs no network
 CONFIG_FILE = "open_clip_config.json"
-# In the order of preference; the pickles (.bin) are read by torch's weights_only loader alone.
+# In order of preference. Pickles (.bin) are read with torch's weights_only loader.
 WEIGHT_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -32,20 +32,20 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
-NOT_TENSORS = "it is damaged, or a pickle of more than tensors, which is never run"
+NOT_TENSORS = "the file is damaged, or a pickle with other objects than tensors (not executed)"
 Tokenizer = Callable[[Sequence[str]], Tensor]  # n strings -> token ids (n, context length)
-TEXT_BATCH = 256  # strings at once through the text tower, to bound its memory
+TEXT_BATCH = 256  # strings per forward pass of the text tower; bounds its memory
 
 
 @dataclass
 class Backbone:
-    """An open_clip model in eval mode with every parameter frozen and its attention split.
+    """An open_clip model in eval mode with frozen parameters and split attention.
 
-    `tag` names the weights. `activation` is "quickgelu" or "gelu", read off the built model.
-    `weights_sha256` is the hash of the weights file (of the tensors, where there is no file).
-    There is no tokenizer where the text tower means nothing: then zero-shot and text heads are the
-    caller's to refuse. An adapter is put into `visual` in place.
-    `source` is what open_clip calls the model: its name, or `local-dir:` and a folder.
+    Adapters change `visual` in place. `tag` names the weights; `weights_sha256` is the hash of
+    their file, or of the tensors if there is no file. `activation` is "quickgelu" or "gelu", as
+    found in the built model. `source` is open_clip's name of the model, or `local-dir:` and a
+    folder. Without a usable text tower `tokenizer` is None, and callers must reject zero-shot
+    and text heads.
     """
 
     model: open_clip.CLIP
@@ -60,7 +60,7 @@ class Backbone:
 
     @property
     def has_text(self) -> bool:
-        """Whether the text tower means something."""
+        """Whether the backbone has a usable text tower."""
         return self.tokenizer is not None
 
     @property
@@ -70,11 +70,11 @@ class Backbone:
 
     @property
     def logit_scale(self) -> float:
-        """Factor on cosine similarities (about 100 for OpenAI's weights)."""
+        """Factor of cosine similarities (about 100 for OpenAI's weights)."""
         return float(self.model.logit_scale.detach().exp())
 
     def facts(self) -> dict[str, Any]:
-        """Facts that identify the backbone: name, tag, hash, activation, preprocessing."""
+        """Return the facts that identify the backbone."""
         return {
             "backbone": self.name,
             "tag": self.tag,
@@ -84,32 +84,32 @@ class Backbone:
         }
 
     def architecture(self) -> dict[str, Any]:
-        """Return open_clip's `model_cfg`, from which it builds the model again."""
+        """Return the `model_cfg` from which open_clip builds the same model."""
         architecture: dict[str, Any] = open_clip.get_model_config(self.source)
-        if self.activation == "quickgelu":  # for some names it comes with the tag of the weights
+        if self.activation == "quickgelu":  # some models get it from the tag of the weights
             architecture["quick_gelu"] = True
         return architecture
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Encode normalized images (B, 3, H, W) -> embedding (B, E), not of unit length."""
+        """Encode normalized images (B, 3, H, W) -> embeddings (B, E), not normalized."""
         return embed(self.visual, images)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Encode n strings -> embedding (n, E), not of unit length. Needs `has_text`."""
-        assert self.tokenizer is not None, "a backbone without text cannot encode text"
+        """Encode n strings -> embeddings (n, E), not normalized. Requires `has_text`."""
+        assert self.tokenizer is not None
         device = self.model.logit_scale.device
         tokens = self.tokenizer(list(texts)).to(device)
-        # CoCa normalizes unless told otherwise.
+        # CoCa normalizes by default.
         encode = self.model.encode_text
         return torch.cat([encode(part, normalize=False) for part in tokens.split(TEXT_BATCH)])
 
 
 def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
-    """Load an open_clip model by name and weights by tag, from the hub's cache or the hub.
+    """Load an open_clip model by name and weights by tag, from the Hugging Face cache or the Hub.
 
-    The activation follows the weights: `ViT-B-32` with `openai` gets QuickGELU. Raises UsageError
-    for an unknown name or tag, and where the weights cannot be fetched.
+    The weights decide the activation: `ViT-B-32` with `openai` gets QuickGELU. Raises UsageError
+    for an unknown name or tag, and if the weights cannot be fetched.
     """
     name, tag, entry, quick_gelu = pretrained.resolve(name, tag)
     repo, _, filename = entry["hf_hub"].rpartition("/")
@@ -120,7 +120,7 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
 
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
-    """Build an open_clip model by name with random weights of `seed`: for tests and benchmarks."""
+    """Build an open_clip model by name with random weights, for tests and benchmarks."""
     name = pretrained.canonical_model_name(name)
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=False, preprocess={}, seed=seed)
@@ -132,21 +132,21 @@ def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
 
 
 def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone:
-    """Load an open_clip directory: `open_clip_config.json` and weights; name = the folder's name.
+    """Load an open_clip folder: `open_clip_config.json` and weights; its name names the model.
 
-    Raises UsageError for a folder that is not one, and for weights that do not fit.
+    Raises UsageError for other folders and for weights that do not fit.
     """
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
-        raise UsageError(f"backbone.path={path}: there is no such folder")
+        raise UsageError(f"backbone.path={path}: no such folder")
     if not (folder / CONFIG_FILE).is_file():
         raise UsageError(
-            f"backbone.path={path}: no {CONFIG_FILE} in it; an open_clip folder has that and"
+            f"backbone.path={path}: has no {CONFIG_FILE}; an open_clip folder has that file and"
             f" {WEIGHT_FILES[0]}"
         )
     weight_files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not weight_files:
-        raise UsageError(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
+        raise UsageError(f"backbone.path={path}: has no weights, such as {WEIGHT_FILES[0]}")
     source = f"local-dir:{folder}"
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
     sha256 = _read_weights(model, weight_files[0])
@@ -156,7 +156,7 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
 def _build(
     source: str, label: str, *, quick_gelu: bool, preprocess: dict[str, Any], seed: int
 ) -> nn.Module:
-    """Build the model that `source` names with random weights of `seed` and its preprocessing."""
+    """Build the model that `source` names with random weights."""
     try:
         with pretrained.quiet(), seeded(seed, "backbone"):
             model: nn.Module = open_clip.create_model(
@@ -167,22 +167,21 @@ def _build(
                 force_preprocess_cfg=preprocess,
             )
             return model
-    # A config can be wrong in as many ways as a model has parameters; some models need packages
-    # that are not ours.
+    # A wrong config can raise anything, and some models need packages that are not installed.
     except Exception as error:
-        raise UsageError(f"cannot build the model of {label}: {one_line(error)}") from error
+        raise UsageError(f"cannot build the model {label}: {one_line(error)}") from error
 
 
 def _read_weights(model: nn.Module, path: Path) -> str:
-    """Load a file's weights into the model; returns the file's sha256."""
+    """Load a weights file into the model; returns the file's sha256."""
     try:
         with pretrained.quiet():
             open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    # Cut, not a weights file, a pickle with code in it, other tensors than the model's: each has
-    # a type of its own in safetensors, pickle, zipfile and torch.
+    # A truncated file, another format, a pickle with code or wrong tensors: safetensors, pickle,
+    # zipfile and torch each raise their own types.
     except Exception as error:
         is_safe = isinstance(error, (OSError, RuntimeError, SafetensorError))
-        reason = one_line(error) if is_safe else NOT_TENSORS  # not torch's advice to run its code
+        reason = one_line(error) if is_safe else NOT_TENSORS  # torch would advise to run the code
         raise UsageError(f"cannot read the weights {path}: {reason}") from error
     return files.sha256_of(path)
 
@@ -193,17 +192,17 @@ def _tokenizer(source: str, text: bool) -> Tokenizer | None:
     config = open_clip.get_model_config(source)
     hub_name = config["text_cfg"].get("hf_tokenizer_name")
     if hub_name and not source.startswith("local-dir:"):
-        # Ask for one small file first: within seconds, unlike transformers, which retries.
+        # Fetch one small file first, which fails within seconds; transformers retries for longer.
         filenames = ("tokenizer_config.json", "tokenizer.json")
         pretrained.fetch(hub_name, filenames, f"the tokenizer of {source}")
     try:
         with pretrained.quiet():
             tokenizer: Tokenizer = open_clip.get_tokenizer(source)
             return tokenizer
-    except Exception as error:  # transformers' own, or that it is not installed
+    except Exception as error:  # from transformers, or because it is not installed
         raise UsageError(
             f"cannot load the tokenizer of {source}: {one_line(error)};"
-            " backbone.text=false does without it"
+            " set backbone.text=false to do without it"
         ) from error
 
 
@@ -221,7 +220,7 @@ def _assemble(
     activation = "quickgelu" if fuse_quick_gelu(model) else "gelu"
     model.requires_grad_(False).eval()
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))
-    with torch.no_grad():  # the one measure of the width that holds for every kind of tower
+    with torch.no_grad():  # the only way to get the width that works for every kind of tower
         embedding_dim = embed(model.visual, torch.zeros(1, 3, *preprocessing.size)).shape[1]
     return Backbone(
         model, tokenizer, preprocessing, name, tag, sha256, activation, embedding_dim, source

@@ -1,4 +1,4 @@
-"""The classifier: an image tower with its adapter, and a head, as one module."""
+"""The classifier: image tower, adapter and head in one module."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,9 +14,9 @@ from flowertune.models.visual_prompts import VisualPrompts
 
 
 class Classifier(nn.Module):
-    """`forward(images) -> (embedding, logits)`; the text tower stays outside.
+    """Image classifier without a text tower: `forward(images) -> (embedding, logits)`.
 
-    `adapter` has been put into the backbone; `prompts` are what it gave for the forward pass.
+    `adapter` must already be attached to the backbone; `prompts` is what `attach` returned.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Classifier(nn.Module):
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map normalized images (B, 3, H, W) -> embedding (B, E), logits (B, C), in float32."""
+        """Map normalized images (B, 3, H, W) -> embeddings (B, E) and logits (B, C), float32."""
         with nullcontext() if self.adapter.config.trains_backbone else torch.no_grad():
             embedding = embed(self.visual, images, self.prompts).float()
         return embedding, self.head(embedding)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Set the mode; of the tower, only what the adapter trains in that mode leaves eval."""
+        """Set the mode of head and prompts, and in the tower only of `training_modules`."""
         super().train(mode)
         self.visual.eval()
         for module in self.adapter.training_modules(self.visual):
@@ -51,7 +51,7 @@ class Classifier(nn.Module):
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Merge the adapter into the tower inside the context, and no bit is changed after it."""
+        """Merge the adapter into the tower within the context; undone exactly at its end."""
         unmerge = self.adapter.merge(self.visual)
         try:
             yield
@@ -71,29 +71,25 @@ class Classifier(nn.Module):
 
     @property
     def trainable_parameters(self) -> int:
-        """Number of trainable parameters."""
         return sum(p.numel() for group in self.parameter_groups().values() for p in group)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Copy to the CPU the state of the trained part of the tower and of the whole head."""
+        """Copy the state of the adapter and the head to the CPU."""
         return {name: tensor.to("cpu", copy=True) for name, tensor in self._state_views().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load a state from `trainable_state`, in place.
-
-        Raises ValueError where names or shapes differ.
-        """
+        """Load a state from `trainable_state`; raises ValueError if names or shapes differ."""
         current = self._state_views()
         if different := sorted(current.keys() ^ state.keys()):
-            raise ValueError(f"state of another classifier: {different[0]} is in one of them only")
+            raise ValueError(f"state of another classifier: only one of them has {different[0]}")
         for name, tensor in current.items():
             if tensor.shape != state[name].shape:
-                raise ValueError(f"{name}: {tuple(tensor.shape)} is not {tuple(state[name].shape)}")
+                raise ValueError(f"{name}: {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
         for name, tensor in current.items():
             tensor.copy_(state[name])
 
     def _state_views(self) -> dict[str, Tensor]:
-        """Views, without gradient, of what changes in a training, and of the whole head."""
+        """Return detached views of all that training changes and of the whole head."""
         buffers = {
             id(buffer)
             for module in self.adapter.training_modules(self.visual)

@@ -1,4 +1,4 @@
-"""Build backbone, adapter, head and classifier from a config, each picked by its literal name."""
+"""Build the backbone, adapter, head and classifier that a config names."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,7 +18,7 @@ from flowertune.models.heads import HEADS, Head, HeadInputs
 
 
 def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
-    """Load the frozen backbone with its weights, or with random ones (of `seed`) if asked for."""
+    """Load the frozen backbone; with `weights` "random", draw its weights from `seed`."""
     if settings.weights == "random":
         return backbones.load_random(settings.name, seed, text=settings.text)
     return _BACKBONES[settings.source](settings)
@@ -32,7 +32,7 @@ _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {
 
 
 def check_adapter(settings: ModelConfig, backbone: Backbone) -> None:
-    """Refuse an adapter that this backbone does not support, before any work."""
+    """Raise UsageError if the backbone does not support the adapter."""
     find_adapter(settings).count(settings, backbone)
 
 
@@ -44,12 +44,7 @@ def build_classifier(
     class_vectors: Tensor | None,
     linear_start: Sequence[Tensor] | None,
 ) -> Classifier:
-    """Build backbone, adapter and head as one module, with initial weights drawn on the CPU.
-
-    train_features (N, E): frozen, for a head that standardizes. class_vectors (C, E): from
-    prompts, for a text head. linear_start: weight, bias, mean and std of a linear probe, for a
-    linear head that is one, or starts as one.
-    """
+    """Build a classifier with weights drawn on the CPU; the last arguments go to `HeadInputs`."""
     inputs = HeadInputs(
         backbone.embedding_dim, classes, backbone.logit_scale, config.seed,
         train_features, class_vectors, linear_start if head_from_probe(config) else None,
@@ -63,9 +58,9 @@ def build_classifier(
 def load_head(
     settings: HeadConfig, backbone: Backbone, classes: int, state: Mapping[str, Tensor]
 ) -> Head:
-    """Build a trained head from its state dict. Raises RuntimeError where they do not fit."""
+    """Build a trained head from its state dict; raises RuntimeError if it does not fit."""
     width = backbone.embedding_dim
-    # of the right shapes; what they make is replaced
+    # placeholders of the right shapes: the state dict replaces what is computed from them
     features, vectors = torch.eye(2, width), torch.ones(classes, width)
     inputs = HeadInputs(width, classes, 1.0, 0, features, vectors, None)
     head: Head = bind("head", settings.name, HEADS, settings)(inputs)

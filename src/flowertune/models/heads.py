@@ -1,4 +1,4 @@
-"""Classification heads: embedding (B, E) to logits (B, C), in float32 under autocast too."""
+"""Classification heads: embeddings (B, E) -> logits (B, C), in float32 even under autocast."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from flowertune.errors import ExportError
 from flowertune.seeding import seeded
 
-SMALLEST_STD = 1e-3  # as a part of the mean over dimensions; below it a dimension is noise
+SMALLEST_STD = 1e-3  # as a fraction of the mean over dimensions; below, a dimension is noise
 
 
 @dataclass(frozen=True)
 class LinearForm:
-    """A head as logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
+    """A head in the form logits = embedding @ weight.T + bias; weight (C, E), bias (C,), float32.
 
-    `normalizes`: the embedding is scaled to unit length first.
+    With `normalizes`, the embedding is first scaled to unit length.
     """
 
     weight: Tensor
@@ -28,11 +28,11 @@ class LinearForm:
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What a head is made of, besides its own settings.
+    """Inputs from which a head is built, apart from its own settings.
 
-    train_features: (N, E), frozen, of the training images, where the head standardizes.
-    class_vectors: (C, E), unit vectors from prompts, for a text head. linear_start: weight, bias,
-    mean and std of a linear probe, where the head is one or starts as one.
+    train_features: frozen features (N, E) of the training images, if the head standardizes.
+    class_vectors: unit vectors (C, E) from prompts, for a text head.
+    linear_start: weight, bias, mean and std of a linear probe, if the head is or starts as one.
     """
 
     embedding_dim: int
@@ -45,18 +45,17 @@ class HeadInputs:
 
 
 class Head(nn.Module):
-    """`forward(embedding) -> logits`."""
+    """Base class of heads: `forward(embedding) -> logits`."""
 
     def as_linear(self) -> LinearForm:
-        """Fold all that the head does into one matrix and one vector; ExportError if it cannot."""
-        raise ExportError(f"{type(self).__name__} is no linear head, which every format needs")
+        """Return the whole head as one matrix and one vector, or raise ExportError."""
+        raise ExportError(f"{type(self).__name__}: not a linear head, which every format requires")
 
 
 class LinearHead(Head):
-    """Standardize the embedding by `train_features`, if at all, then apply a Linear layer.
+    """Linear layer, with `standardize` on embeddings standardized by `train_features`.
 
-    Initial weights are drawn from (seed, "head"), or compute what `linear_start` does, by its own
-    statistics.
+    Initial weights are drawn from (seed, "head"), or give the same logits as `linear_start`.
     """
 
     def __init__(self, inputs: HeadInputs, *, standardize: bool) -> None:
@@ -69,7 +68,7 @@ class LinearHead(Head):
             exact = torch.std_mean(inputs.train_features.double(), dim=0, correction=0)
             std, mean = (statistic.float() for statistic in exact)
             if not std.any():
-                raise ValueError("all training features are the same")
+                raise ValueError("all training features are equal")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std.clamp_min(SMALLEST_STD * float(std.mean())))
         with seeded(inputs.seed, "head"):
@@ -81,7 +80,7 @@ class LinearHead(Head):
                 self.linear.bias.copy_(bias + weight @ ((self.mean.to(weight) - mean) / std))
 
     def as_linear(self) -> LinearForm:
-        # in double precision, as a small std makes large weights
+        # in double precision: a small std gives large weights
         weight = self.linear.weight.detach().double() / self.std.double()
         bias = self.linear.bias.detach().double() - weight @ self.mean.double()
         return LinearForm(weight.float(), bias.float(), normalizes=False)
@@ -92,9 +91,9 @@ class LinearHead(Head):
 
 
 class CosineHead(Head):
-    """Scale the cosine between the embedding and one vector for each class.
+    """Scaled cosine between the embedding and one vector per class.
 
-    Initial class vectors (C, E) are of unit length and drawn from (seed, "head").
+    Initial class vectors (C, E) have unit length and are drawn from (seed, "head").
     """
 
     def __init__(self, inputs: HeadInputs, *, scale: float, learn_scale: bool) -> None:
@@ -102,7 +101,7 @@ class CosineHead(Head):
         with seeded(inputs.seed, "head"):
             vectors = torch.randn(inputs.classes, inputs.embedding_dim)
         self.weight = nn.Parameter(F.normalize(vectors, dim=1))
-        # The logarithm, as CLIP learns it: a step changes the scale by a part of itself.
+        # The logarithm, as in CLIP: a step changes the scale by a fraction of itself.
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
 
     def as_linear(self) -> LinearForm:
@@ -117,7 +116,7 @@ class CosineHead(Head):
 
 
 def text_head(inputs: HeadInputs, *, learn_scale: bool) -> CosineHead:
-    """Build a cosine head that starts as CLIP's zero-shot classifier, with its logit scale."""
+    """Build a cosine head that starts as CLIP's zero-shot classifier with its logit scale."""
     assert inputs.class_vectors is not None
     head = CosineHead(inputs, scale=inputs.logit_scale, learn_scale=learn_scale)
     with torch.no_grad():
@@ -125,7 +124,7 @@ def text_head(inputs: HeadInputs, *, learn_scale: bool) -> CosineHead:
     return head
 
 
-# By the option's name; keyword-only parameters are keys of its config.
+# By option name; keyword-only parameters are keys of the option's config.
 HEADS: dict[str, Callable[..., Head]] = {
     "linear": LinearHead,
     "cosine": CosineHead,

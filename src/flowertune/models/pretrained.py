@@ -1,8 +1,7 @@
 """Find open_clip's weight files and download them.
 
-A file in the Hugging Face cache is used without asking the network. For one that is not, the host
-is asked first, within `REACH_SECONDS` in all, so that a machine without network hears so at once;
-the download itself may then take as long as it takes.
+Files in the Hugging Face cache need no network. For others the host must answer within
+`REACH_SECONDS`, so that a machine without network fails at once; downloads have no time limit.
 """
 
 import contextlib
@@ -18,23 +17,19 @@ import open_clip
 from flowertune.data.download import call_with_timeout
 from flowertune.errors import UsageError, one_line
 
-# To look up, connect to and hear from the host. People are promised a line within ten seconds, and
-# the program has to start first.
+# To resolve, connect to and get an answer from the host: the error must appear within ten seconds
+# of the command, start included.
 REACH_SECONDS = 3.0
-ADVICE = "go on with backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
+ADVICE = "use backbone=tiny (built in), or backbone=local backbone.path=<open_clip folder>"
 
 QUICKGELU = "-quickgelu"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the log lines of open_clip and huggingface_hub.
-
-    The handler is there because `logging.warning`, which open_clip calls, installs one of its own
-    on a root logger that has none.
-    """
+    """Silence the log lines of open_clip and huggingface_hub."""
     root, previous = logging.getLogger(), logging.root.manager.disable
-    handler = logging.NullHandler()
+    handler = logging.NullHandler()  # without one, `logging.warning` in open_clip installs its own
     root.addHandler(handler)
     logging.disable(logging.ERROR)
     try:
@@ -45,9 +40,9 @@ def quiet() -> Iterator[None]:
 
 
 def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
-    """Fetch the first of `filenames` that the hub's `repo` has, from the cache or the network.
+    """Fetch the first of `filenames` that the Hub's `repo` has, from the cache or the network.
 
-    `what` names the thing in messages. Raises UsageError where it cannot be had.
+    `what` names the file in messages. Raises UsageError if it is not available.
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
@@ -60,14 +55,14 @@ def fetch(repo: str, filenames: Sequence[str], what: str) -> Path:
             found = call_with_timeout(REACH_SECONDS, partial(_first_on_hub, repo, filenames))
             if found is not None:
                 return Path(hf_hub_download(repo, found))
-            reason = f"there is no {' or '.join(filenames)}"
+            reason = f"{' or '.join(filenames)} not found"
         except TimeoutError:
             reason = f"no answer within {REACH_SECONDS:.0f} s"
-        # huggingface_hub raises what its HTTP library raises, and that has changed with its
-        # versions (requests, httpx, xet); whatever it is, the file could not be had.
+        # huggingface_hub raises what its HTTP library raises, which differs between versions
+        # (requests, httpx, xet).
         except Exception as error:
             reason = one_line(error)
-    raise UsageError(f"could not fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {ADVICE}")
+    raise UsageError(f"cannot fetch {what} ({constants.ENDPOINT}/{repo}): {reason}; {ADVICE}")
 
 
 def _first_on_hub(repo: str, filenames: Sequence[str]) -> str | None:
@@ -82,13 +77,13 @@ def _first_on_hub(repo: str, filenames: Sequence[str]) -> str | None:
 
 
 def canonical_model_name(name: str) -> str:
-    """Return open_clip's spelling of a model's name. Raises UsageError naming close matches."""
+    """Return open_clip's spelling of a model name; raises UsageError with close matches."""
     cleaned = name.replace("/", "-")
     models = open_clip.list_models()
     if cleaned not in models:
         raise UsageError(
             f"open_clip has no model {name!r}{_suggest(cleaned, models)};"
-            " a folder of your own: backbone=local backbone.path=..."
+            " for your own open_clip folder, use backbone=local backbone.path=..."
         )
     return cleaned
 
@@ -96,31 +91,28 @@ def canonical_model_name(name: str) -> str:
 def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
     """Look up name, tag, open_clip's entry for the weights, and whether the model needs QuickGELU.
 
-    Raises UsageError for unknown ones, and for a QuickGELU model with weights that were trained
-    without it (open_clip builds such a model and only warns; its accuracy is lower).
+    Raises UsageError for unknown names and tags, and for a QuickGELU model with weights trained
+    without it: open_clip only warns, but accuracy is lower.
     """
     name, tag = canonical_model_name(name), tag.lower().replace("-", "_")
     entry = open_clip.get_pretrained_cfg(name, tag)
     plain = name.removesuffix(QUICKGELU)
     if not entry and plain != name and open_clip.is_pretrained_cfg(plain, tag):
         raise UsageError(
-            f"the weights {tag!r} were trained without QuickGELU: use {plain!r}, not {name!r}"
+            f"the weights {tag!r} were trained without QuickGELU; use {plain!r}, not {name!r}"
         )
     if not entry:
         tags = open_clip.list_pretrained_tags_by_model(name)
         listing = f"; it has {', '.join(tags)}" if 0 < len(tags) <= 8 else ""
         raise UsageError(f"{name} has no weights {tag!r}{_suggest(tag, tags)}{listing}")
-    # Either may say so: some models have it in their config and not in the entry of the weights.
+    # Some models have it only in their config, not in the entry of the weights.
     quick_gelu = bool(entry.get("quick_gelu") or open_clip.get_model_config(name).get("quick_gelu"))
     return name, tag, entry, quick_gelu
 
 
 def candidates(filename: str) -> tuple[str, ...]:
-    """List file names to try on the hub for one in open_clip's list, safetensors first.
-
-    An empty name stands for open_clip's own two.
-    """
-    if not filename:
+    """List the file names to try on the Hub for a name in open_clip's list, safetensors first."""
+    if not filename:  # open_clip's defaults
         return "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
     stem, _, extension = filename.rpartition(".")
     if extension in ("bin", "pth", "pt"):

@@ -2,7 +2,7 @@
 
 adapter_config.json, adapter_model.safetensors   LoRA or DoRA in PEFT format
 prompts.json, prompts.safetensors                visual prompts
-visual.safetensors                               parameters of the image tower, all or some
+visual.safetensors                               some or all parameters of the image tower
 head.safetensors                                 the head
 model.json                                       backbone, head, labels, preprocessing
 """
@@ -31,7 +31,7 @@ def save_classifier(
     classifier: Classifier,
     class_names: Sequence[str],
 ) -> None:
-    """Write the folder's files from the classifier's present weights."""
+    """Write the files of the adapter/ folder."""
     classifier.adapter.save(classifier.visual, classifier.prompts, folder)
     save_weights(folder / "head.safetensors", classifier.head.state_dict())
     files.write_json(
@@ -53,13 +53,10 @@ def save_classifier(
 def load_classifier(
     folder: Path, config: Config, backbone: Backbone
 ) -> tuple[Classifier, tuple[str, ...]]:
-    """Load the classifier onto the CPU, and the names of its classes.
+    """Load the classifier onto the CPU; returns it and its class names.
 
-    backbone: the one that it was trained on, new; an adapter is put into it in place.
-
-    Raises:
-        UsageError: the adapter is missing or damaged, or does not fit the backbone.
-        ValueError: another file is missing or damaged; it names the file.
+    backbone: freshly loaded; the adapter is added to it in place. Raises UsageError if the adapter
+    is missing, damaged or for another backbone, ValueError with the name of another damaged file.
     """
     adapter, name = find_adapter(config.model), "head.safetensors"
     prompts = adapter.load(backbone, folder)
@@ -67,7 +64,7 @@ def load_classifier(
         state = load_file(folder / name)
         name = "model.json"
         classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
-        head = load_head(config.head, backbone, len(classes), state)  # as many as it has
+        head = load_head(config.head, backbone, len(classes), state)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder.name}/{name}") from error
     return Classifier(backbone, head, adapter, prompts), tuple(classes)
@@ -79,6 +76,6 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Serialize tensors to the content of a safetensors file."""
+    """Return the content of a safetensors file with these tensors."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return save(contiguous)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The image tower's forward pass: open_clip's own, without the tokens that nothing depends on."""
+"""The image tower's forward pass: the same as open_clip's, without computing unused tokens."""
 
 from collections.abc import Sequence
 
@@ -9,33 +9,29 @@ from torch import Tensor, nn
 from flowertune.models.attention import Attention
 from flowertune.models.visual_prompts import VisualPrompts
 
-# Of inference on a CPU, which is no faster with more; prompts count for nothing. Features that are
-# kept hang on it in their last bits: another number is another `FEATURES_VERSION`.
+# Limit for inference on a CPU, which is no faster with more; prompts are not counted. Cached
+# features depend on it in their last bits: to change it, raise `FEATURES_VERSION`.
 MAX_CPU_TOKENS = 6400
 
 
 def split_for_cpu(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
-    """Split a batch (B, ...) of a tower's inputs or outputs into the parts to work on at once.
-
-    For inference: a GPU takes all at once, a CPU as many images as have `MAX_CPU_TOKENS` tokens.
-    """
+    """Split a batch (B, ...) of images or embeddings for inference on a CPU."""
     if batch.device.type != "cpu" or not isinstance(visual, VisionTransformer):
         return [batch]
     return torch.split(batch, max(1, MAX_CPU_TOKENS // len(visual.positional_embedding)))
 
 
 def embed(visual: nn.Module, images: Tensor, prompts: VisualPrompts | None = None) -> Tensor:
-    """Embed images (B, 3, H, W) -> (B, E), with visual prompts where they are given.
+    """Embed images (B, 3, H, W) -> (B, E), optionally with visual prompts.
 
-    Where the pooling takes the class token alone, the last block computes that token alone: the
-    others give it their keys and values and are done. So do prompts that the next block replaces.
-    Towers that are built in another way go through their own forward pass; prompts are for those
-    that `takes_prompts` names, and no pooling takes them in.
+    If only the class token is pooled, the last block computes that token alone, and the others
+    only provide keys and values; so do prompts that the next block replaces. Other towers use
+    their own forward pass. Prompts require `takes_prompts`, and pooling ignores them.
     """
     embedding: Tensor
     if prompts is None and not pools_class_token(visual):
         output = visual(images)
-        embedding = output[0] if isinstance(output, tuple) else output  # CoCa's: tokens beside it
+        embedding = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
         return embedding
     assert isinstance(visual, VisionTransformer)
     tokens, normed, context = _run_up_to_last(visual, visual._embeds(images), prompts)
@@ -56,7 +52,7 @@ def takes_prompts(visual: nn.Module) -> bool:
 
 
 def pools_class_token(visual: nn.Module) -> bool:
-    """Whether the embedding depends on the class token alone, in blocks that `embed` supports."""
+    """Whether only the class token is pooled, after a last block that `embed` supports."""
     return (
         isinstance(visual, VisionTransformer)
         and visual.pool_type == "tok"
@@ -74,10 +70,7 @@ def _is_supported(block: nn.Module) -> bool:
 def _run_block(
     block: ResidualAttentionBlock, tokens: Tensor, normed: Tensor, context: Tensor
 ) -> Tensor:
-    """Run `block` on tokens (B, M, D) that attend to context (B, N, D): (B, M, D).
-
-    `normed` are the tokens after the block's ln_1, as the context is.
-    """
+    """Run `block` on tokens (B, M, D) that attend to context; normed and context are after ln_1."""
     attended, _ = block.attn(normed, context, context)
     tokens = tokens + block.ls_1(attended)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))  # type: ignore[no-any-return]
@@ -86,16 +79,16 @@ def _run_block(
 def _run_up_to_last(
     visual: VisionTransformer, tokens: Tensor, prompts: VisualPrompts | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run all blocks but the last on tokens and prompts; returns `_run_block`'s inputs there."""
+    """Run all blocks but the last; returns the inputs of `_run_block` for the last."""
     *blocks, last = visual.transformer.resblocks
     for index, block in enumerate(blocks):
         if prompts is None or index >= prompts.depth:
             tokens = block(tokens)
             continue
         extra = prompts(index, tokens, visual.ln_pre)
-        if index == prompts.depth - 1:  # from here on they travel with the image's tokens
+        if index == prompts.depth - 1:  # the last prompts stay with the image's tokens
             tokens = block(prompts.insert(tokens, extra))
-        else:  # the next block replaces them, so nobody looks at what becomes of them here
+        else:  # the next block replaces the prompts, so their outputs are not needed
             normed = block.ln_1(tokens)
             tokens = _run_block(block, tokens, normed, prompts.insert(normed, block.ln_1(extra)))
     normed = last.ln_1(tokens)

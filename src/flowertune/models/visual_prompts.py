@@ -1,4 +1,4 @@
-"""Visual prompts: trained tokens inserted among those of the image."""
+"""Visual prompts: trained tokens inserted between the tokens of an image."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ POSITIONS: tuple[Position, ...] = ("after_cls", "end")
 
 
 class VisualPrompts(nn.Module):
-    """The prompts of an image tower's first `depth` blocks, inserted by `vision_tower.embed`.
+    """Prompts for the first `depth` blocks of an image tower, inserted by `vision_tower.embed`.
 
-    embeddings: (P, D), the same prompts in each of these blocks, or (depth, P, D), each block's
-    own. `before_ln_pre`: the first block's go through CLIP's ln_pre as the image's tokens do; no
-    later block has such a norm. `dropout` is drawn for each image.
+    embeddings: (P, D), the same prompts in each block, or (depth, P, D), separate prompts. With
+    `before_ln_pre`, the first block's prompts pass through CLIP's ln_pre like the image's tokens;
+    later blocks have no such norm. `dropout` is drawn per image.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class VisualPrompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, block: int, tokens: Tensor, ln_pre: nn.Module) -> Tensor:
-        """Prompts (B, P, D) of a block (from 0) for tokens (B, N, D), in their dtype."""
+        """Return the prompts (B, P, D) of a block (from 0) in the dtype of tokens (B, N, D)."""
         embeddings = self.embeddings if self.embeddings.ndim == 2 else self.embeddings[block]
         prompts: Tensor = self.dropout(embeddings.to(tokens.dtype).expand(tokens.shape[0], -1, -1))
         return ln_pre(prompts) if block == 0 and self.before_ln_pre else prompts
@@ -51,6 +51,6 @@ class VisualPrompts(nn.Module):
         return torch.cat([tokens[:, :start], tokens[:, start + count :]], dim=1)
 
     def _start(self, tokens: int) -> int:
-        # Attention sees no order and prompts have no position embedding: but for rounding, the two
-        # positions compute the same function.
+        # Attention ignores order and prompts have no position embedding, so the two positions
+        # compute the same function except for rounding.
         return 1 if self.position == "after_cls" else tokens

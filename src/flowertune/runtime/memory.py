@@ -1,4 +1,4 @@
-"""Keep a step's freed memory in the process, and explain where there is none left."""
+"""Keep freed memory in the process, and explain out-of-memory errors."""
 
 import ctypes
 import sys
@@ -13,15 +13,15 @@ from flowertune.errors import FlowertuneError
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_KEPT = (2**30, 2**25)  # bytes of one block; older glibc takes no more than the second
-NEVER_TRIM = -1  # the largest number that it knows
+LARGEST_KEPT = (2**30, 2**25)  # bytes per block; older glibc accepts only the second
+NEVER_TRIM = -1  # the largest unsigned value
 
 
 def keep_freed() -> bool:
-    """Let this process keep freed memory, as the next step takes as much; whether it can.
+    """Make this process keep freed memory for the next step; returns whether that is possible.
 
-    Else glibc gives a step's activations back to the kernel and asks for them again in the next
-    one, which clears each page: thousands of page faults a step on the CPU. It is glibc's alone.
+    By default glibc returns a step's activations to the kernel and requests them again in the next
+    step, with each page cleared: thousands of page faults per step on the CPU. glibc only.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -37,20 +37,20 @@ def oom_message(
     settings: TrainerConfig,
     device: str | None = None,
 ) -> str:
-    """Say that `device` has no memory left, and which settings of the command need less."""
+    """Say that `device` is out of memory and which settings of the command need less."""
     batch_size = f"lower trainer.batch_size={settings.batch_size}"
     eval_batch_size = f"trainer.eval_batch_size={settings.eval_batch_size}"
     residency = (
-        "data.residency=stream keeps the photos out of a GPU's memory, and trainer.compile=never "
-        "what its recorded steps hold"
+        "data.residency=stream keeps the images out of GPU memory, and trainer.compile=never "
+        "needs no memory for recorded steps"
     )
     advice = {
         "train": f"{batch_size} and raise trainer.accumulation={settings.accumulation} by the same "
-        "factor, which with loss=ce gives the same steps; outside of training it is "
-        f"trainer.eval_batch_size that counts; {residency}",
+        "factor, which with loss=ce gives the same steps; outside of training, lower "
+        f"trainer.eval_batch_size; {residency}",
         "bench": f"{batch_size}, or {eval_batch_size}; {residency}",
-        "evaluate": f"lower {eval_batch_size}, or take another trainer.device",
-        "predict": "take another --device, or free some of it",
+        "evaluate": f"lower {eval_batch_size}, or choose another trainer.device",
+        "predict": "choose another --device, or free some memory",
     }
     where = "" if device is None else f" on {device}"
     return f"out of memory{where}: {advice[command]}"
@@ -58,7 +58,7 @@ def oom_message(
 
 @contextmanager
 def explain_oom(message: str) -> Iterator[None]:
-    """Turn an out-of-memory error in the body into a FlowertuneError with `message`."""
+    """Turn an out-of-memory error within the context into a FlowertuneError with `message`."""
     try:
         yield
     except Exception as error:
@@ -68,9 +68,9 @@ def explain_oom(message: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the machine, had no memory left."""
+    """Whether the device or the machine ran out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error).lower()  # MPS and the CPU's allocator raise a plain RuntimeError
+    text = str(error).lower()  # MPS and the CPU allocator raise a plain RuntimeError
     phrases = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)

@@ -1,4 +1,4 @@
-"""DoRA against its formula written out, and against peft alone."""
+"""DoRA against its formula, and against plain peft."""
 
 import copy
 
@@ -29,14 +29,14 @@ def as_if_trained(classifier):
 
 
 @torch.no_grad()
-def test_it_is_the_magnitude_times_the_direction_of_the_updated_weights(small, images):
+def test_weights_are_magnitude_times_direction_of_the_updated_weights(small, images):
     frozen = small.encode_image(images)
     plain = copy.deepcopy(small.visual.transformer.resblocks[1].attn.v_proj)
     classifier = with_dora(small)
     torch.testing.assert_close(classifier(images)[0], frozen, atol=1e-5, rtol=1e-5)
     as_if_trained(classifier)
     layer = small.visual.transformer.resblocks[1].attn.v_proj
-    assert type(layer) is lora.Linear  # not the fused one, which knows no magnitude
+    assert type(layer) is lora.Linear  # not LoraLinear, which has no magnitude
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     direction = plain.weight + 8 / 4 * b @ a
     magnitude = layer.lora_magnitude_vector["default"].weight
@@ -63,7 +63,7 @@ def test_plain_peft_reads_its_files_and_merges_to_the_same_bits(small_dir, image
     assert all(torch.equal(merged[key], t) for key, t in classifier.visual.state_dict().items())
 
 
-def test_its_dropout_drops_in_training_alone(small, images):
+def test_dropout_is_active_only_in_training(small, images):
     classifier = as_if_trained(with_dora(small, dropout=0.5)).train()
     assert not torch.equal(classifier(images)[0], classifier(images)[0])
     inside = {id(part) for layer in DORA.training_modules(small.visual) for part in layer.modules()}

@@ -37,7 +37,7 @@ def as_if_trained(backbone):
     return backbone
 
 
-def test_nothing_changes_before_the_first_step_and_something_after(small, images):
+def test_outputs_change_only_with_the_first_step(small, images):
     with torch.no_grad():
         frozen = small.encode_image(images)
     with_lora(small)
@@ -87,7 +87,7 @@ def test_the_update_is_b_a_times_the_scale(small, rank_stabilized, scale):
     torch.testing.assert_close(adapted(x), plain(x) + scale * x @ a.T @ b.T)
 
 
-def test_initial_weights_come_from_the_seed_alone(small_dir):
+def test_initial_weights_depend_only_on_the_seed(small_dir):
     torch.manual_seed(1)
     one = trained(with_lora(load_directory(small_dir, text=False)))
     torch.manual_seed(2)
@@ -116,9 +116,7 @@ def test_plain_peft_and_load_adapter_give_the_same_embedding(small_dir, images, 
 
 
 @torch.no_grad()
-def test_merged_it_computes_the_same_and_leaves_every_bit_of_the_weights(
-    small, images, monkeypatch
-):
+def test_merging_keeps_the_outputs_and_can_be_undone_exactly(small, images, monkeypatch):
     updated = lora_linear._updated_linear
     as_if_trained(with_lora(small))
     expected = small.encode_image(images)
@@ -141,7 +139,7 @@ def test_merged_it_computes_the_same_and_leaves_every_bit_of_the_weights(
 
 def test_adapters_that_do_not_fit_are_refused(small_dir, resnet_dir, tmp_path):
     LORA.save(with_lora(load_directory(small_dir, text=False)).visual, None, tmp_path)
-    with pytest.raises(UsageError, match="model=lora needs a vision transformer"):
+    with pytest.raises(UsageError, match="not open_clip's own vision transformer"):
         LORA.load(load_directory(resnet_dir, text=False), tmp_path)
     state = load_file(tmp_path / "adapter_model.safetensors")
     for other in (
@@ -157,7 +155,7 @@ def test_adapters_that_do_not_fit_are_refused(small_dir, resnet_dir, tmp_path):
         LORA.load(load_directory(small_dir, text=False), tmp_path)
 
 
-def test_a_tower_without_opened_attention_is_refused(resnet_dir):
+def test_a_tower_without_split_attention_is_refused(resnet_dir):
     with pytest.raises(UsageError, match="ModifiedResNet"):
         with_lora(load_directory(resnet_dir, text=False))
 
@@ -165,11 +163,11 @@ def test_a_tower_without_opened_attention_is_refused(resnet_dir):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layers": [0, 3]}, "layers 0 to 2, not 3"),
-        ({"layers": [-1]}, "not -1"),
+        ({"layers": [0, 3]}, "no layer 3; use 0 to 2"),
+        ({"layers": [-1]}, "no layer -1"),
     ],
 )
-def test_layers_that_the_tower_does_not_have_are_refused(small, change, words):
+def test_missing_layers_are_refused(small, change, words):
     with pytest.raises(UsageError, match=words):
         with_lora(small, **change)
 

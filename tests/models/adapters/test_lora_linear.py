@@ -14,7 +14,7 @@ from flowertune.models.kernels import linear
 
 
 def pair(bias: bool = True, dropout: float = 0.0) -> tuple[nn.Module, nn.Module]:
-    """peft's layer as if trained, and the same layer as ours; float64."""
+    """peft's layer with random weights, and the same as LoraLinear; float64."""
     torch.manual_seed(3)
     holder = nn.Sequential(nn.Linear(10, 6, bias=bias))
     config = peft.LoraConfig(r=3, lora_alpha=5, lora_dropout=dropout, target_modules=["0"])
@@ -52,7 +52,7 @@ def test_output_and_gradients_are_pefts(bias: bool, shape: tuple[int, ...], deep
 
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("photos", [1, 6])
-def test_in_float32_they_are_pefts_by_either_library(
+def test_in_float32_both_libraries_give_pefts_values(
     onednn: bool, photos: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if onednn and not torch.backends.mkldnn.is_available():
@@ -82,7 +82,7 @@ def test_under_autocast_a_small_update_is_not_rounded_away() -> None:
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-def test_the_frozen_layer_gets_no_gradient_and_no_copy_is_kept(autocast: bool) -> None:
+def test_the_frozen_layer_gets_no_gradient_and_no_copy_is_saved(autocast: bool) -> None:
     _, layer = pair()
     layer.float()
     kept: list[torch.Tensor] = []
@@ -92,13 +92,13 @@ def test_the_frozen_layer_gets_no_gradient_and_no_copy_is_kept(autocast: bool) -
     ):
         layer(torch.randn(64, 10, requires_grad=True)).float().sum().backward()
     assert layer.get_base_layer().weight.grad is None
-    if not autocast:  # which keeps its own casts
+    if not autocast:  # autocast saves its casts
         storages = {tensor.untyped_storage().data_ptr() for tensor in kept}
         mine = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-        assert len(storages - mine) == 1  # the input alone
+        assert len(storages - mine) == 1  # only the input
 
 
-def test_dropout_stays_pefts() -> None:
+def test_dropout_uses_pefts_forward() -> None:
     theirs, ours = pair(dropout=0.5)
     x = torch.randn(8, 10, dtype=torch.float64)
     results = []

@@ -1,4 +1,4 @@
-"""What every adapter keeps to: its size, its files, its merging, and the towers that it takes."""
+"""Every adapter: size, files, merging and supported towers."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ OPTIONS = {
 
 
 def trained(name, backbone):
-    """A classifier whose adapter is as if trained."""
+    """A classifier whose adapter has random weights."""
     adapter = ADAPTERS[name]
     prompts = adapter.attach(adapter.config(**OPTIONS.get(name, {})), backbone, seed=1)
     classifier = Classifier(backbone, nn.Identity(), adapter, prompts)
@@ -38,7 +38,7 @@ def test_each_adapter_has_the_name_of_its_config():
 
 @pytest.mark.parametrize("name", ADAPTERS)
 @torch.no_grad()
-def test_what_is_saved_comes_back_frozen_and_to_the_bit(name, small_dir, images, tmp_path):
+def test_saved_weights_are_loaded_frozen_and_bit_identical(name, small_dir, images, tmp_path):
     backbone = load_directory(small_dir, text=False)
     adapter = ADAPTERS[name]
     frozen = backbone.encode_image(images)
@@ -60,7 +60,7 @@ def test_what_is_saved_comes_back_frozen_and_to_the_bit(name, small_dir, images,
 
 @pytest.mark.parametrize("name", ADAPTERS)
 @torch.no_grad()
-def test_merged_it_is_the_same_function_in_the_modules_that_the_tower_had(name, small_dir, images):
+def test_merging_keeps_the_function_and_restores_the_original_modules(name, small_dir, images):
     untouched = load_directory(small_dir, text=False).visual
     classifier = trained(name, load_directory(small_dir, text=False))
     expected, _ = classifier(images)
@@ -79,7 +79,7 @@ def test_merged_it_is_the_same_function_in_the_modules_that_the_tower_had(name, 
 
 
 @pytest.mark.parametrize("name", ["layernorm", "bitfit", "full"])
-def test_files_of_another_tower_or_damaged_ones_are_named(name, small_dir, tmp_path):
+def test_errors_name_damaged_files_and_files_of_another_tower(name, small_dir, tmp_path):
     adapter, file = ADAPTERS[name], tmp_path / "visual.safetensors"
     adapter.save(load_directory(small_dir, text=False).visual, None, tmp_path)
     state, fresh = load_file(file), load_directory(small_dir, text=False)
@@ -97,7 +97,7 @@ def test_files_of_another_tower_or_damaged_ones_are_named(name, small_dir, tmp_p
         adapter.load(fresh, tmp_path)
 
 
-def test_towers_that_have_nothing_of_it_are_refused_before_any_work(resnet_dir):
+def test_towers_without_its_parameters_are_refused(resnet_dir):
     backbone = load_directory(resnet_dir, text=False)
     for name in ("lora", "dora", "vpt", "layernorm"):
         with pytest.raises(UsageError, match=rf"model={name}.*ModifiedResNet.*model=linear_probe"):

@@ -1,4 +1,4 @@
-"""Visual prompts: where they lie, what is trained, and what is saved and refused."""
+"""Visual prompts: position, trainable parameters, saved files and errors."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from flowertune.models.vision_tower import embed
     [("after_cls", ["class", "P1", "P2", "1", "2", "3"]), ("end", ["class", *"123", "P1", "P2"])],
 )
 @torch.no_grad()
-def test_prompts_lie_after_the_class_token_or_at_the_end(small, position, order, initial_prompts):
+def test_prompts_follow_the_class_token_or_are_at_the_end(small, position, order, initial_prompts):
     prompts = initial_prompts(small, num_prompts=2, position=position)
     values = {"class": 0.0, "1": 1.0, "2": 2.0, "3": 3.0, "P1": 10.0, "P2": 20.0}
     tokens = torch.tensor([0.0, 1.0, 2.0, 3.0])[None, :, None].expand(2, 4, 64)
@@ -48,7 +48,7 @@ def classifier_with(folder, classes=7, **settings):
 @pytest.mark.parametrize(
     ("settings", "prompts"),
     [
-        # tokens x width 64, once or in each of the blocks that have some of their own
+        # tokens x width 64, shared or per block
         ({"num_prompts": 16, "shared": True}, 16 * 64),
         ({"num_prompts": 16}, 3 * 16 * 64),
         ({"num_prompts": 4, "depth": 2}, 2 * 4 * 64),
@@ -68,7 +68,7 @@ def test_prompts_and_head_are_trained_and_nothing_else(small_dir, images, settin
     assert with_gradient == {"prompts.embeddings", "head.linear.weight", "head.linear.bias"}
 
 
-def test_dropout_trains_alone_and_is_drawn_for_each_image(small_dir, images):
+def test_dropout_is_active_only_in_training_and_drawn_per_image(small_dir, images):
     classifier = classifier_with(small_dir, dropout=0.4, num_prompts=50).train()
     assert not any(module.training for module in classifier.visual.modules())
     tokens = torch.zeros(4, 17, 64)
@@ -85,7 +85,7 @@ def test_dropout_trains_alone_and_is_drawn_for_each_image(small_dir, images):
 
 
 def test_initial_prompts_have_the_range_of_the_paper(small, initial_prompts):
-    # 3 x 8 x 8 pixels of a patch and 64 dimensions; ViT-B/32 gets 0.0395 in the same way
+    # patches of 3 x 8 x 8 pixels and 64 dimensions; the same formula gives 0.0395 for ViT-B/32
     bound = math.sqrt(6 / (3 * 8 * 8 + 64))
     uniform = initial_prompts(small, num_prompts=200).embeddings.detach()
     assert 0.999 * bound < uniform.max() <= bound
@@ -97,7 +97,7 @@ def test_initial_prompts_have_the_range_of_the_paper(small, initial_prompts):
     assert float(normal.abs().max()) > 0.06
 
 
-def test_initial_prompts_come_from_the_seed_alone(small, initial_prompts):
+def test_initial_prompts_depend_only_on_the_seed(small, initial_prompts):
     torch.manual_seed(1)
     one = initial_prompts(small).embeddings
     torch.manual_seed(2)
@@ -110,7 +110,7 @@ def test_initial_prompts_come_from_the_seed_alone(small, initial_prompts):
 
 @pytest.mark.parametrize("shared", [True, False])
 @torch.no_grad()
-def test_saved_prompts_come_back_bit_for_bit_and_frozen(
+def test_saved_prompts_are_loaded_frozen_and_bit_identical(
     small_dir, images, tmp_path, shared, trained_prompts
 ):
     backbone = load_directory(small_dir, text=False)
@@ -130,9 +130,9 @@ def test_prompts_that_do_not_fit_are_refused(
 ):
     backbone = load_directory(small_dir, text=False)
     VPT.save(backbone.visual, trained_prompts(backbone), tmp_path)
-    with pytest.raises(UsageError, match="model=vpt needs a vision transformer"):
+    with pytest.raises(UsageError, match="not open_clip's own vision transformer"):
         VPT.load(load_directory(resnet_dir, text=False), tmp_path)
-    with pytest.raises(UsageError, match="made for 3 blocks, and it has 1"):
+    with pytest.raises(UsageError, match="made for 3 blocks, not 1"):
         VPT.load(load_directory(tower_dir(layers=1), text=False), tmp_path)
 
     weights = tmp_path / "prompts.safetensors"
@@ -153,8 +153,8 @@ def test_prompts_that_do_not_fit_are_refused(
     settings = tmp_path / "prompts.json"
     right = json.loads(settings.read_text())
     for change, words in (
-        ({"depth": 4}, "depth 4, of 3 blocks"),
-        ({"position": "middle"}, "position middle"),
+        ({"depth": 4}, "depth 4, not 1 to 3"),
+        ({"position": "middle"}, "unknown position middle"),
         ({"more": 1}, "cannot read the prompts"),
     ):
         settings.write_text(json.dumps({**right, **change}))
@@ -170,21 +170,21 @@ def test_prompts_that_do_not_fit_are_refused(
         file.write_bytes(whole)
 
 
-# refused before anything is started
+# refused before a run starts
 
 
-def test_towers_of_another_build_are_refused(resnet_dir, small_dir, initial_prompts, tower_dir):
-    with pytest.raises(UsageError, match=r"small-resnet is another \(ModifiedResNet\)"):
+def test_unsupported_towers_are_refused(resnet_dir, small_dir, initial_prompts, tower_dir):
+    with pytest.raises(UsageError, match=r"small-resnet \(ModifiedResNet\) is not"):
         prompted_blocks(load_directory(resnet_dir, text=False), "deep")
-    with pytest.raises(UsageError, match="with its default blocks"):
+    with pytest.raises(UsageError, match="with default blocks"):
         prompted_blocks(load_directory(tower_dir(scale_attn=True), text=False), "deep")
     sequence_first = load_directory(small_dir, text=False)
     sequence_first.visual.transformer.batch_first = False
-    with pytest.raises(UsageError, match="model=vpt needs"):
+    with pytest.raises(UsageError, match="with default blocks"):
         initial_prompts(sequence_first)
 
 
 @pytest.mark.parametrize("depth", [4, 99])
-def test_a_depth_that_the_tower_does_not_have_is_refused(small, depth):
+def test_a_depth_above_the_number_of_blocks_is_refused(small, depth):
     with pytest.raises(UsageError, match=f"model.depth={depth}: small-vit has 3 blocks"):
         prompted_blocks(small, depth)

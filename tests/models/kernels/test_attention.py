@@ -12,18 +12,18 @@ from flowertune.models.kernels.attention import attend
 
 @pytest.fixture(params=["onednn", "torch"])
 def library(request, monkeypatch):
-    """Each of the two, whatever this machine is."""
+    """Each of the two libraries, on any machine."""
     monkeypatch.setattr(attention, "uses_onednn", lambda x: request.param == "onednn")
     return request.param
 
 
 def of_tokens(tokens, heads):
-    """(B, N, D) -> (B, heads, N, D / heads), as a view, as the tower has it."""
+    """(B, N, D) -> (B, heads, N, D / heads), as a view, like in the tower."""
     return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def exact(q, k, v):
-    """In float64, an image and a head at a time."""
+    """Attention in float64, per image and head."""
     q, k, v = (each.double() for each in (q, k, v))
     images = [
         torch.stack([
@@ -55,7 +55,7 @@ def test_output_and_gradients_are_those_of_the_definition(library, queries, keys
 
 
 def test_it_keeps_float32_where_it_is_used():
-    """oneDNN may round factors to bfloat16 there: its error would be a thousand times as large."""
+    """If oneDNN rounded factors to bfloat16, the error would be a thousand times as large."""
     if not attention._keeps_float32():
         pytest.skip("oneDNN rounds on this CPU, and is not used")
     generator = torch.Generator().manual_seed(1)
@@ -67,8 +67,8 @@ def test_it_keeps_float32_where_it_is_used():
         assert error < 1e-4
 
 
-def test_attention_that_is_large_is_torchs_own(monkeypatch):
-    """Kept for its gradient, that of ViT-L on 336 pixels would take gigabytes."""
+def test_large_attention_is_computed_by_torch(monkeypatch):
+    """Saved for its gradient, the attention of ViT-L at 336 pixels would take gigabytes."""
     monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
     monkeypatch.setattr(attention, "MAX_SAVED_BYTES", 2 * 3 * 20 * 20 * 4)
@@ -79,12 +79,12 @@ def test_attention_that_is_large_is_torchs_own(monkeypatch):
         q = torch.randn(2, 3, tokens, 8, requires_grad=True)
         attend(q, q, q)
         assert len(used) == calls
-        with torch.no_grad():  # nothing is kept
+        with torch.no_grad():  # nothing is saved
             attend(q, q, q)
         assert len(used) == calls
 
 
-def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
+def test_without_gradients_a_batch_is_split(library, monkeypatch):
     monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 3 * 20 * 25 * 4)
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(5, 3, n, 8, generator=generator) for n in (20, 25, 25))
@@ -92,7 +92,7 @@ def test_without_gradients_a_batch_is_worked_on_in_parts(library, monkeypatch):
     torch.testing.assert_close(found.double(), exact(q, k, v), atol=1e-5, rtol=1e-5)
 
 
-def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
+def test_if_onednn_rounds_torch_computes_it(monkeypatch):
     monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: False)
     monkeypatch.setattr(attention, "_attend", None)
@@ -100,8 +100,8 @@ def test_where_onednn_would_round_it_is_torchs_own(monkeypatch):
     assert attend(q, q, q).shape == q.shape
 
 
-def test_threads_leave_the_switch_as_it_was(monkeypatch):
-    """Left at "medium", products of others would be rounded from then on, on a GPU."""
+def test_threads_restore_the_precision_switch(monkeypatch):
+    """Left at "medium", later products on a GPU would be rounded."""
     monkeypatch.setattr(attention, "uses_onednn", lambda x: True)
     monkeypatch.setattr(attention, "_keeps_float32", lambda: True)
     q = torch.randn(2, 3, 20, 8)
@@ -110,8 +110,8 @@ def test_threads_leave_the_switch_as_it_was(monkeypatch):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_it_computes_where_torchs_newer_switches_are_set(monkeypatch):
-    """With those the older one, which is used here, raises."""
+def test_it_works_with_torchs_newer_precision_api(monkeypatch):
+    """With it, the older API, which is used here, raises an error."""
 
     def raises(*given):
         raise RuntimeError("mix of the legacy and new APIs")
@@ -125,7 +125,7 @@ def test_it_computes_where_torchs_newer_switches_are_set(monkeypatch):
 
 
 @pytest.mark.parametrize("photos", [0, 2])
-def test_no_photos_and_autocast_around_the_gradient_are_fine(library, photos):
+def test_an_empty_batch_and_autocast_around_the_gradient_work(library, photos):
     q = torch.randn(photos, 3, 20, 8, requires_grad=True)
     with torch.no_grad():
         assert attend(q, q, q).shape == q.shape

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN against torch's own, and where they are left alone."""
+"""Linear layers by oneDNN against torch's own, and when they are not used."""
 
 import copy
 
@@ -50,8 +50,8 @@ def test_values_and_gradients_are_those_of_nn_linear(bias, trained, shape):
 
 
 @pytest.mark.usefixtures("narrow")
-def test_views_count_as_what_they_show():
-    """The class token of a batch, and a transposed weight, as the last block and gradients have."""
+def test_views_give_the_values_of_copies():
+    """The class token of a batch and a transposed weight, as in the last block and in gradients."""
     tokens, weight = torch.randn(4, 9, 40), torch.randn(24, 40)
     torch.testing.assert_close(
         linear_forward(tokens[:, :1], weight), F.linear(tokens[:, :1], weight)
@@ -61,7 +61,7 @@ def test_views_count_as_what_they_show():
 
 
 @pytest.mark.usefixtures("narrow")
-def test_a_frozen_layer_keeps_no_activations():
+def test_a_frozen_layer_saves_no_activations():
     kept = []
     layer = Linear(40, 24).requires_grad_(False)
     x = torch.randn(8, 40, requires_grad=True)
@@ -71,7 +71,7 @@ def test_a_frozen_layer_keeps_no_activations():
 
 
 @needs_onednn
-def test_only_float32_on_a_cpu_is_onednns(monkeypatch):
+def test_only_float32_on_a_cpu_uses_onednn(monkeypatch):
     monkeypatch.setattr(linear_kernel, "mkl_lacks_avx512", lambda: True)
     x = torch.randn(2, 3)
     assert uses_onednn(x)
@@ -85,7 +85,7 @@ def test_only_float32_on_a_cpu_is_onednns(monkeypatch):
 
 @needs_onednn
 @pytest.mark.parametrize("strict", [True, False])
-def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch, strict):
+def test_exported_programs_do_not_use_onednn(monkeypatch, strict):
     monkeypatch.setattr(linear_kernel, "_vendor", lambda: "AuthenticAMD")
     layer, x = Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3)
     program = torch.export.export(layer, (x,), strict=strict)
@@ -95,14 +95,14 @@ def test_what_is_exported_holds_no_operation_of_one_kind_of_cpu(monkeypatch, str
 
 @needs_onednn
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_nor_what_is_traced(monkeypatch):
+def test_traced_programs_do_not_use_onednn(monkeypatch):
     monkeypatch.setattr(linear_kernel, "mkl_lacks_avx512", lambda: True)
     traced = torch.jit.trace(Linear(3, 2).requires_grad_(False).eval(), torch.randn(2, 3))
     kinds = {node.kind() for node in traced.inlined_graph.nodes()}
     assert kinds - {"prim::GetAttr"} == {"aten::linear"}
 
 
-def test_intels_processors_are_left_to_mkl(monkeypatch, tmp_path):
+def test_intel_processors_use_mkl(monkeypatch, tmp_path):
     def narrow(vendor, capability="AVX512"):
         told = tmp_path / "cpuinfo"
         told.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel\t\t: 1\n")
@@ -116,7 +116,7 @@ def test_intels_processors_are_left_to_mkl(monkeypatch, tmp_path):
     assert narrow("AuthenticAMD") == has_both
 
 
-def test_all_of_a_model_are_replaced_and_nothing_that_is_built_on_them():
+def test_all_linear_layers_are_replaced_but_no_subclasses():
     class Other(nn.Linear):
         pass
 

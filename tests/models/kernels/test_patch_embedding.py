@@ -1,4 +1,4 @@
-"""The patch embedding as a product against the convolution that it is."""
+"""The patch embedding as a matrix product against the convolution."""
 
 import copy
 
@@ -19,9 +19,9 @@ def narrow(request, monkeypatch):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("trained", [True, False])
-@pytest.mark.parametrize("size", [(12, 16), (13, 18)])  # of the second, the edge is left out
+@pytest.mark.parametrize("size", [(12, 16), (13, 18)])  # the second has incomplete patches
 @pytest.mark.parametrize("count", [2, 0])
-def test_values_and_gradients_are_the_convolutions(bias, trained, size, count):
+def test_values_and_gradients_equal_the_convolutions(bias, trained, size, count):
     torch.manual_seed(0)
     theirs = nn.Conv2d(3, 10, kernel_size=4, stride=4, bias=bias).requires_grad_(trained)
     ours = copy.deepcopy(theirs)
@@ -38,7 +38,7 @@ def test_values_and_gradients_are_the_convolutions(bias, trained, size, count):
             torch.testing.assert_close(ours.get_parameter(name).grad, parameter.grad)
 
 
-def test_only_what_cuts_patches_is_changed():
+def test_only_patch_convolutions_are_replaced():
     model = nn.Sequential(
         nn.Conv2d(3, 8, kernel_size=4, stride=4),
         nn.Conv2d(3, 8, kernel_size=3, stride=1),

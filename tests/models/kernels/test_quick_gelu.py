@@ -25,12 +25,12 @@ def test_values_and_gradients_are_those_of_open_clip(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_open_clips_own(dtype):
+def test_half_precision_uses_open_clips_formula(dtype):
     ours, theirs = outcome(FusedQuickGELU(), dtype), outcome(QuickGELU(), dtype)
     assert torch.equal(ours, theirs)
 
 
-def test_one_tensor_is_kept_for_the_backward_pass():
+def test_one_tensor_is_saved_for_the_backward_pass():
     kept = []
     x = torch.randn(64, requires_grad=True) * 1
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -38,7 +38,7 @@ def test_one_tensor_is_kept_for_the_backward_pass():
     assert sum(t.dim() > 0 for t in kept) == 1
 
 
-def test_all_of_a_model_are_replaced_and_nothing_else():
+def test_only_quickgelus_are_replaced():
     model = nn.Sequential(QuickGELU(), nn.Sequential(nn.GELU(), QuickGELU()))
     assert fuse_quick_gelu(model) == 2
     assert fuse_quick_gelu(model) == 2

@@ -1,7 +1,7 @@
-"""DoRA (Liu et al., 2024, arXiv:2402.09353): peft's own, on the layers that LoRA adapts.
+"""DoRA (Liu et al., 2024, arXiv:2402.09353), computed by peft on the layers that LoRA adapts.
 
-A layer's weights are m V / ||V||, with V the frozen ones plus LoRA's update, the norm one for each
-output, and the magnitudes m trained from what the norms were.
+The weights of a layer are m V / ||V||. V is the frozen weights plus LoRA's update, norms are per
+output, and the trainable magnitudes m start as the norms of the frozen weights.
 """
 
 from flowertune.config.model import DoraConfig

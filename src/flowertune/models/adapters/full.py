@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter of the image tower, its running statistics too."""
+"""Full fine-tuning: train all parameters of the image tower and update its running statistics."""
 
 from flowertune.config.model import FullConfig
 from flowertune.models.adapters.tower_parameters import TowerParameters

@@ -1,6 +1,6 @@
-"""LayerNorm tuning: the gains and biases of the image tower's LayerNorms.
+"""LayerNorm tuning: train the gains and biases of all LayerNorms in the image tower.
 
-Zhao et al., 2023, arXiv:2312.11420, do so in language models, as does LNTuning of peft.
+The same method as peft's LNTuning and, for language models, Zhao et al., 2023, arXiv:2312.11420.
 """
 
 from torch import nn
@@ -10,7 +10,7 @@ from flowertune.models.adapters.tower_parameters import TowerParameters
 
 
 def layer_norms(visual: nn.Module) -> list[str]:
-    """Name the parameters of all LayerNorms."""
+    """Return the names of all LayerNorm parameters."""
     return [
         f"{module_name}.{name}"
         for module_name, module in visual.named_modules()

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., 2021, arXiv:2106.09685) on the image tower: ordinary peft on Linear layers."""
+"""LoRA (Hu et al., 2021, arXiv:2106.09685): train low-rank updates of Linear layers with peft."""
 
 import re
 import warnings
@@ -29,16 +29,16 @@ TARGETS = {
     "mlp": ("mlp.c_fc", "mlp.c_proj"),
 }
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-PEFT_PREFIX = "base_model.model."  # what `PeftModel` puts before the names of what it wraps
+PEFT_PREFIX = "base_model.model."  # `PeftModel` adds it to the names of the wrapped model
 
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """LoRA as peft computes it, or DoRA.
+    """LoRA or DoRA as implemented by peft.
 
-    The update of a layer is B A x times alpha / rank (alpha / sqrt(rank) where `rank_stabilized`,
-    Kalajdzievski 2023, arXiv:2312.03732); A is drawn from (seed, "lora"), B is zero, so nothing
-    changes until the first step.
+    The update of a layer is B A x times alpha / rank, or times alpha / sqrt(rank) if
+    `rank_stabilized` (Kalajdzievski 2023, arXiv:2312.03732). A is drawn from (seed, "lora") and
+    B is zero, so the outputs are unchanged until the first step.
     """
 
     config: type[LoraConfig]
@@ -47,14 +47,14 @@ class PeftAdapter:
     outside_tower: None = None
 
     def count(self, settings: LoraConfig, backbone: Backbone) -> int:
-        """Count the numbers; raises UsageError for other towers, and layers out of range."""
+        """Count the parameters; raises UsageError for other towers and for missing layers."""
         _, layers = _targets(settings, backbone)
         inputs = sum(layer.in_features for layer in layers)
         outputs = sum(layer.out_features for layer in layers)
         return settings.rank * (inputs + outputs) + self.use_dora * outputs
 
     def attach(self, settings: LoraConfig, backbone: Backbone, seed: int) -> None:
-        """Put LoRA into the image tower in place; raises UsageError as `count` does."""
+        """Add LoRA to the image tower in place; raises UsageError like `count`."""
         pattern, _ = _targets(settings, backbone)
         config = peft.LoraConfig(
             r=settings.rank,
@@ -70,30 +70,27 @@ class PeftAdapter:
         fuse_lora(backbone.visual)
 
     def training_modules(self, visual: nn.Module) -> list[nn.Module]:
-        """The dropouts; DoRA drops where its layer is in training mode."""
+        """Return the dropouts, or DoRA's layers, whose own mode switches their dropout."""
         layers = [module for module in visual.modules() if isinstance(module, LoraLayer)]
         return layers if self.use_dora else [layer.lora_dropout for layer in layers]
 
     def save(self, visual: nn.Module, prompts: object, folder: Path) -> None:
-        """Write it in PEFT format: two files, no more.
+        """Write the two files of PEFT format.
 
-        `peft.PeftModel.from_pretrained(<tower, attention split>, folder)` reads them. With the
-        names `transformer.resblocks` -> `vision_model.encoder.layers`, `attn` -> `self_attn`
-        (`mlp.c_fc`, `mlp.c_proj` -> `mlp.fc1`, `mlp.fc2`) the keys are those of transformers' CLIP.
+        `peft.PeftModel.from_pretrained(<tower with split attention>, folder)` reads them. Renaming
+        `transformer.resblocks` to `vision_model.encoder.layers`, `attn` to `self_attn` and
+        `mlp.c_fc`, `mlp.c_proj` to `mlp.fc1`, `mlp.fc2` gives the keys of transformers' CLIP.
         """
         config: peft.LoraConfig = visual.__dict__["peft_config"]["default"]
         with TemporaryDirectory(prefix=".adapter.", dir=folder) as staging:
-            config.save_pretrained(staging)  # in place; only whole files get their names
+            config.save_pretrained(staging)  # not atomic; `files.write_bytes` is
             content = (Path(staging) / ADAPTER_FILES[0]).read_bytes()
         files.write_bytes(folder / ADAPTER_FILES[0], content)
         content = save(_peft_state(visual), metadata={"format": "pt"})
         files.write_bytes(folder / ADAPTER_FILES[1], content)
 
     def load(self, backbone: Backbone, folder: Path) -> None:
-        """Load a saved adapter into the image tower in place, frozen.
-
-        Raises UsageError where the folder has no adapter, or one for another backbone.
-        """
+        """Load a saved adapter; raises UsageError if it is missing or for another backbone."""
         for name in ADAPTER_FILES:  # without the second, peft would look for a pickle
             if not (folder / name).is_file():
                 raise UsageError(f"no adapter in {folder}: {name} is missing")
@@ -101,26 +98,26 @@ class PeftAdapter:
         unfit = f"the adapter in {folder} does not fit {backbone.name} {backbone.tag}"
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what it warns of is refused below
+                warnings.simplefilter("ignore")  # the same mismatches are errors below
                 peft.PeftModel.from_pretrained(backbone.visual, str(folder))
         except (ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise UsageError(f"{unfit}: {one_line(error)}") from error
-        # peft only warns where the file lacks matrices of this tower, or has some of a deeper one.
+        # peft only warns about matrices that the file lacks, or has for a deeper tower.
         saved_keys = load_file(folder / ADAPTER_FILES[1]).keys()
         if different := sorted(saved_keys ^ _peft_state(backbone.visual).keys()):
-            raise UsageError(f"{unfit}: {different[0]} is in one of them only")
+            raise UsageError(f"{unfit}: only one of them has {different[0]}")
         fuse_lora(backbone.visual)
 
     def merge(self, visual: nn.Module) -> Callable[[], None]:
-        """Merge the updates into the frozen weights, where they cost nothing.
+        """Merge the updates into the frozen weights, so that they cost no time.
 
-        Taken out again, the frozen weights are the tensors that they were: adding an update and
-        taking it away, as peft does, would leave rounding in them.
+        The undo function restores the original tensors: subtracting an update, as peft does,
+        would leave rounding errors.
         """
         layers = {
             name: layer for name, layer in visual.named_modules() if isinstance(layer, LoraLayer)
         }
-        merged = [_merged_weight(layer) for layer in layers.values()]  # all or none is put in
+        merged = [_merged_weight(layer) for layer in layers.values()]  # before any is replaced
         frozen = [layer.get_base_layer().weight.data for layer in layers.values()]
 
         def unmerge() -> None:
@@ -134,7 +131,7 @@ class PeftAdapter:
         return unmerge
 
     def is_scaled(self, name: str) -> bool:
-        """The update B A goes in a straight line by its B, which begins at zero."""
+        """Only B is scaled: the update B A is linear in B, which starts at zero."""
         return ".lora_A." not in name
 
 
@@ -142,18 +139,17 @@ LORA = PeftAdapter(LoraConfig)
 
 
 def _targets(settings: LoraConfig, backbone: Backbone) -> tuple[str, list[nn.Linear]]:
-    """Find the layers that are adapted: a pattern of their names, and themselves.
+    """Return a pattern for the names of the adapted layers, and the layers.
 
-    Not the ends of names alone: other parts of a tower have projections too. Raises UsageError for
-    towers without split attention, and layers out of range.
+    The pattern matches whole names, as other parts of a tower have projections of the same names.
     """
     n_blocks = len(_blocks(backbone, settings.name))
     chosen = range(n_blocks) if settings.layers is None else sorted(set(settings.layers))
     for layer in chosen:
         if not 0 <= layer < n_blocks:
             raise UsageError(
-                f"model.layers={settings.layers}: {backbone.name} has the layers"
-                f" 0 to {n_blocks - 1}, not {layer}"
+                f"model.layers={settings.layers}: {backbone.name} has no layer {layer};"
+                f" use 0 to {n_blocks - 1}"
             )
     suffixes = [s for target in TARGETS if target in settings.targets for s in TARGETS[target]]
     pattern = (
@@ -166,25 +162,25 @@ def _targets(settings: LoraConfig, backbone: Backbone) -> tuple[str, list[nn.Lin
 
 
 def _blocks(backbone: Backbone, model: str) -> Sequence[nn.Module]:
-    """The transformer blocks of the image tower, each with split attention."""
+    """Return the blocks of the image tower; raises UsageError if their attention is not split."""
     blocks = getattr(getattr(backbone.visual, "transformer", None), "resblocks", ())
     if len(blocks) == 0 or not all(isinstance(block.attn, Attention) for block in blocks):
         raise UsageError(
-            f"model={model} needs a vision transformer of open_clip's own; the image tower of"
-            f" {backbone.name} is a {type(backbone.visual).__name__}: use model=linear_probe or"
-            " model=full"
+            f"model={model}: the image encoder of {backbone.name}"
+            f" ({type(backbone.visual).__name__}) is not open_clip's own vision transformer; use"
+            " model=linear_probe or model=full"
         )
     return blocks
 
 
 def _peft_state(visual: nn.Module) -> dict[str, Tensor]:
-    """The trained tensors under the names that a `PeftModel` gives them, on the CPU."""
+    """Return the trained tensors on the CPU under the names of a `PeftModel`."""
     state = peft.get_peft_model_state_dict(visual, save_embedding_layers=False)
     return {PEFT_PREFIX + key: value.detach().cpu() for key, value in state.items()}
 
 
 def _merged_weight(layer: LoraLayer) -> Tensor:
-    """The weights (D_out, D_in) that compute the same without the layer around them."""
+    """Return the weights (D_out, D_in) of a plain Linear layer that computes the same."""
     (name,) = layer.active_adapters
     weight = layer.get_base_layer().weight.data
     if name in layer.lora_variant:  # DoRA

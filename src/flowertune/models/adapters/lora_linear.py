@@ -1,4 +1,4 @@
-"""A Linear layer with LoRA in fewer and larger operations than peft's; the same function."""
+"""A faster LoRA layer: the same function as peft's in fewer and larger operations."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from flowertune.models.kernels.linear import linear_forward
 
 
 class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
-    """peft's layer, of one adapter, with another forward pass: x (..., D_in) -> (..., D_out).
+    """peft's layer for a single adapter with a faster forward pass.
 
-    peft computes W x + s B (A x): beside the frozen product two thin ones, a scaling and a sum, of
-    which each but the first reads and writes an output. Here the update joins the weights, which
-    are smaller than the activations. Under autocast it cannot, as half precision would round it
-    away beside them, so there it is added by the product itself.
+    peft computes W x + s B (A x). Besides the frozen product, that takes two thin products, a
+    scaling and a sum; all but the first read and write tensors as large as the output. Here the
+    update is added to the weights, which are smaller than the activations. Under autocast, half
+    precision would round the update away, so the second thin product adds it to the output.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Compute x (..., D_in) -> (..., D_out), by peft where merged, disabled or with dropout."""
+        """Map x (..., D_in) -> (..., D_out); merged, disabled or with dropout as in peft."""
         (name,) = self.active_adapters
         dropout = self.lora_dropout[name]
         drops = isinstance(dropout, nn.Dropout) and dropout.training
@@ -42,20 +42,17 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
 
 
 def fuse_lora(model: nn.Module) -> None:
-    """Turn peft's LoRA layers into LoraLinears, in place; DoRA's norms need the sum of both."""
+    """Turn peft's LoRA layers into LoraLinears in place, except DoRA's, whose norms need peft."""
     layer: Any  # peft is not typed
     for layer in model.modules():
         if type(layer) is lora.Linear and not layer.lora_variant:
             layer.__class__ = LoraLinear
-            # weights are float32 throughout; peft's casts would only undo autocast's
+            # all weights are float32; peft's casts would only undo autocast's
             layer.cast_input_dtype_enabled = False
 
 
 class _UpdatedLinear(torch.autograd.Function):
-    """x (W + s B A)^T + bias, whose gradients for A and B never form that of the sum.
-
-    W (D_out, D_in) and bias (D_out,) or None are frozen; A (r, D_in), B (D_out, r).
-    """
+    """x (W + s B A)^T + bias; W and bias are frozen, and the sum's gradient is never formed."""
 
     @staticmethod
     def forward(
@@ -71,10 +68,10 @@ class _UpdatedLinear(torch.autograd.Function):
         x, w, a, b = ctx.saved_tensors
         flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         grad_x = None
-        if ctx.needs_input_grad[0]:  # the sum anew: kept, it would be a second copy of the tower
+        if ctx.needs_input_grad[0]:  # recomputed: a saved sum would be a second copy of the tower
             grad_x = linear_forward(flat_grad, torch.addmm(w, b, a, alpha=ctx.scale).T).view_as(x)
         grad_a = ctx.scale * linear_forward(linear_forward(flat_grad, b.T).T, flat_x.T)
-        # transposed, and so several times as fast on a CPU as flat.T @ linear_forward(flat_x, a)
+        # transposed: several times as fast on a CPU as flat_grad.T @ linear_forward(flat_x, a)
         grad_b = linear_forward(linear_forward(flat_x, a).T, flat_grad.T).T
         grad_b = torch.mul(grad_b, ctx.scale, out=torch.empty_like(b))
         return grad_x, None, None, grad_a, grad_b, None

@@ -1,4 +1,4 @@
-"""No adapter: the image tower stays as it is, and the head is found on its frozen features."""
+"""No adapter: the image tower stays unchanged, and the head is fitted to its frozen features."""
 
 from flowertune.config.model import LinearProbeConfig, ZeroShotConfig
 from flowertune.models.adapters.tower_parameters import TowerParameters

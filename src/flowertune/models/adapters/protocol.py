@@ -1,4 +1,4 @@
-"""What each adapter offers; it says here and nowhere else what it is."""
+"""The interface of adapters; other code knows an adapter only through it."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,54 +12,54 @@ from flowertune.models.visual_prompts import VisualPrompts
 
 
 class Adapter(Protocol):
-    """One way to train a backbone's image tower; keeps nothing of the towers it is put into.
+    """A method for training a backbone's image tower. It holds no reference to a tower.
 
-    Of a tower with the adapter, the parameters with `requires_grad` are trained, and they are its
-    state, with the buffers of `training_modules`. `settings` are always of the class `config`.
+    Its state is the tower's parameters with `requires_grad`, which are trained, and the buffers
+    of `training_modules`. `settings` is always an instance of `config`.
     """
 
     @property
     def config(self) -> type[ModelConfig]:
-        """Its settings; their `name` is the adapter's."""
+        """Class of the settings; its `name` is the adapter's name."""
 
     @property
     def is_peft(self) -> bool:
-        """Whether `save` writes PEFT's format."""
+        """Whether `save` writes PEFT format."""
 
     @property
     def outside_tower(self) -> str | None:
-        """What no weights of the tower can hold, even merged; None: they hold all of it."""
+        """Name of the part that `merge` cannot put into the tower's weights, or None."""
 
     def count(self, settings: Any, backbone: Backbone) -> int:
-        """Count the numbers of its state, before any work.
+        """Count the values of the state without attaching the adapter.
 
-        Raises UsageError where it cannot be put into this backbone, or not with these settings.
+        Raises UsageError if this backbone or these settings are not supported.
         """
 
     def attach(self, settings: Any, backbone: Backbone, seed: int) -> VisualPrompts | None:
-        """Put it into the frozen image tower in place, drawn from the seed, and make it trainable.
+        """Add the adapter to the frozen image tower in place and make it trainable.
 
-        Returns the prompts that the tower gets in each forward pass, where it is those.
+        Initial values depend on `seed`. Returns the prompts for the forward pass, or None.
         """
 
     def training_modules(self, visual: nn.Module) -> Iterable[nn.Module]:
-        """Find what is in training mode in a training; all else of the tower stays in eval mode."""
+        """Return the modules to set to training mode; the rest of the tower stays in eval mode."""
 
     def save(self, visual: nn.Module, prompts: VisualPrompts | None, folder: Path) -> None:
-        """Write the trained adapter into a run's adapter/ folder."""
+        """Write the trained adapter to `folder`, the adapter/ folder of a run."""
 
     def load(self, backbone: Backbone, folder: Path) -> VisualPrompts | None:
-        """Put a saved adapter into the image tower in place, frozen; returns as `attach` does.
+        """Add a saved adapter to the image tower in place, frozen; returns what `attach` returns.
 
-        Raises UsageError where it is missing or does not fit, ValueError with the name of a
-        damaged file.
+        Raises UsageError if it is missing or does not fit, ValueError with the name of a damaged
+        file.
         """
 
     def merge(self, visual: nn.Module) -> Callable[[], None]:
-        """Merge it into the weights of the tower, which then has its original modules.
+        """Merge the adapter into the weights of the tower, which gets its original modules back.
 
-        Returns a function that takes it out again and leaves every bit as it was.
+        Returns a function that undoes the merge exactly, bit for bit.
         """
 
     def is_scaled(self, name: str) -> bool:
-        """Whether scaling the adapter (WiSE-FT) scales this tensor of its state."""
+        """Whether WiSE-FT, which scales the adapter, scales this tensor of the state."""

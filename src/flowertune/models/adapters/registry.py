@@ -1,4 +1,4 @@
-"""The adapters by their literal names in a config."""
+"""Look up adapters by name."""
 
 from flowertune.config.model import ModelConfig
 from flowertune.config.plugins import find
@@ -24,6 +24,6 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def find_adapter(settings: ModelConfig) -> Adapter:
-    """Look up the adapter that these settings are for: one of ours, or a plug-in's."""
+    """Return the built-in or plug-in adapter that `settings.name` names."""
     adapter: Adapter = find("model", settings.name, ADAPTERS)
     return adapter

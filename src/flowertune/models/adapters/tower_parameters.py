@@ -1,4 +1,4 @@
-"""Train parameters that the image tower has already: all, some or none."""
+"""Train parameters that the image tower already has: all, some or none."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ WEIGHTS_FILE = "visual.safetensors"
 
 @dataclass(frozen=True)
 class TowerParameters:
-    """Train the tensors that `select` names among those of the tower's state_dict.
+    """Adapter that trains the tensors of the tower's state_dict that `select` names.
 
-    `trains_mode`: the tower is in training mode, too, with its dropouts and running statistics.
+    `trains_mode` puts the tower into training mode, with dropout and updated running statistics.
     """
 
     config: type[ModelConfig]
@@ -30,50 +30,48 @@ class TowerParameters:
     outside_tower: None = None
 
     def count(self, settings: ModelConfig, backbone: Backbone) -> int:
-        """Count the numbers; raises UsageError where the tower has none of these parameters."""
+        """Count the selected values; raises UsageError if the tower has no such parameters."""
         selected = self._state(backbone.visual)
         if self.config.trains_backbone and not selected:
             raise UsageError(
-                f"model={settings.name}: the image tower of {backbone.name} is a"
-                f" {type(backbone.visual).__name__} that has none of what it trains: use"
+                f"model={settings.name}: the image encoder of {backbone.name}"
+                f" ({type(backbone.visual).__name__}) has no parameters that it trains; use"
                 " model=linear_probe or model=full"
             )
         return sum(tensor.numel() for tensor in selected.values())
 
     def attach(self, settings: ModelConfig, backbone: Backbone, seed: int) -> None:
-        """Make the parameters trainable."""
         selected = self._state(backbone.visual)
         for name, parameter in backbone.visual.named_parameters():
             parameter.requires_grad_(name in selected)
 
     def training_modules(self, visual: nn.Module) -> list[nn.Module]:
-        """The whole tower or nothing."""
         return [visual] if self.trains_mode else []
 
     def save(self, visual: nn.Module, prompts: object, folder: Path) -> None:
-        """Write the tensors under the names that they have in the tower; no file for none."""
+        """Write the tensors under their names in the tower; without tensors, no file."""
         state = {name: tensor.contiguous() for name, tensor in self._state(visual).items()}
         if state:
             files.write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(state))
 
     def load(self, backbone: Backbone, folder: Path) -> None:
-        """Put the tensors in the place of the tower's own."""
+        """Replace the tower's tensors by the saved ones."""
         if not self.config.trains_backbone:
             return
         try:
             state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
             if different := sorted(state.keys() ^ self._state(backbone.visual).keys()):
-                raise ValueError(f"{different[0]} is in one of them only")
+                raise ValueError(f"{different[0]} is only in the file or only in the tower")
             backbone.visual.load_state_dict(state, strict=False)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder.name}/{WEIGHTS_FILE}") from error
 
     def merge(self, visual: nn.Module) -> Callable[[], None]:
-        """Do nothing: they are the tower's."""
+        """Do nothing: the tensors already belong to the tower."""
         return lambda: None
 
     def is_scaled(self, name: str) -> bool:
-        """All of them go in a straight line from the pretrained to the trained ones."""
+        """All are scaled, which interpolates between pretrained and trained values."""
         return True
 
     def _state(self, visual: nn.Module) -> dict[str, Tensor]:

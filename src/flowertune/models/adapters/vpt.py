@@ -1,4 +1,4 @@
-"""Create, save and load visual prompts (Jia et al., 2022, arXiv:2203.12119)."""
+"""Visual prompt tuning (Jia et al., 2022, arXiv:2203.12119): train extra input tokens."""
 
 import json
 import math
@@ -26,17 +26,16 @@ WEIGHTS_FILE = "prompts.safetensors"
 
 
 def prompted_blocks(backbone: Backbone, depth: int | str) -> int:
-    """Number of blocks that get prompts, from the first: 1 for "shallow", all for "deep".
+    """Return how many blocks get prompts, from the first: 1 for "shallow", all for "deep".
 
-    Raises UsageError for towers that take no prompts, and where there are fewer than `depth`
-    blocks.
+    Raises UsageError if the tower takes no prompts or has fewer than `depth` blocks.
     """
     n_blocks = len(_tower(backbone).transformer.resblocks)
     choices: dict[int | str, int] = {count: count for count in range(1, n_blocks + 1)}
     choices |= {"shallow": 1, "deep": n_blocks}
     if depth not in choices:
         raise UsageError(
-            f"model.depth={depth}: {backbone.name} has {n_blocks} blocks; give 1 to {n_blocks},"
+            f"model.depth={depth}: {backbone.name} has {n_blocks} blocks; use 1 to {n_blocks},"
             " shallow or deep"
         )
     return choices[depth]
@@ -44,14 +43,14 @@ def prompted_blocks(backbone: Backbone, depth: int | str) -> int:
 
 @dataclass(frozen=True)
 class Vpt:
-    """Trained prompts in the image tower's forward pass; the tower stays as it is."""
+    """Trained prompts in the image tower's forward pass; the tower's weights stay frozen."""
 
     config: type[VptConfig] = VptConfig
     is_peft: bool = False
     outside_tower: str = "visual prompts"
 
     def count(self, settings: VptConfig, backbone: Backbone) -> int:
-        """Count the numbers; raises UsageError as `prompted_blocks` does."""
+        """Count the values of the prompts; raises UsageError like `prompted_blocks`."""
         n_blocks = prompted_blocks(backbone, settings.depth)
         width: int = _tower(backbone).transformer.width
         return (1 if settings.shared else n_blocks) * settings.num_prompts * width
@@ -59,8 +58,8 @@ class Vpt:
     def attach(self, settings: VptConfig, backbone: Backbone, seed: int) -> VisualPrompts:
         """Create prompts for the tower, drawn from (seed, "vpt").
 
-        `init` vpt_uniform: +-sqrt(6 / (3 h w + D)) for patches of h x w, as KMnP/vpt; normal: std
-        0.02, as MaPLe (Khattak et al., 2023, arXiv:2210.03117).
+        `init` is vpt_uniform, +-sqrt(6 / (3 h w + D)) for h x w patches as in KMnP/vpt, or normal,
+        std 0.02 as in MaPLe (Khattak et al., 2023, arXiv:2210.03117).
         """
         n_blocks = prompted_blocks(backbone, settings.depth)
         visual = _tower(backbone)
@@ -76,17 +75,16 @@ class Vpt:
         return VisualPrompts(
             embeddings,
             depth=n_blocks,
-            position=settings.position,  # type: ignore[arg-type]  # its choices are checked
+            position=settings.position,  # type: ignore[arg-type]  # the config checks it
             before_ln_pre=settings.before_ln_pre,
             dropout=settings.dropout,
         )
 
     def training_modules(self, visual: nn.Module) -> tuple[nn.Module, ...]:
-        """Nothing in the tower."""
         return ()
 
     def save(self, visual: nn.Module, prompts: VisualPrompts | None, folder: Path) -> None:
-        """Write the prompts and their settings: two files, no more."""
+        """Write two files: the prompts and their settings."""
         assert prompts is not None
         assert isinstance(visual, VisionTransformer)
         state = {"embeddings": prompts.embeddings.detach().cpu()}
@@ -102,10 +100,7 @@ class Vpt:
         )
 
     def load(self, backbone: Backbone, folder: Path) -> VisualPrompts:
-        """Load saved prompts, frozen, on the CPU.
-
-        Raises UsageError where the folder has none, or they do not fit the backbone.
-        """
+        """Load frozen prompts onto the CPU; raises UsageError if they are missing or do not fit."""
         visual = _tower(backbone)
         for name in (SETTINGS_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
@@ -121,13 +116,13 @@ class Vpt:
         shape = tuple(embeddings.shape)
         right_shape = len(shape) > 1 and shape[:-2] in ((), (prompts.depth,)) and shape[-1] == width
         for ok, problem in (
-            (saved_blocks == n_blocks, f"made for {saved_blocks} blocks, and it has {n_blocks}"),
+            (saved_blocks == n_blocks, f"made for {saved_blocks} blocks, not {n_blocks}"),
             (
                 prompts.depth in range(1, n_blocks + 1),
-                f"depth {prompts.depth}, of {n_blocks} blocks",
+                f"depth {prompts.depth}, not 1 to {n_blocks}",
             ),
-            (prompts.position in POSITIONS, f"position {prompts.position}"),
-            (right_shape, f"shape {shape}, and its tokens have {width} dimensions"),
+            (prompts.position in POSITIONS, f"unknown position {prompts.position}"),
+            (right_shape, f"shape {shape}, but the tokens have {width} dimensions"),
         ):
             if not ok:
                 raise UsageError(
@@ -136,11 +131,11 @@ class Vpt:
         return prompts.requires_grad_(False)
 
     def merge(self, visual: nn.Module) -> Callable[[], None]:
-        """Do nothing: no weights of the tower can take prompts in."""
+        """Do nothing: prompts cannot become part of the tower's weights."""
         return lambda: None
 
     def is_scaled(self, name: str) -> bool:
-        """The prompts go in a straight line from the initial to the trained ones."""
+        """All are scaled, which interpolates between initial and trained prompts."""
         return True
 
 
@@ -150,8 +145,8 @@ VPT = Vpt()
 def _tower(backbone: Backbone) -> VisionTransformer:
     if not takes_prompts(backbone.visual):
         raise UsageError(
-            f"model=vpt needs a vision transformer of open_clip's own with its default blocks; the"
-            f" image tower of {backbone.name} is another ({type(backbone.visual).__name__}): use"
+            f"model=vpt: the image encoder of {backbone.name} ({type(backbone.visual).__name__})"
+            " is not open_clip's own vision transformer with default blocks; use"
             " model=linear_probe or model=full"
         )
     return backbone.visual

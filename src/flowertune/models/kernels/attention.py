@@ -1,8 +1,8 @@
-"""Compute float32 attention by oneDNN on a CPU whose MKL is slow (see linear.py).
+"""Compute float32 attention with oneDNN on CPUs whose MKL is slow (see linear.py).
 
-torch's own has MKL inside. Batched products torch gives to oneDNN where bfloat16 would be allowed
-in them; oneDNN, on a CPU without matrix tiles, then computes in float32 all the same, which
-`_keeps_float32` makes sure of.
+torch's own attention uses MKL. torch passes batched products to oneDNN only if they may use
+bfloat16; on a CPU without matrix tiles, oneDNN still computes them in float32, which
+`_keeps_float32` verifies.
 """
 
 import functools
@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from flowertune.models.kernels.linear import uses_onednn
 
-MAX_SAVED_BYTES = 32 * 2**20  # of attention one call keeps for its gradient; torch's keeps none
-CHUNK_BYTES = 8 * 2**20  # of attention that are worked on at once where none is kept
+MAX_SAVED_BYTES = 32 * 2**20  # attention that a call may save for its gradient; torch saves none
+CHUNK_BYTES = 8 * 2**20  # attention computed at once if none is saved
 
 
 def attend(
@@ -28,10 +28,7 @@ def attend(
     k: Float[Tensor, "b heads s e"],
     v: Float[Tensor, "b heads s e"],
 ) -> Float[Tensor, "b heads n e"]:
-    """softmax(q k^T / sqrt(e)) v.
-
-    torch's own where that is the faster one, and where too much would be kept for the gradients.
-    """
+    """Return softmax(q k^T / sqrt(e)) v; torch computes it where it is faster or saves memory."""
     if not uses_onednn(q) or not _keeps_float32():
         return F.scaled_dot_product_attention(q, k, v)
     image_bytes = q.shape[1:3].numel() * k.shape[2] * q.element_size()
@@ -45,15 +42,14 @@ def attend(
 
 
 _lock = threading.Lock()
-_users, _previous = 0, ""  # how many threads are in `_onednn`, and how it was before the first came
+_users, _previous = 0, ""  # number of threads in `_onednn`, and the precision before the first
 
 
 @contextmanager
 def _onednn() -> Iterator[None]:
-    """Give batched float32 products of the whole process to oneDNN inside the context.
+    """Compute batched float32 products of the whole process with oneDNN.
 
-    Where somebody has set torch's newer switches, which this older one does not go with, they stay
-    MKL's.
+    If torch's newer precision API is in use, the older one used here fails, and MKL computes them.
     """
     global _users, _previous
     with _lock:
@@ -75,10 +71,7 @@ def _onednn() -> Iterator[None]:
 
 @functools.cache
 def _keeps_float32() -> bool:
-    """Whether oneDNN leaves factors as they are where it may round them to bfloat16.
-
-    Not asked where there is a GPU, whose products the switch would round as well.
-    """
+    """Whether oneDNN keeps float32 where bfloat16 is allowed; a GPU, if any, would round."""
     if torch.cuda.is_available():
         return False
     fine = torch.full((1, 64, 64), 1 + 2.0**-12, dtype=torch.float32, device="cpu")  # 1 in bfloat16
@@ -88,7 +81,7 @@ def _keeps_float32() -> bool:
 
 
 class _Attend(torch.autograd.Function):
-    """Keep the attention for the backward pass: to compute it again takes longer."""
+    """Saves the attention for the backward pass: computing it again takes longer."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Compute products of Linear layers on a CPU by the faster of torch's two libraries.
+"""Compute Linear layers on a CPU with the faster of torch's two libraries.
 
-MKL computes float32 with half the width of AVX-512 on processors that are not Intel's; oneDNN uses
-all of it there, and is twice as fast on an AMD EPYC of the Zen 5 kind, the one that was measured
-(benchmarks/LOG.md). torch asks oneDNN for half precision alone, so here it is asked by the
-operation that inductor compiles Linear layers to.
+On processors not made by Intel, MKL computes float32 with half the width of AVX-512. oneDNN uses
+the full width and is twice as fast on an AMD EPYC (Zen 5), the only one measured
+(benchmarks/LOG.md). torch uses oneDNN only for half precision, so oneDNN is called here through the
+operation to which inductor compiles Linear layers.
 """
 
 import functools
@@ -17,23 +17,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CPU_INFO = Path("/proc/cpuinfo")  # Linux's
+CPU_INFO = Path("/proc/cpuinfo")  # Linux
 
 
 def linear_forward(
     x: Float[Tensor, "*b k"], weight: Float[Tensor, "n k"], bias: Float[Tensor, "n"] | None = None
 ) -> Float[Tensor, "*b n"]:
-    """Compute x weight^T + bias; all of one type, without gradients."""
+    """Return x weight^T + bias without gradients; all tensors have the same dtype."""
     if uses_onednn(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether `linear_forward` of such a tensor uses oneDNN; never when traced, for others."""
+    """Whether `linear_forward(x)` uses oneDNN; False while tracing, to keep exports portable."""
     return (
         not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # it is public all the same
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # documented as public
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -43,7 +43,7 @@ def uses_onednn(x: Tensor) -> bool:
 
 @functools.cache
 def mkl_lacks_avx512() -> bool:
-    """Whether this CPU has AVX-512 that MKL leaves unused, and torch has oneDNN."""
+    """Whether MKL leaves this CPU's AVX-512 unused and torch has oneDNN."""
     return (
         torch.backends.mkldnn.is_available()
         and torch.backends.mkl.is_available()
@@ -53,7 +53,7 @@ def mkl_lacks_avx512() -> bool:
 
 
 def _vendor() -> str:
-    """Vendor of the processor; "" where the system does not tell."""
+    """Return the vendor of the processor, "" if unknown."""
     if CPU_INFO.exists():
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line.split(":")[1].strip() for line in lines if "vendor_id" in line), "")
@@ -61,14 +61,14 @@ def _vendor() -> str:
 
 
 class Linear(nn.Linear):
-    """nn.Linear that computes with `linear_forward`, forward and backward."""
+    """nn.Linear that uses `linear_forward` in its forward and backward pass."""
 
     def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
         return linear(x, self.weight, self.bias)
 
 
 def use_onednn_linear(model: nn.Module) -> None:
-    """Turn a model's nn.Linears into Linears, in place."""
+    """Turn a model's nn.Linear layers into Linear layers in place."""
     for layer in model.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = Linear
@@ -77,14 +77,14 @@ def use_onednn_linear(model: nn.Module) -> None:
 def linear(
     x: Float[Tensor, "*b k"], weight: Float[Tensor, "n k"], bias: Float[Tensor, "n"] | None
 ) -> Float[Tensor, "*b n"]:
-    """Apply `linear_forward`, with gradients that use `linear_forward` too."""
+    """Return x weight^T + bias with gradients; like `linear_forward` in both passes."""
     if uses_onednn(x):
         return _linear(x, weight, bias)  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
-    """Keeps x for the backward pass only where the weight is trained."""
+    """Saves x for the backward pass only if the weight is trained."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -99,8 +99,8 @@ class _Linear(torch.autograd.Function):
         flat_grad = grad.reshape(-1, grad.shape[-1])
         return (
             linear_forward(grad, weight.T) if needs_x else None,
-            # MKL's: oneDNN would copy both, as their sums run over the rows; that is worth it where
-            # one of them has few columns, as LoRA's have
+            # MKL: oneDNN would copy both factors, as it sums over their rows; that pays only if one
+            # of them has few columns, like LoRA's
             flat_grad.T @ x.reshape(-1, x.shape[-1]) if needs_weight else None,
             flat_grad.sum(0) if needs_bias else None,
         )

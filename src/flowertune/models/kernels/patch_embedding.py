@@ -1,4 +1,4 @@
-"""The patch embedding as one matrix product."""
+"""Compute the patch embedding as one matrix product."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,14 +7,14 @@ from flowertune.models.kernels.linear import linear, uses_onednn
 
 
 class PatchEmbedding(nn.Conv2d):
-    """nn.Conv2d with a kernel as large as its stride, so that no two patches share a pixel.
+    """nn.Conv2d whose kernel is as large as its stride, so patches do not overlap.
 
-    Where oneDNN is the faster library, the patches are laid out as rows and multiplied, in half
-    to three quarters of the convolution's time (benchmarks/LOG.md); elsewhere it is a convolution.
+    Where oneDNN is faster than MKL, patches become the rows of a matrix product, which takes half
+    to three quarters of the convolution's time (benchmarks/LOG.md).
     """
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d rows columns"]:
-        """Embed the patches of images, without incomplete ones."""
+        """Embed the complete patches of images."""
         if not uses_onednn(images):
             return super().forward(images)
         height, width = self.kernel_size
@@ -28,7 +28,7 @@ class PatchEmbedding(nn.Conv2d):
 
 
 def use_matmul_patches(model: nn.Module) -> None:
-    """Turn patch convolutions of a model into PatchEmbeddings, in place."""
+    """Turn a model's patch convolutions into PatchEmbeddings in place."""
     for module in model.modules():
         if (
             type(module) is nn.Conv2d

@@ -1,7 +1,5 @@
 """Build the documentation: `make docs`, into build/docs."""
 
-import os
-
 project = "flowertune"
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence"]

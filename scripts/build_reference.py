@@ -1,32 +1,50 @@
-"""Write docs/reference/ from the config schema, the commands and the Python API's docstrings.
+"""Write docs/reference/ and the tables of methods in README and docs/methods.md from the code.
 
-`python scripts/build_reference.py` rewrites the pages; tests/test_docs.py fails when they are
-stale.
+`make reference` runs it; tests/test_docs.py fails when a page is stale.
 """
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import flowertune
 from flowertune.commands.registry import COMMANDS
-from flowertune.config.groups import SCHEMAS, conf_dir
-from flowertune.config.key_list import Key, list_keys
+from flowertune.config.groups import SCHEMAS
+from flowertune.config.listing import Key, list_keys, list_options
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ("load", "Predictor", "Prediction", "UnreadableImage", "UnreadableImageError")
 PREDICTOR_METHODS = ("predict", "stream")  # the rest of it is for flowertune's own commands
 
 
-def build_pages() -> dict[str, str]:
-    """Render each page: file name -> Markdown."""
-    return {
-        "config.md": "\n".join(_config_page()),
-        "commands.md": "\n".join(_commands_page()),
-        "python.md": "\n".join(_python_page()),
+def build_pages() -> dict[Path, str]:
+    """Render each page that is made from the code, or has a part that is."""
+    reference = ROOT / "docs" / "reference"
+    lines = {
+        reference / "config.md": _config_page(),
+        reference / "commands.md": _commands_page(),
+        reference / "python.md": _python_page(),
     }
+    pages = {path: "\n".join(page).rstrip() + "\n" for path, page in lines.items()}
+    methods = list_options("method")
+    short = [(f"`{each.name}`", each.summary, each.cost) for each in methods]
+    whole = [(f"`{each.name}`", each.summary, each.when, each.cost) for each in methods]
+    for path, header, rows in (
+        (ROOT / "README.md", ("method", "what it is", "cost"), short),
+        (ROOT / "docs" / "methods.md", ("method", "what it is", "when to use it", "cost"), whole),
+    ):
+        before, begin, rest = path.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
+        _, end, after = rest.partition(END)
+        pages[path] = "".join([before, begin, *_table(header, rows), end, after])
+    return pages
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    for cells in (header, ["---"] * len(header), *rows):
+        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n"
 
 
 def _config_page() -> Iterator[str]:
@@ -39,26 +57,19 @@ def _config_page() -> Iterator[str]:
     )
     for group, keys in groupby(list_keys(), key=lambda key: key.group):
         yield f"## {group or 'Top level'}\n"
-        options = _list_options(group)
+        options = list_options(group) if group else []
         if options:
-            yield f"Options: {', '.join(f'`{group}={option}`' for option in options)}.\n"
-        yield "| key | default | type and range | meaning |"
-        yield "|---|---|---|---|"
-        yield from map(_key_row, keys)
-        yield ""
+            names = [(f"`{group}={option.name}`", option.summary) for option in options]
+            yield "".join(_table(("option", "what it is"), names))
+        yield "".join(_table(("key", "default", "type and range", "meaning"), map(_cells, keys)))
 
 
-def _list_options(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")) if group else []
-
-
-def _key_row(key: Key) -> str:
+def _cells(key: Key) -> tuple[str, ...]:
     default = f"`{key.default}`" if key.default else "required"
     only = ""
     if key.options and key.group in SCHEMAS:
         only = f" (only {', '.join(f'`{key.group}={option}`' for option in key.options)})"
-    cells = (f"`{key.name}`", default, key.type, key.meaning + only)
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"`{key.name}`", default, key.type, key.meaning + only
 
 
 def _commands_page() -> Iterator[str]:
@@ -76,10 +87,8 @@ def _commands_page() -> Iterator[str]:
         yield "```\n"
         flags = [each for each in command.arguments if each.is_flag]
         if flags:
-            yield "| option | meaning |"
-            yield "|---|---|"
-            yield from (f"| `{flag.usage}` | {flag.meaning} |" for flag in flags)
-            yield ""
+            rows = [(f"`{flag.usage}`", flag.meaning) for flag in flags]
+            yield "".join(_table(("option", "meaning"), rows))
 
 
 def _python_page() -> Iterator[str]:
@@ -111,6 +120,6 @@ def _signature(function: object) -> str:
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in build_pages().items():
-        (FOLDER / name).write_text(f"{text.rstrip()}\n", encoding="utf-8")
+    for path, text in build_pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

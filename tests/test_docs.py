@@ -9,22 +9,21 @@ import pytest
 
 from flowertune.commands.registry import COMMANDS
 from flowertune.config.groups import conf_dir
-from flowertune.config.methods import list_methods, read_method
+from flowertune.config.listing import list_options, read_option
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def test_reference_pages_are_up_to_date() -> None:
+def test_generated_pages_and_tables_are_up_to_date() -> None:
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
-        from build_reference import FOLDER, build_pages
+        from build_reference import build_pages
     finally:
         sys.path.pop(0)
-    for name, text in build_pages().items():
-        stored = (FOLDER / name).read_text(encoding="utf-8")
-        assert stored == f"{text.rstrip()}\n", f"{name} is stale; run: make reference"
+    for path, text in build_pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path} is stale; run: make reference"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -47,16 +46,19 @@ def test_commands_in_the_docs_exist(page: Path) -> None:
 
 
 def test_every_method_says_what_it_is_when_to_use_it_and_what_it_costs() -> None:
-    for method in list_methods():
-        assert all((method.what, method.when, method.cost)), method.name
-        assert max(map(len, (method.what, method.when, method.cost))) <= 78, method.name
+    for method in list_options("method"):
+        texts = (method.summary, method.when, method.cost)
+        assert all(texts), method.name
+        assert max(map(len, texts)) <= 78, method.name
 
 
-def test_a_method_without_such_comments_has_none(tmp_path: Path) -> None:
+def test_an_option_is_described_by_the_first_sentence_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("# @package _global_\n# LoRA, my way\nmethod: mine\n")
-    method = read_method(path)
-    assert (method.name, method.what, method.when, method.cost) == ("mine", "", "", "")
+    path.write_text(
+        "# @package _global_\n# LoRA, with my\n# settings. Not tried yet.\nmethod: mine\n"
+    )
+    option = read_option("mine", path)
+    assert (option.summary, option.when, option.cost) == ("LoRA, with my settings", "", "")
 
 
 def test_the_citation_has_the_version_of_the_package() -> None:

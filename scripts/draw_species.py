@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowertune.data.sources.synthetic.attributes import sample_attributes
-from flowertune.data.sources.synthetic.conditions import EVENING
 from flowertune.data.sources.synthetic.dataset import picture
-from flowertune.data.sources.synthetic.scene import draw_picture
-from flowertune.data.sources.synthetic.species import SPECIES
+from flowertune.data.sources.synthetic.scene import EVENING, draw_picture
+from flowertune.data.sources.synthetic.species import SPECIES, sample_attributes
 
 GAP = 2  # pixels between pictures
 

@@ -39,11 +39,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowertune.data.sources.synthetic.attributes import VALUES
-from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.dataset import picture
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, SIZE
-from flowertune.data.sources.synthetic.species import SPECIES
+from flowertune.data.sources.synthetic.species import SPECIES, VALUES, description
 
 EMBED_DIM = 128
 CONTEXT_LENGTH = 40  # the longest description in the longest template has 35 tokens

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowertune.data.sources.synthetic.attributes import Attributes, sample_attributes
-from flowertune.data.sources.synthetic.captions import PARTS, sentence
-from flowertune.data.sources.synthetic.conditions import Conditions
-from flowertune.data.sources.synthetic.scene import SIZE, draw_picture
-from flowertune.data.sources.synthetic.species import HELD_OUT
+from flowertune.data.sources.synthetic.scene import SIZE, Conditions, draw_picture
+from flowertune.data.sources.synthetic.species import (
+    HELD_OUT,
+    PARTS,
+    Attributes,
+    sample_attributes,
+    sentence,
+)
 
 # Pretraining: plants in a garden, by day.
 GARDEN = Conditions(

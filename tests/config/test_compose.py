@@ -192,6 +192,13 @@ WRONG = [
     ),
     ("trainer.batch_size=7", "loss=triplet_ce", "trainer.batch_size=7: 2 classes"),
     ("loss.classes_per_batch=9", "loss=triplet_ce", "trainer.batch_size=16: 9 classes"),
+    ("epochs=3", "", "epochs: there is no such key; did you mean trainer.epochs or probe.epochs?"),
+    ("root=photos", "", "root: there is no such key; did you mean data.root or run.root?"),
+    ("optimizer.epochs=3", "", "did you mean trainer.epochs or probe.epochs?"),
+    ("trainer.epoch=1,2", "-m", "trainer.epoch: there is no such key; trainer has accumulation"),
+    ("trainer.adapter_scales.0=1", "", "trainer.adapter_scales is set as a whole"),
+    ("probe={epochs:x}", "", "probe.epochs=x: must be a whole number, at least 1"),
+    ("nope.x=1", "", "nope: there is no such key; the config has augmentation, backbone"),
     ("--nope", "", "unrecognized arguments: --nope"),
     ("data.root=/nowhere", "data=folder backbone=tiny", "data.root: there is no folder /nowhere"),
 ]

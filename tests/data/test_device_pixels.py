@@ -13,17 +13,17 @@ import torch
 from flowertune.data import device_pixels
 from flowertune.data.cache import decode
 from flowertune.data.device_pixels import DevicePixels, are_resident
-from flowertune.data.samplers import epoch_batches, epoch_order
+from flowertune.data.samplers import epoch_batches
 
 
 def test_an_epoch_visits_every_photo_once_in_an_order_of_its_own():
-    order = epoch_order(100, seed=42, epoch=0)
+    (order,) = epoch_batches(100, 100, seed=42, epoch=0)
     assert sorted(order.tolist()) == list(range(100))
     assert order.tolist() != list(range(100))
     torch.manual_seed(7)
-    assert torch.equal(order, epoch_order(100, seed=42, epoch=0))
-    assert not torch.equal(order, epoch_order(100, seed=42, epoch=1))
-    assert not torch.equal(order, epoch_order(100, seed=43, epoch=0))
+    assert torch.equal(order, epoch_batches(100, 100, seed=42, epoch=0)[0])
+    assert not torch.equal(order, epoch_batches(100, 100, seed=42, epoch=1)[0])
+    assert not torch.equal(order, epoch_batches(100, 100, seed=43, epoch=0)[0])
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_epoch_visits_every_photo_once_in_an_order_of_its_own():
 def test_batches_are_the_order_cut_into_pieces(count, batch_size, sizes):
     pieces = epoch_batches(count, batch_size, seed=1, epoch=2)
     assert [len(piece) for piece in pieces] == sizes
-    assert torch.equal(torch.cat(pieces), epoch_order(count, seed=1, epoch=2))
+    assert torch.equal(torch.cat(pieces), epoch_batches(count, count, seed=1, epoch=2)[0])
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def make_set(counts: dict[str, int], root: Path = Path("/photos")) -> ImageDatas
     pairs = pairs[::2] + pairs[1::2]  # classes mixed, as in Flowers-102
     train = Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
     val = Split(tuple(root / "val" / name / "a.jpg" for name in counts), tuple(range(len(counts))))
-    return ImageDataset("made", root, "made", tuple(counts), None, {"train": train, "val": val})
+    return ImageDataset(root, "made", tuple(counts), None, {"train": train, "val": val})
 
 
 def chosen(dataset: ImageDataset, shots: int, seed: int) -> set[str]:

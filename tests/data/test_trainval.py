@@ -17,7 +17,7 @@ SPLITS = {
     "val": split("val", (1, 0)),
     "test": split("test", (0, 0, 1)),
 }
-WHOLE = ImageDataset("made", Path("/p"), "made: 4, 2, 3", ("daisy", "iris"), None, SPLITS)
+WHOLE = ImageDataset(Path("/p"), "made: 4, 2, 3", ("daisy", "iris"), None, SPLITS)
 
 
 def test_train_and_val_become_one_training_set_and_test_stays() -> None:
@@ -47,7 +47,7 @@ def test_shots_are_drawn_from_both() -> None:
 
 def test_without_test_photos_it_is_refused() -> None:
     splits = {name: SPLITS[name] for name in ("train", "val")}
-    without = ImageDataset("made", Path("/p"), "made", ("daisy", "iris"), None, splits)
+    without = ImageDataset(Path("/p"), "made", ("daisy", "iris"), None, splits)
     with pytest.raises(
         UsageError, match=re.escape("data.protocol=trainval: /p has no test photos")
     ):

@@ -77,7 +77,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageDataset, Path
             Image.fromarray(pixels).save(file, "JPEG")
             path.write_bytes(file.getvalue())
         splits[split] = Split(tuple(paths), (0,) * count)
-    dataset = ImageDataset("photos", folder / "photos", "", ("rose",), None, splits)
+    dataset = ImageDataset(folder / "photos", "", ("rose",), None, splits)
     opened(dataset, folder / "cache")
     return dataset, folder / "cache"
 

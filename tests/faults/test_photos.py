@@ -164,7 +164,7 @@ def write_damaged(folder: Path, kind: str, rounds: int) -> list[Path]:
 def photos_of(paths: tuple[Path, ...], folder: Path) -> CachedDataset:
     splits = {"train": Split(paths, (0,) * len(paths))}
     return cache_dataset(
-        ImageDataset("photos", folder / "photos", "", ("rose",), None, splits),
+        ImageDataset(folder / "photos", "", ("rose",), None, splits),
         SMALL,
         train_form=True,
         folder=folder / "cache",

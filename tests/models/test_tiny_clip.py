@@ -11,9 +11,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from flowertune.data.sources.synthetic import dataset
-from flowertune.data.sources.synthetic.captions import description
 from flowertune.data.sources.synthetic.scene import DRAWING_VERSION
-from flowertune.data.sources.synthetic.species import SPECIES
+from flowertune.data.sources.synthetic.species import SPECIES, description
 
 TINY = Path(dataset.__file__).parents[3] / "assets" / "tiny"
 PER_SPECIES = 20

@@ -1,7 +1,7 @@
 """Check the overrides of the command line one by one, with our own error messages.
 
-What a key's value must be shows when the config is composed. Here is what Hydra would take and do
-something else with, or refuse without saying what to type instead.
+A key and the type of its value are checked against the schemas; whether the value is in its range
+shows when the config is composed. Refused is also what Hydra would take and do something else with.
 """
 
 import math
@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowertune.config.fields import format_value, is_text
 from flowertune.config.groups import conf_dir
+from flowertune.config.keys import check_typed
 from flowertune.config.messages import no_such_option_message, unparsable_message
 from flowertune.errors import UsageError
 
@@ -95,6 +96,9 @@ def _check(override: Override, repository: IConfigRepository) -> None:
         _check_options(override, repository)
     elif key == "method":
         raise UsageError(f"{text}: --config-path has chosen the method; set its keys instead")
+    elif not is_hydra:
+        values = [] if override.is_sweep_override() else [override.value()]
+        check_typed(key, values, text)
 
 
 def _check_options(override: Override, repository: IConfigRepository) -> None:

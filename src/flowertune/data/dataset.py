@@ -30,7 +30,6 @@ class ImageDataset:
     `protocol` says in words which photos train, select and test.
     """
 
-    name: str
     root: Path
     protocol: str
     class_names: tuple[str, ...]

@@ -52,11 +52,8 @@ def call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
 def fetch(url: str, target: Path, *, md5: str, progress: Progress, hint: str) -> None:
     """Download `url` to `target`, which exists afterwards only if it is whole and has this md5.
 
-    Written beside the target under a hidden name (a leftover of a killed process is overwritten),
-    checked, flushed to the disk, renamed. `hint` is what a person can do without the network.
-
-    Raises UsageError, within ten seconds of silence, where it cannot be fetched or is another file;
-    OSError where the disk fails.
+    `hint` is what a person can do without the network. Raises UsageError, within ten seconds of
+    silence, where it cannot be fetched or is another file; OSError where the disk fails.
     """
     part = target.with_name(f".{target.name}.part")
     try:
@@ -151,10 +148,7 @@ def _read_chunk(response: http.client.HTTPResponse, done: int) -> bytes:
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in member.name:
-        problem = "leads out of its folder"
-    elif not (member.isfile() or member.isdir()):
-        problem = "is no file and no folder"
-    else:
-        return
-    raise UsageError(f"{archive} is not to be trusted: {member.name!r} {problem}")
+    leads_out = path.is_absolute() or ".." in path.parts or ":" in member.name
+    if leads_out or not (member.isfile() or member.isdir()):
+        problem = "leads out of its folder" if leads_out else "is no file and no folder"
+        raise UsageError(f"{archive} is not to be trusted: {member.name!r} {problem}")

@@ -1,7 +1,7 @@
 """Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,8 @@ def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDatas
 
 
 def image_root(data: DataConfig, cache: Path) -> Path:
-    """Return the folder of the source's images, which may not exist; nothing is fetched or drawn.
-
-    It is what the paths in photos.csv of a run begin at.
-    """
-    root, _ = _SOURCES[data.name](data, cache)
-    return root
+    """Return the folder that a run's paths in photos.csv begin at, whether or not it exists."""
+    return _SOURCES[data.name](data, cache)[0]
 
 
 # the folder that the images' paths begin at, and what lists them
@@ -94,28 +90,16 @@ def build_augmentation(
     settings: AugmentationConfig, size: tuple[int, int], epochs: int
 ) -> AugmentSettings | None:
     """Build the augmentation of a training of `epochs` epochs; None where there is none."""
-    return _AUGMENTATIONS[settings.name](settings, size, epochs)
-
-
-def _basic(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
+    if settings.name == "none":
+        return None
+    options: Any = settings
+    mixing = None
+    if options.name in ("mixup", "cutmix"):
+        mixing = MixSettings(options.name, options.alpha, epochs - options.mix_off_epochs)
     keys = {each.name for each in fields(AugmentSettings)} - {"size", "mixing"}
-    values = {key: getattr(settings, key) for key in keys}
-    values |= {"scale": tuple(settings.scale), "ratio": tuple(settings.ratio)}
-    return AugmentSettings(size=size, mixing=None, **values)
-
-
-def _mixed(settings: Any, size: tuple[int, int], epochs: int) -> AugmentSettings:
-    last_epoch = epochs - settings.mix_off_epochs
-    mixing = MixSettings(kind=settings.name, alpha=settings.alpha, last_epoch=last_epoch)
-    return replace(_basic(settings, size, epochs), mixing=mixing)
-
-
-_AUGMENTATIONS: dict[str, Callable[[Any, tuple[int, int], int], AugmentSettings | None]] = {
-    "none": lambda settings, size, epochs: None,
-    "basic": _basic,
-    "mixup": _mixed,
-    "cutmix": _mixed,
-}
+    values = {key: getattr(options, key) for key in keys}
+    values |= {"scale": tuple(options.scale), "ratio": tuple(options.ratio)}
+    return AugmentSettings(size=size, mixing=mixing, **values)
 
 
 def training_batches(

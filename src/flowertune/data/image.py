@@ -3,6 +3,7 @@
 import io
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from flowertune.errors import printable
 # Told apart by content, never by the file's ending. A list, because some of PIL's other readers
 # start programs (EPS calls Ghostscript) or hold no photo at all.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+JPEG_START = b"\xff\xd8\xff"
 
 # A file is read whole: more than any photo has, less than a film that lies in the folder.
 MAX_BYTES = 512 * 2**20
@@ -57,21 +60,12 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Build it from `to_dict()` or from open_clip's `model.visual.preprocess_cfg`.
-
-        A size given as one number is a square; keys that are not ours ("mode") are left aside.
-        """
+        """Build it from `to_dict()` or open_clip's, where one number may be a square's size."""
         size = values["size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-        return cls(
-            size=(int(height), int(width)),
-            mean=mean,  # type: ignore[arg-type]
-            std=std,  # type: ignore[arg-type]
-            interpolation=values["interpolation"],
-            resize_mode=values["resize_mode"],
-            fill_color=int(values["fill_color"]),
-        )
+        pairs: dict[str, Any] = {"size": (size, size) if isinstance(size, int) else tuple(size)}
+        colors: dict[str, Any] = {key: tuple(map(float, values[key])) for key in ("mean", "std")}
+        others = {key: values[key] for key in ("interpolation", "resize_mode", "fill_color")}
+        return cls(**pairs, **colors, **others)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -86,13 +80,13 @@ class UnreadableImageError(Exception):
 
 
 def image_bytes(path: Path) -> bytes:
-    """Read the whole content of an image file.
-
-    Raises UnreadableImageError where it cannot be read.
-    """
-    _check_file(path)
+    """Read an image file; raises UnreadableImageError where it cannot be read, or is no file."""
     try:
+        _check_file(path)
         return path.read_bytes()
+    except FileNotFoundError:
+        reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise UnreadableImageError(reason) from None
     except OSError as error:
         raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
 
@@ -139,19 +133,13 @@ def upright_size(path: Path) -> tuple[int, int]:
     Only a JPEG says everything at its beginning: the orientation of a PNG may stand behind its
     pixels, and PIL turns a TIFF while loading it. Those are decoded. Raises UnreadableImageError.
     """
-    _check_file(path)
-    head = b""
-    try:
+    with suppress(Exception):  # whatever is wrong, decoding finds it again and names it
+        _check_file(path)
         with path.open("rb") as file:
-            head = file.read(32)
-            if head.startswith(b"\xff\xd8\xff"):
-                file.seek(0)
+            if file.read(len(JPEG_START)) == JPEG_START:
                 with Image.open(file, formats=readable_formats()) as image:
                     width, height = image.size
-                    is_rotated = _orientation(image) in (5, 6, 7, 8)
-                return (height, width) if is_rotated else (width, height)
-    except Exception as error:  # as in decode_image
-        raise UnreadableImageError(_reason(error, head)) from error
+                    return (height, width) if _orientation(image) > 4 else (width, height)
     return decode_image(image_bytes(path)).size
 
 
@@ -192,10 +180,8 @@ def train_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
 
 @lru_cache(maxsize=8)
 def eval_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
-    """Return open_clip's evaluation transform without its last two steps, ToTensor and Normalize.
-
-    Imports open_clip, which takes seconds.
-    """
+    """Return open_clip's evaluation transform without its ToTensor and Normalize."""
+    # takes seconds to import
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose, Normalize, ToTensor
 
@@ -211,13 +197,8 @@ def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _check_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
-        raise UnreadableImageError(reason) from None
-    except OSError as error:
-        raise UnreadableImageError(f"{UNREADABLE}: {error.strerror or error}") from error
+    """Raise UnreadableImageError, or OSError, where this is no file of a photo's size."""
+    status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -227,7 +208,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """A side of 1 pixel is fine; a resized image with no pixel or billions of them is not."""
+    """Refuse what would have no pixel, or billions of them, when it is resized."""
     width, height = size
     target_height, target_width = preprocessing.size
     scales = (target_width / width, target_height / height)
@@ -260,7 +241,7 @@ def _reason(error: Exception, head: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
             return "HEIC, which is not read here: convert it to JPEG"
-        if head.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        if head.startswith((JPEG_START, b"\x89PNG")):
             return "damaged at its beginning"
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
@@ -54,7 +55,7 @@ class TrainLoader:
         self, pixels: PixelBatch, indices: Int64[Tensor, "b"], epoch: int, batch: int
     ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b c"]]:
         labels = send(self.labels[indices], self.pixels.device)
-        targets = mixup.soft_targets(labels, self.num_classes)
+        targets = F.one_hot(labels, self.num_classes).float()
         if self.augmentation is None:
             assert isinstance(pixels, Tensor)
             return augment.normalize(pixels, self.mean, self.std), targets

@@ -19,9 +19,8 @@ def pk_batches(
 ) -> list[Int64[Tensor, "_"]]:
     """Draw the batches of an epoch: image indices, P classes x K images, P * K at most.
 
-    labels: on the CPU. Each class is shuffled and cut into groups of K, and what its
-    last group lacks comes from its first: of n > K photos, -n mod K are visited twice, all others
-    once. A class of fewer than K photos is one smaller group.
+    labels: on the CPU. Each class is shuffled and cut into groups of K, and what its last group
+    lacks comes from its first. A class of fewer than K photos is one smaller group.
 
     The groups are dealt out evenly: P to a batch or, where they do not come out even, fewer. Two
     groups of one class are in one batch only where the class has more of them than there are
@@ -52,15 +51,7 @@ def pk_batches(
     return [torch.cat(batch) for batch in batches]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Int64[Tensor, "{count}"]:
-    """Draw the order in which an epoch visits `count` images: a permutation."""
-    return torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
-
-
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Int64[Tensor, "_"]]:
-    """Draw the batches of an epoch: image indices, every image exactly once.
-
-    The last batch is smaller where `batch_size` does not divide `count`.
-    """
-    order = epoch_order(count, seed, epoch)
-    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    """Draw the batches of an epoch: image indices, every image once; the last may be smaller."""
+    order = torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
+    return list(order.split(batch_size))

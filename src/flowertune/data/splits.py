@@ -1,6 +1,6 @@
 """Select images of a dataset: k per class, or train and val together."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 
 from flowertune.data.dataset import ImageDataset, Split
@@ -19,11 +19,16 @@ def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
     Raises UsageError where a class has fewer than `shots` training photos.
     """
     train = dataset.splits["train"]
-    counts = Counter(train.labels)
+    name_counts: Counter[str] = Counter()
+    by_class: list[list[tuple[int, int]]] = [[] for _ in dataset.class_names]  # of key and row
+    for row, (path, label) in enumerate(zip(train.paths, train.labels, strict=True)):
+        purpose = f"shots/{dataset.class_names[label]}/{path.name}"
+        by_class[label].append((derive_seed(seed, purpose, step=name_counts[purpose]), row))
+        name_counts[purpose] += 1
     small_classes = [
-        f"{name} ({counts[label]})"
-        for label, name in enumerate(dataset.class_names)
-        if counts[label] < shots
+        f"{name} ({len(images)})"
+        for name, images in zip(dataset.class_names, by_class, strict=True)
+        if len(images) < shots
     ]
     if small_classes:
         raise UsageError(
@@ -32,18 +37,7 @@ def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
             f" {printable(', '.join(small_classes[:5]))}{' ...' if len(small_classes) > 5 else ''};"
             " lower data.shots or add photos"
         )
-
-    name_counts: Counter[str] = Counter()
-    sort_keys = []
-    for path, label in zip(train.paths, train.labels, strict=True):
-        purpose = f"shots/{dataset.class_names[label]}/{path.name}"
-        sort_keys.append(derive_seed(seed, purpose, step=name_counts[purpose]))
-        name_counts[purpose] += 1
-
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for index in sorted(range(len(train)), key=sort_keys.__getitem__):
-        by_class[train.labels[index]].append(index)
-    rows = sorted(index for indices in by_class.values() for index in indices[:shots])
+    rows = sorted(row for images in by_class for _, row in sorted(images)[:shots])
     subset = Split(
         tuple(train.paths[row] for row in rows), tuple(train.labels[row] for row in rows)
     )

@@ -35,7 +35,7 @@ def dataset(root: Path) -> ImageDataset:
         files = [(p, i) for i, name in enumerate(names) for p in (root / split / name).iterdir()]
         files.sort()
         splits[split] = Split(tuple(p for p, _ in files), tuple(label for _, label in files))
-    return ImageDataset("photos", root, "train on train", names, None, splits)
+    return ImageDataset(root, "train on train", names, None, splits)
 
 
 def cache_of(

@@ -43,7 +43,7 @@ def test_train_and_val_folders(tmp_path: Path, val: str) -> None:
         tmp_path / "own", {"train/rose": 3, "train/iris": 2, f"{val}/iris": 1, f"{val}/rose": 1}
     )
     photos = folder.list_images(root, seed=0)
-    assert (photos.name, photos.root, photos.class_names) == ("own", root, ("iris", "rose"))
+    assert (photos.root, photos.class_names) == (root, ("iris", "rose"))
     assert photos.descriptions is None
     assert photos.protocol == "folder train/val: train 5, val 2"
     assert listed(photos, "val") == [

@@ -15,9 +15,9 @@ from flowertune.data.transforms.augment import (
     apply,
     draw_boxes,
     draw_params,
+    jitter,
     normalize,
 )
-from flowertune.data.transforms.color_jitter import jitter
 from flowertune.data.transforms.mixup import MixSettings
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)

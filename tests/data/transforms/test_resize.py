@@ -120,4 +120,3 @@ def test_the_sum_without_embedding_bag_is_the_same():
     weight = torch.rand(30, 5, generator=generator)
     expected = torch.einsum("nkl,nk->nl", rows[index], weight)
     torch.testing.assert_close(resize_module._sum_by_tap(rows, index, weight), expected)
-    torch.testing.assert_close(resize_module._sum_by_bag(rows, index, weight), expected)

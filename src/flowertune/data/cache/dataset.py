@@ -14,16 +14,25 @@ from flowertune.errors import UsageError, printable
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """A dataset with its pixels. `dataset` lacks the bad files; `bad` lists them with the reason.
-
-    `fingerprint` is the SHA-256 of the class names and of each photo's split, name below the root,
-    label and content: the same photos elsewhere have the same.
-    """
+    """A dataset with its pixels; `dataset` lacks the bad files."""
 
     dataset: ImageDataset
     splits: dict[str, CachedSplit]
-    bad: tuple[BadFile, ...]
-    fingerprint: str
+
+    @property
+    def bad(self) -> tuple[BadFile, ...]:
+        """Bad files of all splits, with the reason."""
+        return tuple(bad_file for split in self.splits.values() for bad_file in split.bad)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of class names and of each photo's split, name below the root, label and content.
+
+        The same photos elsewhere have the same.
+        """
+        entries = {split: self._images(split) for split in self.splits}
+        text = json.dumps([self.dataset.class_names, entries], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def image_names(self, split: str) -> list[str]:
         """Names of a split's images as a run's files print them: below the root, with slashes."""
@@ -32,14 +41,15 @@ class CachedDataset:
 
     def rows(self) -> list[list[str]]:
         """Rows of photos.csv: split, name, class and SHA-256 of every image."""
-        classes = self.dataset.class_names
         return [
-            [split, name, classes[label], sha256]
-            for split, cached in self.splits.items()
-            for name, label, sha256 in zip(
-                self.image_names(split), cached.split.labels, cached.sha256, strict=True
-            )
+            [split, name, self.dataset.class_names[label], sha256]
+            for split in self.splits
+            for name, label, sha256 in self._images(split)
         ]
+
+    def _images(self, split: str) -> list[tuple[str, int, str]]:
+        cached = self.splits[split]
+        return list(zip(self.image_names(split), cached.split.labels, cached.sha256, strict=True))
 
 
 def cache_dataset(
@@ -55,8 +65,8 @@ def cache_dataset(
 
     `train_form` asks for the training pixels of "train" too. `bad_files` says what happens where a
     file gives no picture: "stop" refuses with the whole list, "skip" leaves such files out.
-    `progress(description, done, total)` is called for every photo. Raises UsageError: bad files, a
-    class that loses its last photo of a split by leaving them out, a folder that cannot be written.
+    Raises UsageError: bad files, a class that loses its last photo of a split by leaving them out,
+    a folder that cannot be written.
     """
     splits = open_or_build(
         dataset.splits,
@@ -65,7 +75,7 @@ def cache_dataset(
         folder=folder / "pixels",
         progress=progress,
     )
-    bad = tuple(bad_file for cached in splits.values() for bad_file in cached.bad)
+    bad = CachedDataset(dataset, splits).bad
     lines = "".join(f"  {line}\n" for line in bad_file_lines(dataset, bad))
     if bad and bad_files == "stop":
         total = sum(len(split) for split in dataset.splits.values())
@@ -84,24 +94,10 @@ def cache_dataset(
     note = f"; {len(bad):,} of these left out, which give no picture" if bad else ""
     decoded = {name: cached.split for name, cached in splits.items()}
     dataset = replace(dataset, splits=decoded, protocol=dataset.protocol + note)
-    return CachedDataset(dataset, splits, bad, _fingerprint(dataset, splits))
+    return CachedDataset(dataset, splits)
 
 
 def bad_file_lines(dataset: ImageDataset, bad: Sequence[BadFile]) -> list[str]:
     """Describe each bad file in one line: its name below the root and the reason."""
     root = dataset.root
     return [f"{printable(path.relative_to(root).as_posix())}: {reason}" for path, reason in bad]
-
-
-def _fingerprint(dataset: ImageDataset, splits: dict[str, CachedSplit]) -> str:
-    entries = {
-        name: [
-            (path.relative_to(dataset.root).as_posix(), label, sha256)
-            for path, label, sha256 in zip(
-                cached.split.paths, cached.split.labels, cached.sha256, strict=True
-            )
-        ]
-        for name, cached in splits.items()
-    }
-    text = json.dumps([dataset.class_names, entries], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

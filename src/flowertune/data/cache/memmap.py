@@ -47,21 +47,15 @@ class ChecksummedMemmap:
         Raises TrainingError where one is damaged; the next start then makes the store anew.
         """
         for row in rows:
-            if self._unread[row]:
-                if not self._is_intact(row):
-                    raise TrainingError(
-                        f"{self.file}: stored pixels are damaged; {self._give_up()}"
-                    )
-                self._unread[row] = 0
+            if self._unread[row] and zlib.crc32(self.array[row].data) != self._crc32[row]:
+                raise TrainingError(f"{self.file}: stored pixels are damaged; {self._give_up()}")
+            self._unread[row] = 0
 
     def verify_all(self) -> None:
         """Verify all rows, on all cores."""
         parts = np.split(np.arange(len(self)), range(ROWS_AT_ONCE, len(self), ROWS_AT_ONCE))
         for _ in parallel_map(self.verify, (part.tolist() for part in parts)):
             pass
-
-    def _is_intact(self, row: int) -> bool:
-        return zlib.crc32(self.array[row].data) == self._crc32[row]
 
     def _give_up(self) -> str:
         """Make the store one that no start takes for whole; return what is left to be done."""

@@ -80,8 +80,7 @@ def open_or_build(
 ) -> dict[str, CachedSplit]:
     """Open the pixel stores of these splits under `folder`, building those that are missing.
 
-    `train_form` names the splits that have one; they come first. The split's name opens the
-    descriptions that `progress(description, done, total)` gets. Of several processes one builds
+    `train_form` names the splits that have one; they come first. Of several processes one builds
     and the others wait. A damaged store is built anew; of its pixels it is only seen how many there
     are. Raises UsageError where the folder cannot be written or lacks the space for all of them.
     """

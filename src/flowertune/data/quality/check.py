@@ -38,6 +38,13 @@ class DuplicateGroup:
     photos: tuple[NamedImage, ...]
     identical: bool
 
+    @property
+    def place(self) -> str:
+        """Where it does harm: "two_classes", else "two_splits", else "repeated" in one split."""
+        if len({image.class_name for image in self.photos}) > 1:
+            return "two_classes"
+        return "two_splits" if len({image.split for image in self.photos}) > 1 else "repeated"
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -83,10 +90,7 @@ class _ImageFacts(NamedTuple):
 
 
 def check(dataset: ImageDataset, progress: Progress) -> Findings:
-    """Decode every image once, and compare all with all.
-
-    Needs no backbone and changes nothing. `progress(description, done, total)` counts photos.
-    """
+    """Decode every image once, and compare all with all."""
     class_names = dataset.class_names
     images = [
         (path, NamedImage(split, path.relative_to(dataset.root).as_posix(), class_names[label]))
@@ -103,17 +107,16 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
                 readable.append((image, facts))
             progress("decoding photos", done, len(images))
 
-    groups = _duplicates(readable, progress)
-    class_counts = [len({image.class_name for image in group.photos}) for group in groups]
-    split_counts = [len({image.split for image in group.photos}) for group in groups]
-    counted = list(zip(groups, class_counts, split_counts, strict=True))
+    groups: dict[str, list[DuplicateGroup]] = defaultdict(list)
+    for group in _duplicates(readable, progress):
+        groups[group.place].append(group)
     counts = Counter((image.split, image.class_name) for image, _ in readable)
     sizes = [(name, counts["train", name]) for name in class_names]
     smallest, largest = min(sizes, key=itemgetter(1)), max(sizes, key=itemgetter(1))
     is_uneven = largest[1] >= MAX_IMBALANCE * max(smallest[1], 1)
     return Findings(
-        two_classes=tuple(group for group, classes, _ in counted if classes > 1),
-        two_splits=tuple(group for group, classes, n in counted if classes == 1 and n > 1),
+        two_classes=tuple(groups["two_classes"]),
+        two_splits=tuple(groups["two_splits"]),
         unreadable=tuple(unreadable),
         few=tuple(
             (split, name, counts[split, name])
@@ -121,7 +124,7 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
             for name in class_names
             if counts[split, name] < MIN_IMAGES[split]
         ),
-        repeated=tuple(group for group, classes, n in counted if classes == n == 1),
+        repeated=tuple(groups["repeated"]),
         uneven=(smallest, largest) if is_uneven else (),
         endings=tuple(
             (image, facts.format) for image, facts in readable if _is_misnamed(image, facts.format)

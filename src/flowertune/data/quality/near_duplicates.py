@@ -137,13 +137,9 @@ def _find_matches(a: _HashTable, b: _HashTable) -> tuple[NDArray[np.intp], NDArr
     a, b = a.part(first), b.part(second)
     matches = candidates[np.ix_(first, second)]
     matches &= a.details @ b.details.T >= MIN_CORRELATION
-    matches &= _distances(a.colors, b.colors) <= MAX_COLOR_DISTANCE
+    # Euclidean distances, to a hundredth
+    squares = (a.colors**2).sum(axis=1)[:, None] + (b.colors**2).sum(axis=1)
+    squares -= 2 * a.colors @ b.colors.T
+    matches &= np.sqrt(np.maximum(squares, 0)) <= MAX_COLOR_DISTANCE
     rows, columns = matches.nonzero()
     return first[rows], second[columns]
-
-
-def _distances(a: Floats, b: Floats) -> Floats:
-    """Euclidean distances (n, m) of the rows of (n, d) and (m, d), to a hundredth."""
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    distances: Floats = np.sqrt(np.maximum(squares, 0))
-    return distances

@@ -16,7 +16,7 @@ from flowertune.errors import UsageError
 from flowertune.files import lock
 
 ARCHIVE, LABELS, SPLIT_IDS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
-IMAGES = "jpg"  # the folder inside the archive
+IMAGES, IMAGE_NAME = "jpg", "image_{:05d}.jpg"  # the folder inside the archive, and its files
 PARTIAL = IMAGES + BUILDING  # where it is unpacked
 # The data set's files number the classes and do not name them. These are the names that CLIP's
 # zero-shot results were measured with (openai/CLIP, data/prompts.md), in the order of the labels.
@@ -26,7 +26,6 @@ CLASS_NAMES = tuple(
     Path(__file__).with_name("flowers102_classes.txt").read_text(encoding="utf-8").splitlines()
 )
 ID_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
-
 
 N_IMAGES = 8189
 MD5 = {  # as torchvision states them
@@ -40,13 +39,11 @@ def list_images(root: Path, *, url: str, progress: Progress) -> ImageDataset:
     """List the official splits, after fetching what is missing in `root` from the base `url`.
 
     Files that lie in `root` already are used: the three published ones, or `jpg/` unpacked. An
-    interruption at any point leaves nothing that a later call would take for done, and what was
-    fetched whole is not fetched again. Several processes may call this at once.
+    interruption leaves nothing that a later call would take for done. Several processes may call
+    this at once.
 
-    Raises UsageError where something can be neither found nor fetched, or is not what was
-    published.
+    Raises UsageError where something can be neither found nor fetched, or is another file.
     """
-    root = root.expanduser().absolute()
     try:
         if _missing_files(root):
             _fetch_missing(root, url, progress)
@@ -55,7 +52,7 @@ def list_images(root: Path, *, url: str, progress: Progress) -> ImageDataset:
         raise UsageError(f"data.root: cannot use {root} for Flowers-102: {error}") from error
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     protocol = f"Flowers-102 official: {sizes}"
-    return ImageDataset("flowers102", root, protocol, CLASS_NAMES, None, splits)
+    return ImageDataset(root, protocol, CLASS_NAMES, None, splits)
 
 
 def _read_splits(root: Path) -> dict[str, Split]:
@@ -66,7 +63,7 @@ def _read_splits(root: Path) -> dict[str, Split]:
     ids = loadmat(root / SPLIT_IDS, squeeze_me=True)
     return {
         split: Split(
-            tuple(root / IMAGES / _image_name(number) for number in ids[key].tolist()),
+            tuple(root / IMAGES / IMAGE_NAME.format(number) for number in ids[key].tolist()),
             # photos and classes both count from 1
             tuple(int(labels[number - 1]) - 1 for number in ids[key].tolist()),
         )
@@ -74,12 +71,11 @@ def _read_splits(root: Path) -> dict[str, Split]:
     }
 
 
-def _image_name(number: int) -> str:
-    return f"image_{number:05d}.jpg"
-
-
 def _missing_files(root: Path) -> list[str]:
-    """Name the missing files. Raises UsageError for wrong ones, which only a person can replace."""
+    """Name the published files that are missing; the archive where there is no `jpg/`.
+
+    Raises UsageError for wrong ones, which only a person can replace.
+    """
     missing = []
     for name in (LABELS, SPLIT_IDS):
         if not (root / name).exists():
@@ -88,7 +84,7 @@ def _missing_files(root: Path) -> list[str]:
             _check_md5(root / name)
     folder = root / IMAGES
     if not folder.exists():
-        missing.append(IMAGES)
+        missing.append(ARCHIVE)
     elif (count := _count_images(folder)) < N_IMAGES:
         raise UsageError(
             f"{folder} holds {count:,} of {N_IMAGES:,} photos: remove the folder to have it"
@@ -99,7 +95,7 @@ def _missing_files(root: Path) -> list[str]:
 
 def _count_images(folder: Path) -> int:
     """Count the files image_00001.jpg ... that exist and are not empty."""
-    expected = {_image_name(number) for number in range(1, N_IMAGES + 1)}
+    expected = {IMAGE_NAME.format(number) for number in range(1, N_IMAGES + 1)}
     with os.scandir(folder) as entries:
         return sum(entry.name in expected and entry.stat().st_size > 0 for entry in entries)
 
@@ -120,26 +116,20 @@ def _fetch_missing(root: Path, url: str, progress: Progress) -> None:
     )
     root.mkdir(parents=True, exist_ok=True)
     waiting = "waiting for another process that fetches the same files"
-
-    def fetch_file(name: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise UsageError(f"data.url={url}: must start with http:// or https://")
-        address = f"{url.rstrip('/')}/{name}"
-        fetch(address, root / name, md5=MD5[name], progress=progress, hint=hint)
-
     with lock(root / LOCK, partial(progress, waiting, 0, None)):
         names = (IMAGES, PARTIAL, *MD5, *(f".{name}.part" for name in MD5))
         if not (root / META).exists():  # `root` may be a person's own, with a file of this name
             write_meta(root, "Flowers-102, as published", names=names)
         missing = _missing_files(root)
-        for name in (LABELS, SPLIT_IDS):  # the small ones first: no network shows at once
-            if name in missing:
-                fetch_file(name)
-        if IMAGES in missing:
-            if (root / ARCHIVE).exists():
-                _check_md5(root / ARCHIVE)
-            else:
-                fetch_file(ARCHIVE)
+        for name in missing:  # the small ones first: no network shows at once
+            if (root / name).exists():
+                _check_md5(root / name)
+                continue
+            if not url.startswith(("http://", "https://")):
+                raise UsageError(f"data.url={url}: must start with http:// or https://")
+            address = f"{url.rstrip('/')}/{name}"
+            fetch(address, root / name, md5=MD5[name], progress=progress, hint=hint)
+        if ARCHIVE in missing:
             _unpack_images(root, progress)
 
 

@@ -78,8 +78,7 @@ def _dataset(
         labels = (label for label, paths in enumerate(files) for _ in paths)
         labeled[split] = Split(tuple(itertools.chain(*files)), tuple(labels))
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in labeled.items())
-    name = os.path.basename(os.path.abspath(root))  # also of one that ends in ".."
-    return ImageDataset(name, root, f"{layout}: {sizes}", class_names, None, labeled)
+    return ImageDataset(root, f"{layout}: {sizes}", class_names, None, labeled)
 
 
 def _split_roots(root: Path) -> dict[str, Path]:
@@ -89,8 +88,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
         name: path for name, path in folders.items() if name.lower() in SPLIT_OF_FOLDER
     }
     others = sorted(folders.keys() - split_folders.keys())
-    held = [_list_folders(path) for path in split_folders.values()]
-    if others and any(held):
+    if others and any(map(_list_folders, split_folders.values())):
         raise _error(
             f"{root} holds {_names(sorted(split_folders))} with class folders and also"
             f" {_names(others)}: keep the one or the other"
@@ -237,29 +235,18 @@ def walk_files(folder: Path, on_error: Callable[[Path, str], None]) -> Iterator[
 
     Links are followed, though into no folder twice. Left out is what operating systems drop
     (`is_system_file`); whether a file is an image is seen when it is decoded.
-    `on_error(folder, reason)` is told of a folder that cannot be listed. Memory is that of the
-    names in the folders that are open at once.
+    `on_error(folder, reason)` is told of a folder that cannot be listed.
     """
+
+    def tell(error: OSError) -> None:
+        on_error(Path(error.filename), f"cannot be listed: {error.strerror or error}")
+
     seen: set[tuple[int, int]] = set()
-
-    def walk(folder: Path) -> Iterator[Path]:
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                return
-            seen.add((status.st_dev, status.st_ino))
-            names = sorted(name for name in os.listdir(folder) if not is_system_file(name))
-        except OSError as error:
-            on_error(folder, f"cannot be listed: {error.strerror or error}")
-            return
-        folders = []
-        for name in names:
-            path = folder / name
-            if os.path.isdir(path):
-                folders.append(path)
-            else:
-                yield path
-        for subfolder in folders:
-            yield from walk(subfolder)
-
-    yield from walk(folder)
+    for parent, folders, names in os.walk(folder, onerror=tell, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not is_system_file(name))
+        yield from (Path(parent, name) for name in sorted(names) if not is_system_file(name))

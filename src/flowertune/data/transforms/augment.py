@@ -14,12 +14,13 @@ from torch import Tensor
 
 from flowertune import seeding
 from flowertune.data.transforms import mixup
-from flowertune.data.transforms.color_jitter import jitter
 from flowertune.data.transforms.resize import Interpolation, PixelBatch, resize_into
 from flowertune.runtime.device import send
 
 # Like torchvision's RandomResizedCrop: so many boxes are tried before the center is taken.
 CROP_TRIES = 10
+# The luma weights of ITU-R BT.601, with the digits that torchvision uses.
+LUMA = (0.2989, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class AugmentParams:
     """Random parameters of one batch, on the CPU.
 
     boxes: top, left, height, width in stored pixels. color: brightness, contrast and saturation
-    factors, or None.
-    mixing: for `mixup.mix_images`, or None: this batch is not mixed.
+    factors. mixing: None where this batch is not mixed.
     """
 
     boxes: Int64[Tensor, "b 4"]
@@ -61,10 +61,7 @@ class AugmentParams:
 def draw_params(
     settings: AugmentSettings, sizes: Int[Tensor, "b 2"], seed: int, epoch: int, step: int
 ) -> AugmentParams:
-    """Draw the augmentation parameters of one batch.
-
-    sizes: height and width of each stored image, on the CPU.
-    """
+    """Draw the parameters of one batch; `sizes` are its stored images' (height, width)."""
     count = len(sizes)
     generator = seeding.generator(seed, "crop", epoch, step)
     boxes = draw_boxes(sizes, settings.scale, settings.ratio, generator)
@@ -96,35 +93,27 @@ def draw_boxes(
     The first of ten boxes that fits the photo is taken, else the largest box in the center whose
     ratio is allowed. What is drawn for a photo does not depend on its neighbors' sizes.
     """
-    count = len(sizes)
-    height, width = sizes.long().unbind(1)
-    area = (height * width).double()[:, None]
+    count, sizes = len(sizes), sizes.long()
+    area = sizes.prod(1).double()[:, None]
     uniform = torch.rand(count, CROP_TRIES, 2, generator=generator, dtype=torch.float64)
     target_area = area * (scale[0] + uniform[..., 0] * (scale[1] - scale[0]))
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + uniform[..., 1] * (high - low))
-    candidate_width = torch.sqrt(target_area * aspect).round().long()
-    candidate_height = torch.sqrt(target_area / aspect).round().long()
+    squares = torch.stack([target_area / aspect, target_area * aspect], dim=-1)
+    candidates = squares.sqrt().round().long()
+    fits = ((candidates > 0) & (candidates <= sizes[:, None])).all(-1)
+    has_fit = fits.any(1, keepdim=True)
+    first = candidates[torch.arange(count), fits.long().argmax(1)]
 
-    fits = (candidate_width > 0) & (candidate_width <= width[:, None])
-    fits &= (candidate_height > 0) & (candidate_height <= height[:, None])
-    first = fits.long().argmax(1, keepdim=True)
-    has_fit = fits.any(1)
-
-    max_width = (height.double() * ratio[1]).round().long().clamp(min=1)
-    max_height = (width.double() / ratio[0]).round().long().clamp(min=1)
-    box_width = torch.where(
-        has_fit, candidate_width.gather(1, first)[:, 0], torch.minimum(width, max_width)
-    )
-    box_height = torch.where(
-        has_fit, candidate_height.gather(1, first)[:, 0], torch.minimum(height, max_height)
-    )
+    height, width = sizes.double().unbind(1)
+    largest = torch.stack([width / ratio[0], height * ratio[1]], dim=1).round().long().clamp(min=1)
+    box = torch.where(has_fit, first, torch.minimum(sizes, largest))
 
     # Whole numbers, so that no rounding can put a box over the edge.
     offset = torch.randint(2**40, (count, 2), generator=generator)
-    top = torch.where(has_fit, offset[:, 0] % (height - box_height + 1), (height - box_height) // 2)
-    left = torch.where(has_fit, offset[:, 1] % (width - box_width + 1), (width - box_width) // 2)
-    return torch.stack([top, left, box_height, box_width], dim=1)
+    room = sizes - box
+    corner = torch.where(has_fit, offset % (room + 1), room // 2)
+    return torch.cat([corner, box], dim=1)
 
 
 def apply(
@@ -148,6 +137,27 @@ def apply(
             images.copy_(jitter(images, color[group]))
         images.sub_(mean).div_(std)
     return out
+
+
+def jitter(
+    images: Float[Tensor, "b 3 h w"], factors: Float[Tensor, "b 3"]
+) -> Float[Tensor, "b 3 h w"]:
+    """Scale brightness, then contrast, then saturation of each image by its own factors.
+
+    images: in [0, 1]; factors: in that order, 1 changes nothing. Returns new images in [0, 1].
+    Each step is torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation`; the
+    order is fixed, where torchvision's ColorJitter shuffles it.
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    images = (images * brightness).clamp_(0, 1)
+    mean_gray = _gray(images).mean(dim=(1, 2, 3), keepdim=True)
+    images = torch.lerp(mean_gray, images, contrast).clamp_(0, 1)
+    return torch.lerp(_gray(images), images, saturation).clamp_(0, 1)
+
+
+def _gray(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
+    return torch.mul(red, LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def normalize(

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -19,10 +18,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class MixSettings:
-    """MixUp or CutMix, and alpha of Beta(alpha, alpha).
-
-    last_epoch: the last one that mixes, from 1.
-    """
+    """MixUp or CutMix, and alpha of Beta(alpha, alpha); `last_epoch`, from 1, still mixes."""
 
     kind: Kind
     alpha: float
@@ -88,11 +84,6 @@ def share_outside(box: tuple[int, int, int, int], size: Size) -> float:
     return 1 - (bottom - top) * (right - left) / (size[0] * size[1])
 
 
-def soft_targets(labels: Int64[Tensor, "b"], num_classes: int) -> Float[Tensor, "b c"]:
-    """One-hot class probabilities of labels."""
-    return F.one_hot(labels, num_classes).float()
-
-
 def mix_images(
     images: Float[Tensor, "b 3 h w"], targets: Float[Tensor, "b c"], params: MixParams
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b c"]]:
@@ -112,7 +103,12 @@ def mix_images(
     if params.box is None:
         mixed = _blend(images, permutation, params.lam)
     else:
-        mixed = _paste(images, permutation, send(params.box, images.device))
+        # by a mask and not by slices: the shapes on the device do not depend on the box
+        top, left, bottom, right = send(params.box, images.device).unbind()
+        rows = torch.arange(images.shape[2], device=images.device)[:, None]
+        columns = torch.arange(images.shape[3], device=images.device)
+        inside = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
+        mixed = torch.where(inside, images[permutation], images)
     return mixed, _blend(targets, permutation, params.lam)
 
 
@@ -124,14 +120,3 @@ def _blend(
     for part, indices in zip(mixed.split(group_size), permutation.split(group_size), strict=True):
         part.add_(values.index_select(0, indices), alpha=1 - lam)
     return mixed
-
-
-def _paste(
-    images: Float[Tensor, "b 3 h w"], permutation: Int64[Tensor, "b"], box: Int64[Tensor, "4"]
-) -> Float[Tensor, "b 3 h w"]:
-    # by a mask and not by slices: the shapes on the device do not depend on the box
-    top, left, bottom, right = box.unbind()
-    rows = torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = torch.arange(images.shape[3], device=images.device)
-    inside = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
-    return torch.where(inside, images[permutation], images)

@@ -133,14 +133,11 @@ def _weighted_rows(
     flat_weight = weight[:, None].expand(-1, channels, -1, -1).reshape(-1, count)
     flat_rows = images.view(-1, length)
     # embedding_bag has no MPS kernel in the older releases of torch that are supported.
-    weighted_sum = _sum_by_tap if images.device.type == "mps" else _sum_by_bag
-    return weighted_sum(flat_rows, flat_index, flat_weight).view(batch, channels, out, length)
-
-
-def _sum_by_bag(
-    rows: Float[Tensor, "r l"], index: Int64[Tensor, "n k"], weight: Float[Tensor, "n k"]
-) -> Float[Tensor, "n l"]:
-    return F.embedding_bag(index, rows, mode="sum", per_sample_weights=weight)
+    if images.device.type == "mps":
+        resized = _sum_by_tap(flat_rows, flat_index, flat_weight)
+    else:
+        resized = F.embedding_bag(flat_index, flat_rows, mode="sum", per_sample_weights=flat_weight)
+    return resized.view(batch, channels, out, length)
 
 
 def _sum_by_tap(

@@ -23,7 +23,7 @@ def test_fetched_unpacked_and_listed(tmp_path: Path, server: Any, get: Get, name
     photos = get(root, progress=lambda *step: seen.append(step))
 
     assert photos.protocol == "Flowers-102 official: train 4, val 4, test 4"
-    assert (photos.name, photos.root, photos.class_names) == ("flowers102", root, CLASS_NAMES)
+    assert (photos.root, photos.class_names) == (root, CLASS_NAMES)
     train = photos.splits["train"]
     assert [path.name for path in train.paths] == [f"image_{n:05d}.jpg" for n in (2, 3, 1, 4)]
     assert train.labels == (0, 1, 2, 101)

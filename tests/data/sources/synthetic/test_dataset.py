@@ -14,9 +14,8 @@ from PIL import Image
 
 from flowertune.data.dataset import ImageDataset
 from flowertune.data.sources.synthetic import dataset
-from flowertune.data.sources.synthetic.attributes import Attributes
-from flowertune.data.sources.synthetic.conditions import Conditions
-from flowertune.data.sources.synthetic.scene import draw_picture
+from flowertune.data.sources.synthetic.scene import Conditions, draw_picture
+from flowertune.data.sources.synthetic.species import Attributes
 from flowertune.errors import UsageError
 
 

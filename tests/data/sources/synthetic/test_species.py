@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 from pretraining_data import GARDEN, caption
 
-from flowertune.data.sources.synthetic.attributes import VALUES, Attributes, sample_attributes
-from flowertune.data.sources.synthetic.captions import PARTS, description, sentence
 from flowertune.data.sources.synthetic.scene import draw_picture
-from flowertune.data.sources.synthetic.species import HELD_OUT, SPECIES
+from flowertune.data.sources.synthetic.species import (
+    HELD_OUT,
+    PARTS,
+    SPECIES,
+    VALUES,
+    Attributes,
+    description,
+    sample_attributes,
+    sentence,
+)
 
 
 def test_species_are_distinguishable_and_have_close_neighbors() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from PIL import Image
 
 from flowertune.data import cache_dir
 from flowertune.data.dataset import ImageDataset, Progress, Split
-from flowertune.data.sources.synthetic.captions import description
-from flowertune.data.sources.synthetic.conditions import EVENING
-from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, draw_picture
-from flowertune.data.sources.synthetic.species import SPECIES
+from flowertune.data.sources.synthetic.scene import DRAWING_VERSION, EVENING, draw_picture
+from flowertune.data.sources.synthetic.species import SPECIES, description
 from flowertune.errors import UsageError
 from flowertune.files import format_bytes, lock
 
+Pictures = Mapping[str, tuple[str, str, int]]  # file name -> split, species, number
 PICTURE_BYTES = 12_288  # of a disk, in whole blocks; no picture takes more
 
 
@@ -30,36 +29,33 @@ def list_images(
     """Draw the flowers below `root` if they are not there yet or one is damaged, and list them.
 
     `counts` says how many of each species train, val and test have. The pictures are 64 x 64 PNG
-    files, `root/<key>/<split>/<species>/0000.png`; the key stands for the drawing's version, the
-    counts and the seed. They appear all at once or not at all, and two
+    files, `root/<key>/<split>/<species>/0000.png`. They appear all at once or not at all, and two
     processes may ask for them at the same time. A picture depends on (seed, split, species,
-    number) alone: asking for more of them does not change the first ones. `progress(description,
-    done, total)` counts pictures.
+    number) alone: asking for more of them does not change the first ones.
 
     Raises UsageError where the folder cannot be written, or lacks the space.
     """
     folder = dataset_folder(root, counts=counts, seed=seed)
-    names = [
-        f"{split}/{species}/{number:04d}.png"
+    pictures = {
+        f"{split}/{species}/{number:04d}.png": (split, species, number)
         for split, count in counts.items()
         for species in SPECIES
         for number in range(count)
-    ]
+    }
     waiting = partial(progress, "waiting for another process that draws the flowers", 0, None)
     try:
-        if not _is_intact(folder, names):
+        if not _is_intact(folder, pictures):
             root.mkdir(parents=True, exist_ok=True)
             with lock(folder.with_suffix(cache_dir.LOCK), waiting):
-                if not _is_intact(folder, names):
-                    _draw(folder, names, seed, progress)
+                if not _is_intact(folder, pictures):
+                    _draw(folder, pictures, seed, progress)
     except OSError as error:
         reason = error.strerror or error
-        needed = format_bytes(PICTURE_BYTES * len(names))
+        needed = format_bytes(PICTURE_BYTES * len(pictures))
         raise UsageError(
             f"cannot draw the flowers in {root}, {needed} of them: {reason}; {cache_dir.MOVE_HINT}"
         ) from error
     return ImageDataset(
-        name="synthetic",
         root=folder,
         protocol=f"synthetic flowers: {len(SPECIES)} species, "
         f"{', '.join(f'{split} {count}' for split, count in counts.items())} a species, "
@@ -68,7 +64,7 @@ def list_images(
         descriptions=tuple(description(attributes) for attributes in SPECIES.values()),
         splits={
             split: Split(
-                paths=tuple(folder / name for name in names if name.startswith(f"{split}/")),
+                paths=tuple(folder / name for name, drawn in pictures.items() if drawn[0] == split),
                 labels=tuple(label for label in range(len(SPECIES)) for _ in range(count)),
             )
             for split, count in counts.items()
@@ -94,11 +90,8 @@ def picture(seed: int, split: str, species: str, number: int) -> npt.NDArray[np.
     return draw_picture(SPECIES[species], EVENING, rng)
 
 
-def _is_intact(folder: Path, names: list[str]) -> bool:
-    """Whether all pictures are those that were drawn, by their checksums.
-
-    PIL would not see it everywhere: it leaves a PNG's own checksums of its pixels unread.
-    """
+def _is_intact(folder: Path, names: Iterable[str]) -> bool:
+    # by our own checksums: PIL leaves those of a PNG's pixels unread
     try:
         crc32 = cache_dir.read_meta(folder)["crc32"]
         return all(zlib.crc32((folder / name).read_bytes()) == crc32[name] for name in names)
@@ -106,19 +99,17 @@ def _is_intact(folder: Path, names: list[str]) -> bool:
         return False
 
 
-def _draw(folder: Path, names: list[str], seed: int, progress: Progress) -> None:
-    cache_dir.check_space("drawing the flowers", PICTURE_BYTES * len(names), folder.parent)
+def _draw(folder: Path, pictures: Pictures, seed: int, progress: Progress) -> None:
+    cache_dir.check_space("drawing the flowers", PICTURE_BYTES * len(pictures), folder.parent)
     crc32 = {}
     with cache_dir.build_entry(folder) as incomplete:
-        for done, name in enumerate(names, start=1):
-            split, species, file_name = name.split("/")
-            pixels = picture(seed, split, species, int(Path(file_name).stem))
+        for done, (name, drawn) in enumerate(pictures.items(), start=1):
             png = io.BytesIO()
-            Image.fromarray(pixels).save(png, "PNG", compress_level=1)
+            Image.fromarray(picture(seed, *drawn)).save(png, "PNG", compress_level=1)
             (incomplete / name).parent.mkdir(parents=True, exist_ok=True)
             (incomplete / name).write_bytes(png.getvalue())
             crc32[name] = zlib.crc32(png.getvalue())
-            progress("drawing flowers", done, len(names))
-        counts = Counter(name.split("/")[0] for name in names)
+            progress("drawing flowers", done, len(pictures))
+        counts = Counter(split for split, _, _ in pictures.values())
         sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())
         cache_dir.write_meta(incomplete, sizes, crc32=crc32)

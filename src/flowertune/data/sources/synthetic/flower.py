@@ -8,31 +8,16 @@ of three.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from flowertune.data.sources.synthetic.attributes import VALUES, Attributes
+from flowertune.data.sources.synthetic.species import Attributes
 
 Floats = npt.NDArray[np.float32]
-Colors = tuple[Floats, Floats, Floats]  # of the petals, of their pattern and of the center
+Colors = tuple[Floats, Floats, Floats]  # (3, 1, 1) of petals, of their pattern and of the center
 
-PETAL_RGB = {
-    "white": (0.95, 0.94, 0.92),
-    "yellow": (0.97, 0.83, 0.18),
-    "orange": (0.96, 0.55, 0.14),
-    "red": (0.83, 0.14, 0.17),
-    "pink": (0.95, 0.56, 0.70),
-    "purple": (0.57, 0.29, 0.70),
-    "blue": (0.30, 0.44, 0.87),
-}
-CENTER_RGB = {
-    "yellow": (0.95, 0.78, 0.15),
-    "brown": (0.42, 0.24, 0.10),
-    "green": (0.50, 0.66, 0.24),
-    "white": (0.95, 0.95, 0.90),
-    "black": (0.12, 0.10, 0.12),
-}
 _STEPS = 256  # resolution of a petal's outline along its length
 _REACH = 1.25  # the outline tables end this far out, in petal lengths
 
@@ -71,6 +56,7 @@ def _half_width(shape: str, along: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
     return np.where(along > 1, 1 - along, width)
 
 
+@cache
 def _outline(shape: str, petals: int) -> tuple[Floats, Floats]:
     """Tables of half the width, and of what turns a sideways gap into a distance (1 / slope)."""
     along = np.linspace(0.0, _REACH, _STEPS)
@@ -82,32 +68,11 @@ def _outline(shape: str, petals: int) -> tuple[Floats, Floats]:
     return width.astype(np.float32), (1 / np.sqrt(1 + gentle**2)).astype(np.float32)
 
 
-_OUTLINES = {
-    (shape, petals): _outline(shape, petals)
-    for shape in VALUES["shape"]
-    for petals in VALUES["petals"]
-}
-
-
-def vary_color(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
-    """Draw the color of one plant: the named color a little off, as no two plants are the same."""
-    shift = rng.standard_normal(4, dtype=np.float32) * spread
-    color: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
-    return color.clip(0.02, 1.0)
-
-
 def paint(area: Floats, rgb: Floats, cover: Floats) -> None:
-    """Cover `area` (3, h, w) in place with a color (3,) or (3, h, w), as far as `cover` (h, w)."""
-    if rgb.ndim == 1:
-        rgb = rgb[:, None, None]
+    """Cover `area` (3, h, w) in place with a color, as far as `cover` (h, w) says."""
     difference = rgb - area
     difference *= cover
     area += difference
-
-
-def shade_color(shade: Floats, color: Floats) -> Floats:
-    """Shade a color (3,) by factors (h, w): (3, h, w)."""
-    return shade * color[:, None, None]
 
 
 def draw_flower(
@@ -118,16 +83,11 @@ def draw_flower(
     light: float,
     rng: np.random.Generator,
 ) -> None:
-    """Paint one flower over `canvas` in place; what lies outside the canvas is cut off.
-
-    `light` is the direction the light comes from, in radians.
-    """
+    """Paint one flower over `canvas` in place; the light comes from the direction `light`."""
     height, width = canvas.shape[1:]
     reach = pose.radius * 1.2 + 1
     left, right = max(int(pose.x - reach), 0), min(int(pose.x + reach) + 2, width)
     top, bottom = max(int(pose.y - reach), 0), min(int(pose.y + reach) + 2, height)
-    if left >= right or top >= bottom:
-        return
     area = canvas[:, top:bottom, left:right]
     dx = (np.arange(left, right, dtype=np.float32) - np.float32(pose.x)) / np.float32(pose.radius)
     dy = (np.arange(top, bottom, dtype=np.float32) - np.float32(pose.y)) / np.float32(pose.radius)
@@ -169,7 +129,7 @@ def _petals(
         reach = reach * (1 + 0.09 * np.sin(fold * np.float32(7 * count / 2)))
     along = reach * np.cos(fold)
     side = np.abs(reach * np.sin(fold))
-    widths, slopes = _OUTLINES[attributes.shape, count]
+    widths, slopes = _outline(attributes.shape, count)
     index = (along * np.float32((_STEPS - 1) / _REACH)).astype(np.int32).clip(0, _STEPS - 1)
     half = widths.take(index)
     distance = (half - side) * slopes.take(index)
@@ -180,10 +140,10 @@ def _petals(
     across = np.minimum(side / np.maximum(half, 0.02), 1)
     shade = (0.78 + 0.25 * along - 0.2 * across * across) * (1 + bright).take(which)
     shade += 0.1 * np.cos(angle - np.float32(light + attributes.petals))
-    rgb = shade_color(shade, colors[0])
+    rgb = shade * colors[0]
     if attributes.pattern != "plain":
         mask = _pattern(attributes.pattern, along, side, across, distance, pixel)
-        paint(rgb, shade_color(shade, colors[1]), mask)
+        paint(rgb, shade * colors[1], mask)
     return rgb, cover
 
 
@@ -222,7 +182,7 @@ def _center(
         dome = 1.1 - 0.45 * (radius / size) ** 2 - 0.6 * (u + v)
         dome += 0.12 * np.sin(u * np.float32(42)) * np.sin(v * np.float32(42))
         cover = np.clip((size - radius) * pixel + 0.5, 0, 1)
-        return [(shade_color(np.clip(dome, 0.3, 1.3), color), cover)]
+        return [(np.clip(dome, 0.3, 1.3) * color, cover)]
     if attributes.center == "ring":
         cover = np.clip((0.06 - np.abs(radius - size)) * pixel + 0.5, 0, 1)
         hollow = np.clip((size - radius) * pixel + 0.5, 0, 1) * 0.55

@@ -1,23 +1,13 @@
 """Draw a plant: background, leaves, flowers, things in front of them, the camera."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from flowertune.data.sources.synthetic.attributes import Attributes, sample_attributes
-from flowertune.data.sources.synthetic.conditions import Conditions
-from flowertune.data.sources.synthetic.flower import (
-    CENTER_RGB,
-    PETAL_RGB,
-    Colors,
-    Floats,
-    Pose,
-    draw_flower,
-    paint,
-    shade_color,
-    vary_color,
-)
+from flowertune.data.sources.synthetic.flower import Colors, Floats, Pose, draw_flower, paint
+from flowertune.data.sources.synthetic.species import Attributes, sample_attributes
 
 DRAWING_VERSION = 1  # raise it whenever the same seed would give other pixels
 SIZE = 64
@@ -29,15 +19,57 @@ _BACKGROUNDS = (
     ((0.50, 0.52, 0.48), (0.74, 0.72, 0.66)),  # stone
     ((0.56, 0.58, 0.30), (0.78, 0.76, 0.50)),  # dry grass
 )
+PETAL_RGB = {
+    "white": (0.95, 0.94, 0.92),
+    "yellow": (0.97, 0.83, 0.18),
+    "orange": (0.96, 0.55, 0.14),
+    "red": (0.83, 0.14, 0.17),
+    "pink": (0.95, 0.56, 0.70),
+    "purple": (0.57, 0.29, 0.70),
+    "blue": (0.30, 0.44, 0.87),
+}
+CENTER_RGB = {
+    "yellow": (0.95, 0.78, 0.15),
+    "brown": (0.42, 0.24, 0.10),
+    "green": (0.50, 0.66, 0.24),
+    "white": (0.95, 0.95, 0.90),
+    "black": (0.12, 0.10, 0.12),
+}
 _LEAF = (0.24, 0.44, 0.17)
 _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
 
-def _smoothing(cells: int, sigma: float) -> Floats:
-    """(SIZE, cells): each pixel row as a Gaussian mixture of `cells` rows; edges are renormalized.
+@dataclass(frozen=True)
+class Conditions:
+    """Photo conditions. Ranges are (least, most); light and colors are factors on [0, 1]."""
 
-    sigma: in rows.
-    """
+    size: float  # factor on the flowers' radius: how near the camera is
+    spread: float  # how far a plant's colors are from the named ones
+    strangers: float  # probability of another plant's flower at the edge
+    hidden: float  # probability of a leaf in front
+    brightness: tuple[float, float]
+    cast: tuple[float, float, float]  # the light's color
+    blur: tuple[int, int]  # index into the blurs; the upper one is excluded
+    noise: tuple[float, float]  # standard deviation
+
+
+# The downstream task: in the wild, towards the evening, in low warm light and with more in front.
+# This gap is what is left to learn for adapters: without it the tiny CLIP's frozen features would
+# be nearly as good as they can become.
+EVENING = Conditions(
+    size=1.0,
+    spread=0.07,
+    strangers=0.3,
+    hidden=0.5,
+    brightness=(0.35, 0.8),
+    cast=(1.14, 0.92, 0.65),
+    blur=(0, 12),
+    noise=(0.005, 0.03),
+)
+
+
+def _smoothing(cells: int, sigma: float) -> Floats:
+    """(SIZE, cells): each pixel row as a Gaussian mixture of `cells` rows, `sigma` rows wide."""
     position = (np.arange(SIZE) + 0.5) / SIZE * cells - 0.5
     weights = np.exp(-0.5 * ((position[:, None] - np.arange(cells)) / sigma) ** 2)
     rows: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
@@ -53,12 +85,11 @@ def draw_picture(
 ) -> npt.NDArray[np.uint8]:
     """Draw a photo-like picture (64, 64, 3) uint8 of a plant with these attributes.
 
-    Everything but the attributes comes from `rng`: pose, size, light, background, what hides part
-    of the flower, blur and noise. The same state of `rng` gives the same pixels.
+    All else comes from `rng`: pose, size, light, background, what hides the flower, blur and noise.
     """
     canvas = _background(rng)
     light = rng.uniform(0, 2 * math.pi)
-    green = vary_color(_LEAF, rng, 0.06)
+    green = _vary_color(_LEAF, rng, 0.06)
     poses = _poses(attributes.growth, conditions.size, rng)
     _stems(canvas, attributes.growth, poses, green, rng)
     for _ in range(rng.integers(0, 4)):
@@ -72,23 +103,30 @@ def draw_picture(
         # In front of the plant: a blade that starts outside and reaches into the picture.
         side = rng.uniform(0, 2 * math.pi)
         outside = 32 + 30 * np.array([math.cos(side), math.sin(side)])
-        _leaf(canvas, outside, rng.uniform(14, 26), vary_color(_LEAF, rng, 0.1), rng)
+        _leaf(canvas, outside, rng.uniform(14, 26), _vary_color(_LEAF, rng, 0.1), rng)
     return _camera(canvas, conditions, rng)
+
+
+def _vary_color(rgb: tuple[float, float, float], rng: np.random.Generator, spread: float) -> Floats:
+    """Draw the color (3, 1, 1) of one plant: a little off the named one, as no two are the same."""
+    shift = rng.standard_normal(4, dtype=np.float32) * spread
+    color: Floats = np.asarray(rgb, np.float32) * (1 + shift[3]) + shift[:3]
+    return color.clip(0.02, 1.0)[:, None, None]
 
 
 def _background(rng: np.random.Generator) -> Floats:
     dark, bright = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]
     mix = _COARSE @ rng.random((6, 6), dtype=np.float32) @ _COARSE.T
     mix += 0.25 * (rng.random() - 0.5) * (_ROWS / SIZE - 0.5)
-    first, last = vary_color(dark, rng, 0.05), vary_color(bright, rng, 0.05)
-    canvas = first[:, None, None] + shade_color((1.6 * mix - 0.3).clip(0, 1), last - first)
+    first, last = _vary_color(dark, rng, 0.05), _vary_color(bright, rng, 0.05)
+    canvas: Floats = first + (1.6 * mix - 0.3).clip(0, 1) * (last - first)
     for _ in range(rng.integers(0, 4)):  # out-of-focus discs of light or of other flowers
         x, y = rng.uniform(0, SIZE, 2).tolist()
         radius = rng.uniform(3, 8)
         disc = np.clip((radius - np.hypot(_COLUMNS - x, _ROWS - y)) / 2.5 + 0.5, 0, 1)
         color = last
         if rng.random() >= 0.6:
-            color = vary_color(list(PETAL_RGB.values())[rng.integers(len(PETAL_RGB))], rng, 0.1)
+            color = _vary_color(list(PETAL_RGB.values())[rng.integers(len(PETAL_RGB))], rng, 0.1)
         paint(canvas, color, disc * rng.uniform(0.2, 0.5))
     return canvas
 
@@ -96,9 +134,9 @@ def _background(rng: np.random.Generator) -> Floats:
 def _plant_colors(attributes: Attributes, spread: float, rng: np.random.Generator) -> Colors:
     second = attributes.second_color or attributes.color
     return (
-        vary_color(PETAL_RGB[attributes.color], rng, spread),
-        vary_color(PETAL_RGB[second], rng, spread),
-        vary_color(CENTER_RGB[attributes.center_color], rng, spread),
+        _vary_color(PETAL_RGB[attributes.color], rng, spread),
+        _vary_color(PETAL_RGB[second], rng, spread),
+        _vary_color(CENTER_RGB[attributes.center_color], rng, spread),
     )
 
 
@@ -176,7 +214,7 @@ def _leaf(
     distance = broad * (1 - along * along) - np.abs(side)
     cover = np.clip(distance * np.float32(length) + 0.5, 0, 1)
     shade = 0.85 + 0.25 * along + 0.8 * side + 0.35 * np.clip(1 - np.abs(side) * length, 0, 1)
-    paint(canvas, shade_color(shade, green), cover)
+    paint(canvas, shade * green, cover)
 
 
 def _stranger(canvas: Floats, light: float, rng: np.random.Generator) -> None:

@@ -1,6 +1,6 @@
 """Find the plug-ins of installed packages: entry points of the group `flowertune.plugins`.
 
-docs/plugins.md shows how one is made. A config names it by its literal name only.
+docs/extending.md shows how to make one. A config names it by its literal name only.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,11 +1,12 @@
 """Dispatch the command line. Imports nothing heavy, so that `--help` answers at once."""
 
 import difflib
-import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
+from pkgutil import resolve_name
+from typing import NoReturn
 
 from flowertune import __version__
 from flowertune.commands.arguments import make_parser
@@ -16,7 +17,7 @@ from flowertune.errors import (
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
     FlowertuneError,
-    Interrupted,
+    UsageError,
 )
 from flowertune.signals import install_handlers
 
@@ -25,6 +26,7 @@ from flowertune.signals import install_handlers
 # other process took 5.1 s, with this 2.0 s, and alone 0.93 s and 0.83 s (two cores, ViT-Tiny).
 SPIN_COUNT = "10000"
 
+HELP = {"-h", "--help"}
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 
@@ -34,11 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(stream) is io.TextIOWrapper:
             stream.reconfigure(errors="backslashreplace")  # any class name on any terminal
     try:
-        exit_code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        exit_code = _run(sys.argv[1:] if arguments is None else arguments)
         print(end="", flush=True)  # here, where it can be said what of it is lost
-    except FlowertuneError as error:  # of help and completion, which list what there is
-        print(f"flowertune: {error}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:  # `| head` has seen enough; what is still to be written goes nowhere
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1)
@@ -47,21 +46,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code
 
 
-def _dispatch(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str]) -> int:
     name, rest = _split_command(argv)
+    try:
+        with install_handlers():
+            return _dispatch(name, rest)
+    except FlowertuneError as error:
+        reason, exit_code = str(error), error.exit_code
+    except KeyboardInterrupt as interruption:
+        reason = str(interruption) or "interrupted"
+        exit_code = getattr(interruption, "exit_code", EXIT_INTERRUPTED)
+    print(f"{f'flowertune {name}'.rstrip()}: {reason}", file=sys.stderr)
+    return exit_code
+
+
+def _dispatch(name: str, rest: Sequence[str]) -> int:
     first = rest[0] if rest else ""
     if not name and first in COMPLETION:
-        return _complete(argv)
-    wants_help = first in ("-h", "--help") or (name in COMMANDS and {"-h", "--help"} & set(rest))
+        return _complete(rest)
+    wants_help = not HELP.isdisjoint(rest if name in COMMANDS else rest[:1])
     if wants_help or not (rest or name in COMMANDS):
         from flowertune.commands.help import help_text
 
         print(help_text(name))
         return EXIT_DONE if wants_help else EXIT_REFUSED
-    if "--version" in argv:
+    if "--version" in rest:
         print(f"flowertune {__version__}")
         return EXIT_DONE
-    return _run(name, rest) if name in COMMANDS else _refuse_unknown(name, first)
+    return _execute(name, rest) if name in COMMANDS else _refuse_unknown(name, first)
 
 
 def _split_command(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -69,61 +81,43 @@ def _split_command(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
     name = ""
     for index, word in enumerate(argv):
         candidate = f"{name} {word}".lstrip()
-        if not word or (candidate not in COMMANDS and candidate not in FAMILIES):
+        if candidate not in COMMANDS and candidate not in FAMILIES:
             return name, argv[index:]
         name = candidate
     return name, []
 
 
-def _run(command: str, arguments: Sequence[str]) -> int:
+def _execute(name: str, arguments: Sequence[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported, and so not later
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    try:
-        with install_handlers():
-            return _execute(command, arguments)
-    except FlowertuneError as error:
-        print(f"flowertune {command}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as interruption:
-        print(f"flowertune {command}: {str(interruption) or 'interrupted'}", file=sys.stderr)
-        return interruption.exit_code if isinstance(interruption, Interrupted) else EXIT_INTERRUPTED
+    command = COMMANDS[name]
+    place = command.function or f"{name.replace(' ', '_')}:execute"
 
+    def call(*values: object, **flags: object) -> int:
+        """Call the command's function; its module is imported now, as that may take seconds."""
+        exit_code: int = resolve_name(f"flowertune.commands.{place}")(*values, **flags)
+        return exit_code
 
-def _execute(name: str, arguments: Sequence[str]) -> int:
-    command, parser = COMMANDS[name], make_parser(COMMANDS[name].arguments)
+    parser = make_parser(command.arguments)
     if not command.composes:
-        return _call(name, parser.parse_intermixed_args(arguments))
+        return call(parser.parse_intermixed_args(arguments))
     from flowertune.commands import compose
 
     flags, overrides = parser.parse_known_args(arguments)
-    return compose.run(
-        overrides, lambda config: _call(name, config, **vars(flags)), command.composes
-    )
+    return compose.run(overrides, lambda config: call(config, **vars(flags)), command.composes)
 
 
-def _call(name: str, *arguments: object, **flags: object) -> int:
-    """Call the command's function; its module is imported now, as that may take seconds."""
-    place = COMMANDS[name].function or f"{name.replace(' ', '_')}.execute"
-    module, _, function = place.partition(".")
-    imported = importlib.import_module(f"flowertune.commands.{module}")
-    exit_code: int = getattr(imported, function)(*arguments, **flags)
-    return exit_code
-
-
-def _refuse_unknown(family: str, word: str) -> int:
+def _refuse_unknown(family: str, word: str) -> NoReturn:
     choices = subcommands(family)
     matches = difflib.get_close_matches(word, choices, n=1)
     first = f"{family} {choices[0]}".lstrip()
-    composes = first in COMMANDS and COMMANDS[first].composes
-    if composes and ("=" in word or word.startswith("-")):
+    if COMMANDS[first].composes and ("=" in word or word.startswith("-")):
         hint = f"the command comes first, for example: flowertune {first} {word}"
     elif matches:
         hint = f"did you mean {matches[0]}?"
     else:
         hint = f"the commands are: {', '.join(choices)}"
-    program = f"flowertune {family}".rstrip()
-    print(f"{program}: {word!r} is not a command; {hint}", file=sys.stderr)
-    return EXIT_REFUSED
+    raise UsageError(f"{word!r} is not a command; {hint}")
 
 
 def _complete(argv: Sequence[str]) -> int:

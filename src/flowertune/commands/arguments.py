@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +20,19 @@ class ArgumentParser(argparse.ArgumentParser):
 class Argument:
     """An argument of a command: `typed` as in "--top-k K" or "run RUN", and argparse's settings."""
 
-    def __init__(self, typed: str, meaning: str = "", **settings: Any) -> None:
+    def __init__(
+        self,
+        typed: str,
+        meaning: str = "",
+        parse: Callable[[str], Any] | None = None,
+        **settings: Any,
+    ) -> None:
         self.name, _, metavar = typed.partition(" ")
         self.meaning, self.settings = meaning, settings
         if metavar:
             settings["metavar"] = metavar
+        if parse:
+            settings["type"] = parse
         self.is_flag = typed.startswith("-")
         more = " ..." if settings.get("nargs") == "+" else ""
         self.usage = typed if self.is_flag else f"{metavar}{more}"
@@ -37,12 +46,12 @@ def make_parser(arguments: Iterable[Argument]) -> ArgumentParser:
     return parser
 
 
-def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Create an argparse type for whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
-            upper = " or more" if most is None else f" to {most}"
+        if not (text.isdecimal() and least <= int(text) <= most):
+            upper = " or more" if most == math.inf else f" to {most}"
             raise argparse.ArgumentTypeError(f"{text}: must be a whole number, {least}{upper}")
         return int(text)
 
@@ -51,13 +60,10 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def days(text: str) -> float:
     """Parse a number of days."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of days, 0 or more")
-    return number
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: must be a number of days, 0 or more")
 
 
 def address(text: str) -> str:
@@ -67,20 +73,20 @@ def address(text: str) -> str:
     return text
 
 
-RUN = Argument("run RUN", type=Path)
-DEVICE = Argument(
-    "--device DEVICE",
-    "auto, cpu, cuda or mps; else as the run was set",
-    choices=("auto", "cpu", "cuda", "mps"),
-)
-PRECISION = Argument(
-    "--precision P",
-    "auto, fp32, bf16 or fp16; else as the run was set",
-    choices=("auto", "fp32", "bf16", "fp16"),
-)
+def choice(typed: str, words: str, more: str = "", **settings: Any) -> Argument:
+    """Declare an argument that takes one of the words."""
+    choices = words.split()
+    default = settings.get("default")
+    *first, last = [f"{each} (default)" if each == default else each for each in choices]
+    return Argument(typed, f"{', '.join(first)} or {last}{more}", choices=choices, **settings)
 
 
 def as_json(what: str) -> Argument:
     """Declare --json, which prints `what`."""
     meaning = f"the {what} as JSON on stdout, everything else on stderr"
     return Argument("--json", meaning, dest="as_json", action="store_true")
+
+
+RUN = Argument("run RUN", parse=Path)
+DEVICE = choice("--device DEVICE", "auto cpu cuda mps", "; else as the run was set")
+PRECISION = choice("--precision P", "auto fp32 bf16 fp16", "; else as the run was set")

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 from flowertune.data.cache.listing import CacheEntry, delete, list_entries
@@ -15,18 +16,14 @@ from flowertune.report.console.run import ConsoleReporter
 
 
 def show(args: Namespace) -> int:
-    """Print all entries, longest unused first. Raises UsageError for an unreadable cache."""
+    """Print all entries, longest unused first."""
     root = cache_root()
     report.show(ConsoleReporter(), _list(root), root)
     return EXIT_DONE
 
 
 def clear(args: Namespace) -> int:
-    """Remove the old entries, after asking; return 1 if any could not be removed.
-
-    Raises:
-        UsageError: an unreadable cache, or nobody there to ask.
-    """
+    """Remove the old entries, after asking; return 1 if any could not be removed."""
     console, root = ConsoleReporter(), cache_root()
     cutoff = math.inf if args.older_than is None else time.time() - args.older_than * DAY
     entries = [entry for entry in _list(root) if entry.last_used < cutoff]
@@ -39,7 +36,10 @@ def clear(args: Namespace) -> int:
                 f"would remove {report.total(entries)}; there is nobody to ask, add --yes"
             )
         report.show(console, entries, root)
-        if not _confirm():
+        answer = ""
+        with suppress(EOFError):
+            answer = input("Remove all of these? [y/N] ").strip().lower()
+        if answer not in ("y", "yes"):
             console.say("nothing was removed")
             return EXIT_DONE
     removed = []
@@ -58,10 +58,3 @@ def _list(root: Path) -> list[CacheEntry]:
         return list_entries(root)
     except OSError as error:
         raise UsageError(f"cannot read the cache in {root}: {error.strerror or error}") from error
-
-
-def _confirm() -> bool:
-    try:
-        return input("Remove all of these? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False

@@ -13,11 +13,7 @@ from flowertune.report.console.run import ConsoleReporter, error_console
 
 
 def execute(config: Config, as_json: bool) -> int:
-    """Print the findings; return 1 if there are any, else 0.
-
-    Raises:
-        UsageError: there are no photos, or their folder cannot be understood.
-    """
+    """Print the findings; return 1 if there are any, else 0."""
     # JSON has stdout alone
     console = error_console() if as_json else ConsoleReporter()
     data = dataclasses.replace(config.data, shots=None)  # all images, whichever are drawn later

@@ -3,7 +3,6 @@
 from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
-from flowertune.data.cache.store import store_key
 from flowertune.data.cache_dir import cache_root
 from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, printable
@@ -13,26 +12,16 @@ from flowertune.report.console.run import ConsoleReporter
 
 
 def execute(config: Config) -> int:
-    """Build the stores that a training of this config opens, and print their paths.
-
-    Raises:
-        UsageError: no photos or bad ones, no weights, or a cache folder that cannot be written.
-    """
-    console = ConsoleReporter()
-    cache = cache_root()
+    """Build the stores that a training of this config opens, and print their paths."""
+    console, cache = ConsoleReporter(), cache_root()
+    existing = {store.name for store in (cache / "pixels").glob("*")}
     with console.progress():
         backbone = load_backbone(config.backbone, config.seed)
         dataset = list_images(config.data, cache, console.advance)
-        train_form = reads_train_pixels(config.augmentation)
-        keys = {
-            name: store_key(split.paths, backbone.preprocessing, train_form and name == "train")
-            for name, split in dataset.splits.items()
-        }
-        existing = {name for name, key in keys.items() if (cache / "pixels" / key).is_dir()}
         cached = cache_dataset(
             dataset,
             backbone.preprocessing,
-            train_form=train_form,
+            train_form=reads_train_pixels(config.augmentation),
             folder=cache,
             bad_files=config.data.bad_files,
             progress=console.advance,
@@ -42,7 +31,7 @@ def execute(config: Config) -> int:
     console.say(f"{backbone.name} {backbone.tag}; {cached.dataset.protocol}")
     for name, split in cached.splits.items():
         store = cache / "pixels" / split.key
-        note = "was there already" if name in existing else "decoded now"
+        note = "was there already" if split.key in existing else "decoded now"
         console.say(f"{name}: {len(split.split):,} photos, {format_bytes(bytes_in(store))}, {note}")
         console.say(f"  {store}")
     return EXIT_DONE

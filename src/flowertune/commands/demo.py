@@ -17,18 +17,13 @@ from flowertune.runtime import memory
 from flowertune.runtime.determinism import make_deterministic
 from flowertune.signals import install_handlers
 
-HOST = "127.0.0.1"
 PORT = 7860  # Gradio's
-LOOPBACK = (HOST, "localhost")
+LOOPBACK = ("127.0.0.1", "localhost")
 PACKAGES = ("gradio", "uvicorn")
 
 
 def execute(args: Namespace) -> int:
-    """Serve the page until a signal ends it, then return 0.
-
-    Raises:
-        UsageError: no finished run, weights or packages that are missing, or a port that is taken.
-    """
+    """Serve the page until a signal ends it, then return 0."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
@@ -40,7 +35,7 @@ def execute(args: Namespace) -> int:
         model = predictor.load_model(run, compute)
         console = ConsoleReporter()
         with console.progress():
-            index = neighbors.load_neighbors(model, args.n_images, console.warn, console.advance)
+            index = neighbors.load_neighbors(model, args.photos, console.warn, console.advance)
         if not index.paths:
             console.say(index.caption)
 
@@ -70,7 +65,7 @@ def execute(args: Namespace) -> int:
 def _open_socket(host: str, port: int | None) -> socket.socket:
     """Open a listening socket; without a port, on the usual one or any free one."""
     try:
-        return socket.create_server((host, PORT if port is None else port))
+        return socket.create_server((host, port or PORT))
     except OSError as error:
         if port is None and error.errno == errno.EADDRINUSE:
             return socket.create_server((host, 0))

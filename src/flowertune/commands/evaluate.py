@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from flowertune import files
-from flowertune.commands.compose import run as run_composed
+from flowertune.commands import compose
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines
@@ -28,19 +28,16 @@ SETTABLE = ("data", "trainer.device", "trainer.precision", "trainer.eval_batch_s
 
 
 def execute(args: Namespace) -> int:
-    """Evaluate the run on the given images, by default its own, and print the metrics.
-
-    Raises:
-        UsageError: no finished run, weights that are gone, no images, bad ones,
-            or none of a class that the run knows.
-        FlowertuneError: out of memory, or a file that cannot be written.
-    """
-    selected = _take_split(args.overrides)
-    if args.output is not None:
-        _check_output(args.output)
+    """Evaluate the run on the given images, by default its own, and print the metrics."""
+    selected, overrides = _take_split(args.overrides)
+    output = args.output
+    if output is not None and output.is_dir():
+        raise UsageError(f"{output}: is a folder; --output takes a file")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {output.absolute().parent}")
     console, cache = error_console() if args.as_json else ConsoleReporter(), cache_root()
     run = read_finished_run(args.run)
-    config, other_data = compose(run.path, args.overrides)
+    config, other_data = _compose(run.path, overrides)
     run_results, hashes = run.results, {image.sha256 for image in run.images["train"]}
     compute = predictor.compute_for(config)
     make_deterministic(config.trainer.deterministic, compute.device)
@@ -91,30 +88,18 @@ def execute(args: Namespace) -> int:
     return EXIT_DONE
 
 
-def _take_split(overrides: list[str]) -> str | None:
-    split = None
-    for item in [item for item in overrides if item.partition("=")[0] == "split"]:
-        split = item.partition("=")[2]
-        if split not in evaluate.SPLITS:
+def _take_split(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Separate split=... from the config's overrides."""
+    splits = [item for item in words if item.partition("=")[0] == "split"]
+    for item in splits:
+        if item.removeprefix("split=") not in evaluate.SPLITS:
             raise UsageError(f"{printable(item)}: must be one of {', '.join(evaluate.SPLITS)}")
-        overrides.remove(item)
-    return split
+    selected = splits[-1].removeprefix("split=") if splits else None
+    return selected, [item for item in words if item not in splits]
 
 
-def _check_output(output: Path) -> None:
-    if output.is_dir():
-        raise UsageError(f"{output}: is a folder; --output takes a file")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"{output}: there is no folder {output.absolute().parent}")
-
-
-def compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
-    """Compose the config, and tell whether its images are other than the run's own.
-
-    Raises:
-        UsageError: a key that is not in SETTABLE, or what `commands.compose.run` refuses.
-    """
-    keys, data_overrides = set(), []
+def _compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
+    """Compose the config, and tell whether its images are other than the run's own."""
     for item in overrides:
         key = item.partition("=")[0]
         if not (key in SETTABLE or key.startswith("data.")):
@@ -122,24 +107,23 @@ def compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
             raise UsageError(
                 f"{format_value(item)}: is settled in a trained model; evaluate takes {accepted}"
             )
-        keys.add(key)
-        if key.partition(".")[0] == "data":
-            data_overrides.append(item)
-    if "data" not in keys:
-        return _compose(run, overrides), "data.root" in keys
+    of_run = ["--config-path", str(run.absolute())]
+    if not any(item.startswith("data=") for item in overrides):
+        has_other_root = any(item.startswith("data.root=") for item in overrides)
+        return _compose_job([*of_run, *overrides]), has_other_root
     # a run's config has no groups to choose from, so that these are composed with the program's
-    data = _compose(None, ["baselines=false", *data_overrides]).data
-    config = _compose(run, [item for item in overrides if item not in data_overrides])
-    return replace(config, data=data), True
+    data = [item for item in overrides if item.startswith(("data=", "data."))]
+    other = _compose_job(["baselines=false", *data])
+    config = _compose_job([*of_run, *(item for item in overrides if item not in data)])
+    return replace(config, data=other.data), True
 
 
-def _compose(run: Path | None, overrides: Sequence[str]) -> Config:
+def _compose_job(words: Sequence[str]) -> Config:
     configs: list[Config] = []
 
     def keep(config: Config) -> int:
         configs.append(config)
         return EXIT_DONE
 
-    config_path = [] if run is None else ["--config-path", str(run.absolute())]
-    run_composed([*config_path, *overrides], keep, "job")
+    compose.run(words, keep, "job")
     return configs[0]

@@ -20,14 +20,12 @@ BUNDLED = Path(parity.__file__).parent / "bundled"
 
 
 def execute(args: Namespace) -> int:
-    """Export one run and return the exit code.
-
-    Raises:
-        UsageError: a directory that is no finished run, a model that the format
-            cannot hold, packages that are missing, or a place that is taken.
-        ExportError: what came out is not the run's model, or could not be written or pushed.
-    """
-    _check_output(args.output)
+    """Export one run and return the exit code."""
+    output = args.output
+    if output.exists() or output.is_symlink():
+        raise UsageError(f"--output {output}: is there already; choose another place")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
     export_format = FORMATS[args.format]
     missing = [name for name in export_format.PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -78,10 +76,3 @@ def _export(model: Predictor, export_format: Format, output: Path) -> parity.Par
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{output}: could not be made ({one_line(error)})") from error
     return result
-
-
-def _check_output(output: Path) -> None:
-    if output.exists() or output.is_symlink():
-        raise UsageError(f"--output {output}: is there already; choose another place")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")

@@ -1,7 +1,6 @@
 """Help texts of the program and of each command. Imports nothing heavy."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
 from typing import Any
 
@@ -51,28 +50,19 @@ eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fis
 def _command_help(name: str) -> str:
     command, sweeps = COMMANDS[name], COMMANDS[name].composes == "sweep"
     flags = [each for each in command.arguments if each.is_flag]
-    usage = [f"[{flag.usage}]" for flag in flags] + ["[-m]"] * sweeps
-    usage += [each.usage for each in command.arguments if not each.is_flag]
+    usage = [f"usage: flowertune {name}", *(f"[{flag.usage}]" for flag in flags)]
+    usage += ["[-m]"] * sweeps + [each.usage for each in command.arguments if not each.is_flag]
+    width = max(len(line) for line, _ in command.examples)
+    examples = [f"  {line:<{width}}  {meaning}" for line, meaning in command.examples]
+    config = [""] * bool(flags)
     if command.composes:
         usage.append("[group=option ...] [key=value ...]")
-    config = []
-    if command.composes:
         config = ["\ngroups (group=option):", *_groups()]
         config += ["\nkeys (key=value), with their defaults; a method or an option may set others:"]
         config += [*_keys(), _OWN_YAML]
-    elif flags:
-        config = [""]
-    width = max(map(len, command.examples))
-    return "\n".join(
-        [
-            " ".join([f"usage: flowertune {name}", *usage]),
-            f"\n{command.description}\n\nexamples:",
-            *(f"  {line:<{width}}  {meaning}" for line, meaning in command.examples.items()),
-            *config,
-            *(f"  {flag.usage:<18} {flag.meaning}" for flag in flags),
-            *[_SWEEP] * sweeps,
-        ]
-    )
+    meanings = [f"  {flag.usage:<18} {flag.meaning}" for flag in flags] + [_SWEEP] * sweeps
+    title = f"{' '.join(usage)}\n\n{command.description}\n\nexamples:"
+    return "\n".join([title, *examples, *config, *meanings])
 
 
 def _groups() -> Iterator[str]:
@@ -98,11 +88,11 @@ def _keys() -> list[str]:
 
 
 def _rows(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
+    defaults = schema()
     for field in fields(schema):
         if not field.metadata or (field.name == "name" and field.metadata["choices"]):
             continue
-        make = field.default_factory
-        default = field.default if make is NO_DEFAULT else make()
+        default = getattr(defaults, field.name)
         text = "" if default == MISSING else format_value(_rounded(default))
         meaning = ": ".join(filter(None, (field.metadata["meaning"], describe_range(field))))
         yield f"{prefix}{field.name}={text}", meaning

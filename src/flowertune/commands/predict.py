@@ -25,12 +25,7 @@ READ_AT_ONCE = 2**16  # bytes of stdin
 
 
 def execute(args: Namespace) -> int:
-    """Print the likeliest classes of each image; return 1 if any could not be decoded.
-
-    Raises:
-        UsageError: no finished run, an image that is not there, or weights that are gone.
-        FlowertuneError: out of memory.
-    """
+    """Print the likeliest classes of each image; return 1 if any could not be decoded."""
     run = read_finished_run(args.run)
     missing = [name for name in args.paths if name != STDIN and not os.path.lexists(name)]
     if missing:
@@ -57,33 +52,31 @@ def execute(args: Namespace) -> int:
 
     make_deterministic(run.config.trainer.deterministic, compute.device)
     memory.keep_freed()
-    out_of_memory = memory.oom_message("predict", run.config.trainer, compute.device_name)
-    with memory.explain_oom(out_of_memory):
+    with memory.explain_oom(memory.oom_message("predict", run.config.trainer, compute.device_name)):
         model = predictor.load_model(run, compute)
-    k = min(args.top_k, len(model.class_names))
-    lines = PredictionLines(args.format, model.class_names, k, top_classes_header(k))
-    predictions = model.stream(paths, top_k=k)
-    with (
-        memory.explain_oom(out_of_memory),
-        install_handlers() as stop,
-        console.progress() if show_progress else nullcontext(),
-        quiet_pil(),
-        closing(predictions),
-    ):
-        header = lines.header()
-        if header is not None:
-            print(header, flush=True)
-        for result in predictions:
-            if isinstance(result, predictor.UnreadableImage):
-                skip(result.image, result.reason)
-                continue
-            line = lines.line(Path(str(result.image)), result.classes, result.probabilities)
-            with stop.deferred():  # a line is printed once, and whole
-                print(line, flush=True)
-            done += 1
-            stop.check()
-            if show_progress:
-                console.advance("photos", done, None)
+        k = min(args.top_k, len(model.class_names))
+        lines = PredictionLines(args.format, model.class_names, k, top_classes_header(k))
+        predictions = model.stream(paths, top_k=k)
+        with (
+            install_handlers() as stop,
+            console.progress() if show_progress else nullcontext(),
+            quiet_pil(),
+            closing(predictions),
+        ):
+            header = lines.header()
+            if header is not None:
+                print(header, flush=True)
+            for result in predictions:
+                if isinstance(result, predictor.UnreadableImage):
+                    skip(result.image, result.reason)
+                    continue
+                line = lines.line(Path(str(result.image)), result.classes, result.probabilities)
+                with stop.deferred():  # a line is printed once, and whole
+                    print(line, flush=True)
+                done += 1
+                stop.check()
+                if show_progress:
+                    console.advance("photos", done, None)
     if skipped:
         console.say(f"{skipped:,} of {done + skipped:,} files gave no picture")
     return EXIT_FAILED if skipped else EXIT_DONE

@@ -2,12 +2,11 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from flowertune import files
 from flowertune.analysis.compare import compare_runs
+from flowertune.analysis.settings import Job
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.report import comparison
 from flowertune.report.console.run import ConsoleReporter
@@ -17,52 +16,38 @@ from flowertune.runs.finished import read_finished_run
 
 
 def execute(args: Namespace) -> int:
-    """Write the page of a run, or of several.
-
-    The directory of a sweep or of a reproduction stands for its runs.
-
-    Raises:
-        UsageError: no finished run, or a file that cannot be written.
-    """
+    """Write the page of a run, or of several; a sweep or reproduction stands for its runs."""
     paths = [run for path in args.runs for run in _list_runs(path)]
     if not paths:
         raise UsageError(f"{args.runs[0]}: has no finished run yet")
-    console = ConsoleReporter()
-    if len(paths) == 1:
-        with _explain_unwritable(args.output or paths[0]):
-            lines = run_page.write(paths[0], args.output)
-        for line in lines:
-            console.say(line)
-        return EXIT_DONE
-    groups = [group.best_first() for group in compare_runs(map(read_finished_run, paths))]
-    page = comparison_page.page("Runs beside each other", groups)
-    output = args.output or Path("report.html")
-    with _explain_unwritable(output):
-        files.write_text(output, page)
-    comparison.show(console, groups)
-    console.say(str(output))
-    return EXIT_DONE
-
-
-@contextmanager
-def _explain_unwritable(output: Path) -> Iterator[None]:
+    console, output, groups = ConsoleReporter(), args.output, []
+    if len(paths) > 1:
+        output = output or Path("report.html")
+        groups = [group.best_first() for group in compare_runs(map(read_finished_run, paths))]
     try:
-        yield
+        if groups:
+            lines = [str(output)]
+            files.write_text(output, comparison_page.page("Runs beside each other", groups))
+        else:
+            lines = run_page.write(paths[0], output)
     except OSError as error:
-        reason = f"{output}: cannot be written ({error.strerror})"
+        reason = f"{output or paths[0]}: cannot be written ({error.strerror})"
         raise UsageError(f"{reason}; --output FILE chooses another place") from error
+    if groups:
+        comparison.show(console, groups)
+    for line in lines:
+        console.say(line)
+    return EXIT_DONE
 
 
 def _list_runs(path: Path) -> list[Path]:
     if not (path / "jobs").is_dir():
         return [path]
-    finished = []
+    jobs = []
     for job_file in (path / "jobs").glob("[0-9]*.json"):
         try:
-            fields = json.loads(job_file.read_text(encoding="utf-8"))
-            number, name, state = fields["number"], Path(fields["run"]).name, fields["state"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            jobs.append(Job(**json.loads(job_file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{job_file}: is damaged; give the runs in place of {path}") from error
-        if state == "finished":
-            finished.append((number, path.absolute().parents[1] / name))
-    return [run for _, run in sorted(finished)]
+    finished = sorted((job.number, job.run) for job in jobs if job.state == "finished")
+    return [path.absolute().parents[1] / Path(run).name for _, run in finished]

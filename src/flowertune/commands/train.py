@@ -11,11 +11,11 @@ from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, with_type
 from flowertune.models.factory import load_backbone
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.runs import directory, log, provenance
+from flowertune.runs import log, provenance
 from flowertune.runs.finished import read_finished_run
 from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
-from flowertune.signals import StopRequest, install_handlers, on_signals
+from flowertune.signals import install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
 from flowertune.tracking.tracker import track_run
 from flowertune.training import disk_space, report_data
@@ -26,15 +26,8 @@ from flowertune.training.setup import prepare
 def execute(config: Config) -> int:
     """Train one model and return the exit code.
 
-    Raises:
-        UsageError: before anything was started; no run directory is left behind.
-        TrainingError, Interrupted: afterwards; the run directory says so too.
+    A UsageError leaves no run directory behind; after other errors its status says why.
     """
-    with install_handlers() as stop:
-        return _execute(config, stop)
-
-
-def _execute(config: Config, stop: StopRequest) -> int:
     console = ConsoleReporter(mode=config.run.console)
     assert config.run.name is not None
     resume = config.run.resume
@@ -74,9 +67,12 @@ def _execute(config: Config, stop: StopRequest) -> int:
 
     out_of_memory = memory.oom_message("train", config.trainer, setup.compute.device_name)
     run_environment = provenance.describe(setup.compute, backbone, cached)
-    opened = open_run(run, plain_config, run_environment, resume)
-    tracking = track_run(config.logger, run, plain_config, console.say)
-    with opened as previous, log.log_to_file(run), tracking as tracker:
+    with (
+        install_handlers() as stop,
+        open_run(run, plain_config, run_environment, resume) as previous,
+        log.log_to_file(run),
+        track_run(config.logger, run, plain_config, console.say) as tracker,
+    ):
         with log.log_failures(run, out_of_memory):
             if previous is not None:
                 for note in previous.notes:
@@ -91,20 +87,13 @@ def _execute(config: Config, stop: StopRequest) -> int:
                 run.write_results(results)
         tracker.log_results(results)
         console.results(results, str(run.path))
-    _report(run, report_inputs, config.run.report, console)
-    return EXIT_DONE
-
-
-def _report(
-    run: directory.Run, inputs: report_data.ReportInputs, page: bool, console: ConsoleReporter
-) -> None:
-    """Write the report's data and the page; a failure here leaves the results in place."""
-    try:
-        report_data.write_report_data(run, inputs)
-        if page:
+    try:  # what fails here leaves the results in place
+        report_data.write_report_data(run, report_inputs)
+        if config.run.report:
             from flowertune.report.html import run as run_page
 
             for line in run_page.write(run.path):
                 console.say(line)
     except Exception as error:
         console.warn(f"{run.path}: its report could not be made ({with_type(error)})")
+    return EXIT_DONE

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flowertune.analysis.statistics import t_interval
+from flowertune.analysis.statistics import t_half_width
 
 METHODS = ("linear_probe", "lora", "mixup", "triplet", "vpt", "vpt_deep", "vpt_shallow", "best")
 SEEDS = (42, 43, 44)
@@ -91,8 +91,8 @@ def row(method: str, found: list[dict[str, Any] | None]) -> str:
     probe = 100 * done[0]["baselines"]["linear_probe"]["splits"]["val"]["top1"]
     interval = std = "needs two runs"
     if len(top1) > 1:
-        low, high = t_interval([each / 100 for each in top1])
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        half = t_half_width(top1)
+        interval = f"{max(mean - half, 0):.1f} to {min(mean + half, 100):.1f}"
         std = f"{statistics.stdev(top1):.2f}"
     minutes = statistics.mean(results["seconds"] for results in done) / 60
     cells = [

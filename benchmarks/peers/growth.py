@@ -70,24 +70,23 @@ def steps_and_validation(config: Config, steps: int, val_photos: int) -> dict[st
         "gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
         "device": training.setup.compute.device_name,
         "precision": training.setup.compute.precision,
-        "resident": training.loader.pixels.resident,
+        "resident": training.state.loader.pixels.resident,
     }
 
 
 def _step_ms(training: BenchTraining, steps: int) -> float:
     """Of an image, from the first of `steps` steps to the last, with their data."""
-    in_step = training.step_size
-    training.classifier.train()
+    training.state.step.classifier.train()
     with closing(training.steps()) as stream:
         for _ in range(WARM_UP):
-            training.run_step(next(stream), in_step)
+            training.run_step(next(stream))
         synchronize(training.setup.compute.device)
         began = time.perf_counter()
         for _ in range(steps):
-            training.run_step(next(stream), in_step)
+            training.run_step(next(stream))
         synchronize(training.setup.compute.device)
         seconds = time.perf_counter() - began
-    return 1000 * seconds / (steps * in_step)
+    return 1000 * seconds / (steps * training.step_size)
 
 
 def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
@@ -97,7 +96,7 @@ def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
     starts = np.linspace(0, len(stored) - photos, VAL_CALLS).astype(int)
     slices = [
         DevicePixels(
-            stored[at : at + photos], compute.device, resident=training.loader.pixels.resident
+            stored[at : at + photos], compute.device, resident=training.state.loader.pixels.resident
         )
         for at in starts
     ]
@@ -106,7 +105,7 @@ def _val_ms(training: BenchTraining, config: Config, photos: int) -> float:
         synchronize(compute.device)
         began = time.perf_counter()
         infer(
-            training.classifier, pixels, training.loader.mean, training.loader.std,
+            training.state.step.classifier, pixels, training.setup.backbone.preprocessing,
             settings.eval_batch_size, compute,
         )  # fmt: skip
         seconds += time.perf_counter() - began if call else 0.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from flowertune.inference.predictor import Predictor
-from flowertune.models.backbone import ASSETS
+from flowertune.models.backbone import TINY
 from flowertune.models.pretrained import quiet
 
 _made: dict[str, Any] = {}  # of this process: a tower is built once
@@ -54,7 +54,7 @@ def _tower(model: Predictor) -> tuple[nn.Module, Any]:
     """open_clip's image tower with the run's weights, and its preprocessing."""
     with quiet():
         clip, _, transform = open_clip.create_model_and_transforms(
-            f"local-dir:{model.config.backbone.path or ASSETS / 'tiny'}", load_weights=False
+            f"local-dir:{model.config.backbone.path or TINY}", load_weights=False
         )
     tower: nn.Module = clip.visual
     state = {name: tensor.cpu() for name, tensor in model.classifier.visual.state_dict().items()}

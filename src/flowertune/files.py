@@ -176,18 +176,16 @@ def lock(
     """
     file = FileLock(path)
     try:
-        file.acquire(timeout=0)
+        acquired = file.acquire(timeout=0)
     except Timeout:
         if waiting is None:
             raise
         waiting()
-        file.acquire()
+        acquired = file.acquire()
     except NotImplementedError as error:
         raise UsageError(
             f"{subject or path}: its file system has no locks (flock), which keep processes out of "
             "each other's way"
         ) from error
-    try:
+    with acquired:
         yield
-    finally:
-        file.release()

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Container
-from dataclasses import asdict, dataclass
-from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ def reported_split(splits: Container[str]) -> str:
 
 @dataclass(frozen=True)
 class SplitMetrics:
-    """Metrics of one split. Accuracies and `ece` are fractions in [0, 1].
+    """Metrics of one split, as plain JSON values. Accuracies and `ece` are fractions in [0, 1].
 
     `loss` is the mean cross-entropy in nats. `top1` is over photos, `mean_per_class` over the
     classes that have photos here; `per_class` holds None for the others. `top1_interval` is the
@@ -31,19 +31,11 @@ class SplitMetrics:
     n: int
     loss: float
     top1: float
-    top1_interval: tuple[float, float]
+    top1_interval: list[float]
     top5: float
     mean_per_class: float
-    per_class: tuple[float | None, ...]
+    per_class: list[float | None]
     ece: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain JSON values (lists, not tuples)."""
-        values = asdict(self)
-        return values | {
-            "top1_interval": list(self.top1_interval),
-            "per_class": list(self.per_class),
-        }
 
 
 def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
@@ -56,6 +48,9 @@ def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
     """
     import torch  # seconds, for which no table of finished runs waits
 
+    # a third of a second to import, for which no first step waits
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     logits, labels = logits.detach().float().cpu(), labels.cpu().long()
     n, n_classes = logits.shape
     # Counted by label: torchmetrics' macro accuracy gives 0 to a class that has no photo but was
@@ -64,38 +59,27 @@ def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
     correct = logits.argmax(dim=1) == labels
     class_correct = torch.bincount(labels[correct], minlength=n_classes).tolist()
     class_sizes = torch.bincount(labels, minlength=n_classes).tolist()
-    per_class = tuple(
+    per_class = [
         n_correct / size if size else None
         for n_correct, size in zip(class_correct, class_sizes, strict=True)
-    )
-    present = [accuracy for accuracy in per_class if accuracy is not None]
+    ]
     n_correct = sum(class_correct)
     n_top5 = (logits.topk(min(5, n_classes), dim=1).indices == labels[:, None]).any(1).sum().item()
+    # Probabilities, because torchmetrics takes logits that happen to lie in [0, 1] for such; and
+    # below 1, because it puts a confidence of exactly 1 into a sixteenth bin of its own.
+    probabilities = logits.softmax(1).clamp(max=1 - torch.finfo(torch.float32).eps)
     return SplitMetrics(
         n=n,
         loss=torch.nn.functional.cross_entropy(logits, labels).item(),
         top1=n_correct / n,
-        top1_interval=wilson_interval(n_correct, n),
+        top1_interval=list(wilson_interval(n_correct, n)),
         top5=n_top5 / n,
-        mean_per_class=math.fsum(present) / len(present),
+        mean_per_class=fmean(accuracy for accuracy in per_class if accuracy is not None),
         per_class=per_class,
-        ece=_calibration_error(logits, labels),
+        ece=multiclass_calibration_error(
+            probabilities, labels, n_classes, n_bins=CALIBRATION_BINS, norm="l1"
+        ).item(),
     )
-
-
-def _calibration_error(logits: "Tensor", labels: "Tensor") -> float:
-    import torch
-
-    # a third of a second to import, for which no first step waits
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    # Probabilities, because torchmetrics takes logits that happen to lie in [0, 1] for such; and
-    # below 1, because it puts a confidence of exactly 1 into a sixteenth bin of its own.
-    below_one = 1 - torch.finfo(torch.float32).eps
-    probabilities = logits.softmax(1).clamp(max=below_one)
-    return multiclass_calibration_error(
-        probabilities, labels, logits.shape[1], n_bins=CALIBRATION_BINS, norm="l1"
-    ).item()
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:

@@ -9,9 +9,9 @@ from scipy import stats
 
 from flowertune.analysis.statistics import (
     difference_from_published,
+    estimate,
     mcnemar,
     t_half_width,
-    t_interval,
 )
 
 
@@ -32,13 +32,15 @@ def test_three_seeds_have_the_t_interval_of_two_degrees_of_freedom() -> None:
 def test_the_interval_over_seeds_is_scipys(runs: int) -> None:
     values = np.random.default_rng(runs).normal(0.8, 0.01, runs)
     expected = stats.t.interval(0.95, runs - 1, values.mean(), stats.sem(values))
-    assert t_interval(values.tolist()) == pytest.approx(expected)
+    over_seeds = estimate([{"top1": value} for value in values.tolist()], "top1")
+    assert over_seeds.interval == pytest.approx(expected)
 
 
 def test_an_interval_of_accuracies_ends_at_one() -> None:
-    low, high = t_interval([0.98, 0.99, 1.0])
-    assert high == 1.0
-    assert low == pytest.approx(0.99 - 4.3027 * 0.01 / math.sqrt(3), abs=1e-6)
+    interval = estimate([{"top1": value} for value in (0.98, 0.99, 1.0)], "top1").interval
+    assert interval is not None
+    assert interval[1] == 1.0
+    assert interval[0] == pytest.approx(0.99 - 4.3027 * 0.01 / math.sqrt(3), abs=1e-6)
 
 
 def test_a_published_number_brings_its_own_sampling_error() -> None:

@@ -1,28 +1,31 @@
 """Frozen features: computed once, found again only where they would be the same."""
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from flowertune.baselines.features import FeatureKey, frozen_features
+from flowertune.baselines.features import feature_key, frozen_features
 from flowertune.errors import TrainingError
+from flowertune.models.backbone import Backbone
+from flowertune.runtime.device import Compute
 
-KEY = FeatureKey(
-    weights_sha256="ab12",
-    activation="quickgelu",
-    split_fingerprint="cd34",
-    preprocessing="8x8 bicubic",
-    precision="fp32",
-    device="cpu test",
-    batch_size=4,
-)
+KEY = {
+    "weights_sha256": "ab12",
+    "activation": "quickgelu",
+    "split_fingerprint": "cd34",
+    "preprocessing": "8x8 bicubic",
+    "precision": "fp32",
+    "device": "cpu test",
+    "batch_size": 4,
+}
 
 
 class TenPhotos:
@@ -52,7 +55,7 @@ class Encoder:
 
 
 def features_of(
-    encode: Callable[[Tensor], Tensor], folder: Path, key: FeatureKey = KEY
+    encode: Callable[[Tensor], Tensor], folder: Path, key: dict[str, Any] = KEY
 ) -> tuple[Tensor, list[tuple[int, int]]]:
     steps: list[tuple[int, int]] = []
     features = frozen_features(
@@ -104,27 +107,28 @@ def test_half_precision_embeddings_are_kept_as_float32(tmp_path: Path) -> None:
     assert torch.equal(computed, found)
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(FeatureKey)])
+@pytest.mark.parametrize("field", KEY)
 def test_other_circumstances_are_computed_anew(tmp_path: Path, field: str) -> None:
     encode = Encoder()
     features_of(encode, tmp_path)
-    value = getattr(KEY, field)
-    other = dataclasses.replace(KEY, **{field: value + 1 if field == "batch_size" else value + "x"})
+    other = KEY | {field: KEY[field] + (1 if field == "batch_size" else "x")}
     before = len(encode.batches)
     features_of(encode, tmp_path, other)
     assert len(encode.batches) > before
 
 
-def test_another_number_of_threads_is_another_machine(tmp_path: Path) -> None:
-    encode = Encoder()
+def test_another_number_of_threads_is_another_machine(small: Backbone) -> None:
+    split, compute = SimpleNamespace(sha256=["ab", "cd"]), Compute(torch.device("cpu"), "fp32", 1)
     threads = torch.get_num_threads()
-    features_of(encode, tmp_path)
+    one, same = (feature_key(small, split, compute, 4) for _ in range(2))
     try:
         torch.set_num_threads(threads + 1)
-        features_of(encode, tmp_path)
+        other = feature_key(small, split, compute, 4)
     finally:
         torch.set_num_threads(threads)
-    assert encode.batches == [4, 4, 2] * 2
+    assert one == same == {**other, "threads": threads}
+    assert one != other
+    assert one.keys() >= KEY.keys()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from flowertune.baselines import linear_probe, solvers
 from flowertune.baselines.linear_probe import WEIGHT_DECAYS, LinearProbe, ProbeInputs, Solve
-from flowertune.baselines.ridge import ridge
-from flowertune.baselines.solvers import adamw, lbfgs
+from flowertune.baselines.solvers import adamw, lbfgs, ridge
 
 
 def task(n: int, width: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:

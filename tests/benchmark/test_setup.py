@@ -40,4 +40,4 @@ def test_its_pixels_lie_where_all_pixels_of_a_training_would(
         assert train.train_pixels is not None
         total += train.train_pixels.array.nbytes
     assert asked == [(word, total)]
-    assert training.loader.pixels.resident is (word != "stream")
+    assert training.state.loader.pixels.resident is (word != "stream")

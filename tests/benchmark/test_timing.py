@@ -9,7 +9,7 @@ import torch
 from flowertune.benchmark import timing
 from flowertune.errors import TrainingError
 from flowertune.models.adapters.lora_linear import _updated_linear
-from flowertune.models.backbone import load_tiny
+from flowertune.models.backbone import TINY, load_directory
 from flowertune.models.kernels import linear
 from flowertune.models.vision_tower import embed
 from flowertune.runtime.device import Compute
@@ -31,7 +31,7 @@ def test_operations_of_a_forward_pass_are_those_of_the_formula() -> None:
     blocks = (layers * tokens - (tokens - 1)) * one_token + layers * keys_and_values
     by_hand = patches + blocks + 2 * width * embedding  # of the last block, the class token alone
 
-    visual = load_tiny(text=False).visual
+    visual = load_directory(TINY, text=False).visual
     with torch.no_grad():
         counted = timing.count_operations(lambda: embed(visual, torch.zeros(batch, 3, 64, 64)))
     assert counted == batch * by_hand
@@ -67,7 +67,7 @@ def test_operations_of_a_step_of_linear_layers_are_three_forward_passes(
 @pytest.mark.usefixtures("two_calls")
 def test_the_first_calls_do_not_count() -> None:
     calls: list[None] = []
-    measured = timing.timeit(lambda: calls.append(None), CPU, 8)
+    (measured,) = timing.timeit([lambda: calls.append(None)], CPU, 8)
     assert len(calls) == timing.WARM_UP + 2
     assert len(measured.seconds) == 2
 
@@ -88,16 +88,16 @@ def test_a_matrix_product_has_a_rate(precision: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
 def test_peak_memory_rises_by_what_is_used() -> None:
-    before = timing.peak_memory(CPU)
+    before = timing.peak_memory(CPU)["bytes"]
     held = torch.ones((before + 2**26) // 4)  # more than there ever was
-    assert timing.peak_memory(CPU) - before >= 2**26
+    assert timing.peak_memory(CPU)["bytes"] - before >= 2**26
     assert len(held)
 
 
 @pytest.mark.usefixtures("two_calls")
 def test_pieces_that_are_compared_are_called_in_turn() -> None:
     calls: list[str] = []
-    both = timing.timeit_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
+    both = timing.timeit([lambda: calls.append("a"), lambda: calls.append("b")], CPU, 8)
     assert calls == ["a", "b"] * (timing.WARM_UP + 2)
     assert [len(one.seconds) for one in both] == [2, 2]
 

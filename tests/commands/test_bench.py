@@ -22,9 +22,8 @@ def test_the_step_without_data_gives_a_reading_thread_no_time_that_nobody_counts
     monkeypatch.setattr(timing, "MIN_CALLS", 2)
     monkeypatch.setattr(timing, "MAX_CALLS", 2)
     calls: list[str] = []
-    both = bench._time_steps(
-        lambda: calls.append("bare"), lambda: calls.append("data"), CPU, 8, streamed=streamed
-    )
+    steps = [lambda: calls.append("bare"), lambda: calls.append("data")]
+    both = bench._time_steps(steps, CPU, 8, streamed=streamed)
     each = timing.WARM_UP + 2
     assert calls == (["bare"] * each + ["data"] * each if streamed else ["bare", "data"] * each)
     assert [(len(one.seconds), one.images) for one in both] == [(2, 8), (2, 8)]

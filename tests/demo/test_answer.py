@@ -15,9 +15,8 @@ from torch.nn import functional as F
 import flowertune
 from flowertune import cli
 from flowertune.commands import demo
-from flowertune.demo import cards, neighbors
-from flowertune.demo.answer import Explanation, explain
-from flowertune.demo.neighbors import Neighbor, Neighbors
+from flowertune.demo import cards
+from flowertune.demo.answer import Explanation, Neighbor, Neighbors, explain, load_neighbors
 from flowertune.inference import run_images
 from flowertune.inference.predictor import UnreadableImage
 
@@ -28,7 +27,7 @@ MOST = 1000
 
 def read(model: flowertune.Predictor, most: int = MOST) -> tuple[Neighbors, list[str]]:
     left_out: list[str] = []
-    return neighbors.load_neighbors(model, most, left_out.append, lambda *_: None), left_out
+    return load_neighbors(model, most, left_out.append, lambda *_: None), left_out
 
 
 @pytest.fixture(scope="module")

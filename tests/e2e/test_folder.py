@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from flowertune.models.backbone import ASSETS, CONFIG_FILE, WEIGHT_FILES
+from flowertune.models.backbone import CONFIG_FILE, TINY, WEIGHT_FILES
 
 COLORS = {"red tulip": (200, 30, 40), "Veilchen": (90, 40, 160), "ひまわり": (240, 200, 30)}
 WORDS = ("train", "backbone=tiny", "data=folder", "trainer.epochs=2", "trainer.batch_size=8")
@@ -80,7 +80,7 @@ def test_a_finished_run_does_not_speak_for_photos_that_changed(
 def test_a_finished_run_does_not_speak_for_other_weights(
     photos: Path, flowertune: Any, tmp_path: Path
 ) -> None:
-    shutil.copytree(ASSETS / "tiny", tmp_path / "clip")
+    shutil.copytree(TINY, tmp_path / "clip")
     words = (*WORDS, "data.root=my photos", "backbone=local", "backbone.path=clip")
     assert flowertune(*words, cwd=tmp_path).returncode == 0
     assert flowertune(*words, cwd=tmp_path).returncode == 0

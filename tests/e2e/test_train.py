@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowertune import files
-from flowertune.models.backbone import load_tiny
+from flowertune.models.backbone import TINY, load_directory
 
 FIGURES = (
     "accuracy", "calibration", "confusion", "embeddings", "learning_rate", "loss", "per_class",
@@ -148,7 +148,7 @@ def test_metrics_hold_no_clock_and_every_step(trained: Path) -> None:
 def test_the_predictions_are_what_other_libraries_get_from_the_run(trained: Path) -> None:
     """PIL, open_clip's own preprocessing, peft and the head's file: none of our pixels or code."""
     model = read_json(trained / "adapter" / "model.json")
-    backbone = load_tiny()  # the same opened attention that peft's keys name
+    backbone = load_directory(TINY, text=False)  # the same opened attention that peft's keys name
     visual = peft.PeftModel.from_pretrained(backbone.visual, str(trained / "adapter")).eval()
     head = load_file(trained / "adapter" / "head.safetensors")
     transform = image_transform_v2(

@@ -82,7 +82,7 @@ def leave(compose: Callable[..., Config], small_dir: Path, val_photos: Path) -> 
         ]
         run.write_table("photos.csv", ["split", "path", "label", "sha256"], rows)
         logits = torch.randn(10, len(CLASSES), generator=generator)
-        measured = measure(logits, torch.arange(10) % len(CLASSES)).to_dict()
+        measured = asdict(measure(logits, torch.arange(10) % len(CLASSES)))
         run.write_results(
             {
                 "method": config.method, "protocol": "made for a | test", "seed": 42,

@@ -193,8 +193,9 @@ def test_what_onnx_runtime_cannot_run_is_told_in_a_line_and_not_kept(
 ) -> None:  # fmt: skip
     """No graph at all, and one that takes no batch of ours."""
 
-    def write(model: Any, folder: Path) -> None:
+    def write(model: Any, folder: Path) -> dict[str, str]:
         (folder / onnx_graph.MODEL).write_bytes(content())
+        return {}
 
     monkeypatch.setattr(onnx_graph, "write", write)
     left, folder = leave(tmp_path / "runs", "method=lora"), tmp_path / "onnx"

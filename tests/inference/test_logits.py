@@ -1,29 +1,39 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from flowertune.config.model import LoraConfig
 from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.image import Preprocessing
 from flowertune.inference.logits import encode, infer, infer_features, prediction_table
 from flowertune.models import vision_tower
 from flowertune.models.adapters.lora import LORA
-from flowertune.models.adapters.none import LINEAR_PROBE, ZEROSHOT
+from flowertune.models.adapters.tower_parameters import LINEAR_PROBE, ZEROSHOT
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import LinearHead
+from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.runtime.device import Compute
 
 CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, "bicubic", "shortest", 0)
 CLASSES = ("rose", "tulip", "lily", "iris", "daisy", "aster", "poppy")
 
 
 @pytest.fixture
-def classifier(small):
+def head(small):
+    inputs = HeadInputs(small.embedding_dim, 7, 1.0, 1, None, None, None)
+    return LinearHead(inputs, standardize=False)
+
+
+@pytest.fixture
+def classifier(small, head):
     LORA.attach(LoraConfig(rank=2, alpha=4.0, dropout=0.5, targets=["q"]), small, seed=1)
     generator = torch.Generator().manual_seed(2)
     for parameter in small.visual.parameters():
         if parameter.requires_grad:
             parameter.data = torch.randn(parameter.shape, generator=generator) / 8
-    return Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), LORA)
+    return Classifier(small, head, LORA)
 
 
 @pytest.fixture
@@ -32,17 +42,8 @@ def pixels():
 
 
 def run(classifier, pixels, batch_size, precision="fp32", progress=None):
-    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
-    compute = Compute(CPU, precision, threads=1)
-    return infer(
-        classifier,
-        DevicePixels(pixels, CPU, resident=True),
-        mean,
-        std,
-        batch_size,
-        compute,
-        progress,
-    )
+    pixels, compute = DevicePixels(pixels, CPU, resident=True), Compute(CPU, precision, threads=1)
+    return infer(classifier, pixels, PREPROCESSING, batch_size, compute, progress)
 
 
 def test_the_result_is_that_of_a_plain_forward_in_eval_mode_in_order(classifier, pixels):
@@ -88,21 +89,20 @@ def test_a_cpu_works_on_few_photos_of_a_batch_at_once(classifier, pixels, reques
     torch.testing.assert_close(parts.logits, whole.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(small, pixels, five_at_once):
-    probe = Classifier(small, LinearHead(small.embedding_dim, 7, None, None, seed=1), ZEROSHOT)
+def test_a_frozen_backbone_embeds_in_the_parts_that_inference_has(
+    small, head, pixels, five_at_once
+):
+    probe = Classifier(small, head, ZEROSHOT)
     outputs = run(probe, pixels, 11)
     sizes = sizes_of(small.visual.conv1)
-    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    small = replace(small, preprocessing=PREPROCESSING)
     with torch.inference_mode():
-        embedding = encode(
-            small, torch.from_numpy(pixels), mean, std, Compute(CPU, "fp32", threads=1)
-        )
+        embedding = encode(small, Compute(CPU, "fp32", threads=1), torch.from_numpy(pixels))
     assert sizes == [5, 5, 1]
     assert torch.equal(embedding, outputs.embedding)
 
 
-def test_a_head_gets_features_in_the_parts_that_inference_has(small, pixels, five_at_once):
-    head = LinearHead(small.embedding_dim, 7, None, None, seed=1)
+def test_a_head_gets_features_in_the_parts_that_inference_has(small, head, pixels, five_at_once):
     probe = Classifier(small, head, LINEAR_PROBE)
     sizes = sizes_of(head)
     outputs = run(probe, pixels, 8)

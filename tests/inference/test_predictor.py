@@ -15,11 +15,12 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import ExifTags, Image
+from safetensors.torch import load_file
 
 import flowertune
 from flowertune.config import saved
 from flowertune.models import factory, serialization
-from flowertune.models.backbone import ASSETS
+from flowertune.models.backbone import TINY
 
 pytestmark = pytest.mark.usefixtures("quiet_commands")
 
@@ -63,10 +64,10 @@ def test_a_frozen_model_is_open_clip_itself_and_its_head(
 ) -> None:
     """Without a line of ours between the photo and the embedding."""
     run = run_of("linear_probe")
-    clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{ASSETS / 'tiny'}")
+    clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{TINY}")
     clip.eval()
     classes = json.loads((run / "adapter/model.json").read_text())["classes"]
-    head = serialization.load_weights(run / "adapter/head.safetensors")
+    head = load_file(run / "adapter/head.safetensors")
     images = torch.stack([transform(Image.open(photo)) for photo in photos[:5]])
     standard = (clip.encode_image(images) - head["mean"]) / head["std"]
     logits = standard @ head["linear.weight"].T + head["linear.bias"]
@@ -187,7 +188,7 @@ def test_a_run_goes_with_the_weights_that_it_was_trained_on_alone(
     lora: Path, tmp_path: Path, refusal: Callable[..., str], small_dir: Path
 ) -> None:
     run, weights = copied(lora, tmp_path), tmp_path / "weights"
-    shutil.copytree(ASSETS / "tiny", weights)
+    shutil.copytree(TINY, weights)
     config = saved.read_config(run / "config.yaml")
     local = replace(config.backbone, source="directory", path=str(weights), tag="builtin")
     text = saved.to_yaml(asdict(replace(config, backbone=local)))

@@ -3,12 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.attention import (
-    PROJECTIONS,
-    Attention,
-    fused_state_dict,
-    unfuse_attention,
-)
+from flowertune.models.attention import QKV, Attention, fused_state_dict, unfuse_attention
 
 
 def multihead(**options):
@@ -37,7 +32,7 @@ def test_opened_attention_computes_what_multihead_attention_does(batch_first, bi
     source = multihead(batch_first=batch_first, bias=bias)
     x = torch.randn((3, 5, 32) if batch_first else (5, 3, 32))
     expected = source(x, x, x, need_weights=False, attn_mask=masks()[mask])[0]
-    opened = Attention.from_multihead(source)
+    opened = Attention(source)
     actual, nothing = opened(x, x, x, need_weights=False, attn_mask=masks()[mask])
     assert nothing is None
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
@@ -47,17 +42,17 @@ def test_cross_attention_of_other_widths_is_opened_too():
     source = multihead(kdim=24, vdim=16, batch_first=True)
     query, key, value = torch.randn(2, 3, 32), torch.randn(2, 7, 24), torch.randn(2, 7, 16)
     expected = source(query, key, value, need_weights=False)[0]
-    actual = Attention.from_multihead(source)(query, key, value)[0]
+    actual = Attention(source)(query, key, value)[0]
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 def test_gradients_are_those_of_multihead_attention():
     source = multihead(batch_first=True)
-    opened = Attention.from_multihead(source)
+    opened = Attention(source)
     x = torch.randn(2, 5, 32)
     source.train()(x, x, x, need_weights=False)[0].square().sum().backward()
     opened.train()(x, x, x)[0].square().sum().backward()
-    packed = torch.cat([getattr(opened, name).weight.grad for name in PROJECTIONS[:3]])
+    packed = torch.cat([getattr(opened, name).weight.grad for name in QKV])
     torch.testing.assert_close(packed, source.in_proj_weight.grad, atol=1e-3, rtol=1e-4)
 
 
@@ -66,12 +61,25 @@ def test_attention_that_cannot_be_opened_faithfully_is_not_opened():
         unfuse_attention(nn.Sequential(nn.MultiheadAttention(32, 4, add_bias_kv=True)))
 
 
-def test_opening_twice_changes_nothing_and_counts_the_same():
+def n_opened(model):
+    assert not any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
+    return sum(isinstance(module, Attention) for module in model.modules())
+
+
+def test_opening_twice_changes_nothing():
     model = nn.Sequential(multihead(), nn.Sequential(multihead()))
-    assert unfuse_attention(model) == 2
+    unfuse_attention(model)
+    assert n_opened(model) == 2
     first = model[0]
-    assert unfuse_attention(model) == 2
+    unfuse_attention(model)
     assert model[0] is first
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_layers_are_as_trainable_as_the_attention_was(trained):
+    opened = Attention(multihead().requires_grad_(trained))
+    assert all(parameter.requires_grad == trained for parameter in opened.parameters())
+    assert not any(module.training for module in opened.modules())
 
 
 def test_drawn_numbers_are_left_alone():
@@ -91,7 +99,8 @@ def test_vit_b_32_equals_the_untouched_model(roughen):
     images = torch.randn(2, 3, 224, 224)
     tokens = open_clip.get_tokenizer("ViT-B-32")(["a photo of a snowdrop", "a rose"])
     before = model.encode_image(images), model.encode_text(tokens)
-    assert unfuse_attention(model) == 24
+    unfuse_attention(model)
+    assert n_opened(model) == 24
     after = model.encode_image(images), model.encode_text(tokens)
     for untouched, opened in zip(before, after, strict=True):
         assert untouched.abs().max() > 0.1
@@ -103,7 +112,8 @@ def test_open_clip_reads_the_weights_of_an_opened_model_again(tower_dir, options
     folder = tower_dir(**options)  # the pooling attention has keys of another width
     untouched = open_clip.create_model(f"local-dir:{folder}")
     opened = open_clip.create_model(f"local-dir:{folder}")
-    assert unfuse_attention(opened) > 0
+    unfuse_attention(opened)
+    assert n_opened(opened) > 0
     state = fused_state_dict(opened)
     assert state.keys() == untouched.state_dict().keys()
     assert all(torch.equal(state[key], each) for key, each in untouched.state_dict().items())

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from flowertune.models.adapters.none import LINEAR_PROBE
 from flowertune.models.adapters.registry import ADAPTERS
-from flowertune.models.attribution import can_attribute, patch_attribution
+from flowertune.models.adapters.tower_parameters import LINEAR_PROBE
+from flowertune.models.attribution import patch_attribution
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
+from flowertune.models.vision_tower import pools_class_token
 
 P = 5
 
@@ -101,4 +102,4 @@ def test_a_photo_has_the_same_alone_and_beside_others_and_another_for_another_cl
     [({}, True), ({"pool_type": "avg"}, False), ({"scale_attn": True}, False)],
 )
 def test_towers_that_pool_otherwise_show_none(tower_dir, options, shows):
-    assert can_attribute(load_directory(tower_dir(**options), text=False).visual) is shows
+    assert pools_class_token(load_directory(tower_dir(**options), text=False).visual) is shows

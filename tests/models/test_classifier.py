@@ -6,7 +6,7 @@ from flowertune.models.adapters.lora import LORA
 from flowertune.models.adapters.registry import ADAPTERS
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import LinearHead
+from flowertune.models.heads import HeadInputs, LinearHead
 
 MODES = ["lora", "dora", "vpt", "layernorm", "bitfit", "linear_probe", "full"]
 
@@ -23,7 +23,9 @@ def build(small_dir):
         options["dora"] = options["lora"]
         prompts = adapter.attach(adapter.config(**options.get(mode, {})), backbone, seed=42)
         dim = backbone.embedding_dim
-        head = LinearHead(dim, 5, torch.full((dim,), 0.1), torch.full((dim,), 2.0), seed=42)
+        features = torch.tensor([[-1.9], [2.1]]).expand(2, dim)  # of the mean 0.1, deviation 2
+        inputs = HeadInputs(dim, 5, 1.0, 42, features, None, None)
+        head = LinearHead(inputs, standardize=True)
         return Classifier(backbone, head, adapter, prompts)
 
     return build

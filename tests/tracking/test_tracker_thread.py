@@ -13,7 +13,6 @@ import pytest
 from flowertune.config.logger import TensorBoardConfig
 from flowertune.errors import Interrupted, TrainingError
 from flowertune.runs.directory import Metrics, Run
-from flowertune.tracking import tracker as tracker_module
 from flowertune.tracking import tracker as tracking
 from flowertune.tracking.tracker import Tracker, Tracking
 
@@ -63,8 +62,8 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str]) -> 
 
     @contextmanager
     def opened(tracker: Remembering) -> Iterator[Tracking]:
-        monkeypatch.setattr(tracker_module, "start", tracker.begin)
-        with tracking.track_run(TensorBoardConfig(), Run(tmp_path), {}, said.append) as handed:
+        monkeypatch.setitem(tracking.TRACKERS, "tensorboard", tracker.begin)
+        with Tracking(TensorBoardConfig(), Run(tmp_path), {}, said.append) as handed:
             yield handed
 
     return opened

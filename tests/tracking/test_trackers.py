@@ -13,7 +13,7 @@ from tracker_stores import Read, check, read_mlflow, read_tensorboard, read_wand
 from flowertune.config import saved
 from flowertune.config.logger import LoggerConfig, MlflowConfig, TensorBoardConfig, WandbConfig
 from flowertune.runs.directory import LOCKS, Run
-from flowertune.tracking import tracker as tracker_module
+from flowertune.tracking.tracker import TRACKERS
 
 pytestmark = pytest.mark.trackers
 
@@ -64,7 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def live(settings: LoggerConfig, run: Run, pieces: Sequence[int], end: str | None) -> None:
     """A life of the run: so many lines at each call; `end` None: it is killed."""
     pytest.importorskip(settings.name)
-    tracker, at = tracker_module.start(settings, run, CONFIG), 0
+    tracker, at = TRACKERS[settings.name](settings, run, CONFIG), 0
     for piece in pieces:
         tracker.log_metrics(LINES[at : at + piece])
         at += piece

@@ -25,7 +25,7 @@ from flowertune.metrics import SplitMetrics, measure
 from flowertune.models.adapters.registry import ADAPTERS
 from flowertune.models.backbone import Backbone, load_directory
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import LinearHead
+from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs.directory import Run
 from flowertune.runtime.device import Compute
@@ -92,17 +92,17 @@ class Training:
     photos: TrainLoader
     optimizer: torch.optim.Optimizer
     compute: Compute
-    settings: TrainerConfig
     run_dir: Run
     state: TrainState
     records: list[EpochReport] = field(default_factory=list)
 
     def infer(self) -> Outputs:
-        p = self.photos
-        return infer(self.classifier, p.pixels, p.mean, p.std, 8, self.compute)
+        preprocessing = self.backbone.preprocessing
+        return infer(self.classifier, self.photos.pixels, preprocessing, 8, self.compute)
 
-    def validate(self) -> SplitMetrics:
-        return measure(self.infer().logits, self.photos.labels)
+    def measure(self, infer: Callable[[], Outputs]) -> tuple[Outputs, SplitMetrics]:
+        outputs = infer()
+        return outputs, measure(outputs.logits, self.photos.labels)
 
     @property
     def average(self) -> EMA | None:
@@ -123,17 +123,8 @@ class Training:
             self.state.step.criterion = criterion
         reporter = RecordingReporter(on_step, self.state.steps_per_epoch)
         try:
-            train(
-                self.state,
-                self.photos,
-                self.settings,
-                self.run_dir,
-                (infer_val or self.infer) if val else None,
-                self.photos.labels if val else None,
-                reporter,
-                StopRequest(),
-                None,
-            )
+            measure_val = partial(self.measure, infer_val or self.infer) if val else None
+            train(self.state, self.run_dir, measure_val, reporter, StopRequest(), None)
         finally:
             self.records += reporter.epochs
         return self
@@ -172,7 +163,8 @@ def prepare(small_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepar
         **settings: Any,
     ) -> Training:
         backbone = load_directory(small_dir, text=False)
-        head = LinearHead(backbone.embedding_dim, CLASSES, None, None, seed=42)
+        inputs = HeadInputs(backbone.embedding_dim, CLASSES, 1.0, 42, None, None, None)
+        head = LinearHead(inputs, standardize=False)
         low_rank = {"rank": 2, "alpha": 4.0, "dropout": dropout, "targets": ["q", "v"]}
         adapter = ADAPTERS[model]
         options = low_rank if adapter.is_peft else {}
@@ -208,9 +200,8 @@ def prepare(small_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepar
             photos=photos,
             optimizer=optimizer,
             compute=compute,
-            settings=trainer,
             run_dir=run_dir,
-            state=TrainState.new(step, photos, trainer),
+            state=TrainState(step, photos, trainer),
         )
 
     return make
@@ -227,8 +218,8 @@ def metrics() -> Callable[..., SplitMetrics]:
 
     def metrics(top1: float = 0.5, mean_per_class: float = 0.5, loss: float = 1.0) -> SplitMetrics:
         return SplitMetrics(
-            n=10, loss=loss, top1=top1, top1_interval=(0.0, 1.0), top5=1.0,
-            mean_per_class=mean_per_class, per_class=(0.5,), ece=0.1,
+            n=10, loss=loss, top1=top1, top1_interval=[0.0, 1.0], top5=1.0,
+            mean_per_class=mean_per_class, per_class=[0.5], ece=0.1,
         )  # fmt: skip
 
     return metrics

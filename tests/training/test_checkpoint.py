@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flowertune import files
-from flowertune.models.serialization import load_weights, save_weights
+from flowertune.models.serialization import save_weights
 from flowertune.runs.directory import Run
-from flowertune.training import checkpoint
+from flowertune.training.state import STATE, TENSORS, load_checkpoint, save_checkpoint
 
 VALUES = {"progress": {"epoch": 2, "done": 3}, "lines": [{"loss": 0.1 + 0.2, "norm": None}]}
 
@@ -34,7 +35,7 @@ def test_weights_come_back_bit_for_bit_in_their_own_types(tmp_path):
         "d": torch.tensor([float("nan"), -0.0]),
     }
     save_weights(tmp_path / "model.safetensors", state)
-    loaded = load_weights(tmp_path / "model.safetensors")
+    loaded = load_file(tmp_path / "model.safetensors")
     assert loaded.keys() == state.keys()
     for name, tensor in state.items():
         assert loaded[name].dtype == tensor.dtype
@@ -48,28 +49,28 @@ def test_a_full_disk_leaves_the_weights_of_before(tmp_path, fill_disk):
     fill_disk()
     with pytest.raises(OSError, match="No space left"):
         save_weights(path, {"a": torch.zeros(2)})
-    assert torch.equal(load_weights(path)["a"], torch.ones(2))
+    assert torch.equal(load_file(path)["a"], torch.ones(2))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_comes_back_and_two_are_kept(run):
     for step in (1, 2, 3):
-        checkpoint.save(run, 0, step, ({**VALUES, "step": step}, tensors(step)))
+        save_checkpoint(run, 0, step, {**VALUES, "step": step}, tensors(step))
     newest, damaged = run.newest_checkpoint()
     assert (newest, damaged) == (run.checkpoint(0, 3), {})
-    values, loaded = checkpoint.load(newest)
+    values, loaded = load_checkpoint(newest)
     assert values == {**VALUES, "step": 3}
     assert all(torch.equal(loaded[name], each) for name, each in tensors(3).items())
     assert run.checkpoints() == [run.checkpoint(0, 3), run.checkpoint(0, 2)]
 
 
 def test_a_full_disk_keeps_the_checkpoints_and_says_how_much_was_needed_where(run, fill_disk):
-    checkpoint.save(run, 0, 1, (VALUES, tensors()))
+    save_checkpoint(run, 0, 1, VALUES, tensors())
     fill_disk()
     with pytest.raises(files.DiskFullError) as full:
-        checkpoint.save(run, 0, 2, (VALUES, tensors()))
+        save_checkpoint(run, 0, 2, VALUES, tensors())
     assert full.value.filename == str(run.checkpoint(0, 2))
-    written = [run.checkpoint(0, 1) / name for name in (checkpoint.STATE, checkpoint.TENSORS)]
+    written = [run.checkpoint(0, 1) / name for name in (STATE, TENSORS)]
     needed = files.format_bytes(sum(path.stat().st_size for path in written))
     assert f"No space left on device: {needed} needed, " in str(full.value)
     assert [path.name for path in run.checkpoint(0, 1).parent.iterdir()] == [
@@ -95,7 +96,7 @@ def damages():
         start = int(at * len(data))
         path.write_bytes(data[:start] + bytes(len(data) - start))
 
-    for name in (checkpoint.STATE, checkpoint.TENSORS, files.SUMS):
+    for name in (STATE, TENSORS, files.SUMS):
         for damage in (flip, cut, zero):
             for _ in range(5):
                 at = rng.random() * 0.999
@@ -115,8 +116,8 @@ def damages():
 
 @pytest.mark.parametrize("damage", [pytest.param(each, id=name) for name, each in damages()])
 def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_is_taken(run, damage):
-    checkpoint.save(run, 0, 1, (VALUES, tensors(1)))
-    checkpoint.save(run, 0, 2, (VALUES, tensors(2)))
+    save_checkpoint(run, 0, 1, VALUES, tensors(1))
+    save_checkpoint(run, 0, 2, VALUES, tensors(2))
     damage(run.checkpoint(0, 2))
     newest, flaws = run.newest_checkpoint()
     assert newest == run.checkpoint(0, 1)

@@ -15,7 +15,6 @@ from flowertune.losses import factory
 from flowertune.losses.cross_entropy import soft_cross_entropy
 from flowertune.models.kernels import attention
 from flowertune.runtime.device import Compute
-from flowertune.training import cuda_graph
 from flowertune.training.cuda_graph import MAX_RECORDINGS, WARM_UP, CudaGraphStep, build_graph_step
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.state import TrainState
@@ -187,7 +186,7 @@ def test_a_result_is_the_callers_to_keep():
 
 
 def test_only_a_gpus_steps_are_recorded_and_fp16_says_why_not(monkeypatch):
-    monkeypatch.setattr(cuda_graph, "CudaRecorder", StandIn)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     said = []
     cuda = torch.device("cuda")
     assert build_graph_step("auto", Compute(torch.device("cpu"), "fp32", 1), said.append) is None
@@ -216,9 +215,9 @@ def on_gpu(made, precision, replay):
     )
     step = TrainStep(
         made.classifier, made.state.step.criterion, optimizer, compute,
-        made.settings.clip_norm, replay,
+        made.state.settings.clip_norm, replay,
     )  # fmt: skip
-    state = TrainState.new(step, photos, made.settings)
+    state = TrainState(step, photos, made.state.settings)
     return replace(made, photos=photos, optimizer=optimizer, compute=compute, state=state)
 
 

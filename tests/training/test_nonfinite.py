@@ -34,17 +34,7 @@ def run_away(prepare, mixup):
         made.classifier.forward = lambda images: (seen.append(images.clone()), forward(images))[1]
         made.state.step.criterion = criterion
         with pytest.raises(TrainingError) as failure:
-            train(
-                made.state,
-                made.photos,
-                made.settings,
-                run,
-                None,
-                None,
-                ConsoleReporter(),
-                StopRequest(),
-                None,
-            )
+            train(made.state, run, None, ConsoleReporter(), StopRequest(), None)
         return run, str(failure.value), seen, made
 
     return run_away

@@ -31,13 +31,13 @@ def life(prepare, mixup, tmp_path):
         made = prepare(**{"recipe": mixup, "count": 20, **settings})
         run = Run(tmp_path / name)
         run.best.parent.mkdir(parents=True, exist_ok=True)
-        photos, stop, taken = made.photos, stop or StopRequest(), 0
+        stop, taken = stop or StopRequest(), 0
 
         def infer_val():
             if in_validation and taken >= stop_after:
                 stop.handle(signal.SIGTERM, None)
             return infer(
-                made.classifier, photos.pixels, photos.mean, photos.std, 8, made.compute,
+                made.classifier, made.photos.pixels, made.backbone.preprocessing, 8, made.compute,
                 lambda done, total: stop.check(),
             )  # fmt: skip
 
@@ -56,8 +56,8 @@ def life(prepare, mixup, tmp_path):
         saved, flaws = run.newest_checkpoint()
         assert not flaws
         course, _ = train(
-            made.state, photos, made.settings, run, infer_val, photos.labels, ConsoleReporter(),
-            stop, saved, track,
+            made.state, run, partial(made.measure, infer_val), ConsoleReporter(), stop, saved,
+            track,
         )  # fmt: skip
         return course, made.classifier.state_dict(), made.average
 
@@ -152,8 +152,8 @@ def test_the_adapters_size_is_chosen_from_the_same_beginning(life, tmp_path):
 def test_it_saves_as_often_as_asked_and_keeps_two(life, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        "flowertune.training.checkpoint.save",
-        lambda run, epochs, step, state: saved.append((epochs, step)),
+        "flowertune.training.state.save_checkpoint",
+        lambda run, epochs, step, values, tensors: saved.append((epochs, step)),
     )
     life("epochs", **HARD)
     assert saved == [(1, 5), (2, 10), (3, 15)]

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from flowertune.config.model import LoraConfig
-from flowertune.models.adapters.full import FULL
 from flowertune.models.adapters.lora import LORA
+from flowertune.models.adapters.tower_parameters import FULL
 from flowertune.models.classifier import Classifier
-from flowertune.models.heads import LinearHead
+from flowertune.models.heads import HeadInputs, LinearHead
 from flowertune.training.wise_ft import choose_scale, interpolate
 
 
@@ -13,7 +13,8 @@ from flowertune.training.wise_ft import choose_scale, interpolate
 def lora(small):
     """A classifier with LoRA, its initial state, and a state as after training."""
     LORA.attach(LoraConfig(rank=2, alpha=4.0, targets=["q", "mlp"]), small, seed=1)
-    classifier = Classifier(small, LinearHead(small.embedding_dim, 5, None, None, seed=1), LORA)
+    inputs = HeadInputs(small.embedding_dim, 5, 1.0, 1, None, None, None)
+    classifier = Classifier(small, LinearHead(inputs, standardize=False), LORA)
     initial = classifier.trainable_state()
     generator = torch.Generator().manual_seed(2)
     trained = {n: 0.2 * torch.randn(t.shape, generator=generator) for n, t in initial.items()}

@@ -22,10 +22,14 @@ from flowertune.runs.finished import FinishedRun
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings whose numbers are comparable. `keys` distinguish them, `method` first."""
+    """Settings whose numbers are comparable."""
 
-    keys: tuple[str, ...]
-    settings: tuple[Setting, ...]
+    settings: Sequence[Setting]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys that distinguish the settings, `method` first."""
+        return list(self.settings[0].values)
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -41,16 +45,14 @@ class Comparison:
         return self.settings[0].reported_split
 
     def n_images(self, split: str) -> int:
-        """Number of images of a split."""
         return int(self.settings[0].results[0]["splits"][split]["n"])
 
     def rows(self, split: str) -> list[Row]:
-        """Rows of the table of a split."""
         return without_repeats(table_rows(self.settings, split))
 
     def best_first(self) -> "Comparison":
         """Sort the settings by mean top-1 on val, if there is one."""
-        return Comparison(self.keys, tuple(best_first(self.settings)))
+        return Comparison(best_first(self.settings))
 
     @cached_property
     def pairs(self) -> "list[PairComparison]":
@@ -94,10 +96,11 @@ class PairComparison:
 
 def compare_runs(runs: Iterable[FinishedRun]) -> list[Comparison]:
     """Group comparable runs by setting. Raises UsageError if two are the same training."""
-    return [_compare(group) for group in group_by(runs, lambda run: comparability_key(run.results))]
+    groups = group_by(runs, lambda run: comparability_key(run.results))
+    return [Comparison(_settings(group)) for group in groups]
 
 
-def _compare(runs: Sequence[FinishedRun]) -> Comparison:
+def _settings(runs: Sequence[FinishedRun]) -> list[Setting]:
     by_method = group_by(runs, lambda run: run.results["method"])
     keys = ["method", *dict.fromkeys(key for group in by_method for key in differing_keys(group))]
     settings = []
@@ -109,7 +112,7 @@ def _compare(runs: Sequence[FinishedRun]) -> Comparison:
         values = {key: format_value(group[0].values.get(key)) for key in keys}
         results = [run.results for run in group]
         settings.append(Setting(values, results, len(group), tuple(group)))
-    return Comparison(tuple(keys), tuple(settings))
+    return settings
 
 
 def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:

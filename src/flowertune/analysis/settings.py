@@ -5,6 +5,8 @@ Accuracies are fractions in [0, 1].
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
@@ -18,12 +20,14 @@ from flowertune.runs.finished import FinishedRun
 TOP1 = "top1"  # has an interval, for one run as well
 METRICS = {TOP1: "top-1", "mean_per_class": "mean per class"}  # the columns of every table
 BASELINE_NAMES = {"zeroshot": "zero-shot", "linear_probe": "linear probe"}
-_MODELS = (None, "linear_probe", "zeroshot")  # the run itself and its baselines, as in the CSVs
 _FACTS = [
     "trainable_parameters", "best_epoch", "epochs_run", "seconds", "backbone", "tag", "protocol",
 ]  # fmt: skip
 
 T = TypeVar("T")
+
+# facts that must be equal for two results to be comparable
+comparability_key = itemgetter("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,6 @@ class Setting:
 
     @property
     def method(self) -> str:
-        """Name of the preset."""
         return self.values["method"]
 
     @property
@@ -74,7 +77,6 @@ class Setting:
 
     @property
     def seeds_label(self) -> str:
-        """Number of seeds, for display."""
         if not self.runs[0].depends_on_seed:
             return "1, any seed"
         return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
@@ -146,12 +148,6 @@ def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
     return list(groups.values())
 
 
-def comparability_key(results: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Facts that must be equal for two results to be comparable."""
-    names = ("backbone", "tag", "weights_sha256", "protocol", "data_fingerprint")
-    return tuple(results[name] for name in names)
-
-
 def best_first(settings: Sequence[Setting]) -> list[Setting]:
     """Sort by mean top-1 on val. Without a val split nothing may select: keep the order."""
     if "val" not in settings[0].splits:
@@ -161,16 +157,15 @@ def best_first(settings: Sequence[Setting]) -> list[Setting]:
 
 def group_settings(jobs: Sequence[Job], swept: Sequence[str]) -> list[list[Setting]]:
     """Group the finished jobs by backbone and protocol, then by setting, the best first."""
-    keys = _keys(swept)
-    planned = [_values(job, keys) for job in jobs]
-    finished = [(job, results) for job in jobs if (results := job.results()) is not None]
+    planned = [(_values(job, swept), job.results()) for job in jobs]
+    finished = [(values, results) for values, results in planned if results is not None]
     groups = []
     for group in group_by(finished, lambda pair: comparability_key(pair[1])):
         settings = []
-        for pairs in group_by(group, lambda pair: tuple(_values(pair[0], keys).values())):
-            values = _values(pairs[0][0], keys)
-            of_seeds = [results for _, results in pairs]
-            settings.append(Setting(values, of_seeds, planned.count(values)))
+        for pairs in group_by(group, lambda pair: tuple(pair[0].values())):
+            values = pairs[0][0]
+            n_jobs = sum(each == values for each, _ in planned)
+            settings.append(Setting(values, [results for _, results in pairs], n_jobs))
         groups.append(best_first(settings))
     return groups
 
@@ -180,13 +175,13 @@ def seconds_left(jobs: Sequence[Job]) -> float:
 
     By what the method's finished runs took, or where it has none, all trainings.
     """
-    durations: dict[str, list[float]] = {}
-    for results in filter(None, (job.results() for job in jobs)):
-        if results["epochs_run"]:
-            durations.setdefault(results["method"], []).append(results["seconds"])
-    all_durations = [seconds for times in durations.values() for seconds in times]
+    results = filter(None, (job.results() for job in jobs))
+    trained: list[tuple[str, float]] = [
+        (each["method"], each["seconds"]) for each in results if each["epochs_run"]
+    ]
+    of_all = [seconds for _, seconds in trained] or [0.0]
     return sum(
-        mean(durations.get(job.method, all_durations) or [0.0])
+        mean([seconds for method, seconds in trained if method == job.method] or of_all)
         for job in jobs
         if job.state == "not started" and Run(Path(job.run)).status()[0] != "finished"
     )
@@ -198,8 +193,7 @@ def job_rows(jobs: Sequence[Job], swept: Sequence[str]) -> tuple[list[str], list
     rows = []
     for job in jobs:
         results = job.results()
-        values = _values(job, _keys(swept)).values()
-        row = [job.number, job.run, job.seed, *values, job.state, job.why]
+        row = [job.number, job.run, job.seed, *_values(job, swept).values(), job.state, job.why]
         for baseline, split, metric in _measures().values():
             metrics = results and split_metrics(results, split, baseline)
             row.append(metrics[metric] if metrics else None)
@@ -231,18 +225,13 @@ def setting_rows(
 
 def _measures() -> dict[str, tuple[str | None, str, str]]:
     """Baseline or None, split and metric of each accuracy in the CSVs, by its name there."""
-    return {
-        "_".join(filter(None, (model, split, metric))): (model, split, metric)
-        for model in _MODELS
-        for split in EVALUATED_SPLITS
-        for metric in METRICS
-    }
+    measures = product((None, *sorted(BASELINE_NAMES)), EVALUATED_SPLITS, METRICS)
+    return {"_".join(filter(None, measure)): measure for measure in measures}
 
 
 def _keys(swept: Sequence[str]) -> list[str]:
-    """Keys that distinguish settings."""
     return ["method", *(key for key in swept if key not in ("method", "seed"))]
 
 
-def _values(job: Job, keys: Sequence[str]) -> dict[str, str]:
-    return {key: job.method if key == "method" else job.words[key] for key in keys}
+def _values(job: Job, swept: Sequence[str]) -> dict[str, str]:
+    return {key: job.method if key == "method" else job.words[key] for key in _keys(swept)}

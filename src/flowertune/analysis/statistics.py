@@ -17,8 +17,9 @@ _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 class Estimate:
     """An accuracy over seeds. `std` (n - 1 in the denominator) is None for a single one.
 
-    The interval of several seeds is Student's t; of a single one Wilson's where its results have
-    one, as they have for top-1, else None.
+    The interval of several seeds is Student's t of the mean, clipped to [0, 1]: their spread alone,
+    as they share the photos and so the sampling error. Of a single one it is Wilson's where its
+    results have one, as they have for top-1, else None.
     """
 
     mean: float
@@ -57,7 +58,8 @@ def estimate(metrics: Sequence[Mapping[str, Any]], name: str) -> Estimate:
     """Estimate the metric `name` from the metrics of a split, one mapping per seed."""
     values = [each[name] for each in metrics]
     if len(values) > 1:
-        return Estimate(mean(values), stdev(values), t_interval(values))
+        center, half = mean(values), t_half_width(values)
+        return Estimate(center, stdev(values), (max(center - half, 0.0), min(center + half, 1.0)))
     low_high = metrics[0].get(f"{name}_interval")
     return Estimate(values[0], None, low_high and tuple(low_high))
 
@@ -68,15 +70,6 @@ def t_half_width(values: Sequence[float]) -> float:
 
     t = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
     return t * stdev(values) / math.sqrt(len(values))
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's t interval of the mean accuracy over seeds, clipped to [0, 1].
-
-    The spread over seeds alone: the sampling error of the photos, which they share, is not in it.
-    """
-    center, half = mean(values), t_half_width(values)
-    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def difference_from_published(values: Sequence[float], n: int, published: float) -> Difference:

@@ -1,6 +1,7 @@
 """Measure the baselines of every trained model: zero-shot and a linear probe of its backbone."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from jaxtyping import Float, Int64
@@ -27,22 +28,21 @@ def evaluate_baselines(
     """
     results: dict[str, Any] = {"zeroshot": None, "linear_probe": None}
     if enabled and vectors is not None:
-        logits = {
-            split: zero_shot_logits(each, vectors, logit_scale)
-            for split, each in features.items()
-            if split != "train"
-        }
         results["zeroshot"] = {
             "trainable_parameters": 0,
-            "splits": {s: measure(each, labels[s]).to_dict() for s, each in logits.items()},
+            "splits": {
+                split: asdict(measure(zero_shot_logits(x, vectors, logit_scale), labels[split]))
+                for split, x in features.items()
+                if split != "train"
+            },
         }
     if enabled and probe is not None:
         results["linear_probe"] = {
             "trainable_parameters": probe.weight.numel() + probe.bias.numel(),
             "weight_decay": probe.weight_decay,
             "splits": {
-                split: measure(probe.logits(each), labels[split]).to_dict()
-                for split, each in features.items()
+                split: asdict(measure(probe.logits(x), labels[split]))
+                for split, x in features.items()
             },
         }
     return results

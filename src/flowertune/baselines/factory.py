@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from flowertune.baselines.linear_probe import LinearProbe, ProbeInputs, fit_linear_probe
-from flowertune.baselines.ridge import ridge
-from flowertune.baselines.solvers import adamw, lbfgs
+from flowertune.baselines.solvers import adamw, lbfgs, ridge
 from flowertune.config.plugins import bind
 from flowertune.config.probe import ProbeConfig
 

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -33,76 +33,72 @@ FEATURES_FILE = "features.safetensors"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class FeatureKey:
-    """Everything that decides the bits of a split's features, besides torch's version and settings.
+def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
+    """List the splits whose frozen features are needed."""
+    if config.baselines or not config.model.trains_backbone:
+        return splits
+    if head_from_probe(config):
+        return [name for name in splits if name != "test"]
+    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
+    return ["train"] if standardize else []
 
-    `split_fingerprint` is a hash of the contents of the split's images in their order,
-    `preprocessing` says how they become normalized pixels (size, interpolation, mean, std),
-    `device` is its name ("cpu", "NVIDIA H100 80GB HBM3"), `batch_size` is part of it because the
-    shape of a batch decides how sums are rounded.
-    """
 
-    weights_sha256: str
-    activation: str
-    split_fingerprint: str
-    preprocessing: str
-    precision: str
-    device: str
-    batch_size: int
-
-    def describe(self) -> str:
-        """Describe the key, versions and settings of this process: JSON, always in one order."""
-        process = {
-            "features_version": FEATURES_VERSION,
-            "pixels_version": FORMAT,
-            "torch": torch.__version__,
-            "open_clip": version("open_clip_torch"),
-            # These two resize the images.
-            "pillow": version("pillow"),
-            "torchvision": version("torchvision"),
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-        }
-        return json.dumps(asdict(self) | process, sort_keys=True)
+def feature_key(
+    backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
+) -> dict[str, Any]:
+    """Describe everything that decides the bits of a split's features, this process included."""
+    return {
+        "weights_sha256": backbone.weights_sha256,
+        "activation": backbone.activation,
+        # of the contents of the images, in their order
+        "split_fingerprint": hashlib.sha256("".join(split.sha256).encode()).hexdigest(),
+        "preprocessing": str(backbone.preprocessing.to_dict()),
+        "precision": compute.precision,
+        "device": compute.device_name,
+        "batch_size": batch_size,  # the shape of a batch decides how sums are rounded
+        "features_version": FEATURES_VERSION,
+        "pixels_version": FORMAT,
+        "torch": torch.__version__,
+        "open_clip": version("open_clip_torch"),
+        # These two resize the images.
+        "pillow": version("pillow"),
+        "torchvision": version("torchvision"),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+    }
 
 
 def frozen_features(
     pixels: DevicePixels,
     encode: Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b e"]],
-    key: FeatureKey,
+    key: Mapping[str, Any],
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Float[Tensor, "n e"]:
     """Load or compute the embeddings, float32 on the CPU, of all images of a split.
 
-    `pixels`: eval pixels of the split. `encode` maps pixels to embeddings:
-    it normalizes, and runs the backbone in eval mode at the precision that `key` names.
-    `folder` is the cache folder; the entries under its `features/` are exactly what would have been
-    computed.
+    `encode` maps evaluation pixels to embeddings, as `key` (of `feature_key`) describes. Entries
+    under `features/` of the cache folder are exactly what would have been computed.
     `progress(done, total)` counts images, and is not called for features from the cache.
 
     Raises:
         TrainingError: an embedding is not finite.
     """
-    description = key.describe()
-    name = hashlib.sha256(description.encode()).hexdigest()[:32]
+    name = hashlib.sha256(_dump(key).encode()).hexdigest()[:32]
     path = folder / "features" / name
-    cached = _read(path, description, len(pixels))
-    if cached is not None:
+    if (cached := _read(path, key)) is not None:
         return cached
     with _lock_features(path):
-        cached = _read(path, description, len(pixels))  # by another process in the meantime
-        if cached is not None:
+        if (cached := _read(path, key)) is not None:  # by another process in the meantime
             return cached
-        features = _compute(pixels, encode, key.batch_size, progress)
+        features = _compute(pixels, encode, key["batch_size"], progress)
         if not features.isfinite().all():
             raise TrainingError(
                 f"the frozen backbone gives embeddings that are not finite in precision "
-                f"{key.precision}: try trainer.precision=fp32"
+                f"{key['precision']}: try trainer.precision=fp32"
             )
         _write(path, key, features)
     return features
@@ -127,19 +123,17 @@ def _compute(
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> Tensor:
-    total = len(pixels)
-    parts = []
+    parts, done = [], 0
     with torch.inference_mode():
-        done = 0
-        for batch in pixels.batches(torch.arange(total).split(batch_size)):
+        for batch in pixels.batches(torch.arange(len(pixels)).split(batch_size)):
             parts.append(encode(batch).float().cpu())
             done += len(batch)
-            progress(done, total)
+            progress(done, len(pixels))
     # Outside inference mode: the result is an ordinary tensor that autograd may use.
     return torch.cat(parts)
 
 
-def _read(path: Path, description: str, total: int) -> Tensor | None:
+def _read(path: Path, key: Mapping[str, Any]) -> Tensor | None:
     """Read cached features; None where there are none, or where a file is damaged."""
     if not path.exists():
         return None
@@ -149,28 +143,23 @@ def _read(path: Path, description: str, total: int) -> Tensor | None:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read (%s): the features are computed again", path, error)
         return None
-    intact = (
-        meta.get("key") == description
-        and meta.get("sha256") == _checksum(features)
-        and len(features) == total
-    )
-    if not intact:
+    if meta.get("key") != _dump(key) or meta.get("sha256") != _checksum(features):
         log.warning("%s is damaged: the features are computed again", path)
         return None
     touch(path)
     return features
 
 
-def _write(path: Path, key: FeatureKey, features: Tensor) -> None:
+def _write(path: Path, key: Mapping[str, Any], features: Tensor) -> None:
     n_images, width = features.shape
-    compute = f"{key.precision} on {key.device}"
-    description = f"{n_images:,} x {width}, {compute}, weights {key.weights_sha256[:8]}"
+    compute = f"{key['precision']} on {key['device']}"
+    description = f"{n_images:,} x {width}, {compute}, weights {key['weights_sha256'][:8]}"
     content = safetensors.torch.save({"features": features})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with build_entry(path) as folder:
             write_bytes(folder / FEATURES_FILE, content)
-            write_meta(folder, description, key=key.describe(), sha256=_checksum(features))
+            write_meta(folder, description, key=_dump(key), sha256=_checksum(features))
     except OSError as error:
         # The features are here, only the next run has to compute them again.
         log.warning("the frozen features could not be kept in %s: %s", path.parent, error)
@@ -180,26 +169,5 @@ def _checksum(features: Tensor) -> str:
     return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()
 
 
-def splits_to_encode(config: Config, splits: list[str]) -> list[str]:
-    """List the splits whose frozen features are needed."""
-    if config.baselines or not config.model.trains_backbone:
-        return splits
-    if head_from_probe(config):
-        return [name for name in splits if name != "test"]
-    standardize = isinstance(config.head, LinearHeadConfig) and config.head.standardize
-    return ["train"] if standardize else []
-
-
-def feature_key(
-    backbone: Backbone, split: CachedSplit, compute: Compute, batch_size: int
-) -> FeatureKey:
-    """Build the cache key of a split's features."""
-    return FeatureKey(
-        weights_sha256=backbone.weights_sha256,
-        activation=backbone.activation,
-        split_fingerprint=hashlib.sha256("".join(split.sha256).encode()).hexdigest(),
-        preprocessing=str(backbone.preprocessing.to_dict()),
-        precision=compute.precision,
-        device=compute.device_name,
-        batch_size=batch_size,
-    )
+def _dump(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Solve for a linear probe's weights: L-BFGS to convergence, or AdamW for some epochs."""
+"""Solve for a linear probe's weights: L-BFGS to convergence, AdamW for some epochs, or ridge."""
 
 import math
 
@@ -84,6 +84,21 @@ def adamw(epochs: int, lr: float, batch_size: int, seed: int) -> Solve:
         return torch.cat([weight.detach().flatten(), bias.detach()]).double(), None
 
     return solve
+
+
+def ridge(problem: Problem, weight_decay: float, start: Vector) -> tuple[Vector, None]:
+    """Minimize the mean of |features @ weight.T + bias - onehot|^2, + weight_decay * |weight|^2.
+
+    The bias is not decayed. The sums are no log-odds: their order means something, the
+    probabilities made of them little. Hoerl and Kennard 1970.
+    """
+    features = problem.features
+    targets = F.one_hot(problem.labels, problem.classes).to(features)
+    bias = targets.mean(0)  # apart from the weights, as standardized features have the mean 0
+    gram = features.T @ features / len(features)
+    gram.diagonal().add_(weight_decay)
+    weight = torch.linalg.solve(gram, features.T @ (targets - bias) / len(features)).T
+    return torch.cat([weight.flatten(), bias]), None
 
 
 def _loss_and_gradient(

@@ -39,31 +39,21 @@ class Timing:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, ready for JSON; photos a second are those of the median."""
-        summary = {
-            "calls": len(self.seconds),
-            "seconds": {
-                "median": self.median,
-                "least": min(self.seconds),
-                "most": max(self.seconds),
-            },
-        }
+        spread = {"median": self.median, "least": min(self.seconds), "most": max(self.seconds)}
+        summary = {"calls": len(self.seconds), "seconds": spread}
         if self.images is None:
             return summary
         return {**summary, "photos": self.images, "photos_per_second": self.images / self.median}
 
 
-def timeit(call: Callable[[], object], device: torch.device, images: int | None = None) -> Timing:
-    """Time repeated calls: warm-up first, then until there are enough of them.
-
-    The device's queue is empty at the beginning and at the end of each timed call.
-    """
-    return timeit_in_turn([call], device, images)[0]
-
-
-def timeit_in_turn(
+def timeit(
     actions: Sequence[Callable[[], object]], device: torch.device, images: int | None = None
 ) -> list[Timing]:
-    """Time one call of each action in turn: other load on the machine falls on all alike."""
+    """Time calls of each action in turn, so that other load on the machine falls on all alike.
+
+    Warm-up comes first, then calls until there are enough of them. The device's queue is empty at
+    the beginning and at the end of each timed call.
+    """
     for action in [*actions] * WARM_UP:
         action()
     times: list[list[float]] = [[] for _ in actions]
@@ -133,26 +123,21 @@ def matrix_rate(compute: Compute) -> float:
     left, right = (
         torch.randn(side, side, device=compute.device, dtype=compute.dtype) for _ in range(2)
     )
-    calls = timeit(lambda: linear_forward(left, right), compute.device)
-    return 2 * side**3 / min(calls.seconds)
+    (product,) = timeit([lambda: linear_forward(left, right)], compute.device)
+    return 2 * side**3 / min(product.seconds)
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget a GPU's peak of allocated memory; the CPU's cannot be reset."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Peak memory in bytes: tensors on a CUDA device, elsewhere this process's resident memory.
+def peak_memory(device: torch.device) -> dict[str, Any] | None:
+    """Measure the peak memory in bytes, of a GPU's tensors or of this process from its start.
 
     None on Windows, which does not tell Python.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return {"bytes": torch.cuda.max_memory_allocated(device), "of": "of tensors on the GPU"}
     if sys.platform == "win32":
         return None
     import resource  # Windows has none
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    n_bytes = peak if sys.platform == "darwin" else 1024 * peak
+    return {"bytes": n_bytes, "of": "resident, the whole process"}

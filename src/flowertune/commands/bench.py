@@ -4,23 +4,25 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flowertune.benchmark import timing
-from flowertune.benchmark.setup import BenchTraining, prepare
-from flowertune.benchmark.timing import Timing, timeit, timeit_in_turn
+from flowertune.benchmark.setup import prepare
+from flowertune.benchmark.timing import Timing, timeit
 from flowertune.config import saved
 from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.store import open_or_build
 from flowertune.data.dataset import Split
 from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.image import Preprocessing
 from flowertune.errors import EXIT_DONE, UsageError
 from flowertune.inference.logits import infer
 from flowertune.metrics import measure
@@ -69,9 +71,9 @@ def execute(config: Config, as_json: bool) -> int:
 def first_step(config: Config) -> int:
     """Set up a training and run its first step, in the process that is timed."""
     training = prepare(config, error_console())
-    training.classifier.train()
+    training.state.step.classifier.train()
     with closing(training.steps()) as steps:
-        training.run_step(next(steps), training.step_size)
+        training.run_step(next(steps))
     timing.synchronize(training.setup.compute.device)
     training.check()
     print(FIRST_STEP, flush=True)
@@ -80,86 +82,81 @@ def first_step(config: Config) -> int:
 
 def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
     training = prepare(config, console)
-    compute, loader = training.setup.compute, training.loader
-    device = compute.device
+    setup, classifier = training.setup, training.state.step.classifier
+    compute, backbone, splits = setup.compute, setup.backbone, setup.cached.splits
+    device, resident = compute.device, training.state.loader.pixels.resident
 
     console.say(f"timing the start of {CALLS} processes")
     imports, start_up = _time_start_up(config)
 
     # training: on one step's batches that lie ready, then as the loop has it
     console.say("timing training steps")
-    training.classifier.train()
-    n_images = training.step_size
+    classifier.train()
     with closing(training.steps()) as steps:
-        resident = list(next(steps))
-    timing.reset_peak_memory(device)
-
-    def step_with_data() -> None:
-        training.run_step(next(steps), n_images)
-
-    def bare_step() -> None:
-        training.run_step(resident, n_images)
-
+        ready = list(next(steps))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    bare_step = partial(training.run_step, ready)
     operations = timing.count_operations(bare_step)  # before the step is recorded, if it is
     with closing(training.steps()) as steps:
         bare, with_data = _time_steps(
-            bare_step, step_with_data, device, n_images, streamed=not loader.pixels.resident
-        )
+            [bare_step, lambda: training.run_step(next(steps))], device, training.step_size,
+            streamed=not resident,
+        )  # fmt: skip
     training.check()
-    peak = timing.peak_memory(device)
-    is_gpu = device.type == "cuda"
-    memory_kind = "of tensors on the GPU" if is_gpu else "resident, the whole process"
+    peak_memory = timing.peak_memory(device)
 
     console.say("timing validation")
-    split = training.setup.cached.splits.get("val", training.setup.cached.splits["train"])
-    pixels = DevicePixels(split.eval_pixels[:MAX_IMAGES], device, resident=loader.pixels.resident)
+    split = splits.get("val", splits["train"])
+    pixels = DevicePixels(split.eval_pixels[:MAX_IMAGES], device, resident=resident)
     labels = torch.tensor(split.split.labels[:MAX_IMAGES])
 
-    batch_size = config.trainer.eval_batch_size
-
     def validate() -> None:
-        outputs = infer(training.classifier, pixels, loader.mean, loader.std, batch_size, compute)
+        batch_size = config.trainer.eval_batch_size
+        outputs = infer(classifier, pixels, backbone.preprocessing, batch_size, compute)
         measure(outputs.logits, labels)
 
-    validation = timeit(validate, device, len(labels))
+    (validation,) = timeit([validate], device, len(labels))
     console.say("timing cache building")
-    cache = _time_cache_building(config, training)
+    cache = _time_cache_building(config, splits["train"].split, backbone.preprocessing)
     console.say("timing a large matrix product")
     matrix_rate = timing.matrix_rate(compute)
 
     operation_rate = operations / bare.median
-    streaming = "" if loader.pixels.resident else ", pixels streamed from the host"
+    streaming = "" if resident else ", pixels streamed from the host"
+    timings = {
+        "train_step": (
+            bare, "forward, loss, backward, guard, step, on batches that lie ready on the device",
+        ),
+        "train_step_with_data": (
+            with_data, f"the same, and batches gathered, augmented and mixed{streaming}",
+        ),
+        "validation": (
+            validation, "pixels gathered, forward, metrics, in eval mode with LoRA merged",
+        ),
+        "cache": (
+            cache, "photos read, decoded and written to a new temporary folder, on all cores",
+        ),
+        "imports": (imports, f'a new process: python -c "{IMPORTS}", in turn with the next'),
+        "start_up": (
+            start_up, "a new process: imports, config, weights, photos found in the cache, model "
+            "and one step; no baselines",
+        ),
+    }  # fmt: skip
     return {
         "method": config.method,
         **{group: getattr(config, group).name for group in GROUPS},
-        "backbone": training.setup.backbone.name,
-        "tag": training.setup.backbone.tag,
-        "trainable_parameters": training.classifier.trainable_parameters,
-        "batch_size": len(resident[0][0]),
-        "accumulation": len(resident),
+        "backbone": backbone.name,
+        "tag": backbone.tag,
+        "trainable_parameters": classifier.trainable_parameters,
+        "batch_size": len(ready[0][0]),
+        "accumulation": len(ready),
         "device": compute.device_name,
         "precision": compute.precision,
         "threads": compute.threads,
         "torch": torch.__version__,
-        "train_step": _entry(
-            bare, "forward, loss, backward, guard, step, on batches that lie ready on the device"
-        ),
-        "train_step_with_data": _entry(
-            with_data, f"the same, and batches gathered, augmented and mixed{streaming}"
-        ),
-        "validation": _entry(
-            validation, "pixels gathered, forward, metrics, in eval mode with LoRA merged"
-        ),
-        "cache": _entry(
-            cache, "photos read, decoded and written to a new temporary folder, on all cores"
-        ),
-        "imports": _entry(imports, f'a new process: python -c "{IMPORTS}", in turn with the next'),
-        "start_up": _entry(
-            start_up,
-            "a new process: imports, config, weights, photos found in the cache, model and one "
-            "step; no baselines",
-        ),
-        "peak_memory": None if peak is None else {"bytes": peak, "of": memory_kind},
+        **{name: {**timed.to_dict(), "holds": holds} for name, (timed, holds) in timings.items()},
+        "peak_memory": peak_memory,
         "arithmetic": {
             "operations": operations,
             "per_second": operation_rate,
@@ -170,22 +167,15 @@ def _measure(config: Config, console: ConsoleReporter) -> dict[str, Any]:
 
 
 def _time_steps(
-    bare_step: Callable[[], None],
-    step_with_data: Callable[[], None],
-    device: torch.device,
-    n_images: int,
-    *,
-    streamed: bool,
+    steps: Sequence[Callable[[], None]], device: torch.device, n_images: int, *, streamed: bool
 ) -> list[Timing]:
-    """Time both steps, alternating if the images are resident.
+    """Time the bare step and the one with its data, alternating if the images are resident.
 
     Streamed ones would be read ahead during the other step, for which nobody counts the time: the
     slower the reading, the more of it would be lost. So those steps come one after the other.
     """
-    steps = [bare_step, step_with_data]
-    if streamed:
-        return [timeit(step, device, n_images) for step in steps]
-    return timeit_in_turn(steps, device, n_images)
+    in_turn = [[step] for step in steps] if streamed else [steps]
+    return [timed for group in in_turn for timed in timeit(group, device, n_images)]
 
 
 def _time_start_up(config: Config) -> tuple[Timing, Timing]:
@@ -203,24 +193,18 @@ def _time_start_up(config: Config) -> tuple[Timing, Timing]:
     return Timing(import_seconds, None), Timing(start_up_seconds, None)
 
 
-def _time_cache_building(config: Config, training: BenchTraining) -> Timing:
-    train = training.setup.cached.splits["train"].split
+def _time_cache_building(config: Config, train: Split, preprocessing: Preprocessing) -> Timing:
     timed = Split(train.paths[:MAX_IMAGES], train.labels[:MAX_IMAGES])
-
-    def build_cache() -> float:
+    seconds = []
+    for _ in range(CALLS):
         with tempfile.TemporaryDirectory(prefix="flowertune-bench-") as folder:
             start = time.perf_counter()
             open_or_build(
                 {"train": timed},
-                training.setup.backbone.preprocessing,
+                preprocessing,
                 train_form=["train"] if reads_train_pixels(config.augmentation) else [],
                 folder=Path(folder),
                 progress=lambda description, done, total: None,
             )
-            return time.perf_counter() - start
-
-    return Timing(tuple(build_cache() for _ in range(CALLS)), len(timed))
-
-
-def _entry(result: Timing, description: str) -> dict[str, Any]:
-    return {**result.to_dict(), "holds": description}
+            seconds.append(time.perf_counter() - start)
+    return Timing(tuple(seconds), len(timed))

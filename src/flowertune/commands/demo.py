@@ -7,7 +7,8 @@ import socket
 from argparse import Namespace
 
 from flowertune.data.cache.decode import quiet_pil
-from flowertune.demo import cards, neighbors
+from flowertune.demo import cards
+from flowertune.demo.answer import load_neighbors
 from flowertune.demo.environment import temporary_folder
 from flowertune.errors import EXIT_DONE, FlowertuneError, UsageError
 from flowertune.inference import predictor
@@ -35,7 +36,7 @@ def execute(args: Namespace) -> int:
         model = predictor.load_model(run, compute)
         console = ConsoleReporter()
         with console.progress():
-            index = neighbors.load_neighbors(model, args.photos, console.warn, console.advance)
+            index = load_neighbors(model, args.photos, console.warn, console.advance)
         if not index.paths:
             console.say(index.caption)
 

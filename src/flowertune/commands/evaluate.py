@@ -16,6 +16,7 @@ from flowertune.data.cache_dir import cache_root
 from flowertune.data.device_pixels import DevicePixels, are_resident
 from flowertune.errors import EXIT_DONE, FlowertuneError, UsageError, printable
 from flowertune.inference import evaluate, predictor
+from flowertune.inference.logits import infer
 from flowertune.report.console import evaluation as report
 from flowertune.report.console.run import ConsoleReporter, error_console
 from flowertune.runs.directory import to_csv
@@ -59,9 +60,12 @@ def execute(args: Namespace) -> int:
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)
             with console.progress():
                 advance = partial(console.advance, f"evaluating {split}")
-                logits = model.logits(pixels, config.trainer.eval_batch_size, advance)
+                outputs = infer(
+                    model.classifier, pixels, model.preprocessing, config.trainer.eval_batch_size,
+                    compute, advance,
+                )  # fmt: skip
             metrics[split], (header, predictions) = evaluate.evaluate(
-                logits, cached, split, model.class_names, hashes
+                outputs.logits, cached, split, model.class_names, hashes
             )
             rows += predictions
 

@@ -1,6 +1,7 @@
 """`flowertune export`: export a finished run's model for other programs."""
 
 import importlib.util
+import json
 import shutil
 import warnings
 from argparse import Namespace
@@ -12,6 +13,7 @@ from flowertune import files
 from flowertune.errors import EXIT_DONE, ExportError, UsageError, one_line
 from flowertune.export import hub, model_card, parity
 from flowertune.export.formats import FORMATS, Format
+from flowertune.export.model_card import LABELS, PREPROCESSING
 from flowertune.inference import predictor
 from flowertune.inference.predictor import Predictor
 from flowertune.report.console.run import ConsoleReporter
@@ -45,32 +47,30 @@ def execute(args: Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the other libraries, about their own next versions
         result = _export(model, export_format, args.output)
-    console.say(f"{args.output}: {args.format}; {result.describe()}")
+    console.say(f"{args.output}: {args.format}; {result}")
     if args.push_to_hub is not None:
         console.say(hub.push(args.output, args.push_to_hub))
     return EXIT_DONE
 
 
-def _export(model: Predictor, export_format: Format, output: Path) -> parity.Parity:
-    """Write the folder atomically, after comparing its model with the run's."""
-    results = model.run.results
+def _export(model: Predictor, export_format: Format, output: Path) -> str:
+    """Write the folder atomically, and say how its model compares with the run's."""
     sample = parity.draw_sample(model)
-    described = (model_card.LABELS, model_card.PREPROCESSING, *export_format.BUNDLED)
-    descriptions = {name: model_card.FILE_DESCRIPTIONS[name] for name in described}
-    contents = {**export_format.files(model), **descriptions}
+    tables = {LABELS: model.class_names, PREPROCESSING: model.preprocessing.to_dict()}
     try:
         with files.new_folder(output) as folder:
-            export_format.write(model, folder)
-            result = parity.compare(model, export_format.load(model, folder), sample)
-            (folder / model_card.LABELS).write_text(model_card.labels_json(model), encoding="utf-8")
-            (folder / model_card.PREPROCESSING).write_text(
-                model_card.preprocessing_json(model), encoding="utf-8"
-            )
+            contents = export_format.write(model, folder)
+            result = parity.compare(model, export_format.load(model, folder), *sample)
+            for name, values in tables.items():
+                text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+                (folder / name).write_text(text, encoding="utf-8")
             for name in export_format.BUNDLED:
                 shutil.copyfile(BUNDLED / name, folder / name)
+            for name in (*tables, *export_format.BUNDLED):
+                contents[name] = model_card.FILE_DESCRIPTIONS[name]
             text = model_card.render_card(
-                model, results, export_format.LIBRARY, contents, export_format.code(model), result
-            )  # fmt: skip
+                model, export_format.LIBRARY, contents, export_format.code(model), result
+            )
             (folder / "README.md").write_text(text, encoding="utf-8")
     # each library has its own for a file that cannot be written and for a model it cannot take
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -17,7 +17,7 @@ from flowertune.runs.resume import find_run, open_run
 from flowertune.runtime import memory
 from flowertune.signals import install_handlers, on_signals
 from flowertune.tracking import tracker as trackers
-from flowertune.tracking.tracker import track_run
+from flowertune.tracking.tracker import Tracking
 from flowertune.training import disk_space, report_data
 from flowertune.training.pipeline import adapt
 from flowertune.training.setup import prepare
@@ -71,7 +71,7 @@ def execute(config: Config) -> int:
         install_handlers() as stop,
         open_run(run, plain_config, run_environment, resume) as previous,
         log.log_to_file(run),
-        track_run(config.logger, run, plain_config, console.say) as tracker,
+        Tracking(config.logger, run, plain_config, console.say) as tracker,
     ):
         with log.log_failures(run, out_of_memory):
             if previous is not None:

@@ -3,11 +3,11 @@
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from starlette.middleware.base import DispatchFunction, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -26,17 +26,15 @@ _NO_NETWORK = (
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 
-Respond = Callable[[Request], Awaitable[Response]]
 
-
-def restrict_access(folder: Path) -> Callable[[Request, Respond], Awaitable[Response]]:
+def restrict_access(folder: Path) -> DispatchFunction:
     """HTTP middleware that allows the page's own requests and files uploaded to the folder.
 
     Refused are other routes, other web pages (by the Origin that a browser names), files that
     lie elsewhere or have a URL, and uploads where there are many already.
     """
 
-    async def pass_on(request: Request, respond: Respond) -> Response:
+    async def pass_on(request: Request, respond: RequestResponseEndpoint) -> Response:
         refusal = await _refusal(request, folder)
         response = PlainTextResponse(*refusal) if refusal else await respond(request)
         response.headers["Content-Security-Policy"] = _NO_NETWORK

@@ -15,8 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flowertune.demo import cards
 from flowertune.demo.access import restrict_access
-from flowertune.demo.answer import explain
-from flowertune.demo.neighbors import Neighbors
+from flowertune.demo.answer import Neighbors, explain
 from flowertune.inference.predictor import Predictor
 
 MAX_MEBIBYTES = 64  # of a file

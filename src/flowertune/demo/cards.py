@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes
-from flowertune.demo.answer import Explanation
-from flowertune.demo.neighbors import Neighbor
+from flowertune.demo.answer import Explanation, Neighbor
 from flowertune.errors import printable
 from flowertune.inference.predictor import UnreadableImage
 from flowertune.metrics import reported_split

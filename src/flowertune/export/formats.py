@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from flowertune.export import onnx, open_clip, peft, torch_export
+from flowertune.export import graph, onnx, open_clip, peft
 from flowertune.inference.predictor import Predictor
 
 
@@ -15,8 +15,8 @@ class Format(Protocol):
 
     PACKAGES: of the extra `export`, needed to make it. LIBRARY: its name on the Hub. BUNDLED: the
     files of export/bundled/ that come with it. `unsupported_reason`: why it cannot hold this model;
-    `load`: normalized images (B, 3, H, W) to logits (B, C) by the other program; `files`: what
-    `write` leaves, with what each is; `code`: Python that uses it in its folder.
+    `write`: fill a folder, and say what each file is; `load`: normalized images (B, 3, H, W) to
+    logits (B, C) by the other program; `code`: Python that uses it in its folder.
     """
 
     PACKAGES: tuple[str, ...]
@@ -24,9 +24,8 @@ class Format(Protocol):
     BUNDLED: tuple[str, ...]
 
     def unsupported_reason(self, model: Predictor) -> str | None: ...
-    def write(self, model: Predictor, folder: Path) -> None: ...
+    def write(self, model: Predictor, folder: Path) -> dict[str, str]: ...
     def load(self, model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]: ...
-    def files(self, model: Predictor) -> dict[str, str]: ...
     def code(self, model: Predictor) -> str: ...
 
 
@@ -34,5 +33,5 @@ FORMATS: dict[str, Format] = {
     "open_clip": open_clip,
     "peft": peft,
     "onnx": onnx,
-    "torch": torch_export,
+    "torch": graph,
 }

@@ -10,8 +10,7 @@ from flowertune.models.pretrained import quiet
 def check(repo: str) -> None:
     """Check before exporting that the repository id is valid and a token is present.
 
-    Raises:
-        UsageError: it is no name of a repository, or nobody is logged in.
+    Raises UsageError where it is no name of a repository, or nobody is logged in.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
@@ -30,8 +29,7 @@ def check(repo: str) -> None:
 def push(folder: Path, repo: str) -> str:
     """Upload the folder to the repository, created as private if new, and return its URL.
 
-    Raises:
-        ExportError: that could not be done; the folder stays as it is.
+    Raises ExportError where that could not be done; the folder stays as it is.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]

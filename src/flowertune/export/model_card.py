@@ -1,6 +1,5 @@
 """Write the model card of an export: README.md, as the Hugging Face Hub shows it."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +10,8 @@ from flowertune import __version__
 from flowertune.analysis.results_table import result_rows
 from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
-from flowertune.export.parity import Parity
 from flowertune.inference.predictor import Predictor
 from flowertune.metrics import EVALUATED_SPLITS
-from flowertune.models.backbone import Backbone
 from flowertune.report.results_table import single_run_table
 
 PREPROCESSING = "preprocessing.json"
@@ -34,18 +31,19 @@ LICENSES = {
 
 
 def render_card(
-    model: Predictor,
-    results: Mapping[str, Any],
-    library: str,
-    files: Mapping[str, str],
-    code: str,
-    parity: Parity,
+    model: Predictor, library: str, files: Mapping[str, str], code: str, parity: str
 ) -> str:
-    """Render the card. `results`: the run's; `library`: Hub name; `files`: their descriptions."""
-    backbone = model.backbone
+    """Render the card. `library`: its name on the Hub; `files`: their descriptions."""
+    backbone, results = model.backbone, model.run.results
     name = _escape(f"{results['method']} on {backbone.name} {backbone.tag}")
     file_list = "\n".join(f"- `{file}`: {meaning}" for file, meaning in files.items())
     notes = "".join(f"\n{_escape(note)}\n" for note in results["notes"])
+    base_note = ""
+    if "local-dir:BASE" in code:
+        base_note = (
+            f"\nBASE is the open_clip directory of {_escape(backbone.name)} "
+            f"{_escape(backbone.tag)}, whose weights have the SHA-256 below.\n"
+        )
     return f"""\
 ---
 library_name: {library}
@@ -67,7 +65,7 @@ In this folder:
 ```
 
 An image is {_describe_input(backbone.preprocessing)}. A softmax of the logits gives probabilities.
-{_base_note(code, backbone)}
+{base_note}
 ## Files
 
 {file_list}
@@ -84,7 +82,7 @@ chose the weights where there is one. Measured in {results["precision"]} on
 {notes}
 ## Parity
 
-This export beside the run's own model, both in float32 on a CPU: {parity.describe()}.
+This export beside the run's own model, both in float32 on a CPU: {parity}.
 
 ## Base weights
 
@@ -105,25 +103,15 @@ def _base_model_line(model: Predictor) -> str:
 def _describe_input(target: Preprocessing) -> str:
     shape = f"{target.size[0]} x {target.size[1]} pixels (height x width)"
     resizing = {
-        "shortest": f"resized ({target.interpolation}) until it just covers {shape}, cropped to "
-        "that in the middle",
-        "longest": f"resized ({target.interpolation}) until it just fits into {shape}, padded to "
-        f"that with {target.fill_color}",
-        "squash": f"resized ({target.interpolation}) to {shape}",
+        "shortest": f"until it just covers {shape}, cropped to that in the middle",
+        "longest": f"until it just fits into {shape}, padded to that with {target.fill_color}",
+        "squash": f"to {shape}",
     }[target.resize_mode]
     mean, std = (", ".join(f"{value:g}" for value in each) for each in (target.mean, target.std))
     return (
-        f"turned upright by its EXIF, converted to RGB, {resizing}, divided by 255, less the mean "
-        f"({mean}), over the deviation ({std})"
-    )
-
-
-def _base_note(code: str, backbone: Backbone) -> str:
-    if "local-dir:BASE" not in code:
-        return ""
-    return (
-        f"\nBASE is the open_clip directory of {_escape(backbone.name)} {_escape(backbone.tag)}, "
-        "whose weights have the SHA-256 below.\n"
+        "turned upright by its EXIF, converted to RGB, resized "
+        f"({target.interpolation}) {resizing}, divided by 255, less the mean ({mean}), over the "
+        f"deviation ({std})"
     )
 
 
@@ -138,23 +126,11 @@ def _table(results: Mapping[str, Any]) -> str:
 
 
 def _license(model: Predictor) -> str:
-    is_named_by_user = model.config.backbone.source == "directory"
-    for prefix, license in LICENSES.items():
-        if model.backbone.tag.startswith(prefix) and not is_named_by_user:
-            return license
-    return "not known to flowertune; see where they come from"
+    tag = "" if model.config.backbone.source == "directory" else model.backbone.tag
+    known = (name for prefix, name in LICENSES.items() if tag.startswith(prefix))
+    return next(known, "not known to flowertune; see where they come from")
 
 
 def _escape(text: str) -> str:
     """Escape a name for Markdown: markup, HTML and table edges."""
     return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(text))
-
-
-def labels_json(model: Predictor) -> str:
-    """Serialize the class names as a list for labels.json."""
-    return json.dumps(model.class_names, indent=2, ensure_ascii=False) + "\n"
-
-
-def preprocessing_json(model: Predictor) -> str:
-    """Serialize preprocessing.json with the keys of open_clip's preprocess_cfg."""
-    return json.dumps(model.preprocessing.to_dict(), indent=2) + "\n"

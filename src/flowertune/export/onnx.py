@@ -1,11 +1,10 @@
 """Export as ONNX, for ONNX Runtime and other ONNX readers."""
 
-import contextlib
 import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -22,9 +21,8 @@ LIBRARY = "onnx"
 BUNDLED: tuple[str, ...] = ("preprocess.py",)
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
-LARGEST_FILE = (
-    2**31 - 2**26
-)  # bytes of weights; protobuf ends at 2^31, with all that is beside them
+# bytes of weights; protobuf ends at 2^31, with all that is beside them
+LARGEST_FILE = 2**31 - 2**26
 
 
 def unsupported_reason(model: Predictor) -> str | None:
@@ -32,13 +30,13 @@ def unsupported_reason(model: Predictor) -> str | None:
     return None
 
 
-def write(model: Predictor, folder: Path) -> None:
+def write(model: Predictor, folder: Path) -> dict[str, str]:
     """Write model.onnx: normalized images (B, 3, H, W) to logits (B, C), B from 1.
 
     Its metadata_props hold `labels` and `preprocessing` as JSON.
     """
     program = trace(model)
-    with quiet(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with quiet(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of its own later versions
         onnx_program = torch.onnx.export(
             program,
@@ -57,14 +55,17 @@ def write(model: Predictor, folder: Path) -> None:
     )
     for node in onnx_program.model.graph:
         node.metadata_props.clear()  # where in this machine's files each operation stands
-    onnx_program.save(str(folder / MODEL), external_data=_is_large(model))
-
-
-def _is_large(model: Predictor) -> bool:
-    """Whether the weights need a separate file."""
-    tensors = model.classifier.state_dict().values()
-    size: int = sum(tensor.nbytes for tensor in tensors)
-    return size > LARGEST_FILE
+    is_large = (
+        sum(tensor.nbytes for tensor in model.classifier.state_dict().values()) > LARGEST_FILE
+    )
+    onnx_program.save(str(folder / MODEL), external_data=is_large)
+    descriptions = {
+        MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
+        "its metadata, too"
+    }
+    if is_large:
+        descriptions[DATA] = f"the weights of {MODEL}, which looks for them beside it"
+    return descriptions
 
 
 def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -94,17 +95,6 @@ def _runtime_errors() -> Iterator[None]:
         raise ExportError(
             f"ONNX Runtime cannot run what was made: {one_line(error)}; nothing was written"
         ) from error
-
-
-def files(model: Predictor) -> dict[str, str]:
-    """Exported files and their descriptions."""
-    descriptions = {
-        MODEL: "normalised images to logits, any number at once; labels and preprocessing are in "
-        "its metadata, too"
-    }
-    if _is_large(model):
-        descriptions[DATA] = f"the weights of {MODEL}, which looks for them beside it"
-    return descriptions
 
 
 def code(model: Predictor) -> str:

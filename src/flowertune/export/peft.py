@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowertune.export import tensors
@@ -33,21 +32,25 @@ def unsupported_reason(model: Predictor) -> str | None:
     return None
 
 
-def write(model: Predictor, folder: Path) -> None:
+def write(model: Predictor, folder: Path) -> dict[str, str]:
     """Write the run's adapter with transformers' names, and the head."""
-    adapter = model.run.adapter
-    settings = json.loads((adapter / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    settings_file, weights_file = ADAPTER_FILES
+    settings = json.loads((model.run.adapter / settings_file).read_text(encoding="utf-8"))
+    weights = safetensors.torch.load_file(model.run.adapter / weights_file)
     state = {
         PEFT_PREFIX + transformers_clip.rename(name.removeprefix(PEFT_PREFIX)): tensor
-        for name, tensor in safetensors.torch.load_file(adapter / ADAPTER_FILES[1]).items()
+        for name, tensor in weights.items()
     }
     layers = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in state}
     settings["target_modules"] = "|".join(map(re.escape, sorted(layers)))
     settings["inference_mode"] = True
-    text = json.dumps(settings, indent=2)
-    (folder / ADAPTER_FILES[0]).write_text(text, encoding="utf-8")
-    tensors.write(folder / ADAPTER_FILES[1], state)
-    tensors.write_head(model, folder)
+    (folder / settings_file).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    tensors.write(folder / weights_file, state)
+    return {
+        settings_file: "peft's settings",
+        weights_file: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
+        **tensors.write_head(model, folder),
+    }
 
 
 def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -57,23 +60,8 @@ def load(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
     frozen = load_run_backbone(model.run).visual  # the model's own has LoRA in it
     base = transformers_clip.convert(frozen, fused_state_dict(frozen))
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
-    head = tensors.read_head(folder)
-    normalizes = tensors.normalizes(model)
-
-    def logits(images: Tensor) -> Tensor:
-        embedding = adapted(pixel_values=images).image_embeds
-        return head(F.normalize(embedding, dim=1) if normalizes else embedding)
-
-    return logits
-
-
-def files(model: Predictor) -> dict[str, str]:
-    """Exported files and their descriptions."""
-    return {
-        ADAPTER_FILES[0]: "peft's settings",
-        ADAPTER_FILES[1]: "the LoRA, by the names of transformers' CLIPVisionModelWithProjection",
-        **tensors.head_files(model),
-    }
+    head = tensors.read_head(model, folder)
+    return lambda images: head(adapted(pixel_values=images).image_embeds)
 
 
 def code(model: Predictor) -> str:
@@ -84,9 +72,8 @@ def code(model: Predictor) -> str:
         base += ", force_quick_gelu=True"
     if settings.source != "open_clip" or settings.weights == "random":
         base = '"local-dir:BASE"'  # a place of this machine would be none elsewhere
-    embedding = "embedding"
-    if tensors.normalizes(model):
-        embedding = "torch.nn.functional.normalize(embedding)"
+    normalized = "torch.nn.functional.normalize(embedding)"
+    embedding = normalized if model.classifier.head.as_linear().normalizes else "embedding"
     return f"""\
 import json, open_clip, torch
 from peft import PeftModel

@@ -17,25 +17,22 @@ def write(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
     path.write_bytes(safetensors.torch.save(dict(state), {"format": "pt", **metadata}))
 
 
-def normalizes(model: Predictor) -> bool:
-    """Whether the head takes unit-length embeddings."""
-    return model.classifier.head.as_linear().normalizes
-
-
-def write_head(model: Predictor, folder: Path) -> None:
-    """Write head.safetensors: weight (C, E) and bias (C,), for a possibly normalized embedding."""
+def write_head(model: Predictor, folder: Path) -> dict[str, str]:
+    """Write head.safetensors, weight (C, E) and bias (C,); return its name and description."""
     head = model.classifier.head.as_linear()
     state = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
     write(folder / HEAD, state, normalize=str(head.normalizes).lower())
-
-
-def read_head(folder: Path) -> Callable[[Tensor], Tensor]:
-    """Load the head, from embedding (B, E) to logits (B, C), from its file alone."""
-    head = safetensors.torch.load_file(folder / HEAD)
-    return lambda embedding: F.linear(embedding, head["weight"], head["bias"])
-
-
-def head_files(model: Predictor) -> dict[str, str]:
-    """File of the head and its description."""
-    embedding = "embedding, made one of unit length" if normalizes(model) else "embedding"
+    embedding = "embedding, made one of unit length" if head.normalizes else "embedding"
     return {HEAD: f"the head: logits = {embedding} @ weight.T + bias"}
+
+
+def read_head(model: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
+    """Load the exported head: from embedding (B, E) to logits (B, C)."""
+    head = safetensors.torch.load_file(folder / HEAD)
+    normalizes = model.classifier.head.as_linear().normalizes
+
+    def logits(embedding: Tensor) -> Tensor:
+        embedding = F.normalize(embedding) if normalizes else embedding
+        return F.linear(embedding, head["weight"], head["bias"])
+
+    return logits

@@ -3,7 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def evaluate(
     targets = torch.tensor(labels)[known]
     present = set(targets.tolist())
     metrics = {
-        **measure(logits[known], targets).to_dict(),
+        **asdict(measure(logits[known], targets)),
         "unknown": dict(unknown),
         "missing": [name for label, name in enumerate(class_names) if label not in present],
         "trained_on": sum(sha256 in trained_on for sha256 in cached.sha256),

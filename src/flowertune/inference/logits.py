@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from flowertune.data.device_pixels import DevicePixels
+from flowertune.data.image import Preprocessing
 from flowertune.data.transforms.augment import normalize
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
@@ -26,17 +27,18 @@ class Outputs:
 def infer(
     classifier: Classifier,
     pixels: DevicePixels,
-    mean: Float[Tensor, "3"],
-    std: Float[Tensor, "3"],
+    preprocessing: Preprocessing,
     batch_size: int,
     compute: Compute,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outputs:
     """Run evaluation pixels through the classifier in eval mode, adapter merged.
 
-    mean, std: on the device. `progress(done, total)` counts photos.
+    `progress(done, total)` counts photos.
     """
     classifier.eval()
+    mean = torch.tensor(preprocessing.mean, device=pixels.device)
+    std = torch.tensor(preprocessing.std, device=pixels.device)
     embeddings, logits = [], []
     with classifier.merged(), torch.inference_mode():
         n_done = 0
@@ -53,16 +55,13 @@ def infer(
 
 
 def encode(
-    backbone: Backbone,
-    pixels: UInt8[Tensor, "b 3 h w"],
-    mean: Float[Tensor, "3"],
-    std: Float[Tensor, "3"],
-    compute: Compute,
+    backbone: Backbone, compute: Compute, pixels: UInt8[Tensor, "b 3 h w"]
 ) -> Float[Tensor, "b e"]:
-    """Encode pixels to embeddings, as `infer` does.
+    """Encode pixels on the device to embeddings, as `infer` does.
 
-    pixels, mean, std: on the device. The backbone is in eval mode, and nothing of it is trained.
+    The backbone is in eval mode, and nothing of it is trained.
     """
+    mean, std = backbone.preprocessing.mean, backbone.preprocessing.std
     with compute.autocast():
         parts = split_for_cpu(backbone.visual, pixels)
         return torch.cat([backbone.encode_image(normalize(part, mean, std)) for part in parts])
@@ -104,10 +103,7 @@ def prediction_table(
     logits: Float[Tensor, "n c"],
     class_names: Sequence[str],
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a predictions file: label and five likeliest classes per image.
-
-    names: paths to print.
-    """
+    """Header and rows of a predictions file: name, label, five likeliest classes per image."""
     top, probabilities = top_classes(logits, 5)
     header = ["path", "label", *top_classes_header(top.shape[1])]
     rows = []

@@ -3,7 +3,7 @@
 `flowertune.load(RUN).predict(photos)`; the command line's evaluate and predict open a run here too.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from flowertune.config.schema import Config
 from flowertune.data.cache.decode import parallel_map, quiet_pil
-from flowertune.data.device_pixels import DevicePixels
 from flowertune.data.image import (
     Preprocessing,
     UnreadableImageError,
@@ -30,7 +29,7 @@ from flowertune.data.image import (
 )
 from flowertune.data.transforms.augment import normalize
 from flowertune.errors import UsageError
-from flowertune.inference.logits import Outputs, infer, top_classes
+from flowertune.inference.logits import Outputs, top_classes
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
 from flowertune.models.factory import load_backbone
@@ -38,7 +37,7 @@ from flowertune.models.pretrained import ADVICE
 from flowertune.models.serialization import load_classifier
 from flowertune.runs.directory import damaged_message
 from flowertune.runs.finished import FinishedRun, read_finished_run
-from flowertune.runs.provenance import changed_backbone_facts
+from flowertune.runs.provenance import BACKBONE, changed_facts
 from flowertune.runtime.device import Compute, choose_compute, send
 
 ImageLike = str | Path | Image.Image
@@ -154,30 +153,17 @@ class Predictor:
         with closing(parallel_map(decode, images)) as decoded:
             while batch := list(islice(decoded, batch_size)):
                 pixels = [item for _, item in batch if not isinstance(item, UnreadableImage)]
-                ranked = self._rank_classes(np.stack(pixels), top_k) if pixels else iter(())
+                ranked: Iterator[tuple[list[int], list[float]]] = iter(())
+                if pixels:
+                    top, probabilities = top_classes(self.outputs(np.stack(pixels)).logits, top_k)
+                    ranked = zip(top.tolist(), probabilities.tolist(), strict=True)
                 for image, item in batch:
                     if isinstance(item, UnreadableImage):
                         yield item
                     else:
-                        yield Prediction(image, *next(ranked))
-
-    def logits(
-        self,
-        pixels: DevicePixels,
-        batch_size: int,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Compute logits of evaluation pixels, float32 on the CPU.
-
-        In batches of the run's trainer.eval_batch_size: on the machine that trained, with the
-        photos that were measured then, the run's own numbers to the bit. `progress(done, total)`
-        counts photos.
-        """
-        mean, std = (
-            torch.tensor(values, device=self.compute.device)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        return infer(self.classifier, pixels, mean, std, batch_size, self.compute, progress).logits
+                        indices, values = next(ranked)
+                        classes = tuple(self.class_names[index] for index in indices)
+                        yield Prediction(image, classes, tuple(values))
 
     def load_pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         """Preprocess an image to uint8 pixels (3, H, W), as open_clip does before it normalizes.
@@ -200,14 +186,6 @@ class Predictor:
         with torch.inference_mode(), self.compute.autocast():
             embedding, logits = self.classifier(self.images(pixels))
         return Outputs(embedding.float().cpu(), logits.float().cpu())
-
-    def _rank_classes(
-        self, pixels: NDArray[np.uint8], top_k: int
-    ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Yield the likeliest classes of each image (B, 3, H, W) with their probabilities."""
-        top, probabilities = top_classes(self.outputs(pixels).logits, top_k)
-        for indices, values in zip(top.tolist(), probabilities.tolist(), strict=True):
-            yield tuple(self.class_names[index] for index in indices), tuple(values)
 
 
 def _check_positive_integer(name: str, value: int) -> None:
@@ -237,10 +215,7 @@ def load(
 
 
 def compute_for(config: Config, device: str | None = None, precision: str | None = None) -> Compute:
-    """Choose the device and precision, by default those of the run's config.
-
-    Raises UsageError as `choose_compute` does.
-    """
+    """Choose the device and precision, by default those of the run's config."""
     settings = config.trainer
     return choose_compute(device or settings.device, precision or settings.precision)
 
@@ -253,7 +228,8 @@ def load_model(run: FinishedRun, compute: Compute, *, keep_backbone: bool = Fals
     except ValueError as error:
         raise UsageError(damaged_message(run.path, str(error))) from error
     classifier.to(compute.device)
-    classifier.merge()  # there, as the run's own numbers were made of that device's sums
+    # there, as the run's own numbers were made of that device's sums
+    classifier.adapter.merge(classifier.visual)
     return Predictor(
         run, classifier, class_names, backbone.preprocessing, compute,
         backbone if keep_backbone else None,
@@ -269,7 +245,7 @@ def load_run_backbone(run: FinishedRun) -> Backbone:
         reason = str(error).removesuffix(f"; {ADVICE}")  # no other one will do
         message = f"{run.path}: the weights that it was trained on cannot be had: {reason}"
         raise UsageError(message) from error
-    if changed := changed_backbone_facts(run, backbone):
+    if changed := changed_facts(run.environment, backbone.facts(), BACKBONE):
         source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(
             f"{run.path}: was trained on another backbone than {source} is now"

@@ -13,72 +13,34 @@ from torch import Tensor, nn
 
 from flowertune.models.kernels.attention import attend
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
+QKV = ("q_proj", "k_proj", "v_proj")
 
 
 class Attention(nn.Module):
-    """Replace `nn.MultiheadAttention` as open_clip calls it, by `attend` or PyTorch's SDPA.
+    """The weights of an `nn.MultiheadAttention`, called as open_clip calls that.
 
-    Query (B, N, D), key and value (B, S, D); (N, B, D) and (S, B, D) where not `batch_first`.
+    Computed by `attend` or PyTorch's SDPA: query (B, N, D), key and value (B, S, D); (N, B, D) and
+    (S, B, D) where not `batch_first`. Raises NotImplementedError for `add_bias_kv` and
+    `add_zero_attn`, which no CLIP uses.
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        *,
-        kdim: int,
-        vdim: int,
-        bias: bool,
-        dropout: float,
-        batch_first: bool,
-    ) -> None:
+    def __init__(self, source: nn.MultiheadAttention) -> None:
         super().__init__()
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.batch_first = batch_first
-        self.q_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
-        self.k_proj = nn.Linear(kdim, embed_dim, bias=bias)
-        self.v_proj = nn.Linear(vdim, embed_dim, bias=bias)
-        self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
-
-    @classmethod
-    def from_multihead(cls, source: nn.MultiheadAttention) -> "Attention":
-        """Build one with the weights, dtype, device and trainability of an `nn.MultiheadAttention`.
-
-        Raises NotImplementedError for `add_bias_kv` and `add_zero_attn`, which no CLIP uses.
-        """
         if source.bias_k is not None or source.bias_v is not None or source.add_zero_attn:
             raise NotImplementedError("attention with add_bias_kv or add_zero_attn is not opened")
-        out_weight = source.out_proj.weight
-        with torch.device("meta"):  # no initial weights to draw: all of them are copied
-            attention = cls(
-                source.embed_dim,
-                source.num_heads,
-                kdim=source.kdim,
-                vdim=source.vdim,
-                bias=source.in_proj_bias is not None,
-                dropout=source.dropout,
-                batch_first=source.batch_first,
-            )
-        attention = attention.to_empty(device=out_weight.device).to(out_weight.dtype)
+        self.embed_dim = source.embed_dim
+        self.num_heads = source.num_heads
+        self.dropout = source.dropout
+        self.batch_first = source.batch_first
+        weights: Sequence[Tensor]
         if source.in_proj_weight is not None:
-            weights = list(source.in_proj_weight.chunk(3))
+            weights = source.in_proj_weight.chunk(3)
         else:  # key or value of another width than the query
-            weights = [source.q_proj_weight, source.k_proj_weight, source.v_proj_weight]
-        weights.append(out_weight)
-        biases: Sequence[Tensor | None] = [None] * 4
-        if source.in_proj_bias is not None:
-            biases = [*source.in_proj_bias.chunk(3), source.out_proj.bias]
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-        with torch.no_grad():
-            for projection, weight, bias in zip(projections, weights, biases, strict=True):
-                projection.weight.copy_(weight)
-                if bias is not None:
-                    projection.bias.copy_(bias)
-        attention.requires_grad_(out_weight.requires_grad)
-        return attention.train(source.training)
+            weights = source.q_proj_weight, source.k_proj_weight, source.v_proj_weight
+        biases = [None] * 3 if source.in_proj_bias is None else source.in_proj_bias.chunk(3)
+        self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
+        self.out_proj = _linear(source.out_proj.weight, source.out_proj.bias)
+        self.train(source.training)
 
     def forward(
         self,
@@ -97,14 +59,9 @@ class Attention(nn.Module):
             raise NotImplementedError("the opened attention does not return attention weights")
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = (
-            self._split_heads(projection(x))
-            for projection, x in (
-                (self.q_proj, query),
-                (self.k_proj, key),
-                (self.v_proj, value),
-            )
-        )
+        q = self._split_heads(self.q_proj(query))
+        k = self._split_heads(self.k_proj(key))
+        v = self._split_heads(self.v_proj(value))
         dropout, mask = self.dropout if self.training else 0.0, self._sdpa_mask(attn_mask, q)
         if dropout == 0 and mask is None:
             attended = attend(q, k, v)
@@ -125,26 +82,25 @@ class Attention(nn.Module):
         return mask.view(-1, self.num_heads, *mask.shape[1:]) if mask.ndim == 3 else mask
 
 
-def is_unfused(module: nn.Module) -> bool:
-    """Whether all projections are Linear layers (or Linear layers that peft has wrapped)."""
-    return all(
-        isinstance(getattr(projection, "base_layer", projection), nn.Linear)
-        for projection in (getattr(module, name, None) for name in PROJECTIONS)
-    )
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Make a Linear layer of copies."""
+    n_outputs, n_inputs = weight.shape
+    linear = nn.Linear(n_inputs, n_outputs, bias=False, device="meta")  # nothing is drawn
+    linear.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
+    return linear
 
 
-def unfuse_attention(model: nn.Module) -> int:
+def unfuse_attention(model: nn.Module) -> None:
     """Replace every `nn.MultiheadAttention` inside `model` by an `Attention` of the same weights.
 
-    Found by what an attribute holds, not by the class of the block around it. Returns the number
-    of split attentions, those that were split already included (open_clip's next major version
-    builds them so, and splitting twice changes nothing); the caller asserts it.
+    Found by what an attribute holds, not by the class of the block around it.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MultiheadAttention):
-                setattr(parent, name, Attention.from_multihead(child))
-    return sum(is_unfused(module) for module in model.modules())
+                setattr(parent, name, Attention(child))
 
 
 def fused_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -152,7 +108,7 @@ def fused_state_dict(model: nn.Module) -> dict[str, Tensor]:
     state: dict[str, Tensor] = model.state_dict()
     for name, module in model.named_modules():
         if isinstance(module, Attention):
-            prefixes = [f"{name}.{projection}" for projection in PROJECTIONS[:3]]
+            prefixes = [f"{name}.{projection}" for projection in QKV]
             weights = [state.pop(f"{prefix}.weight") for prefix in prefixes]
             if all(weight.shape[1] == module.embed_dim for weight in weights):
                 state[f"{name}.in_proj_weight"] = torch.cat(weights)

@@ -1,22 +1,18 @@
 """Attribute a logit to the patches of an image (Chefer et al., 2021, arXiv:2103.15679)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from flowertune.models.attention import QKV
 from flowertune.models.classifier import Classifier
-from flowertune.models.vision_tower import embed, pools_class_token
+from flowertune.models.vision_tower import embed
 
 _Captured = dict[str, Tensor]  # q, k, v and context, what the values were summed to; each (B, *, D)
-
-
-def can_attribute(visual: nn.Module) -> bool:
-    """Whether `patch_attribution` supports this image tower."""
-    return pools_class_token(visual)
 
 
 def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -> Tensor:
@@ -25,7 +21,7 @@ def patch_attribution(classifier: Classifier, images: Tensor, classes: Tensor) -
     images: (B, 3, H, W), normalized; classes: (B,). In each block the attention that raises the
     logit (attention times its gradient, what is negative left out, mean over heads) carries the
     tokens' relevance on: R <- R + A R, equations 5 and 6. The result is the class token's row
-    at the end. Prompts that a block gets belong to no patch. `can_attribute` must hold.
+    at the end. Prompts that a block gets belong to no patch. `pools_class_token` must hold.
     """
     visual, prompts = classifier.visual, classifier.prompts
     assert isinstance(visual, VisionTransformer)
@@ -54,7 +50,7 @@ def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Te
     """Attention (B, M, S) that raises the logit; gradient (B, M, D): of the context."""
     q, k, v, context_gradient = (
         x.float().unflatten(2, (heads, -1)).transpose(1, 2)
-        for x in (captured["q_proj"], captured["k_proj"], captured["v_proj"], gradient)
+        for x in (*(captured[name] for name in QKV), gradient)
     )
     attention = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(3)
     attention_gradient = context_gradient @ v.transpose(2, 3)
@@ -66,18 +62,14 @@ def _positive_attention(captured: _Captured, gradient: Tensor, heads: int) -> Te
 def _capture(blocks: Sequence[ResidualAttentionBlock]) -> Iterator[list[_Captured]]:
     """Inside, a forward pass fills in what the attention of each block worked with."""
     captures: list[_Captured] = [{} for _ in blocks]
-    handles = []
-    for block, captured in zip(blocks, captures, strict=True):
-        for name in ("q_proj", "k_proj", "v_proj"):
-            projection = block.get_submodule(f"attn.{name}")
-            handles.append(projection.register_forward_hook(partial(_save_output, captured, name)))
-        out_proj = block.get_submodule("attn.out_proj")
-        handles.append(out_proj.register_forward_pre_hook(partial(_save_context, captured)))
-    try:
+    with ExitStack() as hooks:
+        for block, captured in zip(blocks, captures, strict=True):
+            for name in QKV:
+                save = partial(_save_output, captured, name)
+                hooks.enter_context(getattr(block.attn, name).register_forward_hook(save))
+            save_context = partial(_save_context, captured)
+            hooks.enter_context(block.attn.out_proj.register_forward_pre_hook(save_context))
         yield captures
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _save_output(

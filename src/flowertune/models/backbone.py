@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from flowertune import files
 from flowertune.data.image import Preprocessing
 from flowertune.errors import UsageError, one_line
-from flowertune.models import attention, pretrained
+from flowertune.models import pretrained
+from flowertune.models.attention import unfuse_attention
 from flowertune.models.kernels.linear import use_onednn_linear
 from flowertune.models.kernels.patch_embedding import use_matmul_patches
 from flowertune.models.kernels.quick_gelu import fuse_quick_gelu
 from flowertune.models.vision_tower import embed
 from flowertune.seeding import seeded
 
-ASSETS = Path(__file__).parents[1] / "assets"
+TINY = Path(__file__).parents[1] / "assets" / "tiny"  # the built-in CLIP, which needs no network
 CONFIG_FILE = "open_clip_config.json"
 # In the order of preference; the pickles (.bin) are read by torch's weights_only loader alone.
 WEIGHT_FILES = (
@@ -65,8 +66,7 @@ class Backbone:
     @property
     def visual(self) -> nn.Module:
         """The image tower; `vision_tower.embed` is its forward pass."""
-        visual: nn.Module = self.model.visual
-        return visual
+        return self.model.visual  # type: ignore[no-any-return]
 
     @property
     def logit_scale(self) -> float:
@@ -116,14 +116,13 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     path = pretrained.fetch(repo, pretrained.candidates(filename), f"the weights {name} {tag}")
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
-    _read_weights(model, path)
-    return _assemble(model, name, name, tag, files.sha256_of(path), tokenizer)
+    return _assemble(model, name, name, tag, _read_weights(model, path), tokenizer)
 
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
     """Build an open_clip model by name with random weights of `seed`: for tests and benchmarks."""
     name = pretrained.canonical_model_name(name)
-    tokenizer = _tokenizer(name, text=True)
+    tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=False, preprocess={}, seed=seed)
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
@@ -150,14 +149,8 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
         raise UsageError(f"backbone.path={path}: no weights in it, such as {WEIGHT_FILES[0]}")
     source = f"local-dir:{folder}"
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
-    _read_weights(model, weight_files[0])
-    sha256 = files.sha256_of(weight_files[0])
+    sha256 = _read_weights(model, weight_files[0])
     return _assemble(model, source, folder.name, tag, sha256, _tokenizer(source, text))
-
-
-def load_tiny(*, text: bool = True) -> Backbone:
-    """Load the built-in tiny CLIP, which needs no network: name "tiny", tag "builtin"."""
-    return load_directory(ASSETS / "tiny", text, tag="builtin")
 
 
 def _build(
@@ -180,7 +173,8 @@ def _build(
         raise UsageError(f"cannot build the model of {label}: {one_line(error)}") from error
 
 
-def _read_weights(model: nn.Module, path: Path) -> None:
+def _read_weights(model: nn.Module, path: Path) -> str:
+    """Load a file's weights into the model; returns the file's sha256."""
     try:
         with pretrained.quiet():
             open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
@@ -190,6 +184,7 @@ def _read_weights(model: nn.Module, path: Path) -> None:
         is_safe = isinstance(error, (OSError, RuntimeError, SafetensorError))
         reason = one_line(error) if is_safe else NOT_TENSORS  # not torch's advice to run its code
         raise UsageError(f"cannot read the weights {path}: {reason}") from error
+    return files.sha256_of(path)
 
 
 def _tokenizer(source: str, text: bool) -> Tokenizer | None:
@@ -220,19 +215,14 @@ def _assemble(
     sha256: str,
     tokenizer: Tokenizer | None,
 ) -> Backbone:
-    n_attentions = sum(
-        isinstance(module, nn.MultiheadAttention) or attention.is_unfused(module)
-        for module in model.modules()
-    )
-    assert attention.unfuse_attention(model) == n_attentions
+    unfuse_attention(model)
     use_onednn_linear(model)
     use_matmul_patches(model)
-    uses_quick_gelu = fuse_quick_gelu(model) > 0
+    activation = "quickgelu" if fuse_quick_gelu(model) else "gelu"
     model.requires_grad_(False).eval()
     preprocessing = Preprocessing.from_dict(open_clip.get_model_preprocess_cfg(model))
     with torch.no_grad():  # the one measure of the width that holds for every kind of tower
         embedding_dim = embed(model.visual, torch.zeros(1, 3, *preprocessing.size)).shape[1]
-    activation = "quickgelu" if uses_quick_gelu else "gelu"
     return Backbone(
         model, tokenizer, preprocessing, name, tag, sha256, activation, embedding_dim, source
     )

@@ -49,10 +49,6 @@ class Classifier(nn.Module):
             module.train(mode)
         return self
 
-    def merge(self) -> None:
-        """Merge the adapter into the tower for good; it computes the bits that `merged` does."""
-        self.adapter.merge(self.visual)
-
     @contextmanager
     def merged(self) -> Iterator[None]:
         """Merge the adapter into the tower inside the context, and no bit is changed after it."""

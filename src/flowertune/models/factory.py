@@ -26,8 +26,8 @@ def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
 
 _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {
     "open_clip": lambda b: backbones.load_pretrained(b.name, b.tag, text=b.text),
-    "builtin": lambda b: backbones.load_tiny(text=b.text),
-    "directory": lambda b: backbones.load_directory(str(b.path), text=b.text, tag=b.tag),
+    "builtin": lambda b: backbones.load_directory(backbones.TINY, b.text, tag="builtin"),
+    "directory": lambda b: backbones.load_directory(str(b.path), b.text, tag=b.tag),
 }
 
 

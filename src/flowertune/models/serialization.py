@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import safetensors.torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from flowertune import files
@@ -64,7 +64,7 @@ def load_classifier(
     adapter, name = find_adapter(config.model), "head.safetensors"
     prompts = adapter.load(backbone, folder)
     try:
-        state = load_weights(folder / name)
+        state = load_file(folder / name)
         name = "model.json"
         classes = json.loads((folder / name).read_text(encoding="utf-8"))["classes"]
         head = load_head(config.head, backbone, len(classes), state)  # as many as it has
@@ -78,14 +78,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     files.write_bytes(path, to_safetensors(state))
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from `save_weights`, on the CPU."""
-    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    return tensors
-
-
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     """Serialize tensors to the content of a safetensors file."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    data: bytes = safetensors.torch.save(contiguous)
-    return data
+    return save(contiguous)  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
@@ -20,10 +21,7 @@ def split_for_cpu(visual: nn.Module, batch: Tensor) -> Sequence[Tensor]:
     """
     if batch.device.type != "cpu" or not isinstance(visual, VisionTransformer):
         return [batch]
-    parts: Sequence[Tensor] = batch.split(
-        max(1, MAX_CPU_TOKENS // len(visual.positional_embedding))
-    )
-    return parts
+    return torch.split(batch, max(1, MAX_CPU_TOKENS // len(visual.positional_embedding)))
 
 
 def embed(visual: nn.Module, images: Tensor, prompts: VisualPrompts | None = None) -> Tensor:
@@ -40,16 +38,10 @@ def embed(visual: nn.Module, images: Tensor, prompts: VisualPrompts | None = Non
         embedding = output[0] if isinstance(output, tuple) else output  # CoCa's: tokens beside it
         return embedding
     assert isinstance(visual, VisionTransformer)
-    tokens: Tensor = visual._embeds(images)
-    *blocks, last = visual.transformer.resblocks
-    if prompts is None:
-        for block in blocks:
-            tokens = block(tokens)
-        normed = context = last.ln_1(tokens)
-    else:
-        tokens, normed, context = _run_up_to_last(visual, tokens, prompts)
+    tokens, normed, context = _run_up_to_last(visual, visual._embeds(images), prompts)
     if pools_class_token(visual):
         tokens, normed = tokens[:, :1], normed[:, :1]
+    last = visual.transformer.resblocks[-1]
     embedding, _ = visual._pool(_run_block(last, tokens, normed, context))
     return embedding if visual.proj is None else embedding @ visual.proj
 
@@ -92,12 +84,12 @@ def _run_block(
 
 
 def _run_up_to_last(
-    visual: VisionTransformer, tokens: Tensor, prompts: VisualPrompts
+    visual: VisionTransformer, tokens: Tensor, prompts: VisualPrompts | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run all blocks but the last on tokens and prompts; returns `_run_block`'s inputs there."""
     *blocks, last = visual.transformer.resblocks
     for index, block in enumerate(blocks):
-        if index >= prompts.depth:
+        if prompts is None or index >= prompts.depth:
             tokens = block(tokens)
             continue
         extra = prompts(index, tokens, visual.ln_pre)
@@ -107,6 +99,8 @@ def _run_up_to_last(
             normed = block.ln_1(tokens)
             tokens = _run_block(block, tokens, normed, prompts.insert(normed, block.ln_1(extra)))
     normed = last.ln_1(tokens)
+    if prompts is None:
+        return tokens, normed, normed
     if prompts.depth <= len(blocks):
         return prompts.strip(tokens), prompts.strip(normed), normed
     extra = prompts(len(blocks), tokens, visual.ln_pre)

@@ -1,7 +1,4 @@
-"""Tabulate a comparison of runs for the console, Markdown and HTML.
-
-Numbers are in per cent; a cell is text, and empty where there is nothing to say.
-"""
+"""Tabulate a comparison of runs for the console, Markdown and HTML, in per cent."""
 
 from collections.abc import Sequence
 
@@ -19,8 +16,8 @@ from flowertune.report.results_table import (
     MARK,
     NOT_COMPARABLE,
     TextTable,
-    estimate_cells,
     format_estimate,
+    format_interval,
     percent,
     probability,
     sampling_error,
@@ -50,23 +47,21 @@ def split_table(group: Comparison, split: str) -> TextTable:
         header += [title, "±", "95 % interval"]
     rows = []
     for row in group.rows(split):
-        estimates = [cell for name in METRICS for cell in estimate_cells(row.estimate(name))]
-        rows.append([*name_cells(row), *estimates, *cost_cells(row)])
+        *cells, parameters, minutes = _facts(row)
+        for each in map(row.estimate, METRICS):
+            std = "" if each.std is None else percent(each.std)
+            cells += [percent(each.mean), std, format_interval(each)]
+        rows.append([*cells, parameters, minutes])
     return [*header, "trained parameters", "minutes"], rows
 
 
-def name_cells(row: Row) -> list[str]:
-    """Name of a row, marked if it is below its linear probe, and number of its seeds."""
+def _facts(row: Row) -> tuple[str, str, str, str]:
+    """Name, marked if it is below its linear probe; seeds; trained parameters; minutes."""
+    parameters = f"{row.trainable_parameters:,}"
     if row.setting is None:
-        return [row.name, "1, any seed"]
+        return row.name, "1, any seed", parameters, ""
     mark = MARK if row.setting.is_below_probe else ""
-    return [row.name + mark, row.setting.seeds_label]
-
-
-def cost_cells(row: Row) -> list[str]:
-    """Number of trained parameters, and minutes of training."""
-    minutes = "" if row.setting is None else f"{row.setting.minutes:.1f}"
-    return [f"{row.trainable_parameters:,}", minutes]
+    return row.name + mark, row.setting.seeds_label, parameters, f"{row.setting.minutes:.1f}"
 
 
 def pair_table(pairs: Sequence[PairComparison]) -> TextTable:
@@ -122,8 +117,7 @@ def show(console: ConsoleReporter, groups: Sequence[Comparison]) -> None:
 
 def pair_lines(group: Comparison) -> list[str]:
     """Describe the best setting on val against each other one, a line each."""
-    result = []
-    best = best_first(group.settings)[0]
+    result, best = [], best_first(group.settings)[0]
     for pair in pairs_of_best(group):
         other, sign = (pair.second, -1) if pair.first is best else (pair.first, 1)
         p_values = ", ".join(probability(test.p) for test in pair.tests.values())
@@ -139,9 +133,8 @@ def _console_table(group: Comparison, split: str) -> Table:
     titles = [*accuracy_titles(), "runs", "trained\nparameters", "minutes"]
     table = new_table(f"{split}\n{group.n_images(split):,} photos", numbers=titles)
     for row in group.rows(split):
-        name, seeds = name_cells(row)
+        name, *facts = _facts(row)
         accuracies = {metric: percent(row.estimate(metric).mean) for metric in METRICS}
         accuracies[TOP1] = escape(format_estimate(row.estimate(TOP1)))
-        title = Text(name, "bold" if row.setting else "")
-        table.add_row(title, *accuracies.values(), seeds, *cost_cells(row))
+        table.add_row(Text(name, "bold" if row.setting else ""), *accuracies.values(), *facts)
     return table

@@ -1,12 +1,8 @@
-"""Tabulate a reproduction: the results of every method beside the published numbers.
-
-reproduce.md, reproduce.csv     after each job
-reproduce.html                  at the end
-"""
+"""Tabulate a reproduction: the results of every method beside the published numbers."""
 
 import math
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,7 +21,6 @@ from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report import comparison
 from flowertune.report.comparison import notes, pair_table, pairs_note, pairs_of_best, split_table
 from flowertune.report.console.run import ConsoleReporter
-from flowertune.report.html.comparison import page as html_page
 from flowertune.report.results_table import NOT_COMPARABLE, TextTable, markdown, percent, signed
 from flowertune.report.sweep import progress_text, unfinished
 from flowertune.runs.directory import to_csv
@@ -35,7 +30,7 @@ TITLE = "What every method reaches"
 
 
 def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """Write reproduce.md and reproduce.csv."""
+    """Write reproduce.md and reproduce.csv, after each job."""
     groups = _groups(jobs)
     document = _document(groups, progress_text(jobs), unfinished(jobs, swept))
     files.write_text(folder / "reproduce.md", document)
@@ -43,7 +38,9 @@ def write(folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
 
 
 def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-    """Print the tables, and write reproduce.html."""
+    """Print the tables, and write reproduce.html, at the end."""
+    from flowertune.report.html.comparison import page as html_page  # with matplotlib
+
     groups, progress, missing = _groups(jobs), progress_text(jobs), unfinished(jobs, swept)
     console.say(f"\nreproduce: {progress}")
     comparison.show(console, groups)
@@ -79,32 +76,30 @@ def reference_table(group: Comparison, split: str) -> TextTable:
         compared = None if row.setting is None else compare_to_reference(row.setting, split)
         if compared is None:
             cells += [""] * 4
-            continue
-        published, difference = compared
-        cells += [
-            percent(published), signed(difference.value),
-            f"{signed(difference.low)} to {signed(difference.high)}",
-            "yes" if difference.includes_zero else "no",
-        ]  # fmt: skip
+        else:
+            published, ours = compared
+            interval = f"{signed(ours.low)} to {signed(ours.high)}"
+            holds = "yes" if ours.includes_zero else "no"
+            cells += [percent(published), signed(ours.value), interval, holds]
     return header, rows
 
 
 def reference_notes(group: Comparison) -> list[str]:
     """Notes on whether the reference applies, how it is compared, and the gap of VPT."""
-    if not applies(group.runs[0].values):
-        return [f"{DESCRIPTION}: its columns are empty here", *_gap(group)]
-    return [
-        "reference: notebooks with ViT-B/32 openai, seed 42, one run; the interval of the "
-        "difference has our spread over seeds and the reference's own sampling error in it, and "
-        "not the spread over its seeds, which nobody knows",
-        *_gap(group),
-    ]
+    note = f"{DESCRIPTION}: its columns are empty here"
+    if applies(group.runs[0].values):
+        note = (
+            "reference: notebooks with ViT-B/32 openai, seed 42, one run; the interval of the "
+            "difference has our spread over seeds and the reference's own sampling error in it, "
+            "and not the spread over its seeds, which nobody knows"
+        )
+    return [note, *_gap(group)]
 
 
 def _gap(group: Comparison) -> list[str]:
     """Compare our val-test gap of VPT with the reference's 5.65 points, which is unusual."""
     for setting in group.settings:
-        if setting.method == "vpt" and len(setting.splits) == len(EVALUATED_SPLITS):
+        if setting.method == "vpt" and setting.splits == list(EVALUATED_SPLITS):
             val, test = (setting.metrics(split) for split in EVALUATED_SPLITS)
             gaps = [a["top1"] - b["top1"] for a, b in zip(val, test, strict=True)]
             line = f"vpt, val minus test: {signed(mean(gaps))}"
@@ -124,12 +119,12 @@ def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
     for group in groups:
         for setting, split in product(group.settings, group.splits):
             if compared := compare_to_reference(setting, split):
-                published, difference = compared
-                verdict = "within" if difference.includes_zero else "outside"
+                published, ours = compared
+                verdict = "within" if ours.includes_zero else "outside"
                 result.append(
                     f"{setting.label} on {split}: reference {percent(published)}, ours "
-                    f"{signed(difference.value)} [{signed(difference.low)}, "
-                    f"{signed(difference.high)}]: {verdict} what chance explains"
+                    f"{signed(ours.value)} [{signed(ours.low)}, {signed(ours.high)}]: {verdict} "
+                    "what chance explains"
                 )
         result += reference_notes(group)
     return result
@@ -155,39 +150,35 @@ def _document(groups: Sequence[Comparison], progress: str, missing: Sequence[str
     return "\n".join(parts)
 
 
-_FACTS = ("backbone", "tag", "protocol", "device", "precision")
-_OVER_SEEDS = ("mean", "std", "low", "high")
-_DIFFERENCE = (
-    "reference", "difference", "difference_low", "difference_high", "interval_holds_reference",
-)  # fmt: skip
-
-
 def _csv(groups: Sequence[Comparison]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows, one per method; accuracies in [0, 1]."""
-    estimates = [f"{metric}_{name}" for metric in METRICS for name in _OVER_SEEDS]
-    of_split = ["photos", *estimates, *_DIFFERENCE]
+    statistics = product(METRICS, ("mean", "std", "low", "high"))
+    of_split = [
+        "photos", *map("_".join, statistics), "reference", "difference", "difference_low",
+        "difference_high", "interval_holds_reference",
+    ]  # fmt: skip
     header = ["method", "seeds", "seed_matters", "trainable_parameters", "minutes"]
-    header += [f"{split}_{name}" for split in EVALUATED_SPLITS for name in of_split]
+    header += map("_".join, product(EVALUATED_SPLITS, of_split))
+    facts = ["backbone", "tag", "protocol", "device", "precision"]
     rows = []
-    for setting in (each for group in groups for each in group.settings):
+    for setting in chain.from_iterable(group.settings for group in groups):
         seeds = " ".join(str(results["seed"]) for results in setting.results)
         cells = [setting.label, seeds, setting.runs[0].depends_on_seed]
         cells += [setting.trainable_parameters, setting.minutes]
         for split in EVALUATED_SPLITS:
-            values = _csv_values(setting, split) if split in setting.splits else {}
-            cells += map(values.get, of_split)
-        rows.append([*cells, *(setting.results[0][name] for name in _FACTS)])
-    return [*header, *_FACTS], rows
+            values = _csv_values(setting, split) if split in setting.splits else []
+            cells += values + [None] * (len(of_split) - len(values))
+        rows.append([*cells, *map(setting.results[0].get, facts)])
+    return header + facts, rows
 
 
-def _csv_values(setting: Setting, split: str) -> dict[str, Any]:
-    values = {"photos": setting.metrics(split)[0]["n"]}
+def _csv_values(setting: Setting, split: str) -> list[Any]:
+    """Cells of a split, which end before those of the reference where it has no number."""
+    values = [setting.metrics(split)[0]["n"]]
     for metric in METRICS:
         each = setting.estimate(split, metric)
-        names = [f"{metric}_{name}" for name in _OVER_SEEDS]
-        values |= zip(names, (each.mean, each.std, *(each.interval or (None, None))), strict=True)
+        values += [each.mean, each.std, *(each.interval or (None, None))]
     if compared := compare_to_reference(setting, split):
         published, ours = compared
-        differences = (ours.value, ours.low, ours.high, ours.includes_zero)
-        values |= zip(_DIFFERENCE, (published, *differences), strict=True)
+        values += [published, ours.value, ours.low, ours.high, ours.includes_zero]
     return values

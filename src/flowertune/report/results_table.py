@@ -15,23 +15,15 @@ NOT_COMPARABLE = "not the same backbone or photos: numbers of different tables d
 
 def single_run_table(rows: Sequence[Row], decimals: int = 2) -> TextTable:
     """Each metric of one run and its baselines, with the interval of those that have one."""
-    header, cells = [""], [[row.name] for row in rows]
+    header, columns = [""], [[row.name for row in rows]]
     for metric, title in METRICS.items():
         estimates = [row.estimate(metric) for row in rows]
-        for line, each in zip(cells, estimates, strict=True):
-            line.append(percent(each.mean))
         header.append(title)
+        columns.append([percent(each.mean) for each in estimates])
         if any(each.interval for each in estimates):
             header.append("95 % interval")
-            for line, each in zip(cells, estimates, strict=True):
-                line.append(format_interval(each, decimals))
-    return header, cells
-
-
-def estimate_cells(estimate: Estimate) -> list[str]:
-    """Format mean, standard deviation and interval as cells."""
-    std = "" if estimate.std is None else percent(estimate.std)
-    return [percent(estimate.mean), std, format_interval(estimate)]
+            columns.append([format_interval(each, decimals) for each in estimates])
+    return header, list(map(list, zip(*columns, strict=True)))
 
 
 def format_interval(estimate: Estimate, decimals: int = 2) -> str:
@@ -41,12 +33,9 @@ def format_interval(estimate: Estimate, decimals: int = 2) -> str:
 
 def format_estimate(estimate: Estimate) -> str:
     """Format an estimate: 91.23 ± 0.31 [90.46, 92.00]"""
-    std, interval = estimate.std, estimate.interval
-    return (
-        percent(estimate.mean)
-        + ("" if std is None else f" ± {percent(std)}")
-        + ("" if interval is None else f" [{percent(interval[0])}, {percent(interval[1])}]")
-    )
+    std = "" if estimate.std is None else f" ± {percent(estimate.std)}"
+    interval = ", ".join(map(percent, estimate.interval or ()))
+    return percent(estimate.mean) + std + (f" [{interval}]" if interval else "")
 
 
 def sampling_error(setting: Setting) -> str:

@@ -86,25 +86,19 @@ class Run:
         return self.path / "run.log"
 
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Create the directory atomically; it must not exist yet.
-
-        Raises UsageError where somebody else made it in the meantime, or it cannot be made.
-        """
-        if self.path.exists():
-            raise UsageError(exists_message(self.path))
+        """Create the directory atomically. Raises UsageError where it cannot be made."""
         temporary = Run(self.path.parent / LOCKS / f"{self.path.name}.new")
         try:
             if temporary.path.exists():  # of a process that was killed just below
                 shutil.rmtree(temporary.path)
-            temporary.best.parent.mkdir(parents=True)
-            temporary.adapter.mkdir()
-            files.write_text(temporary.path / "config.yaml", saved.to_yaml(config))
-            files.write_json(temporary.path / "environment.json", environment)
-            temporary.write_status("running")
-            temporary.path.rename(self.path)
-            files.flush_folder(self.path.parent)
+            temporary.path.parent.mkdir(parents=True, exist_ok=True)
+            with files.new_folder(self.path, temporary.path):
+                temporary.best.parent.mkdir(parents=True)
+                temporary.adapter.mkdir()
+                files.write_text(temporary.path / "config.yaml", saved.to_yaml(config))
+                files.write_json(temporary.path / "environment.json", environment)
+                temporary.write_status("running")
         except OSError as error:
-            shutil.rmtree(temporary.path, ignore_errors=True)
             raise UsageError(not_writable_message(self.path, error)) from error
 
     def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
@@ -150,24 +144,16 @@ class Run:
 
     def status(self) -> tuple[str, str | None]:
         """Read (state, why) from status.json; ("unknown", None) without a valid file."""
-        status = self._status()
-        return status.get("state") or "unknown", status.get("why")
-
-    def _status(self) -> dict[str, str | None]:
         with suppress(UsageError):
             status = self._read_json("status.json")
-            is_valid = all(isinstance(value, str | None) for value in status.values())
-            if is_valid and status.get("state") is not None:
-                return status
-        return {}
+            state, why = status.get("state"), status.get("why")
+            if isinstance(state, str) and isinstance(why, str | None):
+                return state, why
+        return "unknown", None
 
     def write_status(self, state: str, why: str | None = None, **extra: str) -> None:
         """Write status.json. `state`: running, finished, failed or interrupted."""
         files.write_json(self.path / "status.json", {"state": state, "why": why, **extra})
-
-    def looks_like_run(self) -> bool:
-        """Whether the directory has a run's files, whatever its status.json says."""
-        return all((self.path / name).is_file() for name in ("config.yaml", "environment.json"))
 
     def write_lines(self, name: str, lines: Iterable[Metrics]) -> None:
         """Write a whole .jsonl file, so that readers never see half a line."""
@@ -199,10 +185,9 @@ class Run:
         `otherwise`: what else a person may do than use that one, as the sentence goes on.
         """
         environment = self.environment()
-        version = environment.get("format", 0)  # the first ones had none
-        if not isinstance(version, int):
-            raise UsageError(damaged_message(self.path, "environment.json"))
-        if version > FORMAT:
+        with self.reading("environment.json"):
+            is_newer = environment.get("format", 0) > FORMAT  # the first ones had none
+        if is_newer:
             raise UsageError(
                 f"{self.path}: was made by flowertune {environment.get('flowertune')}, which is "
                 f"newer than this one; use that{otherwise}"
@@ -210,9 +195,9 @@ class Run:
 
     def results(self) -> dict[str, Any]:
         """Read results.json of a finished run. Raises UsageError if it is missing or damaged."""
-        values, sha256 = self._read_json("results.json"), self._status().get("results_sha256")
+        values, status = self._read_json("results.json"), self._read_json("status.json")
         with self.reading("results.json") as path:
-            if sha256 not in (None, files.sha256_of(path)):  # earlier runs: none
+            if status.get("results_sha256") not in (None, files.sha256_of(path)):  # earlier: none
                 raise ValueError("other results than the run wrote")
         return values
 
@@ -231,11 +216,6 @@ def damaged_message(path: Path, name: str) -> str:
         f"{path}: {name} is missing or damaged; remove the run and train it again"
         " (run.resume=restart does both)"
     )
-
-
-def exists_message(path: Path) -> str:
-    """Error message for a path that exists and is not a finished run."""
-    return f"{path}: exists and is not a finished run; choose another run.name or remove it"
 
 
 def not_writable_message(path: Path, error: OSError) -> str:

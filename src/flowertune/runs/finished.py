@@ -8,6 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from flowertune import files
 from flowertune.config import saved
 from flowertune.config.model import model_config
 from flowertune.config.probe import SEEDLESS_SOLVERS
@@ -15,7 +20,6 @@ from flowertune.config.schema import Config
 from flowertune.errors import UsageError, printable
 from flowertune.metrics import reported_split
 from flowertune.runs.directory import REPORT_DATA, Metrics, Run, RunImage, damaged_message
-from flowertune.runs.report_data import ReportData, read_report_data
 
 _LINE_KEYS = {  # split -> what each of its lines in metrics.jsonl has; the loss's terms come on top
     "train": {"step", "epoch", "loss", "lr", "head_lr", "gradient_norm"},
@@ -28,8 +32,7 @@ _Row = TypeVar("_Row")
 class Prediction:
     """Image with its label and its likeliest classes with probabilities, likeliest first.
 
-    `path` is the photo's as the file has it. Classes are named as they are shown, without control
-    characters.
+    `path` is as the file has it; classes are named as they are shown, without control characters.
     """
 
     path: str
@@ -44,6 +47,21 @@ class Prediction:
     @property
     def probability(self) -> float:
         return self.ranked[0][1]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Images and embeddings that a run keeps for its report.
+
+    images: the content of photos.json. rows: (M,) into the reported split's predictions. after,
+    before: unit-length float32 embeddings (M, E) by the trained and by the frozen backbone;
+    `before` is None if unchanged or unknown.
+    """
+
+    images: dict[str, Any]
+    rows: NDArray[np.int64]
+    after: NDArray[np.float32]
+    before: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -113,21 +131,12 @@ class FinishedRun:
         return images
 
     def predictions(self, split: str) -> tuple[Prediction, ...]:
-        """Read the predictions of a split, in the order of its images.
-
-        Raises UsageError where the file is missing, damaged or not of the images that were
-        measured.
-        """
+        """Read the predictions of a split, in the order of its images, which were measured."""
         name, n_images = f"predictions-{split}.csv", self.results["splits"][split]["n"]
         predictions = tuple(self._table(name, _prediction))
         if not len(predictions) == len({each.path for each in predictions}) == n_images:
             raise UsageError(damaged_message(self.path, name))
         return predictions
-
-    @cached_property
-    def reported_predictions(self) -> tuple[Prediction, ...]:
-        """Predictions of the reported split."""
-        return self.predictions(self.reported_split)
 
     @cached_property
     def steps(self) -> list[Metrics]:
@@ -155,8 +164,24 @@ class FinishedRun:
 
     @cached_property
     def report_data(self) -> ReportData | str:
-        """What the run keeps of its images, or why there is nothing."""
-        return read_report_data(self.path / REPORT_DATA)
+        """What the run keeps of its images; where it is not whole, why."""
+        folder = self.path / REPORT_DATA
+        if not folder.exists():
+            return f"{folder}: the run has kept no photos for its report"
+        try:
+            problem = files.find_corruption(folder)  # what is as it was written is right
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        if problem is not None:
+            return f"{folder}: {problem}; the report is without photos and embeddings"
+        tensors = load_file(folder / "embeddings.safetensors")
+        frozen = tensors.get("before")
+        return ReportData(
+            images=json.loads((folder / "photos.json").read_text(encoding="utf-8")),
+            rows=tensors["rows"],
+            after=tensors["after"].astype(np.float32),
+            before=None if frozen is None else frozen.astype(np.float32),
+        )
 
 
 def _prediction(row: Sequence[str]) -> Prediction:
@@ -169,12 +194,9 @@ def _prediction(row: Sequence[str]) -> Prediction:
 
 
 def _is_whole(line: Any) -> bool:
-    return (
-        isinstance(line, dict)
-        and line.keys() >= _LINE_KEYS.get(str(line.get("split")), {"split"})
-        and line.get("split") in _LINE_KEYS
-        and all(isinstance(value, int | float) for key, value in line.items() if key != "split")
-    )
+    keys = _LINE_KEYS[line["split"]]  # raises for what is no line at all, which is damage too
+    numbers = (value for key, value in line.items() if key != "split")
+    return line.keys() >= keys and all(isinstance(value, int | float) for value in numbers)
 
 
 def seed_matters(model: str, solver: str) -> bool:

@@ -24,27 +24,27 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
 
     `out_of_memory` is what a person reads when the device has no more. Anything else that is not
     meant for people becomes a TrainingError that names the log; the traceback is there.
-
-    Raises:
-        FlowertuneError: what happened, in one line.
-        Interrupted: what the body raised.
     """
     try:
         yield
-    except Interrupted as interruption:
-        _write_status(run, "interrupted", str(interruption))
-        raise
-    except FlowertuneError as error:
-        _write_status(run, "failed", str(error))
+    except (FlowertuneError, Interrupted) as error:
+        state = "interrupted" if isinstance(error, Interrupted) else "failed"
+        _write_status(run, state, str(error))
         raise
     except BrokenPipeError:
         _write_status(run, "interrupted", UNREAD)
         raise
     except Exception as error:
-        message, is_actionable = _describe(error, out_of_memory)
+        message, hint = with_type(error), f" (see {run.log})"
+        if is_out_of_memory(error):
+            message, hint = out_of_memory, ""
+        elif isinstance(error, OSError) and error.errno in NO_ROOM:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"{where}{error.strerror}; make room, and the same command goes on"
+            hint = ""
         log.debug("%s\n%s", message, traceback.format_exc())
         _write_status(run, "failed", message)
-        raise TrainingError(message if is_actionable else f"{message} (see {run.log})") from error
+        raise TrainingError(message + hint) from error
     except BaseException as error:  # SystemExit, say, as rich makes of a BrokenPipeError
         is_unread = isinstance(error.__context__, BrokenPipeError)
         state, why = ("interrupted", UNREAD) if is_unread else ("failed", with_type(error))
@@ -52,18 +52,7 @@ def log_failures(run: Run, out_of_memory: str) -> Iterator[None]:
         raise
 
 
-def _describe(error: Exception, out_of_memory: str) -> tuple[str, bool]:
-    """Message of an error on one line, and whether it tells the user what to do."""
-    if is_out_of_memory(error):
-        return out_of_memory, True
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; make room, and the same command goes on", True
-    return with_type(error), False
-
-
 def _write_status(run: Run, state: str, why: str) -> None:
-    """Write the status, ignoring a second signal and a full disk."""
     with on_signals(signal.SIG_IGN):
         try:
             run.write_status(state, why)

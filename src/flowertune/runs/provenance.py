@@ -77,11 +77,6 @@ def changed_facts(
     return [name for name, value in now.items() if recorded.get(name) != value]
 
 
-def changed_backbone_facts(run: FinishedRun, backbone: "Backbone") -> list[str]:
-    """Which facts of the backbone differ from those that the run recorded."""
-    return changed_facts(run.environment, backbone.facts(), BACKBONE)
-
-
 def check_config(run: Run, config: Mapping[str, Any]) -> None:
     """Raise UsageError if the run had another config than this one, given as plain values."""
     with run.reading("config.yaml") as path:
@@ -98,7 +93,7 @@ def check_config(run: Run, config: Mapping[str, Any]) -> None:
 
 def check_backbone(run: FinishedRun, backbone: "Backbone") -> None:
     """Raise UsageError if the backbone differs from that of a finished run."""
-    if changed := changed_backbone_facts(run, backbone):
+    if changed := changed_facts(run.environment, backbone.facts(), BACKBONE):
         raise UsageError(
             f"{run.path}: is finished, but the backbone has changed since "
             f"({', '.join(changed)}); choose another run.name"

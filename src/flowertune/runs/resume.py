@@ -12,13 +12,7 @@ from filelock import Timeout
 from flowertune.errors import UsageError
 from flowertune.files import lock
 from flowertune.runs import provenance
-from flowertune.runs.directory import (
-    LOCKS,
-    Run,
-    damaged_message,
-    exists_message,
-    not_writable_message,
-)
+from flowertune.runs.directory import LOCKS, Run, damaged_message, not_writable_message
 
 SWEEPS = "sweeps"  # beside the runs
 REPRODUCTIONS = "reproduce"  # beside them, too
@@ -69,8 +63,8 @@ def find_run(
         raise UsageError(not_writable_message(path, error)) from error
     except RuntimeError as error:
         raise UsageError(f"{path}: the directory cannot be made (links in a circle)") from error
-    is_finished = run.status()[0] == "finished" and resume != "restart"
-    _check_resumable(run, config, resume)
+    state, _ = _check_resumable(run, config, resume)
+    is_finished = state == "finished" and resume != "restart"
     if not is_finished and _locks(run.path).exists():
         with lock_run(run.path):
             pass
@@ -141,39 +135,39 @@ def _locks(path: Path) -> Path:
 def _resume(
     run: Run, config: Mapping[str, Any], environment: Mapping[str, Any], resume: str
 ) -> PreviousRun:
-    """Check what an earlier run left and prepare it for resuming from a checkpoint."""
-    state, why = run.status()
+    state, why = _check_resumable(run, config, resume)
     if state == "finished" and resume != "restart":
         raise UsageError(f"{run.path}: another process has finished it in the meantime")
-    _check_resumable(run, config, resume)
     text = _STATE_TEXTS.get(state, "has no readable status.json") + (f" ({why})" if why else "")
     if resume == "restart":
         return PreviousRun(text, None, ())
     checkpoint, problems = run.newest_checkpoint()
     notes = [f"{path} is passed over: {problem}" for path, problem in problems.items()]
-    if checkpoint is None:
-        return PreviousRun(text, None, tuple(notes))
-    recorded = run.environment()
-    if changed := provenance.changed_facts(recorded, environment, provenance.TASK):
-        raise UsageError(
-            f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
-            "run.name, or run.resume=restart to replace it"
-        )
-    changes = provenance.changed_facts(recorded, environment, provenance.MACHINE)
-    run.mark_resumed({name: environment[name] for name in changes}, problems)
-    if changes:
-        others = ", another ".join(changes)
-        notes.append(f"it had another {others}: its bits may differ from those of one run")
+    if checkpoint is not None:
+        recorded = run.environment()
+        if changed := provenance.changed_facts(recorded, environment, provenance.TASK):
+            raise UsageError(
+                f"{run.path}: cannot go on, as {', '.join(changed)} changed since; choose another "
+                "run.name, or run.resume=restart to replace it"
+            )
+        changes = provenance.changed_facts(recorded, environment, provenance.MACHINE)
+        run.mark_resumed({name: environment[name] for name in changes}, problems)
+        if changes:
+            others = ", another ".join(changes)
+            notes.append(f"it had another {others}: its bits may differ from those of one run")
     return PreviousRun(text, checkpoint, tuple(notes))
 
 
-def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
-    """Raise UsageError unless `run` is one that this config and `resume` may continue."""
-    state, _ = run.status()
-    if state not in _STATE_TEXTS and not run.looks_like_run():
-        raise UsageError(exists_message(run.path))
+def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> tuple[str, str | None]:
+    """Read the status of a run that this config and `resume` may continue, else UsageError."""
+    state, why = run.status()
+    of_run = (run.path / "config.yaml", run.path / "environment.json")
+    if state not in _STATE_TEXTS and not all(path.is_file() for path in of_run):
+        raise UsageError(
+            f"{run.path}: exists and is not a finished run; choose another run.name or remove it"
+        )
     if resume == "restart":
-        return
+        return state, why
     if state not in _STATE_TEXTS:
         raise UsageError(damaged_message(run.path, "status.json"))
     if resume == "never":
@@ -183,3 +177,4 @@ def _check_resumable(run: Run, config: Mapping[str, Any], resume: str) -> None:
         )
     run.check_version(", or choose another run.name")
     provenance.check_config(run, config)
+    return state, why

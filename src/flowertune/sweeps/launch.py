@@ -42,9 +42,15 @@ def plan_sweep(composer: Hydra, node: DictConfig) -> Sweep:
     parsed = parse_overrides(composer, [*param_overrides, *typed_overrides(node)])
     jobs: list[Job] = []
     if is_search(node):
-        _check_search(node)
+        direction = OmegaConf.select(node, "hydra.sweeper.direction")
+        if direction is not None and str(direction).rpartition(".")[2] != "maximize":
+            raise UsageError(
+                "hydra.sweeper.direction: must be maximize; a job's value is its top-1 on val"
+            )
+        if to_config(node).data.protocol == "trainval":
+            raise UsageError("data.protocol=trainval: has no val for a search to go by")
     else:
-        jobs = [job for job, _ in compose_jobs(composer, node, expand_jobs(parsed))]
+        jobs = [job for job, _, _ in compose_jobs(composer, node, parsed)]
     keys = tuple(o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override())
     methods = {job.method: None for job in jobs} or {node.method: None}
     return create_sweep(node, SWEEPS, "_".join(methods), sweep_tables, keys, jobs)
@@ -93,7 +99,7 @@ def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute)
 
     def run_job(job_node: DictConfig) -> float | None:
         """Run one job, in this process or by a launcher in another one or on another machine."""
-        job = _create_job(job_node, HydraConfig.get().job.num + 1)
+        job = _create_job(job_node)
         return sweep.run_job(job, lambda: execute(_set_group(to_config(job_node), sweep)))
 
     with sweep.open():
@@ -111,7 +117,6 @@ def run_sweep(sweep: Sweep, composer: Hydra, node: DictConfig, execute: Execute)
 def _launch(
     sweep: Sweep, composer: Hydra, node: DictConfig, run_job: Callable[[DictConfig], float | None]
 ) -> None:
-    """Call `run_job` with each job's node, in Hydra's way: by its sweeper, or the given batch."""
     typed: Any = OmegaConf.to_container(node.hydra.overrides, resolve=False)
     folder = str(sweep.path).replace('"', '\\"')
     words = [*typed["hydra"], *typed["task"], "hydra.mode=MULTIRUN", f'hydra.sweep.dir="{folder}"']
@@ -133,7 +138,6 @@ def _launch(
 
 
 def _set_group(config: Config, sweep: Sweep) -> Config:
-    """Set the trackers' group to the sweep, unless the config has another one."""
     logger = config.logger
     if isinstance(logger, WandbConfig | MlflowConfig) and logger.group is None:
         logger.group = sweep.path.name
@@ -152,42 +156,28 @@ def is_search(node: DictConfig) -> bool:
     return bool(node.hydra.sweeper._target_ != BasicSweeperConf._target_)
 
 
-def expand_jobs(parsed: list[Override]) -> list[list[str]]:
-    """Expand every combination of the values to the overrides of a job."""
+def compose_jobs(
+    composer: Hydra, node: DictConfig, parsed: list[Override]
+) -> Iterator[tuple[Job, Config, list[str]]]:
+    """Yield the job of every combination of the values, its checked config and its overrides."""
     overrides.check_number_of_jobs(parsed)
     (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return batch
-
-
-def compose_jobs(
-    composer: Hydra, node: DictConfig, batch: Sequence[Sequence[str]]
-) -> Iterator[tuple[Job, Config]]:
-    """Yield each job with its checked config, in order."""
     for index, job_overrides in enumerate(batch):
         with translate_composition_errors(job_overrides):
-            job_node = composer.config_loader.load_sweep_config(node, list(job_overrides))
+            job_node = composer.config_loader.load_sweep_config(node, job_overrides)
         with open_dict(job_node.hydra.job):
             job_node.hydra.job.id = job_node.hydra.job.num = index
         HydraConfig.instance().set_config(job_node)
         config = to_config(job_node)
-        yield _create_job(job_node, index + 1), config
+        yield _create_job(job_node), config, job_overrides
 
 
-def _check_search(node: DictConfig) -> None:
-    direction = OmegaConf.select(node, "hydra.sweeper.direction")
-    if direction is not None and str(direction).rpartition(".")[2] != "maximize":
-        raise UsageError(
-            "hydra.sweeper.direction: must be maximize; a job's value is its top-1 on val"
-        )
-    if to_config(node).data.protocol == "trainval":
-        raise UsageError("data.protocol=trainval: has no val for a search to go by")
-
-
-def _create_job(node: DictConfig, number: int) -> Job:
-    task = list(HydraConfig.get().overrides.task)
+def _create_job(node: DictConfig) -> Job:
+    hydra = HydraConfig.get()
+    task = list(hydra.overrides.task)
     name = node.run.name or run_name(node.method, task)
     return Job(
-        number=number,
+        number=hydra.job.num + 1,
         run=str(Path(node.run.root).expanduser() / name),
         method=node.method,
         seed=node.seed,

@@ -20,7 +20,6 @@ from flowertune.sweeps.launch import (
     Execute,
     compose_jobs,
     create_sweep,
-    expand_jobs,
     is_search,
     parse_overrides,
 )
@@ -46,12 +45,10 @@ def plan_reproduction(composer: Hydra, node: DictConfig) -> Sweep:
     # without a text tower that means something there is no zero-shot, unless it is asked for
     methods = [name for name in METHODS if node.backbone.text or name != "zeroshot"]
     defaults = [f"seed={','.join(map(str, SEEDS))}", f"method={','.join(methods)}"]
-    candidates = expand_jobs(parse_overrides(composer, [*defaults, *typed_overrides(node)]))
+    candidates = parse_overrides(composer, [*defaults, *typed_overrides(node)])
     batch, jobs = [], []
     seen: dict[str, None] = {}
-    for job_overrides, (job, config) in zip(
-        candidates, compose_jobs(composer, node, candidates), strict=True
-    ):
+    for job, config, job_overrides in compose_jobs(composer, node, candidates):
         if seed_matters(config.model.name, config.probe.solver) or job.method not in seen:
             batch.append(job_overrides)
             jobs.append(replace(job, number=len(batch)))

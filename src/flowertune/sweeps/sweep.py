@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -40,17 +41,20 @@ from flowertune.runs.directory import not_writable_message
 from flowertune.runs.resume import lock_run
 from flowertune.sweeps import workers
 
+_STATES = {EXIT_DONE: "finished", EXIT_REFUSED: "refused"}  # of a job; of any other code: failed
+
 
 class Tables(Protocol):
-    """Tables of the jobs, in the directory of the sweep: report/sweep.py, report/reproduction.py"""
+    """Tables of the jobs, in the directory of the sweep: report/sweep.py, report/reproduction.py
 
-    def write(self, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
-        """Write the tables, after each job."""
+    They are written after each job, and shown at the end.
+    """
+
+    def write(self, folder: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None: ...
 
     def show(
         self, console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Sequence[str]
-    ) -> None:
-        """Print the results at the end."""
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,11 @@ class Sweep:
                     self._write(job)
             except OSError as error:
                 raise UsageError(not_writable_message(self.path, error)) from error
-            interruption = None
             try:
                 with workers.stop_together(self.folder) if self.uses_processes else nullcontext():
                     yield
-            except KeyboardInterrupt as raised:
-                interruption = raised
-                raise
             finally:
-                self._close(interruption)
+                self._close(sys.exc_info()[1])
 
     def run_job(self, job: Job, action: Callable[[], int]) -> float | None:
         """Run one job and record its outcome. -> top-1 on val, for a search.
@@ -104,59 +104,52 @@ class Sweep:
         None for a job that did not finish or has no val. Only an interruption is raised, and ends
         the sweep; in a process of its own it ends that job.
         """
-        in_worker = os.getpid() != self.pid
-        with workers.keep_process() if in_worker else nullcontext():
-            return self._run_job(job, action, in_worker)
-
-    def _run_job(self, job: Job, action: Callable[[], int], in_worker: bool) -> float | None:
         title = f"job {job.number}" + (f" of {self.total}" if self.total else "")
         console = ConsoleReporter(mode=self.console)
-        register = workers.register(self.folder, job.number) if in_worker else nullcontext(True)
-        log = _redirect_output(self.folder / f"{job.number}.log") if in_worker else nullcontext()
-        try:
-            with register as may_start:
-                if not may_start:
+        in_worker = os.getpid() != self.pid
+        with workers.keep_process() if in_worker else nullcontext():
+            register = workers.register(self.folder, job.number) if in_worker else nullcontext(True)
+            log = _redirect(self.folder / f"{job.number}.log") if in_worker else nullcontext()
+            try:
+                with register as may_start:
+                    if not may_start:
+                        return None
+                    console.say(f"{title}: {report.label(job, self.swept)}")
+                    self._write(replace(job, state="running"))
+                    with log:
+                        job = _finish(job, action)
+            except KeyboardInterrupt as interruption:
+                self._write(_interrupted(job, interruption))
+                if in_worker:
                     return None
-                console.say(f"{title}: {report.label(job, self.swept)}")
-                self._write(replace(job, state="running"))
-                with log:
-                    state, why = _outcome(action)
-        except KeyboardInterrupt as interruption:
-            self._write(_interrupted(job, interruption))
-            if in_worker:
-                return None
-            raise
-        job = replace(job, state=state, why=why)
-        self._write(job)
-        jobs = self.jobs()
-        self.tables.write(self.path, jobs, self.swept)
-        gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
-        results = job.results()
-        top1 = None if results is None else results["splits"].get("val", {}).get("top1")
-        if results is None:
-            print(f"{title}: {state}: {why}", file=sys.stderr)
-        elif in_worker:
-            console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
-        if remaining := seconds_left(jobs):
-            console.say(f"about {report.format_duration(remaining)} of training left")
-        return top1
+                raise
+            self._write(job)
+            jobs = self.jobs()
+            self.tables.write(self.path, jobs, self.swept)
+            gc.collect()  # a job's tensors that lie in circles: the next one has all of the memory
+            results = job.results()
+            top1 = None if results is None else results["splits"].get("val", {}).get("top1")
+            if results is None:
+                print(f"{title}: {job.state}: {job.why}", file=sys.stderr)
+            elif in_worker:
+                val = "" if top1 is None else f", val top-1 {top1:.2%}"
+                console.say(f"{title}: finished{val}")
+            if remaining := seconds_left(jobs):
+                console.say(f"about {report.format_duration(remaining)} of training left")
+            return top1
 
     def has_started(self) -> bool:
-        """Whether any job has started."""
         return any(job.state != "not started" for job in self.jobs())
 
     def exit_code(self) -> int:
         """0: all jobs are done; 2: all were refused; 1: anything else."""
         states = {job.state for job in self.jobs()}
-        if states == {"finished"}:
-            return EXIT_DONE
-        return EXIT_REFUSED if states == {"refused"} else EXIT_FAILED
+        return next((code for code, state in _STATES.items() if states == {state}), EXIT_FAILED)
 
     def jobs(self) -> list[Job]:
         """List all known jobs, in order."""
-        paths = self.folder.glob("[0-9]*.json")
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        return sorted((Job(**record) for record in records), key=lambda job: job.number)
+        texts = [path.read_text(encoding="utf-8") for path in self.folder.glob("[0-9]*.json")]
+        return sorted((Job(**json.loads(text)) for text in texts), key=attrgetter("number"))
 
     @property
     def folder(self) -> Path:
@@ -166,7 +159,7 @@ class Sweep:
     def _write(self, job: Job) -> None:
         files.write_json(self.folder / f"{job.number}.json", asdict(job))
 
-    def _close(self, interruption: KeyboardInterrupt | None) -> None:
+    def _close(self, error: BaseException | None) -> None:
         """Write the final states and tables; remove a sweep whose jobs never started."""
         if not self.has_started():
             shutil.rmtree(self.folder)
@@ -174,8 +167,8 @@ class Sweep:
                 self.path.rmdir()
             return
         for job in self.jobs():
-            if interruption is not None and job.state in ("running", "interrupted"):
-                self._write(_interrupted(job, interruption))
+            if isinstance(error, KeyboardInterrupt) and job.state in ("running", "interrupted"):
+                self._write(_interrupted(job, error))
             elif job.state == "running":  # the launcher came back without it
                 self._write(replace(job, state="failed", why="its process ended"))
         jobs = self.jobs()
@@ -184,7 +177,7 @@ class Sweep:
 
 
 @contextmanager
-def _redirect_output(path: Path) -> Iterator[None]:
+def _redirect(path: Path) -> Iterator[None]:
     log = path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
     with log, redirect_stdout(log), redirect_stderr(log):
         yield
@@ -194,19 +187,15 @@ def _interrupted(job: Job, interruption: KeyboardInterrupt) -> Job:
     return replace(job, state="interrupted", why=str(interruption) or None)
 
 
-def _outcome(action: Callable[[], int]) -> tuple[str, str | None]:
-    """Run the action. -> the job's final state, and why."""
+def _finish(job: Job, action: Callable[[], int]) -> Job:
     try:
         exit_code = action()
-    except UsageError as refusal:
-        return "refused", str(refusal)
+        why = None if exit_code == EXIT_DONE else f"exit code {exit_code}"
     except FlowertuneError as error:
-        return "failed", str(error)
+        exit_code, why = error.exit_code, str(error)
     except BrokenPipeError:  # nobody reads what the jobs print
         raise
     except Exception as error:  # a fault of ours: the others go on, and it is not hidden
         traceback.print_exc()
-        return "failed", with_type(error)
-    if exit_code == EXIT_DONE:
-        return "finished", None
-    return "refused" if exit_code == EXIT_REFUSED else "failed", f"exit code {exit_code}"
+        exit_code, why = EXIT_FAILED, with_type(error)
+    return replace(job, state=_STATES.get(exit_code, "failed"), why=why)

@@ -104,6 +104,5 @@ def _end_with_parent() -> None:
 
 
 def _is_orphan() -> bool:
-    """Whether the process that started this one has ended, where the system tells."""
     parent = multiprocessing.parent_process()
     return parent is not None and os.getppid() != parent.pid

@@ -4,8 +4,8 @@ import importlib.util
 import logging
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
@@ -43,7 +43,7 @@ class Tracker(Protocol):
         """Send what is left; `state`: finished, failed or interrupted."""
 
 
-_TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
+TRACKERS: dict[str, Callable[[Any, Run, Mapping[str, Any]], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": Wandb,
     "mlflow": Mlflow,
@@ -72,21 +72,21 @@ def check(settings: LoggerConfig) -> None:
         )
 
 
-def start(settings: LoggerConfig, run: Run, config: Mapping[str, Any]) -> Tracker:
-    """Create the run at its tracker, or find it again, with its whole `config`."""
-    return _TRACKERS[settings.name](settings, run, config)
-
-
 class Tracking:
-    """Forward a run to its tracker, which `start` creates in another thread, if not None.
+    """Forward a run to its tracker, on another thread, while the body of a `with` runs.
 
-    `say` gets the place where a person finds the run there.
+    However the body ends, the tracker hears of it. `say` gets the place where a person finds the
+    run there.
     """
 
     def __init__(
-        self, name: str, start: Callable[[], Tracker] | None, say: Callable[[str], None]
+        self,
+        settings: LoggerConfig,
+        run: Run,
+        config: Mapping[str, Any],
+        say: Callable[[str], None],
     ) -> None:
-        self._name = name
+        self._name = settings.name
         self._say = say
         self._calls: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
         self._n_lines = 0
@@ -94,10 +94,15 @@ class Tracking:
         self._location: str | None = None
         self._error: str | None = None
         self._thread: Thread | None = None
-        if start is not None:
+        if settings.name != "none":
+            start = partial(TRACKERS[settings.name], settings, run, config)
             # where it hangs, the process ends without it
             self._thread = Thread(target=self._run_tracker, args=(start,), daemon=True)
+
+    def __enter__(self) -> "Tracking":
+        if self._thread is not None:
             self._thread.start()
+        return self
 
     def log_metrics(self, lines: Sequence[Metrics]) -> None:
         """Log the new ones among all lines of metrics.jsonl so far."""
@@ -110,11 +115,12 @@ class Tracking:
         self._has_results = True
         self._enqueue(lambda tracker: tracker.log_results(results))
 
-    def close(self, state: str) -> None:
-        """Wait until everything is sent, up to a timeout.
-
-        A run with its results is finished, whatever came afterwards.
-        """
+    def __exit__(self, kind: Any, error: BaseException | None, where: Any) -> None:
+        """Wait until everything is sent, up to a timeout."""
+        state = "finished" if error is None else "failed"
+        if isinstance(error, Interrupted):
+            state = "interrupted"
+        # with its results a run is finished, whatever came afterwards
         final_state = "finished" if self._has_results else state
         self._enqueue(lambda tracker: tracker.close(final_state))
         if self._thread is None:
@@ -157,24 +163,3 @@ class Tracking:
 def _redact_credentials(text: str) -> str:
     """Remove user and password from URLs, since run.log is shared."""
     return re.sub(r"://[^/\s]*@", "://", text)
-
-
-@contextmanager
-def track_run(
-    settings: LoggerConfig, run: Run, config: Mapping[str, Any], say: Callable[[str], None]
-) -> Iterator[Tracking]:
-    """Track the run with the configured tracker while the body runs, then close it.
-
-    However the body ends, the tracker hears of it: finished, failed or interrupted.
-    """
-    start_tracker = None if settings.name == "none" else lambda: start(settings, run, config)
-    tracking = Tracking(settings.name, start_tracker, say)
-    state = "failed"
-    try:
-        yield tracking
-        state = "finished"
-    except Interrupted:
-        state = "interrupted"
-        raise
-    finally:
-        tracking.close(state)

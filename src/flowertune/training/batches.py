@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,15 +14,6 @@ from flowertune.seeding import derive_seed
 # normalized images and targets, on the device
 Batch = tuple[Float[Tensor, "_ 3 h w"], Float[Tensor, "_ c"]]
 Numbered = tuple[int, Int64[Tensor, "_"]]  # number of a batch in its epoch, and image indices
-
-
-def step_indices(loader: TrainLoader, epoch: int, accumulation: int) -> list[list[Numbered]]:
-    """List the steps of an epoch by their batches.
-
-    The last step of an epoch may have fewer batches than `accumulation`.
-    """
-    numbered = list(enumerate(loader.batches(epoch)))
-    return [numbered[i : i + accumulation] for i in range(0, len(numbered), accumulation)]
 
 
 def count_images(step: list[Numbered]) -> int:
@@ -39,15 +30,11 @@ def load_steps(
     from: run its forward pass before asking for the next. Close the generator if you do not read
     it to its end.
     """
-    with closing(_load(loader, list(chain.from_iterable(steps)), epoch)) as stream:
-        for step in steps:
-            yield islice(stream, len(step))
 
-
-def _load(
-    loader: TrainLoader, numbered: list[Numbered], epoch: int
-) -> Generator[Batch, None, None]:
-    with closing(loader.load(numbered, epoch)) as stream:
-        for batch, _ in numbered:
+    def load(step: list[Numbered]) -> Iterator[Batch]:
+        for batch, _ in step:
             torch.manual_seed(derive_seed(loader.seed, "dropout", epoch, batch))
             yield next(stream)  # which draws nothing from that state
+
+    with closing(loader.load(chain.from_iterable(steps), epoch)) as stream:
+        yield from map(load, steps)

@@ -7,9 +7,10 @@ step to step has to be in tensors: the batch, the learning rates, the optimizer'
 https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,53 +24,28 @@ Scalars = dict[str, Float[Tensor, ""]]  # by name
 WARM_UP = 2  # calls before the recording: kernels are loaded, gradients are made
 MAX_RECORDINGS = 5  # for each the device is waited for; rarer shapes run as they are
 
-
-@runtime_checkable
-class Recorder(Protocol):
-    """Record the device work of a function."""
-
-    def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """Return a function that does the same again, in the same memory, and the tensor it fills.
-
-        Raises RuntimeError where the function asks for something that cannot be recorded. Nothing
-        of it has been done then, nor when it could.
-        """
+# Record the device work of a function without doing any of it -> what does it, in the same memory,
+# and the tensor that it fills. Raises RuntimeError where it cannot be recorded.
+Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
-class CudaRecorder:
-    """Record CUDA graphs in one pool of memory, as they run one after the other.
+def record_cuda_graph(
+    pool: Any, function: Callable[[], Tensor]
+) -> tuple[Callable[[], None], Tensor]:
+    """Record a CUDA graph, as `Record` says.
 
-    The output of one has to be copied before another runs.
+    pool: of torch.cuda.graph_pool_handle(), memory of all graphs, as they run one after the other;
+    the output of one has to be copied before another runs.
     """
-
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """See `Recorder.record`."""
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        try:
-            # the thread that reads images ahead pins memory meanwhile; "global" would forbid it
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                output = function()
-        except RuntimeError:
-            torch.cuda.set_stream(stream)  # torch before 2.12 leaves its own in force
-            raise
-        return graph.replay, output
-
-
-@dataclass(frozen=True)
-class _RecordedGraph:
-    inputs: tuple[Tensor, ...]
-    replay: Callable[[], None]
-    names: tuple[str, ...]
-    output: Float[Tensor, "n"]  # by the names
-
-    def __call__(self, tensors: tuple[Tensor, ...]) -> Scalars:
-        for buffer, tensor in zip(self.inputs, tensors, strict=True):
-            buffer.copy_(tensor)
-        self.replay()
-        return dict(zip(self.names, self.output.clone().unbind(), strict=True))
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # the thread that reads images ahead pins memory meanwhile; "global" would forbid it
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            output = function()
+    except RuntimeError:
+        torch.cuda.set_stream(stream)  # torch before 2.12 leaves its own in force
+        raise
+    return graph.replay, output
 
 
 class CudaGraphStep:
@@ -80,11 +56,11 @@ class CudaGraphStep:
     they are, and `say` is told why, once.
     """
 
-    def __init__(self, recorder: Recorder, say: Callable[[str], None]) -> None:
-        self.recorder: Recorder | None = recorder
+    def __init__(self, record: Record, say: Callable[[str], None]) -> None:
+        self.record: Record | None = record
         self.say = say
-        self.calls: dict[Hashable, int] = {}
-        self.recordings: dict[Hashable, _RecordedGraph] = {}
+        self.calls: Counter[Hashable] = Counter()
+        self.recordings: dict[Hashable, Callable[..., Scalars]] = {}
 
     def __call__(
         self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float
@@ -92,40 +68,40 @@ class CudaGraphStep:
         """Call `function(*tensors, **fixed)`; the tensors may be changed afterwards."""
         shapes = tuple(tensor.shape for tensor in tensors)
         key = (function.__name__, shapes, tuple(sorted(fixed.items())))
-        calls = self.calls[key] = self.calls.get(key, 0) + 1
-        if key not in self.recordings and calls > WARM_UP:
-            self._record(key, function, tensors, fixed)
-        if key in self.recordings:
-            return self.recordings[key](tensors)
-        return function(*tensors, **fixed)
+        call = partial(function, **fixed)
+        self.calls[key] += 1
+        if key not in self.recordings and self.calls[key] > WARM_UP:
+            self._record(key, call, tensors)
+        return self.recordings.get(key, call)(*tensors)
 
     def _record(
-        self,
-        key: Hashable,
-        function: Callable[..., Scalars],
-        tensors: tuple[Tensor, ...],
-        fixed: dict[str, float],
+        self, key: Hashable, call: Callable[..., Scalars], tensors: tuple[Tensor, ...]
     ) -> None:
-        if self.recorder is None or len(self.recordings) == MAX_RECORDINGS:
+        if self.record is None or len(self.recordings) == MAX_RECORDINGS:
             return
-        inputs = tuple(tensor.clone() for tensor in tensors)
-        names: tuple[str, ...] = ()
+        inputs = [tensor.clone() for tensor in tensors]
+        names: list[str] = []
 
         def run() -> Tensor:
-            nonlocal names
-            scalars = function(*inputs, **fixed)
-            names = tuple(scalars)
+            scalars = call(*inputs)
+            names[:] = scalars
             return torch.stack(list(scalars.values()))
 
+        def replay_with(*tensors: Tensor) -> Scalars:
+            for buffer, tensor in zip(inputs, tensors, strict=True):
+                buffer.copy_(tensor)
+            replay()
+            return dict(zip(names, output.clone().unbind(), strict=True))
+
         try:
-            replay, output = self.recorder.record(run)
+            replay, output = self.record(run)
         except RuntimeError as error:
-            self.recorder = None
+            self.record = None
             # the end of the capture fails too, over what went wrong in it
             reason = first_line(error.__context__ or error)
             self.say(f"steps are not recorded, and so a little slower: {reason}")
         else:
-            self.recordings[key] = _RecordedGraph(inputs, replay, names, output)
+            self.recordings[key] = replay_with
 
 
 def build_graph_step(
@@ -140,4 +116,5 @@ def build_graph_step(
     if compute.precision == "fp16":
         say("steps are not recorded: fp16's loss scaling decides after each whether it counts")
         return None
-    return CudaGraphStep(CudaRecorder(), say)
+    pool = torch.cuda.graph_pool_handle()
+    return CudaGraphStep(partial(record_cuda_graph, pool), say)

@@ -27,8 +27,8 @@ def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) 
     needed = 2 * weights + IMAGE_BYTES * sum(sizes.values())  # best/ and adapter/
     if config.model.trains_backbone:
         lines = LINE_BYTES * settings.epochs * -(-sizes["train"] // settings.batch_size)
-        n_averaged = 0 if settings.ema is None else 1
-        checkpoint = (4 + n_averaged) * weights + lines  # trained, AdamW's two, kept
+        n_states = 4 if settings.ema is None else 5  # trained, AdamW's two, kept; averaged
+        checkpoint = n_states * weights + lines
         needed += lines + (CHECKPOINTS_KEPT + 1) * checkpoint
     root = Path(config.run.root).expanduser().absolute()
     path = root / str(config.run.name)

@@ -1,6 +1,5 @@
 """Track the best epoch, and stop when validation no longer improves."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +46,8 @@ class EarlyStopping:
         return -value if self.monitor == "loss" else value
 
     def state(self) -> dict[str, Any]:
-        """Return the state, in JSON's values."""
+        """Return what changes from epoch to epoch, in JSON's values."""
         return {name: getattr(self, name) for name in STATE}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Load a state from `state`."""
-        for name in STATE:
-            setattr(self, name, state[name])
 
     @property
     def should_stop(self) -> bool:

@@ -7,23 +7,17 @@ from contextlib import closing, contextmanager
 import torch
 
 from flowertune import files
-from flowertune.data.loader import TrainLoader
 from flowertune.errors import TrainingError, with_type
 from flowertune.models import serialization
 from flowertune.runs.directory import Metrics, Run
-from flowertune.training.batches import Batch, load_steps, step_indices
-from flowertune.training.nonfinite import NonFiniteError
+from flowertune.training.batches import Batch, load_steps
 from flowertune.training.state import TrainState
-from flowertune.training.step import TrainStep
+from flowertune.training.step import NonFiniteError, TrainStep
 
 
 @contextmanager
 def keep_failed_batch(
-    state: TrainState,
-    loader: TrainLoader,
-    accumulation: int,
-    run: Run,
-    track: Callable[[Sequence[Metrics]], None],
+    state: TrainState, run: Run, track: Callable[[Sequence[Metrics]], None]
 ) -> Iterator[None]:
     """Write the metrics so far where the body raises a TrainingError, and the batch it failed at.
 
@@ -39,16 +33,14 @@ def keep_failed_batch(
         if not isinstance(error, NonFiniteError):
             raise
         try:
-            dump_failed_batch(error, state, loader, accumulation, run)
+            dump_failed_batch(error, state, run)
             message = f"{error}; its photos are in {run.failed_batch_dir}"
         except (OSError, RuntimeError, MemoryError) as failure:  # no room; the reason counts
             message = f"{error}; its photos could not be kept ({with_type(failure)})"
         raise TrainingError(message) from error
 
 
-def dump_failed_batch(
-    error: NonFiniteError, state: TrainState, loader: TrainLoader, accumulation: int, run: Run
-) -> None:
+def dump_failed_batch(error: NonFiniteError, state: TrainState, run: Run) -> None:
     """Write the images of a failed step and the facts about it into run.failed_batch_dir.
 
     `state` has a line for each step of its epoch before the one that failed, and the weights of
@@ -56,8 +48,8 @@ def dump_failed_batch(
     "photos" (N,), their rows among the train images of photos.csv; facts.json gets the rest.
     """
     step, index = state.step, len(state.epoch_lines)
-    numbered = step_indices(loader, state.epoch, accumulation)[index]
-    with closing(load_steps(loader, state.epoch, [numbered])) as stream:
+    numbered = state.step_indices(state.epoch)[index]
+    with closing(load_steps(state.loader, state.epoch, [numbered])) as stream:
         batches = list(next(stream))
     exact = _evaluate_in_float32(step, batches)
     keys = {"adapter": "optimizer.lr", "head": "optimizer.head_lr"}
@@ -93,14 +85,12 @@ def _finite_or_none(value: float) -> float | None:
 def _evaluate_in_float32(step: TrainStep, batches: list[Batch]) -> dict[str, float]:
     """Compute the mean loss and the norm of its gradient in float32, with the present weights."""
     n_images = sum(len(images) for images, _ in batches)
-    loss, gradients = 0.0, [torch.zeros_like(weight) for weight in step.parameters]
+    step.optimizer.zero_grad()
+    loss = 0.0
     for images, targets in batches:
         embedding, logits = step.classifier(images)
         part = step.criterion(embedding, logits, targets)["loss"] * (len(images) / n_images)
-        loss += float(part.detach())
-        parts = torch.autograd.grad(part, step.parameters, allow_unused=True)
-        for total, gradient in zip(gradients, parts, strict=True):
-            if gradient is not None:
-                total += gradient
-    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-    return {"loss": loss, "gradient_norm": float(norm)}
+        part.backward()
+        loss += part.item()
+    norm = torch.nn.utils.clip_grad_norm_(step.parameters, math.inf)
+    return {"loss": loss, "gradient_norm": norm.item()}

@@ -5,23 +5,25 @@ Reads from top to bottom; commands/train.py is what stands around it.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flowertune.baselines.evaluate import evaluate_baselines, notes
 from flowertune.baselines.factory import fit_probe
 from flowertune.baselines.features import feature_key, frozen_features, splits_to_encode
-from flowertune.baselines.linear_probe import LinearProbe, ProbeInputs
+from flowertune.baselines.linear_probe import ProbeInputs
 from flowertune.baselines.zero_shot import class_vectors
 from flowertune.config.head import TextHeadConfig
 from flowertune.config.schema import head_from_probe
 from flowertune.data.cache_dir import cache_root
+from flowertune.data.device_pixels import DevicePixels
 from flowertune.errors import TrainingError
 from flowertune.inference.logits import Outputs, encode, infer, infer_features, prediction_table
 from flowertune.metrics import measure, reported_split
@@ -31,29 +33,22 @@ from flowertune.report.console.run import ConsoleReporter
 from flowertune.runs import directory
 from flowertune.signals import StopRequest
 from flowertune.training import report_data
-from flowertune.training.loop import TrainResult, train
-from flowertune.training.nonfinite import nonfinite_message
-from flowertune.training.setup import (
-    DeviceImages,
-    Setup,
-    build_model,
-    build_trainer,
-    move_to_device,
-)
-from flowertune.training.state import TrainState
+from flowertune.training.loop import Measured, TrainResult, train
+from flowertune.training.setup import Setup, build_model, build_train_state, move_to_device
+from flowertune.training.step import nonfinite_message
 
 Features = dict[str, Float[Tensor, "_ e"]]  # of the frozen backbone, by split
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """What the frozen backbone gives: class vectors of the prompts, and a linear probe.
+    """What the frozen backbone gives: class vectors of the prompts, and a linear probe's tensors.
 
     Each is None where nobody needs it. seconds: of fitting the probe. results: for results.json.
     """
 
     vectors: Float[Tensor, "c e"] | None
-    probe: LinearProbe | None
+    probe: Sequence[Tensor] | None
     seconds: float
     results: dict[str, Any]
 
@@ -68,71 +63,84 @@ def adapt(
 ) -> tuple[dict[str, Any], report_data.ReportInputs]:
     """Train one model on decoded images -> the content of results.json, and the report's inputs.
 
-    The run gets everything else that a training leaves, as it comes. `resume_from`: a
-    checkpoint to continue from; `track` gets the lines of metrics.jsonl so far, whenever there are
-    more.
-
-    Raises:
-        TrainingError, Interrupted, files.DiskFullError: as `loop.train` does.
+    The run gets everything else that a training leaves, as it comes. `resume_from`, `track` and
+    the errors raised are those of `loop.train`.
     """
-    images = move_to_device(setup)
+    trains_backbone = setup.config.model.trains_backbone
+    batch_size = setup.config.trainer.eval_batch_size
+    pixels = move_to_device(setup)
     run.write_table("photos.csv", ["split", "path", "label", "sha256"], setup.cached.rows())
 
-    features = encode_splits(setup, images, console)
-    baselines = fit_baselines(setup, images, features)
+    features = encode_splits(setup, pixels, console)
+    baselines = fit_baselines(setup, features)
     classifier = build_model(setup, features.get("train"), baselines.vectors, baselines.probe)
-    infer_split = partial(_infer, setup, images, features, classifier, stop)
-    loader, val_outputs = None, None
-    if not setup.config.model.trains_backbone:
-        result = keep_head(setup, baselines, classifier, run)
+
+    def measure_split(split: str) -> Measured:
+        """Measure the classifier, as it is; a stop request ends it."""
+        if trains_backbone:
+            outputs = infer(
+                classifier, pixels[split], setup.backbone.preprocessing, batch_size,
+                setup.compute, lambda done, total: stop.check(),
+            )  # fmt: skip
+        else:
+            outputs = infer_features(classifier, features[split], batch_size)
+        return outputs, measure(outputs.logits, setup.labels[split])
+
+    loader, best_val = None, None
+    if not trains_backbone:  # no step to take: the head is what it will be
+        serialization.save_weights(run.best, classifier.trainable_state())
+        run.write_lines("metrics.jsonl", [])
+        run.write_lines("timings.jsonl", [])
+        seconds = baselines.seconds if setup.config.model.is_probe else 0.0
+        result = TrainResult(0, None, None, seconds, None)
     else:
-        loader, step = build_trainer(setup, images, classifier, console.say)
-        result, val_outputs = train(
-            TrainState.new(step, loader, setup.config.trainer), loader, setup.config.trainer, run,
-            partial(infer_split, "val") if "val" in images.labels else None,
-            images.labels.get("val"), console, stop, resume_from, track,
-        )  # fmt: skip
+        state = build_train_state(setup, pixels, classifier, console.say)
+        loader, measure_val = state.loader, partial(measure_split, "val")
+        result, best_val = train(
+            state, run, measure_val if "val" in pixels else None, console, stop, resume_from, track
+        )
 
     # the kept weights' result, by the code that every later use goes through; the trained model
     # meets the test images here and nowhere else
-    classifier.load_trainable_state(serialization.load_weights(run.best))
-    outputs, metrics = measure_splits(setup, images, infer_split, val_outputs, run)
+    classifier.load_trainable_state(load_file(run.best))
+    outputs, metrics = measure_splits(setup, measure_split, best_val, run)
     serialization.save_classifier(
         run.adapter, setup.config, setup.backbone, classifier, setup.cached.dataset.class_names
     )
     results = _results(setup, run, classifier, result, metrics, baselines.results)
     split = reported_split(outputs)
-    frozen = features.get(split) if setup.config.model.trains_backbone else None
     return results, report_data.ReportInputs(
         cached=setup.cached,
         reported_split=split,
         outputs=outputs[split],
         train_embedding=outputs["train"].embedding,
-        frozen_embedding=frozen,
-        pixels=images.pixels,
+        frozen_embedding=features.get(split) if trains_backbone else None,
+        pixels=pixels,
         loader=loader,
         seed=setup.config.seed,
     )
 
 
-def encode_splits(setup: Setup, images: DeviceImages, console: ConsoleReporter) -> Features:
+def encode_splits(
+    setup: Setup, pixels: Mapping[str, DevicePixels], console: ConsoleReporter
+) -> Features:
     """Encode the splits that need it by the frozen backbone."""
     backbone, compute, splits = setup.backbone, setup.compute, setup.cached.splits
-    encode_pixels = partial(encode, backbone, mean=images.mean, std=images.std, compute=compute)
+    encode_pixels = partial(encode, backbone, compute)
     features = {}
     with console.progress():
         for name in splits_to_encode(setup.config, list(splits)):
             key = feature_key(backbone, splits[name], compute, setup.config.trainer.eval_batch_size)
             advance = partial(console.advance, f"frozen features of {name}")
             features[name] = frozen_features(
-                images.pixels[name], encode_pixels, key, cache_root(), advance
+                pixels[name], encode_pixels, key, cache_root(), advance
             )
     return features
 
 
-def fit_baselines(setup: Setup, images: DeviceImages, features: Features) -> Baselines:
+def fit_baselines(setup: Setup, features: Features) -> Baselines:
     """Fit and measure what stands beside the method, and what its head starts from."""
-    config, backbone, labels = setup.config, setup.backbone, images.labels
+    config, backbone, labels = setup.config, setup.backbone, setup.labels
     vectors, probe = None, None
     if backbone.has_text and (config.baselines or isinstance(config.head, TextHeadConfig)):
         vectors = class_vectors(backbone.encode_text, setup.class_prompts).cpu()
@@ -145,64 +153,30 @@ def fit_baselines(setup: Setup, images: DeviceImages, features: Features) -> Bas
     results = evaluate_baselines(
         config.baselines, features, labels, vectors, backbone.logit_scale, probe
     )
-    return Baselines(vectors, probe, seconds, results)
-
-
-def keep_head(
-    setup: Setup, baselines: Baselines, classifier: Classifier, run: directory.Run
-) -> TrainResult:
-    """Save a classifier that takes no training steps: its head is what it will be."""
-    serialization.save_weights(run.best, classifier.trainable_state())
-    run.write_lines("metrics.jsonl", [])
-    run.write_lines("timings.jsonl", [])
-    is_probe = setup.config.model.is_probe
-    return TrainResult(0, None, None, baselines.seconds if is_probe else 0.0, None)
+    return Baselines(vectors, None if probe is None else probe.tensors, seconds, results)
 
 
 def measure_splits(
     setup: Setup,
-    images: DeviceImages,
-    infer_split: Callable[[str], Outputs],
-    val_outputs: Outputs | None,
+    measure_split: Callable[[str], Measured],
+    best_val: Measured | None,
     run: directory.Run,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
     """Measure every split and write its predictions: the outputs and the metrics of each.
 
-    val_outputs: what the same weights made of val already.
+    best_val: what the same weights made of val already.
     """
     outputs, metrics = {}, {}
     for name, split in setup.cached.splits.items():
-        known = val_outputs if name == "val" else None
-        outputs[name] = infer_split(name) if known is None else known
-        logits = outputs[name].logits
-        measured = measure(logits, images.labels[name])
+        known = best_val if name == "val" else None
+        outputs[name], measured = known or measure_split(name)
         if not math.isfinite(measured.loss):
             raise TrainingError(nonfinite_message(f"loss on {name}", setup.compute.precision))
-        metrics[name] = measured.to_dict()
+        metrics[name] = asdict(measured)
         names, class_names = setup.cached.image_names(name), setup.cached.dataset.class_names
-        run.write_table(
-            f"predictions-{name}.csv",
-            *prediction_table(names, split.split.labels, logits, class_names),
-        )
+        table = prediction_table(names, split.split.labels, outputs[name].logits, class_names)
+        run.write_table(f"predictions-{name}.csv", *table)
     return outputs, metrics
-
-
-def _infer(
-    setup: Setup,
-    images: DeviceImages,
-    features: Features,
-    classifier: Classifier,
-    stop: StopRequest,
-    split: str,
-) -> Outputs:
-    """Compute what the classifier, as it is, makes of a split; a stop request ends it."""
-    batch_size = setup.config.trainer.eval_batch_size
-    if not setup.config.model.trains_backbone:
-        return infer_features(classifier, features[split], batch_size)
-    return infer(
-        classifier, images.pixels[split], images.mean, images.std, batch_size, setup.compute,
-        lambda done, total: stop.check(),
-    )  # fmt: skip
 
 
 def _results(

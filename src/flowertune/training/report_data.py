@@ -84,24 +84,11 @@ def _gallery(inputs: ReportInputs) -> dict[str, list[dict[str, Any]]]:
     similarity, nearest = (
         F.normalize(inputs.outputs.embedding[rows].float(), dim=1) @ train_embedding.T
     ).max(1)
-    pictures = _thumbnails(_pixels(inputs, inputs.reported_split, rows))
-    neighbors = _thumbnails(_pixels(inputs, "train", nearest))
+    images = _describe(inputs, inputs.reported_split, rows, row=rows.tolist())
+    neighbors = _describe(inputs, "train", nearest, similarity=similarity.tolist())
     entries = [
-        {
-            **_path_and_label(inputs, inputs.reported_split, row),
-            "row": row,
-            "picture": picture,
-            "nearest": {
-                **_path_and_label(inputs, "train", nearest_row),
-                "similarity": cosine,
-                "picture": nearest_picture,
-            },
-        }
-        for row, picture, nearest_row, cosine, nearest_picture in zip(
-            rows.tolist(), pictures, nearest.tolist(), similarity.tolist(), neighbors,
-            strict=True,
-        )
-    ]  # fmt: skip
+        {**image, "nearest": neighbor} for image, neighbor in zip(images, neighbors, strict=True)
+    ]
     return {"mistakes": entries[: len(mistakes)], "unsure": entries[len(mistakes) :]}
 
 
@@ -121,14 +108,10 @@ def _augmented(inputs: ReportInputs, loader: TrainLoader) -> list[dict[str, Any]
         _thumbnails(images.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().cpu())
         for images, _ in loader.load(batches, epoch=1)
     ]
-    originals = _thumbnails(_pixels(inputs, "train", rows))
+    originals = _describe(inputs, "train", rows)
     return [
-        {
-            **_path_and_label(inputs, "train", row),
-            "picture": picture,
-            "variants": [pictures[index] for pictures in variants],
-        }
-        for index, (row, picture) in enumerate(zip(rows.tolist(), originals, strict=True))
+        {**image, "variants": pictures}
+        for image, *pictures in zip(originals, *variants, strict=True)
     ]
 
 
@@ -136,32 +119,34 @@ def _embeddings(inputs: ReportInputs) -> bytes:
     """Serialize before (M, E) and after (M, E) float16 of images drawn by seed, and rows (M,)."""
     generator = seeding.generator(inputs.seed, "report map")
     rows = torch.randperm(len(inputs.outputs.logits), generator=generator)[:MAPPED].sort().values
-    tensors = {"rows": rows, "after": inputs.outputs.embedding[rows]}
-    if inputs.frozen_embedding is not None:
-        tensors["before"] = inputs.frozen_embedding[rows]
+    embeddings = {"after": inputs.outputs.embedding, "before": inputs.frozen_embedding}
     # of length 1, as float16 has no room for large ones
-    data: bytes = save(
-        {
-            name: tensor if name == "rows" else F.normalize(tensor.float(), dim=1).half()
-            for name, tensor in tensors.items()
-        }
-    )
+    units = {
+        name: F.normalize(embedding[rows].float(), dim=1).half()
+        for name, embedding in embeddings.items()
+        if embedding is not None
+    }
+    data: bytes = save({"rows": rows, **units})
     return data
 
 
-def _path_and_label(inputs: ReportInputs, split: str, row: int) -> dict[str, str]:
-    path = inputs.cached.splits[split].split.paths[row]
-    label = inputs.cached.splits[split].split.labels[row]
-    return {
-        "path": path.relative_to(inputs.cached.dataset.root).as_posix(),
-        "label": inputs.cached.dataset.class_names[label],
-    }
-
-
-def _pixels(inputs: ReportInputs, split: str, rows: Int64[Tensor, "b"]) -> UInt8[Tensor, "b 3 h w"]:
-    """Evaluation pixels on the CPU."""
+def _describe(
+    inputs: ReportInputs, split: str, rows: Int64[Tensor, "b"], **columns: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Give the path, the label, the columns and a small picture of each image."""
+    names, labels = inputs.cached.image_names(split), inputs.cached.splits[split].split.labels
     (pixels,) = inputs.pixels[split].batches([rows])
-    return pixels.cpu()
+    return [
+        {
+            "path": names[row],
+            "label": inputs.cached.dataset.class_names[labels[row]],
+            **dict(zip(columns, values, strict=True)),
+            "picture": picture,
+        }
+        for row, picture, *values in zip(
+            rows.tolist(), _thumbnails(pixels.cpu()), *columns.values(), strict=True
+        )
+    ]
 
 
 def _thumbnails(pixels: UInt8[Tensor, "b 3 h w"]) -> Sequence[str]:

@@ -1,14 +1,14 @@
 """Set up a training: device, frozen backbone, decoded images, model and step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flowertune.baselines import prompts
-from flowertune.baselines.linear_probe import LinearProbe
 from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
@@ -32,6 +32,7 @@ from flowertune.runtime.determinism import make_deterministic
 from flowertune.runtime.device import Compute, choose_compute
 from flowertune.training.cuda_graph import build_graph_step
 from flowertune.training.optimizer import build_optimizer
+from flowertune.training.state import TrainState
 from flowertune.training.step import TrainStep
 
 
@@ -50,15 +51,10 @@ class Setup:
     cached: CachedDataset
     class_prompts: list[list[str]]
 
-
-@dataclass(frozen=True)
-class DeviceImages:
-    """The decoded images on the device: pixels and labels by split."""
-
-    pixels: dict[str, DevicePixels]
-    labels: dict[str, Int64[Tensor, "_"]]
-    mean: Float[Tensor, "3"]
-    std: Float[Tensor, "3"]
+    @cached_property
+    def labels(self) -> dict[str, Int64[Tensor, "_"]]:
+        """Labels of each split."""
+        return {name: torch.tensor(each.split.labels) for name, each in self.cached.splits.items()}
 
 
 def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> Setup:
@@ -93,73 +89,61 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
     return Setup(config, compute, backbone, listed, cached, class_prompts)
 
 
-def move_to_device(setup: Setup) -> DeviceImages:
-    """Move the backbone to the device, and the pixels too where they fit."""
-    device, preprocessing = setup.compute.device, setup.backbone.preprocessing
-    splits = setup.cached.splits
+def move_to_device(setup: Setup) -> dict[str, DevicePixels]:
+    """Move the backbone to the device, and each split's pixels too where they fit."""
+    device, splits = setup.compute.device, setup.cached.splits
     resident = pixels_are_resident(setup.config.data, setup.listed, splits["train"], device)
-    images = DeviceImages(
-        {
-            name: DevicePixels(split.eval_pixels, device, resident=resident)
-            for name, split in splits.items()
-        },
-        {name: torch.tensor(split.split.labels) for name, split in splits.items()},
-        torch.tensor(preprocessing.mean, device=device),
-        torch.tensor(preprocessing.std, device=device),
-    )
+    pixels = {
+        name: DevicePixels(split.eval_pixels, device, resident=resident)
+        for name, split in splits.items()
+    }
     setup.backbone.model.to(device)
-    return images
+    return pixels
 
 
 def build_model(
     setup: Setup,
     train_features: Float[Tensor, "n e"] | None,
     class_vectors: Float[Tensor, "c e"] | None,
-    probe: LinearProbe | None,
+    linear_start: Sequence[Tensor] | None,
 ) -> Classifier:
-    """Build backbone, adapter and head on the device, each starting from what it needs of these.
-
-    train_features and class_vectors: of the frozen backbone; probe: fitted on them.
-    """
+    """Build backbone, adapter and head on the device, with what `build_classifier` takes."""
+    n_classes = len(setup.cached.dataset.class_names)
     return build_classifier(
-        setup.config,
-        setup.backbone,
-        len(setup.cached.dataset.class_names),
-        train_features,
-        class_vectors,
-        None if probe is None else probe.tensors,
+        setup.config, setup.backbone, n_classes, train_features, class_vectors, linear_start
     ).to(setup.compute.device)
 
 
-def build_trainer(
-    setup: Setup, images: DeviceImages, classifier: Classifier, say: Callable[[str], None]
-) -> tuple[TrainLoader, TrainStep]:
-    """Build the loader of training batches, and the step that takes them.
-
-    `say` is told where steps cannot be recorded.
-    """
-    config, backbone = setup.config, setup.backbone
-    train, pixels, sizes = setup.cached.splits["train"], images.pixels["train"], None
+def build_train_state(
+    setup: Setup,
+    pixels: Mapping[str, DevicePixels],
+    classifier: Classifier,
+    say: Callable[[str], None],
+) -> TrainState:
+    """Build the state before the first step; `say` is told where steps cannot be recorded."""
+    config, preprocessing, device = setup.config, setup.backbone.preprocessing, setup.compute.device
+    settings, labels = config.trainer, setup.labels["train"]
+    train, train_pixels, sizes = setup.cached.splits["train"], pixels["train"], None
     if train.train_pixels is not None and train.train_sizes is not None:
-        pixels = DevicePixels(train.train_pixels, pixels.device, resident=pixels.resident)
+        train_pixels = DevicePixels(train.train_pixels, device, resident=train_pixels.resident)
         sizes = torch.from_numpy(train.train_sizes)
     loader = TrainLoader(
-        pixels,
-        images.labels["train"],
+        train_pixels,
+        labels,
         len(setup.cached.dataset.class_names),
         sizes,
-        build_augmentation(config.augmentation, backbone.preprocessing.size, config.trainer.epochs),
-        images.mean,
-        images.std,
-        training_batches(config, images.labels["train"]),
+        build_augmentation(config.augmentation, preprocessing.size, settings.epochs),
+        torch.tensor(preprocessing.mean, device=device),
+        torch.tensor(preprocessing.std, device=device),
+        training_batches(config, labels),
         config.seed,
     )
-    graph_step = build_graph_step(config.trainer.compile, setup.compute, say)
+    graph_step = build_graph_step(settings.compile, setup.compute, say)
     optimizer = build_optimizer(
-        classifier.parameter_groups(),
-        config.optimizer,
-        setup.compute.device,
-        recorded=graph_step is not None,
+        classifier.parameter_groups(), config.optimizer, device, recorded=graph_step is not None
     )
-    criterion, clip_norm = build_criterion(config.loss), config.trainer.clip_norm
-    return loader, TrainStep(classifier, criterion, optimizer, setup.compute, clip_norm, graph_step)
+    criterion = build_criterion(config.loss)
+    step = TrainStep(
+        classifier, criterion, optimizer, setup.compute, settings.clip_norm, graph_step
+    )
+    return TrainState(step, loader, settings)

@@ -1,31 +1,35 @@
 """Hold everything a training goes on from, and save and load it bit for bit."""
 
+import json
 import math
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from flowertune import files
 from flowertune.config.trainer import TrainerConfig
 from flowertune.data.loader import TrainLoader
 from flowertune.metrics import SplitMetrics
-from flowertune.runs.directory import Metrics, Run
-from flowertune.training import checkpoint
-from flowertune.training.batches import step_indices
+from flowertune.models.serialization import to_safetensors
+from flowertune.runs.directory import CHECKPOINTS_KEPT, Metrics, Run
+from flowertune.training.batches import Numbered
 from flowertune.training.cuda_graph import Scalars
 from flowertune.training.early_stopping import EarlyStopping
 from flowertune.training.ema import EMA
-from flowertune.training.nonfinite import check_finite
-from flowertune.training.step import TrainStep
+from flowertune.training.step import TrainStep, check_finite
 
-PROGRESS = ("epoch", "done", "applied", "lines", "train_seconds")  # of a checkpoint's state.json
+STATE, TENSORS = "state.json", "tensors.safetensors"  # of a checkpoint: nothing is pickled
+PROGRESS = ("epoch", "done", "applied", "lines", "train_seconds")  # of state.json
 
 
-@dataclass
 class TrainState:
     """State of a training: weights, optimizer, progress and metrics so far.
 
@@ -36,35 +40,24 @@ class TrainState:
     the last where nothing is selected; None before the first ended.
     """
 
-    step: TrainStep
-    early_stopping: EarlyStopping
-    ema: EMA | None
-    steps_per_epoch: int
-    epoch: int = 1
-    done: int = 0
-    updates: int = 0
-    epoch_lines: list[Metrics] = field(default_factory=list)
-    train_seconds: float = 0.0
-    lines: list[Metrics] = field(default_factory=list)
-    timings: list[Metrics] = field(default_factory=list)
-    best_state: dict[str, Tensor] | None = None
-    saved_at: float = field(default_factory=time.monotonic)
-    _queued: list[tuple[Metrics, Scalars]] = field(default_factory=list)
+    def __init__(self, step: TrainStep, loader: TrainLoader, settings: TrainerConfig) -> None:
+        self.step, self.loader, self.settings = step, loader, settings
+        self.steps_per_epoch = len(self.step_indices(1))
+        self.early_stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta)
+        self.ema = None if settings.ema is None else EMA(step.parameters, settings.ema)
+        self.epoch, self.done, self.updates = 1, 0, 0
+        self.epoch_lines: list[Metrics] = []
+        self.train_seconds = 0.0
+        self.lines: list[Metrics] = []
+        self.timings: list[Metrics] = []
+        self.best_state: dict[str, Tensor] | None = None
+        self.saved_at = time.monotonic()
+        self._queued: list[tuple[Metrics, Scalars]] = []
 
-    @classmethod
-    def new(cls, step: TrainStep, loader: TrainLoader, settings: TrainerConfig) -> "TrainState":
-        """Return the state before the first step."""
-        return cls(
-            step,
-            EarlyStopping(settings.monitor, settings.patience, settings.min_delta),
-            None if settings.ema is None else EMA(step.parameters, settings.ema),
-            len(step_indices(loader, 1, settings.accumulation)),
-        )
-
-    @property
-    def step_label(self) -> str:
-        """Name of the next step, for an error."""
-        return f"epoch {self.epoch}, step {self.done + 1}"
+    def step_indices(self, epoch: int) -> list[list[Numbered]]:
+        """List the steps of an epoch by their batches, of which the last step may have fewer."""
+        numbered, n = list(enumerate(self.loader.batches(epoch))), self.settings.accumulation
+        return [numbered[i : i + n] for i in range(0, len(numbered), n)]
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Give the model the averaged weights inside, if there is an average."""
@@ -125,15 +118,14 @@ class TrainState:
         run.write_lines("metrics.jsonl", self.lines)
         run.write_lines("timings.jsonl", self.timings)
 
-    def is_late(self, minutes: float | None) -> bool:
-        """Whether more than `minutes` (None: any number) have passed since the last checkpoint."""
+    @property
+    def is_late(self) -> bool:
+        """Whether more than `checkpoint_minutes` have passed since the last checkpoint."""
+        minutes = self.settings.checkpoint_minutes
         return minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self, run: Run) -> None:
-        """Save a checkpoint: after a step, before a validation, after an epoch.
-
-        Raises files.DiskFullError, or another OSError; what was saved before is there then.
-        """
+        """Save a checkpoint: after a step, before a validation, after an epoch."""
         progress = (self.epoch, self.done, self.updates, self.epoch_lines, self.train_seconds)
         values = {
             "progress": dict(zip(PROGRESS, progress, strict=True)),
@@ -143,40 +135,52 @@ class TrainState:
             "scaler": self.step.scaler.state_dict(),
             "averaged": None if self.ema is None else self.ema.updates,
         }
-        tensors = {f"optimizer.{name}": t.cpu() for name, t in _optimizer_state(self.step)}
-        for name, tensor in self.step.classifier.trainable_state().items():
-            tensors[f"trained.{name}"] = tensor
-        for name, tensor in (self.best_state or {}).items():
-            tensors[f"kept.{name}"] = tensor
-        if self.ema is not None:
-            for index, tensor in enumerate(self.ema.averaged):
-                tensors[f"averaged.{index}"] = tensor.cpu()
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "trained": self.step.classifier.trainable_state(),
+            "kept": self.best_state or {},
+            "averaged": {}
+            if self.ema is None
+            else {str(index): tensor for index, tensor in enumerate(self.ema.averaged)},
+            "optimizer": {
+                f"{index}.{key}": tensor
+                for index, moments in self.step.optimizer.state_dict()["state"].items()
+                for key, tensor in moments.items()
+            },
+        }
+        tensors = {
+            f"{group}.{name}": tensor.cpu()
+            for group, named in groups.items()
+            for name, tensor in named.items()
+        }
         steps = (self.epoch - 1) * self.steps_per_epoch + self.done
-        checkpoint.save(run, self.epoch - 1, steps, (values, tensors))
+        save_checkpoint(run, self.epoch - 1, steps, values, tensors)
         self.saved_at = time.monotonic()
 
     def load(self, path: Path) -> None:
         """Load a checkpoint, in place, before the first step of this process."""
-        values, tensors = checkpoint.load(path)
+        values, tensors = load_checkpoint(path)
         self.epoch, self.done, self.updates, self.epoch_lines, self.train_seconds = (
             values["progress"][name] for name in PROGRESS
         )
         self.lines, self.timings = values["lines"], values["timings"]
-        self.early_stopping.restore(values["best"])
+        vars(self.early_stopping).update(values["best"])
         self.step.scaler.load_state_dict(values["scaler"])
-        self.step.classifier.load_trainable_state(_select(tensors, "trained."))
-        self.best_state = _select(tensors, "kept.") or None
+        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        self.step.classifier.load_trainable_state(groups["trained"])
+        self.best_state = groups["kept"] or None
+        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in groups["optimizer"].items():
+            index, _, key = name.partition(".")
+            moments[int(index)][key] = tensor
         optimizer = self.step.optimizer
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _select(tensors, "optimizer.").items():
-            number, _, key = name.partition(".")
-            moments.setdefault(int(number), {})[key] = tensor
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
         if self.ema is not None:
             self.ema.updates = values["averaged"]
-            for index, averaged in enumerate(self.ema.averaged):
-                averaged.copy_(tensors[f"averaged.{index}"])
+            for number, averaged in enumerate(self.ema.averaged):
+                averaged.copy_(groups["averaged"][str(number)])
 
     def describe(self) -> str:
         """Say how far the training has come."""
@@ -187,17 +191,24 @@ class TrainState:
         return f"epoch {self.epoch}, step {self.done}"
 
 
-def _optimizer_state(step: TrainStep) -> Iterator[tuple[str, Tensor]]:
-    """Yield the optimizer's state of each parameter: "0.exp_avg" and the like."""
-    for index, parameter in enumerate(step.parameters):
-        for key, value in step.optimizer.state.get(parameter, {}).items():
-            assert isinstance(value, torch.Tensor)  # all of a fused AdamW's are
-            yield f"{index}.{key}", value
+def save_checkpoint(
+    run: Run, epochs: int, step: int, values: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Save a checkpoint after so many epochs and steps into the run; older ones but one go.
+
+    Raises files.DiskFullError, or another OSError; what was saved before is there then.
+    """
+    path = run.checkpoint(epochs, step)
+    if path.exists():  # gone on from, and stopped before the next step
+        return
+    path.parent.mkdir(exist_ok=True)
+    state_file = json.dumps(values, allow_nan=False).encode()  # long: without indents it is quick
+    files.write_folder(path, {STATE: state_file, TENSORS: to_safetensors(tensors)})
+    for old in run.checkpoints()[CHECKPOINTS_KEPT:]:
+        shutil.rmtree(old)
 
 
-def _select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save_checkpoint` got; the caller has verified that the files are whole."""
+    values = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return values, load_file(path / TENSORS)

@@ -1,19 +1,24 @@
 """Take one training step: forward, loss, backward, guard, update."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowertune.errors import TrainingError
 from flowertune.models.classifier import Classifier
 from flowertune.runtime.device import Compute
 from flowertune.training.batches import Batch
 from flowertune.training.cuda_graph import CudaGraphStep, Scalars
-from flowertune.training.nonfinite import check_finite
 
 # embedding, logits and targets to the terms of the loss, "loss" among them
 Criterion = Callable[[Float[Tensor, "b e"], Float[Tensor, "b c"], Float[Tensor, "b c"]], Scalars]
+
+
+class NonFiniteError(TrainingError):
+    """The loss or gradient of a step is not finite; the weights are those before it."""
 
 
 class TrainStep:
@@ -68,16 +73,20 @@ class TrainStep:
                 terms[name] = terms.get(name, 0) + term
             del images, targets  # before the next are put together
 
-        # guard: nothing that is not finite reaches a weight; update
-        if self.scaler.is_enabled():
-            return self._scaled_step(terms, where)
         if self.deferred:
             return {**terms, **self._call(self._update, terms["loss"])}, True
+
+        # guard: nothing that is not finite reaches a weight; update
+        scale = self.scaler.get_scale()
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
-        check_finite(terms["loss"], norm, where, self.compute.precision)
-        self.optimizer.step()
+        # fp16's scaler skips an overflow and scales less; at the least scale it is the gradient's
+        guarded = torch.zeros_like(norm) if scale > 1 else norm
+        check_finite(terms["loss"], guarded, where, self.compute.precision)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
-        return {**terms, "gradient_norm": norm}, True
+        return {**terms, "gradient_norm": norm}, self.scaler.get_scale() >= scale
 
     def _call(self, function: Callable[..., Scalars], *tensors: Tensor, **fixed: float) -> Scalars:
         if self.graph_step is None:
@@ -104,16 +113,20 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=self.graph_step is None)
         return {"gradient_norm": norm}
 
-    def _scaled_step(self, terms: Scalars, where: str) -> tuple[Scalars, bool]:
-        """Guard and step of fp16, whose scaler skips a step and scales less after an overflow."""
-        scale = self.scaler.get_scale()
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
-        skips = scale > 1  # at the least scale, an overflow is the gradient's own
-        loss = terms["loss"]
-        check_finite(loss, torch.zeros_like(norm) if skips else norm, where, self.compute.precision)
 
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        return {**terms, "gradient_norm": norm}, self.scaler.get_scale() >= scale
+def check_finite(
+    loss: Float[Tensor, ""] | float, norm: Float[Tensor, ""] | float, where: str, precision: str
+) -> None:
+    """Raise NonFiniteError, naming the step `where`, unless its loss and gradient are finite."""
+    if not math.isfinite(loss + norm):
+        what = "gradient" if math.isfinite(loss) else "loss"
+        raise NonFiniteError(
+            nonfinite_message(f"{what} of {where}", precision)
+            + "; the weights were left as they were before it"
+        )
+
+
+def nonfinite_message(what: str, precision: str) -> str:
+    """Explain the failure of a training and what a person may try."""
+    hint = ", or trainer.precision=fp32" if precision == "fp16" else ""
+    return f"the {what} is not finite: try a lower optimizer.lr and optimizer.head_lr{hint}"

@@ -10,14 +10,14 @@ import filelock
 import pytest
 import torch
 
-from flowertune.baselines.features import FeatureKey, frozen_features
+from flowertune.baselines.features import frozen_features
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.data.cache.listing import CacheEntry, delete, list_entries
 from flowertune.data.cache_dir import write_meta
 from flowertune.data.sources.synthetic import dataset
 from flowertune.files import bytes_in
 
-KEY = FeatureKey("c0ffee" * 8, "gelu", "photos", "32 x 32", "fp32", "cpu", 4)
+KEY = {"weights_sha256": "c0ffee" * 8, "precision": "fp32", "device": "cpu", "batch_size": 4}
 
 
 class _Pixels:

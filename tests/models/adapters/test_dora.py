@@ -8,7 +8,7 @@ from peft.tuners import lora
 from torch import nn
 
 from flowertune.config.model import DoraConfig
-from flowertune.models.adapters.dora import DORA
+from flowertune.models.adapters.lora import DORA
 from flowertune.models.backbone import load_directory
 from flowertune.models.classifier import Classifier
 
@@ -59,7 +59,7 @@ def test_plain_peft_reads_its_files_and_merges_to_the_same_bits(small_dir, image
     theirs = peft.PeftModel.from_pretrained(fresh.visual, str(tmp_path))
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=1e-5)
     merged = theirs.merge_and_unload(safe_merge=True).state_dict()
-    classifier.merge()
+    classifier.adapter.merge(classifier.visual)
     assert all(torch.equal(merged[key], t) for key, t in classifier.visual.state_dict().items())
 
 

@@ -24,7 +24,7 @@ def pair(bias: bool = True, dropout: float = 0.0) -> tuple[nn.Module, nn.Module]
     with torch.no_grad():
         theirs.lora_B["default"].weight.normal_()
     ours = copy.deepcopy(theirs)
-    fuse_lora([ours])
+    fuse_lora(ours)
     return theirs, ours
 
 

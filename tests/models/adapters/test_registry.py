@@ -73,7 +73,7 @@ def test_merged_it_is_the_same_function_in_the_modules_that_the_tower_had(name, 
     assert after.keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in after.items())
     assert torch.equal(classifier(images)[0], expected)
-    classifier.merge()
+    classifier.adapter.merge(classifier.visual)
     assert torch.equal(classifier(images)[0], merged)
     assert classifier.visual.state_dict().keys() == untouched.state_dict().keys()
 

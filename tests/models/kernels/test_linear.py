@@ -39,7 +39,8 @@ def test_values_and_gradients_are_those_of_nn_linear(bias, trained, shape):
     torch.manual_seed(0)
     theirs = nn.Linear(40, 24, bias=bias)
     ours = copy.deepcopy(theirs)
-    assert use_onednn_linear(ours) == 1
+    use_onednn_linear(ours)
+    assert type(ours) is Linear
     x = torch.randn(shape)
     expected = outcome(theirs, x.clone().requires_grad_(), trained)
     found = outcome(ours, x.clone().requires_grad_(), trained)
@@ -120,6 +121,6 @@ def test_all_of_a_model_are_replaced_and_nothing_that_is_built_on_them():
         pass
 
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(Other(2, 2), nn.Linear(2, 2)))
-    assert use_onednn_linear(model) == 2
-    assert use_onednn_linear(model) == 2
+    use_onednn_linear(model)
+    use_onednn_linear(model)
     assert [type(m) for m in model.modules() if isinstance(m, nn.Linear)] == [Linear, Other, Linear]

@@ -25,7 +25,8 @@ def test_values_and_gradients_are_the_convolutions(bias, trained, size, count):
     torch.manual_seed(0)
     theirs = nn.Conv2d(3, 10, kernel_size=4, stride=4, bias=bias).requires_grad_(trained)
     ours = copy.deepcopy(theirs)
-    assert use_matmul_patches(ours) == 1
+    use_matmul_patches(ours)
+    assert type(ours) is PatchEmbedding
     images = torch.randn(count, 3, *size)
     expected, found = theirs(images), ours(images)
     torch.testing.assert_close(found, expected)
@@ -46,6 +47,6 @@ def test_only_what_cuts_patches_is_changed():
         nn.Conv2d(4, 8, kernel_size=4, stride=4, groups=2),
         nn.Conv2d(3, 8, kernel_size=4, stride=4, dilation=2),
     )
-    assert use_matmul_patches(model) == 1
-    assert use_matmul_patches(model) == 1
+    use_matmul_patches(model)
+    use_matmul_patches(model)
     assert [type(module) for module in model] == [PatchEmbedding] + 5 * [nn.Conv2d]

@@ -17,7 +17,7 @@ from flowertune import files
 from flowertune.config.model import LoraConfig
 from flowertune.errors import UsageError, one_line
 from flowertune.models.adapters.lora_linear import fuse_lora
-from flowertune.models.attention import is_unfused
+from flowertune.models.attention import Attention
 from flowertune.models.backbone import Backbone
 from flowertune.seeding import seeded
 
@@ -55,7 +55,7 @@ class PeftAdapter:
 
     def attach(self, settings: LoraConfig, backbone: Backbone, seed: int) -> None:
         """Put LoRA into the image tower in place; raises UsageError as `count` does."""
-        pattern, targets = _targets(settings, backbone)
+        pattern, _ = _targets(settings, backbone)
         config = peft.LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
@@ -67,14 +67,12 @@ class PeftAdapter:
         )
         with seeded(seed, "lora"):
             peft.get_peft_model(backbone.visual, config)
-        layers = _lora_layers(backbone.visual)
-        assert len(layers) == len(targets)
-        self._fuse(layers)
+        fuse_lora(backbone.visual)
 
     def training_modules(self, visual: nn.Module) -> list[nn.Module]:
         """The dropouts; DoRA drops where its layer is in training mode."""
-        layers = _lora_layers(visual)
-        return [*layers] if self.use_dora else [layer.lora_dropout for layer in layers]
+        layers = [module for module in visual.modules() if isinstance(module, LoraLayer)]
+        return layers if self.use_dora else [layer.lora_dropout for layer in layers]
 
     def save(self, visual: nn.Module, prompts: object, folder: Path) -> None:
         """Write it in PEFT format: two files, no more.
@@ -111,7 +109,7 @@ class PeftAdapter:
         saved_keys = load_file(folder / ADAPTER_FILES[1]).keys()
         if different := sorted(saved_keys ^ _peft_state(backbone.visual).keys()):
             raise UsageError(f"{unfit}: {different[0]} is in one of them only")
-        self._fuse(_lora_layers(backbone.visual))
+        fuse_lora(backbone.visual)
 
     def merge(self, visual: nn.Module) -> Callable[[], None]:
         """Merge the updates into the frozen weights, where they cost nothing.
@@ -138,10 +136,6 @@ class PeftAdapter:
     def is_scaled(self, name: str) -> bool:
         """The update B A goes in a straight line by its B, which begins at zero."""
         return ".lora_A." not in name
-
-    def _fuse(self, layers: Sequence[LoraLayer]) -> None:
-        if not self.use_dora:  # whose norms are of the sum of both
-            fuse_lora(layers)
 
 
 LORA = PeftAdapter(LoraConfig)
@@ -174,7 +168,7 @@ def _targets(settings: LoraConfig, backbone: Backbone) -> tuple[str, list[nn.Lin
 def _blocks(backbone: Backbone, model: str) -> Sequence[nn.Module]:
     """The transformer blocks of the image tower, each with split attention."""
     blocks = getattr(getattr(backbone.visual, "transformer", None), "resblocks", ())
-    if len(blocks) == 0 or not all(is_unfused(block.attn) for block in blocks):
+    if len(blocks) == 0 or not all(isinstance(block.attn, Attention) for block in blocks):
         raise UsageError(
             f"model={model} needs a vision transformer of open_clip's own; the image tower of"
             f" {backbone.name} is a {type(backbone.visual).__name__}: use model=linear_probe or"
@@ -196,7 +190,3 @@ def _merged_weight(layer: LoraLayer) -> Tensor:
     if name in layer.lora_variant:  # DoRA
         return layer.lora_variant[name].merge_safe(layer, name, weight).detach()  # type: ignore[no-any-return]
     return weight + layer.get_delta_weight(name).detach()  # type: ignore[no-any-return]
-
-
-def _lora_layers(visual: nn.Module) -> list[LoraLayer]:
-    return [module for module in visual.modules() if isinstance(module, LoraLayer)]

@@ -1,12 +1,11 @@
 """A Linear layer with LoRA in fewer and larger operations than peft's; the same function."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peft.tuners import lora
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from flowertune.models.kernels.linear import linear_forward
@@ -23,9 +22,11 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Compute x (..., D_in) -> (..., D_out), by peft where merged, disabled or with dropout."""
-        if self.merged or self.disable_adapters or self._uses_dropout():
-            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         (name,) = self.active_adapters
+        dropout = self.lora_dropout[name]
+        drops = isinstance(dropout, nn.Dropout) and dropout.training
+        if self.merged or self.disable_adapters or drops:
+            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         base = self.get_base_layer()
         a, b, scale = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         if torch.is_autocast_enabled(x.device.type):
@@ -39,21 +40,15 @@ class LoraLinear(lora.Linear):  # type: ignore[misc]  # peft is not typed
             return flat.view_as(base_output)
         return _updated_linear(x, base.weight, base.bias, a, b, scale)  # type: ignore[no-any-return]
 
-    def _uses_dropout(self) -> bool:
-        return any(
-            isinstance(dropout, torch.nn.Dropout) and dropout.training
-            for dropout in self.lora_dropout.values()
-        )
 
-
-def fuse_lora(layers: Sequence[lora.LoraLayer]) -> None:
-    """Turn peft's LoRA layers into LoraLinears, in place."""
-    for layer in layers:
-        assert type(layer) is lora.Linear, type(layer)
-        assert not layer.lora_variant
-        layer.__class__ = LoraLinear
-        # weights are float32 throughout; peft's casts would only undo autocast's
-        layer.cast_input_dtype_enabled = False
+def fuse_lora(model: nn.Module) -> None:
+    """Turn peft's LoRA layers into LoraLinears, in place; DoRA's norms need the sum of both."""
+    layer: Any  # peft is not typed
+    for layer in model.modules():
+        if type(layer) is lora.Linear and not layer.lora_variant:
+            layer.__class__ = LoraLinear
+            # weights are float32 throughout; peft's casts would only undo autocast's
+            layer.cast_input_dtype_enabled = False
 
 
 class _UpdatedLinear(torch.autograd.Function):

@@ -32,8 +32,8 @@ def prompted_blocks(backbone: Backbone, depth: int | str) -> int:
     blocks.
     """
     n_blocks = len(_tower(backbone).transformer.resblocks)
-    choices: dict[int | str, int] = {"shallow": 1, "deep": n_blocks}
-    choices.update((count, count) for count in range(1, n_blocks + 1))
+    choices: dict[int | str, int] = {count: count for count in range(1, n_blocks + 1)}
+    choices |= {"shallow": 1, "deep": n_blocks}
     if depth not in choices:
         raise UsageError(
             f"model.depth={depth}: {backbone.name} has {n_blocks} blocks; give 1 to {n_blocks},"

@@ -67,12 +67,11 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def use_onednn_linear(model: nn.Module) -> int:
-    """Turn a model's nn.Linears into Linears, in place; returns their number."""
-    layers = [layer for layer in model.modules() if type(layer) in (nn.Linear, Linear)]
-    for layer in layers:
-        layer.__class__ = Linear
-    return len(layers)
+def use_onednn_linear(model: nn.Module) -> None:
+    """Turn a model's nn.Linears into Linears, in place."""
+    for layer in model.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = Linear
 
 
 def linear(

@@ -27,17 +27,14 @@ class PatchEmbedding(nn.Conv2d):
         return embedding
 
 
-def use_matmul_patches(model: nn.Module) -> int:
-    """Turn patch convolutions of a model into PatchEmbeddings, in place; returns their number."""
-    convolutions = [
-        module
-        for module in model.modules()
-        if type(module) in (nn.Conv2d, PatchEmbedding)
-        and module.kernel_size == module.stride != (1, 1)
-        and module.padding in (0, (0, 0), "valid")
-        and module.dilation == (1, 1)
-        and module.groups == 1
-    ]
-    for module in convolutions:
-        module.__class__ = PatchEmbedding
-    return len(convolutions)
+def use_matmul_patches(model: nn.Module) -> None:
+    """Turn patch convolutions of a model into PatchEmbeddings, in place."""
+    for module in model.modules():
+        if (
+            type(module) is nn.Conv2d
+            and module.kernel_size == module.stride != (1, 1)
+            and module.padding in (0, (0, 0), "valid")
+            and module.dilation == (1, 1)
+            and module.groups == 1
+        ):
+            module.__class__ = PatchEmbedding

@@ -4,25 +4,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from flowertune.data.cache.listing import CacheEntry
 from flowertune.errors import printable
 from flowertune.files import format_bytes
 from flowertune.report.console.run import ConsoleReporter
+from flowertune.report.console.table import new_table
 
 DAY = 86_400  # seconds
 
 
 def show(console: ConsoleReporter, entries: Sequence[CacheEntry], root: Path) -> None:
     """Print a row for each entry, then the total and the folder."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("of", overflow="fold", ratio=1)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("last used", justify="right", no_wrap=True)
+    table = new_table("kind", "of", numbers=["size", "last used"])
+    table.columns[0].min_width, table.columns[1].ratio = None, 1
     for entry in entries:
         source = Text(printable(entry.description))
         table.add_row(entry.kind, source, format_bytes(entry.bytes), _ago(entry.last_used))

@@ -55,11 +55,10 @@ def _group_lines(
     """List each group's images below each other, with a split or class not in their names."""
     result = []
     for group in groups:
-        lines: list[str] = []
-        for image in group.photos:
-            sign = " " if lines else "=" if group.identical else "~"
-            location = locate(image)
-            suffix = "" if location in image.name.split("/") else f"  ({location})"
-            lines.append(f"{sign} {image.name}{suffix}")
-        result.append(lines)
+        names = [
+            image.name + ("" if locate(image) in image.name.split("/") else f"  ({locate(image)})")
+            for image in group.photos
+        ]
+        signs = itertools.chain("=" if group.identical else "~", itertools.repeat(" "))
+        result.append([f"{sign} {name}" for sign, name in zip(signs, names, strict=False)])
     return result

@@ -1,10 +1,13 @@
 """Show a training live on a terminal: progress, time left, metrics."""
 
 import math
+import re
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,29 +20,21 @@ LONGEST_CURVE = 60  # characters
 
 
 class TrainingView:
-    """Progress of a training, rendered as lines that fit any width.
-
-    It holds plain numbers that the loop has in any case, and asks the device for none. `lines` are
-    those of metrics.jsonl that a training goes on from.
-    """
+    """Progress of a training that goes on from `lines` of metrics.jsonl, in any width."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, lines: Sequence[Mapping[str, Any]]):
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._epoch, self._steps_done = 1, 0
-        self._top1: list[float] = []
+        self._top1 = [line["top1"] for line in lines if line["split"] == "val"]
+        steps = [line for line in lines if line["split"] == "train"]
+        epochs_done = groupby(steps, itemgetter("epoch"))
+        self._losses = [fmean(line["loss"] for line in group) for _, group in epochs_done]
         self._terms: Mapping[str, Any] = {}
         self._start_time: float | None = None
         self._first_step = 0
         self._last_step_time = 0.0  # when the last step ended
         self._note = ""
-        sums: dict[int, list[float]] = {}  # of training, by epoch
-        for line in lines:
-            if line["split"] == "train":
-                sums.setdefault(line["epoch"], []).append(line["loss"])
-            else:
-                self._top1.append(line["top1"])
-        self._losses = [sum(losses) / len(losses) for losses in sums.values()]
 
     def step(self, epoch: int, done: int, line: Mapping[str, Any] | None) -> None:
         """Record the `done`th step of an epoch; `line` is its metrics, if known."""
@@ -74,7 +69,7 @@ class TrainingView:
         )
         yield head
         width = max(1, options.max_width - len("^C"))  # which a terminal may put behind a row
-        rows = _wrap_parts(_terms(self._terms), width)
+        rows = _term_rows(self._terms, width)
         if self._top1:
             highest = max(self._top1)
             rows.append(f"val top-1 {self._top1[-1]:.2%}, highest {highest:.2%} after epoch "
@@ -85,7 +80,6 @@ class TrainingView:
             yield Text(row[:width], no_wrap=True)
 
     def _time_left(self, done: int, total: int) -> str:
-        """Estimate the time left of the training, validations included, from its pace so far."""
         if self._start_time is None or done == self._first_step:
             return "-:--:-- left"
         pace = (self._last_step_time - self._start_time) / (done - self._first_step)
@@ -117,25 +111,16 @@ def curve(values: Sequence[float], width: int, blocks: str = BLOCKS) -> str:
     return "".join(blocks[round((mean - least) * scale)] for mean in means)
 
 
-def _terms(line: Mapping[str, Any]) -> list[str]:
-    """Format loss terms, then learning rates, of a step: loss 0.6931, lr 1.0e-03."""
-    values = {
-        name: value
-        for name, value in line.items()
-        if name not in ("step", "epoch", "split") and value is not None
-    }
-    rates = {name for name in values if name.endswith("lr")}
-    parts = [f"{name} {value:.4f}" for name, value in values.items() if name not in rates]
-    parts += [f"{name} {value:.1e}" for name, value in values.items() if name in rates]
-    return [part.replace("_", " ") for part in parts]
-
-
-def _wrap_parts(parts: Sequence[str], width: int) -> list[str]:
-    """Join parts into rows of at most `width` characters without splitting a part."""
-    rows: list[str] = []
-    for part in parts:
-        if rows and len(rows[-1]) + 2 + len(part) <= width:
-            rows[-1] += f"  {part}"
-        else:
-            rows.append(part)
-    return rows
+def _term_rows(line: Mapping[str, Any], width: int) -> list[str]:
+    """Wrap loss terms, then learning rates, of a step: loss 0.6931  lr 1.0e-03."""
+    names = [name for name in line if name not in ("step", "epoch", "split")]
+    names.sort(key=lambda name: name.endswith("lr"))
+    terms = [
+        f"{name} {line[name]:{'.1e' if name.endswith('lr') else '.4f'}}"
+        for name in names
+        if line[name] is not None
+    ]
+    # textwrap does not break at these
+    text = "  ".join(re.sub("[ _]", "\N{NO-BREAK SPACE}", term) for term in terms)
+    rows = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [row.replace("\N{NO-BREAK SPACE}", " ") for row in rows]

@@ -33,7 +33,6 @@ def accuracy_cells(metrics: Mapping[str, Any]) -> list[str]:
     """Format METRICS of one run on a split: 91.23% [90.1, 92.3]"""
     cells = []
     for each in (estimate([metrics], metric) for metric in METRICS):
-        low_high = each.interval
-        interval = "" if low_high is None else " [dim]\\[{:.1f}, {:.1f}][/dim]"
-        cells.append(f"{each.mean:.2%}" + interval.format(*(100 * end for end in low_high or ())))
+        interval = ", ".join(f"{100 * end:.1f}" for end in each.interval or ())
+        cells.append(f"{each.mean:.2%}" + (f" [dim]\\[{interval}][/dim]" if interval else ""))
     return cells

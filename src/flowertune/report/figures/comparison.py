@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import TYPE_CHECKING
+from itertools import chain, cycle
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from flowertune.analysis.compare import Comparison
 from flowertune.analysis.results_table import Row
@@ -13,17 +16,12 @@ from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
 from flowertune.report.results_table import percent
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-_MARKERS = "osD^vPX*<>"
-
 
 def cost_figures(group: Comparison) -> list[Figure]:
     """Plot accuracy against trained parameters and against minutes."""
     split = group.reported_split
-    rows, outside = _split_rows(group.rows(split))
+    outside = _outside(group.rows(split))
+    rows = [row for row in group.rows(split) if row not in outside]
     is_below = bool(outside) and outside[-1].estimate("top1").mean < rows[0].estimate("top1").mean
     notes = [
         f"{row.name} {percent(row.estimate('top1').mean)} lies "
@@ -60,66 +58,62 @@ def cost_figures(group: Comparison) -> list[Figure]:
     return figures
 
 
-def _split_rows(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows within an axis of accuracies, and those outside.
-
-    That is zero-shot alone, where it would leave the others less than half of the axis.
-    """
+def _outside(rows: Sequence[Row]) -> list[Row]:
+    """Rows of zero-shot that would leave the others less than half of the axis of accuracies."""
     others = [row.estimate("top1") for row in rows if row.model != "zeroshot"]
     ends = list(chain.from_iterable(map(_interval, others)))
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     least, most = low - (high - low), high + (high - low)
-    inside: list[Row] = []
-    outside: list[Row] = []
-    for row in rows:
-        fits = row.model != "zeroshot" or least <= row.estimate("top1").mean <= most
-        (inside if fits else outside).append(row)
-    return inside, outside
+    zeroshot = [row for row in rows if row.model == "zeroshot"]
+    return [row for row in zeroshot if not least <= row.estimate("top1").mean <= most]
 
 
 def _scatter(
     group: Comparison, rows: Sequence[Row], cost: Callable[[Setting], float]
-) -> "MatplotlibFigure":
+) -> MatplotlibFigure:
     figure, (axes,) = style.new_figure(7, 4.2)
     costs = {row.name: cost(row.setting) for row in rows if row.setting is not None}
     positions = {name: position for name, position in costs.items() if position > 0}
-    span = 10.0
     if positions:
         low, high = min(positions.values()), max(positions.values())
-        if high > low:
-            span = high / low
-        center = math.sqrt(low * high)
-        style.logarithmic(axes)
+        center, span = math.sqrt(low * high), high / low if high > low else 10.0
+        _make_logarithmic(axes)
         axes.set_xlim(center / span**0.56, center * span**0.56)
     numbers = {setting.label: number for number, setting in enumerate(group.settings)}
-    n_baselines = 0
+    line_styles = cycle(("--", ":"))
     for row in rows:
         top1 = row.estimate("top1")
-        if row.setting is not None and row.name in positions:
+        if row.name in positions:
             ties = [name for name in positions if positions[name] == positions[row.name]]
             step = ties.index(row.name) - (len(ties) - 1) / 2  # their bars must not overlap
-            x = float(positions[row.name] * span ** (0.015 * step))
+            x = positions[row.name] * span ** (0.015 * step)
             _error_bars(axes, [x], [top1], numbers[row.name], row.name)
-            continue
-        # a baseline, or no place on a logarithmic axis
-        axes.axhline(
-            100 * top1.mean, label=row.name, linestyle=("--", ":")[n_baselines % 2],
-            color=style.INK, linewidth=1,
-        )  # fmt: skip
-        n_baselines += 1
+        else:  # a baseline, or no place on a logarithmic axis
+            axes.axhline(
+                100 * top1.mean, label=row.name, linestyle=next(line_styles), color=style.INK,
+                linewidth=1,
+            )  # fmt: skip
     style.add_legend(axes, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return figure
 
 
 def _error_bars(
-    axes: "Axes", x: Sequence[float], estimates: Sequence[Estimate], number: int, label: str
+    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], number: int, label: str
 ) -> None:
     below = [100 * (each.mean - _interval(each)[0]) for each in estimates]
     above = [100 * (_interval(each)[1] - each.mean) for each in estimates]
     axes.errorbar(
         x, [100 * each.mean for each in estimates], yerr=[below, above], label=label, capsize=3,
-        color=style.SERIES[number % len(style.SERIES)], marker=_MARKERS[number % len(_MARKERS)],
+        color=style.SERIES[number % len(style.SERIES)],
+        marker=style.MARKERS[number % len(style.MARKERS)],
     )  # fmt: skip
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,.9g}"))  # plain numbers
 
 
 def _interval(estimate: Estimate) -> tuple[float, float]:
@@ -149,7 +143,7 @@ def _curve(group: Comparison, positions: Sequence[Sequence[float]]) -> Figure:
         estimates = [setting.estimate(split, "top1") for _, setting in pairs]
         _error_bars(axes, values, estimates, number, split)
     if values[0] > 0 and values[-1] > 10 * values[0]:
-        style.logarithmic(axes)
+        _make_logarithmic(axes)
     axes.set(xlabel=key, ylabel="top-1, %")
     style.add_legend(axes)
     text = "; ".join(

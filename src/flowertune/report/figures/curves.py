@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from flowertune.report.figures import style
@@ -13,20 +15,20 @@ from flowertune.report.figures.style import Figure
 from flowertune.runs.directory import Metrics
 from flowertune.runs.finished import FinishedRun
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 MAX_POINTS = 800  # points of a line; of more steps, means
 _NOT_LOSS_TERMS = ("step", "epoch", "split", "lr", "head_lr", "loss", "gradient_norm")
+_LOOKS: list[dict[str, Any]] = [  # of the first, second and third line of a figure
+    {"color": color, "marker": marker, "markersize": 4, "linestyle": line}
+    for color, marker, line in zip(style.SERIES, "osD", ("-", "--", ":"), strict=False)
+]
 
 
 def curves(run: FinishedRun) -> list[Figure]:
     """Plot loss, accuracy on val, loss terms and learning rates; empty without epochs."""
     if not run.steps:
         return []
-    last_step = {line["epoch"]: line["step"] for line in run.steps}
-    per_epoch = last_step[min(last_step)]
-    epochs = _values(run.steps, "step") / per_epoch
+    last_steps = {line["epoch"]: line["step"] for line in run.steps}
+    epochs = _values(run.steps, "step") / last_steps[min(last_steps)]
     terms = [name for name in run.steps[0] if name not in _NOT_LOSS_TERMS]
     figures = [_loss(run, epochs, has_terms=bool(terms))]
     if run.validations:
@@ -40,20 +42,14 @@ def _loss(run: FinishedRun, epochs: NDArray[Any], has_terms: bool) -> Figure:
     figure, (axes,) = style.new_figure(7, 3.4)
     values = _values(run.steps, "loss")
     axes.plot(*_downsample(epochs, values), color=style.SERIES[0], linewidth=0.7, alpha=0.45)
-    by_epoch: dict[int, list[float]] = {}
-    for line in run.steps:
-        by_epoch.setdefault(line["epoch"], []).append(line["loss"])
-    means = [float(np.mean(losses)) for losses in by_epoch.values()]
-    axes.plot(
-        list(by_epoch), means, color=style.SERIES[0], marker="o", markersize=4,
-        label="train, mean of the epoch",
-    )  # fmt: skip
+    of_step = _values(run.steps, "epoch")
+    trained = np.unique(of_step)
+    means = [values[of_step == epoch].mean() for epoch in trained]
+    axes.plot(trained, means, label="train, mean of the epoch", **_LOOKS[0])
     alternative = f"Train loss from {_first_last(means)}"
     if run.validations:
         epoch, val = (_values(run.validations, name) for name in ("epoch", "loss"))
-        axes.plot(
-            epoch, val, color=style.SERIES[1], marker="s", markersize=4, linestyle="--", label="val"
-        )
+        axes.plot(epoch, val, label="val", **_LOOKS[1])
         alternative += f", val loss from {_first_last(val)}"
     _over_epochs(axes, "loss", run.results["best_epoch"])
     caption = (
@@ -68,15 +64,9 @@ def _loss(run: FinishedRun, epochs: NDArray[Any], has_terms: bool) -> Figure:
 def _accuracy(run: FinishedRun) -> Figure:
     figure, (axes,) = style.new_figure(7, 3)
     epochs = _values(run.validations, "epoch")
-    for key, label, color, marker, line in (
-        ("top1", "top-1", style.SERIES[0], "o", "-"),
-        ("mean_per_class", "mean per class", style.SERIES[1], "s", "--"),
-        ("top5", "top-5", style.SERIES[2], "D", ":"),
-    ):
-        values = 100 * _values(run.validations, key)
-        axes.plot(
-            epochs, values, label=label, markersize=4, color=color, marker=marker, linestyle=line
-        )
+    titles = {"top1": "top-1", "mean_per_class": "mean per class", "top5": "top-5"}
+    for (metric, title), look in zip(titles.items(), _LOOKS, strict=False):
+        axes.plot(epochs, 100 * _values(run.validations, metric), label=title, **look)
     _over_epochs(axes, "accuracy on val, %", run.results["best_epoch"])
     top1 = 100 * _values(run.validations, "top1")
     alternative = f"Top-1 on val from {_first_last(top1)} per cent, at most {max(top1):.2f}."
@@ -84,15 +74,14 @@ def _accuracy(run: FinishedRun) -> Figure:
 
 
 def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figure:
-    figure, all_axes = style.new_figure(7, 1.7 * len(names), rows=len(names))
+    figure, all_axes = style.new_figure(7, 1.7 * len(names), nrows=len(names), sharex=True)
     ranges = []
     for axes, name, color in zip(all_axes, names, cycle(style.SERIES), strict=False):
-        values = _values(run.steps, name)
+        values, title = _values(run.steps, name), name.replace("_", " ")
         axes.plot(*_downsample(epochs, values), color=color, linewidth=1)
-        title = name.replace("_", " ")
         axes.set_ylabel(title)
         ranges.append(f"{title} from {_first_last(values)}")
-    style.whole_numbers(all_axes[-1])
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     all_axes[-1].set_xlabel("epoch")
     caption = "What the loss is made of, step by step, and the length of its gradient."
     return Figure("loss_terms", figure, caption, "; ".join(ranges) + ".")
@@ -101,12 +90,9 @@ def _terms(run: FinishedRun, epochs: NDArray[Any], names: Sequence[str]) -> Figu
 def _rates(run: FinishedRun, epochs: NDArray[Any]) -> Figure:
     figure, (axes,) = style.new_figure(7, 2.6)
     name, ranges = "backbone" if run.results["model"] == "full" else "adapter", []
-    for key, label, color, line in (
-        ("lr", name, style.SERIES[0], "-"),
-        ("head_lr", "head", style.SERIES[1], "--"),
-    ):
+    for (key, label), look in zip({"lr": name, "head_lr": "head"}.items(), _LOOKS, strict=False):
         values = _values(run.steps, key)
-        axes.plot(*_downsample(epochs, values), color=color, linestyle=line, label=label)
+        axes.plot(*_downsample(epochs, values), label=label, **{**look, "marker": None})
         ranges.append(f"{label}: at most {values.max():.2g}, at the end {values[-1]:.2g}")
     _over_epochs(axes, "learning rate")
     return Figure("learning_rate", figure, "Learning rates.", "; ".join(ranges) + ".")
@@ -124,10 +110,10 @@ def _downsample(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def _over_epochs(axes: "Axes", title: str, best: int | None = None) -> None:
+def _over_epochs(axes: Axes, title: str, best: int | None = None) -> None:
     if best is not None:
         axes.axvline(best, color=style.INK, linewidth=0.8, linestyle=":", label="kept")
-    style.whole_numbers(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel=title)
     style.add_legend(axes, fontsize=9)
 

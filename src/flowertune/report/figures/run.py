@@ -4,18 +4,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
-from flowertune.metrics import wilson_interval
+from flowertune.metrics import CALIBRATION_BINS, wilson_interval
 from flowertune.report.figures import style
 from flowertune.report.figures.style import Figure
-from flowertune.runs.finished import Prediction
-from flowertune.runs.report_data import ReportData
+from flowertune.runs.finished import Prediction, ReportData
 
 MATRIX_CLASSES = 110  # with more, those that are confused most: names must stay apart
 BAR_CLASSES = 60  # with more, the lowest
-BINS = 15  # as metrics.py has them
-_MARKERS = "osD^vP"
+_CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 
 
 def confused_pairs(predictions: Sequence[Prediction]) -> list[tuple[str, str, int]]:
@@ -36,8 +36,7 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
         involved: Counter[str] = Counter()
         for label, predicted, n in confused:
             involved.update({label: n, predicted: n})
-        frequent = {name for name, _ in involved.most_common(MATRIX_CLASSES)}
-        classes = [name for name in classes if name in frequent]
+        classes = sorted(name for name, _ in involved.most_common(MATRIX_CLASSES))
         caption += f" Of all classes the {MATRIX_CLASSES} that are confused most."
     index = {name: number for number, name in enumerate(classes)}
     sizes = Counter(p.label for p in predictions)
@@ -45,12 +44,14 @@ def confusion(predictions: Sequence[Prediction]) -> Figure:
     side = max(7.0, 2.2 + 0.16 * len(classes))
     figure, (axes,) = style.new_figure(side, side)
     for is_correct, color in ((True, style.SERIES[0]), (False, style.SERIES[1])):
-        squares = [
-            (index[predicted], index[label], n / sizes[label])
+        shares = {
+            (index[predicted], index[label]): n / sizes[label]
             for (label, predicted), n in counts.items()
             if (label == predicted) is is_correct and label in index and predicted in index
-        ]
-        style.squares(axes, squares, color)
+        }
+        squares = [[(x + dx, y + dy) for dx, dy in _CORNERS] for x, y in shares]
+        colors = [to_rgba(color, 0.2 + 0.8 * share) for share in shares.values()]
+        axes.add_collection(PolyCollection(squares, facecolors=colors))
     with style.settings():
         size = 9 if len(classes) <= 30 else 7
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
@@ -89,9 +90,7 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     caption = "Accuracy per class, the lowest first; the lines are 95 % intervals."
     if len(shown) < len(accuracies):
         caption += f" The lowest {len(shown)} of {len(accuracies)}."
-    alternative = ", ".join(
-        f"{name} {value:.0f}" for (name, _, _), value in zip(shown, values, strict=True)
-    )
+    alternative = ", ".join(f"{name} {100 * right / n:.0f}" for name, right, n in shown)
     return Figure("per_class", figure, caption, f"In per cent, the lowest first: {alternative}.")
 
 
@@ -99,18 +98,18 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
     """Plot accuracy against confidence, and the number of images in each bin."""
     confidence = np.array([p.probability for p in predictions])
     correct = np.array([p.is_correct for p in predictions])
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    figure, (shares, counts) = style.new_figure(7, 5.5, rows=2, ratios=(3, 1))
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
+    width = 90 / CALIBRATION_BINS
+    figure, (shares, counts) = style.new_figure(7, 5.5, nrows=2, sharex=True, height_ratios=(3, 1))
     shares.plot([0, 100], [0, 100], color=style.INK, linewidth=0.8, linestyle="--")
     bands = []
-    for number in sorted(set(bins.tolist())):
-        in_bin = bins == number
-        right, sure = 100 * correct[in_bin].mean(), 100 * confidence[in_bin].mean()
-        center = 100 * (number + 0.5) / BINS
-        shares.bar(center, right, width=90 / BINS, color=style.SERIES[0], alpha=0.75)
+    for number, n in zip(*np.unique(bins, return_counts=True), strict=True):
+        right, sure = (100 * values[bins == number].mean() for values in (correct, confidence))
+        center = 100 * (number + 0.5) / CALIBRATION_BINS
+        shares.bar(center, right, width=width, color=style.SERIES[0], alpha=0.75)
         shares.plot([sure], [right], marker="o", markersize=4, color=style.SERIES[1], clip_on=False)
-        counts.bar(center, int(in_bin.sum()), width=90 / BINS, color=style.SERIES[2], alpha=0.75)
-        bands.append(f"{sure:.0f} sure, {right:.0f} right, {int(in_bin.sum())} photos")
+        counts.bar(center, n, width=width, color=style.SERIES[2], alpha=0.75)
+        bands.append(f"{sure:.0f} sure, {right:.0f} right, {n} photos")
     shares.set(xlim=(0, 100), ylim=(0, 100), ylabel="right, %")
     counts.set(xlim=(0, 100), ylabel="photos", xlabel="how sure the model is, %")
     caption = (
@@ -122,20 +121,17 @@ def calibration(predictions: Sequence[Prediction]) -> Figure:
 
 def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> Figure:
     """Plot the embeddings' two principal components, before and after training."""
-    labels = [predictions[row].label for row in embeddings.rows.tolist()]
-    classes = _choose_classes(labels, predictions)
-    panels = [("after training", embeddings.after)]
-    if embeddings.before is not None:
-        panels.insert(0, ("before training", embeddings.before))
-    figure, all_axes = style.new_figure(7, 4.6 if len(panels) > 1 else 6, columns=len(panels))
-    for axes, (title, points) in zip(all_axes, panels, strict=True):
+    labels = np.array([predictions[row].label for row in embeddings.rows])
+    classes = _choose_classes(labels.tolist(), predictions)
+    phases = {"before training": embeddings.before, "after training": embeddings.after}
+    panels = {title: points for title, points in phases.items() if points is not None}
+    figure, all_axes = style.new_figure(7, 4.6 if len(panels) > 1 else 6, ncols=len(panels))
+    for axes, (title, points) in zip(all_axes, panels.items(), strict=True):
         projected, share = _principal_components(points)
-        indices = np.array([classes.index(label) if label in classes else -1 for label in labels])
-        others = projected[indices < 0]
-        axes.scatter(others[:, 0], others[:, 1], s=9, color=style.INK, alpha=0.25, linewidths=0)
-        for number, name in enumerate(classes):
-            x, y = projected[indices == number].T
-            color, marker = style.SERIES[number], _MARKERS[number]
+        x, y = projected[~np.isin(labels, classes)].T
+        axes.scatter(x, y, s=9, color=style.INK, alpha=0.25, linewidths=0)
+        for name, color, marker in zip(classes, style.SERIES, style.MARKERS, strict=False):
+            x, y = projected[labels == name].T
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
             axes.set_title(title, fontsize=11, color=style.INK)
@@ -146,7 +142,7 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
             fontsize=9, labelcolor=style.INK, frameon=False,
         )  # fmt: skip
     caption = f"{len(labels):,} photos on the two principal components of their embeddings."
-    if len(set(labels)) > len(classes):
+    if len(set(labels.tolist())) > len(classes):
         caption += " In colour the classes of the pairs that are confused most."
     alternative = f"A map of {len(labels):,} photos; in colour: {', '.join(classes)}."
     return Figure("embeddings", figure, caption, alternative)

@@ -4,21 +4,22 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MatplotlibFigure
 
 from flowertune import files
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as MatplotlibFigure
-
 INK = "#1d2329"  # of text and axes: the page's own, in light and in dark
 SERIES = ("#0b62b4", "#b3440b", "#17754a", "#7d3fa6", "#8a6a00", "#b0245f")
+MARKERS = "osD^vPX*<>"
 DOTS = 120  # an inch
 _SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -37,65 +38,26 @@ _SETTINGS: Any = {
 @contextmanager
 def settings() -> Iterator[None]:
     """Apply the style to text that is added while the body runs, such as names."""
-    from matplotlib import rc_context
-
     with warnings.catch_warnings(), rc_context(_SETTINGS):
         # the page's reader has the letters that the font at hand lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] = ()
-) -> "tuple[MatplotlibFigure, list[Axes]]":
+def new_figure(width: float, height: float, **grid: Any) -> tuple[MatplotlibFigure, list[Axes]]:
     """Create a figure of so many inches with empty axes, without display or state.
 
-    ratios: the heights of the rows. Text that is put into it later is to be given INK.
+    grid: options of `Figure.subplots`. Text that is put into it later is to be given INK.
     """
-    from matplotlib.figure import Figure as MatplotlibFigure
-
     with settings():
         figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
-        figure.subplots(
-            rows, columns, sharex=rows > 1, gridspec_kw={"height_ratios": ratios or [1] * rows}
-        )
+        figure.subplots(**grid)
     return figure, figure.axes
 
 
-def add_legend(axes: "Axes", **options: Any) -> None:
+def add_legend(axes: Axes, **options: Any) -> None:
     """Add a legend without a frame. options: of matplotlib's."""
     axes.legend(labelcolor=INK, frameon=False, **options)
-
-
-def whole_numbers(axes: "Axes") -> None:
-    """Put only integer ticks on the x axis."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def squares(axes: "Axes", cells: Sequence[tuple[int, int, float]], color: str) -> None:
-    """Draw a square around each (x, y), more opaque for a larger share in (0, 1]."""
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import to_rgba
-
-    corners = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
-    axes.add_collection(
-        PolyCollection(
-            [[(x + dx, y + dy) for dx, dy in corners] for x, y, _ in cells],
-            facecolors=[to_rgba(color, 0.2 + 0.8 * share) for _, _, share in cells],
-        )
-    )
-
-
-def logarithmic(axes: "Axes") -> None:
-    """Make the x axis logarithmic, with plain numbers as ticks."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,.9g}"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +65,7 @@ class Figure:
     """Figure with a file name, a caption and an alternative text."""
 
     name: str
-    figure: "MatplotlibFigure"
+    figure: MatplotlibFigure
     caption: str
     alternative: str
 

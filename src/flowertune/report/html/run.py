@@ -8,74 +8,66 @@ from flowertune import files
 from flowertune.analysis.published import DESCRIPTION, published_top1
 from flowertune.analysis.results_table import result_rows, without_repeats
 from flowertune.analysis.settings import protocol_text
-from flowertune.analysis.statistics import estimate
 from flowertune.metrics import EVALUATED_SPLITS
 from flowertune.report.figures import run as run_figures
 from flowertune.report.figures.curves import curves
 from flowertune.report.html import page
-from flowertune.report.results_table import format_interval, percent, single_run_table
+from flowertune.report.results_table import percent, single_run_table
 from flowertune.runs.finished import FinishedRun, read_finished_run
-
-_NO_IMAGES: dict[str, Any] = {"mistakes": [], "unsure": [], "augmented": []}
 
 
 def write(path: Path, output: Path | None = None) -> list[str]:
     """Write the page of the run at `path`. Returns lines to print: missing data, the page's path.
 
     `output`: where the page goes; None for report.html in the run, and then each figure also goes
-    to figures/ there, as PNG and SVG.
-
-    Raises:
-        UsageError: `path` is no finished run, or a file of it is missing or damaged.
-        OSError: something cannot be written.
+    to figures/ there, as PNG and SVG. Raises UsageError where `path` is no finished run, or a file
+    of it is damaged.
     """
     run = read_finished_run(path)
-    results, split, data = run.results, run.reported_split, run.report_data
-    predictions = run.reported_predictions
-    top1 = estimate([results["splits"][split]], "top1")
+    results, data = run.results, run.report_data
+    predictions = run.predictions(run.reported_split)
     accuracies = run_figures.class_accuracies(predictions)
     sizes = {name: n for name, _, n in accuracies}
     confused = run_figures.confused_pairs(predictions)
     curve_figures = curves(run)
-    run_plots = [
+    figures = [
         run_figures.confusion(predictions),
         run_figures.per_class(accuracies),
         run_figures.calibration(predictions),
     ]
-    if not isinstance(data, str):
-        run_plots.append(run_figures.embedding_map(data, predictions))
-    has_reference = published_top1(results["method"], split, run.values) is not None
+    missing: list[str] = []
+    images: dict[str, Any] = {}
+    if isinstance(data, str):
+        missing = [data]
+    else:
+        images = data.images
+        figures.append(run_figures.embedding_map(data, predictions))
+    published = published_top1(results["method"], run.reported_split, run.values)
     html = page.render(
         "run.html.jinja",
         run.path.name,
-        results=results,
-        split=split,
-        top1=top1,
-        interval=format_interval(top1),
+        run=run,
         protocol=protocol_text(results),
         tables=_tables(run),
-        reference=f"{DESCRIPTION}, seed 42" if has_reference else DESCRIPTION,
-        missing=data if isinstance(data, str) else None,
-        images=_NO_IMAGES if isinstance(data, str) else data.images,
+        reference=DESCRIPTION + ("" if published is None else ", seed 42"),
+        missing=missing,
+        images=images,
         predictions=predictions,
         pairs=[[label, other, f"{n} of {sizes[label]}"] for label, other, n in confused],
         classes=[[name, percent(right / n), f"{right} of {n}"] for name, right, n in accuracies],
-        config=run.config_text,
         environment=json.dumps(run.environment, indent=2, ensure_ascii=False),
         curves=curve_figures,
-        figures={figure.name: figure for figure in run_plots},
+        figures={figure.name: figure for figure in figures},
     )
     files.write_text(output or path / "report.html", html)
     if output is None:
         (path / "figures").mkdir(exist_ok=True)
-        for figure in (*curve_figures, *run_plots):
+        for figure in (*curve_figures, *figures):
             figure.save(path / "figures")
-    missing = [data] if isinstance(data, str) else []
     return [*missing, str(output or path / "report.html")]
 
 
 def _tables(run: FinishedRun) -> list[tuple[Any, ...]]:
-    """Header, rows and caption of the table of each split."""
     results, tables = run.results, []
     for split in reversed(EVALUATED_SPLITS):
         rows = without_repeats(result_rows(results, split))

@@ -82,8 +82,7 @@ def _commands_page() -> Iterator[str]:
         yield f"## flowertune {name}\n"
         yield f"{command.description}\n"
         yield "```sh"
-        width = max(map(len, command.examples))
-        yield from (f"{line:<{width}}  # {note}" for line, note in command.examples.items())
+        yield from (f"{line}  # {note}" for line, note in command.examples)
         yield "```\n"
         flags = [each for each in command.arguments if each.is_flag]
         if flags:

@@ -28,6 +28,9 @@ from flowertune.signals import install_handlers
 SPIN_COUNT = "10000"
 
 HELP = {"-h", "--help", "--help-all"}
+SYNONYMS = {
+    "classify": ["predict"], "compare": ["report"], "help": ["train --help"], "test": ["evaluate"],
+}  # fmt: skip
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 
@@ -82,7 +85,8 @@ def _help_topic(arguments: Sequence[str]) -> str:
     if "--help-all" in arguments:
         return "all"
     words = itertools.dropwhile(lambda word: word not in HELP, arguments)
-    return next(itertools.islice(words, 1, None), "")
+    topic = next(itertools.islice(words, 1, None), "")
+    return topic if topic.isidentifier() else ""
 
 
 def _split_command(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -118,7 +122,7 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
 
 def _refuse_unknown(family: str, word: str) -> NoReturn:
     choices = subcommands(family)
-    matches = difflib.get_close_matches(word, choices, n=1)
+    matches = SYNONYMS.get(word) or difflib.get_close_matches(word, choices, n=1)
     first = f"{family} {choices[0]}".lstrip()
     if COMMANDS[first].composes and ("=" in word or word.startswith("-")):
         hint = f"the command comes first, for example: flowertune {first} {word}"

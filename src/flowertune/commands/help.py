@@ -1,7 +1,8 @@
 """Help texts of the program, of each command and of each config group. Imports nothing heavy."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from flowertune import __version__
 from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
@@ -9,19 +10,21 @@ from flowertune.config.listing import list_keys, list_options
 from flowertune.errors import UsageError
 
 WIDTH = 80
+_USAGE: Any = {"subsequent_indent": " " * 7, "break_on_hyphens": False}
 _COMMON_KEYS = (
     "seed", "data.shots", "trainer.epochs", "trainer.batch_size", "trainer.device",
     "optimizer.lr", "run.name",
 )  # fmt: skip
-_GROUPS = """\
-  method=NAME         lora (default), mixup, triplet, vpt, linear_probe, ...
-  data=folder         your own images, in data.root=DIR
-  backbone=NAME       vit_b32_openai (default), tiny (built in), ..."""
-_SWEEP = """\
-  -m                  run every combination of key=a,b,c and print a table"""
-_CONFIG = """\
-  --cfg job           print the config and exit
-  --config-dir DIR    add a folder of your own YAML files, laid out like conf/"""
+_GROUPS = [
+    ("method=NAME", "lora (default), mixup, triplet, vpt, linear_probe, ..."),
+    ("data=folder", "your own images, in data.root=DIR"),
+    ("backbone=NAME", "vit_b32_openai (default), tiny (built in), ..."),
+]
+_SWEEP = [("-m", "run every combination of key=a,b,c and print a table")]
+_CONFIG = [
+    ("--cfg job", "print the config and exit"),
+    ("--config-dir DIR", "add a folder of your own YAML files, laid out like conf/"),
+]
 
 
 def help_text(name: str, topic: str = "") -> str:
@@ -68,21 +71,22 @@ def _command_help(name: str) -> Iterator[str]:
     usage = ["[OPTION ...]"] * bool(flags) + ["[-m]"] * sweeps
     usage += [each.usage for each in command.arguments if not each.is_flag]
     usage += ["[group=option ...] [key=value ...]"] * bool(command.composes)
-    yield f"Usage: {' '.join(['flowertune', name, *usage])}\n"
+    usage = textwrap.wrap(f"Usage: flowertune {name} {' '.join(usage)}", WIDTH, **_USAGE)
+    yield from [*usage, ""]
     yield "Examples:"
     for line, meaning in command.examples:
         yield f"  # {meaning}"
         yield f"  {line}"
-    if flags or command.composes:
+    options = [(flag.usage, flag.meaning) for flag in flags]
+    options += _SWEEP * sweeps + _CONFIG * bool(command.composes)
+    if options:
         yield "\nOptions:"
-    for flag in flags:
-        yield from _entry(flag.usage, flag.meaning)
+        yield from _table(options)
     if not command.composes:
         return
-    yield from [_SWEEP] * sweeps + [_CONFIG, "", "Config, used most:", _GROUPS]
-    for key in list_keys():
-        if key.name in _COMMON_KEYS:
-            yield from _entry(f"{key.name}={key.default}", key.meaning)
+    yield "\nConfig, used most:"
+    keys = [key for key in list_keys() if key.name in _COMMON_KEYS]
+    yield from _table([*_GROUPS, *((f"{key.name}={key.default}", key.meaning) for key in keys)])
     groups = ", ".join(_group_names())
     yield f"\nRun `flowertune {name} --help GROUP` for all options and keys of a group:"
     yield textwrap.fill(groups, WIDTH, initial_indent="  ", subsequent_indent="  ")
@@ -93,28 +97,32 @@ def _config_help(name: str, topic: str) -> Iterator[str]:
     groups = _group_names()
     if topic not in ("all", *groups):
         raise UsageError(f"--help {topic}: unknown group; available: {', '.join(groups)}")
+    yield f"Usage: flowertune {name} [group=option ...] [key=value ...]"
     for group in groups if topic == "all" else [topic]:
+        rows = []
         for option in list_options(group):
-            when = f"\nUse: {option.when}" if option.when else ""
+            when = f"\nWhen: {option.when}" if option.when else ""
             cost = f"\nCost: {option.cost}" if option.cost else ""
-            yield from _entry(f"{group}={option.name}", f"{option.summary}{when}{cost}")
+            rows.append((f"{group}={option.name}", f"{option.summary}{when}{cost}"))
         for key in list_keys():
             if (key.group or "method") == group and key.name != "method":
                 only = f" (only {', '.join(key.options)})" if key.options else ""
-                yield from _entry(f"{key.name}={key.default}", f"{key.meaning}{only}\n{key.type}")
+                rows.append((f"{key.name}={key.default}", f"{key.meaning}{only}\n{key.type}"))
         yield ""
-    yield f"Usage: flowertune {name} [group=option ...] [key=value ...]"
+        yield from _table(rows)
 
 
 def _group_names() -> list[str]:
     return ["method", "experiment", *dict.fromkeys(key.group for key in list_keys() if key.group)]
 
 
-def _entry(label: str, text: str) -> Iterator[str]:
-    """Yield a label with its text beside it or, if the label is long, below it."""
-    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH - 22)]
-    if len(label) <= 18:
-        yield f"  {label:<18}  {lines.pop(0) if lines else ''}".rstrip()
-    else:
-        yield f"  {label}"
-    yield from (f"{'':22}{line}" for line in lines)
+def _table(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield labels with their texts beside them, or below a label that is too long."""
+    column = min(max((len(label) for label, _ in rows), default=0) + 4, 32)
+    for label, text in rows:
+        lines = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH - column)]
+        if len(label) > column - 4:
+            yield f"  {label}"
+        else:
+            yield f"  {label:<{column - 2}}{lines.pop(0)}"
+        yield from (f"{'':{column}}{line}" for line in lines)

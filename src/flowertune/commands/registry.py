@@ -91,7 +91,9 @@ of images. Unreadable images are listed on stderr, and the exit code is then 1.
 flowertune predict runs/A image.jpg  # one image
 flowertune predict runs/A IMAGES --top-k 1 --format csv  # a folder, as CSV
 find IMAGES -name '*.jpg' -print0 | flowertune predict runs/A - --null  # names from stdin""",
-        Argument("--top-k K", "number of classes per image (default: 3)", whole_number(1), default=3),
+        Argument(
+            "--top-k K", "number of classes per image (default: 3)", whole_number(1), default=3
+        ),
         arguments.choice("--format FORMAT", "table json csv", default="table"),
         Argument("--null", "names on stdin end with NUL instead of a newline", action="store_true"),
         DEVICE,
@@ -148,8 +150,8 @@ flowertune report runs/sweeps/NAME  # compares the finished runs of a sweep""",
     "export": Command(
         "export a trained model (open_clip, PEFT, ONNX, torch.export)",
         """\
-Write a folder with the model, its labels, its preprocessing and a model card. Before it is kept, the
-export is loaded by the other library and compared with the run on its val images. VPT can be
+Write a folder with the model, its labels, its preprocessing and a model card. Before it is kept,
+the export is loaded by the other library and compared with the run on its val images. VPT can be
 exported to onnx and torch, LoRA to all four formats, other methods to all but peft. onnx and peft
 need pip install 'flowertune[export]'.
 

@@ -15,7 +15,7 @@ check = $(if $(and $(filter 1,$(words $($1))),$(filter $2,$($1))),,$(error \
 	$(if $(strip $($1)),$1=$($1) is unknown,$1 is missing); choose one of: $2))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test reproduce test-all lint format sweep bench results-real \
+.PHONY: help quickstart test reproduce test-all lint format docs reference sweep bench results-real \
 	pretrain-tiny install build clean
 
 ## make quickstart         train the built-in CLIP on synthetic flowers (1 min)
@@ -67,6 +67,15 @@ lint: $(TEST_INSTALLED)
 format: $(TEST_INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## make docs               build the documentation in build/docs
+docs: $(TEST_INSTALLED)
+	$(PIP_INSTALL) -e '.[docs]'
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+## make reference          write docs/reference/ from the code
+reference: $(TEST_INSTALLED)
+	$(BIN)/python scripts/build_reference.py
 
 ##
 ## make sweep NAME=alpha   compare values of a setting: alpha, margin or

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowertune import cli
+from flowertune.config.listing import list_keys
 
 
 def flowertune(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -28,16 +29,50 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert command.summary in text
 
 
-@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if cli.COMMANDS[name].composes])
-def test_every_command_has_help_with_groups_and_three_examples(
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_a_command_fits_on_a_screen(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([*command.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(f"Usage: flowertune {command}") for line in lines)
+    assert any(line.startswith(f"  flowertune {command}") for line in lines)
+    is_composed = bool(cli.COMMANDS[command].composes)
+    assert ("Config, used most:" in lines) == is_composed
+
+
+def test_the_help_of_a_group_has_its_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--help", "model"]) == 0
     text = capsys.readouterr().out
-    assert text.count(f"  flowertune {command}") == 3
-    for group in ("method", "backbone", "data", "augmentation", "trainer"):
-        assert f"\n  {group} " in text
-    assert "lora, mixup" in text
+    assert "  model=lora " in text
+    assert "  model.rank=8 " in text
+    assert "(only lora, dora)" in text
+    assert "trainer.epochs" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_help_of_methods_says_when_to_use_each_and_what_it_costs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["train", "method=lora", "--help", "method"]) == 0
+    text = capsys.readouterr().out
+    n_methods = text.count("  method=")
+    assert n_methods == text.count(" When: ") == text.count(" Cost: ") == 14
+
+
+def test_help_all_has_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--help-all"]) == 0
+    text = capsys.readouterr().out
+    for key in list_keys():
+        assert key.name == "method" or f"  {key.name}={key.default}" in text
+
+
+def test_help_of_an_unknown_group_names_the_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--help", "epochs"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("flowertune train: --help epochs: unknown group; available: method, ")
 
 
 def test_a_command_without_a_config_has_help_without_one(
@@ -45,8 +80,9 @@ def test_a_command_without_a_config_has_help_without_one(
 ) -> None:
     assert cli.main(["data", "cache", "clear", "--older-than", "3", "-h"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("usage: flowertune data cache clear [--older-than DAYS] [--yes]\n")
-    assert "  flowertune data cache clear --older-than 30 " in text
+    assert "Usage: flowertune data cache clear [OPTION ...]\n" in text
+    assert "  flowertune data cache clear --older-than 30\n" in text
+    assert "\n  --older-than DAYS " in text
     assert "group=option" not in text
 
 
@@ -70,12 +106,13 @@ def test_help_names_a_commands_own_flags_and_no_sweep_where_there_is_none(
 ) -> None:
     cli.main(["bench", "--help"])
     text = capsys.readouterr().out
-    assert "usage: flowertune bench [--json] [group=option ...]" in text
+    assert "Usage: flowertune bench [OPTION ...] [group=option ...]" in text
     assert "\n  --json " in text
     assert "\n  -m " not in text
     cli.main(["train", "--help"])
     text = capsys.readouterr().out
-    assert "usage: flowertune train [-m] [group=option ...]" in text
+    assert "Usage: flowertune train [-m] [group=option ...]" in text
+    assert "\n  -m " in text
     assert "--json" not in text
 
 
@@ -104,6 +141,9 @@ def test_neither_help_nor_the_cache_nor_reports_load_torch(tmp_path: Path) -> No
     ("words", "message"),
     [
         (["trian"], "'trian' is not a command; did you mean train?"),
+        (["compare", "runs/A"], "'compare' is not a command; did you mean report?"),
+        (["test", "runs/A"], "'test' is not a command; did you mean evaluate?"),
+        (["help", "train"], "'help' is not a command; did you mean train --help?"),
         (["method=lora"], "for example: flowertune train method=lora"),
         (["-m"], "the command comes first"),
         (

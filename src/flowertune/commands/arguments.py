@@ -67,14 +67,14 @@ def days(text: str) -> float:
 
 
 def address(text: str) -> str:
-    """Parse the address of a host; refuse the empty one, which would be every one there is."""
+    """Parse the address of a host, but not an empty one, which would listen on all addresses."""
     if not text:
-        raise argparse.ArgumentTypeError("must be an address of this machine; 0.0.0.0 is all")
+        raise argparse.ArgumentTypeError("must be an address of this machine; 0.0.0.0 means all")
     return text
 
 
 def choice(typed: str, words: str, more: str = "", **settings: Any) -> Argument:
-    """Declare an argument that takes one of the words."""
+    """Declare an argument that takes one of `words`."""
     choices = words.split()
     default = settings.get("default")
     *first, last = [f"{each} (default)" if each == default else each for each in choices]
@@ -83,10 +83,10 @@ def choice(typed: str, words: str, more: str = "", **settings: Any) -> Argument:
 
 def as_json(what: str) -> Argument:
     """Declare --json, which prints `what`."""
-    meaning = f"the {what} as JSON on stdout, everything else on stderr"
+    meaning = f"print the {what} as JSON; all other output goes to stderr"
     return Argument("--json", meaning, dest="as_json", action="store_true")
 
 
 RUN = Argument("run RUN", parse=Path)
-DEVICE = choice("--device DEVICE", "auto cpu cuda mps", "; else as the run was set")
-PRECISION = choice("--precision P", "auto fp32 bf16 fp16", "; else as the run was set")
+DEVICE = choice("--device DEVICE", "auto cpu cuda mps", " (default: the run's setting)")
+PRECISION = choice("--precision P", "auto fp32 bf16 fp16", " (default: the run's setting)")

@@ -1,104 +1,128 @@
-"""Help texts of the program and of each command. Imports nothing heavy."""
+"""Help texts of the program, of each command and of each config group. Imports nothing heavy."""
 
-from collections.abc import Iterator
-from dataclasses import fields
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flowertune import __version__
 from flowertune.commands.registry import COMMANDS, FAMILIES, subcommands
-from flowertune.config.fields import MISSING, describe_range, format_value
-from flowertune.config.groups import conf_dir
-from flowertune.config.plugins import plugins, schemas
-from flowertune.config.probe import ProbeConfig
-from flowertune.config.run import RunConfig
-from flowertune.config.schema import Config
+from flowertune.config.listing import list_keys, list_options
+from flowertune.errors import UsageError
 
-_SWEEP = """\
-  -m                 a sweep: a run of every combination of key=a,b,c, and a table of them
-                     (experiment=sweep/... are ready ones, and need no -m)"""
-
-_OWN_YAML = """
-  --cfg job          print the whole config instead of running it
-  --config-dir DIR   add a folder of your own YAML files, laid out like conf/"""
-
-
-def help_text(name: str) -> str:
-    """Help text of a command, of a family of commands, or, without a name, of the program."""
-    if name in COMMANDS:
-        return _command_help(name)
-    title = f"""\
-flowertune {__version__}: adapts CLIP to fine-grained image classification from a few photos a class
-
-usage: flowertune COMMAND [group=option ...] [key=value ...]"""
-    if name:
-        title = (
-            f"usage: flowertune {name} {{{','.join(subcommands(name))}}} ...\n\n{FAMILIES[name]}"
-        )
-    summaries = [
-        f"  {command:<16}  {each.summary}"
-        for command, each in COMMANDS.items()
-        if command.startswith(name)
-    ]
-    end = "flowertune COMMAND --help    what a command does, its options, keys and examples"
-    if not name:
-        end += """
-flowertune --version
-eval "$(flowertune -sc install=bash)"    completion in this shell (also zsh, fish)"""
-    return "\n".join([title, "\ncommands:", *summaries, "", end])
+WIDTH = 80
+_USAGE: Any = {"subsequent_indent": " " * 7, "break_on_hyphens": False}
+_COMMON_KEYS = (
+    "seed", "data.shots", "trainer.epochs", "trainer.batch_size", "trainer.device",
+    "optimizer.lr", "run.name",
+)  # fmt: skip
+_GROUPS = [
+    ("method=NAME", "lora (default), mixup, triplet, vpt, linear_probe, ..."),
+    ("data=folder", "your own images, in data.root=DIR"),
+    ("backbone=NAME", "vit_b32_openai (default), tiny (built in), ..."),
+]
+_SWEEP = [("-m", "run every combination of key=a,b,c and print a table")]
+_CONFIG = [
+    ("--cfg job", "print the config and exit"),
+    ("--config-dir DIR", "add a folder of your own YAML files, laid out like conf/"),
+]
 
 
-def _command_help(name: str) -> str:
-    command, sweeps = COMMANDS[name], COMMANDS[name].composes == "sweep"
+def help_text(name: str, topic: str = "") -> str:
+    """Help of a command, of a family of commands, or, without a name, of the program.
+
+    A `topic` of a command that composes a config is a group of it, or "all".
+
+    Raises:
+        UsageError: the config has no such group.
+    """
+    if name not in COMMANDS:
+        return "\n".join(_family_help(name))
+    if topic and COMMANDS[name].composes:
+        return "\n".join(_config_help(name, topic))
+    return "\n".join(_command_help(name))
+
+
+def _family_help(family: str) -> Iterator[str]:
+    if family:
+        yield f"{FAMILIES[family]}\n"
+        yield f"Usage: flowertune {family} {{{','.join(subcommands(family))}}} ...\n"
+    else:
+        yield f"flowertune {__version__}: adapt CLIP to fine-grained image classification\n"
+        yield "Usage: flowertune COMMAND [OPTION ...] [group=option ...] [key=value ...]\n"
+        yield "Examples:"
+        yield "  flowertune train experiment=quickstart method=mixup"
+        yield "  flowertune train data=folder data.root=IMAGES"
+        yield "  flowertune predict runs/NAME image.jpg\n"
+    yield "Commands:"
+    for name, command in COMMANDS.items():
+        if name.startswith(family):
+            yield f"  {name:<16}  {command.summary}"
+    yield "\nRun `flowertune COMMAND --help` for the options of a command."
+    if not family:
+        yield "Run `flowertune train --help method` for the methods."
+        yield 'Run `eval "$(flowertune -sc install=bash)"` for completion (or zsh, fish).'
+
+
+def _command_help(name: str) -> Iterator[str]:
+    command = COMMANDS[name]
+    sweeps = command.composes == "sweep"
     flags = [each for each in command.arguments if each.is_flag]
-    usage = [f"usage: flowertune {name}", *(f"[{flag.usage}]" for flag in flags)]
-    usage += ["[-m]"] * sweeps + [each.usage for each in command.arguments if not each.is_flag]
-    width = max(len(line) for line, _ in command.examples)
-    examples = [f"  {line:<{width}}  {meaning}" for line, meaning in command.examples]
-    config = [""] * bool(flags)
-    if command.composes:
-        usage.append("[group=option ...] [key=value ...]")
-        config = ["\ngroups (group=option):", *_groups()]
-        config += ["\nkeys (key=value), with their defaults; a method or an option may set others:"]
-        config += [*_keys(), _OWN_YAML]
-    meanings = [f"  {flag.usage:<18} {flag.meaning}" for flag in flags] + [_SWEEP] * sweeps
-    title = f"{' '.join(usage)}\n\n{command.description}\n\nexamples:"
-    return "\n".join([title, *examples, *config, *meanings])
+    yield f"{textwrap.fill(command.description, WIDTH)}\n"
+    usage = ["[OPTION ...]"] * bool(flags) + ["[-m]"] * sweeps
+    usage += [each.usage for each in command.arguments if not each.is_flag]
+    usage += ["[group=option ...] [key=value ...]"] * bool(command.composes)
+    usage = textwrap.wrap(f"Usage: flowertune {name} {' '.join(usage)}", WIDTH, **_USAGE)
+    yield from [*usage, ""]
+    yield "Examples:"
+    for line, meaning in command.examples:
+        yield f"  # {meaning}"
+        yield f"  {line}"
+    options = [(flag.usage, flag.meaning) for flag in flags]
+    options += _SWEEP * sweeps + _CONFIG * bool(command.composes)
+    if options:
+        yield "\nOptions:"
+        yield from _table(options)
+    if not command.composes:
+        return
+    yield "\nConfig, used most:"
+    keys = [key for key in list_keys() if key.name in _COMMON_KEYS]
+    yield from _table([*_GROUPS, *((f"{key.name}={key.default}", key.meaning) for key in keys)])
+    groups = ", ".join(_group_names())
+    yield f"\nRun `flowertune {name} --help GROUP` for all options and keys of a group:"
+    yield textwrap.fill(groups, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    yield f"Run `flowertune {name} --help-all` for all groups."
 
 
-def _groups() -> Iterator[str]:
-    for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir()):
-        names = [str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")]
-        names += [name for group, name in plugins() if group == folder.name]
-        yield f"  {folder.name:<13} {', '.join(sorted(names))}"
+def _config_help(name: str, topic: str) -> Iterator[str]:
+    groups = _group_names()
+    if topic not in ("all", *groups):
+        raise UsageError(f"--help {topic}: unknown group; available: {', '.join(groups)}")
+    yield f"Usage: flowertune {name} [group=option ...] [key=value ...]"
+    for group in groups if topic == "all" else [topic]:
+        rows = []
+        for option in list_options(group):
+            when = f"\nWhen: {option.when}" if option.when else ""
+            cost = f"\nCost: {option.cost}" if option.cost else ""
+            rows.append((f"{group}={option.name}", f"{option.summary}{when}{cost}"))
+        for key in list_keys():
+            if (key.group or "method") == group and key.name != "method":
+                only = f" (only {', '.join(key.options)})" if key.options else ""
+                rows.append((f"{key.name}={key.default}", f"{key.meaning}{only}\n{key.type}"))
+        yield ""
+        yield from _table(rows)
 
 
-def _keys() -> list[str]:
-    rows = [*_rows(Config, ""), *_rows(ProbeConfig, "probe."), *_rows(RunConfig, "run.")]
-    for group, options in schemas().items():
-        owners: dict[tuple[str, str], list[str]] = {}  # the options of the group that have a row
-        for option, schema in options.items():
-            for row in _rows(schema, f"{group}."):
-                owners.setdefault(row, []).append(option)
-        rows += [
-            (key, meaning if len(names) == len(options) else f"{meaning} ({', '.join(names)})")
-            for (key, meaning), names in owners.items()
-        ]
-    width = max(len(key) for key, _ in rows)
-    return [f"  {key:<{width}}  {meaning}" for key, meaning in rows]
+def _group_names() -> list[str]:
+    return ["method", "experiment", *dict.fromkeys(key.group for key in list_keys() if key.group)]
 
 
-def _rows(schema: type, prefix: str) -> Iterator[tuple[str, str]]:
-    defaults = schema()
-    for field in fields(schema):
-        if not field.metadata or (field.name == "name" and field.metadata["choices"]):
-            continue
-        default = getattr(defaults, field.name)
-        text = "" if default == MISSING else format_value(_rounded(default))
-        meaning = ": ".join(filter(None, (field.metadata["meaning"], describe_range(field))))
-        yield f"{prefix}{field.name}={text}", meaning
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return f"{value:.4g}" if isinstance(value, float) else value
+def _table(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield labels with their texts beside them, or below a label that is too long."""
+    column = min(max((len(label) for label, _ in rows), default=0) + 4, 32)
+    for label, text in rows:
+        lines = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH - column)]
+        if len(label) > column - 4:
+            yield f"  {label}"
+        else:
+            yield f"  {label:<{column - 2}}{lines.pop(0)}"
+        yield from (f"{'':{column}}{line}" for line in lines)

@@ -8,13 +8,13 @@ from flowertune.commands.arguments import DEVICE, PRECISION, RUN, Argument, as_j
 
 
 class Command:
-    """One command: what carries it out, its help and its arguments.
+    """One command, with its help and its arguments.
 
-    `text`: a description, an empty line, and examples with what each means. `function`: what
-    carries it out, else `execute` of the module of its name; returns the exit code, or raises
-    FlowertuneError. `composes`: whether the words that are no `arguments` make a config, and of
-    what: one job, also a sweep by -m, or a reproduction, which makes several jobs by itself. The
-    function then takes that config and each argument by name, else the parsed arguments.
+    text: a description, an empty line, and examples as `command  # what it does`. function: where
+    its code is (default: `execute` in the module of its name); it returns the exit code or raises
+    FlowertuneError. composes: arguments that are not in `arguments` make a config, for one job, a
+    sweep (with -m), or a reproduction. The function then gets the config and each argument by name,
+    otherwise the parsed arguments.
     """
 
     def __init__(
@@ -31,49 +31,49 @@ class Command:
         self.function, self.composes = function, composes
 
 
-# By the words that name them.
+# By name.
 COMMANDS = {
     "train": Command(
-        "train one model, or with -m several, and test it",
+        "train a model, or several with -m, and test it",
         """\
-Trains a CLIP image encoder on photos sorted into classes and leaves a run directory with
-the weights, the settings and the results. Zero-shot classification and a linear probe of
-the same backbone stand beside the result. The default is method=lora on Flowers-102.
+Train a CLIP image encoder on labeled images and write a run directory with weights, settings,
+results and a report. Results are printed next to zero-shot classification and a linear probe of the
+same backbone. The default is method=lora on Flowers-102.
 
-flowertune train experiment=quickstart method=mixup  # no network, no photos needed
-flowertune train method=mixup data=folder data.root=PHOTOS  # your own photos
-flowertune train -m method=mixup augmentation.alpha=0.1,0.2,0.4 seed=42,43  # six runs""",
+flowertune train experiment=quickstart method=mixup  # try it: no network, no images needed
+flowertune train method=mixup data=folder data.root=IMAGES  # your own images, in class folders
+flowertune train -m method=lora,mixup seed=42,43,44  # a sweep: six runs and a table""",
         composes="sweep",
     ),
     "reproduce": Command(
         "train all methods with three seeds and compare them",
         """\
-Trains zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43, 44
-on Flowers-102 with ViT-B/32, or on what the words say, and compares them: mean, deviation and 95 %
-interval on val and test, and beside them the numbers of the notebooks that flowertune grew out of.
-Finished runs are kept, so it can be stopped and started. method=A,B and seed=1,2 choose among
-them. The tables lie in runs/reproduce/<name>/: reproduce.md, reproduce.csv, reproduce.html.
+Train zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43 and 44,
+and compare them on val and test: mean, standard deviation and 95 % interval, next to the published
+numbers of the original notebooks where they apply. method=A,B and seed=1,2 select among them.
+Finished runs are kept: run the same command again to continue. The tables are in
+runs/reproduce/NAME: reproduce.md, reproduce.csv and reproduce.html.
 
-flowertune reproduce  # Flowers-102; hours without a GPU
-flowertune reproduce experiment=quickstart  # no network, no photos needed
-flowertune reproduce method=lora,mixup data=folder data.root=PHOTOS  # your photos""",
-        function="train:execute",  # what is reproduced are trainings
+flowertune reproduce  # Flowers-102; takes hours without a GPU
+flowertune reproduce experiment=quickstart  # no network, no images needed
+flowertune reproduce method=lora,mixup data=folder data.root=IMAGES  # your own images""",
+        function="train:execute",
         composes="reproduction",
     ),
     "evaluate": Command(
-        "measure a finished run on any photos with classes",
+        "evaluate a trained run on labeled images",
         """\
-Measures the model of a run directory on its own test photos (split=train, val or all: on those), or
-on others: data=... and data.KEY=... are as `flowertune train` has them. Of another folder all class
-folders count, however few photos they hold. Classes are matched by name; photos of classes that the
-run does not know are counted apart. On the machine that trained, its own photos give its own
-numbers to the bit. trainer.device, precision and eval_batch_size may be set, too.
+Evaluate the model of a run on its test images (val if there is no test split; split=train, val or
+all selects others) or on another dataset (data=... and data.KEY=... as in train). Classes are
+matched by name; images of unknown classes are counted separately. On the machine that trained the
+run, its own images give the same numbers bit for bit. trainer.device, trainer.precision and
+trainer.eval_batch_size can be set as well.
 
-flowertune evaluate runs/A  # its own test photos, else val
-flowertune evaluate runs/A data=folder data.root=PHOTOS  # class folders of yours
-flowertune evaluate runs/A split=all --output answers.csv  # and what each was""",
-        Argument("--output FILE", "label and five likeliest classes of each photo, as CSV", Path),
-        as_json("numbers"),
+flowertune evaluate runs/A  # the run's test images
+flowertune evaluate runs/A data=folder data.root=IMAGES  # other images, in class folders
+flowertune evaluate runs/A split=all --output predictions.csv  # and write the predictions""",
+        Argument("--output FILE", "write label and top 5 predictions per image as CSV", Path),
+        as_json("results"),
         RUN,
         Argument(
             "overrides [split=train|val|test|all] [data=OPTION] [key=value ...]",
@@ -82,46 +82,46 @@ flowertune evaluate runs/A split=all --output answers.csv  # and what each was""
         ),
     ),
     "predict": Command(
-        "say what photos are, by a finished run",
+        "classify images with a trained run",
         """\
-Takes a run directory and photos, folders (with all that lies below them), or - for names on stdin,
-a line each, and prints the likeliest classes of each photo with their probabilities. Photos are
-read as they are needed, however many there are. A file that gives no picture is named on stderr
-and left out, and the exit code is then 1. stdout has the answers alone.
+Print the most likely classes of each image with their probabilities. Give images, folders (searched
+recursively), or - to read file names from stdin, one per line. Memory does not grow with the number
+of images. Unreadable images are listed on stderr, and the exit code is then 1.
 
-flowertune predict runs/A photo.jpg  # one photo
-flowertune predict runs/A PHOTOS --top-k 1 --format csv  # a folder, for a table
-flowertune predict runs/A PHOTOS --format json  # an object a line, for a program
-find PHOTOS -name '*.jpg' -print0 | flowertune predict runs/A - --null  # names""",
-        Argument("--top-k K", "how many classes; else 3", whole_number(1), default=3),
+flowertune predict runs/A image.jpg  # one image
+flowertune predict runs/A IMAGES --top-k 1 --format csv  # a folder, as CSV
+find IMAGES -name '*.jpg' -print0 | flowertune predict runs/A - --null  # names from stdin""",
+        Argument(
+            "--top-k K", "number of classes per image (default: 3)", whole_number(1), default=3
+        ),
         arguments.choice("--format FORMAT", "table json csv", default="table"),
-        Argument("--null", "names on stdin end with NUL, not with a line", action="store_true"),
+        Argument("--null", "names on stdin end with NUL instead of a newline", action="store_true"),
         DEVICE,
         PRECISION,
         RUN,
         Argument("paths IMAGE|FOLDER|- ...", nargs="*"),
     ),
     "demo": Command(
-        "open a page to try a finished run on",
+        "try a trained run in the browser",
         """\
-Serves a page on this machine where photos can be dropped, pasted or chosen, 24 at once. For
-each it shows the five likeliest classes, which patches of the photo speak for the first (after
-Chefer et al., 2021), and the training photos that it is most like. Uploads are kept in a temporary
-folder that goes with the page; nothing is sent anywhere. Needs pip install 'flowertune[demo]'.
+Serve a local web page that classifies up to 24 images at once. For each it shows the five most
+likely classes, the patches that speak for the first one (Chefer et al., 2021), and the most similar
+training images. Uploads are deleted with the page, and nothing is sent anywhere. Needs
+pip install 'flowertune[demo]'.
 
 flowertune demo runs/A  # then open the address that it prints
-flowertune demo runs/A --port 8000  # and on yours: ssh -L 8000:127.0.0.1:8000 HOST
-flowertune demo runs/A --photos 0  # without training photos, quicker to start""",
-        Argument("--port PORT", "where; else 7860, or one that is free", whole_number(1, 65535)),
+flowertune demo runs/A --port 8000  # from elsewhere: ssh -L 8000:127.0.0.1:8000 HOST
+flowertune demo runs/A --photos 0  # faster start, without similar training images""",
+        Argument("--port PORT", "port (default: 7860, or a free one)", whole_number(1, 65535)),
         Argument(
             "--host ADDRESS",
-            "who may reach it; else 127.0.0.1, this machine alone",
+            "address to listen on (default: 127.0.0.1, this machine only)",
             arguments.address,
             default="127.0.0.1",
         ),
         Argument(
             "--photos N",
-            "how many training photos to compare with; else 5000",
+            "training images to search for similar ones (default: 5000)",
             whole_number(0),
             default=5000,
         ),
@@ -130,119 +130,115 @@ flowertune demo runs/A --photos 0  # without training photos, quicker to start""
         RUN,
     ),
     "report": Command(
-        "show a finished run as a page, or compare several",
+        "write the report of a run, or compare runs",
         """\
-Makes of a finished run one HTML file that needs no network: result, curves, what it takes for what,
-with the photos, classes, calibration, embeddings. Several runs it puts beside each other: mean,
-deviation and 95 % interval over seeds, accuracy against trained parameters and against time,
-McNemar's test on the same photos, and of a sweep its curve or map. Runs on different photos or
-backbones are never in one table. Only run directories are read; the photos need not be there.
+Write one HTML file that needs no network. For one run: results, curves, confusions, errors,
+calibration and embeddings. For several runs: mean, standard deviation and 95 % interval over seeds,
+accuracy against size and time, and McNemar's test on the same images. Runs on different images or
+backbones are never in one table. Only the run directories are read.
 
-flowertune report runs/A  # runs/A/report.html, as train makes it
-flowertune report runs/lora-* runs/mixup-*  # two methods, with all their seeds
-flowertune report runs/sweeps/NAME  # what a sweep has finished
-flowertune report runs/A runs/B --output ab.html  # somewhere else""",
+flowertune report runs/A  # writes runs/A/report.html
+flowertune report runs/lora-* runs/mixup-*  # compares two methods over their seeds
+flowertune report runs/sweeps/NAME  # compares the finished runs of a sweep""",
         Argument(
             "--output FILE",
-            "where the page goes; else RUN/report.html, of several report.html",
+            "HTML file to write (default: RUN/report.html, for several runs report.html)",
             Path,
         ),
         Argument("runs RUN", parse=Path, nargs="+"),
     ),
     "export": Command(
-        "make a finished run's model ready for other programs",
+        "export a trained model (open_clip, PEFT, ONNX, torch.export)",
         """\
-Writes the model of a run into a new folder, with labels, preprocessing and a model card, and then
-compares what the other program makes of it with the run's own model, on the run's val photos where
-they still are. What differs is not kept. VPT goes into onnx and torch, LoRA into all four, what
-else is trained into all but peft. onnx and peft take pip install 'flowertune[export]'.
+Write a folder with the model, its labels, its preprocessing and a model card. Before it is kept,
+the export is loaded by the other library and compared with the run on its val images. VPT can be
+exported to onnx and torch, LoRA to all four formats, other methods to all but peft. onnx and peft
+need pip install 'flowertune[export]'.
 
-flowertune export runs/A --format open_clip --output A  # LoRA merged, head beside
+flowertune export runs/A --format open_clip --output A  # LoRA merged into the weights
 flowertune export runs/A --format onnx --output A.onnx  # for ONNX Runtime
-flowertune export runs/A --format torch --output A.pt2  # a torch.export program
-flowertune export runs/A --format peft --output A.peft  # the LoRA, transformers'""",
+flowertune export runs/A --format peft --output A.peft  # the LoRA alone, for transformers""",
         arguments.choice("--format FORMAT", "open_clip peft onnx torch", required=True),
-        Argument("--output DIR", "the folder to make", Path, required=True),
+        Argument("--output DIR", "folder to create", Path, required=True),
         Argument(
-            "--push-to-hub REPO", "put it on the Hugging Face Hub, too, privately where it is new"
+            "--push-to-hub REPO", "also upload it to the Hugging Face Hub (a new REPO is private)"
         ),
         RUN,
     ),
     "bench": Command(
-        "time the steps of a training on this machine",
+        "measure the speed and memory of a training on this machine",
         """\
-Times what a training is made of, for the same words as `flowertune train`: the training step
-alone and with its data, validation, cache building, and the start; with its peak memory, its
-floating-point operations, and its share of what a large matrix product reaches here. Trains on
-the photos of `data`, and leaves no run directory. Random weights take as long as real ones.
+Time the parts of a training with the given config: the training step alone and with its data,
+validation, cache building and start-up. Also measure peak memory, floating-point operations, and
+the step's rate relative to a large matrix product. No run directory is written. Random weights take
+as long as real ones.
 
-flowertune bench experiment=quickstart method=mixup  # no network, no photos needed
-flowertune bench data=synthetic backbone.weights=random trainer.batch_size=64  # \
-ViT-B/32 without its weights
-flowertune bench --json data=folder data.root=PHOTOS  # for a program to read""",
-        as_json("numbers"),
+flowertune bench experiment=quickstart method=mixup  # no network, no images needed
+flowertune bench data=synthetic backbone.weights=random  # ViT-B/32 without a download
+flowertune bench --json data=folder data.root=IMAGES  # machine-readable""",
+        as_json("measurements"),
         composes="job",
     ),
     "data prepare": Command(
-        "fetch and decode the photos and weights of a training beforehand",
+        "download and decode everything that a training needs",
         """\
-Takes the words that `flowertune train` takes, and does what comes before the training: photos are
-downloaded or drawn where they are missing, weights are fetched, and every photo is decoded into
-the cache. The same words behind `flowertune train` then start at once and need no network.
+Do everything that comes before a training with the same arguments: download or generate missing
+images, download weights, and decode all images into the cache. A later train with these arguments
+starts at once and needs no network.
 
-flowertune data prepare  # Flowers-102 and ViT-B/32, as train has them
-flowertune data prepare data=folder data.root=PHOTOS  # your own photos
-flowertune data prepare experiment=quickstart  # no network, no photos needed""",
+flowertune data prepare  # Flowers-102 and ViT-B/32
+flowertune data prepare data=folder data.root=IMAGES  # your own images
+flowertune data prepare experiment=quickstart  # no network, no images needed""",
         composes="job",
     ),
     "data check": Command(
-        "find what is wrong with the photos",
+        "find problems in the images",
         """\
-Reads every photo of `data` and reports: the same picture in two classes, in two splits or more
-than once in a split, also where it was resized, recompressed, cropped a little or mirrored; files
-that give no picture; classes with few photos, or of very different sizes; endings that name
-another format. Needs no weights and changes nothing. Exit code 0: nothing found, 1: something.
+Read all images and report duplicates across classes, across splits and within a split (also
+resized, recompressed, slightly cropped or mirrored ones), unreadable images, small and unbalanced
+classes, and wrong file extensions. Needs no weights and changes nothing. The exit code is 1 if
+anything was found.
 
-flowertune data check data=folder data.root=PHOTOS  # your own photos
-flowertune data check --json data=folder data.root=PHOTOS  # for a program to read
+flowertune data check data=folder data.root=IMAGES  # your own images
+flowertune data check --json data=folder data.root=IMAGES  # machine-readable
 flowertune data check  # Flowers-102""",
         as_json("findings"),
         composes="job",
     ),
     "data cache list": Command(
-        "list what is kept between runs, with size and last use",
+        "list cached data with size and last use",
         """\
-Lists decoded photos, frozen features, drawn flowers and downloads in the cache folder
-(FLOWERTUNE_CACHE names another one), those longest unused first. The weights that open_clip
-fetches are in Hugging Face's own cache, and not listed.
+List decoded images, frozen features, synthetic flowers and downloads in the cache folder
+(FLOWERTUNE_CACHE selects another one), least recently used first. Weights are in the cache of
+Hugging Face and not listed.
 
-flowertune data cache list  # everything, and the total""",
+flowertune data cache list  # all entries and the total""",
         function="data_cache:show",
     ),
     "data cache clear": Command(
-        "remove what is kept between runs",
+        "delete cached data",
         """\
-Removes what `flowertune data cache list` lists, after asking. It is made or fetched again when it
-is wanted. What another process is building is left, and so is what flowertune did not make.
+Delete what `flowertune data cache list` lists, after asking. It is created or downloaded again when
+needed. Entries that another process is writing, and files that are not from flowertune, are kept.
 
-flowertune data cache clear  # everything, if you say yes
-flowertune data cache clear --older-than 30  # what no run used for 30 days
+flowertune data cache clear  # everything, after asking
+flowertune data cache clear --older-than 30  # entries not used for 30 days
 flowertune data cache clear --older-than 30 --yes  # without asking, for scripts""",
-        Argument("--older-than DAYS", "only what was not used for so many days", arguments.days),
-        Argument("--yes", "without asking", action="store_true"),
+        Argument("--older-than DAYS", "only entries not used for DAYS days", arguments.days),
+        Argument("--yes", "do not ask", action="store_true"),
         function="data_cache:clear",
     ),
 }
 
-# What several commands have in common, by the words that their names begin with.
+# Common first words of commands.
 FAMILIES = {
-    "data": "The photos of a training, and what is kept of them between runs.",
-    "data cache": "What is kept between runs: decoded photos, features, drawn flowers, downloads.",
+    "data": "Prepare and check the images of a training, and manage the cache.",
+    "data cache": "Manage cached data: decoded images, features, synthetic flowers, downloads.",
 }
 
 
 def subcommands(family: str) -> list[str]:
-    """List the words that may follow a family's name, each once."""
+    """List the subcommands of a family."""
     depth = len(family.split())
     names = (name for name in COMMANDS if name.startswith(family))
     return list(dict.fromkeys(name.split()[depth] for name in names))

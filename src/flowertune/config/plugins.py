@@ -1,6 +1,6 @@
 """Find plug-ins in installed packages: entry points of the group `flowertune.plugins`.
 
-docs/plugins.md shows how to write one. Configs refer to a plug-in only by its name.
+docs/extending.md shows how to write one. Configs refer to a plug-in only by its name.
 """
 
 from collections.abc import Callable, Mapping

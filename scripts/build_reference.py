@@ -99,7 +99,7 @@ def _python_page() -> Iterator[str]:
             yield from _entry(f"flowertune.{name}", item)
             continue
         yield f"## flowertune.{name}\n"
-        yield f"{inspect.getdoc(item)}\n"
+        yield f"{_docstring(item)}\n"
         for method in PREDICTOR_METHODS if name == "Predictor" else ():
             yield from _entry(f"{name}.{method}", getattr(item, method), level=3)
 
@@ -108,7 +108,14 @@ def _entry(title: str, function: object, level: int = 2) -> Iterator[str]:
     assert callable(function)
     yield f"{'#' * level} {title}\n"
     yield f"```python\n{title}{_signature(function)}\n```\n"
-    yield f"{inspect.getdoc(function)}\n"
+    yield f"{_docstring(function)}\n"
+
+
+def _docstring(item: object) -> str:
+    """Render a docstring with its Args and Raises as lists."""
+    text = inspect.getdoc(item) or ""
+    text = re.sub(r"^(Args|Raises):$", r"**\1**\n", text, flags=re.MULTILINE)
+    return re.sub(r"^    (\w+): ", r"- `\1`: ", text, flags=re.MULTILINE)
 
 
 def _signature(function: object) -> str:

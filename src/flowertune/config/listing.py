@@ -67,7 +67,7 @@ def read_option(name: str, path: Path) -> Option:
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
     found = dict(re.findall(r"^(What|When|Cost): (.+)$", "\n".join(comment), re.MULTILINE))
-    sentence = re.split(r"[.:] |\.$", " ".join(comment), maxsplit=1)[0]
+    sentence: str = re.split(r"\. |\.$", " ".join(comment), maxsplit=1)[0]
     return Option(name, found.get("What", sentence), found.get("When", ""), found.get("Cost", ""))
 
 

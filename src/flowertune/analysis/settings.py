@@ -74,12 +74,6 @@ class Setting:
         return tuple(run for run in self.runs if run is self.runs[0] or run.depends_on_seed)
 
     @property
-    def seeds_label(self) -> str:
-        if not self.runs[0].depends_on_seed:
-            return "1 (the seed has no effect)"
-        return f"{len(self.runs)} seed" + ("s" if len(self.runs) > 1 else "")
-
-    @property
     def splits(self) -> list[str]:
         """Measured splits, without train."""
         return [split for split in EVALUATED_SPLITS if split in self.results[0]["splits"]]

@@ -121,7 +121,9 @@ def test_unfinished_or_damaged_runs_are_refused(
     done: Done, refusal: Refusal, tmp_path: Path
 ) -> None:
     run = done("seed=1")
-    assert refusal(lambda: read_finished_run(tmp_path)) == f"{tmp_path}: is not a finished run"
+    assert refusal(lambda: read_finished_run(tmp_path)).startswith(
+        f"{tmp_path}: is not a finished run; it holds finished runs (1): give one"
+    )
     Run(run.run.path).write_status("interrupted", "by SIGTERM")
     assert refusal(lambda: read_finished_run(run.run.path)).endswith(
         "is not a finished run (interrupted)"

@@ -162,8 +162,8 @@ WRONG = [
     ("~hydra/launcher=", "", "~hydra/launcher=: deleting keys (~) is not supported"),
     ("seed=1,2", "", "seed=1,2: several values; add -m for one run per value"),
     ("experiment=sweep/alpha", "method=lora", "augmentation.alpha: unknown key"),
-    ("--resolve", "", "--package and --resolve go with --cfg"),
-    ("--experimental-rerun=x", "", "--experimental-rerun: is not supported"),
+    ("--resolve", "", "--package, --resolve: only allowed with --cfg"),
+    ("--experimental-rerun=x", "", "--experimental-rerun: not supported; --config-path RUN"),
     ("hydra/sweeper=nope", "-m", "hydra/sweeper=nope: unknown hydra/sweeper"),
     ("model.layers=[]", "", "model.layers=[]: LoRA needs at least one layer"),
     (

@@ -49,13 +49,16 @@ def in_a_process(site: Path, code: str, **environment: str) -> str:
 def test_help_lists_them_and_loads_no_torch(tmp_path: Path) -> None:
     text = in_a_process(
         plugin_package.install(tmp_path),
-        "import sys\nfrom flowertune import cli\ncli.main(['train', '--help'])\n"
+        "import sys\nfrom flowertune import cli\ncli.main(['train', '--help-all'])\n"
         "sys.exit('torch' in sys.modules)",
     )
-    assert "loss          ce, focal, poly, triplet_ce\n" in text
-    assert "head          cosine, linear, mlp, text\n" in text
-    assert "weight of the first term: at least -1 (poly)" in text
-    assert "one of lbfgs, adamw, ridge, means" in text
+    words = " ".join(text.split())
+    assert (
+        "loss=poly Cross-entropy plus a weighted first term of its expansion loss=triplet" in words
+    )
+    assert "  head=mlp " in text
+    assert "weight of the first term (only poly) a number, at least -1" in words
+    assert "one of lbfgs, adamw, ridge, means" in words
 
 
 @pytest.mark.parametrize(

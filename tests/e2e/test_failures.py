@@ -93,7 +93,10 @@ def test_help_that_nobody_reads_ends_quietly(environment: dict[str, str]) -> Non
 
 @pytest.mark.parametrize(
     ("word", "why"),
-    [("augmentation=mixup", "of one class each"), ("data.shots=1", "one training photo in each")],
+    [
+        ("augmentation=mixup", "needs unmixed images, but augmentation=mixup"),
+        ("data.shots=1", "every class has one; use loss=ce"),
+    ],
 )
 def test_triplets_of_mixed_or_of_single_photos_are_refused(
     word: str, why: str, small: tuple[str, ...], flowertune: Any, tmp_path: Path

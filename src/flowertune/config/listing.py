@@ -51,7 +51,7 @@ def list_options(group: str) -> list[Option]:
     paths = {str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*.yaml")}
     options = [read_option(name, path) for name, path in paths.items()]
     options += [
-        Option(name, str(schema.__doc__).partition("\n")[0])
+        Option(name, str(schema.__doc__).partition("\n")[0].rstrip("."))
         for name, schema in schemas().get(group, {}).items()
         if name not in paths and name != "default"
     ]

@@ -153,7 +153,9 @@ def test_with_output_it_writes_elsewhere_and_leaves_the_run_unchanged(
     (copy / "figures").write_text("in the way")
     assert cli.main(["report", str(copy)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{copy}: cannot be written (File exists); --output FILE" in line
+    assert (
+        f"{copy}: cannot be written (File exists); choose another place with --output FILE" in line
+    )
 
 
 def test_the_reference_is_shown_only_for_the_same_method_and_dataset(

@@ -78,6 +78,8 @@ def dataset_folder(root: Path, *, counts: Mapping[str, int], seed: int) -> Path:
     """Return the folder into which `list_images` writes the images."""
     drawn = sorted((split, count) for split, count in counts.items() if count)
     text = repr((DRAWING_VERSION, EVENING, drawn, seed, sorted(SPECIES.items())))
+    # the fields' original spelling, so that flowers from an older cache are still found
+    text = text.replace("color", "colour").replace("center", "centre")
     return root / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

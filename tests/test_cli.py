@@ -40,7 +40,7 @@ def test_the_help_of_a_command_fits_on_a_screen(
     assert any(line.startswith(f"Usage: flowertune {command}") for line in lines)
     assert any(line.startswith(f"  flowertune {command}") for line in lines)
     is_composed = bool(cli.COMMANDS[command].composes)
-    assert ("Config, used most:" in lines) == is_composed
+    assert ("Common settings:" in lines) == is_composed
 
 
 def test_the_help_of_a_group_has_its_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,7 @@ def test_other_images_or_another_backbone_are_another_table(done: Done) -> None:
 
 def test_the_same_training_twice_is_refused(done: Done, refusal: Refusal) -> None:
     runs = [done("seed=1"), done("seed=1")]
-    assert "are the same training; give one" in refusal(lambda: compare_runs(runs))
+    assert "same training; give only one" in refusal(lambda: compare_runs(runs))
 
 
 @pytest.mark.parametrize("words", [("method=zeroshot",), ("method=linear_probe",)])
@@ -122,7 +122,7 @@ def test_unfinished_or_damaged_runs_are_refused(
 ) -> None:
     run = done("seed=1")
     assert refusal(lambda: read_finished_run(tmp_path)).startswith(
-        f"{tmp_path}: is not a finished run; it holds finished runs (1): give one"
+        f"{tmp_path}: is not a finished run; finished runs in it: 1; give one"
     )
     Run(run.run.path).write_status("interrupted", "by SIGTERM")
     assert refusal(lambda: read_finished_run(run.run.path)).endswith(

@@ -110,7 +110,7 @@ def test_unreadable_images_are_skipped_and_listed(lora: Path, odd: Path, predict
     first, second, last = err.splitlines()
     assert first.startswith(f"skipped: {odd}/cut.jpg: ")
     assert second == f"skipped: {odd}/notes\\n.txt: not an image"
-    assert last == "2 of 6 files cannot be read as images"
+    assert last == "2 of 6 files skipped"
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -211,7 +211,7 @@ def test_the_run_that_was_meant_is_named(
         ((lora,), f"IMAGE is missing: predict {lora} IMAGE"),
         ((results, image), f"{results}: is not a finished run; did you mean {lora}?"),
         (("mess", image), "mess: no such directory; did you mean runs/mess?"),
-        (("runs", image), "runs: is not a finished run; it holds finished runs (1): give one, or"),
+        (("runs", image), "runs: is not a finished run; finished runs in it: 1; give one, or"),
         (("runs/m*", image), "runs/m*: no such directory; the shell expands patterns only without"),
     ):
         exit_code, out, err = predict(*words)

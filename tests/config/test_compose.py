@@ -104,7 +104,11 @@ WRONG = [
     ("model.targets=[q,z]", "", "model.targets=[q,z]: must be one of q, k, v, out, mlp"),
     ("model.targets=[]", "", "model.targets=[]: LoRA needs at least one"),
     ("augmentation.scale=[0.5]", "", "augmentation.scale=[0.5]: must be [min,max]"),
-    ("augmentation.scale=[0.9,0.1]", "", "augmentation.scale=[0.9,0.1]: must be [min,max]"),
+    (
+        "augmentation.scale=[0.9,0.1]",
+        "",
+        "augmentation.scale=[0.9,0.1]: must be [min,max] with min <= max",
+    ),
     ("trainer.warmup_epochs=99", "", "trainer.warmup_epochs=99: must be at most trainer.epochs=8"),
     (
         "augmentation.mix_off_epochs=9",
@@ -143,7 +147,7 @@ WRONG = [
     (
         "trainer.patience=3",
         "data.protocol=trainval baselines=false",
-        "data.protocol=trainval: has no val to select or stop by; set trainer.patience=null",
+        "data.protocol=trainval: has no val to select the best epoch; set trainer.patience=null",
     ),
     ("probe.weight_decay=0", "", "probe.weight_decay=0.0: must be above 0"),
     ("probe.decay=1", "", "probe.decay: unknown key; probe has batch_size, epochs"),

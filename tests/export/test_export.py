@@ -188,7 +188,7 @@ def test_bad_arguments_are_refused(
         return refusal(lambda: execute(words))
 
     assert "already exists" in refused(output=str(folder))
-    assert "there is no folder" in refused(output=str(tmp_path / "no" / "new"))
+    assert "no does not exist" in refused(output=str(tmp_path / "no" / "new"))
     assert "invalid choice" in refused(form="keras")
     assert "no such directory" in refused(form="torch", run=str(tmp_path / "none"))
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)

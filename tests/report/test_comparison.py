@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
     Path("runs/sweeps/begun/jobs").mkdir(parents=True)
     for words, said in (
         (["runs/sweeps/begun"], "contains no finished runs yet"),
-        ([run, run], "are the same training"),
+        ([run, run], "same training"),
         ([run, "runs"], "runs: is not a finished run"),
         ([run, done("seed=2"), "--output", "no/such/a.html"], "cannot be written"),
         ([], "RUN"),

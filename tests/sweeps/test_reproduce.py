@@ -102,7 +102,7 @@ def test_arguments_choose_methods_and_seeds_and_apply_to_every_training(training
         (["optimizer.lr=1e-3,1e-4"], "optimizer.lr=1e-3,1e-4: only method and seed may have"),
         (["experiment=sweep/alpha"], "no sweeps here"),
         (["hydra/sweeper=optuna"], "hydra/sweeper"),
-        (["run.name=mine", "seed=1,2"], "are the same run"),
+        (["run.name=mine", "seed=1,2"], "have the same run"),
         (["method=lora,mixup", "augmentation.alpha=0.2"], "augmentation.alpha"),
         (["method=lora", "seed=1,-2"], "seed=-2"),
     ],
@@ -207,5 +207,5 @@ def test_the_reference_is_not_shown_for_another_dataset_or_backbone(
     assert reproduce(["run.root=my runs", "method=mixup", "seed=1", *words], training) == 0
     assert rows()["mixup"]["test_reference"] == ""
     document = (folder() / "reproduce.md").read_text()
-    assert "reference is for Flowers-102, ViT-B/32 openai" in document
+    assert "published numbers are for Flowers-102, ViT-B/32 openai" in document
     assert "91.09" not in document

@@ -215,8 +215,8 @@ def test_a_sweep_experiment_needs_no_m_and_typed_values_win(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["seed=1,1"], "jobs 1 and 2 of the sweep are the same run"),
-        (["seed=1,2", "run.name=mine"], "jobs 1 and 2 of the sweep are the same run"),
+        (["seed=1,1"], "jobs 1 and 2 of the sweep have the same run"),
+        (["seed=1,2", "run.name=mine"], "jobs 1 and 2 of the sweep have the same run"),
         (["run.root=a,b"], "run.root: must be the same for all jobs"),
         (["seed=1,2", "hydra/launcher=nope"], "unknown hydra/launcher"),
     ],

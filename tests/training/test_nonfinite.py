@@ -49,7 +49,7 @@ def test_the_failed_batch_and_the_metrics_before_it_are_saved(
     at = 5 + accumulation + 1  # a call for each of 5 batches: the second step of epoch 2
     run, message, seen, made = run_away(at, float("nan"), accumulation=accumulation)
     assert "loss of epoch 2, step 2 is not finite" in message
-    assert message.endswith(f"the images of the step are in {run.failed_batch_dir}")
+    assert message.endswith(f"the images of this step were saved in {run.failed_batch_dir}")
     batch = load_file(run.failed_batch_dir / "batch.safetensors")
     assert torch.equal(batch["images"], torch.cat(seen[at - 1 :][:accumulation]))
     photos = torch.cat(made.photos.batches(2)[accumulation : 2 * accumulation])

@@ -108,7 +108,7 @@ def _settings(runs: Sequence[FinishedRun]) -> list[Setting]:
         group.sort(key=lambda run: run.results["seed"])
         for run, other in pairwise(group):
             if run.results["seed"] == other.results["seed"]:
-                raise UsageError(f"{run.path} and {other.path}: are the same training; give one")
+                raise UsageError(f"{run.path}, {other.path}: same training; give only one")
         values = {key: format_value(group[0].values.get(key)) for key in keys}
         results = [run.results for run in group]
         settings.append(Setting(values, results, len(group), tuple(group)))

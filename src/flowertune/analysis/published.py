@@ -16,7 +16,7 @@ REFERENCE_VALUES = {
     "data.protocol": "official",
     "data.shots": None,
 }
-DESCRIPTION = "reference is for Flowers-102, ViT-B/32 openai"
+DESCRIPTION = "published numbers are for Flowers-102, ViT-B/32 openai"
 TOP1 = {  # method -> split -> top-1
     "mixup": {"val": 0.9088, "test": 0.9109},
     "triplet": {"val": 0.9098, "test": 0.9093},

@@ -60,5 +60,5 @@ def notes(
     split = reported_split(metrics)
     probe = baselines["linear_probe"]["splits"][split]["top1"]
     if metrics[split]["top1"] < probe:
-        lines.append(f"below the linear probe of the same backbone on {split} ({probe:.2%})")
+        lines.append(f"this run is below the linear probe on {split} ({probe:.2%})")
     return lines

@@ -33,7 +33,7 @@ def clear(args: Namespace) -> int:
     if not args.yes:
         if not sys.stdin.isatty():
             raise UsageError(
-                f"stdin is not a terminal to ask; add --yes to delete {report.total(entries)}"
+                f"cannot ask (stdin is not a terminal); add --yes to delete {report.total(entries)}"
             )
         report.show(console, entries, root)
         answer = ""

@@ -34,7 +34,7 @@ def execute(args: Namespace) -> int:
     if output is not None and output.is_dir():
         raise UsageError(f"--output {output}: is a folder; give a file name")
     if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
+        raise UsageError(f"--output {output}: {output.absolute().parent} does not exist")
     console, cache = error_console() if args.as_json else ConsoleReporter(), cache_root()
     run = read_finished_run(args.run)
     config, other_data = _compose(run.path, overrides)
@@ -108,7 +108,7 @@ def _compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
         if key == item and Path(item).is_dir():
             raise UsageError(f"{printable(item)}: expected data=folder data.root={printable(item)}")
         if not (key in SETTABLE or key.startswith("data.")):
-            allowed = f"split, data.*, {', '.join(SETTABLE)}"
+            allowed = f"split, data, data.KEY, {', '.join(SETTABLE)}"
             raise UsageError(
                 f"{format_value(item)}: cannot be changed for a trained model; allowed: {allowed}"
             )

@@ -27,7 +27,7 @@ def execute(args: Namespace) -> int:
     if output.exists() or output.is_symlink():
         raise UsageError(f"--output {output}: already exists; choose another folder")
     if not output.absolute().parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.absolute().parent}")
+        raise UsageError(f"--output {output}: {output.absolute().parent} does not exist")
     export_format = FORMATS[args.format]
     missing = [name for name in export_format.PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

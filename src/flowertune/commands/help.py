@@ -84,7 +84,7 @@ def _command_help(name: str) -> Iterator[str]:
         yield from _table(options)
     if not command.composes:
         return
-    yield "\nConfig, used most:"
+    yield "\nCommon settings:"
     keys = [key for key in list_keys() if key.name in _COMMON_KEYS]
     yield from _table([*_GROUPS, *((f"{key.name}={key.default}", key.meaning) for key in keys)])
     groups = ", ".join(_group_names())

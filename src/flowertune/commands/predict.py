@@ -84,7 +84,7 @@ def execute(args: Namespace) -> int:
                 if show_progress:
                     console.advance("images", done, None)
     if skipped:
-        console.say(f"{skipped:,} of {done + skipped:,} files cannot be read as images")
+        console.say(f"{skipped:,} of {done + skipped:,} files skipped")
     return EXIT_FAILED if skipped else EXIT_DONE
 
 

@@ -105,7 +105,7 @@ find IMAGES -name '*.jpg' -print0 | flowertune predict runs/A - --null  # names 
         "try a trained run in the browser",
         """\
 Serve a local web page that classifies up to 24 images at once. For each it shows the five most
-likely classes, the patches that speak for the first one (Chefer et al., 2021), and the most similar
+likely classes, the patches that support the first one (Chefer et al., 2021), and the most similar
 training images. Uploads are deleted with the page, and nothing is sent anywhere. Needs
 pip install 'flowertune[demo]'.
 
@@ -135,7 +135,7 @@ flowertune demo runs/A --photos 0  # faster start, without similar training imag
 Write one HTML file that needs no network. For one run: results, curves, confusions, errors,
 calibration and embeddings. For several runs: mean, standard deviation and 95 % interval over seeds,
 accuracy against size and time, and McNemar's test on the same images. Runs on different images or
-backbones are never in one table. Only the run directories are read.
+backbones get separate tables. Only the run directories are read.
 
 flowertune report runs/A  # writes runs/A/report.html
 flowertune report runs/lora-* runs/mixup-*  # compares two methods over their seeds
@@ -166,7 +166,7 @@ flowertune export runs/A --format peft --output A.peft  # the LoRA alone, for tr
         RUN,
     ),
     "bench": Command(
-        "measure the speed and memory of a training on this machine",
+        "measure training speed and memory on this machine",
         """\
 Time the parts of a training with the given config: the training step alone and with its data,
 validation, cache building and start-up. Also measure peak memory, floating-point operations, and
@@ -180,9 +180,9 @@ flowertune bench --json data=folder data.root=IMAGES  # machine-readable""",
         composes="job",
     ),
     "data prepare": Command(
-        "download and decode everything that a training needs",
+        "download and decode everything needed for training",
         """\
-Do everything that comes before a training with the same arguments: download or generate missing
+Do all the work that precedes a training with the same arguments: download or generate missing
 images, download weights, and decode all images into the cache. A later train with these arguments
 starts at once and needs no network.
 

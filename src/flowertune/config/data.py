@@ -19,7 +19,7 @@ class DataConfig:
     shots: int | None = config_field(None, "training images per class; null: all", at_least=1)
     residency: str = config_field(
         "auto",
-        "keep pixels on the device or stream them; auto: device if half its free memory is enough",
+        "keep pixels on the device or stream them; auto: device if they fit half its free memory",
         choices=("auto", "device", "stream"),
     )
     bad_files: str = config_field(

@@ -46,7 +46,7 @@ class TripletCrossEntropyConfig(CrossEntropyConfig):
     normalize: bool = config_field(False, "scale embeddings to unit length; cosine always does")
     reduction: str = config_field(
         "mean",
-        "average over anchors with a positive and a negative; nonzero_mean: if their loss is not 0",
+        "mean: over anchors with a positive and a negative; nonzero_mean: those with a loss > 0",
         choices=("mean", "nonzero_mean"),
     )
     samples_per_class: int = config_field(4, "K: images per class in a batch", at_least=2)

@@ -68,7 +68,7 @@ def explain(error: BaseException) -> str:
         if isinstance(link, OverrideParseException):
             return unparsable_message(str(link.override))
         if isinstance(link, MissingMandatoryValue) and link.full_key:
-            return f"{link.full_key}: missing; set {link.full_key.partition('[')[0]}=..."
+            return f"{link.full_key}: missing; set it: {link.full_key.partition('[')[0]}=..."
         if isinstance(link, OmegaConfBaseException) and link.full_key:
             return _wrong_key_or_value_message(link) + file_hint
     if isinstance(error, ConfigCompositionException) and not file:

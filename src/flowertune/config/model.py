@@ -58,7 +58,7 @@ class DoraConfig(LoraConfig):
 
 @dataclass
 class VptConfig(ModelConfig):
-    """Visual prompt tuning: trained tokens added to the image tokens (Jia et al. 2022)."""
+    """Visual prompt tuning: learned tokens added to the image tokens (Jia et al. 2022)."""
 
     name: str = option("vpt")
     num_prompts: int = config_field(16, "prompt tokens per block", at_least=1)
@@ -68,7 +68,7 @@ class VptConfig(ModelConfig):
         choices=("shallow", "deep"),
         at_least=1,
     )
-    shared: bool = config_field(False, "use the same prompts in all of these blocks")
+    shared: bool = config_field(False, "share the same prompts across these blocks")
     dropout: float = config_field(0.0, "dropout on the prompts", at_least=0, below=1)
     init: str = config_field(
         "vpt_uniform", "as in the paper, or normal with std 0.02", choices=("vpt_uniform", "normal")

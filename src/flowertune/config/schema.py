@@ -21,7 +21,7 @@ class Config:
     """Complete config of one training."""
 
     method: str = config_field(MISSING, "name of the method preset, shown in tables")
-    seed: int = config_field(42, "seed of weights, order, crops and all other draws", at_least=0)
+    seed: int = config_field(42, "random seed: weights, order, crops, everything", at_least=0)
     baselines: bool = config_field(True, "also evaluate zero-shot and a linear probe")
     backbone: BackboneConfig = MISSING
     model: ModelConfig = MISSING

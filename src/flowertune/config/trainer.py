@@ -10,10 +10,10 @@ class TrainerConfig:
     """Epochs, batches, device, precision and schedule of a training."""
 
     epochs: int = config_field(8, "passes over the training images", at_least=1)
-    batch_size: int = config_field(16, "images per training batch, at most", at_least=1)
+    batch_size: int = config_field(16, "maximum number of images per training batch", at_least=1)
     accumulation: int = config_field(1, "gradient accumulation: batches per step", at_least=1)
     eval_batch_size: int = config_field(
-        128, "images per evaluation batch; CPUs split it", at_least=1
+        128, "images per evaluation batch; split further on a CPU", at_least=1
     )
     device: str = config_field(
         "auto", "device; auto: cuda, then mps, then cpu", choices=("auto", "cpu", "cuda", "mps")

@@ -57,7 +57,7 @@ def _bad_combinations(config: Config) -> Iterator[str]:
         for name in ("scale", "ratio"):
             span = getattr(augmentation, name)
             if len(span) != 2 or span[0] > span[1]:
-                yield f"augmentation.{name}={format_value(span)}: must be [min,max]"
+                yield f"augmentation.{name}={format_value(span)}: must be [min,max] with min <= max"
     if isinstance(config.loss, ClassBatches):
         if isinstance(augmentation, MixingConfig):
             yield (
@@ -116,4 +116,4 @@ def _trainval_problems(config: Config) -> Iterator[str]:
     if config.trainer.adapter_scales:
         fixes.append("trainer.adapter_scales=[]")
     if fixes:
-        yield f"data.protocol=trainval: has no val to select or stop by; set {', '.join(fixes)}"
+        yield f"data.protocol=trainval: has no val to select the best epoch; set {', '.join(fixes)}"

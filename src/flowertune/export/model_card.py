@@ -52,9 +52,9 @@ tags: [flowertune, clip, fine-grained-image-classification]
 {_base_model_line(model)}---
 # {name}
 
-Classifies an image as one of {len(model.class_names)} classes, whatever the image shows. Trained
-with flowertune as run `{_escape(model.run.name)}` (`method={_escape(results["method"])}`) and
-exported with flowertune {__version__}.
+Classifies an image as one of {len(model.class_names)} classes. It always predicts one of them, even
+for unrelated images. Trained with flowertune as run `{_escape(model.run.name)}`
+(`method={_escape(results["method"])}`) and exported with flowertune {__version__}.
 
 ## Use
 

@@ -98,8 +98,8 @@ def evaluate(
     known = [index for index, label in enumerate(labels) if label < n]
     if not known:
         raise UsageError(
-            f"{printable(images.dataset.root)}: the run knows none of its classes"
-            f" ({_join(list(unknown))}); it was trained on {_join(class_names)}"
+            f"{printable(images.dataset.root)}: none of its classes"
+            f" ({_join(list(unknown))}) are classes of the run ({_join(class_names)})"
         )
     targets = torch.tensor(labels)[known]
     present = set(targets.tolist())

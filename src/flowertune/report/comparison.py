@@ -30,7 +30,7 @@ def notes(group: Comparison) -> list[str]:
     result = [
         "accuracy: mean ± std over seeds [95 % interval of the mean, Student's t]; for a single "
         "run: value [95 % Wilson interval]",
-        "intervals over seeds do not include the sampling error of the images, about ± "
+        "the intervals over seeds exclude the sampling error of the images, about ± "
         f"{sampling_error(group.settings[0])} (95 %)",
     ]
     if any(setting.is_below_probe for setting in group.settings):

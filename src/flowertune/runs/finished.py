@@ -228,7 +228,7 @@ def _refuse_near_miss(path: Path) -> None:
         raise UsageError(f"{problem}; did you mean {meant}?")
     states = [Run(each.parent).status()[0] for each in path.glob("*/status.json")]
     if n_runs := states.count("finished"):
-        hint = f"it holds finished runs ({n_runs}): give one, or {path}/* to report"
+        hint = f"finished runs in it: {n_runs}; give one, or run: flowertune report {path}/*"
         raise UsageError(f"{problem}; {hint}")
     if not path.exists() and not set("*?[").isdisjoint(str(path)):
         raise UsageError(f"{problem}; the shell expands patterns only without quotes")

@@ -70,8 +70,8 @@ def create_sweep(
         other = seen.setdefault(job.run, job)
         if other is not job:
             raise UsageError(
-                f"jobs {other.number} and {job.number} of the sweep are the same run, {job.run}: "
-                "give each value only once, and leave out run.name"
+                f"jobs {other.number} and {job.number} of the sweep have the same run, {job.run}; "
+                "give each value only once, and do not set run.name"
             )
     return Sweep(
         path=Path(node.run.root).expanduser() / parent / run_name(title, node.hydra.overrides.task),

@@ -30,7 +30,7 @@ def keep_failed_batch(
             raise
         try:
             dump_failed_batch(error, state, run)
-            message = f"{error}; the images of the step are in {run.failed_batch_dir}"
+            message = f"{error}; the images of this step were saved in {run.failed_batch_dir}"
         except (OSError, RuntimeError, MemoryError) as failure:  # the first error matters more
             message = f"{error}; the images of the step could not be saved ({with_type(failure)})"
         raise TrainingError(message) from error

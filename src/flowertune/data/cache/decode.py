@@ -84,7 +84,7 @@ def train_canvas(
     with quiet_pil(), closing(parallel_map(measure, paths)) as sizes:
         for done, (image_height, image_width) in enumerate(sizes, start=1):
             height, width = max(height, image_height), max(width, image_width)
-            progress(f"{name}: measuring images", done, len(paths))
+            progress(f"{name}: reading image sizes", done, len(paths))
     return height, width
 
 

@@ -1,11 +1,33 @@
-"""Select images of a dataset: k per class, or train and val together."""
+"""Split classes into train, val and test; select k images per class; combine train and val."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from flowertune.data.dataset import ImageDataset, Split
 from flowertune.errors import UsageError, printable
 from flowertune.seeding import derive_seed
+
+ClassFiles = dict[str, list[Path]]  # class name -> its files, both sorted
+
+
+def split_classes(classes: ClassFiles, splits: Sequence[str], seed: int) -> dict[str, ClassFiles]:
+    """Split each class separately into `splits`, of which "train" gets the rest.
+
+    Of n images, n / 5 (rounded, at least one) go to each other split. The choice depends only on
+    (seed, "split", class, file name).
+    """
+    chosen: dict[str, ClassFiles] = {split: {} for split in splits}
+    for name, files in classes.items():
+        keys = {path: derive_seed(seed, f"split/{name}/{path.name}") for path in files}
+        shuffled = sorted(files, key=keys.__getitem__)
+        fifth = (len(files) + 2) // 5  # n / 5 rounded; 1 for the smallest class of 3 images
+        others = [split for split in splits if split != "train"]
+        for place, split in enumerate(others):
+            chosen[split][name] = sorted(shuffled[place * fifth : (place + 1) * fifth])
+        chosen["train"][name] = sorted(shuffled[len(others) * fifth :])
+    return chosen
 
 
 def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:

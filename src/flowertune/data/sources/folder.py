@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flowertune.data.dataset import SPLITS, ImageDataset, Split
+from flowertune.data.splits import ClassFiles, split_classes
 from flowertune.errors import UsageError, printable
-from flowertune.seeding import derive_seed
 
 SPLIT_OF_FOLDER = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 # Windows thumbnails and folder settings, macOS metadata in zip files, Synology indexes.
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 SMALLEST_CLASS_TO_SPLIT = 3
-
-ClassFiles = dict[str, list[Path]]  # class name -> its files, both sorted
 
 
 def list_images(root: Path, *, seed: int) -> ImageDataset:
@@ -144,15 +142,7 @@ def _split_classes(root: Path, classes: ClassFiles, seed: int) -> dict[str, Clas
             f"{root}: too few images to split in {_join(small)}; every class needs at least"
             f" {SMALLEST_CLASS_TO_SPLIT} (train, val and test), so add images or remove the class"
         )
-    splits: dict[str, ClassFiles] = {split: {} for split in SPLITS}
-    for name, files in classes.items():
-        keys = {path: derive_seed(seed, f"split/{name}/{path.name}") for path in files}
-        shuffled = sorted(files, key=keys.__getitem__)
-        fifth = (len(files) + 2) // 5  # n / 5 rounded; 1 for the smallest class of 3 images
-        splits["val"][name] = sorted(shuffled[:fifth])
-        splits["test"][name] = sorted(shuffled[fifth : 2 * fifth])
-        splits["train"][name] = sorted(shuffled[2 * fifth :])
-    return splits
+    return split_classes(classes, SPLITS, seed)
 
 
 def _list_classes(folder: Path) -> ClassFiles:

@@ -166,7 +166,7 @@ def flatness(rows: dict[str, table.Row]) -> str:
         if ratios:  # none if the system does not report the memory
             far = max(ratios, key=lambda ratio: abs(ratio - 1))
             said.append(f"{name} {'yes' if abs(far - 1) <= FLAT else 'no'} ({far:.2f})")
-    return f"flat within {100 * FLAT:.0f} % (ratio farthest from 1): " + ", ".join(said)
+    return f"flat within {100 * FLAT:.0f}% (ratio farthest from 1): " + ", ".join(said)
 
 
 def worker(task: str, job_json: str, folder: str) -> int:

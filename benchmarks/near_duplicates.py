@@ -62,13 +62,13 @@ COPIES: dict[str, Sequence[Copy]] = {
     "JPEG of quality 20": [recompressed(20)],
     "brighter by a fifth": [lambda image: ImageEnhance.Brightness(image).enhance(1.2)],
     "mirrored": [mirrored],
-    "3 % cropped around the middle": [cropped(0.03, 0.5)],
+    "3% cropped around the middle": [cropped(0.03, 0.5)],
     "the same, half as large, quality 50, mirrored": [
         cropped(0.03, 0.5), resized(0.5, 0.5), recompressed(50), mirrored,
     ],
-    "3 % cropped from one corner": [cropped(0.03, 0)],
-    "6 % cropped around the middle": [cropped(0.06, 0.5)],
-    "10 % cropped around the middle": [cropped(0.1, 0.5)],
+    "3% cropped from one corner": [cropped(0.03, 0)],
+    "6% cropped around the middle": [cropped(0.06, 0.5)],
+    "10% cropped around the middle": [cropped(0.1, 0.5)],
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def write_table(document: Path, runs: Path, failed: list[tuple[str, int]]) -> No
     _, after = rest.split(END)
     lines = [
         "| method | val top-1 of seeds " + ", ".join(map(str, SEEDS))
-        + " | mean | std | 95 % interval of the mean | mean per class | trainable parameters "
+        + " | mean | std | 95% interval of the mean | mean per class | trainable parameters "
         "| best epoch | minutes per run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -143,7 +143,7 @@ def test_neither_help_nor_the_cache_nor_reports_load_torch(tmp_path: Path) -> No
         (["trian"], "'trian' is not a command; did you mean train?"),
         (["compare", "runs/A"], "'compare' is not a command; did you mean report?"),
         (["test", "runs/A"], "'test' is not a command; did you mean evaluate?"),
-        (["help", "train"], "'help' is not a command; did you mean train --help?"),
+        (["help", "train"], "'help' is not a command; did you mean flowertune --help?"),
         (["method=lora"], "for example: flowertune train method=lora"),
         (["-m"], "the command comes first"),
         (

@@ -29,8 +29,11 @@ SPIN_COUNT = "10000"
 
 HELP = {"-h", "--help", "--help-all"}
 SYNONYMS = {
-    "classify": ["predict"], "compare": ["report"], "help": ["train --help"], "test": ["evaluate"],
-}  # fmt: skip
+    "classify": ["predict"],
+    "compare": ["report"],
+    "help": ["flowertune --help"],
+    "test": ["evaluate"],
+}
 COMPLETION = ("-sc", "--shell-completion", "--shell_completion")
 
 

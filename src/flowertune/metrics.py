@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 EVALUATED_SPLITS = ("val", "test")  # in the order shown
 CALIBRATION_BINS = 15
-_Z = NormalDist().inv_cdf(0.975)  # of 95 % intervals
+_Z = NormalDist().inv_cdf(0.975)  # of 95% intervals
 
 
 def reported_split(splits: Container[str]) -> str:
@@ -24,7 +24,7 @@ class SplitMetrics:
     """Metrics of one split, as plain JSON values. Accuracies and `ece` are fractions in [0, 1].
 
     `loss` is the mean cross-entropy in nats. `mean_per_class` averages over the classes that have
-    images here; `per_class` is None for the others. `top1_interval` is the 95 % Wilson interval of
+    images here; `per_class` is None for the others. `top1_interval` is the 95% Wilson interval of
     `top1`: the sampling error of n images, without the spread over seeds.
     """
 
@@ -82,7 +82,7 @@ def measure(logits: "Tensor", labels: "Tensor") -> SplitMetrics:
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion: `n_correct` out of `n` (n at least 1).
+    """95% Wilson score interval of a proportion: `n_correct` out of `n` (n at least 1).
 
     E. B. Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
     """

@@ -44,7 +44,7 @@ def test_an_interval_of_accuracies_is_clipped_at_one() -> None:
 
 
 def test_a_difference_includes_the_sampling_error_of_the_published_number() -> None:
-    # by hand: half-widths of 0.712 points for 91.09 % of 6,149 images, 2.484 for three seeds
+    # by hand: half-widths of 0.712 points for 91.09% of 6,149 images, 2.484 for three seeds
     found = difference_from_published([0.90, 0.91, 0.92], 6149, 0.9109)
     assert found.value == pytest.approx(-0.0009)
     assert found.high - found.value == pytest.approx(math.hypot(0.00712, 0.02484), rel=1e-3)

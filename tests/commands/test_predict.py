@@ -98,7 +98,7 @@ def test_every_format_handles_any_file_name(lora: Path, odd: Path, predict: Pred
     assert header_line.index("image") == table[0].index(str(odd))
     assert table[2].endswith("two\\nlines\\x1b[1m.png")
     assert f"{best['class']} " in table[0]
-    assert f"{100 * best['probability']:.2f} %" in table[0]
+    assert f"{100 * best['probability']:.2f}%" in table[0]
 
 
 def test_unreadable_images_are_skipped_and_listed(lora: Path, odd: Path, predict: Predict) -> None:
@@ -210,9 +210,9 @@ def test_the_run_that_was_meant_is_named(
         ((image,), f"RUN is missing: predict RUN {image}"),
         ((lora,), f"IMAGE is missing: predict {lora} IMAGE"),
         ((results, image), f"{results}: is not a finished run; did you mean {lora}?"),
-        (("mess", image), "mess: no such directory; did you mean runs/mess?"),
+        (("mess", image), "mess: does not exist; did you mean runs/mess?"),
         (("runs", image), "runs: is not a finished run; finished runs in it: 1; give one, or"),
-        (("runs/m*", image), "runs/m*: no such directory; the shell expands patterns only without"),
+        (("runs/m*", image), "runs/m*: does not exist; the shell expands patterns only without"),
     ):
         exit_code, out, err = predict(*words)
         assert (exit_code, out, err.count("\n")) == (2, "", 1)

@@ -82,5 +82,8 @@ def test_images_with_the_same_name_have_different_keys() -> None:
 
 
 def test_a_class_with_too_few_is_named_with_its_count() -> None:
-    with pytest.raises(UsageError, match=r"data.shots=6: 1 of 2 classes of .*: iris \(5\); lower"):
+    with pytest.raises(
+        UsageError,
+        match=r"data.shots=6: 1 of 2 classes have fewer training images: iris \(5\); lower",
+    ):
         k_shot(make_set({"daisy": 6, "iris": 5}), 6, seed=0)

@@ -151,8 +151,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     )
     assert "<img src=x" not in made
     assert "onerror=alert(1)&gt;&quot;&#x27;&amp;" in made
-    assert "75.0 %" in made
-    assert "50.0 % (25.0 to 75.0) on 10 val images" in made
+    assert "75.0%" in made
+    assert "50.0% (25.0 to 75.0) on 10 val images" in made
     assert "no such file" in made  # instead of the nearest image
 
 
@@ -175,7 +175,7 @@ def test_bad_arguments_are_refused_in_one_line(
     )
     assert "gradio, uvicorn not installed; pip install 'flowertune[demo]'" in refused(lora)
     monkeypatch.setattr(demo, "PACKAGES", ())
-    assert "no such directory" in refused(tmp_path / "nothing")
+    assert "does not exist" in refused(tmp_path / "nothing")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert f"--port {port}: Address already in use" in refused(lora, "--port", port)

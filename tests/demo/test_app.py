@@ -141,7 +141,7 @@ def test_predictions_equal_those_of_python_and_no_other_host_is_contacted(
             prediction.classes
         )
         shares = [line.find_element("css selector", ".share").text for line in lines]
-        assert shares == [f"{100 * share:.1f} %" for share in prediction.probabilities]
+        assert shares == [f"{100 * share:.1f}%" for share in prediction.probabilities]
         bars = [line.find_element("css selector", ".bar").rect["width"] for line in lines]
         assert bars == sorted(bars, reverse=True)
         assert bars[0] > 10

@@ -190,7 +190,7 @@ def test_bad_arguments_are_refused(
     assert "already exists" in refused(output=str(folder))
     assert "no does not exist" in refused(output=str(tmp_path / "no" / "new"))
     assert "invalid choice" in refused(form="keras")
-    assert "no such directory" in refused(form="torch", run=str(tmp_path / "none"))
+    assert "does not exist" in refused(form="torch", run=str(tmp_path / "none"))
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     assert "pip install 'flowertune[export]'" in refused()
     assert list(tmp_path.iterdir()) == []

@@ -15,10 +15,10 @@ def no_accelerator(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "precision", "message"),
     [
-        ("cuda", "auto", "trainer.device=cuda: not available to PyTorch; available: cpu"),
-        ("mps", "fp32", "trainer.device=mps: not available to PyTorch; available: cpu"),
-        ("cpu", "fp16", "trainer.precision=fp16: requires cuda (device: cpu); use fp32"),
-        ("auto", "fp16", "trainer.precision=fp16: requires cuda (device: cpu); use fp32"),
+        ("cuda", "auto", "device cuda: not available to PyTorch; available: cpu"),
+        ("mps", "fp32", "device mps: not available to PyTorch; available: cpu"),
+        ("cpu", "fp16", "precision fp16: requires cuda (device: cpu); use fp32"),
+        ("auto", "fp16", "precision fp16: requires cuda (device: cpu); use fp32"),
     ],
 )
 def test_missing_devices_are_refused_in_one_line(device, precision, message):

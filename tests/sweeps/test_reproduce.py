@@ -150,7 +150,7 @@ def test_an_interruption_writes_the_tables_and_the_same_command_continues(
     assert list(rows()) == ["lora"]
     states = [json.loads(path.read_text())["state"] for path in (folder() / "jobs").glob("*.json")]
     assert sorted(states) == ["finished", "interrupted", "not started"]
-    assert "about 1 minute of training left" in capsys.readouterr().out
+    assert "training time left: less than a minute" in capsys.readouterr().out
     finished = next(Path("my runs").glob("lora*/results.json"))
     before = finished.stat().st_mtime_ns
     training.trouble.clear()
@@ -192,10 +192,10 @@ def test_the_reference_is_shown_for_the_same_dataset_and_backbone(
     assert mixup["test_interval_holds_reference"] == "True"
     document = (folder() / "reproduce.md").read_text()
     line = next(line for line in document.splitlines() if "vpt, val minus test" in line)
-    assert "-1.13 points, std 0.09, 95 % interval -" in line
-    assert "reference: +5.65 points, 95 % interval -" in line
+    assert "-1.13 points, std 0.09, 95% interval -" in line
+    assert "reference: +5.65 points, 95% interval -" in line
     assert (
-        "mixup on test: -0.66 points from the reference's 91.09; 95 % interval"
+        "mixup on test: -0.66 points from the reference's 91.09; 95% interval"
         in capsys.readouterr().out
     )
 

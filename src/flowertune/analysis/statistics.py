@@ -1,4 +1,4 @@
-"""95 % intervals of accuracies in [0, 1]: over seeds, of paired models, against published ones."""
+"""95% intervals of accuracies in [0, 1]: over seeds, of paired models, against published ones."""
 
 import math
 from collections.abc import Mapping, Sequence

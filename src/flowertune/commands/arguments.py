@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,9 @@ class ArgumentParser(argparse.ArgumentParser):
     """Parser that raises UsageError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        _, _, words = message.partition("unrecognized arguments: ")
+        near = get_close_matches(words.split(" ")[0], self._option_string_actions) if words else []
+        raise UsageError(message + (f"; did you mean {near[0]}?" if near else ""))
 
 
 class Argument:

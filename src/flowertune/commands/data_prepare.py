@@ -16,8 +16,8 @@ def execute(config: Config) -> int:
     console, cache = ConsoleReporter(), cache_root()
     existing = {store.name for store in (cache / "pixels").glob("*")}
     with console.progress():
-        backbone = load_backbone(config.backbone, config.seed)
         dataset = list_images(config.data, cache, console.advance)
+        backbone = load_backbone(config.backbone, config.seed)
         cached = cache_dataset(
             dataset,
             backbone.preprocessing,

@@ -108,7 +108,7 @@ def _compose(run: Path, overrides: Sequence[str]) -> tuple[Config, bool]:
         if key == item and Path(item).is_dir():
             raise UsageError(f"{printable(item)}: expected data=folder data.root={printable(item)}")
         if not (key in SETTABLE or key.startswith("data.")):
-            allowed = f"split, data, data.KEY, {', '.join(SETTABLE)}"
+            allowed = f"split, data.KEY, {', '.join(SETTABLE)}"
             raise UsageError(
                 f"{format_value(item)}: cannot be changed for a trained model; allowed: {allowed}"
             )

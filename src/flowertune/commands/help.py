@@ -11,15 +11,24 @@ from flowertune.errors import UsageError
 
 WIDTH = 80
 _USAGE: Any = {"subsequent_indent": " " * 7, "break_on_hyphens": False}
-_COMMON_KEYS = (
-    "seed", "data.shots", "trainer.epochs", "trainer.batch_size", "trainer.device",
-    "optimizer.lr", "run.name",
-)  # fmt: skip
-_GROUPS = [
-    ("method=NAME", "lora (default), mixup, triplet, vpt, linear_probe, ..."),
-    ("data=folder", "your own images, in data.root=DIR"),
-    ("backbone=NAME", "vit_b32_openai (default), tiny (built in), ..."),
-]
+# Common settings, each with the commands that do not use it.
+_GROUPS = {
+    (
+        "method=NAME",
+        "lora (default), mixup, triplet, vpt, linear_probe, ...",
+    ): "data check, reproduce",
+    ("data=folder", "your own images, in data.root=DIR"): "",
+    ("backbone=NAME", "vit_b32_openai (default), tiny (built in), ..."): "data check",
+}
+_KEYS = {
+    "seed": "data check, data prepare, reproduce",
+    "data.shots": "data check",
+    "trainer.epochs": "bench, data check, data prepare",
+    "trainer.batch_size": "data check, data prepare",
+    "trainer.device": "data check, data prepare",
+    "optimizer.lr": "bench, data check, data prepare",
+    "run.name": "bench, data check, data prepare, reproduce",
+}
 _SWEEP = [("-m", "run every combination of key=a,b,c and print a table")]
 _CONFIG = [
     ("--cfg job", "print the config and exit"),
@@ -85,8 +94,11 @@ def _command_help(name: str) -> Iterator[str]:
     if not command.composes:
         return
     yield "\nCommon settings:"
-    keys = [key for key in list_keys() if key.name in _COMMON_KEYS]
-    yield from _table([*_GROUPS, *((f"{key.name}={key.default}", key.meaning) for key in keys)])
+    rows = [row for row, unused in _GROUPS.items() if name not in unused]
+    for key in list_keys():
+        if name not in _KEYS.get(key.name, name):
+            rows.append((f"{key.name}={key.default}", key.meaning))
+    yield from _table(rows)
     groups = ", ".join(_group_names())
     yield f"\nRun `flowertune {name} --help GROUP` for all options and keys of a group:"
     yield textwrap.fill(groups, WIDTH, initial_indent="  ", subsequent_indent="  ")
@@ -96,7 +108,12 @@ def _command_help(name: str) -> Iterator[str]:
 def _config_help(name: str, topic: str) -> Iterator[str]:
     groups = _group_names()
     if topic not in ("all", *groups):
-        raise UsageError(f"--help {topic}: unknown group; available: {', '.join(groups)}")
+        from flowertune.config.keys import suggest  # with omegaconf, which help does not need
+
+        available = ", ".join(groups)
+        raise UsageError(
+            f"--help {topic}: unknown group; available: {available}{suggest(topic, groups)}"
+        )
     yield f"Usage: flowertune {name} [group=option ...] [key=value ...]"
     for group in groups if topic == "all" else [topic]:
         rows = []

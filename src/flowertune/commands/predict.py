@@ -70,14 +70,18 @@ def execute(args: Namespace) -> int:
             closing(predictions),
         ):
             header = lines.header()
-            if header is not None:
+            if args.format == "csv":
                 print(header, flush=True)
+                header = None
             for result in predictions:
                 if isinstance(result, predictor.UnreadableImage):
                     skip(result.image, result.reason)
                     continue
                 line = lines.line(Path(str(result.image)), result.classes, result.probabilities)
                 with stop.deferred():  # print whole lines only
+                    if header is not None:
+                        print(header)
+                        header = None
                     print(line, flush=True)
                 done += 1
                 stop.check()

@@ -49,7 +49,7 @@ flowertune train -m method=lora,mixup seed=42,43,44  # a sweep: six runs and a t
         "train all methods with three seeds and compare them",
         """\
 Train zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43 and 44,
-and compare them on val and test: mean, standard deviation and 95 % interval, next to the published
+and compare them on val and test: mean, standard deviation and 95% interval, next to the published
 numbers of the original notebooks where they apply. method=A,B and seed=1,2 select among them.
 Finished runs are kept: run the same command again to continue. The tables are in
 runs/reproduce/NAME: reproduce.md, reproduce.csv and reproduce.html.
@@ -133,7 +133,7 @@ flowertune demo runs/A --photos 0  # faster start, without similar training imag
         "write the report of a run, or compare runs",
         """\
 Write one HTML file that needs no network. For one run: results, curves, confusions, errors,
-calibration and embeddings. For several runs: mean, standard deviation and 95 % interval over seeds,
+calibration and embeddings. For several runs: mean, standard deviation and 95% interval over seeds,
 accuracy against size and time, and McNemar's test on the same images. Runs on different images or
 backbones get separate tables. Only the run directories are read.
 

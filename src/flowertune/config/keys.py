@@ -29,7 +29,7 @@ def check_typed(key: str, values: Sequence[Any], text: str) -> None:
             raise UsageError(f"{text}: set {parent} as a whole; it must be {requirement}")
         if not _candidates(parent):
             check_typed(parent, [], text)
-        known = {name for each in _candidates(parent) for name in declared(each)}
+        known = {name for each in _candidates(parent) for name in settable(each)}
         raise UsageError(unknown_key_message(key, known))
     for value in values:
         if isinstance(value, dict) and is_dataclass(declared(candidates[0])[name].type):
@@ -69,13 +69,21 @@ def unknown_key_message(key: str, known: Iterable[str]) -> str:
 def suggest(name: str, candidates: Iterable[str]) -> str:
     """Suggest the candidate with the closest spelling; empty if none is close."""
     name = name.lower().replace("-", "_").replace("/", "")
+    candidates = list(candidates)
     matches = difflib.get_close_matches(name, candidates, n=1)
+    matches += [each for each in candidates if name and name in each.split("_")]
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def declared(schema: Any) -> "dict[str, Field[Any]]":
     """List the keys of a schema by name; empty if it is not a dataclass."""
     return {each.name: each for each in fields(schema)} if is_dataclass(schema) else {}
+
+
+def settable(schema: Any) -> list[str]:
+    """List the keys of a schema without the fixed name of an option."""
+    keys = declared(schema).items()
+    return [name for name, each in keys if len(each.metadata.get("choices") or ()) != 1]
 
 
 def _candidates(group: str) -> list[Any]:
@@ -93,10 +101,7 @@ def full_keys(name: str) -> list[str]:
     return [name] * (find_declaration(name) is not None) or [
         f"{group}.{name}"
         for group in declared(Config)
-        if any(
-            name in keys and len(keys[name].metadata["choices"] or ()) != 1
-            for keys in map(declared, _candidates(group))
-        )
+        if any(name in settable(each) for each in _candidates(group))
     ]
 
 

@@ -54,8 +54,8 @@ def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
     ]
     if small_classes:
         raise UsageError(
-            f"data.shots={shots}: {len(small_classes)} of {len(dataset.class_names)} classes of"
-            f" {printable(dataset.root)} have fewer training images:"
+            f"data.shots={shots}: {len(small_classes)} of {len(dataset.class_names)} classes have"
+            " fewer training images:"
             f" {printable(', '.join(small_classes[:5]))}{' ...' if len(small_classes) > 5 else ''};"
             " lower data.shots or add images"
         )

@@ -29,7 +29,7 @@ def lead(run: str, results: dict[str, Any], classes: int) -> str:
     return (
         f"<h1>{_text(run)}</h1>\n"
         f"<p>{_text(results['method'])} on {_text(results['backbone'])} ({_text(results['tag'])}),"
-        f" {classes:,} classes; top-1 {100 * metrics['top1']:.1f} % ({low} to {high}) on"
+        f" {classes:,} classes; top-1 {100 * metrics['top1']:.1f}% ({low} to {high}) on"
         f" {metrics['n']:,} {split} images. Images of anything else are also predicted as one of"
         " these classes.</p>\n"
     )
@@ -81,7 +81,7 @@ def left_out(count: int, limit: int) -> str:
 def _bar(label: str, probability: float) -> str:
     share = 100 * probability
     return (
-        f'<li><span class="name">{_text(label)}</span><span class="share">{share:.1f} %</span>'
+        f'<li><span class="name">{_text(label)}</span><span class="share">{share:.1f}%</span>'
         f'<span class="bar" style="width: {share:.2f}%"></span></li>\n'
     )
 

@@ -77,7 +77,7 @@ probabilities.
 
 {_table(results)}
 
-Accuracies are in percent, with 95 % Wilson intervals. If there is a val row, the weights were
+Accuracies are in percent, with 95% Wilson intervals. If there is a val row, the weights were
 selected on val. Measured in {results["precision"]} on {_escape(results["device"])}, seed
 {results["seed"]}.
 {notes}

@@ -28,11 +28,14 @@ from flowertune.report.results_table import (
 def notes(group: Comparison) -> list[str]:
     """Write the notes that explain the tables of a group."""
     result = [
-        "accuracy: mean ± std over seeds [95 % interval of the mean, Student's t]; for a single "
-        "run: value [95 % Wilson interval]",
-        "the intervals over seeds exclude the sampling error of the images, about ± "
-        f"{sampling_error(group.settings[0])} (95 %)",
+        "accuracy: mean ± std over seeds [95% interval of the mean, Student's t]; for a single "
+        "run: value [95% Wilson interval]",
     ]
+    if any(len(setting.seed_runs) > 1 for setting in group.settings):
+        result.append(
+            "the intervals over seeds exclude the sampling error of the images, about ± "
+            f"{sampling_error(group.settings[0])} (95%)"
+        )
     if any(setting.is_below_probe for setting in group.settings):
         result.append(BELOW_PROBE.format(group.reported_split))
     devices = {run.results["device"] for run in group.runs}
@@ -45,7 +48,7 @@ def split_table(group: Comparison, split: str) -> TextTable:
     """Header and rows of one split, accuracies with std and interval."""
     header = ["method", "runs"]
     for title in METRICS.values():
-        header += [title, "std", "95 % interval"]
+        header += [title, "std", "95% interval"]
     rows = []
     for row in group.rows(split):
         *cells, parameters, minutes = _facts(row)
@@ -68,7 +71,7 @@ def _facts(row: Row) -> tuple[str, str, str, str]:
 def pair_table(pairs: Sequence[PairComparison]) -> TextTable:
     """Header and rows of the pairwise tests."""
     header = [
-        "A", "B", "B minus A", "95 % interval per seed", "correct only by A", "correct only by B",
+        "A", "B", "B minus A", "95% interval per seed", "correct only by A", "correct only by B",
         "McNemar's p per seed",
     ]  # fmt: skip
     rows = []
@@ -97,7 +100,7 @@ def pairs_note(group: Comparison) -> str:
     n_tests, split = sum(len(pair.tests) for pair in group.pairs), group.reported_split
     return (
         f"McNemar's exact test on the {group.n_images(split):,} images of {split} (number of "
-        f"tests: {n_tests}). At p < 0.05, expect {n_tests / 20:.2g} false alarms; for 5 % over all "
+        f"tests: {n_tests}). At p < 0.05, expect {n_tests / 20:.2g} false alarms; for 5% over all "
         f"tests, require p < {0.05 / max(n_tests, 1):.2g} (Bonferroni)."
     )
 

@@ -71,7 +71,7 @@ def compare_to_reference(setting: Setting, split: str) -> tuple[float, Differenc
 def reference_table(group: Comparison, split: str) -> TextTable:
     """Add the reference's columns to `split_table`; empty where it has no number."""
     header, rows = split_table(group, split)
-    header = [*header, "reference top-1", "difference", "95 % interval", "interval contains 0"]
+    header = [*header, "reference top-1", "difference", "95% interval", "interval contains 0"]
     for row, cells in zip(group.rows(split), rows, strict=True):
         compared = None if row.setting is None else compare_to_reference(row.setting, split)
         if compared is None:
@@ -115,7 +115,7 @@ def _gap(group: Comparison) -> list[str]:
 
 
 def _interval(center: float, half_width: float) -> str:
-    return f"95 % interval {signed(center - half_width)} to {signed(center + half_width)}"
+    return f"95% interval {signed(center - half_width)} to {signed(center + half_width)}"
 
 
 def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
@@ -127,7 +127,7 @@ def _reference_lines(groups: Sequence[Comparison]) -> list[str]:
                 verdict = "contains" if ours.includes_zero else "does not contain"
                 result.append(
                     f"{setting.label} on {split}: {signed(ours.value)} points from the reference's "
-                    f"{percent(published)}; 95 % interval {signed(ours.low)} to "
+                    f"{percent(published)}; 95% interval {signed(ours.low)} to "
                     f"{signed(ours.high)} {verdict} 0"
                 )
         result += reference_notes(group)

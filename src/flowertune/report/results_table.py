@@ -21,7 +21,7 @@ def single_run_table(rows: Sequence[Row], decimals: int = 2) -> TextTable:
         header.append(title)
         columns.append([percent(each.mean) for each in estimates])
         if any(each.interval for each in estimates):
-            header.append("95 % interval")
+            header.append("95% interval")
             columns.append([format_interval(each, decimals) for each in estimates])
     return header, list(map(list, zip(*columns, strict=True)))
 

@@ -54,7 +54,9 @@ def show(console: ConsoleReporter, folder: Path, jobs: Sequence[Job], swept: Seq
         console.console.print(_table(group, "method" in swept))
         if any(setting.is_below_probe for setting in group):
             console.say(BELOW_PROBE.format(first.reported_split))
-        console.say(f"not included: 95 % sampling error of about ± {sampling_error(first)}")
+        console.say(
+            f"sampling error of the images (95%), not included: about ± {sampling_error(first)}"
+        )
     for line in unfinished(jobs, swept):
         console.say(line)
     console.say(str(folder / "sweep.csv"))
@@ -82,7 +84,9 @@ def label(job: Job, swept: Sequence[str]) -> str:
 
 def format_duration(seconds: float) -> str:
     """Format seconds as minutes or hours."""
-    minutes = max(round(seconds / 60), 1)
+    minutes = round(seconds / 60)
+    if minutes == 0:
+        return "less than a minute"
     if minutes < 90:
         return f"{minutes} minute" + ("s" if minutes > 1 else "")
     return f"{minutes / 60:.1f} hours"

@@ -206,7 +206,9 @@ def read_finished_run(path: Path) -> FinishedRun:
     state, _ = run.status()
     if state != "finished":
         if not path.is_dir():
-            raise UsageError(f"{path}: no such directory")
+            raise UsageError(
+                f"{path}: {'is not a run directory' if path.exists() else 'does not exist'}"
+            )
         detail = "" if state == "unknown" else f" ({state})"
         raise UsageError(f"{path}: is not a finished run{detail}")
     run.check_version()
@@ -223,7 +225,7 @@ def _refuse_near_miss(path: Path) -> None:
     """Raise UsageError if `path` is not a run, but shows which one was meant."""
     if is_run(path):
         return
-    problem = f"{path}: {'is not a finished run' if path.exists() else 'no such directory'}"
+    problem = f"{path}: {'is not a finished run' if path.exists() else 'does not exist'}"
     if meant := next(filter(is_run, (Path("runs") / path, *path.parents)), None):
         raise UsageError(f"{problem}; did you mean {meant}?")
     states = [Run(each.parent).status()[0] for each in path.glob("*/status.json")]

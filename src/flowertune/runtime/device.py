@@ -62,16 +62,14 @@ def choose_compute(device: str, precision: str) -> Compute:
         device = next(name for name, present in available.items() if present)
     elif not available[device]:
         names = ", ".join(name for name, present in available.items() if present)
-        raise UsageError(f"trainer.device={device}: not available to PyTorch; available: {names}")
+        raise UsageError(f"device {device}: not available to PyTorch; available: {names}")
     has_bf16 = device == "cpu" or (device == "cuda" and torch.cuda.get_device_capability()[0] >= 8)
     if precision == "auto":
         precision = "bf16" if device == "cuda" and has_bf16 else "fp32"
     if precision == "bf16" and not has_bf16:
-        raise UsageError(
-            f"trainer.precision=bf16: not supported by this {device} device; use fp16 or fp32"
-        )
+        raise UsageError(f"precision bf16: not supported by this {device} device; use fp16 or fp32")
     if precision == "fp16" and device != "cuda":
-        raise UsageError(f"trainer.precision=fp16: requires cuda (device: {device}); use fp32")
+        raise UsageError(f"precision fp16: requires cuda (device: {device}); use fp32")
     return Compute(torch.device(device), precision, torch.get_num_threads())
 
 

@@ -131,7 +131,7 @@ class Sweep:
         elif in_worker:
             console.say(f"{title}: finished" + ("" if top1 is None else f", val top-1 {top1:.2%}"))
         if remaining := seconds_left(jobs):
-            console.say(f"about {report.format_duration(remaining)} of training left")
+            console.say(f"training time left: {report.format_duration(remaining)}")
         return top1
 
     def has_started(self) -> bool:

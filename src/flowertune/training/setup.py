@@ -63,9 +63,9 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
     make_deterministic(config.trainer.deterministic, compute.device)
     memory.keep_freed()
     with console.progress():
+        listed = list_images(config.data, cache, console.advance)
         backbone = load_backbone(config.backbone, config.seed)
         check_adapter(config.model, backbone)
-        listed = list_images(config.data, cache, console.advance)
         class_prompts = prompts.render(
             config.data.templates, listed.class_names, listed.descriptions
         )

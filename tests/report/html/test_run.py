@@ -81,7 +81,7 @@ def page(run: Path) -> Read:
 def test_it_shows_the_results_of_the_run_and_its_probe(run: Path, page: Read) -> None:
     results = json.loads((run / "results.json").read_text())
     header, probe, method = page.tables["test, 30 images; accuracies in %"]
-    assert header[1:3] == ["top-1", "95 % interval"]
+    assert header[1:3] == ["top-1", "95% interval"]
     assert (probe[0], method[0]) == ("linear probe", "triplet")
     top1 = results["splits"]["test"]["top1"]
     assert 0.3 < top1 < 1

@@ -6,9 +6,9 @@ correlation of the next higher frequencies, which the hash does not use, decides
 
 Measured on copies of the 1,020 images of Oxford Flowers-17 (`benchmarks/near_duplicates.py`): finds
 all copies that were halved or doubled in size, squashed to half their width, saved as JPEG of
-quality 50 or 20, mirrored, or cropped by 3 % around the center, and all with four of these changes;
-99.7 % if made brighter by a fifth, 98 % if cropped by 3 % from one corner or by 6 % around the
-center, 49 % at 10 %. Among the 519,690 pairs of originals it reports 40, all of which show the same
+quality 50 or 20, mirrored, or cropped by 3% around the center, and all with four of these changes;
+99.7% if made brighter by a fifth, 98% if cropped by 3% from one corner or by 6% around the
+center, 49% at 10%. Among the 519,690 pairs of originals it reports 40, all of which show the same
 image: no false alarm. Among small, noisy drawings a pair in millions may be a false alarm.
 """
 

@@ -10,7 +10,7 @@ from flowertune.errors import printable
 from flowertune.runs.directory import to_csv
 
 FORMATS = ("table", "json", "csv")
-_PERCENT = 8  # characters of 100.00 %
+_PERCENT = 7  # characters of 100.00%
 _RANK_NAMES = ("prediction", "second", "third")
 
 
@@ -47,7 +47,7 @@ class PredictionLines:
         if self.form == "csv":
             cells = [cell for name, value in pairs for cell in (name, f"{value:.6f}")]
             return to_csv([str(path), *cells], ()).removesuffix("\n")
-        return self._row([(name, f"{100 * value:.2f} %") for name, value in pairs], str(path))
+        return self._row([(name, f"{100 * value:.2f}%") for name, value in pairs], str(path))
 
     def _row(self, pairs: Sequence[tuple[str, str]], path: str) -> str:
         cells = []

@@ -24,7 +24,7 @@ def new_table(*titles: str | Text, numbers: Sequence[str]) -> Table:
 def accuracy_titles() -> list[str]:
     """Column titles of METRICS, with that of the interval below top-1."""
     return [
-        f"{title}\n[dim]95 % interval[/dim]" if metric == TOP1 else title.replace(" ", "\n", 1)
+        f"{title}\n[dim]95% interval[/dim]" if metric == TOP1 else title.replace(" ", "\n", 1)
         for metric, title in METRICS.items()
     ]
 

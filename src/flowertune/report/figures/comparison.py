@@ -51,7 +51,7 @@ def cost_figures(group: Comparison) -> list[Figure]:
             )  # fmt: skip
         caption = (
             f"Top-1 on {split} against {name}; equal values are drawn side by side. Error bars: "
-            "95 % intervals. Horizontal lines: baselines."
+            "95% intervals. Horizontal lines: baselines."
         )
         alternative = f"{split}: {'; '.join([*settings, *notes])}"
         figures.append(Figure(title.replace(" ", "_"), figure, caption, alternative))
@@ -150,7 +150,7 @@ def _curve(group: Comparison, positions: Sequence[Sequence[float]]) -> Figure:
         f"{setting.label}: " + ", ".join(f"{s} {_top1(setting, s)}" for s in group.splits)
         for _, setting in pairs
     )
-    return Figure("sweep", figure, f"Top-1 against {key}. Error bars: 95 % intervals.", text)
+    return Figure("sweep", figure, f"Top-1 against {key}. Error bars: 95% intervals.", text)
 
 
 @style.settings()

@@ -69,7 +69,7 @@ def _accuracy(run: FinishedRun) -> Figure:
         axes.plot(epochs, 100 * _values(run.validations, metric), label=title, **look)
     _over_epochs(axes, "accuracy on val, %", run.results["best_epoch"])
     top1 = 100 * _values(run.validations, "top1")
-    alternative = f"Top-1 on val from {_first_last(top1)} %, best {max(top1):.2f} %."
+    alternative = f"Top-1 on val from {_first_last(top1)}%, best {max(top1):.2f}%."
     return Figure("accuracy", figure, "Accuracy on val after each epoch.", alternative)
 
 

@@ -87,7 +87,7 @@ def per_class(accuracies: Sequence[tuple[str, int, int]]) -> Figure:
     with style.settings():
         axes.set_yticks(range(len(shown)), [name for name, _, _ in shown], fontsize=8)
     axes.set(xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6), xlabel="accuracy, %")
-    caption = "Accuracy per class, lowest first. Error bars: 95 % intervals."
+    caption = "Accuracy per class, lowest first. Error bars: 95% intervals."
     if len(shown) < len(accuracies):
         caption += f" Only the lowest {len(shown)} of {len(accuracies)} are shown."
     alternative = ", ".join(f"{name} {100 * right / n:.0f}" for name, right, n in shown)
@@ -135,7 +135,7 @@ def embedding_map(embeddings: ReportData, predictions: Sequence[Prediction]) -> 
             axes.scatter(x, y, s=24, color=color, marker=marker, linewidths=0, label=name)
         if len(panels) > 1:
             axes.set_title(title, fontsize=11, color=style.INK)
-        axes.set(xticks=[], yticks=[], xlabel=f"{100 * share:.0f} % of the variance")
+        axes.set(xticks=[], yticks=[], xlabel=f"{100 * share:.0f}% of the variance")
     with style.settings():
         figure.legend(
             *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,

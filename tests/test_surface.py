@@ -55,7 +55,7 @@ KEYS = {
         "warmup_epochs final_lr clip_norm ema monitor patience min_delta checkpoint_minutes "
         "adapter_scales"
     ),
-    "data=folder": "name protocol seed shots residency bad_files templates root",
+    "data=folder": "name protocol seed shots residency bad_files templates root min_images names",
     "data=flowers102": "name protocol seed shots residency bad_files templates root url",
     "data=synthetic": (
         "name protocol seed shots residency bad_files templates train_per_class val_per_class "

@@ -117,14 +117,14 @@ def test_trainval_without_test_photos_is_refused(
 def test_what_is_no_photo_is_named(
     bad_files: str, photos: Path, flowertune: Any, tmp_path: Path
 ) -> None:
-    (photos / "red tulip" / "notes.txt").write_text("not a photo")
+    (photos / "red tulip" / "notes.png").write_text("not a photo")
     (photos / "ひまわり" / "torn.jpg").write_bytes((photos / "ひまわり/1.jpg").read_bytes()[:400])
     (photos / "red tulip" / ".DS_Store").write_bytes(b"ignored")
     process = flowertune(
         *WORDS, "data.root=my photos", "run.name=r", f"data.bad_files={bad_files}", cwd=tmp_path
     )
     named = process.stderr if bad_files == "stop" else process.stdout
-    assert "red tulip/notes.txt" in named
+    assert "red tulip/notes.png" in named
     assert "ひまわり/torn.jpg" in named
     assert "DS_Store" not in process.stdout + process.stderr
     if bad_files == "stop":

@@ -20,6 +20,8 @@ def execute(config: Config, as_json: bool) -> int:
         dataset = list_images(data, cache_root(), console.advance)
         findings = check(dataset, console.advance)
     console.say(f"{dataset.protocol}; {len(dataset.class_names):,} classes")
+    for note in dataset.notes:
+        console.say(note)
     if as_json:
         summary = {"protocol": dataset.protocol, "classes": len(dataset.class_names)}
         print(json.dumps(summary | findings.to_dict(), indent=2))

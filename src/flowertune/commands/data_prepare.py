@@ -28,6 +28,8 @@ def execute(config: Config) -> int:
         )
     for line in bad_file_lines(dataset, cached.bad):
         console.say(f"skipped: {printable(line)}")
+    for note in dataset.notes:
+        console.say(note)
     console.say(f"{backbone.name} {backbone.tag}; {cached.dataset.protocol}")
     for name, split in cached.splits.items():
         store = cache / "pixels" / split.key

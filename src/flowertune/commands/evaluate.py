@@ -54,6 +54,8 @@ def execute(args: Namespace) -> int:
             )
         for line in bad_file_lines(dataset, cached.bad):
             console.warn(f"skipped: {line}")
+        for note in dataset.notes:
+            console.say(note)
         for split, images in cached.splits.items():
             resident = are_resident("auto", images.eval_pixels.array.nbytes, compute.device)
             pixels = DevicePixels(images.eval_pixels, compute.device, resident=resident)

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from flowertune.data.cache.decode import quiet_pil
-from flowertune.data.sources.folder import walk_files
+from flowertune.data.sources.walk import walk_files
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.inference import predictor
 from flowertune.inference.logits import top_classes_header

@@ -61,6 +61,8 @@ def _train(config: Config, stop: StopRequest) -> int:
     disk_space.check_disk_space(config, backbone, cached)
     for line in bad_file_lines(setup.listed, cached.bad):
         console.warn(f"skipped: {line}")
+    for note in cached.dataset.notes:
+        console.say(note)
     console.start(
         str(run.path),
         method=config.method,

@@ -32,10 +32,16 @@ class DataConfig:
 
 @dataclass
 class FolderConfig(DataConfig):
-    """Class folders inside train/, val/ and optionally test/, or alone and split 60/20/20."""
+    """Class folders inside train/, val/ and test/, or alone and split 60/20/20."""
 
     name: str = option("folder")
-    root: str = config_field(MISSING, "folder of class folders, or of train/, val/ (and test/)")
+    root: str = config_field(MISSING, "folder of class folders, or of train/, val/ and test/")
+    min_images: int | None = config_field(
+        None, "leave out classes with fewer images; null: none", at_least=1
+    )
+    names: str | None = config_field(
+        None, "file with names for the classes (.json, .csv or .txt); null: the folders' names"
+    )
 
 
 @dataclass

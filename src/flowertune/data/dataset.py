@@ -27,7 +27,7 @@ class ImageDataset:
     `splits` holds "train", "val" and, if the dataset has one, "test"; after `splits.trainval`,
     "train" and "test". `descriptions` has one line per class, for prompts that describe a class
     instead of naming it; None without descriptions. `protocol` states in words which images are
-    used for training, selection and testing.
+    used for training, selection and testing. `notes` say what was left out or decided, a line each.
     """
 
     root: Path
@@ -35,3 +35,4 @@ class ImageDataset:
     class_names: tuple[str, ...]
     descriptions: tuple[str, ...] | None
     splits: dict[str, Split]
+    notes: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from flowertune.data.dataset import SPLITS, ImageDataset, Progress
 from flowertune.data.device_pixels import are_resident
 from flowertune.data.samplers import epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder
+from flowertune.data.sources.class_names import numbered_note
 from flowertune.data.sources.synthetic import dataset as synthetic
 from flowertune.data.transforms.augment import AugmentSettings
 from flowertune.data.transforms.mixup import MixSettings
@@ -30,6 +31,8 @@ def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDatas
     """List the dataset's images by `data.protocol`, with `data.shots` training images per class."""
     root, list_source = _SOURCES[data.name](data, cache)
     dataset = list_source(progress)
+    if note := numbered_note(dataset.class_names, data.templates[0]):
+        dataset = replace(dataset, notes=(*dataset.notes, note))
     if cache in root.parents:
         touch(root)
     if data.protocol == "trainval":
@@ -48,7 +51,10 @@ Source = tuple[Path, Callable[[Progress], ImageDataset]]
 
 def _folder(data: Any, cache: Path) -> Source:
     root = Path(data.root).expanduser().absolute()
-    return root, lambda progress: folder.list_images(root, seed=data.seed)
+    names = None if data.names is None else Path(data.names)
+    return root, lambda progress: folder.list_images(
+        root, seed=data.seed, min_images=data.min_images, names=names
+    )
 
 
 def _flowers102(data: Any, cache: Path) -> Source:

@@ -1,5 +1,6 @@
 """Split classes into train, val and test; select k images per class; combine train and val."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,18 +17,24 @@ def split_classes(classes: ClassFiles, splits: Sequence[str], seed: int) -> dict
     """Split each class separately into `splits`, of which "train" gets the rest.
 
     Of n images, n / 5 (rounded, at least one) go to each other split. The choice depends only on
-    (seed, "split", class, file name).
+    (seed, "split", class, file name); the Unicode form of the name does not matter.
     """
     chosen: dict[str, ClassFiles] = {split: {} for split in splits}
     for name, files in classes.items():
-        keys = {path: derive_seed(seed, f"split/{name}/{path.name}") for path in files}
+        keys = {path: derive_seed(seed, f"split/{name}/{_nfc(path.name)}") for path in files}
         shuffled = sorted(files, key=keys.__getitem__)
+        place_of = {path: place for place, path in enumerate(files)}.__getitem__
         fifth = (len(files) + 2) // 5  # n / 5 rounded; 1 for the smallest class of 3 images
         others = [split for split in splits if split != "train"]
         for place, split in enumerate(others):
-            chosen[split][name] = sorted(shuffled[place * fifth : (place + 1) * fifth])
-        chosen["train"][name] = sorted(shuffled[len(others) * fifth :])
+            part = shuffled[place * fifth : (place + 1) * fifth]
+            chosen[split][name] = sorted(part, key=place_of)
+        chosen["train"][name] = sorted(shuffled[len(others) * fifth :], key=place_of)
     return chosen
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
@@ -44,7 +51,7 @@ def k_shot(dataset: ImageDataset, shots: int, seed: int) -> ImageDataset:
     name_counts: Counter[str] = Counter()
     by_class: list[list[tuple[int, int]]] = [[] for _ in dataset.class_names]  # (key, row)
     for row, (path, label) in enumerate(zip(train.paths, train.labels, strict=True)):
-        purpose = f"shots/{dataset.class_names[label]}/{path.name}"
+        purpose = f"shots/{dataset.class_names[label]}/{_nfc(path.name)}"
         by_class[label].append((derive_seed(seed, purpose, step=name_counts[purpose]), row))
         name_counts[purpose] += 1
     small_classes = [

@@ -1,6 +1,5 @@
 """Evaluate a trained model on images whose classes may differ from its own."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
@@ -38,7 +37,8 @@ def list_images_to_evaluate(
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
     if is_other_dataset and isinstance(data, FolderConfig) and is_whole:
-        dataset = folder.list_evaluation_images(Path(data.root))
+        names = None if data.names is None else Path(data.names)
+        dataset = folder.list_evaluation_images(Path(data.root), names=names)
         if split not in (None, "all") and "all" in dataset.splits:  # split it first
             dataset = list_images(data, cache, progress)
     else:
@@ -116,11 +116,10 @@ def evaluate(
 
 def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
     """Map each name to its index in `class_names`, or to an index after them if unknown."""
-    # macOS stores letters and accents separately
-    composed = {unicodedata.normalize("NFC", name): index for index, name in enumerate(class_names)}
+    folded = {folder.fold(name): index for index, name in enumerate(class_names)}
     exact = {name: index for index, name in enumerate(class_names)}
     return [
-        exact.get(name, composed.get(unicodedata.normalize("NFC", name), len(class_names) + index))
+        exact.get(name, folded.get(folder.fold(name), len(class_names) + index))
         for index, name in enumerate(names)
     ]
 

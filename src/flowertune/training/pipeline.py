@@ -197,5 +197,8 @@ def _results(
         **asdict(result),
         "splits": metrics,
         "baselines": baselines,
-        "notes": notes(config.baselines, config.model.name, backbone.has_text, metrics, baselines),
+        "notes": [
+            *notes(config.baselines, config.model.name, backbone.has_text, metrics, baselines),
+            *cached.dataset.notes,
+        ],
     }

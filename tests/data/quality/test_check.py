@@ -72,12 +72,12 @@ def test_a_picture_is_reported_once_where_it_does_most_harm(root: Path, write: W
 def test_unreadable_files_are_reported_and_not_counted(root: Path) -> None:
     whole = (root / "train/rose/0.jpg").read_bytes()
     (root / "train/rose/0.jpg").write_bytes(whole[: len(whole) // 2])
-    (root / "train/rose/notes.txt").write_text("no photo")
+    (root / "train/rose/notes.jpg").write_text("no photo")
     (root / "val/rose/0.jpg").write_bytes(b"")
     findings = found(root)
     assert [(photo.name, reason) for photo, reason in findings.unreadable] == [
         ("train/rose/0.jpg", "truncated"),
-        ("train/rose/notes.txt", "not an image"),
+        ("train/rose/notes.jpg", "not an image"),
         ("val/rose/0.jpg", "empty file"),
     ]
     assert findings.few == (("train", "rose", 4), ("val", "rose", 0))

@@ -1,6 +1,7 @@
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -120,21 +121,23 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert sum(map(len, photos.splits.values())) == 6
 
 
-def test_only_system_files_are_skipped(tmp_path: Path) -> None:
+def test_only_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
     root = make(
         tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1, ".git": 1, "__MACOSX": 1}
     )
     for dropped in (".DS_Store", "._000.jpg", "Thumbs.db", "desktop.ini", "Desktop.ini"):
         (root / "train" / "a" / dropped).touch()
     (root / "README.txt").touch()
-    (root / "train" / "a" / "notes.txt").touch()
-    (root / "train" / "a" / "more").mkdir()
+    for other in ("notes.txt", "IMG_1.MOV", "IMG_2.mov", "unknown.ending", "without"):
+        (root / "train" / "a" / other).touch()
+    (root / "train" / "a" / "empty").mkdir()
     photos = folder.list_images(root, seed=0)
     assert [path for path, name in listed(photos, "train") if name == "a"] == [
         "train/a/000.jpg",
-        "train/a/more",
-        "train/a/notes.txt",
+        "train/a/unknown.ending",
+        "train/a/without",
     ]
+    assert photos.notes == ("left out files that are not images: .mov 2, .txt 1",)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -147,34 +150,22 @@ REFUSED = {
     "one class": ({"rose": 9}, "only one class, rose/"),
     "one photo": ({"iris": 9, "rose": 1}, r"rose \(1\); every class needs at least 3"),
     "two photos": ({"iris": 2, "rose": 9}, r"iris \(2\); every class needs at least 3"),
-    "empty class": ({"iris": 9, "rose": 0}, "no images in rose/; add images"),
-    "empty class in val": (
-        {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 0},
-        "val: no images in b/",
-    ),
-    "no val": ({"train/a": 2, "train/b": 2}, "has train/ but no val/; .*data.root=.*train"),
+    "one class with images": ({"iris": 9, "rose": 0}, "only one class, iris/"),
+    "too few to cut val": ({"train/a": 2, "train/b": 1}, r"b \(1\);.* data.min_images=2"),
     "no train": ({"val/a": 2, "val/b": 2}, "has val/ but no train/"),
     "two vals": ({"train/a": 2, "val/a": 2, "valid/a": 2}, "both val/ and valid/"),
-    "class missing in val": (
-        {"train/a": 2, "train/b": 2, "train/c": 2, "val/a": 2, "val/b": 2},
-        "val: lacks c/",
-    ),
-    "class missing in test": (
-        {f"{s}/{c}": 2 for s in ("train", "val", "test") for c in "abc" if s + c != "testa"},
-        "test: lacks a/",
-    ),
-    "class unknown to train": (
-        {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 2, "val/c": 2},
-        "val: has c/, which train/ lacks",
+    "no class of train in val": (
+        {"train/a": 2, "train/b": 2, "val/c": 2, "val/d": 2},
+        "val has none of the classes of train \\(a/, b/\\), but c/, d/",
     ),
     "mixed layouts": (
         {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 2, "rose": 4},
         "train/, val/ with class folders, but also rose/",
     ),
     "no class folders in train": ({"train": 5, "val": 5}, "train: has no class folders"),
-    "one level too deep": (
-        {"iris/alba/x": 3, "rose/y": 3},
-        "only folders in iris/, rose/; put",
+    "every class with its count": (
+        {f"c{n}": 1 + n % 2 for n in range(12)},
+        ", ".join(rf"c{n} \({1 + n % 2}\)" for n in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)),
     ),
 }
 
@@ -211,7 +202,9 @@ def test_links_in_a_circle_are_refused_as_folders_and_listed_as_photos(tmp_path:
     assert "broken link tulip" in refusal(root)
     (root / "tulip").unlink()
     (root / "tulip").symlink_to(root, target_is_directory=True)
-    assert "only folders in tulip/" in refusal(root)
+    photos = folder.list_images(root, seed=0)
+    assert photos.class_names == ("iris", "rose")  # and not all images once more as tulip
+    assert photos.notes[0] == "left out tulip/: no images"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows forbids such names")
@@ -227,6 +220,160 @@ def test_no_name_breaks_a_line_or_reaches_the_terminal(tmp_path: Path) -> None:
         "i\x1b[31mris\x07",
         "ro\nse",
     )
+
+
+SPLIT_NAMES = [
+    ("training", "validation", "evaluation"),
+    ("Training", "dev_set", "Testing"),
+    ("train_images", "valid", "eval"),
+    ("seg_train", "seg_val", "seg_test"),
+    ("TR", "val-set", "tst"),
+]
+
+
+@pytest.mark.parametrize("names", SPLIT_NAMES)
+def test_usual_names_of_split_folders(tmp_path: Path, names: tuple[str, ...]) -> None:
+    make(tmp_path, {f"{split}/{name}": 2 for split in names for name in "ab"})
+    photos = folder.list_images(tmp_path, seed=0)
+    assert photos.protocol == "folder train/val/test: train 4, val 4, test 4"
+    for split, name in zip(("train", "val", "test"), names, strict=True):
+        assert listed(photos, split)[0] == (f"{name}/a/000.jpg", "a")
+
+
+def test_val_is_cut_from_train_and_test_stays(tmp_path: Path) -> None:
+    root = make(tmp_path, {"train/a": 10, "train/b": 5, "test/a": 3, "test/b": 2})
+    photos = folder.list_images(root, seed=4)
+    assert photos.protocol == (
+        "folder train/test, val cut from train by data.seed=4: train 12, val 3, test 5"
+    )
+    assert {path for path, _ in listed(photos, "test")} == {
+        path.relative_to(root).as_posix() for path in root.glob("test/*/*")
+    }
+    drawn = listed(photos, "train") + listed(photos, "val")
+    assert len(set(drawn)) == 15
+    assert [name for _, name in listed(photos, "val")] == ["a", "a", "b"]
+
+
+def test_classes_may_be_missing_or_spelled_otherwise_in_val_and_test(tmp_path: Path) -> None:
+    root = make(
+        tmp_path,
+        {"train/Rosé": 3, "train/iris": 2, "train/oak tree": 2, "val/rose\u0301": 1,
+         "val/iris": 0, "test/Iris": 2, "test/oak_tree": 1, "test/elm": 4},
+    )  # fmt: skip
+    photos = folder.list_images(root, seed=0)
+    assert photos.class_names == ("Rosé", "iris", "oak tree")
+    assert photos.protocol == "folder train/val/test: train 7, val 1, test 3"
+    assert [name for _, name in listed(photos, "test")] == ["iris", "iris", "oak tree"]
+    assert photos.notes == (
+        "no val images of iris/, oak tree/: not in the val metrics",
+        "left out of test: elm (4), which train lacks or leaves out",
+        "no test images of Rosé/: not in the test metrics",
+    )
+
+
+def test_images_at_any_depth_and_outer_folders(tmp_path: Path) -> None:
+    root = make(
+        tmp_path,
+        {"v1.0/images/ash/plant1/2020": 2, "v1.0/images/ash/plant2": 1, "v1.0/images/elm": 3,
+         "v1.0/images/$RECYCLE.BIN/S-1-5": 3, "v1.0/images/lost+found": 1, "@eaDir/ash": 1,
+         "v1.0/images/ash/@eaDir/x.jpg": 1, "v1.0/images/#recycle/ash": 4},
+    )  # fmt: skip
+    (root / "v1.0/images/runs/lora").mkdir(parents=True)
+    (root / "v1.0/images/runs/lora/status.json").touch()
+    photos = folder.list_images(root, seed=0)
+    assert photos.class_names == ("ash", "elm")
+    assert sum(map(len, photos.splits.values())) == 6
+    assert f"reading v1.0/images/, the only folder in {root}" in photos.notes
+    assert any("the folders below them (plant1/, plant2/) are not" in n for n in photos.notes)
+    (path,) = [path for path, _ in listed(photos, "val") if "ash" in path]
+    assert path.startswith("v1.0/images/ash/plant")
+
+
+def test_a_split_folder_within_a_folder_of_the_same_name(tmp_path: Path) -> None:
+    root = make(
+        tmp_path,
+        {"seg_train/seg_train/sea": 4, "seg_train/seg_train/ice": 4, "seg_test/seg_test/sea": 2,
+         "seg_test/seg_test/ice": 2, "seg_pred/seg_pred": 9},
+    )  # fmt: skip
+    photos = folder.list_images(root, seed=0)
+    assert (photos.class_names, len(photos.splits["test"])) == (("ice", "sea"), 4)
+    assert "left out seg_pred/: not a split" in photos.notes
+
+
+def test_a_test_folder_without_labels_is_left_for_predict(tmp_path: Path) -> None:
+    root = make(tmp_path, {"train/a": 4, "train/b": 4, "test": 5})
+    photos = folder.list_images(root, seed=0)
+    assert tuple(photos.splits) == ("train", "val")
+    (note,) = photos.notes
+    assert note.startswith("left out test/: its images have no labels")
+    assert note.endswith("flowertune predict")
+
+
+def test_small_classes_can_be_left_out(tmp_path: Path) -> None:
+    root = make(tmp_path, {"a": 9, "b": 9, "c": 4, "d": 1})
+    photos = folder.list_images(root, seed=0, min_images=5)
+    assert photos.class_names == ("a", "b")
+    assert photos.protocol.startswith(
+        "folder split 60/20/20 by data.seed=0, without 2 classes (data.min_images=5): train"
+    )
+    assert photos.notes == ("left out by data.min_images=5: c (4), d (1)",)
+
+
+def test_the_unicode_form_of_names_does_not_matter(tmp_path: Path) -> None:
+    found = []
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        for name in ("Blüte", "zebra"):
+            place = root / unicodedata.normalize(form, name)
+            place.mkdir(parents=True)
+            for letter in "äbéz" * 5:
+                number = len(list(place.iterdir()))
+                (place / unicodedata.normalize(form, f"{letter}{number}.jpg")).touch()
+        photos = folder.list_images(root, seed=0)
+        pairs = [pair for split in photos.splits for pair in listed(photos, split)]
+        found.append([(unicodedata.normalize("NFC", path), name) for path, name in pairs])
+    assert found[0] == found[1]
+
+
+NAME_FILES = {
+    "names.json": '{"1": "fire lily", "2": "pink primrose", "10": "canna"}',
+    "list.json": '["fire lily", "canna", "pink primrose"]',
+    "names.txt": "fire lily\ncanna\n\npink primrose\n",
+    "names.csv": "class;name\n001;fire lily\n2;pink primrose\n10;canna\n",
+    "names.tsv": "1\tfire lily\n10\tcanna\n2\tpink primrose\n",
+}
+
+
+@pytest.mark.parametrize("file", NAME_FILES)
+def test_names_for_numbered_classes(tmp_path: Path, file: str) -> None:
+    root = make(tmp_path / "set", {"1": 3, "2": 3, "10": 3})
+    (tmp_path / file).write_text(NAME_FILES[file], encoding="utf-8-sig")
+    photos = folder.list_images(root, seed=0, names=tmp_path / file)
+    assert photos.class_names == ("fire lily", "canna", "pink primrose")
+    assert listed(photos, "train")[0][0].startswith("1/")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("a.txt", "one\ntwo\n", "2 names for 3 classes"),
+        ("a.json", "{", "cannot read"),
+        ("a.json", "[1, 2, 3]", "expected"),
+        ("a.csv", "1,x\n2\n", "row 2: expected a class and its name"),
+        ("a.csv", "rose,x\n", "names none of the classes (1, 10, 2), but rose"),
+        ("a.csv", "1,x\n2,x\n", "gives several classes the name x"),
+        ("missing.txt", None, "does not exist"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(
+    tmp_path: Path, file: str, content: str | None, expected: str
+) -> None:
+    root = make(tmp_path / "set", {"1": 3, "2": 3, "10": 3})
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(UsageError) as caught:
+        folder.list_images(root, seed=0, names=tmp_path / file)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take only Unicode names")

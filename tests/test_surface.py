@@ -55,7 +55,13 @@ KEYS = {
         "warmup_epochs final_lr clip_norm ema monitor patience min_delta checkpoint_minutes "
         "adapter_scales"
     ),
-    "data=folder": "name protocol seed shots residency bad_files templates root min_images names",
+    "data=folder": (
+        "name protocol seed shots residency bad_files templates min_images names root group"
+    ),
+    "data=table": (
+        "name protocol seed shots residency bad_files templates min_images names path root "
+        "image_column label_column split_column group"
+    ),
     "data=flowers102": "name protocol seed shots residency bad_files templates root url",
     "data=synthetic": (
         "name protocol seed shots residency bad_files templates train_per_class val_per_class "
@@ -73,7 +79,7 @@ KEYS = {
 OPTIONS = {
     "augmentation": "basic cutmix mixup none",
     "backbone": "local open_clip tiny vit_b16_openai vit_b32_laion2b vit_b32_openai",
-    "data": "flowers102 folder synthetic",
+    "data": "flowers102 folder synthetic table",
     "experiment": "quickstart search/rates sweep/alpha sweep/margin sweep/prompt_size",
     "head": "cosine linear text",
     "logger": "mlflow none tensorboard wandb",

@@ -102,14 +102,14 @@ def test_every_format_handles_any_file_name(lora: Path, odd: Path, predict: Pred
 
 
 def test_unreadable_images_are_skipped_and_listed(lora: Path, odd: Path, predict: Predict) -> None:
-    (odd / "notes\n.txt").write_text("roses are red")
+    (odd / "notes\n.jpg").write_text("roses are red")
     (odd / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     exit_code, out, err = predict(lora, odd, "--format", "json")
     assert exit_code == 1
     assert len([json.loads(line) for line in out.splitlines()]) == len(NAMES)
     first, second, last = err.splitlines()
     assert first.startswith(f"skipped: {odd}/cut.jpg: ")
-    assert second == f"skipped: {odd}/notes\\n.txt: not an image"
+    assert second == f"skipped: {odd}/notes\\n.jpg: not an image"
     assert last == "2 of 6 files skipped"
 
 

@@ -24,6 +24,7 @@ SINGLE = [(group, name) for group, name in OPTIONS if name not in SWEEPS]
 # Overrides that an option requires.
 NEEDED = {
     ("data", "folder"): ["data.root=photos"],
+    ("data", "table"): ["data.path=labels.csv"],
     ("backbone", "open_clip"): ["backbone.name=RN50", "backbone.tag=openai"],
     ("backbone", "local"): ["backbone.path=model"],
     ("model", "zeroshot"): ["method=zeroshot"],
@@ -250,8 +251,8 @@ def test_wrong_input_is_one_line_with_exit_code_2(
     ("word", "message"),
     [
         ("photos", "photos: expected key=value; did you mean data=folder data.root=photos?"),
-        ("data=photos", "synthetic; did you mean data=folder data.root=photos?"),
-        ("data=./photos", "synthetic; did you mean data=folder data.root=./photos?"),
+        ("data=photos", "table; did you mean data=folder data.root=photos?"),
+        ("data=./photos", "table; did you mean data=folder data.root=./photos?"),
         ("data.root=photos", "photos: holds class folders; did you mean data=folder?"),
         ("data.root=split", "split: holds class folders; did you mean data=folder?"),
     ],

@@ -27,6 +27,7 @@ CHOSEN = {
     "data/flowers102": {"url", "templates"},
     "data/folder": {"templates"},
     "data/synthetic": {"templates"},
+    "data/table": {"templates"},
 }
 
 

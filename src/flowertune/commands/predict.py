@@ -3,13 +3,14 @@
 import os
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 
 from flowertune.data.cache.decode import quiet_pil
-from flowertune.data.sources.walk import walk_files
+from flowertune.data.sources.walk import may_be_image, other_files_note, walk_files
 from flowertune.errors import EXIT_DONE, EXIT_FAILED, UsageError, printable
 from flowertune.inference import predictor
 from flowertune.inference.logits import top_classes_header
@@ -49,7 +50,8 @@ def execute(args: Namespace) -> int:
         skipped += 1
         console.say(f"skipped: {printable(str(path))}: {reason}")
 
-    paths = _iterate_paths(args.paths, args.null, skip)
+    others: Counter[str] = Counter()  # endings of files in folders that are no images
+    paths = _iterate_paths(args.paths, args.null, skip, others)
     if STDIN not in args.paths:  # an empty stdin is not an error
         first = list(islice(paths, 1))
         if not first and not skipped:
@@ -87,20 +89,32 @@ def execute(args: Namespace) -> int:
                 stop.check()
                 if show_progress:
                     console.advance("images", done, None)
+    if others:
+        console.say(other_files_note(others))
     if skipped:
         console.say(f"{skipped:,} of {done + skipped:,} files skipped")
     return EXIT_FAILED if skipped else EXIT_DONE
 
 
 def _iterate_paths(
-    names: Sequence[str], null: bool, on_unlisted: Callable[[Path, str], None]
+    names: Sequence[str],
+    null: bool,
+    on_unlisted: Callable[[Path, str], None],
+    others: Counter[str],
 ) -> Iterator[Path]:
-    """Yield the given paths, the files below folders, and the paths listed on stdin."""
+    """Yield the given paths, the images below folders, and the paths listed on stdin.
+
+    Counts other files below folders in `others`.
+    """
     for name in names:
         if name == STDIN:
             yield from _read_names(sys.stdin.fileno(), b"\0" if null else b"\n")
         elif os.path.isdir(name):
-            yield from walk_files(Path(name), on_unlisted)
+            for path in walk_files(Path(name), on_unlisted):
+                if may_be_image(path):
+                    yield path
+                else:
+                    others[path.suffix.lower()] += 1
         else:
             yield Path(name)
 

@@ -4,6 +4,7 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from flowertune.config.data import OwnImagesConfig
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines
 from flowertune.data.cache_dir import cache_root
@@ -43,7 +44,7 @@ def _train(config: Config, stop: StopRequest) -> int:
         previous_run = read_finished_run(run.path)
         results = previous_run.results
         run.remove_checkpoints()  # left over if it was killed just after finishing
-        if config.data.name == "folder":  # other sources never change
+        if isinstance(config.data, OwnImagesConfig):  # other sources never change
             with console.progress():
                 dataset = list_images(config.data, cache_root(), console.advance)
                 provenance.check_images(previous_run, dataset, console.advance)

@@ -42,7 +42,8 @@ def to_config(node: DictConfig) -> Config:
     assert isinstance(config, Config)
     check(config)
     # absolute, so that a saved config is valid from any directory
-    for section, name in ((config.data, "root"), (config.backbone, "path")):
+    paths = [(config.data, name) for name in ("root", "path", "names")]
+    for section, name in (*paths, (config.backbone, "path")):
         path = getattr(section, name, None)
         if path is not None:
             setattr(section, name, str(Path(path).expanduser().absolute()))

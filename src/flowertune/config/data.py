@@ -31,16 +31,46 @@ class DataConfig:
 
 
 @dataclass
-class FolderConfig(DataConfig):
-    """Class folders inside train/, val/ and test/, or alone and split 60/20/20."""
+class OwnImagesConfig(DataConfig):
+    """Images of the user: any number of classes, splits and groups."""
 
-    name: str = option("folder")
-    root: str = config_field(MISSING, "folder of class folders, or of train/, val/ and test/")
     min_images: int | None = config_field(
         None, "leave out classes with fewer images; null: none", at_least=1
     )
     names: str | None = config_field(
-        None, "file with names for the classes (.json, .csv or .txt); null: the folders' names"
+        None, "file with names for the classes (.json, .csv or .txt); null: as they are"
+    )
+
+
+@dataclass
+class FolderConfig(OwnImagesConfig):
+    """Class folders inside train/, val/ and test/, or alone and split 60/20/20."""
+
+    name: str = option("folder")
+    root: str = config_field(MISSING, "folder of class folders, or of train/, val/ and test/")
+    group: str | None = config_field(
+        None,
+        "keep images of a group in one split: folder (below the class folder), or a regular "
+        "expression on the path below it",
+    )
+
+
+@dataclass
+class TableConfig(OwnImagesConfig):
+    """Images and their labels in a table: CSV or TSV."""
+
+    name: str = option("table")
+    path: str = config_field(MISSING, "table with a header and a row per image")
+    root: str | None = config_field(
+        None, "folder that the paths in the table start from; null: the table's folder"
+    )
+    image_column: str | None = config_field(None, "column of the images; null: by its name")
+    label_column: str | None = config_field(None, "column of the labels; null: by its name")
+    split_column: str | None = config_field(
+        None, "column with train, val or test; null: by its name, if there is one"
+    )
+    group: str | None = config_field(
+        None, "column of groups, whose images stay in one split; null: group, if there is one"
     )
 
 

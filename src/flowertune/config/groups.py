@@ -31,7 +31,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "loss": _by_name(loss.CrossEntropyConfig, loss.FocalConfig, loss.TripletCrossEntropyConfig),
     "optimizer": _by_name(OptimizerConfig),
     "trainer": {"default": TrainerConfig},
-    "data": _by_name(data.FolderConfig, data.Flowers102Config, data.SyntheticConfig),
+    "data": _by_name(
+        data.FolderConfig, data.TableConfig, data.Flowers102Config, data.SyntheticConfig
+    ),
     "logger": _by_name(
         logger.LoggerConfig, logger.TensorBoardConfig, logger.WandbConfig, logger.MlflowConfig
     ),

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from flowertune.config.augmentation import AugmentationConfig
-from flowertune.config.data import DataConfig
+from flowertune.config.data import DataConfig, FolderConfig, OwnImagesConfig, TableConfig
 from flowertune.config.loss import ClassBatches
 from flowertune.config.schema import Config
 from flowertune.data import splits
@@ -20,7 +20,7 @@ from flowertune.data.cache_dir import touch
 from flowertune.data.dataset import SPLITS, ImageDataset, Progress
 from flowertune.data.device_pixels import are_resident
 from flowertune.data.samplers import epoch_batches, pk_batches
-from flowertune.data.sources import flowers102, folder
+from flowertune.data.sources import flowers102, folder, table
 from flowertune.data.sources.class_names import numbered_note
 from flowertune.data.sources.synthetic import dataset as synthetic
 from flowertune.data.transforms.augment import AugmentSettings
@@ -40,6 +40,14 @@ def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDatas
     return dataset if data.shots is None else splits.k_shot(dataset, data.shots, data.seed)
 
 
+def list_evaluation_images(data: OwnImagesConfig) -> ImageDataset:
+    """List all images of the user with their classes, which need not suit a training."""
+    _, arguments = _own_arguments(data)
+    module = table if "columns" in arguments else folder
+    dataset: ImageDataset = module.list_evaluation_images(**arguments)
+    return dataset
+
+
 def image_root(data: DataConfig, cache: Path) -> Path:
     """Return the folder that the paths in a run's photos.csv start from, even if it is missing."""
     return _SOURCES[data.name](data, cache)[0]
@@ -49,12 +57,26 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 Source = tuple[Path, Callable[[Progress], ImageDataset]]
 
 
-def _folder(data: Any, cache: Path) -> Source:
-    root = Path(data.root).expanduser().absolute()
+def _own_images(data: Any, cache: Path) -> Source:
+    root, arguments = _own_arguments(data)
+    module = table if "columns" in arguments else folder
+    arguments |= {"seed": data.seed, "min_images": data.min_images}
+    return root, lambda progress: module.list_images(**arguments)
+
+
+def _own_arguments(data: Any) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of images, and the arguments that list them; data.root may be a table."""
+    path = Path(data.path if isinstance(data, TableConfig) else data.root).expanduser().absolute()
     names = None if data.names is None else Path(data.names)
-    return root, lambda progress: folder.list_images(
-        root, seed=data.seed, min_images=data.min_images, names=names
-    )
+    if isinstance(data, FolderConfig) and path.suffix.lower() not in (".csv", ".tsv"):
+        return path, {"root": path, "names": names, "group": data.group}
+    columns, root = table.Columns(group=data.group), None
+    if isinstance(data, TableConfig):
+        columns = table.Columns(data.image_column, data.label_column, data.split_column, data.group)
+        root = None if data.root is None else Path(data.root)
+    skip = data.bad_files == "skip"
+    arguments = {"path": path, "root": root, "columns": columns, "skip": skip, "names": names}
+    return table.image_root(path, root), arguments
 
 
 def _flowers102(data: Any, cache: Path) -> Source:
@@ -72,7 +94,8 @@ def _synthetic(data: Any, cache: Path) -> Source:
 
 
 _SOURCES: dict[str, Callable[[Any, Path], Source]] = {
-    "folder": _folder,
+    "folder": _own_images,
+    "table": _own_images,
     "flowers102": _flowers102,
     "synthetic": _synthetic,
 }

@@ -1,8 +1,8 @@
 """Split classes into train, val and test; select k images per class; combine train and val."""
 
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,23 +13,83 @@ from flowertune.seeding import derive_seed
 ClassFiles = dict[str, list[Path]]  # class name -> its files, both sorted
 
 
-def split_classes(classes: ClassFiles, splits: Sequence[str], seed: int) -> dict[str, ClassFiles]:
+def split_classes(
+    classes: ClassFiles,
+    splits: Sequence[str],
+    seed: int,
+    groups: Mapping[Path, str] | None = None,
+) -> dict[str, ClassFiles]:
     """Split each class separately into `splits`, of which "train" gets the rest.
 
     Of n images, n / 5 (rounded, at least one) go to each other split. The choice depends only on
-    (seed, "split", class, file name); the Unicode form of the name does not matter.
+    (seed, "split", class, file name); the Unicode form of the name does not matter. If `groups`
+    maps files to groups, whole groups are assigned instead, so that each class comes as close to
+    these numbers as its groups allow; the choice then depends on all classes.
     """
+    others = [split for split in splits if split != "train"]
+    fifths = {name: (len(files) + 2) // 5 for name, files in classes.items()}  # n / 5, rounded
+    if groups is not None:
+        split_of = _split_groups(classes, groups, others, fifths, seed)
+        return {
+            split: {
+                name: [path for path in files if split_of[groups[path]] == split]
+                for name, files in classes.items()
+            }
+            for split in splits
+        }
     chosen: dict[str, ClassFiles] = {split: {} for split in splits}
     for name, files in classes.items():
         keys = {path: derive_seed(seed, f"split/{name}/{_nfc(path.name)}") for path in files}
         shuffled = sorted(files, key=keys.__getitem__)
         place_of = {path: place for place, path in enumerate(files)}.__getitem__
-        fifth = (len(files) + 2) // 5  # n / 5 rounded; 1 for the smallest class of 3 images
-        others = [split for split in splits if split != "train"]
         for place, split in enumerate(others):
-            part = shuffled[place * fifth : (place + 1) * fifth]
+            part = shuffled[place * fifths[name] : (place + 1) * fifths[name]]
             chosen[split][name] = sorted(part, key=place_of)
-        chosen["train"][name] = sorted(shuffled[len(others) * fifth :], key=place_of)
+        chosen["train"][name] = sorted(shuffled[len(others) * fifths[name] :], key=place_of)
+    return chosen
+
+
+def _split_groups(
+    classes: ClassFiles,
+    groups: Mapping[Path, str],
+    others: Sequence[str],
+    fifths: Mapping[str, int],
+    seed: int,
+) -> dict[str, str]:
+    """Map each group to a split, large groups first, wherever it fills the largest share.
+
+    A class's last group goes to train if that has none of its images yet.
+    """
+    contents: dict[str, Counter[str]] = defaultdict(Counter)  # group -> class -> images
+    for name, files in classes.items():
+        for path in files:
+            contents[groups[path]][name] += 1
+    left = Counter(name for counts in contents.values() for name in counts)  # groups of a class
+    needs = {split: dict(fifths) for split in others}
+    needs["train"] = {
+        name: len(files) - len(others) * fifths[name] for name, files in classes.items()
+    }
+    wanted = {split: {name: max(n, 1) for name, n in need.items()} for split, need in needs.items()}
+    in_train: set[str] = set()
+    chosen = {}
+    keys = {group: derive_seed(seed, f"split group/{_nfc(group)}") for group in contents}
+    for group in sorted(contents, key=lambda each: (-contents[each].total(), keys[each])):
+        counts = contents[group]
+        if any(left[name] == 1 and name not in in_train for name in counts):
+            split = "train"
+        else:
+            split = max(
+                needs,
+                key=lambda each: sum(
+                    n * needs[each][name] / wanted[each][name] for name, n in counts.items()
+                ),
+            )
+        chosen[group] = split
+        for name, n in counts.items():
+            needs[split][name] -= n
+            left[name] -= 1
+        if split == "train":
+            in_train.update(counts)
     return chosen
 
 

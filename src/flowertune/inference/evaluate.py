@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowertune.config.data import FolderConfig
+from flowertune.config.data import OwnImagesConfig
 from flowertune.config.schema import Config
 from flowertune.data import dataset as datasets
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache.store import store_key
 from flowertune.data.dataset import ImageDataset, Progress
-from flowertune.data.factory import list_images
+from flowertune.data.factory import list_evaluation_images, list_images
 from flowertune.data.image import Preprocessing
-from flowertune.data.sources import folder
+from flowertune.data.sources.layout import fold
 from flowertune.errors import UsageError, printable
 from flowertune.inference.logits import prediction_table
 from flowertune.metrics import measure, reported_split
@@ -36,9 +36,8 @@ def list_images_to_evaluate(
     """
     data = config.data
     is_whole = data.shots is None and data.protocol == "official"
-    if is_other_dataset and isinstance(data, FolderConfig) and is_whole:
-        names = None if data.names is None else Path(data.names)
-        dataset = folder.list_evaluation_images(Path(data.root), names=names)
+    if is_other_dataset and isinstance(data, OwnImagesConfig) and is_whole:
+        dataset = list_evaluation_images(data)
         if split not in (None, "all") and "all" in dataset.splits:  # split it first
             dataset = list_images(data, cache, progress)
     else:
@@ -116,10 +115,10 @@ def evaluate(
 
 def _match_class_names(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
     """Map each name to its index in `class_names`, or to an index after them if unknown."""
-    folded = {folder.fold(name): index for index, name in enumerate(class_names)}
+    folded = {fold(name): index for index, name in enumerate(class_names)}
     exact = {name: index for index, name in enumerate(class_names)}
     return [
-        exact.get(name, folded.get(folder.fold(name), len(class_names) + index))
+        exact.get(name, folded.get(fold(name), len(class_names) + index))
         for index, name in enumerate(names)
     ]
 

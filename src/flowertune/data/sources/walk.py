@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 # Windows thumbnails, settings and recycle bins; macOS metadata in zip files; indexes, snapshots and
@@ -14,12 +14,29 @@ SYSTEM_NAMES = re.compile(
     r"|lost\+found|lost\.dir|found\.\d{3}",
     re.IGNORECASE,
 )
+# Files that lie beside images: videos and edits of phones, notes, tables, annotations, archives.
+OTHER_FILES = re.compile(
+    r"\.(mov|mp4|m4v|avi|3gp|aae|xmp|thm|txt|md|rst|html?|pdf|docx?|csv|tsv|xlsx?|json|jsonl|xml"
+    r"|ya?ml|toml|ini|log|db|py|ipynb|npy|npz|mat|pkl|pt|pth|zip|tar|gz|tgz|7z|rar|sha\d+|md5)",
+    re.IGNORECASE,
+)
 OWN_FILES = ("status.json", "meta.json")  # of a run directory, and of an entry in the cache
 
 
 def is_system_file(name: str) -> bool:
     """Whether an entry of a folder is hidden or created by the operating system."""
     return SYSTEM_NAMES.fullmatch(name) is not None
+
+
+def may_be_image(path: str | Path) -> bool:
+    """Whether the ending of a file's name is not that of another kind of file."""
+    return OTHER_FILES.fullmatch(Path(path).suffix) is None
+
+
+def other_files_note(endings: Mapping[str, int]) -> str:
+    """Say how many files of each ending were left out."""
+    counts = ", ".join(f"{ending} {n:,}" for ending, n in sorted(endings.items()))
+    return f"left out files that are not images: {counts}"
 
 
 def is_own_folder(folder: Path) -> bool:

@@ -15,15 +15,21 @@ from flowertune.report.console.run import ConsoleReporter, error_console
 def execute(config: Config, as_json: bool) -> int:
     """Print the findings; returns 1 if there are any."""
     console = error_console() if as_json else ConsoleReporter()
-    data = dataclasses.replace(config.data, shots=None)  # check all images, not a sample
+    # check all images, not a sample
+    data = dataclasses.replace(config.data, shots=None, protocol="official")
+    problems: list[str] = []
     with console.progress():
-        dataset = list_images(data, cache_root(), console.advance)
-        findings = check(dataset, console.advance)
+        dataset = list_images(data, cache_root(), console.advance, problems)
+        findings = check(dataset, console.advance, problems)
     console.say(f"{dataset.protocol}; {len(dataset.class_names):,} classes")
     for note in dataset.notes:
         console.say(note)
     if as_json:
-        summary = {"protocol": dataset.protocol, "classes": len(dataset.class_names)}
+        summary = {
+            "protocol": dataset.protocol,
+            "classes": len(dataset.class_names),
+            "notes": dataset.notes,
+        }
         print(json.dumps(summary | findings.to_dict(), indent=2))
     else:
         report.show(console, findings)

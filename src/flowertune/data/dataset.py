@@ -1,7 +1,7 @@
 """Datasets as lists of image paths, labels and splits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
@@ -36,3 +36,7 @@ class ImageDataset:
     descriptions: tuple[str, ...] | None
     splits: dict[str, Split]
     notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str) -> "ImageDataset":
+        """Return the dataset with one more note."""
+        return replace(self, notes=(*self.notes, note))

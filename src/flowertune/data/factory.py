@@ -1,7 +1,7 @@
 """Build datasets, batches and augmentation settings from the config."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,19 @@ from flowertune.data.transforms.augment import AugmentSettings
 from flowertune.data.transforms.mixup import MixSettings
 
 
-def list_images(data: DataConfig, cache: Path, progress: Progress) -> ImageDataset:
-    """List the dataset's images by `data.protocol`, with `data.shots` training images per class."""
+def list_images(
+    data: DataConfig, cache: Path, progress: Progress, problems: list[str] | None = None
+) -> ImageDataset:
+    """List the dataset's images by `data.protocol`, with `data.shots` training images per class.
+
+    `problems` gets what is wrong with the user's folders or table, instead of an error.
+    """
     root, list_source = _SOURCES[data.name](data, cache)
+    if isinstance(data, OwnImagesConfig) and problems is not None:
+        list_source = partial(list_source, problems=problems)
     dataset = list_source(progress)
     if note := numbered_note(dataset.class_names, data.templates[0]):
-        dataset = replace(dataset, notes=(*dataset.notes, note))
+        dataset = dataset.with_note(note)
     if cache in root.parents:
         touch(root)
     if data.protocol == "trainval":
@@ -54,14 +61,14 @@ def image_root(data: DataConfig, cache: Path) -> Path:
 
 
 # the folder that image paths start from, and a function that lists the images
-Source = tuple[Path, Callable[[Progress], ImageDataset]]
+Source = tuple[Path, Callable[..., ImageDataset]]
 
 
 def _own_images(data: Any, cache: Path) -> Source:
     root, arguments = _own_arguments(data)
     module = table if "columns" in arguments else folder
     arguments |= {"seed": data.seed, "min_images": data.min_images}
-    return root, lambda progress: module.list_images(**arguments)
+    return root, lambda progress, **more: module.list_images(**arguments, **more)
 
 
 def _own_arguments(data: Any) -> tuple[Path, dict[str, Any]]:

@@ -78,6 +78,8 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
+    if note := cached.copies_note():
+        cached = replace(cached, dataset=cached.dataset.with_note(note))
     check_loss(config.loss, cached.dataset.splits["train"].labels)
     return Setup(config, compute, backbone, listed, cached, class_prompts)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +40,21 @@ class CachedDataset:
         """Return a split's image names as in a run's files: relative paths with slashes."""
         root = self.dataset.root
         return [path.relative_to(root).as_posix() for path in self.splits[split].split.paths]
+
+    def copies_note(self) -> str | None:
+        """Say how many images have an exact copy under another label or in another split."""
+        places: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        for split in self.splits:
+            for _, label, sha256 in self._images(split):
+                places[sha256].add((split, label))
+        labels = sum(len({label for _, label in each}) > 1 for each in places.values())
+        splits = sum(len({split for split, _ in each}) > 1 for each in places.values())
+        if not labels and not splits:
+            return None
+        return (
+            f"exact copies: {labels:,} images under two labels, {splits:,} in two splits;"
+            " flowertune data check lists them"
+        )
 
     def rows(self) -> list[list[str]]:
         """Return the rows of photos.csv: split, name, class and SHA-256 of every image."""

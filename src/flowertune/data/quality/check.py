@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from operator import itemgetter
@@ -16,6 +17,7 @@ from flowertune.data.cache.decode import parallel_map, quiet_pil
 from flowertune.data.dataset import ImageDataset, Progress
 from flowertune.data.image import UnreadableImageError, decode_image, image_bytes, readable_formats
 from flowertune.data.quality.near_duplicates import PerceptualHash, find_duplicates, perceptual_hash
+from flowertune.data.sources.layout import fold
 
 # Minimum images per class: enough to learn from in train, and any to measure on.
 MIN_IMAGES = {"train": 5, "val": 1, "test": 1}
@@ -53,9 +55,13 @@ class Findings:
     Each group of duplicates is listed once: in `two_classes`, where a label must be wrong, else in
     `two_splits`, where training images are measured on, else in `repeated`. `few` is (split, class,
     readable images), `uneven` the smallest and the largest class of train with their image counts,
-    `endings` the true format of files whose extension names another.
+    `endings` the true format of files whose extension names another. `layout` says what keeps the
+    folders or the table from being trained on, and `twins` lists classes whose names differ only in
+    case, spaces or Unicode form.
     """
 
+    layout: tuple[str, ...]
+    twins: tuple[tuple[str, ...], ...]
     two_classes: tuple[DuplicateGroup, ...]
     two_splits: tuple[DuplicateGroup, ...]
     unreadable: tuple[tuple[NamedImage, str], ...]
@@ -65,13 +71,18 @@ class Findings:
     endings: tuple[tuple[NamedImage, str], ...]
 
     def __len__(self) -> int:
-        groups = (self.two_classes, self.two_splits, self.unreadable, self.few, self.repeated)
-        return sum(map(len, groups)) + len(self.endings) + bool(self.uneven)
+        groups = (
+            self.layout, self.twins, self.two_classes, self.two_splits, self.unreadable, self.few,
+            self.repeated, self.endings,
+        )  # fmt: skip
+        return sum(map(len, groups)) + bool(self.uneven)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {
             "findings": len(self),
+            "layout": list(self.layout),
+            "twins": list(map(list, self.twins)),
             **{
                 key: [asdict(group) for group in getattr(self, key)]
                 for key in ("two_classes", "two_splits", "repeated")
@@ -89,8 +100,8 @@ class _ImageFacts(NamedTuple):
     perceptual_hash: PerceptualHash
 
 
-def check(dataset: ImageDataset, progress: Progress) -> Findings:
-    """Decode every image once, and compare all pairs."""
+def check(dataset: ImageDataset, progress: Progress, problems: Sequence[str] = ()) -> Findings:
+    """Decode every image once, and compare all pairs; `problems` go into `layout`."""
     class_names = dataset.class_names
     images = [
         (path, NamedImage(split, path.relative_to(dataset.root).as_posix(), class_names[label]))
@@ -112,9 +123,16 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
         groups[group.place].append(group)
     counts = Counter((image.split, image.class_name) for image, _ in readable)
     sizes = [(name, counts["train", name]) for name in class_names]
-    smallest, largest = min(sizes, key=itemgetter(1)), max(sizes, key=itemgetter(1))
+    none = ("", 0)
+    smallest = min(sizes, key=itemgetter(1), default=none)
+    largest = max(sizes, key=itemgetter(1), default=none)
+    folded = defaultdict(list)
+    for name in class_names:
+        folded[fold(name)].append(name)
     is_uneven = largest[1] >= MAX_IMBALANCE * max(smallest[1], 1)
     return Findings(
+        layout=tuple(problems),
+        twins=tuple(tuple(names) for names in folded.values() if len(names) > 1),
         two_classes=tuple(groups["two_classes"]),
         two_splits=tuple(groups["two_splits"]),
         unreadable=tuple(unreadable),
@@ -122,7 +140,7 @@ def check(dataset: ImageDataset, progress: Progress) -> Findings:
             (split, name, counts[split, name])
             for split in dataset.splits
             for name in class_names
-            if counts[split, name] < MIN_IMAGES[split]
+            if counts[split, name] < MIN_IMAGES.get(split, 1)
         ),
         repeated=tuple(groups["repeated"]),
         uneven=(smallest, largest) if is_uneven else (),

@@ -43,6 +43,7 @@ def list_images(
     min_images: int | None = None,
     names: Path | None = None,
     group: str | None = None,
+    problems: list[str] | None = None,
 ) -> ImageDataset:
     """List the images below `root` for training (`layout.arrange`).
 
@@ -51,7 +52,8 @@ def list_images(
 
     Raises UsageError if the folder does not exist or has no such layout, or like `arrange`.
     """
-    layout, bases = _read_layout(root.expanduser().absolute())
+    layout = Layout(root.expanduser().absolute(), "folder", {}, problems=problems)
+    bases = _read_layout(layout)
     if group is not None:
         layout.groups = _find_groups(layout, bases, group)
     return arrange(layout, seed=seed, min_images=min_images, names=names)
@@ -65,7 +67,8 @@ def list_evaluation_images(
     `group` has no effect. Raises UsageError if the folder does not exist, or like
     `arrange_for_evaluation`.
     """
-    layout, _ = _read_layout(root.expanduser().absolute())
+    layout = Layout(root.expanduser().absolute(), "folder", {})
+    _read_layout(layout)
     return arrange_for_evaluation(layout, names=names)
 
 
@@ -90,16 +93,17 @@ def _find_groups(layout: Layout, bases: Mapping[str, Path], group: str) -> dict[
     return groups
 
 
-def _read_layout(root: Path) -> tuple[Layout, dict[str, Path]]:
-    """Find the split folders or class folders below `root`, and list their files.
+def _read_layout(layout: Layout) -> dict[str, Path]:
+    """Find the split folders or class folders, and list their files in `layout`.
 
-    Also returns the folder of each split, in which its class folders are.
+    Returns the folder of each split, in which its class folders are.
     """
-    folders = _list_folders(root)
+    root = layout.root
+    _list_entries(root)  # raises if there is nothing to list
+    folders = _list_folders(root, layout)
     base = root if all(map(split_of, folders)) else _unwrap(root)
     folders = folders if base == root else _list_folders(base)
-    roots, others = _split_roots(base, folders)
-    layout = Layout(root, "folder", {})
+    roots, others = _split_roots(base, folders, layout)
     if tables := [name for name in _list_files(root) if name.lower().endswith((".csv", ".tsv"))]:
         layout.hint = (
             f"; if {tables[0]} has the labels, use data=table data.path={root / tables[0]}"
@@ -109,14 +113,14 @@ def _read_layout(root: Path) -> tuple[Layout, dict[str, Path]]:
     if not roots:
         layout.splits["all"] = _list_class_files(base, folders, (root,), layout)
         if not layout.splits["all"]:
-            raise refusal(
+            layout.refuse(
                 f"{base}: has no class folders; put the images into one folder per class"
                 f"{layout.hint}"
             )
-        return layout, {"all": base}
+        return {"all": base}
     for split, folder in roots.items():
         folder = roots[split] = _unwrap(folder)
-        classes = _list_folders(folder)
+        classes = _list_folders(folder, layout)
         if not classes and split != "train" and any(map(may_be_image, _list_entries(folder))):
             layout.notes.append(
                 f"left out {folder.name}/: its images have no labels (no class folders); classify"
@@ -124,13 +128,13 @@ def _read_layout(root: Path) -> tuple[Layout, dict[str, Path]]:
             )
             continue
         if not classes:
-            raise refusal(
+            layout.refuse(
                 f"{folder}: has no class folders; put the images into one folder per class"
             )
         layout.splits[split] = _list_class_files(folder, classes, (root, folder), layout)
     if others:
         layout.notes.append(f"left out {folder_names(others)}: not a split")
-    return layout, roots
+    return roots
 
 
 def _unwrap(folder: Path) -> Path:
@@ -154,7 +158,9 @@ def split_of(name: str) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def _split_roots(base: Path, folders: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+def _split_roots(
+    base: Path, folders: Mapping[str, Path], layout: Layout
+) -> tuple[dict[str, Path], list[str]]:
     """Map each split to its folder, in the order of SPLITS, and list the other folders.
 
     Both are empty without split folders: a class may be called "train" if its folder holds files.
@@ -165,9 +171,10 @@ def _split_roots(base: Path, folders: Mapping[str, Path]) -> tuple[dict[str, Pat
         if split is None:
             continue
         if split in roots:
-            raise refusal(
+            layout.refuse(
                 f"{base}: has both {roots[split].name}/ and {name}/ for {split}; keep one of them"
             )
+            continue
         roots[split] = path
     others = [name for name, path in folders.items() if path not in roots.values()]
     unlabeled = [name for name in others if UNLABELED_WORDS & set(re.split(r"\W|_", name.lower()))]
@@ -175,11 +182,12 @@ def _split_roots(base: Path, folders: Mapping[str, Path]) -> tuple[dict[str, Pat
     with_classes = [path.name for path in roots.values() if _list_folders(path)]
     if in_others:
         if with_classes and "train" in roots and _list_folders(roots["train"]):
-            raise refusal(
+            layout.refuse(
                 f"{base}: has {folder_names(with_classes)} with class folders, but also"
                 f" {folder_names(in_others)}; keep only the split folders or only class folders"
             )
-        return {}, []
+        else:
+            return {}, []
     if roots and not with_classes and len(roots) == len(folders) and "train" in roots:
         return roots, []  # refused: images without class folders
     if not with_classes:
@@ -187,8 +195,9 @@ def _split_roots(base: Path, folders: Mapping[str, Path]) -> tuple[dict[str, Pat
     if "eval" in roots:
         free = next((split for split in ("val", "test") if split not in roots), None)
         if free is None:
-            raise refusal(f"{base}: has val, test and {roots['eval'].name}/; remove one of them")
-        roots[free] = roots.pop("eval")
+            layout.refuse(f"{base}: has val, test and {roots['eval'].name}/; remove one of them")
+        else:
+            roots[free] = roots.pop("eval")
     return {split: roots[split] for split in SPLITS if split in roots}, others
 
 
@@ -200,13 +209,14 @@ def _list_class_files(
     below: Counter[str] = Counter()  # folders between class folders and images
 
     def refuse(folder: Path, reason: str) -> None:
-        raise refusal(f"data.root: {folder} {reason}")
+        layout.refuse(f"data.root: {folder} {reason}")
 
     for name, folder in folders.items():
         files = classes.setdefault(unicodedata.normalize("NFC", name), [])
         for path in walk_files(folder, refuse, (*never, base)):
             if may_be_image(path):
-                _check_name(path.parent, path.name)
+                if not _is_text(path, layout):
+                    continue
                 files.append(path)
                 below.update(path.relative_to(folder).parts[:-1][:1])
             else:
@@ -227,13 +237,18 @@ def _list_files(folder: Path) -> list[str]:
     return [name for name in _list_entries(folder) if not (folder / name).is_dir()]
 
 
-def _list_folders(folder: Path) -> dict[str, Path]:
-    """List the folders in `folder`, including links to folders, by name and sorted."""
+def _list_folders(folder: Path, layout: Layout | None = None) -> dict[str, Path]:
+    """List the folders in `folder`, including links to folders, by name and sorted.
+
+    `layout` gets the problems; without it they are ignored, as somebody else reports them.
+    """
     folders = {}
     for name in _list_entries(folder):
         path = folder / name
-        if path.is_symlink() and not path.exists():
-            raise refusal(f"{folder}: broken link {name}; remove it or restore its target")
+        if layout is not None and path.is_symlink() and not path.exists():
+            layout.refuse(f"{folder}: broken link {name}; remove it or restore its target")
+        if layout is not None and not _is_text(path, layout):
+            continue
         if path.is_dir() and not is_own_folder(path):
             folders[name] = path
     return folders
@@ -249,14 +264,14 @@ def _list_entries(folder: Path) -> list[str]:
         raise refusal(f"data.root: {folder} is a file, not a folder of class folders") from None
     except OSError as error:
         raise refusal(f"data.root: cannot list {folder}: {error.strerror}") from None
-    names = sorted(name for name in entries if not is_system_file(name))
-    for name in names:
-        _check_name(folder, name)
-    return names
+    return sorted(name for name in entries if not is_system_file(name))
 
 
-def _check_name(folder: Path, name: str) -> None:
+def _is_text(path: Path, layout: Layout) -> bool:
+    """Whether a name can be written to JSON and CSV, which are UTF-8; refuses it otherwise."""
     try:
-        name.encode()  # names of classes and images go into JSON and CSV, which are UTF-8
+        path.name.encode()
     except UnicodeEncodeError:
-        raise refusal(f"{folder}: the name {name!a} is not valid UTF-8; rename it") from None
+        layout.refuse(f"{path.parent}: the name {path.name!a} is not valid UTF-8; rename it")
+        return False
+    return True

@@ -23,7 +23,8 @@ class Layout:
 
     `kind` begins the protocol. `others` counts the endings of files that are not images. `groups`
     maps files to what they show (a plant, a camera, a day) if images of a group must stay together.
-    `hint` ends the error for too few classes.
+    `hint` ends the error for too few classes. `problems` None: errors are raised; otherwise they
+    are collected in it, as far as the others can still be found.
     """
 
     root: Path
@@ -33,6 +34,13 @@ class Layout:
     others: Counter[str] = field(default_factory=Counter)
     groups: Mapping[Path, str] | None = None
     hint: str = ""
+    problems: list[str] | None = None
+
+    def refuse(self, message: str) -> None:
+        """Raise UsageError, or collect the message."""
+        if self.problems is None:
+            raise refusal(message)
+        self.problems.append(printable(message))
 
 
 def arrange(
@@ -52,20 +60,21 @@ def arrange(
     root, splits, notes, groups = layout.root, layout.splits, layout.notes, layout.groups
     given = "train" if "train" in splits else "all"
     if given not in splits:
-        raise refusal(
+        layout.refuse(
             f"{root}: has {folder_names(splits)} but no train/; put the training images into"
             " train/, one folder per class"
         )
+        return arrange_for_evaluation(layout, names=names)
     classes = _usable_classes(layout, splits[given], min_images)
     text = f"{layout.kind} {'/'.join(split for split in SPLITS if split in splits)}"
     if given == "all":
-        _check_sizes(root, classes, "test")
+        _check_sizes(layout, classes, "test")
         text = f"{layout.kind} split 60/20/20 by data.seed={seed}"
         found = split_classes(classes, SPLITS, seed, groups)
     else:
-        found = {name: _match_classes(root, name, splits[name], classes, notes) for name in splits}
+        found = {name: _match_classes(layout, name, splits[name], classes) for name in splits}
         if "val" not in found:
-            _check_sizes(root, classes, "val")
+            _check_sizes(layout, classes, "val")
             text += f", val cut from train by data.seed={seed}"
             found |= split_classes(classes, ("train", "val"), seed, groups)
     if groups is not None:
@@ -86,7 +95,7 @@ def arrange_for_evaluation(layout: Layout, *, names: Path | None = None) -> Imag
     """
     for split, classes in layout.splits.items():
         layout.splits[split] = {name: files for name, files in classes.items() if files}
-        if not layout.splits[split]:
+        if not layout.splits[split] and layout.problems is None:
             place = layout.root if split == "all" else layout.root / split
             raise refusal(
                 f"{place}: has no class folders with images; put the images into one folder per"
@@ -132,29 +141,29 @@ def _usable_classes(layout: Layout, classes: ClassFiles, min_images: int | None)
         notes.append(f"left out by data.min_images={min_images}: {_counts(classes, small)}")
     if len(usable) < 2:
         found = f"only one class, {folder_names(usable)}" if usable else "no class with images"
-        raise refusal(
+        layout.refuse(
             f"{layout.root}: has {found}; a classifier needs at least two classes{layout.hint}"
         )
     return usable
 
 
-def _check_sizes(root: Path, classes: ClassFiles, cut: str) -> None:
-    """Raise UsageError, with all class names, if a class has too few images to cut a split."""
+def _check_sizes(layout: Layout, classes: ClassFiles, cut: str) -> None:
+    """Refuse classes, all by name, that have too few images to cut a split."""
     least = SMALLEST_CLASS[cut]
     if small := [name for name, files in classes.items() if len(files) < least]:
         splits = "train and val" if cut == "val" else "train, val and test"
-        raise refusal(
-            f"{root}: too few images to split in {_counts(classes, small)}; every class needs at"
-            f" least {least} ({splits}), so add images, or leave these classes out with"
+        layout.refuse(
+            f"{layout.root}: too few images to split in {_counts(classes, small)}; every class"
+            f" needs at least {least} ({splits}), so add images, or leave these classes out with"
             f" data.min_images={least}"
         )
 
 
 def _match_classes(
-    root: Path, split: str, found: ClassFiles, classes: ClassFiles, notes: list[str]
+    layout: Layout, split: str, found: ClassFiles, classes: ClassFiles
 ) -> ClassFiles:
     """Match the classes of a split with those of train; note missing and unknown ones."""
-    folded = {fold(name): name for name in classes}
+    notes, folded = layout.notes, {fold(name): name for name in classes}
     matched: ClassFiles = {name: [] for name in classes}
     unknown = []
     for name, files in found.items():
@@ -169,11 +178,11 @@ def _match_classes(
         )
     missing = [name for name, files in matched.items() if not files]
     if len(missing) == len(classes):
-        raise refusal(
-            f"{root}: {split} has none of the classes of train ({folder_names(classes)}), but"
-            f" {folder_names(found)}"
+        layout.refuse(
+            f"{layout.root}: {split} has none of the classes of train ({folder_names(classes)}),"
+            f" but {folder_names(found)}"
         )
-    if missing:
+    elif missing:
         notes.append(f"no {split} images of {folder_names(missing)}: not in the {split} metrics")
     return matched
 

@@ -65,13 +65,14 @@ def list_images(
     seed: int,
     min_images: int | None = None,
     names: Path | None = None,
+    problems: list[str] | None = None,
 ) -> ImageDataset:
     """List the images of a table for training (`layout.arrange`).
 
     `skip` leaves out rows that cannot be used, with a note. Raises UsageError for a table that
     cannot be read, for such rows otherwise, and like `arrange`.
     """
-    layout = _read(path, root, columns, skip)
+    layout = _read(path, root, columns, skip, problems)
     return arrange(layout, seed=seed, min_images=min_images, names=names)
 
 
@@ -87,7 +88,9 @@ def image_root(path: Path, root: Path | None) -> Path:
     return (path.parent if root is None else root).expanduser().absolute()
 
 
-def _read(path: Path, root: Path | None, columns: Columns, skip: bool) -> Layout:
+def _read(
+    path: Path, root: Path | None, columns: Columns, skip: bool, problems: list[str] | None = None
+) -> Layout:
     path = path.expanduser().absolute()
     base = image_root(path, root)
     if not base.is_dir():
@@ -96,18 +99,19 @@ def _read(path: Path, root: Path | None, columns: Columns, skip: bool) -> Layout
     header, lines = _parse(path, notes)
     found = _find_columns(path, header, columns)
     rows = _check_rows(lines, found, base)
+    layout = Layout(base, f"table {path.name}", {}, notes, problems=problems)
     if rows.refused:
         summary = "; ".join(f"{why}: {_numbers(n)}" for why, n in rows.refused.items())
         count = sum(map(len, rows.refused.values()))
         if not skip:
-            raise refusal(
+            layout.refuse(
                 f"{path}: {count:,} of {len(lines):,} rows cannot be used: {summary}. Correct them,"
                 " or leave them out with data.bad_files=skip"
             )
-        notes.append(f"left out {count:,} rows: {summary}")
+        else:
+            notes.append(f"left out {count:,} rows: {summary}")
     names = {use: header[index] for use, index in found.items()}
     notes.append(f"columns of {path.name}: " + ", ".join(f"{n} ({u})" for u, n in names.items()))
-    layout = Layout(base, f"table {path.name}", {}, notes)
     if "group" in found:
         layout.groups = rows.groups
     splits = _name_splits(rows.split_of.values())

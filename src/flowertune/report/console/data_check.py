@@ -14,6 +14,10 @@ def show(console: ConsoleReporter, findings: Findings) -> None:
     """Print the findings by kind, worst first."""
     uneven = [f"{name}: {n:,} images" for name, n in findings.uneven]
     sections = {
+        "Cannot be trained on": [[problem] for problem in findings.layout],
+        "Class names that differ only in case, spaces or accents (merge the folders)": [
+            [", ".join(names)] for names in findings.twins
+        ],
         "Same image in two classes (a label may be wrong)": _group_lines(
             findings.two_classes, lambda image: image.class_name
         ),

@@ -43,11 +43,11 @@ KEYS = {
     "augmentation=cutmix": (
         "name scale ratio interpolation flip brightness contrast saturation mix_off_epochs alpha"
     ),
-    "loss=ce": "name label_smoothing",
-    "loss=focal": "name label_smoothing gamma",
+    "loss=ce": "name label_smoothing class_weights logit_adjustment",
+    "loss=focal": "name label_smoothing class_weights logit_adjustment gamma",
     "loss=triplet_ce": (
-        "name label_smoothing weight margin distance normalize reduction samples_per_class "
-        "classes_per_batch"
+        "name label_smoothing class_weights logit_adjustment weight margin distance normalize "
+        "reduction samples_per_class classes_per_batch"
     ),
     "optimizer=adamw": "name lr head_lr weight_decay head_weight_decay beta1 beta2 eps",
     "trainer=default": (
@@ -56,16 +56,17 @@ KEYS = {
         "adapter_scales"
     ),
     "data=folder": (
-        "name protocol seed shots residency bad_files templates min_images names root group"
+        "name protocol seed shots balanced residency bad_files templates min_images names "
+        "root group"
     ),
     "data=table": (
-        "name protocol seed shots residency bad_files templates min_images names path root "
-        "image_column label_column split_column group"
+        "name protocol seed shots balanced residency bad_files templates min_images names "
+        "path root image_column label_column split_column group"
     ),
-    "data=flowers102": "name protocol seed shots residency bad_files templates root url",
+    "data=flowers102": "name protocol seed shots balanced residency bad_files templates root url",
     "data=synthetic": (
-        "name protocol seed shots residency bad_files templates train_per_class val_per_class "
-        "test_per_class"
+        "name protocol seed shots balanced residency bad_files templates train_per_class "
+        "val_per_class test_per_class"
     ),
     "probe": "solver weight_decay epochs batch_size lr",
     "logger=none": "name",

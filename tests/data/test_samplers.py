@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from flowertune.data.samplers import pk_batches
+from flowertune.data.samplers import balanced_batches, pk_batches
 
 SIZES = {
     "even": [8] * 6,
@@ -114,3 +114,31 @@ def test_a_class_meets_most_others_within_an_epoch():
         present = labels[batch].unique().tolist()
         met |= {(one, other) for one in present for other in present if one < other}
     assert len(met) > 0.7 * (17 * 16 / 2)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_balanced_batches_draw_classes_evenly(sizes):
+    labels = labels_of(sizes)
+    for epoch in (1, 2):
+        batches = listed(balanced_batches(labels, 8, seed=42, epoch=epoch))
+        assert [len(batch) for batch in batches] == [
+            len(part) for part in torch.arange(len(labels)).split(8)
+        ]
+        drawn = Counter(label for batch in batches for label in labels[batch].tolist())
+        assert max(drawn.values()) - min(drawn.values()) <= 1
+        images = Counter(index for batch in batches for index in batch)
+        for label in drawn:  # without replacement until all have been drawn
+            counts = [images[index] for index in (labels == label).nonzero().flatten().tolist()]
+            assert max(counts) - min(counts) <= 1
+        for batch in batches[:-1]:  # within a batch too, as a naive round robin does it
+            inside = Counter(labels[batch].tolist())
+            assert max(inside.values()) <= math.ceil(8 / len(sizes)) + 1
+
+
+def test_balanced_batches_depend_on_seed_and_epoch_alone():
+    labels = labels_of([5, 40, 9])
+    first = listed(balanced_batches(labels, 8, seed=1, epoch=1))
+    torch.manual_seed(99)
+    assert listed(balanced_batches(labels, 8, seed=1, epoch=1)) == first
+    assert listed(balanced_batches(labels, 8, seed=1, epoch=2)) != first
+    assert listed(balanced_batches(labels, 8, seed=2, epoch=1)) != first

@@ -17,6 +17,7 @@ class DataConfig:
     )
     seed: int = config_field(0, "seed of splits and shots, not of the training", at_least=0)
     shots: int | None = config_field(None, "training images per class; null: all", at_least=1)
+    balanced: bool = config_field(False, "draw training images evenly over classes")
     residency: str = config_field(
         "auto",
         "keep pixels on the device or stream them; auto: device if they fit half its free memory",

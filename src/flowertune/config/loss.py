@@ -29,6 +29,15 @@ class CrossEntropyConfig(LossConfig):
     label_smoothing: float = config_field(
         0.0, "fraction of the target spread evenly over all classes", at_least=0, below=1
     )
+    class_weights: float | int | str = config_field(
+        "none",
+        "weights for classes of different sizes; balanced: n / (C n_c); a number: its power",
+        choices=("none", "balanced"),
+        above=0,
+    )
+    logit_adjustment: float = config_field(
+        0.0, "factor of log class frequencies added to logits in the loss (Menon 2021)", at_least=0
+    )
 
 
 @dataclass

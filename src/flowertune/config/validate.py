@@ -59,6 +59,8 @@ def _bad_combinations(config: Config) -> Iterator[str]:
             if len(span) != 2 or span[0] > span[1]:
                 yield f"augmentation.{name}={format_value(span)}: must be [min,max] with min <= max"
     if isinstance(config.loss, ClassBatches):
+        if config.data.balanced:
+            yield f"data.balanced=true: loss={config.loss.name} already draws classes evenly"
         if isinstance(augmentation, MixingConfig):
             yield (
                 f"loss={config.loss.name}: needs unmixed images, but "

@@ -19,7 +19,7 @@ from flowertune.data.cache.store import CachedSplit
 from flowertune.data.cache_dir import touch
 from flowertune.data.dataset import SPLITS, ImageDataset, Progress
 from flowertune.data.device_pixels import are_resident
-from flowertune.data.samplers import epoch_batches, pk_batches
+from flowertune.data.samplers import balanced_batches, epoch_batches, pk_batches
 from flowertune.data.sources import flowers102, folder, table
 from flowertune.data.sources.class_names import numbered_note
 from flowertune.data.sources.synthetic import dataset as synthetic
@@ -146,4 +146,6 @@ def training_batches(
     if isinstance(loss, ClassBatches):
         classes = loss.classes_per_batch or batch_size // loss.samples_per_class
         return partial(pk_batches, labels, classes, loss.samples_per_class, config.seed)
+    if config.data.balanced:
+        return partial(balanced_batches, labels, batch_size, config.seed)
     return partial(epoch_batches, len(labels), batch_size, config.seed)

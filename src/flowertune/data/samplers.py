@@ -51,6 +51,31 @@ def pk_batches(
     return [torch.cat(batch) for batch in batches]
 
 
+def balanced_batches(
+    labels: Int64[Tensor, "n"], batch_size: int, seed: int, epoch: int
+) -> list[Int64[Tensor, "_"]]:
+    """Draw an epoch's batches of n image indices in all, as many of each class (up to one).
+
+    labels: on the CPU. The images of a class are drawn without replacement until all have been
+    drawn, then again, so a small class repeats images and a large one leaves some out. Classes are
+    drawn in turn, so each batch has them evenly too.
+    """
+    generator = seeding.generator(seed, "balanced batches", epoch)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    classes = [shuffled[labels[shuffled] == label] for label in labels.unique()]
+    rounds = math.ceil(len(labels) / len(classes))
+    drawn = torch.stack([
+        torch.cat([members[torch.randperm(len(members), generator=generator)]
+                   for _ in range(math.ceil(rounds / len(members)))])[:rounds]
+        for members in classes
+    ])  # fmt: skip
+    order = torch.stack(
+        [torch.randperm(len(classes), generator=generator) for _ in range(rounds)]
+    )  # of the classes, in each round
+    indices = drawn.T.gather(1, order).flatten()[: len(labels)]
+    return list(indices.split(batch_size))
+
+
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Int64[Tensor, "_"]]:
     """Draw an epoch's batches of image indices: every image once; the last may be smaller."""
     order = torch.randperm(count, generator=seeding.generator(seed, "order", epoch))

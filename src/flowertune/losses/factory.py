@@ -1,9 +1,10 @@
 """Build the loss that a config names."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flowertune.config.loss import ClassBatches, LossConfig
@@ -26,9 +27,33 @@ LOSSES: dict[str, Callable[..., Any]] = {
 }
 
 
-def build_criterion(settings: LossConfig) -> Criterion:
-    """Build the criterion that `training.loop.train` minimizes."""
-    return bind("loss", settings.name, LOSSES, settings)
+def build_criterion(settings: LossConfig, class_sizes: Int64[Tensor, "c"]) -> Criterion:
+    """Build the criterion that `training.loop.train` minimizes.
+
+    class_sizes: training images per class, on the device of the logits.
+    """
+    values = dict(vars(settings))
+    if "class_weights" in values:
+        values["class_weights"] = weigh_classes(values["class_weights"], class_sizes)
+    criterion: Criterion = bind("loss", settings.name, LOSSES, SimpleNamespace(**values))
+    factor = values.get("logit_adjustment", 0.0)
+    if factor == 0:
+        return criterion
+    adjustment = factor * (class_sizes / class_sizes.sum()).log()
+    return lambda embedding, logits, targets: criterion(embedding, logits + adjustment, targets)
+
+
+def weigh_classes(
+    weights: float | str, class_sizes: Int64[Tensor, "c"]
+) -> Float[Tensor, "c"] | None:
+    """Return n / (C n_c) for "balanced", its power for a number, None for "none".
+
+    The same as scikit-learn's compute_class_weight("balanced").
+    """
+    if weights == "none":
+        return None
+    balanced = class_sizes.sum() / (len(class_sizes) * class_sizes)
+    return balanced if isinstance(weights, str) else balanced**weights
 
 
 def check_loss(settings: LossConfig, labels: Sequence[int]) -> None:

@@ -27,9 +27,10 @@ def triplet_cross_entropy(
     distance: Distance,
     normalize: bool,
     reduction: Reduction,
+    class_weights: Float[Tensor, "c"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Return loss = ce + weight * triplet, its terms and the active share; one-hot targets."""
-    ce = soft_cross_entropy(logits, targets, label_smoothing)
+    ce = soft_cross_entropy(logits, targets, label_smoothing, class_weights)
     triplet, active = batch_hard_triplet_loss(
         embedding, targets.argmax(1), margin, distance, normalize, reduction
     )

@@ -1,5 +1,6 @@
 """Set up a training: device, frozen backbone, decoded images, model and step."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from flowertune.data.factory import (
     training_batches,
 )
 from flowertune.data.loader import TrainLoader
+from flowertune.data.quality.check import MAX_IMBALANCE
+from flowertune.errors import printable
 from flowertune.losses.factory import build_criterion, check_loss
 from flowertune.models.backbone import Backbone
 from flowertune.models.classifier import Classifier
@@ -80,8 +83,24 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
         )
     if note := cached.copies_note():
         cached = replace(cached, dataset=cached.dataset.with_note(note))
+    if note := imbalance_note(cached):
+        cached = replace(cached, dataset=cached.dataset.with_note(note))
     check_loss(config.loss, cached.dataset.splits["train"].labels)
     return Setup(config, compute, backbone, listed, cached, class_prompts)
+
+
+def imbalance_note(cached: CachedDataset) -> str | None:
+    """Name the keys for classes of very different sizes, if the training images have such."""
+    names, labels = cached.dataset.class_names, cached.dataset.splits["train"].labels
+    sizes = Counter({names[label]: n for label, n in Counter(labels).items()}).most_common()
+    (most, n_most), (least, n_least) = sizes[0], sizes[-1]
+    if n_most < MAX_IMBALANCE * n_least:
+        return None
+    return printable(
+        f"classes of very different sizes in train: {most} {n_most:,}, {least} {n_least:,}; try"
+        " data.balanced=true, loss.class_weights=balanced or loss.logit_adjustment=1, and"
+        " trainer.monitor=mean_per_class"
+    )
 
 
 def move_to_device(setup: Setup) -> dict[str, DevicePixels]:
@@ -122,10 +141,11 @@ def build_train_state(
     if train.train_pixels is not None and train.train_sizes is not None:
         train_pixels = DevicePixels(train.train_pixels, device, resident=train_pixels.resident)
         sizes = torch.from_numpy(train.train_sizes)
+    n_classes = len(setup.cached.dataset.class_names)
     loader = TrainLoader(
         train_pixels,
         labels,
-        len(setup.cached.dataset.class_names),
+        n_classes,
         sizes,
         build_augmentation(config.augmentation, preprocessing.size, settings.epochs),
         torch.tensor(preprocessing.mean, device=device),
@@ -137,7 +157,7 @@ def build_train_state(
     optimizer = build_optimizer(
         classifier.parameter_groups(), config.optimizer, device, recorded=graph_step is not None
     )
-    criterion = build_criterion(config.loss)
+    criterion = build_criterion(config.loss, labels.bincount(minlength=n_classes).to(device))
     step = TrainStep(
         classifier, criterion, optimizer, setup.compute, settings.clip_norm, graph_step
     )

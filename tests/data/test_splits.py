@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flowertune.data.dataset import ImageDataset, Split
-from flowertune.data.splits import k_shot
+from flowertune.data.splits import k_shot, split_classes
 from flowertune.errors import UsageError
 
 
@@ -87,3 +87,48 @@ def test_a_class_with_too_few_is_named_with_its_count() -> None:
         match=r"data.shots=6: 1 of 2 classes have fewer training images: iris \(5\); lower",
     ):
         k_shot(make_set({"daisy": 6, "iris": 5}), 6, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((60, 20, 20), (60, 20, 20)),  # the largest group is trained on
+        ((90, 5, 5), (90, 5, 5)),
+        ((30, 10, 10, 10, 5, 5), (40, 15, 15)),
+        ((10, 8, 6, 4, 2) * 2, (36, 12, 12)),
+        ((10, 10, 10), (10, 10, 10)),  # no split without the class
+        ((1,) * 50, (30, 10, 10)),
+    ],
+)
+def test_groups_of_any_size_come_close_to_the_shares(
+    sizes: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    groups = {
+        Path(f"/{name}/{group}_{number}.jpg"): f"{name}{group}"
+        for name in ("ash", "elm")
+        for group, size in enumerate(sizes)
+        for number in range(size)
+    }
+    classes = {n: [path for path in groups if path.parent.name == n] for n in ("ash", "elm")}
+    for seed in range(3):
+        found = split_classes(classes, ("train", "val", "test"), seed, groups)
+        for name in classes:
+            assert tuple(len(split[name]) for split in found.values()) == expected
+
+
+def test_groups_across_classes_stay_whole_and_follow_the_seed() -> None:
+    groups = {
+        Path(f"/{name}/{day}_{number}.jpg"): f"day {day}"
+        for name in ("ash", "elm", "oak")
+        for day in range(10)
+        for number in range(2)
+    }
+    classes = {n: [p for p in groups if p.parent.name == n] for n in ("ash", "elm", "oak")}
+    chosen = []
+    for seed in range(4):
+        found = split_classes(classes, ("train", "val", "test"), seed, groups)
+        days = [{groups[p] for files in split.values() for p in files} for split in found.values()]
+        assert [len(split) for split in days] == [6, 2, 2]
+        assert len(set.union(*days)) == 10
+        chosen.append(tuple(map(frozenset, days)))
+    assert len(set(chosen)) > 1

@@ -56,40 +56,38 @@ def _split_groups(
     fifths: Mapping[str, int],
     seed: int,
 ) -> dict[str, str]:
-    """Map each group to a split, large groups first, wherever it fills the largest share.
+    """Map each group to a split, large groups first.
 
-    A class's last group goes to train if that has none of its images yet.
+    A group goes where its images lower the squared error of its classes' shares most. When a class
+    has no more groups left than there are splits without its images, those splits come first, and
+    its last group goes to train if that has none of its images yet.
     """
     contents: dict[str, Counter[str]] = defaultdict(Counter)  # group -> class -> images
     for name, files in classes.items():
         for path in files:
             contents[groups[path]][name] += 1
     left = Counter(name for counts in contents.values() for name in counts)  # groups of a class
-    needs = {split: dict(fifths) for split in others}
-    needs["train"] = {
-        name: len(files) - len(others) * fifths[name] for name, files in classes.items()
+    needs = {
+        "train": {n: len(files) - len(others) * fifths[n] for n, files in classes.items()},
+        **{split: dict(fifths) for split in others},
     }
-    wanted = {split: {name: max(n, 1) for name, n in need.items()} for split, need in needs.items()}
-    in_train: set[str] = set()
+    lacking = {name: set(needs) for name in classes}  # splits without images of the class
     chosen = {}
     keys = {group: derive_seed(seed, f"split group/{_nfc(group)}") for group in contents}
     for group in sorted(contents, key=lambda each: (-contents[each].total(), keys[each])):
         counts = contents[group]
-        if any(left[name] == 1 and name not in in_train for name in counts):
-            split = "train"
-        else:
-            split = max(
-                needs,
-                key=lambda each: sum(
-                    n * needs[each][name] / wanted[each][name] for name, n in counts.items()
-                ),
-            )
-        chosen[group] = split
+
+        def gain(split: str, counts: Counter[str] = counts) -> tuple[int, float]:
+            urgent = [name for name in counts if left[name] <= len(lacking[name])]
+            share = sum(n * needs[split][c] / len(classes[c]) ** 2 for c, n in counts.items())
+            return sum(split in lacking[name] for name in urgent), share
+
+        last_for_train = any(left[name] == 1 and "train" in lacking[name] for name in counts)
+        split = chosen[group] = "train" if last_for_train else max(needs, key=gain)
         for name, n in counts.items():
             needs[split][name] -= n
             left[name] -= 1
-        if split == "train":
-            in_train.update(counts)
+            lacking[name].discard(split)
     return chosen
 
 

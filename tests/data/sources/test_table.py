@@ -90,11 +90,7 @@ def test_columns_can_be_named_and_paths_start_from_data_root(root: Path, tmp_pat
     path.parent.mkdir()
     lines = ["id,image_url,scientific_name,common_name", *rows("{stem},http://x,{label},A tree")]
     write(path, *lines)
-    images = (
-        read(path, root / "images", image="id", label="common_name", skip=True)
-        if False
-        else (read(path, root / "images", image="id", label="scientific_name"))
-    )
+    images = read(path, root / "images", image="id", label="scientific_name")
     assert len(labels(images)) == 30
     assert images.root == root / "images"
     assert "columns of observations.csv: id (image), scientific_name (label)" in images.notes
@@ -178,6 +174,65 @@ def test_images_of_a_group_never_stand_in_two_splits(root: Path) -> None:
     for split in images.splits.values():
         assert sorted(split.labels) == [0] * (len(split) // 2) + [1] * (len(split) // 2)
     assert [len(split) for split in images.splits.values()] == [18, 6, 6]
+
+
+def test_images_without_a_group_split_alike_wherever_the_data_lies(tmp_path: Path) -> None:
+    lines = [f"{name},{['elm', 'ash'][i % 2]},{'tree' if i < 6 else ''}"
+             for i, name in enumerate(IMAGES)]  # fmt: skip
+    tables, folders = [], []
+    for place in (tmp_path / "here", tmp_path / "moved" / "there"):
+        place.mkdir(parents=True)
+        for line in lines:
+            (place / "sorted" / line.split(",")[1]).mkdir(parents=True, exist_ok=True)
+            (place / "sorted" / line.split(",")[1] / line.split(",")[0]).touch()
+        path = write(place / "l.csv", "image,label,group", *lines)
+        tables.append(read(path))
+        folders.append(folder.list_images(place / "sorted", seed=0, group=r"img0\d"))
+    for first, second in (tables, folders):
+        for split, part in first.splits.items():
+            names = [path.name for path in second.splits[split].paths]
+            assert [path.name for path in part.paths] == names
+
+
+def test_an_image_in_two_groups_is_refused(root: Path) -> None:
+    lines = [*(f"{line},g{i // 3}" for i, line in enumerate(rows())), "images/img00.jpg,elm,g5"]
+    message = refused(write(root / "l.csv", "image,label,group", *lines))
+    assert "the image is in another group in row 2: row 32" in message
+
+
+def test_a_column_of_folds_is_not_a_split(root: Path) -> None:
+    for name in ("fold", "set"):
+        lines = [f"{line},{i % 5}" for i, line in enumerate(rows())]
+        path = write(root / "l.csv", f"image,label,{name}", *lines)
+        assert " split 60/20/20 by data.seed=0: train 18" in read(path).protocol
+    assert "column set of l.csv does not name splits; not read" in read(path).notes
+    assert "unknown split '0'" in refused(path, split="set")
+
+
+def test_annotations_beside_the_images_do_not_fit_a_name_without_ending(root: Path) -> None:
+    for name in IMAGES:
+        (root / "images" / name).with_suffix(".txt").touch()
+    images = read(write(root / "l.csv", "image_id,label", *rows("{stem},{label}")))
+    assert set(labels(images)) == set(IMAGES)
+
+
+def test_rows_are_counted_as_a_spreadsheet_counts_them(root: Path) -> None:
+    lines = [f'{line},"two\nlines \u2028"' for line in rows()]
+    path = write(root / "l.csv", "image,label,description", *lines, "none.jpg,elm,")
+    assert "1 of 31 rows cannot be used: no such file" in refused(path)
+    assert ": row 32." in refused(path)
+
+
+def test_many_unusable_rows_are_counted_and_the_first_listed(root: Path) -> None:
+    lines = [row for number in range(40) for row in (rows()[number % 30], f"no{number}.jpg,elm")]
+    message = refused(write(root / "l.csv", "image,label", *lines))
+    assert "40 of 80 rows" in message
+    assert ": rows 3, 5, 7, 9, 11, 13, 15, 17, 19, 21 and 30 more." in message
+
+
+def test_a_name_too_long_for_a_file_is_an_unusable_row(root: Path) -> None:
+    message = refused(write(root / "l.csv", "image,label", *rows(), "q" * 300 + ".jpg,elm"))
+    assert "no such file below" in message
 
 
 def test_groups_of_folders(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _find_groups(layout: Layout, bases: Mapping[str, Path], group: str) -> dict[
             below = "/".join(path.relative_to(bases[split]).parts[1:])
             match = pattern.match(below) if group == "folder" else pattern.search(below)
             text = match and (match[1] if pattern.groups else match[0])
-            groups[path] = text or str(path)
+            groups[path] = text or path.relative_to(layout.root).as_posix()
             alone += not text
     if alone == len(groups):
         raise refusal(f"data.group={group}: found in no image, such as {below}")

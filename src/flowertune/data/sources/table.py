@@ -6,6 +6,8 @@ folder fits.
 """
 
 import csv
+import io
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +22,7 @@ from flowertune.data.sources.layout import (
     arrange_for_evaluation,
     refusal,
 )
-from flowertune.data.sources.walk import walk_files
+from flowertune.data.sources.walk import may_be_image, walk_files
 
 # Usual names of columns, the best first; compared in lower case, without spaces and underscores.
 IMAGE_COLUMNS = (
@@ -31,7 +33,7 @@ LABEL_COLUMNS = (
     "label", "class", "classname", "labelname", "species", "scientificname", "category", "target",
     "breed", "labels", "classid", "labelid", "y",
 )  # fmt: skip
-SPLIT_COLUMNS = ("split", "subset", "set", "partition", "fold")
+SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 GROUP_COLUMNS = ("group", "groupid")
 ENCODINGS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # by byte order mark; else UTF-8
 
@@ -98,6 +100,11 @@ def _read(
     notes: list[str] = []
     header, lines = _parse(path, notes)
     found = _find_columns(path, header, columns)
+    if columns.split is None and "split" in found:
+        words = {row[found["split"]] for _, row in lines if len(row) > found["split"]}
+        if not any(map(split_of, words)):
+            column = header[found.pop("split")]
+            notes.append(f"column {column} of {path.name} does not name splits; not read")
     rows = _check_rows(lines, found, base)
     layout = Layout(base, f"table {path.name}", {}, notes, problems=problems)
     if rows.refused:
@@ -140,13 +147,17 @@ def _parse(path: Path, notes: list[str]) -> tuple[list[str], list[tuple[int, lis
             raise refusal(f"data.path: {path} is not a text file; export it as CSV") from None
         text = data.decode("cp1252", errors="replace")
         notes.append(f"{path.name} is not UTF-8; read as Windows-1252")
-    first = text.partition("\n")[0]
+    first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max("\t;,|", key=first.count)
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+        lines = [
+            (number, [cell.strip() for cell in row])
+            for number, row in enumerate(reader, start=1)
+            if any(row)
+        ]
     except csv.Error as error:
-        raise refusal(f"data.path: {path}, row {reader.line_num}: {error}") from error
+        raise refusal(f"data.path: {path}, line {reader.line_num}: {error}") from error
     if len(lines) < 2:
         raise refusal(f"data.path: {path} has no rows; expected a header and a row per image")
     return lines[0][1], lines[1:]
@@ -205,12 +216,19 @@ def _check_rows(
             rows.refused[f"unknown split {cells['split']!r}"].append(number)
         elif rows.split_of.get(image, cells.get("split", "")) != cells.get("split", ""):
             rows.refused[f"the image is in another split in row {number_of[image]}"].append(number)
+        elif rows.groups.get(image, group := _group(cells, image, base)) != group:
+            rows.refused[f"the image is in another group in row {number_of[image]}"].append(number)
         else:
             number_of[image] = number
             rows.label_of[image] = cells["label"]
             rows.split_of[image] = cells.get("split", "")
-            rows.groups[image] = cells.get("group") or str(image)
+            rows.groups[image] = group
     return rows
+
+
+def _group(cells: Mapping[str, str], image: Path, base: Path) -> str:
+    """Return the group of an image; without one, it is a group of its own."""
+    return cells.get("group") or image.relative_to(base).as_posix()
 
 
 class _Finder:
@@ -226,13 +244,13 @@ class _Finder:
             return "no image"
         for written in (name, name.replace("\\", "/")):
             path = self.base / written
-            if path.is_file():
+            if os.path.isfile(path):  # unlike Path.is_file, also of names that are too long
                 inside = path.is_relative_to(self.base) and ".." not in Path(written).parts
                 return path if inside else f"not below {self.base}; set data.root"
         if not self._below:
             for path in walk_files(self.base, lambda folder, reason: None):
                 self._below.setdefault(path.name, []).append(path)
-                if path.suffix:
+                if path.suffix and may_be_image(path):
                     self._below.setdefault(path.stem, []).append(path)
         parts = Path(name.replace("\\", "/")).parts
         fitting = [
@@ -253,12 +271,15 @@ def _name_splits(words: Iterable[str]) -> dict[str, str]:
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    """List row numbers, with runs of them as ranges."""
+    """List row numbers, with runs of them as ranges; the first ten ranges if there are more."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
             ranges[-1][1] = number
         else:
             ranges.append([number, number])
-    texts = [f"{a}" if a == b else f"{a}-{b}" for a, b in ranges]
-    return ("rows " if len(numbers) > 1 else "row ") + ", ".join(texts)
+    shown = ranges[:10]
+    more = len(numbers) - sum(b - a + 1 for a, b in shown)
+    texts = [f"{a}" if a == b else f"{a}-{b}" for a, b in shown]
+    text = ("rows " if len(numbers) > 1 else "row ") + ", ".join(texts)
+    return f"{text} and {more:,} more" if more else text

@@ -23,6 +23,11 @@ class DiskFullError(OSError):
     """Full disk; `strerror` states the space needed and the space free."""
 
 
+def expand_user(path: str | Path) -> Path:
+    """Replace a leading ~ by the home folder, as a shell does; a ~name without one stays."""
+    return Path(os.path.expanduser(path))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: readers see the old content or the new.
 

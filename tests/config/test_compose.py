@@ -1,14 +1,18 @@
 """Every shipped YAML file composes, and invalid input is refused in one clear line."""
 
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from flowertune import cli
 from flowertune.commands import compose as commands_compose
 from flowertune.config.groups import SCHEMAS, conf_dir
+from flowertune.config.messages import unparsable_message
+from flowertune.config.overrides import quote_plain
 from flowertune.config.schema import Config
 from flowertune.errors import UsageError
 
@@ -188,7 +192,11 @@ WRONG = [
     ("loss.margin=inf", "loss=triplet_ce", "loss.margin=inf: must be a finite number, above 0 or"),
     ("loss.margin=true", "loss=triplet_ce", "loss.margin=true: must be a number, above 0 or soft"),
     ("loss.samples_per_class=1", "loss=triplet_ce", "loss.samples_per_class=1: must be at least 2"),
-    ("loss.margin=1", "", "loss.margin: unknown key; loss has label_smoothing"),
+    (
+        "loss.margin=1",
+        "",
+        "loss.margin: unknown key; loss has class_weights, label_smoothing, logit",
+    ),
     ("augmentation=mixup", "loss=triplet_ce", "loss=triplet_ce: needs unmixed images, but"),
     (
         "model=linear_probe",
@@ -336,3 +344,52 @@ def test_warnings_are_shown_before_a_run_has_its_log(
     compose("experiment=quickstart")  # as Hydra configures logging then
     logging.getLogger("flowertune.data.later").warning("an image is strange")
     assert capsys.readouterr().err == "an image is strange\n"
+
+
+NAMES = [
+    "photos", "my photos", "Nina's Blüten", 'the "best"', "#1", "a=b", "a,b", "{x}", "(x)", "[x]",
+    "x{1}", "a:b", "naïve", "nai\u0308ve", "照片", r"C:\Users\My Name\x", r"\\server\share\x",
+    "trailing ", " leading", "$HOME", "100%", "a;b", "a&b|c", "!x", "x" * 200, "true", "2024",
+    "1e3", "-x", "a\\", "+x", "é'\"`", r"a'b\'c", "choice(1)", "a  b", "~x", "x~", "@x", "a\tb",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("data.root", ("data=folder",)),
+        ("run.root", ()),
+        ("backbone.path", ("backbone=local",)),
+        ("data.group", ("data=folder", "data.root=x")),
+    ],
+)
+def test_paths_and_texts_are_taken_as_typed(
+    name: str, key: str, more: tuple[str, ...], compose: Compose
+) -> None:
+    section, field = key.split(".")
+    found = getattr(getattr(compose(*more, f"{key}={name}"), section), field)
+    if key in ("data.root", "backbone.path"):
+        assert found == str(Path(name).absolute())
+    else:
+        assert found == name
+
+
+def test_what_hydra_means_on_purpose_stays(compose: Compose) -> None:
+    assert compose("run.root='a b'").run.root == "a b"
+    assert compose('run.root="a b"').run.root == "a b"
+    assert compose("run.name=null").run.name is not None  # derived
+    assert compose("run.root=${method}").run.root == "lora"
+    assert compose("seed=3").seed == 3  # not a text
+    swept = ["data.root=a,b c"]
+    assert quote_plain(swept, sweeps=True) == swept  # two folders; without -m one
+    assert quote_plain(swept, sweeps=False) == ["data.root='a,b c'"]
+
+
+@pytest.mark.parametrize("value", ["0.1,0.2}", "Nina's garden", 'the "best" [1]'])
+def test_the_hint_to_quote_a_value_works_in_a_shell(value: str) -> None:
+    message = unparsable_message(f"trainer.monitor={value}")
+    _, _, typed = message.partition("quote the value: ")
+    (word,) = shlex.split(typed)
+    (override,) = OverridesParser.create().parse_overrides([word])
+    assert override.value() == value

@@ -81,10 +81,11 @@ def test_their_keys_are_checked_like_flowertunes_own(tmp_path: Path) -> None:
         ("loss=poly", "loss.epsilon=much"): "loss.epsilon=much: must be a number, at least -1",
         ("loss=poly", "loss.epsilon=-2"): "loss.epsilon=-2.0: must be at least -1",
         ("loss=poly", "loss.gamma=2"): (
-            "loss.gamma: unknown key; loss has epsilon, name; available with loss=focal"
+            "loss.gamma: unknown key; loss has epsilon; available with loss=focal"
         ),
         ("loss.epsilon=2",): (
-            "loss.epsilon: unknown key; loss has label_smoothing, name; available with loss=poly"
+            "loss.epsilon: unknown key; loss has class_weights, label_smoothing, logit_adjustment;"
+            " available with loss=poly"
         ),
         ("loss=pol",): (
             "loss=pol: unknown loss; available: ce, focal, poly, triplet_ce; did you mean poly?"

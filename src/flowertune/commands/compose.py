@@ -39,7 +39,9 @@ def run(
     if (options.package or options.resolve) and not options.cfg:
         raise UsageError("--package, --resolve: only allowed with --cfg")
     with open_composer(options) as composer:
-        name, task_overrides = options.config_name or "config", options.overrides
+        name = options.config_name or "config"
+        options.overrides = overrides.quote_plain(options.overrides, options.multirun)
+        task_overrides = options.overrides
         if options.info or options.shell_completion or options.hydra_help:
             show_info(composer, name, options)
             return EXIT_DONE

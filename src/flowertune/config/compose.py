@@ -27,6 +27,7 @@ from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.config.validate import check
 from flowertune.errors import UsageError
+from flowertune.files import expand_user
 
 
 def to_config(node: DictConfig) -> Config:
@@ -46,7 +47,7 @@ def to_config(node: DictConfig) -> Config:
     for section, name in (*paths, (config.backbone, "path")):
         path = getattr(section, name, None)
         if path is not None:
-            setattr(section, name, str(Path(path).expanduser().absolute()))
+            setattr(section, name, str(expand_user(path).absolute()))
     if config.run.name is None:
         config.run.name = run_name(config.method, HydraConfig.get().overrides.task)
     return config

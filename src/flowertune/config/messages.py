@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -21,7 +23,7 @@ from omegaconf.errors import (
 )
 
 from flowertune.config.fields import describe_type, escape_unprintable, format_value
-from flowertune.config.keys import declared, find_declaration, suggest, unknown_key_message
+from flowertune.config.keys import find_declaration, settable, suggest, unknown_key_message
 from flowertune.errors import UsageError, first_line, with_type
 
 _PLUGINS = {"hydra/sweeper": "optuna", "hydra/launcher": "joblib"}  # installed by flowertune[sweep]
@@ -80,7 +82,8 @@ def explain(error: BaseException) -> str:
 def unparsable_message(override: str) -> str:
     """Suggest quotes, as ( ) [ ] { } , : have a meaning in Hydra's grammar."""
     key, _, value = override.partition("=")
-    hint = f"; quote the value: '{format_value(key)}=\"{format_value(value)}\"'" if value else ""
+    quoted = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+    hint = f"; quote the value: {escape_unprintable(quoted)}" if value else ""
     return f"{format_value(override)}: expected key=value{hint}"
 
 
@@ -100,7 +103,8 @@ def no_such_option_message(group: str, name: str, options: Iterable[str]) -> str
 def suggest_folder(name: str) -> str:
     """Suggest to train on the folder; empty if there is none."""
     is_folder = os.path.isdir(os.path.expanduser(name))
-    return f"; did you mean data=folder data.root={format_value(name)}?" if is_folder else ""
+    typed = shlex.quote(f"data.root={format_value(name)}")
+    return f"; did you mean data=folder {typed}?" if is_folder else ""
 
 
 def _error_chain(error: BaseException | None) -> list[BaseException]:
@@ -114,7 +118,7 @@ def _error_chain(error: BaseException | None) -> list[BaseException]:
 def _wrong_key_or_value_message(error: OmegaConfBaseException) -> str:
     key, reason = str(error.full_key), first_line(error)
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return unknown_key_message(key, declared(error.object_type))
+        return unknown_key_message(key, settable(error.object_type))
     value = format_value(error.value)
     if isinstance(error, InterpolationResolutionError):
         value = format_value(error.parent_node._get_node(error.key)._value())

@@ -19,7 +19,15 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser import types
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+)
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from flowertune.config.fields import format_value, is_text
@@ -71,6 +79,32 @@ def check(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
     for override in overrides:
         _check(override, loader.repository)
     return overrides
+
+
+def quote_plain(arguments: Sequence[str], sweeps: bool) -> list[str]:
+    """Quote values of text keys, such as paths, that Hydra's grammar would refuse or change.
+
+    They are taken as typed, with all their characters. What Hydra means on purpose stays: quotes
+    around the whole value, null, ${...} and, in a sweep, commas and functions such as choice().
+    """
+    return [_quote_plain(argument, sweeps) for argument in arguments]
+
+
+def _quote_plain(argument: str, sweeps: bool) -> str:
+    key, _, value = argument.partition("=")
+    declaration = find_declaration(key)
+    if not value or value == "null" or "${" in value or declaration is None or not is_text(value):
+        return argument
+    if declaration.type not in (str, str | None) or declaration.metadata["choices"] is not None:
+        return argument
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return argument
+    try:
+        override = OverridesParser.create().parse_overrides([argument])[0]
+        plain = sweeps if override.is_sweep_override() else override.value() == value
+    except OverrideParseException:
+        plain = False
+    return argument if plain else f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def _bare_word_message(word: str, following: list[str], repository: IConfigRepository) -> str:

@@ -17,7 +17,7 @@ from filelock import Timeout
 from platformdirs import user_cache_path
 
 from flowertune.errors import UsageError
-from flowertune.files import format_bytes, lock, new_folder, write_text
+from flowertune.files import expand_user, format_bytes, lock, new_folder, write_text
 
 MOVE_HINT = "set the environment variable FLOWERTUNE_CACHE to another folder"
 META, BUILDING, LOCK = "meta.json", ".building", ".lock"
@@ -29,7 +29,7 @@ def cache_root() -> Path:
     Raises UsageError if the user has no home folder.
     """
     if override := os.environ.get("FLOWERTUNE_CACHE"):
-        return Path(override).expanduser().absolute()
+        return expand_user(override).absolute()
     try:
         # without a home folder the path still starts with "~"
         return user_cache_path("flowertune", appauthor=False, opinion=False).expanduser()

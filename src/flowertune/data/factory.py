@@ -25,6 +25,7 @@ from flowertune.data.sources.class_names import numbered_note
 from flowertune.data.sources.synthetic import dataset as synthetic
 from flowertune.data.transforms.augment import AugmentSettings
 from flowertune.data.transforms.mixup import MixSettings
+from flowertune.files import expand_user
 
 
 def list_images(
@@ -73,7 +74,7 @@ def _own_images(data: Any, cache: Path) -> Source:
 
 def _own_arguments(data: Any) -> tuple[Path, dict[str, Any]]:
     """Return the folder of images, and the arguments that list them; data.root may be a table."""
-    path = Path(data.path if isinstance(data, TableConfig) else data.root).expanduser().absolute()
+    path = expand_user(data.path if isinstance(data, TableConfig) else data.root).absolute()
     names = None if data.names is None else Path(data.names)
     if isinstance(data, FolderConfig) and path.suffix.lower() not in (".csv", ".tsv"):
         return path, {"root": path, "names": names, "group": data.group}
@@ -87,7 +88,7 @@ def _own_arguments(data: Any) -> tuple[Path, dict[str, Any]]:
 
 
 def _flowers102(data: Any, cache: Path) -> Source:
-    root = cache / "flowers102" if data.root is None else Path(data.root).expanduser().absolute()
+    root = cache / "flowers102" if data.root is None else expand_user(data.root).absolute()
     return root, lambda progress: flowers102.list_images(root, url=data.url, progress=progress)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flowertune import files
 from flowertune.data.image import Preprocessing
 from flowertune.errors import UsageError, one_line
+from flowertune.files import expand_user
 from flowertune.models import pretrained
 from flowertune.models.attention import unfuse_attention
 from flowertune.models.kernels.linear import use_onednn_linear
@@ -136,7 +137,7 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
 
     Raises UsageError for other folders and for weights that do not fit.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = expand_user(path).resolve()
     if not folder.is_dir():
         raise UsageError(f"backbone.path={path}: no such folder")
     if not (folder / CONFIG_FILE).is_file():

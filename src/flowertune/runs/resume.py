@@ -10,7 +10,7 @@ from typing import Any
 from filelock import Timeout
 
 from flowertune.errors import UsageError
-from flowertune.files import lock
+from flowertune.files import expand_user, lock
 from flowertune.runs import provenance
 from flowertune.runs.directory import LOCKS, Run, damaged_message, not_writable_message
 
@@ -47,7 +47,7 @@ def find_run(
         raise UsageError(f"run.name={name}: must be the name of one directory")
     if name in (SWEEPS, REPRODUCTIONS):
         raise UsageError(f"run.name={name}: is reserved for tables of sweeps; choose another")
-    path = root.expanduser() / name
+    path = expand_user(root) / name
     try:
         # a link is the run that it points to: two names of a directory are one run
         run = Run(path.resolve() if path.is_symlink() else path)

@@ -24,6 +24,7 @@ from flowertune.config.messages import translate_composition_errors, translate_e
 from flowertune.config.run import run_name
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_FAILED, UsageError, first_line
+from flowertune.files import expand_user
 from flowertune.report import sweep as sweep_tables
 from flowertune.runs.resume import SWEEPS
 from flowertune.sweeps.sweep import Sweep, Tables
@@ -74,7 +75,7 @@ def create_sweep(
                 "give each value only once, and do not set run.name"
             )
     return Sweep(
-        path=Path(node.run.root).expanduser() / parent / run_name(title, node.hydra.overrides.task),
+        path=expand_user(node.run.root) / parent / run_name(title, node.hydra.overrides.task),
         swept=swept,
         planned=jobs,
         batch=batch,
@@ -169,7 +170,7 @@ def _create_job(node: DictConfig) -> Job:
     name = node.run.name or run_name(node.method, task)
     return Job(
         number=hydra.job.num + 1,
-        run=str(Path(node.run.root).expanduser() / name),
+        run=str(expand_user(node.run.root) / name),
         method=node.method,
         seed=node.seed,
         words=dict(text.lstrip("+").split("=", maxsplit=1) for text in task if "=" in text),

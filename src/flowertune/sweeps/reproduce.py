@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.types import Override
@@ -13,6 +12,7 @@ from flowertune.config.compose import typed_overrides
 from flowertune.config.fields import format_value
 from flowertune.config.schema import Config
 from flowertune.errors import EXIT_DONE, UsageError
+from flowertune.files import expand_user
 from flowertune.report import reproduction
 from flowertune.runs.finished import read_finished_run, seed_matters
 from flowertune.runs.resume import REPRODUCTIONS
@@ -64,7 +64,7 @@ def check_run(execute: Execute) -> Execute:
         exit_code = execute(config)
         if exit_code == EXIT_DONE:
             assert config.run.name is not None
-            finished_run = read_finished_run(Path(config.run.root).expanduser() / config.run.name)
+            finished_run = read_finished_run(expand_user(config.run.root) / config.run.name)
             finished_run.predictions(finished_run.reported_split)
         return exit_code
 

@@ -1,12 +1,11 @@
 """Check that the disk has room for a run."""
 
 import shutil
-from pathlib import Path
 
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset
 from flowertune.errors import UsageError
-from flowertune.files import bytes_in, format_bytes
+from flowertune.files import bytes_in, expand_user, format_bytes
 from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
 from flowertune.runs.directory import CHECKPOINTS_KEPT, not_writable_message
@@ -26,7 +25,7 @@ def check_disk_space(config: Config, backbone: Backbone, cached: CachedDataset) 
         n_states = 4 if settings.ema is None else 5  # trained, AdamW's two, best; averaged
         checkpoint = n_states * weights + lines
         needed += lines + (CHECKPOINTS_KEPT + 1) * checkpoint
-    root = Path(config.run.root).expanduser().absolute()
+    root = expand_user(config.run.root).absolute()
     path = root / str(config.run.name)
     try:
         needed -= bytes_in(path) if path.exists() else 0  # an unfinished run

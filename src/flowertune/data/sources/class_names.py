@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowertune.errors import UsageError, printable
+from flowertune.files import expand_user
 
 NUMBERED = re.compile(r"\d+([ ._-].*)?")
 
@@ -20,7 +21,7 @@ def rename_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
 
     Raises UsageError if the file cannot be read or does not fit the classes.
     """
-    path = path.expanduser()
+    path = expand_user(path)
     try:
         content = path.read_text(encoding="utf-8-sig")
         names = _parse(content, path.suffix.lower(), classes)

@@ -24,6 +24,7 @@ from flowertune.data.sources.layout import (
 )
 from flowertune.data.sources.walk import is_own_folder, is_system_file, may_be_image, walk_files
 from flowertune.data.splits import ClassFiles
+from flowertune.files import expand_user
 
 # Words in the names of split folders; "eval" is val unless another folder is.
 SPLIT_WORDS = {
@@ -52,7 +53,7 @@ def list_images(
 
     Raises UsageError if the folder does not exist or has no such layout, or like `arrange`.
     """
-    layout = Layout(root.expanduser().absolute(), "folder", {}, problems=problems)
+    layout = Layout(expand_user(root).absolute(), "folder", {}, problems=problems)
     bases = _read_layout(layout)
     if group is not None:
         layout.groups = _find_groups(layout, bases, group)
@@ -67,7 +68,7 @@ def list_evaluation_images(
     `group` has no effect. Raises UsageError if the folder does not exist, or like
     `arrange_for_evaluation`.
     """
-    layout = Layout(root.expanduser().absolute(), "folder", {})
+    layout = Layout(expand_user(root).absolute(), "folder", {})
     _read_layout(layout)
     return arrange_for_evaluation(layout, names=names)
 

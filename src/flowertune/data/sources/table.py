@@ -23,6 +23,7 @@ from flowertune.data.sources.layout import (
     refusal,
 )
 from flowertune.data.sources.walk import may_be_image, walk_files
+from flowertune.files import expand_user
 
 # Usual names of columns, the best first; compared in lower case, without spaces and underscores.
 IMAGE_COLUMNS = (
@@ -87,13 +88,13 @@ def list_evaluation_images(
 
 def image_root(path: Path, root: Path | None) -> Path:
     """Return the folder that the table's paths start from."""
-    return (path.parent if root is None else root).expanduser().absolute()
+    return expand_user(path.parent if root is None else root).absolute()
 
 
 def _read(
     path: Path, root: Path | None, columns: Columns, skip: bool, problems: list[str] | None = None
 ) -> Layout:
-    path = path.expanduser().absolute()
+    path = expand_user(path).absolute()
     base = image_root(path, root)
     if not base.is_dir():
         raise refusal(f"data.root: {base} does not exist")

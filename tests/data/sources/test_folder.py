@@ -158,6 +158,11 @@ REFUSED = {
         {"train/a": 2, "train/b": 2, "val/c": 2, "val/d": 2},
         "val has none of the classes of train \\(a/, b/\\), but c/, d/",
     ),
+    "a split of an unknown name": (
+        {"learn/a": 5, "learn/b": 5, "test/a": 2, "test/b": 2},
+        "learn/ and test/ have the same class folders; rename learn/ to train/",
+    ),
+    "no images in the class folders": ({"val/a": 0, "val/b": 0}, "no class folders with images"),
     "mixed layouts": (
         {"train/a": 2, "train/b": 2, "val/a": 2, "val/b": 2, "rose": 4},
         "train/, val/ with class folders, but also rose/",
@@ -228,6 +233,9 @@ SPLIT_NAMES = [
     ("train_images", "valid", "eval"),
     ("seg_train", "seg_val", "seg_test"),
     ("TR", "val-set", "tst"),
+    ("TrainImages", "ValidationData", "testset"),
+    ("trainval", "dev", "test1"),
+    ("TRAIN", "VAL_SET", "Test_Set"),
 ]
 
 
@@ -279,11 +287,12 @@ def test_images_at_any_depth_and_outer_folders(tmp_path: Path) -> None:
          "v1.0/images/ash/@eaDir/x.jpg": 1, "v1.0/images/#recycle/ash": 4},
     )  # fmt: skip
     (root / "v1.0/images/runs/lora").mkdir(parents=True)
-    (root / "v1.0/images/runs/lora/status.json").touch()
+    for file in ("status.json", "config.yaml"):
+        (root / "v1.0/images/runs/lora" / file).touch()
     photos = folder.list_images(root, seed=0)
     assert photos.class_names == ("ash", "elm")
     assert sum(map(len, photos.splits.values())) == 6
-    assert f"reading v1.0/images/, the only folder in {root}" in photos.notes
+    assert f"reading v1.0/images/, the only folder with images in {root}" in photos.notes
     assert any("folders below them (plant1/, plant2/) are not" in n for n in photos.notes)
     (path,) = [path for path, _ in listed(photos, "val") if "ash" in path]
     assert path.startswith("v1.0/images/ash/plant")
@@ -298,6 +307,100 @@ def test_a_split_folder_within_a_folder_of_the_same_name(tmp_path: Path) -> None
     photos = folder.list_images(root, seed=0)
     assert (photos.class_names, len(photos.splits["test"])) == (("ice", "sea"), 4)
     assert "left out seg_pred/: not a split" in photos.notes
+
+
+def test_a_class_may_hold_files_that_are_named_like_those_of_a_run(tmp_path: Path) -> None:
+    root = make(tmp_path, {"train/iris": 4, "train/rose/plant1": 4, "val/iris": 1, "val/rose": 1})
+    for file in ("train/iris/meta.json", "train/rose/plant1/status.json"):
+        (root / file).touch()
+    photos = folder.list_images(root, seed=0)
+    assert photos.protocol == "folder train/val: train 8, val 2"
+
+
+def test_a_run_or_cache_below_a_class_is_none_of_its_images(tmp_path: Path) -> None:
+    root = make(
+        tmp_path,
+        {"iris": 3, "rose": 3, "rose/runs/a/figures": 2, "cache/pixels/0f": 4,
+         "runs/sweeps/s/jobs": 0},
+    )  # fmt: skip
+    (root / "runs/b").mkdir()
+    for file in ("rose/runs/a", "runs/b"):
+        (root / file / "status.json").touch()
+        (root / file / "config.yaml").touch()
+    for file in ("cache/pixels/0f/meta.json", "cache/pixels/0f.lock", "runs/sweeps/s/sweep.csv"):
+        (root / file).touch()
+    photos = folder.list_images(root, seed=0)
+    assert photos.class_names == ("iris", "rose")
+    assert sum(map(len, photos.splits.values())) == 6
+    assert photos.notes == ()
+
+
+def test_folders_of_systems_and_shares_are_no_classes_but_similar_names_are(tmp_path: Path) -> None:
+    system = (
+        "$Recycle.Bin/S-1-5", "$WinREAgent", "System Volume Information", "found.000", "@eaDir",
+        "@Recently-Snapshot", "#recycle", "~snapshot/daily", "Network Trash Folder", "lost+found",
+    )  # fmt: skip
+    own = ("#earth", "#snapshots", "@eagle", "recycling")
+    photos = folder.list_images(make(tmp_path, dict.fromkeys((*system, *own), 3)), seed=0)
+    assert photos.class_names == own
+
+
+def test_classes_may_share_a_word_with_splits(tmp_path: Path) -> None:
+    names = ("bus", "freight train", "steam train", "test_a", "test_b")
+    assert folder.list_images(make(tmp_path, dict.fromkeys(names, 3)), seed=0).class_names == names
+
+
+def test_a_split_folder_without_images_is_no_second_one(tmp_path: Path) -> None:
+    root = make(tmp_path, {"train/a": 4, "train/b": 4, "train_labels": 0})
+    (root / "train_labels" / "000.txt").touch()
+    photos = folder.list_images(root, seed=0)
+    assert photos.notes == ("left out train_labels/: not a split",)
+
+
+def test_the_folder_of_images_is_found_beside_one_of_annotations(tmp_path: Path) -> None:
+    root = make(tmp_path / "x", {"CUB/images/001.A": 3, "CUB/images/002.B": 3, "CUB/parts": 0})
+    (root / "CUB/parts/parts.txt").touch()
+    assert folder.list_images(root, seed=0).class_names == ("001.A", "002.B")
+
+
+@pytest.mark.parametrize("outer", ["set", "flowers-test.v1"])
+def test_a_single_train_folder_stays_one_inside_an_outer_folder(tmp_path: Path, outer: str) -> None:
+    root = make(tmp_path, {f"{outer}/train/a": 5, f"{outer}/train/b": 5})
+    photos = folder.list_images(root, seed=0)
+    assert photos.protocol == "folder train, val cut from train by data.seed=0: train 8, val 2"
+
+
+def test_a_split_with_one_class_of_plants_is_not_mistaken_for_an_outer_folder(
+    tmp_path: Path,
+) -> None:
+    root = make(tmp_path, {"train/a": 4, "train/b": 4, "val/a/plant1": 2, "val/a/plant2": 2})
+    photos = folder.list_images(root, seed=0)
+    assert {name for _, name in listed(photos, "val")} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [
+        ({"val": 0}, "left out val/: no images"),
+        ({"val/a": 0, "val/b": 0}, "left out val/: no images"),
+        ({"test/test": 4}, "left out test/: its only folder test/ is not a class of train"),
+        ({"test/unknown": 4}, "left out test/: its only folder unknown/ is not a class of train"),
+    ],
+)
+def test_a_split_without_images_of_the_classes_is_left_out(
+    tmp_path: Path, counts: dict[str, int], note: str
+) -> None:
+    photos = folder.list_images(make(tmp_path, {"train/a": 5, "train/b": 5, **counts}), seed=0)
+    assert photos.protocol == "folder train, val cut from train by data.seed=0: train 8, val 2"
+    assert photos.notes[0].startswith(note)
+
+
+def test_images_outside_class_folders_are_counted(tmp_path: Path) -> None:
+    root = make(tmp_path, {"a": 3, "b": 3})
+    for name in ("x.JPG", "y.png", "notes.txt", "LICENSE"):
+        (root / name).touch()
+    photos = folder.list_images(root, seed=0)
+    assert photos.notes == (f"left out images in no class folder, in {root}: 2",)
 
 
 def test_a_test_folder_without_labels_is_left_for_predict(tmp_path: Path) -> None:
@@ -339,6 +442,7 @@ NAME_FILES = {
     "names.json": '{"1": "fire lily", "2": "pink primrose", "10": "canna"}',
     "list.json": '["fire lily", "canna", "pink primrose"]',
     "names.txt": "fire lily\ncanna\n\npink primrose\n",
+    "pairs.txt": "1 fire lily\n2 pink primrose\n10 canna\n",
     "names.csv": "class;name\n001;fire lily\n2;pink primrose\n10;canna\n",
     "names.tsv": "1\tfire lily\n10\tcanna\n2\tpink primrose\n",
 }
@@ -351,6 +455,15 @@ def test_names_for_numbered_classes(tmp_path: Path, file: str) -> None:
     photos = folder.list_images(root, seed=0, names=tmp_path / file)
     assert photos.class_names == ("fire lily", "canna", "pink primrose")
     assert listed(photos, "train")[0][0].startswith("1/")
+    shown = "1 = fire lily, 10 = canna, 2 = pink primrose"  # so that a wrong order is seen
+    assert photos.notes == (f"names from {tmp_path / file}: {shown}",)
+
+
+def test_a_list_of_names_counts_the_classes_that_are_left_out(tmp_path: Path) -> None:
+    root = make(tmp_path / "set", {"1": 3, "10": 1, "2": 3})
+    (tmp_path / "names.txt").write_text("fire lily\ncanna\npink primrose\n")
+    photos = folder.list_images(root, seed=0, min_images=3, names=tmp_path / "names.txt")
+    assert photos.class_names == ("fire lily", "pink primrose")
 
 
 @pytest.mark.parametrize(

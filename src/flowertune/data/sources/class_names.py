@@ -16,8 +16,8 @@ def rename_classes(classes: Sequence[str], path: Path) -> tuple[str, ...]:
     """Return the name of each class, as the file at `path` gives it.
 
     JSON: {"class": "name"} or a list of names in the order of the classes. CSV or TSV: a class and
-    its name per row. Other text: a name per line, in the order of the classes. Classes that the
-    file does not mention keep their names.
+    its name per row. Other text: a class and its name per line, or only the names in the order of
+    the classes. Classes that the file does not mention keep their names.
 
     Raises UsageError if the file cannot be read or does not fit the classes.
     """
@@ -58,6 +58,9 @@ def _parse(content: str, suffix: str, classes: Sequence[str]) -> Mapping[str, st
         return {_same(row[0].strip(), classes): row[1].strip() for row in rows}
     else:
         lines = [line for line in content.splitlines() if line.strip()]
+        pairs = [line.split(maxsplit=1) for line in lines]
+        if all(len(pair) == 2 and _same(pair[0], classes) in classes for pair in pairs):
+            return {_same(name, classes): text.strip() for name, text in pairs}
     if len(lines) != len(classes):
         raise ValueError(f"{len(lines):,} names for {len(classes):,} classes")
     return dict(zip(classes, map(str.strip, lines), strict=True))

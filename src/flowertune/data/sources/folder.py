@@ -11,7 +11,8 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from flowertune.data.dataset import SPLITS, ImageDataset
@@ -19,20 +20,29 @@ from flowertune.data.sources.layout import (
     Layout,
     arrange,
     arrange_for_evaluation,
+    fold,
     folder_names,
     refusal,
 )
-from flowertune.data.sources.walk import is_own_folder, is_system_file, may_be_image, walk_files
+from flowertune.data.sources.walk import (
+    is_image_name,
+    is_own_folder,
+    is_system_file,
+    may_be_image,
+    walk_files,
+)
 from flowertune.data.splits import ClassFiles
 from flowertune.files import expand_user
 
-# Words in the names of split folders; "eval" is val unless another folder is.
+# Words in the names of split folders, without what may follow as in "trainset" and "TestImages";
+# "eval" is val unless another folder is.
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trainset", "traindata", "tr", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev", "devset"), "val"),
-    **dict.fromkeys(("test", "testing", "testset", "testdata", "tst"), "test"),
-    **dict.fromkeys(("eval", "evaluation", "evalset"), "eval"),
+    **dict.fromkeys(("train", "training", "trainval", "tr", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+    **dict.fromkeys(("eval", "evaluation"), "eval"),
 }
+WORD_ENDING = re.compile(r"(sets?|data(sets?)?|images?|imgs?|split)$")
 UNLABELED_WORDS = {"pred", "predict", "prediction", "unlabeled", "unlabelled", "inference"}
 OUTER_FOLDERS = 3  # at most, around a dataset
 
@@ -102,7 +112,7 @@ def _read_layout(layout: Layout) -> dict[str, Path]:
     root = layout.root
     _list_entries(root)  # raises if there is nothing to list
     folders = _list_folders(root, layout)
-    base = root if all(map(split_of, folders)) else _unwrap(root)
+    base = _unwrap(root, _has_splits)
     folders = folders if base == root else _list_folders(base)
     roots, others = _split_roots(base, folders, layout)
     if tables := [name for name in _list_files(root) if name.lower().endswith((".csv", ".tsv"))]:
@@ -110,7 +120,9 @@ def _read_layout(layout: Layout) -> dict[str, Path]:
             f"; if {tables[0]} has the labels, use data=table data.path={root / tables[0]}"
         )
     if base != root:
-        layout.notes.append(f"reading {base.relative_to(root)}/, the only folder in {root}")
+        layout.notes.append(
+            f"reading {base.relative_to(root)}/, the only folder with images in {root}"
+        )
     if not roots:
         layout.splits["all"] = _list_class_files(base, folders, (root,), layout)
         if not layout.splits["all"]:
@@ -119,42 +131,84 @@ def _read_layout(layout: Layout) -> dict[str, Path]:
                 f"{layout.hint}"
             )
         return {"all": base}
-    for split, folder in roots.items():
-        folder = roots[split] = _unwrap(folder)
+    for split, outer in roots.items():
+        known = set(map(fold, layout.splits.get("train", ())))
+        folder = roots[split] = _unwrap(outer, partial(_any_class_of, known))
         classes = _list_folders(folder, layout)
-        if not classes and split != "train" and any(map(may_be_image, _list_entries(folder))):
-            layout.notes.append(
-                f"left out {folder.name}/: its images have no labels (no class folders); classify"
-                " them with flowertune predict"
-            )
+        if split != "train" and (reason := _why_left_out(split, folder, classes, known)):
+            layout.notes.append(f"left out {outer.name}/: {reason}")
             continue
         if not classes:
             layout.refuse(
                 f"{folder}: has no class folders; put the images into one folder per class"
             )
         layout.splits[split] = _list_class_files(folder, classes, (root, folder), layout)
+    if not layout.splits:
+        layout.refuse(
+            f"{base}: has no class folders with images; put the images into one folder per class"
+        )
     if others:
         layout.notes.append(f"left out {folder_names(others)}: not a split")
     return roots
 
 
-def _unwrap(folder: Path) -> Path:
-    """Enter folders that hold nothing but one folder, as archives have, down to class folders."""
+def _why_left_out(
+    split: str, folder: Path, classes: Iterable[str], known: Collection[str]
+) -> str | None:
+    """Say why val or test cannot be measured on, given the classes of train if there is one."""
+    classes = list(classes)
+    if not _has_images(folder):
+        return "no images"
+    if not classes:
+        return "its images have no labels (no class folders); classify them with flowertune predict"
+    if split == "test" and len(classes) == 1 and known and not _any_class_of(known, classes):
+        return (
+            f"its only folder {classes[0]}/ is not a class of train; classify images without labels"
+            " with flowertune predict"
+        )
+    return None
+
+
+def _any_class_of(known: Collection[str], names: Iterable[str]) -> bool:
+    return any(fold(name) in known for name in names)
+
+
+def _has_splits(folders: Mapping[str, Path]) -> bool:
+    """Whether folders are named like splits, unless it is one around others: flowers-test/train."""
+    inner = [_list_folders(path) for path in folders.values()] if len(folders) == 1 else []
+    if inner and inner[0] and all(map(split_of, inner[0])):
+        return False
+    return any(map(split_of, folders))
+
+
+def _unwrap(folder: Path, is_inside: Callable[[Mapping[str, Path]], bool]) -> Path:
+    """Enter folders as archives have them around a dataset, down to class folders.
+
+    Such a folder is the only one, or the only one with images beside others with files. Stops where
+    `is_inside` is true of the folders.
+    """
     for _ in range(OUTER_FOLDERS):
-        inner = list(_list_folders(folder).values())
-        if len(inner) != 1:
+        folders = list((named := _list_folders(folder)).values())
+        if is_inside(named):
             break
-        deeper = list(_list_folders(inner[0]).values())
-        is_class = any(map(may_be_image, _list_files(inner[0])))
+        if len(folders) > 1:
+            with_images = list(itertools.islice(filter(_has_images, folders), 2))
+            if len(with_images) != 1 or not all(map(_has_files, folders)):
+                break
+            folders = with_images
+        if not folders:
+            break
+        deeper = list(_list_folders(folders[0]).values())
+        is_class = any(map(may_be_image, _list_files(folders[0])))
         if is_class or not deeper or (len(deeper) == 1 and not _list_folders(deeper[0])):
             break
-        folder = inner[0]
+        folder = folders[0]
     return folder
 
 
 def split_of(name: str) -> str | None:
     """Return the split that a folder's name says: train, val, test or eval; None for none."""
-    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+    words = [WORD_ENDING.sub("", word) for word in re.split(r"[^a-z]+", name.lower())]
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 else None
 
@@ -166,17 +220,20 @@ def _split_roots(
 
     Both are empty without split folders: a class may be called "train" if its folder holds files.
     """
-    roots: dict[str, Path] = {}
+    named: dict[str, list[Path]] = {}
     for name, path in folders.items():
-        split = split_of(name)
-        if split is None:
-            continue
-        if split in roots:
+        if split := split_of(name):
+            named.setdefault(split, []).append(path)
+    roots: dict[str, Path] = {}
+    for split, paths in named.items():
+        usable = list(filter(_list_folders, paths)) if len(paths) > 1 else paths
+        if len(usable) > 1:
             layout.refuse(
-                f"{base}: has both {roots[split].name}/ and {name}/ for {split}; keep one of them"
+                f"{base}: has both {usable[0].name}/ and {usable[1].name}/ for {split}; keep one of"
+                " them"
             )
-            continue
-        roots[split] = path
+        if usable:
+            roots[split] = usable[0]
     others = [name for name, path in folders.items() if path not in roots.values()]
     unlabeled = [name for name in others if UNLABELED_WORDS & set(re.split(r"\W|_", name.lower()))]
     in_others = [name for name in others if name not in unlabeled and _has_images(folders[name])]
@@ -188,6 +245,14 @@ def _split_roots(
                 f" {folder_names(in_others)}; keep only the split folders or only class folders"
             )
         else:
+            for name in in_others:  # learn/ beside test/: not two classes
+                inside = set(map(fold, _list_folders(folders[name])))
+                for root in roots.values():
+                    if len(inside & set(map(fold, _list_folders(root)))) > 1:
+                        layout.refuse(
+                            f"{base}: {name}/ and {root.name}/ have the same class folders; rename"
+                            f" {name}/ to train/, val/ or test/"
+                        )
             return {}, []
     if roots and not with_classes and len(roots) == len(folders) and "train" in roots:
         return roots, []  # refused: images without class folders
@@ -222,6 +287,8 @@ def _list_class_files(
                 below.update(path.relative_to(folder).parts[:-1][:1])
             else:
                 layout.others[path.suffix.lower()] += 1
+    if loose := sum(map(is_image_name, _list_files(base))):
+        layout.notes.append(f"left out images in no class folder, in {base}: {loose:,}")
     if below:
         layout.notes.append(
             f"classes are the folders in {base}; folders below them ({folder_names(below)}) are not"
@@ -230,8 +297,11 @@ def _list_class_files(
 
 
 def _has_images(folder: Path) -> bool:
-    files = walk_files(folder, lambda folder, reason: None)
-    return any(map(may_be_image, itertools.islice(files, 100)))
+    return any(map(may_be_image, walk_files(folder, lambda folder, reason: None)))
+
+
+def _has_files(folder: Path) -> bool:
+    return next(walk_files(folder, lambda folder, reason: None), None) is not None
 
 
 def _list_files(folder: Path) -> list[str]:

@@ -124,8 +124,13 @@ def _label(
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in labeled.items())
     if layout.others:
         layout.notes.append(other_files_note(layout.others))
-    if names is not None:
-        class_names = rename_classes(class_names, names)
+    if names is not None:  # a list is in the order of all classes, also of those left out
+        given = layout.splits.get("train") or itertools.chain(*layout.splits.values())
+        every = sorted({*class_names, *given})
+        named = dict(zip(every, rename_classes(every, names), strict=True))
+        pairs = [f"{name} = {named[name]}" for name in class_names]
+        layout.notes.append(f"names from {names}: {shorten(pairs)}")
+        class_names = tuple(named[name] for name in class_names)
     notes = tuple(map(printable, layout.notes))
     protocol = printable(f"{text}: {sizes}")
     return ImageDataset(layout.root, protocol, class_names, None, labeled, notes)

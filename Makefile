@@ -25,7 +25,7 @@ quickstart: $(INSTALLED)
 ## make test               run the tests: under 10 minutes, no network, no GPU
 test: $(TEST_INSTALLED)
 
-## make reproduce          train all methods with three seeds and compare them
+## make reproduce          train eight methods with three seeds and compare them
 ##                         (hours; PRESET=quickstart: synthetic data, no network)
 reproduce: $(INSTALLED)
 	$(BIN)/flowertune reproduce $(if $(PRESET),experiment=$(PRESET))

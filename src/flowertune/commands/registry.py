@@ -46,7 +46,7 @@ flowertune train -m method=lora,mixup seed=42,43,44  # a sweep: six runs and a t
         composes="sweep",
     ),
     "reproduce": Command(
-        "train all methods with three seeds and compare them",
+        "train eight methods with three seeds and compare them",
         """\
 Train zeroshot, linear_probe, lora, mixup, triplet, vpt, vpt_deep and best with seeds 42, 43 and 44,
 and compare them on val and test: mean, standard deviation and 95% interval, next to the published
@@ -152,8 +152,8 @@ flowertune report runs/sweeps/NAME  # compares the finished runs of a sweep""",
         """\
 Write a folder with the model, its labels, its preprocessing and a model card. Before it is kept,
 the export is loaded by the other library and compared with the run on its val images. VPT can be
-exported to onnx and torch, LoRA to all four formats, other methods to all but peft. onnx and peft
-need pip install 'flowertune[export]'.
+exported to onnx and torch, LoRA and DoRA to all four formats, other methods to all but peft. onnx
+and peft need pip install 'flowertune[export]'.
 
 flowertune export runs/A --format open_clip --output A  # LoRA merged into the weights
 flowertune export runs/A --format onnx --output A.onnx  # for ONNX Runtime

@@ -56,16 +56,18 @@ KEYS = {
         "adapter_scales"
     ),
     "data=folder": (
-        "name protocol seed shots balanced residency bad_files templates min_images names "
+        "name protocol seed shots balanced residency resize bad_files templates min_images names "
         "root group"
     ),
     "data=table": (
-        "name protocol seed shots balanced residency bad_files templates min_images names "
+        "name protocol seed shots balanced residency resize bad_files templates min_images names "
         "path root image_column label_column split_column group"
     ),
-    "data=flowers102": "name protocol seed shots balanced residency bad_files templates root url",
+    "data=flowers102": (
+        "name protocol seed shots balanced residency resize bad_files templates root url"
+    ),
     "data=synthetic": (
-        "name protocol seed shots balanced residency bad_files templates train_per_class "
+        "name protocol seed shots balanced residency resize bad_files templates train_per_class "
         "val_per_class test_per_class"
     ),
     "probe": "solver weight_decay epochs batch_size lr",

@@ -25,7 +25,7 @@ VAL_CALLS = 5
 
 def cache_building(config: Config) -> dict[str, Any]:
     """Measure seconds and memory from the listed images to the finished cache of all splits."""
-    backbone, cache = model_factory.load_backbone(config.backbone, config.seed), cache_root()
+    backbone, cache = model_factory.load_backbone(config.backbone, config.seed, None), cache_root()
     dataset = factory.list_images(config.data, cache, _unseen)
     watch, began = MemoryWatch(), time.perf_counter()
     cache_dataset(

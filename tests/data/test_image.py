@@ -1,23 +1,27 @@
 """Compare pixels with those of open_clip and PIL."""
 
+import base64
 import errno
 import io
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 from torchvision.transforms.functional import normalize
 
+from flowertune.data import image
 from flowertune.data.image import (
     Preprocessing,
     UnreadableImageError,
     decode_image,
     eval_pixels,
     image_bytes,
+    readable_formats,
     train_pixels,
     train_size,
     upright_size,
@@ -75,7 +79,6 @@ def made_photos() -> dict[str, bytes]:
             palette, "PNG", transparency=bytes(range(16))
         ),
         "RGBA PNG": encoded(Image.fromarray(noise(90, 60, 4)), "PNG"),
-        "16-bit PNG": encoded(Image.fromarray(noise(90, 60, 1).astype(np.uint16) * 2), "PNG"),
         "1-bit PNG": encoded(rgb.convert("1"), "PNG"),
         "animated GIF": encoded(rgb, "GIF", save_all=True, append_images=[rgb.rotate(180)]),
         "WebP": encoded(rgb, "WEBP"),
@@ -182,7 +185,10 @@ def test_an_image_with_damaged_exif_is_readable():
         (b"", "empty"),
         (b"not a picture at all" * 10, "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
+        (b"\0\0\0\x18ftypcrx " + bytes(40), "camera raw is not supported; export it"),
+        (b"FUJIFILMCCD-RAW 0201" + bytes(40), "camera raw"),
+        (b"IIU\0\x18\0\0\0" + bytes(40), "camera raw"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(40), "camera raw"),
         (encoded(Image.fromarray(noise(90, 60)), "JPEG")[:-2000], "truncated"),
         (encoded(Image.fromarray(noise(90, 60)), "PNG")[:-2000], "truncated"),
         (encoded(Image.fromarray(noise(90, 60)), "PNG")[:20], "truncated"),
@@ -290,3 +296,88 @@ def test_preprocessing_comes_back_from_its_dict_and_from_open_clips():
     theirs |= {"interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0}
     assert Preprocessing.from_dict(theirs) == preprocessing()
     assert len({preprocessing(), Preprocessing.from_dict(theirs)}) == 1
+
+
+GRAY = np.linspace(0, 1, 64 * 48).reshape(48, 64)
+
+
+def gray_file(kind: str) -> bytes:
+    """A ramp from black to white in a format with more than 8 bits."""
+    if kind == "PGM 16":
+        header = b"P5 64 48 65535\n"
+        return header + (GRAY * 65535).round().astype(">u2").tobytes()
+    if kind == "TIFF float":
+        return encoded(Image.fromarray(GRAY.astype(np.float32)), "TIFF")
+    if kind == "TIFF 12":
+        values = (GRAY * 4095).round().astype(np.uint16)
+        packed = np.stack([values[:, 0::2] >> 4, (values[:, 0::2] & 15) << 4 | values[:, 1::2] >> 8,
+                           values[:, 1::2] & 255], axis=-1).astype(np.uint8).tobytes()  # fmt: skip
+        tags = [(256, 64), (257, 48), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1),
+                (278, 48), (279, len(packed))]  # fmt: skip
+        ifd = struct.pack("<H", len(tags))
+        ifd += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + ifd + bytes(4)
+    image = Image.fromarray((GRAY * 65535).round().astype(np.uint16))
+    return encoded(image, kind.split()[0])
+
+
+@pytest.mark.parametrize("kind", ["PNG 16", "TIFF 16", "PGM 16", "TIFF 12", "TIFF float"])
+def test_gray_of_more_than_8_bits_is_scaled_by_its_depth(kind):
+    pixels = np.asarray(decode_image(gray_file(kind)))
+    assert pixels.shape == (48, 64, 3)
+    assert (pixels == pixels[..., :1]).all()
+    assert np.abs(pixels[..., 0] - GRAY * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.full((4, 4), 7.5, np.float32), "float gray outside"),
+        (np.full((4, 4), np.nan, np.float32), "float gray outside"),
+        (np.full((4, 4), 70_000, np.int32), "32-bit integer gray"),
+        (np.full((4, 4), -1, np.int32), "32-bit integer gray"),
+    ],
+)
+def test_gray_without_a_known_range_is_refused(values, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode_image(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("tags", [{254: 1, 330: 8}, {50706: b"\1\4\0\0"}, {262: 32803}])
+def test_the_preview_of_a_camera_raw_is_not_taken_for_the_image(tags):
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[tag] = value
+    data = encoded(Image.new("RGB", (12, 12)), "TIFF", tiffinfo=info)
+    with pytest.raises(UnreadableImageError, match="camera raw"):
+        decode_image(data)
+
+
+# 64 x 48, its left half green and its right half red, encoded with libheif
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
+    "AAAAAAAAACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAGAAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABo"
+    "dmMxAAAAAA5waXRtAAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEA"
+    "GEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAA"
+    "AwAhYgABAAZEAcFzwIkAAAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAAB"
+    "AAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBpeGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAAGht"
+    "ZGF0AAAAXCgBrwngOSMkv//4oH//8hY//6VDXBOPpEn/8kwN/7mu9RXZV/jr0zpgLMesSpHcWcqi0SACoBeHNpluhz2m"
+    "v57yvsGZl2/faGvyRGG6Fib/4DZ9KdWgyYLqh3g+"
+)
+
+
+def test_heic_is_read_with_the_extra():
+    pytest.importorskip("pi_heif")
+    pixels = np.asarray(decode_image(HEIC)).astype(int)
+    assert pixels.shape == (48, 64, 3)
+    for x, color in ((8, (40, 120, 60)), (56, (200, 60, 40))):
+        assert np.abs(pixels[24, x] - color).max() < 25
+
+
+@pytest.mark.parametrize("brand", ["heic", "heix", "heim", "heis", "hevc", "hevm", "mif1", "msf1"])
+def test_every_brand_of_heic_says_what_to_install(brand, monkeypatch):
+    formats = tuple(name for name in readable_formats() if name != "HEIF")
+    monkeypatch.setattr(image, "readable_formats", lambda: formats)
+    data = b"\0\0\0\x18ftyp" + brand.encode() + b"\0\0\0\0mif1heic" + bytes(99)
+    with pytest.raises(UnreadableImageError, match=r"HEIC needs pip install 'flowertune\[heic\]'"):
+        decode_image(data)

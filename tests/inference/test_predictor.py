@@ -42,7 +42,7 @@ def test_predictions_equal_a_plain_forward_with_the_open_clip_transform(
     """One image at a time, with LoRA not merged into the weights."""
     run = run_of(kind)
     config = saved.read_config(run / "config.yaml")
-    backbone = factory.load_backbone(config.backbone, config.seed)
+    backbone = factory.load_backbone(config.backbone, config.seed, None)
     transform = image_transform_v2(PreprocessCfg(**asdict(backbone.preprocessing)), is_train=False)
     unmerged, classes = serialization.load_classifier(run / "adapter", config, backbone)
     answers = flowertune.load(run, precision="fp32").predict(photos[:5], top_k=20)

@@ -37,7 +37,7 @@ def test_the_count_matches_the_parameters_that_each_method_saves(
     words: tuple[str, ...], compose: Callable[..., Config]
 ) -> None:
     config = compose("experiment=quickstart", *words)
-    backbone = factory.load_backbone(config.backbone, config.seed)
+    backbone = factory.load_backbone(config.backbone, config.seed, None)
     counted = disk_space.saved_parameters(config, backbone, CLASSES)
     width = backbone.embedding_dim
     probe = (
@@ -55,7 +55,7 @@ def test_only_a_run_that_does_not_fit_is_refused(
 ) -> None:
     root = tmp_path / "not" / "yet"
     config = compose("experiment=quickstart", "method=full", f"run.root={root}")
-    backbone = factory.load_backbone(config.backbone, config.seed)
+    backbone = factory.load_backbone(config.backbone, config.seed, None)
 
     def free(size: int) -> None:
         disk = shutil._ntuple_diskusage(10**12, 10**12 - size, size)

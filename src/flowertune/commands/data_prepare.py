@@ -17,7 +17,7 @@ def execute(config: Config) -> int:
     existing = {store.name for store in (cache / "pixels").glob("*")}
     with console.progress():
         dataset = list_images(config.data, cache, console.advance)
-        backbone = load_backbone(config.backbone, config.seed)
+        backbone = load_backbone(config.backbone, config.seed, config.data.resize)
         cached = cache_dataset(
             dataset,
             backbone.preprocessing,

@@ -49,7 +49,7 @@ def _train(config: Config, stop: StopRequest) -> int:
                 dataset = list_images(config.data, cache_root(), console.advance)
                 provenance.check_images(previous_run, dataset, console.advance)
         if config.backbone.path is not None:  # other weights never change
-            backbone = load_backbone(config.backbone, config.seed)
+            backbone = load_backbone(config.backbone, config.seed, config.data.resize)
             provenance.check_backbone(previous_run, backbone)
         console.say(f"{run.path}: already finished; showing its results")
         console.results(results, str(run.path))

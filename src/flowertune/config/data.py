@@ -23,6 +23,11 @@ class DataConfig:
         "keep pixels on the device or stream them; auto: device if they fit half its free memory",
         choices=("auto", "device", "stream"),
     )
+    resize: str | None = config_field(
+        None,
+        "fit images to the input size: crop, pad or squash; null: as the backbone's weights expect",
+        choices=("crop", "pad", "squash"),
+    )
     bad_files: str = config_field(
         "stop", "stop at unreadable images, or skip them", choices=("stop", "skip")
     )

@@ -17,7 +17,19 @@ from flowertune.errors import printable
 
 # Recognized by content, never by file extension. A fixed list, because some of PIL's other readers
 # start programs (EPS calls Ghostscript) or read formats without photos.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+# Brands of HEIC, and the first bytes of camera raw files that PIL does not take for a TIFF.
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+RAW = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FOVb", b"\0MRM")
+RAW_REASON = "camera raw is not supported; export it as JPEG or TIFF"
+
+# How images are fitted to the input, by the names that data.resize has for open_clip's.
+RESIZE_MODES = {"crop": "shortest", "pad": "longest", "squash": "squash"}
+
+# TIFF tags, and the photometric interpretations of sensor data.
+TAG_SUBFILE, TAG_BITS, TAG_PHOTOMETRIC, TAG_SUB_IFDS, TAG_DNG_VERSION = 254, 258, 262, 330, 50706
+CFA = (32803, 34892)
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -95,15 +107,21 @@ def image_bytes(path: Path) -> bytes:
 def decode_image(data: bytes) -> Image.Image:
     """Decode an image completely, apply its EXIF orientation and convert it to RGB.
 
-    Converts with PIL's `convert("RGB")`, like open_clip: drops transparency, uses an animation's
-    first frame, and clips 16-bit gray at 255 instead of scaling it. Raises UnreadableImageError if
-    it is empty, not an image, truncated, damaged, or has more pixels than PIL allows.
+    Converts with PIL's `convert("RGB")`, like open_clip: drops transparency and uses an animation's
+    first frame. Gray of more than 8 bits, which PIL would clip at 255, is scaled by its depth.
+    Raises UnreadableImageError if it is empty, not an image, a camera's raw file, truncated,
+    damaged, or has more pixels than PIL allows.
     """
     if not data:
         raise UnreadableImageError("empty file")
     try:
+        if data[8:10] == b"CR":  # Canon's CR2
+            raise UnreadableImageError(RAW_REASON)
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+            _refuse_raw(image)
             return _upright_rgb(image)
+    except UnreadableImageError:
+        raise
     # On damaged files PIL's readers raise nearly anything: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ...
     except Exception as error:
@@ -114,6 +132,8 @@ def convert_image(image: Image.Image) -> Image.Image:
     """Convert an opened image like `decode_image`, without changing `image` itself."""
     try:
         return _upright_rgb(image.copy())
+    except UnreadableImageError:
+        raise
     except Exception as error:  # as in decode_image
         raise UnreadableImageError(_reason(error, b"")) from error
 
@@ -123,8 +143,34 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     upright = _UPRIGHT.get(_orientation(image))
     # PIL would compute a transparent color and warn about it; transparency is dropped anyway.
     image.info.pop("transparency", None)
+    if image.mode[0] in "IF":
+        image = _scale_gray(image)
     rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     return rgb if upright is None else rgb.transpose(upright)
+
+
+def _scale_gray(image: Image.Image) -> Image.Image:
+    """Scale gray of more than 8 bits to 8: 16 bits by 65535, a TIFF of 12 bits by 4095.
+
+    Floats must be in [0, 1]. Raises UnreadableImageError for other ranges and 32-bit integers.
+    """
+    values = np.asarray(image).astype(np.float64)
+    bits = getattr(image, "tag_v2", {}).get(TAG_BITS, (16,))[0]
+    if image.mode == "F":
+        top, problem = 1.0, "float gray outside [0, 1]; rescale it"
+    else:
+        top, problem = 2.0 ** min(bits, 16) - 1, "32-bit integer gray; convert it to 16 bits"
+    if not (values >= 0).all() or values.max(initial=0) > top:  # also NaN
+        raise UnreadableImageError(problem)
+    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+
+
+def _refuse_raw(image: Image.Image) -> None:
+    """Raise UnreadableImageError for a camera's raw file, of which PIL reads a preview."""
+    tags = getattr(image, "tag_v2", {})
+    is_preview = tags.get(TAG_SUBFILE, 0) & 1 and TAG_SUB_IFDS in tags
+    if TAG_DNG_VERSION in tags or is_preview or tags.get(TAG_PHOTOMETRIC) in CFA:
+        raise UnreadableImageError(RAW_REASON)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -223,8 +269,12 @@ def _check_shape(size: tuple[int, int], preprocessing: Preprocessing) -> None:
 
 @lru_cache(maxsize=1)
 def readable_formats() -> tuple[str, ...]:
-    """Return the FORMATS that this build of PIL reads; AVIF needs an optional library."""
+    """Return the FORMATS that this PIL reads; AVIF and HEIF need optional libraries."""
     Image.init()
+    with suppress(ImportError):  # the extra "heic"
+        import pi_heif  # type: ignore[import-untyped,unused-ignore]
+
+        pi_heif.register_heif_opener(thumbnails=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -239,8 +289,14 @@ def _orientation(image: Image.Image) -> int:
 
 def _reason(error: Exception, head: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
-        if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
-            return "HEIC is not supported; convert it to JPEG"
+        if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+            if "HEIF" in readable_formats():
+                return "damaged HEIC, or a kind that flowertune[heic] cannot read"
+            return "HEIC needs pip install 'flowertune[heic]', or convert it to JPEG"
+        if head.startswith(RAW) or head[4:12] == b"ftypcrx ":
+            return RAW_REASON
+        if head.startswith((b"II*\0", b"MM\0*")):
+            return "unsupported TIFF (camera raw or 16-bit color); export it as JPEG or 8-bit TIFF"
         if head.startswith((JPEG_START, b"\x89PNG")):
             return "damaged at the start"
         return "not an image"

@@ -253,7 +253,8 @@ def load_run_backbone(run: FinishedRun) -> Backbone:
     """Load a run's frozen backbone. Raises UsageError if it is unavailable or has changed."""
     config = run.config
     try:
-        backbone = load_backbone(replace(config.backbone, text=False), config.seed)
+        settings = replace(config.backbone, text=False)
+        backbone = load_backbone(settings, config.seed, config.data.resize)
     except UsageError as error:
         reason = str(error).removesuffix(f"; {ADVICE}")  # another backbone does not help
         message = f"{run.path}: cannot load the pretrained weights of the run: {reason}"

@@ -1,6 +1,7 @@
 """Build the backbone, adapter, head and classifier that a config names."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from flowertune.config.head import HeadConfig
 from flowertune.config.model import ModelConfig
 from flowertune.config.plugins import bind
 from flowertune.config.schema import Config, head_from_probe
+from flowertune.data.image import RESIZE_MODES
 from flowertune.models import backbone as backbones
 from flowertune.models.adapters.registry import find_adapter
 from flowertune.models.backbone import Backbone
@@ -17,11 +19,19 @@ from flowertune.models.classifier import Classifier
 from flowertune.models.heads import HEADS, Head, HeadInputs
 
 
-def load_backbone(settings: BackboneConfig, seed: int) -> Backbone:
-    """Load the frozen backbone; with `weights` "random", draw its weights from `seed`."""
+def load_backbone(settings: BackboneConfig, seed: int, resize: str | None) -> Backbone:
+    """Load the frozen backbone; with `weights` "random", draw its weights from `seed`.
+
+    `resize` (a key of RESIZE_MODES) replaces its way to resize images for evaluation.
+    """
     if settings.weights == "random":
-        return backbones.load_random(settings.name, seed, text=settings.text)
-    return _BACKBONES[settings.source](settings)
+        backbone = backbones.load_random(settings.name, seed, text=settings.text)
+    else:
+        backbone = _BACKBONES[settings.source](settings)
+    if resize is None:
+        return backbone
+    preprocessing = replace(backbone.preprocessing, resize_mode=RESIZE_MODES[resize])
+    return replace(backbone, preprocessing=preprocessing)
 
 
 _BACKBONES: dict[str, Callable[[BackboneConfig], Backbone]] = {

@@ -67,7 +67,7 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
     memory.keep_freed()
     with console.progress():
         listed = list_images(config.data, cache, console.advance)
-        backbone = load_backbone(config.backbone, config.seed)
+        backbone = load_backbone(config.backbone, config.seed, config.data.resize)
         check_adapter(config.model, backbone)
         class_prompts = prompts.render(
             config.data.templates, listed.class_names, listed.descriptions

@@ -24,11 +24,12 @@ from flowertune.data.image import (
     UnreadableImageError,
     eval_transform,
     image_bytes,
+    readable_formats,
 )
 from flowertune.errors import UsageError, printable
 from flowertune.files import format_bytes, lock
 
-FORMAT = 2
+FORMAT = 3
 BadFile = tuple[Path, str]
 FILES = ("eval.u8", "train.u8")  # the evaluation form, and the training form if there is one
 
@@ -127,6 +128,8 @@ def _open_or_build(planned: PlannedStore, other_bytes: int, progress: Progress) 
 def store_key(paths: Sequence[Path], preprocessing: Preprocessing, train_form: bool) -> str:
     """Hash everything the pixels depend on: files, sizes, times, transform, library versions."""
     versions = [FORMAT, version("pillow"), version("open_clip_torch"), version("torchvision")]
+    if "HEIF" in readable_formats():
+        versions.append(version("pi-heif"))
     digest = hashlib.sha256()
     digest.update(json.dumps([versions, preprocessing.to_dict(), train_form]).encode())
     for path in paths:

@@ -80,7 +80,9 @@ def broken(small_dir, tmp_path):
 
 
 def test_missing_folder_and_missing_files_are_named(broken, tmp_path, refusal):
-    assert "no such folder" in refusal(lambda: load_directory(tmp_path / "nowhere", text=True))
+    assert "does not exist; give a folder" in refusal(
+        lambda: load_directory(tmp_path / "nowhere", text=True)
+    )
     (broken / WEIGHTS).unlink()
     assert WEIGHTS in refusal(lambda: load_directory(broken, text=True))
     (broken / "open_clip_config.json").unlink()

@@ -92,4 +92,5 @@ def as_json(what: str) -> Argument:
 
 RUN = Argument("run RUN", parse=Path)
 DEVICE = choice("--device DEVICE", "auto cpu cuda mps", " (default: the run's setting)")
+BACKBONE_PATH = Argument("--backbone-path DIR", "where the run's backbone is now, if moved", Path)
 PRECISION = choice("--precision P", "auto fp32 bf16 fp16", " (default: the run's setting)")

@@ -1,5 +1,7 @@
 """`flowertune data prepare`: download and decode everything that a training needs."""
 
+from pathlib import Path
+
 from flowertune.config.augmentation import reads_train_pixels
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import bad_file_lines, cache_dataset
@@ -7,12 +9,16 @@ from flowertune.data.cache_dir import cache_root
 from flowertune.data.factory import list_images
 from flowertune.errors import EXIT_DONE, printable
 from flowertune.files import bytes_in, format_bytes
+from flowertune.models.backbone import export_directory
 from flowertune.models.factory import load_backbone
 from flowertune.report.console.run import ConsoleReporter
 
 
-def execute(config: Config) -> int:
-    """Fill the cache for a training with this config, and print the paths."""
+def execute(config: Config, export_backbone: Path | None) -> int:
+    """Fill the cache for a training with this config, and print the paths.
+
+    `export_backbone` is a folder to create with the backbone, to carry to another machine.
+    """
     console, cache = ConsoleReporter(), cache_root()
     existing = {store.name for store in (cache / "pixels").glob("*")}
     with console.progress():
@@ -26,6 +32,9 @@ def execute(config: Config) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
+    if export_backbone is not None:
+        export_directory(backbone, export_backbone)
+        console.say(f"backbone=local backbone.path={export_backbone}")
     for line in bad_file_lines(dataset, cached.bad):
         console.say(f"skipped: {printable(line)}")
     for note in dataset.notes:

@@ -28,7 +28,7 @@ def execute(args: Namespace) -> int:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; pip install 'flowertune[demo]'")
-    run = read_finished_run(args.run)
+    run = read_finished_run(args.run, args.backbone_path)
     compute = predictor.compute_for(run.config, args.device, args.precision)
     with _open_socket(args.host, args.port) as listener:
         make_deterministic(run.config.trainer.deterministic, compute.device)

@@ -36,7 +36,7 @@ def execute(args: Namespace) -> int:
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"--output {output}: {output.absolute().parent} does not exist")
     console, cache = error_console() if args.as_json else ConsoleReporter(), cache_root()
-    run = read_finished_run(args.run)
+    run = read_finished_run(args.run, args.backbone_path)
     config, other_data = _compose(run.path, overrides)
     run_results, hashes = run.results, {image.sha256 for image in run.images["train"]}
     compute = predictor.compute_for(config)

@@ -38,7 +38,10 @@ def execute(args: Namespace) -> int:
     if args.push_to_hub is not None:
         hub.check(args.push_to_hub)
     # the device and precision that the export is compared in
-    model = predictor.load(args.run, device="cpu", precision="fp32", keep_backbone=True)
+    model = predictor.load(
+        args.run, device="cpu", precision="fp32", keep_backbone=True,
+        backbone_path=args.backbone_path,
+    )  # fmt: skip
     reason = export_format.unsupported_reason(model)
     if reason is not None:
         raise UsageError(f"{args.run}: cannot be exported to --format {args.format}: {reason}")

@@ -33,7 +33,7 @@ def execute(args: Namespace) -> int:
         raise UsageError(hint if names_run else f"RUN is missing: predict RUN {given}")
     if not names_run and is_run(Path(args.paths[-1])):
         raise UsageError(f"the run comes first: predict {printable(args.paths[-1])} {given}")
-    run = read_finished_run(args.run)
+    run = read_finished_run(args.run, args.backbone_path)
     missing = [name for name in args.paths if name != STDIN and not os.path.lexists(name)]
     if missing:
         raise UsageError(f"{printable(missing[0])}: no such file or directory")
@@ -126,6 +126,12 @@ def _read_names(descriptor: int, separator: bytes) -> Iterator[Path]:
         if separator != b"\0" and b"\0" in chunk:
             raise UsageError("-: names on stdin end with NUL (find -print0); add --null")
         *names, rest = (rest + chunk).split(separator)
-        yield from (Path(os.fsdecode(name)) for name in names if name)
+        yield from (_named(name) for name in names if name)
     if rest:
-        yield Path(os.fsdecode(rest))
+        yield _named(rest)
+
+
+def _named(name: bytes) -> Path:
+    """Return the file; a list written on Windows has CR before each line end."""
+    path = os.fsdecode(name)
+    return Path(path if os.path.lexists(path) else path.removesuffix("\r"))

@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Literal
 
 from flowertune.commands import arguments
-from flowertune.commands.arguments import DEVICE, PRECISION, RUN, Argument, as_json, whole_number
+from flowertune.commands.arguments import (
+    BACKBONE_PATH,
+    DEVICE,
+    PRECISION,
+    RUN,
+    Argument,
+    as_json,
+    whole_number,
+)
 
 
 class Command:
@@ -74,6 +82,7 @@ flowertune evaluate runs/A data=folder data.root=IMAGES  # other images, in clas
 flowertune evaluate runs/A split=all --output predictions.csv  # and write the predictions""",
         Argument("--output FILE", "write label and top 5 predictions per image as CSV", Path),
         as_json("results"),
+        BACKBONE_PATH,
         RUN,
         Argument(
             "overrides [split=train|val|test|all] [data=OPTION] [key=value ...]",
@@ -98,6 +107,7 @@ find IMAGES -name '*.jpg' -print0 | flowertune predict runs/A - --null  # names 
         Argument("--null", "names on stdin end with NUL instead of a newline", action="store_true"),
         DEVICE,
         PRECISION,
+        BACKBONE_PATH,
         RUN,
         Argument("paths IMAGE|FOLDER|- ...", nargs="*"),
     ),
@@ -127,6 +137,7 @@ flowertune demo runs/A --photos 0  # faster start, without similar training imag
         ),
         DEVICE,
         PRECISION,
+        BACKBONE_PATH,
         RUN,
     ),
     "report": Command(
@@ -163,6 +174,7 @@ flowertune export runs/A --format peft --output A.peft  # the LoRA alone, for tr
         Argument(
             "--push-to-hub REPO", "also upload it to the Hugging Face Hub (a new REPO is private)"
         ),
+        BACKBONE_PATH,
         RUN,
     ),
     "bench": Command(
@@ -189,6 +201,9 @@ starts at once and needs no network.
 flowertune data prepare  # Flowers-102 and ViT-B/32
 flowertune data prepare data=folder data.root=IMAGES  # your own images
 flowertune data prepare experiment=quickstart  # no network, no images needed""",
+        Argument(
+            "--export-backbone DIR", "also write the backbone to a folder, to carry elsewhere", Path
+        ),
         composes="job",
     ),
     "data check": Command(

@@ -207,6 +207,7 @@ def load(
     device: str | None = None,
     precision: str | None = None,
     keep_backbone: bool = False,
+    backbone_path: str | Path | None = None,
 ) -> Predictor:
     """Load the model of a finished run.
 
@@ -218,12 +219,14 @@ def load(
         device: "auto", "cpu", "cuda" or "mps"; by default the run's setting.
         precision: "auto", "fp32", "bf16" or "fp16"; by default the run's setting.
         keep_backbone: Whether to keep the text encoder in memory, as `Predictor.backbone`.
+        backbone_path: Folder of the pretrained weights (in open_clip's format), if they are now
+            elsewhere.
 
     Raises:
         UsageError: The run is not finished or damaged, its pretrained weights are missing or have
             changed, or the device or precision is not available.
     """
-    run = read_finished_run(Path(path))
+    run = read_finished_run(Path(path), backbone_path)
     return load_model(run, compute_for(run.config, device, precision), keep_backbone=keep_backbone)
 
 
@@ -257,8 +260,13 @@ def load_run_backbone(run: FinishedRun) -> Backbone:
         backbone = load_backbone(settings, config.seed, config.data.resize)
     except UsageError as error:
         reason = str(error).removesuffix(f"; {ADVICE}")  # another backbone does not help
-        message = f"{run.path}: cannot load the pretrained weights of the run: {reason}"
-        raise UsageError(message) from error
+        raise UsageError(
+            f"{run.path}: cannot load the pretrained weights of the run: {reason}; if they are"
+            " elsewhere, give their open_clip folder with --backbone-path DIR"
+        ) from error
+    if config.backbone.path is not None:  # a folder may be renamed; its weights count
+        facts = run.environment
+        backbone = replace(backbone, name=facts["backbone"], tag=facts["tag"])
     if changed := changed_facts(run.environment, backbone.facts(), BACKBONE):
         source = config.backbone.path or f"{backbone.name} {backbone.tag}"
         raise UsageError(

@@ -1,8 +1,9 @@
 """Load a pretrained CLIP model, freeze it and split its attention."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flowertune.models.vision_tower import embed
 from flowertune.seeding import seeded
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny"  # the built-in CLIP; needs no network
+HUB = "hf-hub:"  # open_clip's names of models in other repositories
 CONFIG_FILE = "open_clip_config.json"
 # In order of preference. Pickles (.bin) are read with torch's weights_only loader.
 WEIGHT_FILES = (
@@ -58,6 +60,7 @@ class Backbone:
     activation: str
     embedding_dim: int
     source: str
+    weights_file: Path | None  # None for random weights
 
     @property
     def has_text(self) -> bool:
@@ -111,13 +114,20 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
 
     The weights decide the activation: `ViT-B-32` with `openai` gets QuickGELU. Raises UsageError
     for an unknown name or tag, and if the weights cannot be fetched.
+
+    The name may also be `hf-hub:OWNER/NAME`, a repository with an open_clip folder.
     """
+    if name.startswith(HUB):
+        repo = name.removeprefix(HUB)
+        config = pretrained.fetch(repo, [CONFIG_FILE], f"the config of {name}")
+        pretrained.fetch(repo, WEIGHT_FILES, f"the weights of {name}")
+        return replace(load_directory(config.parent, text, tag), name=name)
     name, tag, entry, quick_gelu = pretrained.resolve(name, tag)
     repo, _, filename = entry["hf_hub"].rpartition("/")
     path = pretrained.fetch(repo, pretrained.candidates(filename), f"the weights {name} {tag}")
     tokenizer = _tokenizer(name, text)
     model = _build(name, name, quick_gelu=quick_gelu, preprocess=entry, seed=0)
-    return _assemble(model, name, name, tag, _read_weights(model, path), tokenizer)
+    return _assemble(model, name, name, tag, _read_weights(model, path), tokenizer, path)
 
 
 def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
@@ -129,7 +139,7 @@ def load_random(name: str, seed: int, *, text: bool = True) -> Backbone:
     for key, tensor in model.state_dict().items():
         digest.update(key.encode())
         digest.update(tensor.cpu().numpy().tobytes())
-    return _assemble(model, name, name, "random", digest.hexdigest(), tokenizer)
+    return _assemble(model, name, name, "random", digest.hexdigest(), tokenizer, None)
 
 
 def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone:
@@ -139,7 +149,11 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
     """
     folder = expand_user(path).resolve()
     if not folder.is_dir():
-        raise UsageError(f"backbone.path={path}: no such folder")
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(
+            f"backbone.path={path}: {problem}; give a folder with {CONFIG_FILE} and"
+            f" {WEIGHT_FILES[0]}"
+        )
     if not (folder / CONFIG_FILE).is_file():
         raise UsageError(
             f"backbone.path={path}: has no {CONFIG_FILE}; an open_clip folder has that file and"
@@ -150,8 +164,27 @@ def load_directory(path: str | Path, text: bool, tag: str = "local") -> Backbone
         raise UsageError(f"backbone.path={path}: has no weights, such as {WEIGHT_FILES[0]}")
     source = f"local-dir:{folder}"
     model = _build(source, str(folder / CONFIG_FILE), quick_gelu=False, preprocess={}, seed=0)
-    sha256 = _read_weights(model, weight_files[0])
-    return _assemble(model, source, folder.name, tag, sha256, _tokenizer(source, text))
+    path = weight_files[0]
+    sha256, tokenizer = _read_weights(model, path), _tokenizer(source, text)
+    return _assemble(model, source, folder.name, tag, sha256, tokenizer, path)
+
+
+def export_directory(backbone: Backbone, folder: Path) -> None:
+    """Write an open_clip folder for `load_directory`, to carry to a machine without a network.
+
+    Raises UsageError if the folder exists or the weights are random.
+    """
+    if backbone.weights_file is None or folder.exists():
+        reason = "already exists" if folder.exists() else "random weights are not exported"
+        raise UsageError(f"{folder}: {reason}")
+    config = {
+        "model_cfg": backbone.architecture(), "preprocess_cfg": backbone.preprocessing.to_dict()
+    }  # fmt: skip
+    suffix = backbone.weights_file.suffix
+    name = next((each for each in WEIGHT_FILES if each.endswith(suffix)), WEIGHT_FILES[-1])
+    with files.new_folder(folder) as staging:
+        files.write_json(staging / CONFIG_FILE, config)
+        shutil.copyfile(backbone.weights_file, staging / name)
 
 
 def _build(
@@ -214,6 +247,7 @@ def _assemble(
     tag: str,
     sha256: str,
     tokenizer: Tokenizer | None,
+    weights_file: Path | None,
 ) -> Backbone:
     unfuse_attention(model)
     use_onednn_linear(model)
@@ -224,5 +258,6 @@ def _assemble(
     with torch.no_grad():  # the only way to get the width that works for every kind of tower
         embedding_dim = embed(model.visual, torch.zeros(1, 3, *preprocessing.size)).shape[1]
     return Backbone(
-        model, tokenizer, preprocessing, name, tag, sha256, activation, embedding_dim, source
-    )
+        model, tokenizer, preprocessing, name, tag, sha256, activation, embedding_dim, source,
+        weights_file,
+    )  # fmt: skip

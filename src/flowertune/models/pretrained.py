@@ -94,6 +94,8 @@ def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
     Raises UsageError for unknown names and tags, and for a QuickGELU model with weights trained
     without it: open_clip only warns, but accuracy is lower.
     """
+    if "/" in tag or "\\" in tag or tag.endswith((".pt", ".bin", ".safetensors")):
+        raise UsageError(f"backbone.tag={tag}: is a path; {ADVICE.partition(', or ')[2]}")
     name, tag = canonical_model_name(name), tag.lower().replace("-", "_")
     entry = open_clip.get_pretrained_cfg(name, tag)
     plain = name.removesuffix(QUICKGELU)

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +70,7 @@ class FinishedRun:
 
     run: Run
     values: dict[str, Any]
+    backbone_path: str | Path | None = None  # where its pretrained weights are, if they have moved
 
     @property
     def path(self) -> Path:
@@ -89,7 +90,12 @@ class FinishedRun:
     def config(self) -> Config:
         """Checked config."""
         with self.run.reading("config.yaml") as path:
-            return saved.read_config(path)
+            config = saved.read_config(path)
+        if self.backbone_path is not None:
+            folder = str(files.expand_user(self.backbone_path).absolute())
+            moved = replace(config.backbone, source="directory", path=folder)
+            config = replace(config, backbone=moved)
+        return config
 
     @property
     def config_text(self) -> str:
@@ -199,7 +205,7 @@ def seed_matters(model: str, solver: str) -> bool:
     return config.trains_backbone or (config.is_probe and solver not in SEEDLESS_SOLVERS)
 
 
-def read_finished_run(path: Path) -> FinishedRun:
+def read_finished_run(path: Path, backbone_path: str | Path | None = None) -> FinishedRun:
     """Open a finished run. Raises UsageError if unfinished, damaged or of a newer flowertune."""
     run = Run(path)
     _refuse_near_miss(path)
@@ -213,7 +219,7 @@ def read_finished_run(path: Path) -> FinishedRun:
         raise UsageError(f"{path}: is not a finished run{detail}")
     run.check_version()
     with run.reading("config.yaml") as file:
-        return FinishedRun(run, saved.read_flat(file))
+        return FinishedRun(run, saved.read_flat(file), backbone_path)
 
 
 def is_run(path: Path) -> bool:

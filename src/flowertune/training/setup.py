@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowertune.baselines import prompts
 from flowertune.config.augmentation import reads_train_pixels
+from flowertune.config.data import OwnImagesConfig
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache_dir import cache_root
@@ -37,6 +38,11 @@ from flowertune.training.cuda_graph import build_graph_step
 from flowertune.training.optimizer import build_optimizer
 from flowertune.training.state import TrainState
 from flowertune.training.step import TrainStep
+
+BUILTIN_NOTE = (
+    "backbone=tiny has seen drawn flowers only: for real images, use pretrained weights"
+    " (backbone=vit_b32_openai, or without a network backbone=local backbone.path=DIR)"
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
         cached = replace(cached, dataset=cached.dataset.with_note(note))
     if note := imbalance_note(cached):
         cached = replace(cached, dataset=cached.dataset.with_note(note))
+    if config.backbone.source == "builtin" and isinstance(config.data, OwnImagesConfig):
+        cached = replace(cached, dataset=cached.dataset.with_note(BUILTIN_NOTE))
     check_loss(config.loss, cached.dataset.splits["train"].labels)
     return Setup(config, compute, backbone, listed, cached, class_prompts)
 

@@ -113,13 +113,13 @@ def test_unreadable_images_are_skipped_and_listed(lora: Path, odd: Path, predict
     assert last == "2 of 6 files skipped"
 
 
-@pytest.mark.parametrize("null", [False, True])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
 def test_names_are_read_from_stdin(
-    null: bool, lora: Path, odd: Path, predict: Predict, tmp_path: Path,
+    end: str, lora: Path, odd: Path, predict: Predict, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    null = end == "\0"
     names = NAMES if null else [name for name in NAMES if "\n" not in name]
-    end = "\0" if null else "\n"
     (tmp_path / "names").write_bytes((end.join(names) + (end if null else "")).encode())
     monkeypatch.chdir(odd)
     monkeypatch.setattr(command, "READ_AT_ONCE", 7)  # names come in pieces

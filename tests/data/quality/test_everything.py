@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -55,6 +56,8 @@ def test_every_fault_is_listed_in_one_pass(tmp_path: Path, photo: Photo, capsys:
     shutil.copy(root / "train/ash/2.jpg", root / "train/ash/twice.jpg")
     write("train/ash/name.jpg", 77, "PNG")
     (root / "$RECYCLE.BIN").mkdir()
+    scan = np.asarray(photo(600).convert("L"), np.uint16) * 16  # 12 bits in 16
+    Image.fromarray(scan).save(root / "train/elm/scan.png")
 
     code, found = check(capsys, "data=folder", f"data.root={root}")
     assert code == 1
@@ -77,6 +80,7 @@ def test_every_fault_is_listed_in_one_pass(tmp_path: Path, photo: Photo, capsys:
     }  # fmt: skip
     assert [each["class_name"] for each in found["uneven"]] == ["Rosé", "ash"]
     assert [each["format"] for each in found["endings"]] == ["PNG"]
+    assert [each["name"] for each in found["dark"]] == ["train/elm/scan.png"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from flowertune.data.cache.decode import parallel_map, quiet_pil
@@ -21,6 +22,7 @@ from flowertune.data.sources.layout import fold
 
 # Minimum images per class: enough to learn from in train, and any to measure on.
 MIN_IMAGES = {"train": 5, "val": 1, "test": 1}
+DARK = 0.25  # of the range of 12 or 16 bits: scaled by it, such an image is nearly black
 MAX_IMBALANCE = 10  # largest class of train relative to the smallest
 
 
@@ -57,7 +59,8 @@ class Findings:
     readable images), `uneven` the smallest and the largest class of train with their image counts,
     `endings` the true format of files whose extension names another. `layout` says what keeps the
     folders or the table from being trained on, and `twins` lists classes whose names differ only in
-    case, spaces or Unicode form.
+    case, spaces or Unicode form. `dark` lists grayscale scans with the share of their depth's range
+    that they use, if it is under DARK.
     """
 
     layout: tuple[str, ...]
@@ -69,11 +72,12 @@ class Findings:
     repeated: tuple[DuplicateGroup, ...]
     uneven: tuple[tuple[str, int], ...]
     endings: tuple[tuple[NamedImage, str], ...]
+    dark: tuple[tuple[NamedImage, float], ...]
 
     def __len__(self) -> int:
         groups = (
             self.layout, self.twins, self.two_classes, self.two_splits, self.unreadable, self.few,
-            self.repeated, self.endings,
+            self.repeated, self.endings, self.dark,
         )  # fmt: skip
         return sum(map(len, groups)) + bool(self.uneven)
 
@@ -91,6 +95,7 @@ class Findings:
             "few": [{"split": split, "class_name": c, "photos": n} for split, c, n in self.few],
             "uneven": [{"class_name": name, "photos": n} for name, n in self.uneven],
             "endings": [asdict(image) | {"format": name} for image, name in self.endings],
+            "dark": [asdict(image) | {"range": share} for image, share in self.dark],
         }
 
 
@@ -98,6 +103,7 @@ class _ImageFacts(NamedTuple):
     sha256: str
     format: str
     perceptual_hash: PerceptualHash
+    dark: float | None
 
 
 def check(dataset: ImageDataset, progress: Progress, problems: Sequence[str] = ()) -> Findings:
@@ -147,6 +153,7 @@ def check(dataset: ImageDataset, progress: Progress, problems: Sequence[str] = (
         endings=tuple(
             (image, facts.format) for image, facts in readable if _is_misnamed(image, facts.format)
         ),
+        dark=tuple((image, facts.dark) for image, facts in readable if facts.dark is not None),
     )
 
 
@@ -159,7 +166,10 @@ def _image_facts(path: Path) -> _ImageFacts | UnreadableImageError:
     with Image.open(io.BytesIO(data), formats=readable_formats()) as header:
         # MPO is a JPEG with more images after the first, as phones write it; count it as JPEG
         name = "JPEG" if header.format == "MPO" else str(header.format)
-    return _ImageFacts(hashlib.sha256(data).hexdigest(), name, perceptual_hash(image))
+        is_deep = header.mode[0] in "IF"
+    brightest = float(np.asarray(image).max()) / 255
+    dark = brightest if is_deep and brightest < DARK else None
+    return _ImageFacts(hashlib.sha256(data).hexdigest(), name, perceptual_hash(image), dark)
 
 
 def _duplicates(

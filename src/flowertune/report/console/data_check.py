@@ -36,6 +36,9 @@ def show(console: ConsoleReporter, findings: Findings) -> None:
             [f"{image.name}: {true_format}"] for image, true_format in findings.endings
         ],
     }
+    sections["Scans that use little of their depth (nearly black: rescale their values)"] = [
+        [f"{image.name}: {share:.0%} of the range"] for image, share in findings.dark
+    ]
     for heading, entries in sections.items():
         if entries:
             console.say("")

@@ -4,6 +4,7 @@ import difflib
 import io
 import itertools
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pkgutil import resolve_name
@@ -114,6 +115,8 @@ def _execute(name: str, arguments: Sequence[str]) -> int:
         exit_code: int = resolve_name(f"flowertune.commands.{place}")(*values, **flags)
         return exit_code
 
+    if any(each.name == "--backbone-path" for each in command.arguments):  # as train spells it
+        arguments = [re.sub(r"^backbone\.path=", "--backbone-path=", word) for word in arguments]
     parser = make_parser(command.arguments)
     if not command.composes:
         return call(parser.parse_intermixed_args(arguments))

@@ -17,9 +17,16 @@ from flowertune.report.console.run import ConsoleReporter
 def execute(config: Config, export_backbone: Path | None) -> int:
     """Fill the cache for a training with this config, and print the paths.
 
-    `export_backbone` is a folder to create with the backbone, to carry to another machine.
+    With `export_backbone`, only write the backbone to that folder, to carry to another machine.
     """
     console, cache = ConsoleReporter(), cache_root()
+    if export_backbone is not None:
+        backbone = load_backbone(config.backbone, config.seed, config.data.resize)
+        export_directory(backbone, export_backbone)
+        text = backbone.architecture()["text_cfg"].get("hf_tokenizer_name")
+        hint = " backbone.text=false (its tokenizer is not in the folder)" if text else ""
+        console.say(f"carry it, and use: backbone=local backbone.path={export_backbone}{hint}")
+        return EXIT_DONE
     existing = {store.name for store in (cache / "pixels").glob("*")}
     with console.progress():
         dataset = list_images(config.data, cache, console.advance)
@@ -32,9 +39,6 @@ def execute(config: Config, export_backbone: Path | None) -> int:
             bad_files=config.data.bad_files,
             progress=console.advance,
         )
-    if export_backbone is not None:
-        export_directory(backbone, export_backbone)
-        console.say(f"backbone=local backbone.path={export_backbone}")
     for line in bad_file_lines(dataset, cached.bad):
         console.say(f"skipped: {printable(line)}")
     for note in dataset.notes:

@@ -202,7 +202,7 @@ flowertune data prepare  # Flowers-102 and ViT-B/32
 flowertune data prepare data=folder data.root=IMAGES  # your own images
 flowertune data prepare experiment=quickstart  # no network, no images needed""",
         Argument(
-            "--export-backbone DIR", "also write the backbone to a folder, to carry elsewhere", Path
+            "--export-backbone DIR", "only write the backbone to a folder, to carry elsewhere", Path
         ),
         composes="job",
     ),

@@ -12,6 +12,7 @@ from flowertune.data.image import Preprocessing
 from flowertune.errors import printable
 from flowertune.inference.predictor import Predictor
 from flowertune.metrics import EVALUATED_SPLITS
+from flowertune.models.backbone import HUB
 from flowertune.report.results_table import single_run_table
 
 PREPROCESSING = "preprocessing.json"
@@ -97,6 +98,8 @@ def _base_model_line(model: Predictor) -> str:
     settings, backbone = model.config.backbone, model.backbone
     if settings.source != "open_clip" or settings.weights == "random":
         return ""
+    if backbone.name.startswith(HUB):
+        return f"base_model: {backbone.name.removeprefix(HUB)}\n"
     entry = open_clip.get_pretrained_cfg(backbone.name, backbone.tag)
     return f"base_model: {entry['hf_hub'].rpartition('/')[0]}\n"
 

@@ -1,6 +1,7 @@
 """Load a pretrained CLIP model, freeze it and split its attention."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +28,12 @@ from flowertune.seeding import seeded
 TINY = Path(__file__).parents[1] / "assets" / "tiny"  # the built-in CLIP; needs no network
 HUB = "hf-hub:"  # open_clip's names of models in other repositories
 CONFIG_FILE = "open_clip_config.json"
-# In order of preference. Pickles (.bin) are read with torch's weights_only loader.
+# In open_clip's order. Pickles (.bin) are read with torch's weights_only loader.
 WEIGHT_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
     "open_clip_pytorch_model.bin",
+    "model.safetensors",  # may be in the format of transformers
     "pytorch_model.bin",
 )
 NOT_TENSORS = "the file is damaged, or a pickle with other objects than tensors (not executed)"
@@ -119,6 +120,8 @@ def load_pretrained(name: str, tag: str, *, text: bool = True) -> Backbone:
     """
     if name.startswith(HUB):
         repo = name.removeprefix(HUB)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise UsageError(f"backbone.name={name}: expected {HUB}OWNER/NAME")
         config = pretrained.fetch(repo, [CONFIG_FILE], f"the config of {name}")
         pretrained.fetch(repo, WEIGHT_FILES, f"the weights of {name}")
         return replace(load_directory(config.parent, text, tag), name=name)

@@ -95,7 +95,10 @@ def resolve(name: str, tag: str) -> tuple[str, str, dict[str, Any], bool]:
     without it: open_clip only warns, but accuracy is lower.
     """
     if "/" in tag or "\\" in tag or tag.endswith((".pt", ".bin", ".safetensors")):
-        raise UsageError(f"backbone.tag={tag}: is a path; {ADVICE.partition(', or ')[2]}")
+        raise UsageError(
+            f"backbone.tag={tag}: is a path; for an open_clip folder, use backbone=local"
+            " backbone.path=DIR"
+        )
     name, tag = canonical_model_name(name), tag.lower().replace("-", "_")
     entry = open_clip.get_pretrained_cfg(name, tag)
     plain = name.removesuffix(QUICKGELU)

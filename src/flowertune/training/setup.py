@@ -11,7 +11,6 @@ from torch import Tensor
 
 from flowertune.baselines import prompts
 from flowertune.config.augmentation import reads_train_pixels
-from flowertune.config.data import OwnImagesConfig
 from flowertune.config.schema import Config
 from flowertune.data.cache.dataset import CachedDataset, cache_dataset
 from flowertune.data.cache_dir import cache_root
@@ -41,7 +40,7 @@ from flowertune.training.step import TrainStep
 
 BUILTIN_NOTE = (
     "backbone=tiny has seen drawn flowers only: for real images, use pretrained weights"
-    " (backbone=vit_b32_openai, or without a network backbone=local backbone.path=DIR)"
+    " (backbone=vit_b32_openai; for a machine without a network, data prepare --export-backbone)"
 )
 
 
@@ -91,7 +90,7 @@ def prepare(config: Config, console: ConsoleReporter, *, test: bool = True) -> S
         cached = replace(cached, dataset=cached.dataset.with_note(note))
     if note := imbalance_note(cached):
         cached = replace(cached, dataset=cached.dataset.with_note(note))
-    if config.backbone.source == "builtin" and isinstance(config.data, OwnImagesConfig):
+    if config.backbone.source == "builtin" and config.data.name != "synthetic":
         cached = replace(cached, dataset=cached.dataset.with_note(BUILTIN_NOTE))
     check_loss(config.loss, cached.dataset.splits["train"].labels)
     return Setup(config, compute, backbone, listed, cached, class_prompts)

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flowertune.errors import TrainingError
 from flowertune.models.heads import CosineHead, HeadInputs, LinearHead, text_head
 
 
@@ -39,7 +40,7 @@ def test_a_constant_dimension_gives_finite_logits(embedding):
 
 
 def test_constant_features_are_an_error():
-    with pytest.raises(ValueError, match="all training features are equal"):
+    with pytest.raises(TrainingError, match="all training images look the same"):
         LinearHead(inputs(torch.ones(3, 8)), standardize=True)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowertune.errors import ExportError
+from flowertune.errors import ExportError, TrainingError
 from flowertune.seeding import seeded
 
 SMALLEST_STD = 1e-3  # as a fraction of the mean over dimensions; below, a dimension is noise
@@ -68,7 +68,7 @@ class LinearHead(Head):
             exact = torch.std_mean(inputs.train_features.double(), dim=0, correction=0)
             std, mean = (statistic.float() for statistic in exact)
             if not std.any():
-                raise ValueError("all training features are equal")
+                raise TrainingError("all training images look the same to the backbone; check them")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std.clamp_min(SMALLEST_STD * float(std.mean())))
         with seeded(inputs.seed, "head"):

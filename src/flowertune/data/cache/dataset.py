@@ -52,7 +52,7 @@ class CachedDataset:
         if not labels and not splits:
             return None
         return (
-            f"exact copies: {labels:,} images under two labels, {splits:,} in two splits;"
+            f"exact copies of images: under two labels {labels:,}, in two splits {splits:,};"
             " flowertune data check lists them"
         )
 

@@ -381,6 +381,7 @@ def test_what_hydra_means_on_purpose_stays(compose: Compose) -> None:
     assert compose("run.name=null").run.name is not None  # derived
     assert compose("run.root=${method}").run.root == "lora"
     assert compose("seed=3").seed == 3  # not a text
+    assert quote_plain(["method=lora,mixup"], sweeps=False) == ["method=lora,mixup"]
     swept = ["data.root=a,b c"]
     assert quote_plain(swept, sweeps=True) == swept  # two folders; without -m one
     assert quote_plain(swept, sweeps=False) == ["data.root='a,b c'"]

@@ -92,7 +92,7 @@ def quote_plain(arguments: Sequence[str], sweeps: bool) -> list[str]:
 
 def _quote_plain(argument: str, sweeps: bool) -> str:
     key, _, value = argument.partition("=")
-    declaration = find_declaration(key)
+    declaration = find_declaration(key) if "." in key else None  # method is an option, not a text
     if not value or value == "null" or "${" in value or declaration is None or not is_text(value):
         return argument
     if declaration.type not in (str, str | None) or declaration.metadata["choices"] is not None:

@@ -23,6 +23,7 @@ _GROUPS = {
 _KEYS = {
     "seed": "data check, data prepare, reproduce",
     "data.shots": "data check",
+    "data.balanced": "data check, data prepare",
     "trainer.epochs": "bench, data check, data prepare",
     "trainer.batch_size": "data check, data prepare",
     "trainer.device": "data check, data prepare",

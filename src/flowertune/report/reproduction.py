@@ -86,7 +86,7 @@ def reference_table(group: Comparison, split: str) -> TextTable:
 
 def reference_notes(group: Comparison) -> list[str]:
     """Write the notes on the reference: if and how it is compared, and the gap of VPT."""
-    note = f"{DESCRIPTION}; its columns are empty for other runs"
+    note = f"{DESCRIPTION}; their columns are empty for other runs"
     if applies(group.runs[0].values):
         note = (
             "reference: notebooks with ViT-B/32 openai, one run, seed 42; the interval of the "
